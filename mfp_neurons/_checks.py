@@ -1,0 +1,70 @@
+"""Checks and their wording: what was asked, what came, what is accepted."""
+
+import logging
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+logger = logging.getLogger("mfp_neurons")
+_said: set[str] = set()
+
+
+class MissingDependency(ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports ``module``, or raises :class:`MissingDependency` naming the ``extra`` that brings it."""
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise  # the package is there; something that it needs is not
+        raise MissingDependency(
+            f"{module} is not installed. Install it with: pip install 'mfp-neurons[{extra}]'", name=module
+        ) from error
+
+
+def log_once(key: str, message: str, level: int = logging.WARNING) -> None:
+    """Logs ``message`` the first time ``key`` is seen in this process; silent while torch.compile traces."""
+    if torch.compiler.is_compiling() or key in _said:
+        return
+    _said.add(key)
+    logger.log(level, message)
+
+
+def describe(value: Any) -> str:
+    """A short description of an argument for an error message."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
+    return f"{value!r} ({type(value).__name__})"
+
+
+def is_readable(value: Tensor) -> bool:
+    """Whether values can be looked at here without a device synchronization or a graph break."""
+    if torch.compiler.is_compiling():
+        return False
+    return type(value) in (Tensor, torch.nn.Parameter) and value.device.type == "cpu"
+
+
+def check_finite(name: str, value: Tensor | float) -> None:
+    """Raises ValueError if ``value`` holds a NaN or an infinity and can be read at no cost."""
+    if isinstance(value, Tensor):
+        bad = is_readable(value) and not bool(value.detach().isfinite().all())
+    else:
+        bad = value != value or value in (float("inf"), float("-inf"))
+    if bad:
+        raise ValueError(f"{name} must be finite, got {value}")
+
+
+def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
+    """Returns ``value`` if it is an integer in [low, high], else raises."""
+    accepted = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {accepted}, got {describe(value)}")
+    if value < low or (high is not None and value > high):
+        raise ValueError(f"{name} must be {accepted}, got {value}")
+    return value

@@ -1,0 +1,164 @@
+r"""History kernels: how much an input that arrived j steps ago still weighs.
+
+.. math::
+    u[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, x[t-j]
+
+A kernel is a plain value here, a few tensors and no state. :class:`mfp_neurons.neuron.HistoryKernel` is the
+module that holds its parameters.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ._checks import check_finite, check_int, describe
+
+KernelBits = int | Literal["pow2"] | None
+
+_POW2_LEVELS = 8  # magnitudes a power-of-two tap can take: its channel's largest and the seven halvings below
+
+
+@dataclass(frozen=True)
+class Exponential:
+    """Taps m[j] = gain * decay**j, the trace of a leaky integrator that never resets.
+
+    Args:
+        decay: d in [0, 1], a number or a tensor [1] (per layer) or [C] (per channel).
+        gain: factor on every tap, of the same forms. LIFNode's ``decay_input`` is gain = 1 - decay.
+        order: K, the number of taps kept; None keeps them all (a recursion, never truncated).
+    """
+
+    decay: Tensor | float
+    gain: Tensor | float = 1.0
+    order: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("decay", "gain"):
+            _check_parameter(name, getattr(self, name))
+        if isinstance(self.decay, (int, float)) and not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be from 0 to 1, got {self.decay}")
+        if self.order is not None:
+            check_int("order", self.order, 1)
+
+    def taps(self, order: int) -> Tensor:
+        """The first ``order`` taps, [K, 1] or [K, C]; float32 or wider, differentiable."""
+        decay, gain = as_row(self.decay), as_row(self.gain)
+        lag = torch.arange(order, device=decay.device, dtype=decay.dtype).unsqueeze(1)
+        return gain * decay**lag
+
+
+@dataclass(frozen=True)
+class FIR:
+    """K free taps: ``taps`` [K] (per layer) or [K, C] (per channel); tap j weighs the input j steps back."""
+
+    taps: Tensor
+
+    def __post_init__(self) -> None:
+        taps = self.taps
+        if not isinstance(taps, Tensor) or not taps.is_floating_point() or taps.dim() not in (1, 2):
+            raise TypeError(f"taps must be a real floating-point tensor [K] or [K, C], got {describe(taps)}")
+        if taps.numel() == 0:
+            raise ValueError(f"taps must hold at least one tap, got shape {list(taps.shape)}")
+        check_finite("taps", taps)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """One free matrix [T, T] for a fixed T: row t weighs the inputs 0..t of step t; what is above the
+    diagonal is ignored, so no step sees the future."""
+
+    matrix: Tensor
+
+    def __post_init__(self) -> None:
+        m = self.matrix
+        if not isinstance(m, Tensor) or not m.is_floating_point() or m.dim() != 2 or m.shape[0] != m.shape[1]:
+            raise TypeError(f"matrix must be a real floating-point tensor [T, T], got {describe(m)}")
+        check_finite("matrix", m)
+
+
+Kernel = Exponential | FIR | Matrix
+
+
+def as_row(value: Tensor | float) -> Tensor:
+    """A per-layer or per-channel parameter as a tensor [1] or [C], float32 or wider."""
+    row = torch.as_tensor(value)
+    if not row.is_floating_point() or row.dtype in (torch.float16, torch.bfloat16):
+        row = row.float()
+    return row.reshape(-1)
+
+
+def _check_parameter(name: str, value: Tensor | float) -> None:
+    if isinstance(value, Tensor):
+        if not value.is_floating_point() or value.dim() > 1:
+            raise TypeError(f"{name} must be a number or a real tensor [1] or [C], got {describe(value)}")
+    elif isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a real tensor [1] or [C], got {describe(value)}")
+    check_finite(name, value)
+
+
+def check_kernel_bits(bits: KernelBits) -> None:
+    """Raises unless ``bits`` is None, "pow2" or an integer from 2 to 8."""
+    if bits is None or bits == "pow2":
+        return
+    if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
+        raise ValueError(f"kernel_bits must be None, 'pow2' or an integer from 2 to 8, got {bits!r}")
+
+
+def quantize_taps(taps: Tensor, bits: KernelBits) -> Tensor:
+    """Snaps every tap to a grid that integer hardware can add and shift on; gradients pass straight through.
+
+    Args:
+        taps: real tensor; dim 0 is the lag, each column of the other dim (a channel) has a grid of its own.
+        bits: None leaves the taps real. "pow2" makes each 0 or +/-2^-p, p an integer, within a factor of 2^7
+            of its channel's largest. An integer n makes each an n-bit signed integer times one power of two.
+
+    Returns:
+        A tensor like ``taps``.
+
+    Raises:
+        ValueError: ``bits`` is none of these.
+
+    Straight-through estimator: Bengio, Leonard and Courville, arXiv 1308.3432.
+
+    >>> quantize_taps(torch.tensor([1.0, 0.7, 0.3, 0.001]), "pow2")
+    tensor([1.0000, 0.5000, 0.2500, 0.0000])
+    >>> quantize_taps(torch.tensor([1.0, 0.7, 0.3, 0.001]), 3)  # multiples of 1/2, from -3/2 to 3/2
+    tensor([1.0000, 0.5000, 0.5000, 0.0000])
+    """
+    check_kernel_bits(bits)
+    if bits is None:
+        return taps
+    with torch.no_grad():
+        real = taps.float() if taps.dtype in (torch.float16, torch.bfloat16) else taps.detach()
+        snapped = (_snap_pow2(real) if bits == "pow2" else _snap_uniform(real, int(bits))).to(taps.dtype)
+    return _StraightThrough.apply(taps, snapped)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Forward gives the snapped value itself (taps + (snapped - taps) would round), backward the identity."""
+
+    @staticmethod
+    def forward(ctx, value: Tensor, snapped: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        return snapped.view_as(snapped)
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+        return grad, None
+
+
+def _snap_pow2(taps: Tensor) -> Tensor:
+    magnitude = taps.abs()
+    exponent = magnitude.log2().round()  # of a zero tap: -inf, and it stays zero
+    top = exponent.amax(0, keepdim=True)
+    kept = exponent >= top - (_POW2_LEVELS - 1)
+    return torch.where(kept & (magnitude > 0), taps.sign() * exponent.exp2(), torch.zeros_like(taps))
+
+
+def _snap_uniform(taps: Tensor, bits: int) -> Tensor:
+    top = 2 ** (bits - 1) - 1
+    largest = taps.abs().amax(0, keepdim=True)
+    step = (largest / top).log2().ceil().exp2()  # a power of two, so that scaling is a shift
+    step = torch.where(largest > 0, step, torch.ones_like(step))
+    return (taps / step).round().clamp(-top, top) * step
