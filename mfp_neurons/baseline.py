@@ -1,0 +1,360 @@
+"""The baseline: a leaky integrate-and-fire neuron that keeps its potential in a few bits between steps.
+
+This is what the memory-free neuron replaces, here to be measured against; nothing else in the package
+needs it. One step of it, with codes n .. p and a learned scale:
+
+    h[t] = decay * v[t-1] + x[t]                         charge
+    s[t] = heaviside(h[t] - v_threshold)                 fire
+    r[t] = h[t] - v_threshold * s[t]   or   h[t] * (1 - s[t])    reset, soft or hard
+    v[t] = scale * clamp(round(r[t] / scale), n, p)      all that is kept: one b-bit code
+
+The rounding is trained with the learned step size of Esser et al., "Learned Step Size Quantization"
+(ICLR 2020, arXiv 1902.08153): straight-through inside the range, a gradient for the scale everywhere.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_finite, check_int, describe, log_once
+from .surrogate import ATan, Surrogate
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """What one step does, apart from its tensors. Potentials are measured from ``v_reset``."""
+
+    threshold: float
+    hard: bool
+    codes: tuple[int, int] | None  # lowest and highest code; None keeps a float potential
+    detach_reset: bool
+    strict: bool
+    surrogate: Callable[[Tensor], Tensor]
+
+    def fire(self, h: Tensor, out: Tensor) -> Tensor:
+        """1 where h fires, else 0."""
+        return (torch.gt if self.strict else torch.ge)(h, self.threshold, out=out)
+
+    def reset(self, h: Tensor, s: Tensor, out: Tensor) -> Tensor:
+        """The potential after the reset."""
+        if self.hard:
+            return torch.addcmul(h, h, s, value=-1, out=out)
+        return torch.sub(h, s, alpha=self.threshold, out=out)
+
+
+class QuantizedMembraneLIF(nn.Module):
+    r"""A LIF neuron whose potential is stored in ``bits`` bits between steps: the baseline.
+
+    It resets, it must run step by step, and what it keeps is one b-bit code a neuron. Codes are
+    n .. n + 2^bits - 1 around an exact zero, where n is ``lowest_code``: two's complement
+    (-2^(bits-1) .. 2^(bits-1) - 1) unless given. After normalization the input is as often negative
+    as positive, so potentials spread to both sides of zero. The scale is learned, one for the layer or one
+    for each channel, and starts where the codes reach from about -v_threshold to v_threshold.
+
+    ``v_reset=None`` subtracts the threshold after a spike, a number resets to that number, which is
+    also where the potential starts and leaks to (as SpikingJelly's LIFNode has it); potentials are
+    stored as their distance from it. With ``bits=None`` the potential is a float and this is
+    SpikingJelly's ``LIFNode(tau=1 / (1 - decay), decay_input=False)``.
+
+    ``detach_reset=True``, the usual choice when training LIF networks, sends no gradient through the
+    reset's spike.
+
+    Args:
+        decay: What is left of the potential after one step, 0 .. 1 (inside, if ``learnable``).
+        bits: Bits a stored potential takes, 1 .. 8, or None for a float.
+        v_threshold: Potential at which the neuron fires.
+        v_reset: None for a soft reset, or the potential (below the threshold) that a spike resets to.
+        learnable: Whether the decay is trained (as ``decay_logit``, its logit).
+        num_channels: C, for a decay and a scale of each channel; None for one of each.
+        surrogate: The spike's derivative: one of ``mfp_neurons.surrogate``, or any callable from
+            potential - threshold to spikes (slower; said once in the log).
+        strict: Whether it fires on potential > threshold only (snnTorch), not on equality (SpikingJelly).
+        detach_reset: Whether the reset's spike is a constant for the gradient.
+        lowest_code: n above, -(2^bits - 1) .. 0.
+
+    Raises:
+        TypeError, ValueError: An argument is not as described.
+
+    >>> lif = QuantizedMembraneLIF(decay=0.5, bits=2)               # codes -2 .. 1, scale 0.5
+    >>> x = torch.tensor([0.9, 0.6, 0.3, 0.7]).reshape(4, 1)        # T = 4, one neuron
+    >>> lif(x).detach().flatten()           # h = 0.9, 0.85, 0.55, 0.95: the stored 0.5 is all it has
+    tensor([0., 0., 0., 0.])
+    >>> QuantizedMembraneLIF(decay=0.5, bits=None)(x).flatten()     # h = 0.9, 1.05, 0.325, 0.8625
+    tensor([0., 1., 0., 0.])
+    """
+
+    decay_logit: nn.Parameter | None
+    scale: nn.Parameter | None
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        *,
+        bits: int | None = 2,
+        v_threshold: float = 1.0,
+        v_reset: float | None = None,
+        learnable: bool = False,
+        num_channels: int | None = None,
+        surrogate: Callable[[Tensor], Tensor] = ATan(),
+        strict: bool = False,
+        detach_reset: bool = True,
+        lowest_code: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.decay = _check_decay(decay, learnable)
+        self.bits = None if bits is None else check_int("bits", bits, 1, 8)
+        if num_channels is not None:
+            check_int("num_channels", num_channels, 1)
+        if not callable(surrogate):
+            raise TypeError(f"surrogate must be callable, got {describe(surrogate)}")
+        self.v_threshold, self.v_reset = _check_threshold(v_threshold, v_reset)
+        self.learnable, self.num_channels = learnable, num_channels
+        self.surrogate, self.strict, self.detach_reset = surrogate, strict, detach_reset
+        self.lowest_code = _check_lowest(lowest_code, self.bits)
+        size = num_channels or 1
+        logit = math.log(decay / (1 - decay)) if learnable else 0.0
+        self.decay_logit = nn.Parameter(torch.full((size,), logit)) if learnable else None
+        self.scale = None if self.bits is None else nn.Parameter(torch.full((size,), self._first_scale()))
+
+    @property
+    def state_bits(self) -> int:
+        """Bits a neuron keeps between two steps: ``bits``, or 32 for a float potential."""
+        return 32 if self.bits is None else self.bits
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Spikes of a whole sequence, from a potential at rest; nothing is kept for the next call.
+
+        Args:
+            x_seq: Synaptic input [T, N, *], floating point; channels along dim 2.
+
+        Returns:
+            Spikes 0 or 1, [T, N, *], in the dtype of ``x_seq``.
+
+        Raises:
+            TypeError: ``x_seq`` is not a floating-point tensor.
+            ValueError: ``x_seq`` has fewer than two dimensions, or its dim 2 is not ``num_channels``.
+        """
+        self._check_input(x_seq)
+        wide = torch.promote_types(x_seq.dtype, torch.float32)
+        x = x_seq.to(wide)
+        decay: float | Tensor = self.decay
+        if self.decay_logit is not None:
+            decay = _along_channels(self.decay_logit.to(wide).sigmoid(), x)
+        scale = None
+        if self.scale is not None:
+            scale = _along_channels(self._trained_scale(x).to(wide), x)
+        return self._run(x, decay, scale).to(x_seq.dtype)
+
+    def _run(self, x: Tensor, decay: float | Tensor, scale: Tensor | None) -> Tensor:
+        rule = self._rule()
+        if torch.compiler.is_compiling():  # the compiler fuses the plain loop by itself
+            return reference(x, decay, scale, rule)
+        if not isinstance(self.surrogate, Surrogate):
+            log_once(
+                "baseline.surrogate",
+                f"QuantizedMembraneLIF: {describe(self.surrogate)} is not one of mfp_neurons.surrogate, so "
+                "autograd records every step: the same spikes and gradients, several times slower",
+            )
+            return reference(x, decay, scale, rule)
+        tracked = [t for t in (x, decay, scale) if isinstance(t, Tensor) and t.requires_grad]
+        if torch.is_grad_enabled() and tracked:
+            return _Serial.apply(x, decay, scale, rule)
+        return _steps(x, decay, scale, rule, None)
+
+    def _rule(self) -> _Rule:
+        codes = None if self.bits is None else (self.lowest_code, self.lowest_code + 2**self.bits - 1)
+        rest = self.v_reset or 0.0
+        return _Rule(
+            threshold=self.v_threshold - rest,
+            hard=self.v_reset is not None,
+            codes=codes,
+            detach_reset=self.detach_reset,
+            strict=self.strict,
+            surrogate=self.surrogate,
+        )
+
+    def _first_scale(self) -> float:
+        return (self.v_threshold - (self.v_reset or 0.0)) / 2 ** ((self.bits or 1) - 1)
+
+    def _trained_scale(self, x: Tensor) -> Tensor:
+        """The scale, positive, its gradient divided by sqrt(values a sample * highest code), as in LSQ."""
+        assert self.scale is not None and self.bits is not None
+        shared = x[0, 0].numel() // self.scale.numel() if x.numel() else 1
+        ratio = 1 / math.sqrt(max(shared, 1) * max(2 ** (self.bits - 1) - 1, 1))
+        scale = self.scale.abs().clamp_min(1e-6)
+        return scale.detach() + (scale - scale.detach()) * ratio
+
+    def _check_input(self, x_seq: Tensor) -> None:
+        if not isinstance(x_seq, Tensor) or not x_seq.is_floating_point():
+            raise TypeError(f"x_seq must be a floating-point tensor [T, N, *], got {describe(x_seq)}")
+        if x_seq.dim() < 2:
+            raise ValueError(f"x_seq must be [T, N, *], got {describe(x_seq)}")
+        if self.num_channels is not None and (x_seq.dim() < 3 or x_seq.shape[2] != self.num_channels):
+            raise ValueError(
+                f"x_seq must have num_channels = {self.num_channels} channels along dim 2, got {describe(x_seq)}"
+            )
+
+    def extra_repr(self) -> str:
+        decay = "learnable" if self.learnable else f"{self.decay:g}"
+        shown = f"decay={decay}, bits={self.bits}, v_threshold={self.v_threshold:g}, v_reset={self.v_reset}"
+        return shown if self.num_channels is None else f"{shown}, num_channels={self.num_channels}"
+
+
+def reference(x: Tensor, decay: float | Tensor, scale: Tensor | None, rule: _Rule) -> Tensor:
+    """The neuron as one reads it, step by step under autograd: the twin of the loop written by hand."""
+    v = torch.zeros_like(x[0]) if len(x) else x.sum(0)
+    spikes = []
+    for x_t in x:
+        h = decay * v + x_t
+        s = _spike(h, rule)
+        spikes.append(s)
+        reset = s.detach() if rule.detach_reset else s
+        v = h * (1 - reset) if rule.hard else h - rule.threshold * reset
+        if scale is not None and rule.codes is not None:
+            z = v / scale
+            clamped = z.clamp(*rule.codes)
+            z = torch.where(clamped == z, z, clamped.detach())  # the ends are inside, in every torch version
+            v = (z + (z.round() - z).detach()) * scale
+    return torch.stack(spikes) if spikes else torch.empty_like(x)
+
+
+def _spike(h: Tensor, rule: _Rule) -> Tensor:
+    over = h - rule.threshold
+    if not isinstance(rule.surrogate, Surrogate):
+        return rule.surrogate(over).to(h.dtype)
+    slope = rule.surrogate.derivative(over.detach())
+    fired = h > rule.threshold if rule.strict else h >= rule.threshold
+    return fired.to(h.dtype) + (h - h.detach()) * slope
+
+
+class _Serial(torch.autograd.Function):
+    """The loop over T with its backward written out; saves h [T, N, *] and nothing else of that size."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, decay: float | Tensor, scale: Tensor | None, rule: _Rule
+    ) -> Tensor:
+        h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        spikes = _steps(x, decay, scale, rule, h)
+        ctx.save_for_backward(h, scale, decay if isinstance(decay, Tensor) else None)
+        ctx.decay, ctx.rule = decay, rule
+        return spikes
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        h, scale, decay_tensor = ctx.saved_tensors
+        decay = ctx.decay if decay_tensor is None else decay_tensor
+        return *_steps_backward(grad, h, decay, scale, ctx.rule), None
+
+
+def _steps_backward(
+    grad: Tensor, h_seq: Tensor, decay: float | Tensor, scale: Tensor | None, rule: _Rule
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Gradients of x, decay and scale, from the last step to the first.
+
+    With g_v = decay * g_h[t+1] arriving at the stored potential, G the surrogate's derivative at h - threshold:
+
+        g_r = g_v where the code is inside its range, else 0
+        g_h = g_r + G * (g_s - threshold * g_r)              soft reset
+        g_h = g_r * (1 - s) + G * (g_s - h * g_r)            hard reset
+
+    without the product in the bracket when the reset is detached; dL/dx[t] = g_h[t].
+    """
+    assert isinstance(rule.surrogate, Surrogate)  # _run sends the others to the twin
+    grad_x = torch.empty_like(h_seq)
+    g_v = torch.zeros(h_seq.shape[1:], dtype=h_seq.dtype, device=h_seq.device)
+    s, r, clamped, G = (torch.empty_like(g_v) for _ in range(4))  # reused at every step
+    sum_decay = torch.zeros_like(g_v) if isinstance(decay, Tensor) else None
+    sum_scale = None if scale is None else torch.zeros_like(g_v)
+    for t in range(len(h_seq) - 1, -1, -1):
+        h, g_h = h_seq[t], grad_x[t]
+        rule.fire(h, out=s)
+        v = rule.reset(h, s, out=r)
+        if scale is not None and sum_scale is not None and rule.codes is not None:
+            z = r.div_(scale)
+            inside = torch.clamp(z, *rule.codes, out=clamped).eq(z)
+            codes = clamped.round_()
+            sum_scale.addcmul_(g_v, codes).addcmul_(g_v, z.mul_(inside), value=-1)
+            g_v.mul_(inside)
+            v = codes.mul_(scale)
+        if sum_decay is not None and t + 1 < len(h_seq):
+            sum_decay.addcmul_(grad_x[t + 1], v)
+        rule.surrogate.derivative_(torch.sub(h, rule.threshold, out=G))
+        if rule.detach_reset:
+            torch.mul(G, grad[t], out=g_h)
+        elif rule.hard:
+            torch.addcmul(grad[t], h, g_v, value=-1, out=g_h).mul_(G)
+        else:
+            torch.sub(grad[t], g_v, alpha=rule.threshold, out=g_h).mul_(G)
+        g_h.add_(g_v)
+        if rule.hard:
+            g_h.addcmul_(g_v, s, value=-1)
+        torch.mul(g_h, decay, out=g_v)
+    return (
+        grad_x,
+        sum_decay.sum_to_size(decay.shape) if isinstance(decay, Tensor) and sum_decay is not None else None,
+        sum_scale.sum_to_size(scale.shape) if scale is not None and sum_scale is not None else None,
+    )
+
+
+def _steps(
+    x: Tensor, decay: float | Tensor, scale: Tensor | None, rule: _Rule, h_seq: Tensor | None
+) -> Tensor:
+    """Runs the neuron over x [T, N, *] and returns its spikes; fills ``h_seq`` with h if it is given."""
+    spikes = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+    v = torch.zeros(x.shape[1:], dtype=x.dtype, device=x.device)
+    h = torch.empty_like(v)
+    for t in range(len(x)):
+        if h_seq is not None:
+            h = h_seq[t]
+        if isinstance(decay, Tensor):
+            torch.addcmul(x[t], v, decay, out=h)
+        else:
+            torch.add(x[t], v, alpha=decay, out=h)
+        rule.reset(h, rule.fire(h, out=spikes[t]), out=v)
+        if scale is not None and rule.codes is not None:
+            v.div_(scale).round_().clamp_(*rule.codes).mul_(scale)
+    return spikes
+
+
+def _along_channels(value: Tensor, x: Tensor) -> Tensor:
+    """[C] -> [C, 1, ..], which broadcasts over one step [N, C, *]; [1] stays as it is."""
+    return value if value.numel() == 1 else value.reshape(-1, *[1] * (x.dim() - 3))
+
+
+def _check_decay(decay: float, learnable: bool) -> float:
+    if isinstance(decay, bool) or not isinstance(decay, (int, float)):
+        raise TypeError(f"decay must be a number, got {describe(decay)}")
+    check_finite("decay", decay)
+    if not 0 <= decay <= 1 or (learnable and decay in (0, 1)):
+        accepted = "between 0 and 1, both excluded, when learnable" if learnable else "from 0 to 1"
+        raise ValueError(f"decay must be {accepted}, got {decay}")
+    return float(decay)
+
+
+def _check_threshold(v_threshold: float, v_reset: float | None) -> tuple[float, float | None]:
+    for name, value in (("v_threshold", v_threshold), ("v_reset", v_reset)):
+        if name == "v_reset" and value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name} must be a number, got {describe(value)}")
+        check_finite(name, value)
+    if v_threshold <= (v_reset or 0.0):
+        rest = f"the resting potential {v_reset or 0.0}"
+        raise ValueError(f"v_threshold must be above {rest}, got {v_threshold}")
+    return float(v_threshold), None if v_reset is None else float(v_reset)
+
+
+def _check_lowest(lowest_code: int | None, bits: int | None) -> int:
+    if bits is None:
+        if lowest_code is not None:
+            raise ValueError(f"lowest_code needs bits, got lowest_code={lowest_code} with bits=None")
+        return 0
+    if lowest_code is None:
+        return -(2 ** (bits - 1))
+    return check_int("lowest_code", lowest_code, 1 - 2**bits, 0)
