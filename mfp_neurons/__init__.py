@@ -1,1 +1,19 @@
+"""Memory-free, time-parallel quantized spiking neurons."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from . import functional as functional
+from .neuron import MFP as MFP
+
+if TYPE_CHECKING:
+    from .spikingjelly import MFPNode as MFPNode
+
+__version__ = "0.1.0.dev0"
+
+
+def __getattr__(name: str) -> Any:
+    """Adapters import their framework on first use."""
+    if name == "MFPNode":
+        return importlib.import_module(".spikingjelly", __name__).MFPNode
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

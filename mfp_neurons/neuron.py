@@ -1,0 +1,246 @@
+"""The neuron as torch modules: :class:`HistoryKernel` holds the parameters, :class:`MFP` fires."""
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ._checks import check_finite, check_int
+from .backends import check_name
+from .functional import SpikeFunction, fire
+from .history import FIR, Exponential, Kernel, KernelBits, Matrix, check_kernel_bits, quantize_taps
+from .surrogate import ATan
+
+KINDS = ("exp", "fir", "matrix")
+
+
+class HistoryKernel(nn.Module):
+    """Parameters of a history kernel; calling it gives the kernel's value, quantized if asked.
+
+    Args:
+        kind: "exp": m[j] = gain * decay**j. "fir": ``order`` free taps. "matrix": one free causal matrix over
+            ``time_steps`` steps. The last two start as the exponential and are always parameters.
+        decay: d in [0, 1] of the exponential; a trained one must lie strictly inside.
+        gain: factor on every tap; None is 1, "decay_input" is 1 - decay (and follows a trained decay).
+        order: K, the number of taps kept. None: all for "exp"; "fir" needs one; bands a "matrix".
+        time_steps: T of a "matrix", which no other kind takes.
+        learnable: train the exponential's decay, as sigmoid(decay_logit).
+        num_channels: C parameters, one (set) a channel along dim 2 of [T, N, C, *]; None: one for the layer.
+        kernel_bits: None, "pow2" or 2 to 8; see :func:`mfp_neurons.history.quantize_taps`.
+
+    Raises:
+        TypeError, ValueError: an argument is out of range, or the combination has no meaning.
+
+    Parameters: ``decay_logit`` [1] or [C] ("exp", learnable), ``taps`` [K] or [K, C], ``matrix`` [T, T].
+
+    >>> HistoryKernel("fir", decay=0.5, order=3)().taps
+    Parameter containing:
+    tensor([1.0000, 0.5000, 0.2500], requires_grad=True)
+    """
+
+    def __init__(
+        self,
+        kind: str = "exp",
+        *,
+        decay: float,
+        gain: Literal["decay_input"] | float | None = None,
+        order: int | None = None,
+        time_steps: int | None = None,
+        learnable: bool = False,
+        num_channels: int | None = None,
+        kernel_bits: KernelBits = None,
+    ) -> None:
+        _check_arguments(kind, decay, gain, order, time_steps, learnable, num_channels, kernel_bits)
+        super().__init__()
+        self.kind, self.order, self.time_steps = kind, order, time_steps
+        self.learnable, self.num_channels, self.kernel_bits = bool(learnable), num_channels, kernel_bits
+        self._decay, self._gain = float(decay), gain
+        if kind == "fir":
+            assert order is not None
+            taps = self._exponential().taps(order).float().squeeze(1)
+            self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
+        elif kind == "matrix":
+            assert time_steps is not None
+            self.matrix = nn.Parameter(_toeplitz(self._exponential().taps(time_steps).float(), order))
+        elif learnable:
+            logit = math.log(decay / (1 - decay))
+            self.decay_logit = nn.Parameter(torch.full((num_channels or 1,), logit, dtype=torch.float32))
+
+    def _exponential(self) -> Exponential:
+        decay = self.decay
+        if self._gain == "decay_input":
+            return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
+        gain = 1.0 if self._gain is None else float(self._gain)
+        return Exponential(decay, gain, self.order if self.kind == "exp" else None)
+
+    @property
+    def decay(self) -> Tensor | float:
+        """The exponential's decay (of "fir" and "matrix": the one they started from)."""
+        if self.kind == "exp" and self.learnable:
+            logit: Tensor = self.decay_logit
+            return torch.sigmoid(logit.float() if logit.dtype in (torch.float16, torch.bfloat16) else logit)
+        return self._decay
+
+    @property
+    def state_steps(self) -> int | None:
+        """How many past inputs a step needs: K - 1; T - 1 for an unbanded matrix; None for all of them."""
+        if self.order is not None:
+            return self.order - 1
+        return None if self.time_steps is None else self.time_steps - 1
+
+    def forward(self) -> Kernel:
+        """The kernel's value: Exponential, FIR or Matrix, differentiable in the parameters."""
+        if self.kind == "matrix":
+            return Matrix(quantize_taps(self._banded(), self.kernel_bits))
+        if self.kind == "fir":
+            return FIR(quantize_taps(self.taps, self.kernel_bits))
+        exponential = self._exponential()
+        if self.kernel_bits is None or self.order is None:
+            return exponential  # with kernel_bits and no order the constructor made sure of power-of-two taps
+        return FIR(quantize_taps(exponential.taps(self.order), self.kernel_bits))
+
+    def _banded(self) -> Tensor:
+        lower = self.matrix.tril()
+        return lower if self.order is None else lower.triu(1 - self.order)
+
+    def extra_repr(self) -> str:
+        named = {
+            "decay": None if self.learnable else self._decay,
+            "order": self.order,
+            "time_steps": self.time_steps,
+            "learnable": self.learnable or None,
+            "num_channels": self.num_channels,
+            "kernel_bits": self.kernel_bits,
+        }
+        return ", ".join([self.kind, *(f"{k}={v}" for k, v in named.items() if v is not None)])
+
+
+class MFP(nn.Module):
+    """Memory-free parallel spiking neuron for plain PyTorch: [T, N, *] in, spikes out, no state between calls.
+
+    Args:
+        decay: d of the exponential history, from 0 to 1; where "fir" and "matrix" start.
+        v_threshold: firing threshold, in the units of the input.
+        kernel, order, time_steps, learnable, num_channels, kernel_bits: see :class:`HistoryKernel`.
+        learn_threshold: train the threshold (a parameter [1], or [C] with num_channels).
+        surrogate, strict, backend: see :func:`mfp_neurons.functional.fire`.
+
+    Shape:
+        x_seq [T, N, *], spikes of the same shape and dtype.
+
+    Raises:
+        TypeError, ValueError: see :class:`HistoryKernel` and :func:`mfp_neurons.functional.fire`.
+
+    >>> MFP(decay=0.5)(torch.tensor([0.5, 0.5, 0.0, 1.0]).reshape(4, 1)).flatten()
+    tensor([0., 0., 0., 1.])
+    """
+
+    v_threshold: Tensor | float
+
+    def __init__(
+        self,
+        decay: float = 0.5,
+        *,
+        v_threshold: float = 1.0,
+        kernel: str = "exp",
+        order: int | None = None,
+        time_steps: int | None = None,
+        learnable: bool = False,
+        learn_threshold: bool = False,
+        num_channels: int | None = None,
+        kernel_bits: KernelBits = None,
+        surrogate: SpikeFunction = ATan(),  # noqa: B008 (immutable)
+        strict: bool = False,
+        backend: str = "auto",
+    ) -> None:
+        check_name(backend)
+        check_finite("v_threshold", v_threshold)
+        super().__init__()
+        self.kernel = HistoryKernel(
+            kernel,
+            decay=decay,
+            order=order,
+            time_steps=time_steps,
+            learnable=learnable,
+            num_channels=num_channels,
+            kernel_bits=kernel_bits,
+        )
+        if learn_threshold:
+            self.v_threshold = nn.Parameter(torch.full((num_channels or 1,), float(v_threshold)))
+        else:
+            self.v_threshold = float(v_threshold)
+        self.surrogate, self.strict, self.backend = surrogate, strict, backend
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return fire(
+            x_seq,
+            self.kernel(),
+            self.v_threshold,
+            surrogate=self.surrogate,
+            strict=self.strict,
+            backend=self.backend,
+        )
+
+    def extra_repr(self) -> str:
+        trained = isinstance(self.v_threshold, Tensor)
+        return f"v_threshold={'learned' if trained else self.v_threshold}, surrogate={self.surrogate}"
+
+
+def _toeplitz(taps: Tensor, order: int | None) -> Tensor:
+    """[T, 1] taps as the causal matrix [T, T] that repeats them, banded to ``order``."""
+    steps = len(taps)
+    lag = torch.arange(steps)[:, None] - torch.arange(steps)
+    return torch.where((lag >= 0) & (lag < (order or steps)), taps[lag.clamp(min=0), 0], 0.0)
+
+
+def _check_arguments(
+    kind: str,
+    decay: float,
+    gain: Literal["decay_input"] | float | None,
+    order: int | None,
+    time_steps: int | None,
+    learnable: bool,
+    num_channels: int | None,
+    kernel_bits: KernelBits,
+) -> None:
+    if kind not in KINDS:
+        raise ValueError(f"kernel must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+    check_finite("decay", decay)
+    if not 0 <= decay <= 1:
+        raise ValueError(f"decay must be from 0 to 1, got {decay}")
+    if learnable and kind == "exp" and not 0 < decay < 1:
+        raise ValueError(f"a learnable decay must start strictly between 0 and 1, got {decay}")
+    if isinstance(gain, str) and gain != "decay_input":
+        raise ValueError(f"gain must be None, 'decay_input' or a number, got {gain!r}")
+    for name, value in (("order", order), ("time_steps", time_steps), ("num_channels", num_channels)):
+        if value is not None:
+            check_int(name, value, 1)
+    if kind == "fir" and order is None:
+        raise ValueError("kernel='fir' needs order, the number of its taps, got None")
+    if (kind == "matrix") != (time_steps is not None):
+        wants = "needs" if kind == "matrix" else "takes no"
+        raise ValueError(f"kernel={kind!r} {wants} time_steps, got {time_steps}")
+    if kind == "matrix" and order is not None and time_steps is not None and order > time_steps:
+        raise ValueError(f"order must be at most time_steps ({time_steps}) for kernel='matrix', got {order}")
+    if kind == "matrix" and num_channels is not None:
+        raise ValueError(f"kernel='matrix' is shared by all channels; num_channels must be None, got {num_channels}")
+    check_kernel_bits(kernel_bits)
+    if kind == "exp" and kernel_bits is not None and order is None:
+        _check_power_of_two_exponential(decay, gain, learnable, kernel_bits)
+
+
+def _check_power_of_two_exponential(
+    decay: float, gain: Literal["decay_input"] | float | None, learnable: bool, kernel_bits: KernelBits
+) -> None:
+    factor = 1 - decay if gain == "decay_input" else 1.0 if gain is None else float(gain)
+    if learnable or kernel_bits != "pow2" or not (_is_power_of_two(decay) and _is_power_of_two(factor)):
+        raise ValueError(
+            f"kernel='exp' with kernel_bits={kernel_bits!r} needs order, the number of taps to quantize, unless every "
+            f"tap is a power of two already (a fixed decay such as 0.5, kernel_bits='pow2'); got order=None, "
+            f"decay={decay}, learnable={learnable}"
+        )
+
+
+def _is_power_of_two(value: float) -> bool:
+    return value == 0 or math.frexp(value)[0] == 0.5
