@@ -1,0 +1,55 @@
+# make demo   train three small networks on scikit-learn's digits and compare them (about two minutes)
+# make test   everything that CI checks: lint, types, tests, the other SpikingJelly, sdist and wheel
+# The first call makes .venv; later calls install again only when pyproject.toml has changed.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+# two workers, one thread each: the same on a laptop and in CI
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+
+# SpikingJelly's users are split between 2.0.0, installed in .venv, and this one, on an import path of its own
+OLD_SPIKINGJELLY := 0.0.0.0.14
+OLD := .compat/spikingjelly-$(OLD_SPIKINGJELLY)
+
+.PHONY: demo test lint types pytest pytest-old-spikingjelly format clean
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/all.stamp
+	$(BIN)/mfp-neurons demo
+
+# the closing line of the last step is the whole suite's
+test: lint types pytest-old-spikingjelly pytest
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev.stamp
+	$(BIN)/mypy
+
+pytest: $(VENV)/dev.stamp
+	$(PYTEST)
+
+pytest-old-spikingjelly: $(VENV)/dev.stamp $(OLD).stamp
+	MFP_SPIKINGJELLY=$(OLD_SPIKINGJELLY) PYTHONPATH=$(OLD) $(PYTEST) tests/spikingjelly mfp_neurons/spikingjelly.py
+
+format: $(VENV)/dev.stamp
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) .compat build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("mfp-neurons needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: pyproject.toml | $(BIN)/python
+	@echo "Installing mfp-neurons[$*] into $(VENV): minutes the first time, PyTorch is large"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
+	@touch $@
+
+$(OLD).stamp: | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLD) spikingjelly==$(OLD_SPIKINGJELLY)
+	@touch $@
