@@ -1,0 +1,216 @@
+"""What the package promises as a whole: light imports, layers, public names that explain themselves."""
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module, metadata, resources
+from pathlib import Path
+
+import pytest
+
+import mfp_neurons
+
+PACKAGE = Path(mfp_neurons.__file__).parent
+
+# Lowest first. A module may import from the layers below it; files in one folder may import each other.
+LAYERS = [
+    ["_checks"],
+    ["history", "surrogate"],
+    ["reference", "backends"],
+    ["ops"],
+    ["functional"],
+    ["neuron", "quantize", "baseline"],
+    ["spikingjelly", "snntorch"],
+    ["_convert"],
+    ["_report"],
+    ["train"],
+    ["cli"],
+    ["__main__"],
+]
+RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
+
+# Who may import what besides the standard library, torch and the package, when imported or later.
+ON_IMPORT = {"spikingjelly": {"spikingjelly"}, "snntorch": {"snntorch"}}
+_TRAIN = [
+    "matplotlib",
+    "numpy",
+    "safetensors",
+    "sklearn",
+    "spikingjelly",
+    "tensorboard",
+    "torchvision",
+    "tqdm",
+]
+LATER = {"train": set(_TRAIN)}
+
+
+def sources() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    """The top-level module or folder of the package that a file belongs to."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[tuple[str, bool]]:
+    """(absolute dotted name, whether it runs when the file is imported) for every import in a file."""
+    folder = ["mfp_neurons", *path.relative_to(PACKAGE).parts[:-1]]
+
+    def walk(node: ast.AST, now: bool) -> Iterator[tuple[str, bool]]:
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.Import):
+                yield from ((alias.name, now) for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                base = folder[: len(folder) + 1 - child.level] if child.level else []
+                parts = [*base, *([child.module] if child.module else [])]
+                for alias in child.names:
+                    yield ".".join([*parts, alias.name]), now
+            elif isinstance(child, ast.Call) and _called(child) in ("require", "import_module"):
+                yield from _named(child, folder)
+            later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(child)
+            yield from walk(child, now and not later)
+
+    yield from walk(ast.parse(path.read_text()), True)
+
+
+def _called(node: ast.Call) -> str:
+    return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+
+
+def _named(call: ast.Call, folder: list[str]) -> Iterator[tuple[str, bool]]:
+    """What ``require("module", ...)`` or ``import_module("module")`` brings, where it is written out."""
+    if call.args and isinstance(call.args[0], ast.Constant):
+        name = str(call.args[0].value)
+        yield (".".join([*folder, name.lstrip(".")]) if name.startswith(".") else name), False
+
+
+def _is_type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_module_imports_only_from_layers_below_it(path: Path) -> None:
+    own = layer(path)
+    if own == "__init__":
+        pytest.skip("the front door re-exports from everywhere")
+    assert own in RANK, f"{own} is new: give it a place in LAYERS"
+    for name, _ in imports(path):
+        root, *rest = name.split(".")
+        if root != "mfp_neurons":
+            continue
+        target = rest[0] if rest and rest[0] in RANK else None
+        if target is None:  # from the front door
+            assert RANK[own] >= RANK["train"], f"{own} imports {name} through the package's front door"
+        elif target != own:
+            assert RANK[target] < RANK[own], f"{own} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_optional_packages_are_imported_only_where_they_belong(path: Path) -> None:
+    own = layer(path)
+    for name, now in imports(path):
+        root = name.split(".")[0]
+        if root in ("torch", "mfp_neurons") or root in sys.stdlib_module_names:
+            continue
+        allowed = ON_IMPORT.get(own, set()) | (set() if now else LATER.get(own, set()))
+        assert root in allowed, f"{own} imports {name} {'on import' if now else 'later'}"
+
+
+def fresh(code: str) -> str:
+    """What a new interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_importing_the_package_brings_torch_and_nothing_else() -> None:
+    roots = "sorted({name.split('.')[0] for name in sys.modules})"
+    before = set(json.loads(fresh(f"import json, sys, torch; print(json.dumps({roots}))")))
+    after = set(json.loads(fresh(f"import json, sys, mfp_neurons; print(json.dumps({roots}))")))
+    assert after - before - set(sys.stdlib_module_names) == {"mfp_neurons"}
+
+
+def test_the_adapter_on_the_front_door_is_imported_on_first_use() -> None:
+    code = (
+        "import sys, mfp_neurons; mfp_neurons.MFPNode; print({'spikingjelly', 'snntorch'} & set(sys.modules))"
+    )
+    assert fresh(code).strip() == "{'spikingjelly'}"
+
+
+@pytest.mark.parametrize(
+    ("use", "blocked", "extra"),
+    [
+        ("import mfp_neurons; mfp_neurons.MFPNode", "spikingjelly", "spikingjelly"),
+        ("import mfp_neurons.spikingjelly", "spikingjelly", "spikingjelly"),
+        ("import mfp_neurons.snntorch", "snntorch", "snntorch"),
+    ],
+)
+def test_a_missing_framework_is_an_import_error_that_names_the_extra(
+    use: str, blocked: str, extra: str
+) -> None:
+    hide = f"""
+import sys
+from importlib.abc import MetaPathFinder
+class Hide(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == {blocked!r}:
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+sys.meta_path.insert(0, Hide())
+"""
+    told = fresh(f"{hide}\ntry:\n    {use}\nexcept ImportError as error:\n    print(error)")
+    assert f"mfp-neurons[{extra}]" in told
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="nonsense"):
+        mfp_neurons.nonsense  # noqa: B018
+
+
+def test_the_version_is_the_distributions() -> None:
+    assert mfp_neurons.__version__ == metadata.version("mfp-neurons")
+
+
+def test_type_information_and_configs_are_in_the_package() -> None:
+    root = resources.files("mfp_neurons")
+    assert (root / "py.typed").is_file()
+    assert any(entry.name.endswith(".toml") for entry in (root / "train" / "configs").iterdir())
+
+
+PUBLIC = {
+    "mfp_neurons": ["MFP", "MFPNode", "QuantizedMembraneLIF", "convert", "quantize_weights", "report"],
+    "mfp_neurons.functional": ["fire", "fire_chunk", "potential"],
+    "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
+    "mfp_neurons.neuron": ["HistoryKernel"],
+    "mfp_neurons.quantize": ["codes", "materialize"],
+    "mfp_neurons.snntorch": ["MFPLeaky", "MFPLeakyParallel"],
+    "mfp_neurons.surrogate": ["ATan", "Erf", "PiecewiseQuadratic", "Rect", "Sigmoid", "SuperSpike"],
+}
+NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_a_public_name_says_what_it_takes_gives_and_refuses(module: str, name: str) -> None:
+    thing = getattr(import_module(module), name)
+    text = inspect.getdoc(thing) or ""
+    assert len(text.splitlines()[0]) > 20, "no summary line"
+    call = thing.__init__ if inspect.isclass(thing) else thing
+    arguments = [p for p in inspect.signature(call).parameters if p not in ("self", "args", "kwargs")]
+    missing = [argument for argument in arguments if argument not in text]
+    assert not missing, f"not in the docstring: {missing}"
+    if not inspect.isclass(thing):
+        assert "Args:" in text
+        assert "Returns:" in text
+        assert "Raises:" in text or "raise " not in inspect.getsource(thing)
+
+
+@pytest.mark.parametrize(("module", "name"), NAMES)
+def test_a_public_name_has_an_example_that_runs(module: str, name: str) -> None:
+    owner = import_module(module)
+    if module.endswith((".history", ".surrogate")):
+        assert ">>>" in inspect.getsource(owner)  # values and formulas: one in the module is enough
+    else:
+        assert ">>>" in (inspect.getdoc(getattr(owner, name)) or "")
