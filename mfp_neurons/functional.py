@@ -8,6 +8,7 @@ All T steps are computed at once; the derivation is in docs/neuron.md. Twin: :mo
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -38,15 +39,15 @@ def fire(
     kernel: Kernel,
     v_threshold: Tensor | float = 1.0,
     *,
-    surrogate: SpikeFunction = ATan(),  # noqa: B008 (immutable)
+    surrogate: SpikeFunction = ATan(),
     strict: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """Spike train of memory-free neurons: every time step at once, no state kept.
 
     Args:
-        x_seq: synaptic input [T, N, *], time first, N the batch; 2-D to 6-D with any strides; float16, bfloat16,
-            float32 or float64. Sums run in float32 (float64 for float64) whatever the dtype and autocast.
+        x_seq: synaptic input [T, N, *], time first, N the batch; 2-D to 6-D with any strides; float16,
+            bfloat16, float32 or float64. Sums run in float32 (float64 for float64) whatever the dtype and autocast.
         kernel: :class:`~mfp_neurons.history.Exponential`, :class:`~mfp_neurons.history.FIR` or
             :class:`~mfp_neurons.history.Matrix`. Per-channel parameters [C] run along dim 2 of x_seq.
         v_threshold: a number, or a tensor [1] or [C], in the units of ``x_seq``.
@@ -67,8 +68,9 @@ def fire(
     >>> fire(x, Exponential(decay=0.5)).flatten()  # u = 0.5, 0.75, 0.375, 1.1875
     tensor([0., 0., 0., 1.])
     """
-    call = _prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
-    spikes, _ = _run(call, surrogate, strict, record=False)
+    with _full_precision(x_seq):
+        call = _prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
+        spikes, _ = _run(call, surrogate, strict, record=False)
     return spikes
 
 
@@ -78,7 +80,7 @@ def fire_chunk(
     v_threshold: Tensor | float = 1.0,
     state: Tensor | None = None,
     *,
-    surrogate: SpikeFunction = ATan(),  # noqa: B008 (immutable)
+    surrogate: SpikeFunction = ATan(),
     strict: bool = False,
     record: bool = False,
     backend: str = "auto",
@@ -90,13 +92,13 @@ def fire_chunk(
     Args:
         x_seq, kernel, v_threshold, surrogate, strict, backend: as in :func:`fire`.
         state: None at the start of a sequence, else the last chunk's. For an infinite exponential the last
-            potential [N, *] (float32 or wider), for K taps the last K - 1 inputs [K-1, N, *] with zeros before
-            the start, for a matrix every input so far [t, N, *] (its length is the position in time).
+            potential [N, *] (float32 or wider), for K taps the last K - 1 inputs [K-1, N, *], zeros before the
+            start, for a matrix every input so far [t, N, *] (its length is the position in time).
         record: return the potential of every step rather than of the last alone.
 
     Returns:
-        Chunk(spikes [T, N, *], potential [T, N, *] if ``record`` else [N, *], state). The potential is float32
-        (float64 for float64 input). All three are differentiable; the state is no view.
+        Chunk(spikes [T, N, *], potential [T, N, *] if ``record`` else [N, *], state). The potential is
+        float32 (float64 for float64 input). All three are differentiable; the state is no view.
 
     Raises:
         TypeError, ValueError: as :func:`fire`; also a state of the wrong shape, or a matrix run past its T.
@@ -106,9 +108,10 @@ def fire_chunk(
     >>> fire_chunk(x[2:], Exponential(decay=0.5), state=first.state).potential
     tensor([1.1875])
     """
-    call = _prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
-    spikes, u = _run(call, surrogate, strict, record)
-    return Chunk(spikes, u, _next_state(call, u[-1] if record else u))
+    with _full_precision(x_seq):
+        call = _prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
+        spikes, u = _run(call, surrogate, strict, record)
+        return Chunk(spikes, u, _next_state(call, u[-1] if record else u))
 
 
 def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -126,8 +129,18 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
     >>> potential(torch.tensor([[1.0], [0.0], [0.0]]), FIR(torch.tensor([0.5, 0.25]))).flatten()
     tensor([0.5000, 0.2500, 0.0000])
     """
-    call = _prepare(x_seq, kernel, 1.0, state, backend, carry=state is not None)
-    return ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)  # type: ignore[no-any-return]
+    with _full_precision(x_seq):
+        call = _prepare(x_seq, kernel, 1.0, state, backend, carry=state is not None)
+        u: Tensor = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
+    return u
+
+
+def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
+    """Autocast would narrow, or refuse to join, the tensors that go around the operators."""
+    device = x_seq.device.type if isinstance(x_seq, Tensor) else "cpu"
+    if not torch.amp.is_autocast_available(device):  # the meta device, for one
+        return nullcontext()
+    return torch.autocast(device, enabled=False)
 
 
 class _Prepared(NamedTuple):
@@ -142,7 +155,12 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    x_seq: Tensor, kernel: Kernel, v_threshold: Tensor | float, state: Tensor | None, backend: str, carry: bool
+    x_seq: Tensor,
+    kernel: Kernel,
+    v_threshold: Tensor | float,
+    state: Tensor | None,
+    backend: str,
+    carry: bool,
 ) -> _Prepared:
     check_name(backend)
     _check_input(x_seq)
@@ -166,11 +184,13 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
         )  # fmt: skip
         return outputs  # type: ignore[no-any-return]
     if not callable(surrogate):
-        raise TypeError(f"surrogate must be a Surrogate or a callable tensor -> spikes, got {describe(surrogate)}")
+        raise TypeError(
+            f"surrogate must be a Surrogate or a callable tensor -> spikes, got {describe(surrogate)}"
+        )
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
-        f"surrogate {surrogate!r} is not one of mfp_neurons.surrogate, so it runs outside the fused operator: same "
-        "results, slower, and it keeps the potential for backward.",
+        f"surrogate {surrogate!r} is not one of mfp_neurons.surrogate, so it runs outside the fused operator: "
+        "same results, slower, and it keeps the potential for backward.",
     )
     u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
     spikes = surrogate(u - _along_channels(call.threshold, u.dim()))
@@ -190,11 +210,13 @@ def _next_state(call: _Prepared, last: Tensor) -> Tensor:
 
 
 def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) -> tuple[str, Tensor]:
-    """The operator's form of a kernel: "exp" [2, G], "fir" [K, G] or "matrix" [T, S] (see backends.torch.Call)."""
+    """The operator's form of a kernel: "exp" [2, G], "fir" [K, G] or "matrix" [T, S], as backends.torch.Call."""
     if isinstance(kernel, Exponential):
         if kernel.order is None or (not carry and kernel.order >= len(x_seq)):
             # a truncation that this sequence never reaches is the recursion, which is cheaper
-            rows = torch.broadcast_tensors(*(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain")))
+            rows = torch.broadcast_tensors(
+                *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
+            )
             return "exp", torch.stack(rows)
         return "fir", kernel.taps(kernel.order).to(x_seq.device)
     if isinstance(kernel, FIR):
@@ -203,7 +225,9 @@ def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) ->
         return "fir", taps if carry else taps[: max(1, len(x_seq))]
     if isinstance(kernel, Matrix):
         return "matrix", _matrix_rows(kernel.matrix, len(x_seq), position, carry)
-    raise TypeError(f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}")
+    raise TypeError(
+        f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}"
+    )
 
 
 def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tensor:
@@ -232,7 +256,9 @@ def _parameter(name: str, value: Tensor | float, x_seq: Tensor) -> Tensor:
 
 def _check_input(x_seq: Any) -> None:
     if not isinstance(x_seq, Tensor) or x_seq.dtype not in _DTYPES:
-        raise TypeError(f"x_seq must be a float16, bfloat16, float32 or float64 tensor, got {describe(x_seq)}")
+        raise TypeError(
+            f"x_seq must be a float16, bfloat16, float32 or float64 tensor, got {describe(x_seq)}"
+        )
     if x_seq.layout != torch.strided:
         raise TypeError(f"x_seq must be a dense (strided) tensor, got layout {x_seq.layout}")
     if not 2 <= x_seq.dim() <= 6:
@@ -255,12 +281,18 @@ def _check_channels(name: str, groups: int, x_seq: Tensor) -> None:
 
 def _check_device(name: str, value: Tensor, x_seq: Tensor) -> None:
     if value.device != x_seq.device:
-        raise ValueError(f"{name} is on {value.device}, but x_seq is on {x_seq.device}; move one to the other")
+        raise ValueError(
+            f"{name} is on {value.device}, but x_seq is on {x_seq.device}; move one to the other"
+        )
 
 
 def _check_state(kind: str, kernel: Tensor, state: Tensor, x_seq: Tensor) -> None:
     step = list(x_seq.shape[1:])
-    expected = {"exp": step, "fir": [len(kernel) - 1, *step], "matrix": [kernel.shape[1] - len(x_seq), *step]}[kind]
+    expected = {
+        "exp": step,
+        "fir": [len(kernel) - 1, *step],
+        "matrix": [kernel.shape[1] - len(x_seq), *step],
+    }[kind]
     if list(state.shape) != expected:
         raise ValueError(
             f"state must have shape {expected} for x_seq of shape {list(x_seq.shape)} and this kernel, "

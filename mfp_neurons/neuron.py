@@ -92,7 +92,8 @@ class HistoryKernel(nn.Module):
     def forward(self) -> Kernel:
         """The kernel's value: Exponential, FIR or Matrix, differentiable in the parameters."""
         if self.kind == "matrix":
-            return Matrix(quantize_taps(self._banded(), self.kernel_bits))
+            banded = self._banded()  # one grid for all of it
+            return Matrix(quantize_taps(banded.reshape(-1), self.kernel_bits).reshape_as(banded))
         if self.kind == "fir":
             return FIR(quantize_taps(self.taps, self.kernel_bits))
         exponential = self._exponential()
@@ -117,7 +118,7 @@ class HistoryKernel(nn.Module):
 
 
 class MFP(nn.Module):
-    """Memory-free parallel spiking neuron for plain PyTorch: [T, N, *] in, spikes out, no state between calls.
+    """Memory-free parallel spiking neuron for plain PyTorch: [T, N, *] in, spikes out, no state.
 
     Args:
         decay: d of the exponential history, from 0 to 1; where "fir" and "matrix" start.
@@ -150,7 +151,7 @@ class MFP(nn.Module):
         learn_threshold: bool = False,
         num_channels: int | None = None,
         kernel_bits: KernelBits = None,
-        surrogate: SpikeFunction = ATan(),  # noqa: B008 (immutable)
+        surrogate: SpikeFunction = ATan(),
         strict: bool = False,
         backend: str = "auto",
     ) -> None:
@@ -167,7 +168,9 @@ class MFP(nn.Module):
             kernel_bits=kernel_bits,
         )
         if learn_threshold:
-            self.v_threshold = nn.Parameter(torch.full((num_channels or 1,), float(v_threshold)))
+            self.v_threshold = nn.Parameter(
+                torch.full((num_channels or 1,), float(v_threshold), dtype=torch.float32)
+            )
         else:
             self.v_threshold = float(v_threshold)
         self.surrogate, self.strict, self.backend = surrogate, strict, backend
@@ -224,7 +227,9 @@ def _check_arguments(
     if kind == "matrix" and order is not None and time_steps is not None and order > time_steps:
         raise ValueError(f"order must be at most time_steps ({time_steps}) for kernel='matrix', got {order}")
     if kind == "matrix" and num_channels is not None:
-        raise ValueError(f"kernel='matrix' is shared by all channels; num_channels must be None, got {num_channels}")
+        raise ValueError(
+            f"kernel='matrix' is shared by all channels; num_channels must be None, got {num_channels}"
+        )
     check_kernel_bits(kernel_bits)
     if kind == "exp" and kernel_bits is not None and order is None:
         _check_power_of_two_exponential(decay, gain, learnable, kernel_bits)
@@ -236,8 +241,8 @@ def _check_power_of_two_exponential(
     factor = 1 - decay if gain == "decay_input" else 1.0 if gain is None else float(gain)
     if learnable or kernel_bits != "pow2" or not (_is_power_of_two(decay) and _is_power_of_two(factor)):
         raise ValueError(
-            f"kernel='exp' with kernel_bits={kernel_bits!r} needs order, the number of taps to quantize, unless every "
-            f"tap is a power of two already (a fixed decay such as 0.5, kernel_bits='pow2'); got order=None, "
+            f"kernel='exp' with kernel_bits={kernel_bits!r} needs order, the number of taps to quantize, unless "
+            f"every tap is a power of two already (a fixed decay such as 0.5, kernel_bits='pow2'); got order=None, "
             f"decay={decay}, learnable={learnable}"
         )
 

@@ -64,7 +64,7 @@ class _Spike(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class ATan(Surrogate):
-    r"""(alpha/2) / (1 + (pi alpha x / 2)^2). Fang et al., ICCV 2021; the default of both frameworks' examples.
+    r"""(alpha/2) / (1 + (pi alpha x / 2)^2). Fang et al., ICCV 2021; snnTorch's default.
 
     >>> ATan(alpha=2.0).derivative(torch.tensor([0.0]))
     tensor([1.])

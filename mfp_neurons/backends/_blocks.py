@@ -23,7 +23,7 @@ class Layout:
             self.order = neurons
             self.shapes = [[shape[0], shape[1], shape[2], prod(shape[3:])]]
         else:
-            self.order = sorted(neurons, key=lambda d: -x.stride(d))
+            self.order = sorted(neurons, key=lambda d: x.stride()[d], reverse=True)
             outer = shape[self.order[0]]
             rest = prod(shape[d] for d in self.order[1:])
             self.shapes = [[shape[0], 1, 1, outer * rest], [shape[0], outer, 1, rest]]

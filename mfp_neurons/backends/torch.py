@@ -50,7 +50,7 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]:
-    """Spikes (None without a threshold) and the potential: [T, N, *] if ``record``, else its last step [N, *]."""
+    """Spikes (None without a threshold) and the potential: every step if ``record``, else the last, [N, *]."""
     wide = accumulate_dtype(x.dtype)
     layout = Layout(x, call.per_channel)
     xs = layout.seen(x)
@@ -131,7 +131,9 @@ class _Part:
         self.threshold = None if call.threshold is None else self._scalar_or_rows(call.threshold.detach())
         self.state: Tensor | None = None
         if call.state is not None:
-            seen = layout.step(call.state)[block[1:]] if call.kind == "exp" else layout.seen(call.state)[block]
+            seen = (
+                layout.step(call.state)[block[1:]] if call.kind == "exp" else layout.seen(call.state)[block]
+            )
             self.state = seen.to(wide)
         if call.kind == "exp":
             self.decay = self._scalar_or_rows(call.kernel[0].detach())
@@ -146,7 +148,7 @@ class _Part:
 
     def _fire(self, u: Tensor, out: Tensor) -> None:
         compare = torch.gt if self.call.strict else torch.ge
-        compare(u, self.threshold, out=out)  # type: ignore[call-overload]
+        compare(u, self.threshold, out=out)  # type: ignore[call-overload, arg-type]
 
     def run(self, x: Tensor, spikes: Tensor | None, u_out: Tensor | None) -> Tensor:
         """Writes the outputs of the block; returns its last potential [n, c, r]."""
@@ -224,9 +226,9 @@ class _Part:
                 before = self._before(_exponential.potential_(u, x, self.decay, self.gain, self.state))
         else:
             if self.call.kind == "exp":
-                in_place = gx is not None and gx.dtype == self.wide
-                u = gx if in_place else torch.empty(x.shape, dtype=self.wide, device=x.device)
-                assert u is not None
+                # the memory of the input's gradient serves, where it is wide enough
+                fits = gx is not None and gx.dtype == self.wide
+                u = gx if gx is not None and fits else torch.empty(x.shape, dtype=self.wide, device=x.device)
                 _exponential.potential_(u, x, self.decay, self.gain, self.state)
                 before = self._before(u) if keep else None
             else:

@@ -1,0 +1,95 @@
+"""What hypothesis draws for the neuron: shapes, kernels, thresholds and memory layouts."""
+
+from dataclasses import dataclass
+
+import torch
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mfp_neurons.history import FIR, Exponential, Kernel, Matrix
+from mfp_neurons.surrogate import ATan, Erf, PiecewiseQuadratic, Rect, Sigmoid, SuperSpike
+
+SURROGATES = [
+    ATan(),
+    ATan(3.0),
+    Sigmoid(),
+    Rect(0.7),
+    PiecewiseQuadratic(0.8),
+    SuperSpike(25.0),
+    SuperSpike(1.0, 2.0),
+    Erf(),
+]
+
+
+@dataclass
+class Case:
+    """One call in float64: x_seq, the kernel's parameters (leaves) and how they become a kernel."""
+
+    x: Tensor
+    kind: str
+    parameters: list[Tensor]
+    order: int | None
+    threshold: Tensor
+
+    def kernel(self) -> Kernel:
+        if self.kind == "exp":
+            return Exponential(self.parameters[0], self.parameters[1], self.order)
+        return (FIR if self.kind == "fir" else Matrix)(self.parameters[0])
+
+    def to(self, dtype: torch.dtype) -> "Case":
+        return Case(
+            self.x.to(dtype),
+            self.kind,
+            [p.to(dtype) for p in self.parameters],
+            self.order,
+            self.threshold.to(dtype),
+        )
+
+    def leaves(self) -> list[Tensor]:
+        tensors = [self.x, self.threshold, *self.parameters]
+        for tensor in tensors:
+            tensor.requires_grad_()
+        return tensors
+
+
+def _layout(x: Tensor, how: str) -> Tensor:
+    """The same numbers, in another order in memory."""
+    if how == "batch first":
+        return x.transpose(0, 1).contiguous().transpose(0, 1)
+    if how == "channels last" and x.dim() > 3:
+        return x.movedim(2, -1).contiguous().movedim(-1, 2)
+    if how == "sliced":
+        return torch.stack([x, torch.zeros_like(x)], -1).flatten(-2)[..., ::2]
+    if how == "reversed axes":
+        back = list(range(x.dim()))[::-1]
+        return x.permute(back).contiguous().permute(back)
+    if how == "expanded time":
+        return x[:1].expand_as(x)
+    return x
+
+
+LAYOUTS = ["contiguous", "batch first", "channels last", "sliced", "reversed axes", "expanded time"]
+
+
+@st.composite
+def cases(draw: st.DrawFn, kinds: tuple[str, ...] = ("exp", "fir", "matrix")) -> Case:
+    shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=5))
+    steps = draw(st.sampled_from([1, 2, 3, 5, 9, 20]))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+
+    def randn(*size: int) -> Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    x = _layout(randn(steps, *shape), draw(st.sampled_from(LAYOUTS)))
+    channels = shape[1] if len(shape) > 1 and draw(st.booleans()) else 1
+    kind = draw(st.sampled_from(kinds))
+    order = draw(st.none() | st.integers(1, 12)) if kind == "exp" else None
+    if kind == "exp":
+        parameters = [randn(channels).sigmoid(), randn(draw(st.sampled_from([1, channels]))).sigmoid()]
+    elif kind == "fir":
+        taps = randn(draw(st.integers(1, 12)), channels)
+        parameters = [taps if channels > 1 or draw(st.booleans()) else taps[:, 0]]
+    else:
+        parameters = [randn(steps, steps)]
+    thresholds = shape[1] if len(shape) > 1 and draw(st.booleans()) else 1
+    return Case(x, kind, parameters, order, randn(thresholds))

@@ -1,0 +1,251 @@
+"""The operator against its definition (reference, float64), and the errors it raises."""
+
+import contextlib
+import itertools
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfp_neurons import functional, reference
+from mfp_neurons.backends import torch as stock
+from mfp_neurons.history import FIR, Exponential, Matrix
+from mfp_neurons.surrogate import ATan
+from tests.strategies import SURROGATES, Case, cases
+
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@contextlib.contextmanager
+def cut_into(blocks: str):
+    """Small tensors fit one block of neurons; this reaches the code that cuts them."""
+    sizes = (3, 7) if blocks == "many blocks" else (stock._ROW, stock._AREA)
+    with mock.patch.object(stock, "_ROW", sizes[0]), mock.patch.object(stock, "_AREA", sizes[1]):
+        yield
+
+
+BLOCKS = st.sampled_from(["one block", "many blocks"])
+
+
+def assert_equal_up_to_rounding(mine, theirs):
+    for a, b in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@given(case=cases(), surrogate=st.sampled_from(SURROGATES), strict=st.booleans(), blocks=BLOCKS)
+def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, surrogate, strict, blocks):
+    leaves = case.leaves()
+    grad = torch.randn_like(case.x)
+    with cut_into(blocks):
+        mine = functional.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
+        gradients = torch.autograd.grad(mine, leaves, grad)
+    theirs = reference.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
+    potential = reference.membrane_potential(case.x, case.kernel())
+    near = (potential - _along(case.threshold, potential)).abs() < 1e-12
+    assert torch.equal(mine.where(~near, 0), theirs.where(~near, 0))
+    assert_equal_up_to_rounding(gradients, torch.autograd.grad(theirs, leaves, grad))
+
+
+@given(case=cases(), blocks=BLOCKS)
+def test_the_potential_and_its_gradients_agree_with_the_reference(case: Case, blocks):
+    leaves = case.leaves()
+    wanted = [leaves[0], *leaves[2:]]
+    grad = torch.randn_like(case.x)
+    with cut_into(blocks):
+        mine = functional.potential(case.x, case.kernel())
+        gradients = torch.autograd.grad(mine, wanted, grad)
+    theirs = reference.membrane_potential(case.x, case.kernel())
+    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
+    assert_equal_up_to_rounding(gradients, torch.autograd.grad(theirs, wanted, grad))
+
+
+@given(case=cases(), record=st.booleans(), data=st.data())
+def test_a_sequence_cut_anywhere_gives_the_whole_with_all_gradients(case: Case, record, data):
+    leaves = case.leaves()
+    steps = len(case.x)
+    cuts = sorted(data.draw(st.sets(st.integers(1, steps - 1)))) if steps > 1 else []
+    state, spikes, potentials = None, [], []
+    for start, end in itertools.pairwise([0, *cuts, steps]):
+        chunk = functional.fire_chunk(case.x[start:end], case.kernel(), case.threshold, state, record=record)
+        state = chunk.state
+        assert state._base is None
+        spikes.append(chunk.spikes)
+        potentials.append(chunk.potential if record else chunk.potential.unsqueeze(0))
+    whole = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True)
+    mine_u, theirs_u = torch.cat(potentials), whole.potential
+    if not record:
+        theirs_u = theirs_u[[end - 1 for end in [*cuts, steps]]]
+    torch.testing.assert_close(mine_u, theirs_u, rtol=1e-9, atol=1e-9)
+    weights = torch.randn_like(whole.spikes), torch.randn_like(mine_u)
+    mine = (torch.cat(spikes) * weights[0]).sum() + (mine_u * weights[1]).sum()
+    theirs = (whole.spikes * weights[0]).sum() + (theirs_u * weights[1]).sum()
+    if not torch.equal(torch.cat(spikes), whole.spikes):
+        away = (whole.potential - _along(case.threshold, whole.potential)).abs() > 1e-12
+        assert torch.equal(torch.cat(spikes)[away], whole.spikes[away])
+    assert_equal_up_to_rounding(
+        torch.autograd.grad(mine, leaves, allow_unused=True, materialize_grads=True),
+        torch.autograd.grad(theirs, leaves, allow_unused=True, materialize_grads=True),
+    )
+
+
+@given(case=cases(), dtype=st.sampled_from(DTYPES))
+def test_spikes_keep_the_dtype_and_agree_with_float64_away_from_the_threshold(case: Case, dtype):
+    given_case = case.to(dtype)
+    spikes = functional.fire(given_case.x, given_case.kernel(), given_case.threshold)
+    assert spikes.dtype == dtype and spikes.shape == case.x.shape
+    exact = given_case.to(torch.float64)
+    potential = reference.membrane_potential(exact.x, exact.kernel())
+    above = potential - _along(exact.threshold, potential)
+    bound = 1e-4 * (1 + reference.membrane_potential(exact.x.abs(), _absolute(exact)))
+    assert torch.equal(spikes[above.abs() > bound], (above >= 0).to(dtype)[above.abs() > bound])
+
+
+@given(case=cases(), dtype=st.sampled_from(DTYPES))
+def test_outputs_have_the_memory_layout_that_torch_gives_an_elementwise_result(case: Case, dtype):
+    case = case.to(dtype)
+    chunk = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True)
+    assert chunk.spikes.stride() == torch.empty_like(case.x).stride()
+    assert chunk.potential.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@given(case=cases(), dtype=st.sampled_from(DTYPES))
+def test_autocast_changes_nothing(case: Case, dtype):
+    case = case.to(dtype)
+    leaves = case.leaves()
+
+    def run():
+        spikes, potential, _ = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True)
+        return spikes, potential, *torch.autograd.grad(spikes.sum() + potential.sum(), leaves)
+
+    plain = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        for a, b in zip(plain, run(), strict=True):
+            assert a.dtype == b.dtype and torch.equal(a, b)
+
+
+def test_a_lower_matmul_precision_does_not_reach_the_sums():
+    x, taps = torch.randn(40, 64), torch.randn(20)
+    expected = functional.potential(x.double(), FIR(taps.double()))
+    torch.set_float32_matmul_precision("medium")
+    try:
+        u = functional.potential(x, FIR(taps))
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    torch.testing.assert_close(u, expected.float(), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kernel", [Exponential(0.5), FIR(torch.randn(3)), FIR(torch.randn(9)), Matrix(torch.eye(4))]
+)
+@pytest.mark.parametrize("shape", [(4, 0), (4, 0, 3), (4, 2, 0, 5)])
+def test_an_empty_batch_gives_empty_spikes_and_zero_gradients(kernel, shape):
+    x = torch.zeros(shape, requires_grad=True)
+    spikes = functional.fire(x, kernel)
+    assert spikes.shape == x.shape
+    (grad,) = torch.autograd.grad(spikes.sum(), x)
+    assert grad.shape == x.shape
+
+
+def test_equality_fires_unless_strict():
+    x = torch.tensor([[1.0], [0.5], [0.75]])  # decay 0.5 puts every potential on the threshold
+    assert functional.potential(x, Exponential(0.5)).flatten().tolist() == [1.0, 1.0, 1.25]
+    assert functional.fire(x, Exponential(0.5)).flatten().tolist() == [1, 1, 1]
+    assert functional.fire(x, Exponential(0.5), strict=True).flatten().tolist() == [0, 0, 1]
+
+
+def test_a_nan_input_never_fires():
+    x = torch.tensor([[float("nan")], [float("inf")]])
+    assert functional.fire(x, FIR(torch.ones(1))).flatten().tolist() == [0, 1]
+
+
+def test_any_callable_surrogate_gives_its_own_gradient(caplog):
+    def soft(x):
+        return torch.sigmoid(x)
+
+    x = torch.randn(5, 3, 2, dtype=torch.float64, requires_grad=True)
+    kernel = Exponential(torch.tensor([0.7], dtype=torch.float64))
+    mine = functional.fire(x, kernel, 0.3, surrogate=soft)
+    theirs = torch.sigmoid(reference.membrane_potential(x, kernel) - 0.3)
+    torch.testing.assert_close(mine, theirs)
+    grad = torch.randn_like(mine)
+    torch.testing.assert_close(torch.autograd.grad(mine, x, grad), torch.autograd.grad(theirs, x, grad))
+    assert "outside the fused operator" in caplog.text
+    caplog.clear()
+    functional.fire(x, kernel, 0.3, surrogate=soft)
+    assert caplog.text == ""
+
+
+@given(order=st.integers(1, 8), steps=st.integers(1, 12), kernel_is_exponential=st.booleans())
+def test_inputs_older_than_the_order_weigh_nothing(order, steps, kernel_is_exponential):
+    kernel = Exponential(0.9, order=order) if kernel_is_exponential else FIR(torch.rand(order) + 0.1)
+    impulse = torch.zeros(steps, 1)
+    impulse[0] = 1.0
+    u = functional.potential(impulse, kernel).flatten()
+    assert (u[:order] != 0).all() and (u[order:] == 0).all()
+
+
+def _along(value, like):
+    return value.detach().reshape(-1, *[1] * (like.dim() - 3)) if value.numel() > 1 else value.detach()
+
+
+def _absolute(case: Case):
+    return Case(case.x, case.kind, [p.abs() for p in case.parameters], case.order, case.threshold).kernel()
+
+
+X = torch.zeros(4, 2, 3)
+ERRORS = [
+    (
+        dict(x_seq=torch.zeros(4, 2, dtype=torch.int64)),
+        TypeError,
+        "x_seq must be a float16, .* got a torch.int64",
+    ),
+    (dict(x_seq=torch.zeros(4, 2, dtype=torch.complex64)), TypeError, "complex64"),
+    (dict(x_seq=[1.0]), TypeError, "x_seq must be .* got \\[1.0\\]"),
+    (dict(x_seq=torch.zeros(4)), ValueError, "2 to 6 dimensions, got shape \\[4\\]"),
+    (dict(x_seq=torch.zeros(0, 4)), ValueError, "at least one time step"),
+    (dict(kernel=0.5), TypeError, "kernel must be an Exponential, FIR or Matrix"),
+    (
+        dict(kernel=Matrix(torch.eye(5))),
+        ValueError,
+        "matrix kernel of 5 steps takes x_seq of T = 5, got T = 4",
+    ),
+    (dict(kernel=FIR(torch.ones(2, 7))), ValueError, "kernel has 7 channels, but x_seq .* has 3 channels"),
+    (dict(kernel=Exponential(torch.ones(7))), ValueError, "kernel has 7 channels"),
+    (dict(x_seq=torch.zeros(4, 2), kernel=FIR(torch.ones(2, 7))), ValueError, "no channel dimension"),
+    (dict(v_threshold=torch.ones(2)), ValueError, "v_threshold has 2 channels"),
+    (dict(v_threshold=torch.ones(2, 2)), ValueError, "v_threshold must be a number or a tensor"),
+    (dict(v_threshold=float("nan")), ValueError, "v_threshold must be finite, got nan"),
+    (dict(v_threshold=torch.tensor([float("nan")])), ValueError, "v_threshold must be finite"),
+    (dict(v_threshold="1"), TypeError, "v_threshold must be a number"),
+    (
+        dict(v_threshold=torch.ones(1, device="meta")),
+        ValueError,
+        "v_threshold is on meta, but x_seq is on cpu",
+    ),
+    (dict(kernel=FIR(torch.ones(2, device="meta"))), ValueError, "kernel \\(FIR\\) is on meta"),
+    (dict(surrogate=3), TypeError, "surrogate must be"),
+    (dict(backend="cuda"), ValueError, "backend must be one of 'auto', 'torch', 'cpu', 'cupy', got 'cuda'"),
+    (dict(backend="cupy"), NotImplementedError, "no compiled kernels"),
+]
+
+
+@pytest.mark.parametrize(("changed", "error", "words"), ERRORS, ids=[e[2][:40] for e in ERRORS])
+def test_bad_arguments_are_named_with_what_came_and_what_is_accepted(changed, error, words):
+    arguments = dict(x_seq=X, kernel=Exponential(0.5), v_threshold=1.0, surrogate=ATan()) | changed
+    with pytest.raises(error, match=words):
+        functional.fire(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "state", "words"),
+    [
+        (Exponential(0.5), torch.zeros(2, 4), r"state must have shape \[2, 3\]"),
+        (FIR(torch.ones(3)), torch.zeros(1, 2, 3), r"state must have shape \[2, 2, 3\]"),
+        (Matrix(torch.eye(5)), torch.zeros(2, 2, 3), "got 4 steps after 2"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(kernel, state, words):
+    with pytest.raises(ValueError, match=words):
+        functional.fire_chunk(X, kernel, state=state)
