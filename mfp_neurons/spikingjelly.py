@@ -18,6 +18,7 @@ from . import functional
 from . import surrogate as fused
 from ._checks import check_finite, describe, log_once, require
 from .backends import NAMES, check_name
+from .history import KernelBits
 from .neuron import HistoryKernel
 
 base = require("spikingjelly.activation_based.base", "spikingjelly")
@@ -59,7 +60,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
     Shapes: floating-point input [N, \*] ("s") or [T, N, \*] ("m"); spikes in {0, 1} of its shape and dtype.
     Memories: ``v``, the last potential [N, \*] in float32 (float64 for float64 input); for finite kernels
     also ``history``, the inputs that may still matter, [K-1, N, \*] in the dtype of the input. Both stay
-    attached to the graph until :meth:`reset` or :meth:`detach`, and turn to zeros when the input changes shape.
+    attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from zeros.
 
     Raises:
         TypeError: an argument is not of the kind named above.
@@ -72,6 +73,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
     >>> node.v
     tensor([1.1875])
     """
+
+    v_seq: Tensor | None
 
     def __init__(
         self,
@@ -90,7 +93,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         time_steps: int | None = None,
         learnable: bool = False,
         num_channels: int | None = None,
-        kernel_bits: int | str | None = None,
+        kernel_bits: KernelBits = None,
     ) -> None:
         if isinstance(backend, bool):  # LIFNode 2.0.0 has no backend: its eighth argument is store_v_seq
             backend, store_v_seq = "auto", backend
@@ -177,7 +180,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
     def store_v_seq(self, value: bool) -> None:
         # v_seq becomes a memory in 0.0.0.0.14 and an attribute in 2.0.0
         neuron.BaseNode.store_v_seq.fset(self, bool(value))
-        if not value:
+        if not value and "v_seq" in self._memories:
             self.v_seq = None
 
     @property
@@ -278,7 +281,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
             spikes = self.surrogate_function(chunk.potential - self.v_threshold).to(x_seq.dtype)
         if not self._keeps_history and self.kernel.state_steps is None:
             return spikes, chunk.potential, (chunk.state,)
-        last = chunk.potential[-1].clone() if record or per_element else chunk.potential
+        last = (chunk.potential[-1] if record or per_element else chunk.potential).clone()  # detach_() wants no view
         return spikes, chunk.potential, (last, chunk.state) if self._keeps_history else (last,)
 
     def _threshold(self) -> float | Tensor:
@@ -396,7 +399,7 @@ def _common(old: Any) -> dict[str, Any]:
 
 
 def _build(old: Any, options: dict[str, Any], **chosen: Any) -> MFPNode:
-    """An MFPNode with what it shares with ``old``, what the rule chose, and above both what the user asked."""
+    """An MFPNode with what ``old`` shares, what the rule chose and, above both, what the user asked for."""
     node = MFPNode(**{**_common(old), **chosen, **options})
     threshold = getattr(old, "v_threshold", None)
     if isinstance(threshold, Tensor) and "v_threshold" not in options:
@@ -446,9 +449,9 @@ def _from_psn(old: Any, options: dict[str, Any]) -> MFPNode:
     exact = not bool(weight.triu(1).any()) and bool((old.bias == old.bias[0]).all())
     if not exact and "kernel" not in options:
         raise ValueError(
-            f"{type(old).__name__}(T={old.T}) weighs future steps or has a bias for each step, which no neuron "
-            "that runs in time can have. Pass kernel='matrix' to keep the causal part of its matrix and the mean "
-            "of its biases, and train on; or leave it alone."
+            f"{type(old).__name__}(T={old.T}) weighs future steps or has a bias for each step, which no "
+            "neuron that runs in time has. Pass kernel='matrix' to keep the causal part of its matrix and "
+            "the mean of its biases, and train on; or leave it alone."
         )
     _refuse_other_kernel(old, options, "matrix")
     order = {"order": old.k} if hasattr(old, "k") else {}

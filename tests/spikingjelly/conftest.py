@@ -1,24 +1,26 @@
-"""The tests in this folder run against either version of SpikingJelly that is on the path.
+"""The tests in this folder run against whichever version of SpikingJelly is on the path.
 
 ``make test`` runs them twice; MFP_SPIKINGJELLY says which version the second run is about, and a run that
-found another one stops here instead of passing for the wrong reason.
+finds another one stops here instead of passing for the wrong reason.
 """
 
 import os
-from importlib.metadata import version
+from importlib.metadata import distribution
+from pathlib import Path
 
 import pytest
 
-pytest.importorskip("spikingjelly", reason="the 'spikingjelly' extra is not installed")
+spikingjelly = pytest.importorskip("spikingjelly", reason="the 'spikingjelly' extra is not installed")
 
-WANTED = os.environ.get("MFP_SPIKINGJELLY")
+_installed = distribution("spikingjelly")
+_wanted = os.environ.get("MFP_SPIKINGJELLY", _installed.version)
 
-
-def pytest_report_header() -> str:
-    return f"spikingjelly {version('spikingjelly')}"
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    found = version("spikingjelly")
-    if WANTED is not None and WANTED != found:
-        raise pytest.UsageError(f"MFP_SPIKINGJELLY={WANTED}, but the SpikingJelly on the path is {found}")
+if _installed.version != _wanted:
+    raise RuntimeError(
+        f"MFP_SPIKINGJELLY={_wanted}, but the SpikingJelly on the path is {_installed.version}"
+    )
+if (
+    Path(spikingjelly.__file__).resolve()
+    != Path(str(_installed.locate_file("spikingjelly/__init__.py"))).resolve()
+):
+    raise RuntimeError(f"imported {spikingjelly.__file__}, which is not the installed {_installed.version}")

@@ -1,0 +1,234 @@
+"""What MFPNode accepts, refuses, and shows."""
+
+import copy
+import inspect
+import io
+import logging
+import math
+import pickle
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, neuron, surrogate
+
+from mfp_neurons import MFPNode, _checks
+from mfp_neurons.history import FIR
+
+V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
+
+
+def test_lifnodes_arguments_stand_where_lifnode_has_them():
+    ours = list(inspect.signature(MFPNode).parameters)
+    theirs = list(inspect.signature(neuron.LIFNode).parameters)
+    assert ours[:7] == theirs[:7]
+    assert set(theirs) <= set(ours)
+
+
+def test_positions_and_keywords_of_lifnode_both_work():
+    by_position = MFPNode(3.0, False, 0.5, None, surrogate.ATan(), True, "m")
+    by_keyword = MFPNode(
+        tau=3.0, decay_input=False, v_threshold=0.5, v_reset=None, surrogate_function=surrogate.ATan(),
+        detach_reset=True, step_mode="m",
+    )  # fmt: skip
+    assert repr(by_position) == repr(by_keyword)
+    assert by_position.step_mode == "m" and by_position.tau == pytest.approx(3.0)
+
+
+def test_the_eighth_argument_may_be_store_v_seq_as_in_two_zero():
+    node = MFPNode(2.0, True, 1.0, None, surrogate.ATan(), False, "m", True)
+    assert node.store_v_seq is True and node.backend == "auto"
+
+
+def test_integers_are_numbers():
+    node = MFPNode(tau=2, v_threshold=1)
+    assert (node.tau, node.v_threshold) == (2.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tau": 1.0}, "tau must be > 1"),
+        ({"tau": 0}, "tau must be > 1"),
+        ({"tau": math.nan}, "tau must be > 1"),
+        ({"tau": math.inf}, "decay_input=False"),
+        ({"v_threshold": math.nan}, "v_threshold must be finite"),
+        ({"v_threshold": math.inf}, "v_threshold must be finite"),
+        ({"order": 0}, "order must be an integer >= 1"),
+        ({"kernel": "fir"}, "order"),
+        ({"kernel": "matrix"}, "time_steps"),
+        ({"kernel": "spline"}, "kernel must be one of"),
+        ({"time_steps": 4}, "time_steps"),
+        ({"kernel_bits": 1, "order": 2}, "kernel_bits"),
+        ({"kernel_bits": 9, "order": 2}, "kernel_bits"),
+        ({"num_channels": 0, "learnable": True}, "num_channels must be an integer >= 1"),
+        ({"backend": "gpu"}, "backend must be one of"),
+        ({"step_mode": "multi"}, "step_mode"),
+        ({"tau": math.inf, "decay_input": False, "learnable": True}, "strictly between 0 and 1"),
+    ],
+)
+def test_a_value_out_of_range_is_refused_by_name(options, words):
+    with pytest.raises(ValueError, match=words):
+        MFPNode(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tau": "2"}, "tau must be a number"),
+        ({"tau": True}, "tau must be a number"),
+        ({"tau": torch.tensor(2.0)}, "tau must be a number"),
+        ({"v_threshold": torch.ones(3)}, "v_threshold must be a number"),
+        ({"order": 2.0}, "order must be an integer"),
+        ({"surrogate_function": "atan"}, "surrogate_function must be a callable"),
+        ({"channels": 3}, "channels"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_refused_by_name(options, words):
+    with pytest.raises(TypeError, match=words):
+        MFPNode(**options)
+
+
+def test_a_reset_voltage_is_ignored_and_that_is_said_once(caplog, monkeypatch):
+    monkeypatch.setattr(_checks, "_said", set())
+    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
+        MFPNode(v_reset=None)
+        assert not caplog.records
+        nodes = [MFPNode(v_reset=0.0), MFPNode(v_reset=0)]
+    assert [record.message for record in caplog.records if "v_reset" in record.message] == [
+        caplog.messages[0]
+    ]
+    assert "never reset" in caplog.messages[0]
+    assert all(node.v_reset is None for node in nodes)
+
+
+def test_editing_the_default_surrogate_of_one_node_leaves_the_others_alone():
+    one, other = MFPNode(), MFPNode(surrogate_function=None)
+    one.surrogate_function.alpha = 9.0
+    assert other.surrogate_function.alpha == MFPNode().surrogate_function.alpha == 4.0
+    assert neuron.LIFNode().surrogate_function.alpha == 4.0
+
+
+def test_tau_can_be_read_and_changed():
+    node = MFPNode(tau=4.0, step_mode="m")
+    node.tau = 2
+    assert node.tau == 2.0
+    x = torch.randn(5, 2, 3)
+    assert torch.equal(node(x), MFPNode(tau=2.0, step_mode="m")(x))
+    assert MFPNode(tau=math.inf, decay_input=False).tau == math.inf
+    with pytest.raises(ValueError, match="tau must be > 1"):
+        node.tau = 1.0
+    assert node.tau == 2.0
+
+
+def test_a_learned_tau_is_read_from_the_parameter_and_not_overwritten():
+    node = MFPNode(tau=3.0, learnable=True)
+    assert node.tau.item() == pytest.approx(3.0) and not node.tau.requires_grad
+    with pytest.raises(ValueError, match="decay_logit"):
+        node.tau = 2.0
+    with pytest.raises(ValueError, match="taps"):
+        MFPNode(kernel="fir", order=2).tau = 2.0
+
+
+@pytest.mark.parametrize(
+    ("options", "parameters"),
+    [
+        ({}, {}),
+        ({"learnable": True}, {"kernel.decay_logit": (1,)}),
+        ({"learnable": True, "num_channels": 3}, {"kernel.decay_logit": (3,)}),
+        ({"kernel": "fir", "order": 4}, {"kernel.taps": (4,)}),
+        ({"kernel": "fir", "order": 4, "num_channels": 3}, {"kernel.taps": (4, 3)}),
+        ({"kernel": "matrix", "time_steps": 4}, {"kernel.matrix": (4, 4)}),
+    ],
+)
+def test_the_state_dict_holds_parameters_alone_and_none_is_a_scalar(options, parameters):
+    node = MFPNode(**options)
+    node(torch.ones(2, 3))
+    assert {name: tuple(value.shape) for name, value in node.state_dict().items()} == parameters
+    assert not list(node.buffers())
+    other = MFPNode(**options)
+    other.load_state_dict(node.state_dict(), strict=True)
+
+
+@pytest.mark.parametrize("default", [torch.float64, torch.float16, torch.bfloat16])
+def test_parameters_are_float32_whatever_the_default_dtype(default):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(default)
+    try:
+        nodes = [
+            MFPNode(tau=3.0, learnable=True),
+            MFPNode(tau=3.0, kernel="fir", order=3),
+            MFPNode(tau=3.0, kernel="matrix", time_steps=3),
+        ]
+    finally:
+        torch.set_default_dtype(before)
+    for node, plain in zip(
+        nodes,
+        [
+            MFPNode(tau=3.0, learnable=True),
+            MFPNode(tau=3.0, kernel="fir", order=3),
+            MFPNode(tau=3.0, kernel="matrix", time_steps=3),
+        ],
+        strict=True,
+    ):
+        for value, expected in zip(node.parameters(), plain.parameters(), strict=True):
+            assert value.dtype == torch.float32 and torch.allclose(value, expected)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"learnable": True}, {"kernel": "fir", "order": 3, "kernel_bits": "pow2"}]
+)
+@pytest.mark.parametrize("way", ["deepcopy", "pickle", "save"])
+def test_a_copy_behaves_like_the_original(options, way):
+    node = MFPNode(tau=3.0, step_mode="m", store_v_seq=True, surrogate_function=surrogate.ATan(), **options)
+    if way == "deepcopy":
+        other = copy.deepcopy(node)
+    elif way == "pickle":
+        other = pickle.loads(pickle.dumps(node))
+    else:
+        file = io.BytesIO()
+        torch.save(node, file)
+        file.seek(0)
+        other = torch.load(file, weights_only=False)
+    x = torch.randn(6, 2, 3)
+    assert torch.equal(node(x), other(x)) and torch.equal(node.v_seq, other.v_seq)
+    assert repr(node) == repr(other)
+
+
+def test_repr_says_what_the_neuron_is():
+    text = repr(MFPNode(tau=3.0, v_threshold=0.5, order=4, learnable=True, step_mode="m", store_v_seq=True))
+    for part in ("tau=3", "v_threshold=0.5", "order=4", "learnable=True", "step_mode=m", "store_v_seq=True"):
+        assert part in text
+    node = MFPNode()
+    node.v_threshold = torch.nn.Parameter(torch.ones(3))
+    assert "v_threshold=tensor[3]" in repr(node)
+
+
+def test_unavailable_backends_are_refused_and_keep_the_old_one():
+    node = MFPNode(backend="torch")
+    assert {"auto", "torch"} <= set(node.supported_backends) <= {"auto", "torch", "cpu", "cupy"}
+    for name in {"cpu", "cupy"} - set(node.supported_backends):
+        with pytest.raises(NotImplementedError, match=name):
+            node.backend = name
+    with pytest.raises(ValueError, match="backend must be one of"):
+        node.backend = "lava"
+    assert node.backend == "torch"
+
+
+@pytest.mark.skipif(V2, reason="2.0.0 has no set_backend")
+def test_set_backend_sets_what_it_can_and_keeps_the_rest():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3), MFPNode())
+    functional.set_backend(net, "torch")
+    assert net[1].backend == "torch"
+    functional.set_backend(net, "lava")
+    assert net[1].backend == "torch"
+
+
+def test_taps_start_as_the_exponential():
+    kernel = MFPNode(tau=2.0, kernel="fir", order=4).kernel()
+    assert isinstance(kernel, FIR)
+    assert torch.allclose(kernel.taps, torch.tensor([0.5, 0.25, 0.125, 0.0625]))  # decay_input: 1/tau first
+
+
+def test_the_kernels_exist_outside_the_reset_and_step_mode_walks():
+    node = MFPNode(learnable=True)
+    assert not hasattr(node.kernel, "reset") and not hasattr(node.kernel, "step_mode")

@@ -1,0 +1,433 @@
+"""Steps and sequences, splitting, reset, and the rules that SpikingJelly's tools rely on for a state."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from spikingjelly.activation_based import base, functional, neuron, surrogate
+
+from mfp_neurons import MFPNode
+
+V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
+only_v2 = pytest.mark.skipif(not V2, reason="the functional interface came with 2.0.0")
+
+T = 6
+KERNELS = {
+    "exp": {},
+    "if": {"tau": float("inf"), "decay_input": False},
+    "learned": {"learnable": True},
+    "learned a channel": {"learnable": True, "num_channels": 3},
+    "order 1": {"order": 1},
+    "order 3": {"order": 3},
+    "order 9": {"order": 9},
+    "fir": {"kernel": "fir", "order": 3},
+    "fir a channel": {"kernel": "fir", "order": 3, "num_channels": 3},
+    "pow2": {"kernel": "fir", "order": 4, "kernel_bits": "pow2"},
+    "4 bits": {"order": 4, "kernel_bits": 4},
+    "matrix": {"kernel": "matrix", "time_steps": T},
+    "banded matrix": {"kernel": "matrix", "time_steps": T, "order": 2},
+}
+every_kernel = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS.keys())
+FINITE = [name for name, options in KERNELS.items() if "order" in options]
+
+
+def build(options, **more) -> MFPNode:
+    node = MFPNode(
+        **{"tau": 3.0, "v_threshold": 0.3, "surrogate_function": surrogate.ATan(), **options, **more}
+    )
+    with torch.no_grad():
+        for parameter in node.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)) * 0.3)
+    return node
+
+
+def tensors_of(node: MFPNode) -> dict[str, torch.Tensor]:
+    return {name: value for name, value in node._memories.items() if name != "v_seq"}
+
+
+def run_in_pieces(node: MFPNode, x_seq: torch.Tensor, cuts: list[int]) -> torch.Tensor:
+    node.step_mode = "m"
+    edges = [0, *cuts, len(x_seq)]
+    return torch.cat([node(x_seq[a:b]) for a, b in zip(edges, edges[1:], strict=False)])
+
+
+@every_kernel
+def test_a_sequence_is_its_steps(options):
+    x_seq = torch.randn(T, 2, 3, 4)
+    by_step, at_once = build(options, store_v_seq=True), build(options, store_v_seq=True, step_mode="m")
+    spikes = torch.stack([by_step(x) for x in x_seq])
+    assert torch.equal(at_once(x_seq), spikes)
+    assert torch.allclose(at_once.v_seq, by_step.v_seq, atol=1e-6)
+    assert tensors_of(at_once).keys() == tensors_of(by_step).keys()
+    for name, value in tensors_of(at_once).items():
+        assert torch.allclose(value, tensors_of(by_step)[name], atol=1e-6), name
+
+
+@settings(max_examples=10)
+@pytest.mark.parametrize("name", KERNELS)
+@given(cuts=st.sets(st.integers(1, T - 1)).map(sorted), seed=st.integers(0, 2**16))
+def test_however_a_sequence_is_cut_spikes_states_and_gradients_are_the_wholes(name, cuts, seed):
+    x_seq = torch.randn(T, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    weight = torch.randn(T, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed + 1))
+    results = []
+    for pieces in ([], cuts):
+        node, x = build(KERNELS[name]).double(), x_seq.clone().requires_grad_()
+        spikes = run_in_pieces(node, x, pieces)
+        ((spikes * weight).sum() + node.v.square().sum()).backward()
+        results.append([spikes, *tensors_of(node).values(), x.grad, *(p.grad for p in node.parameters())])
+    for whole, cut in zip(*results, strict=True):
+        assert torch.allclose(whole, cut, atol=1e-10)
+
+
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_reset_makes_a_fresh_neuron_and_may_be_called_twice(options, step_mode):
+    x = torch.randn(T, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    node = build(options, step_mode=step_mode)
+    parameters = copy.deepcopy(dict(node.named_parameters()))
+    first = node(x)
+    functional.reset_net(node)
+    node.reset()
+    assert node.v == 0.0 and not isinstance(node.v, torch.Tensor)
+    assert all(not isinstance(value, torch.Tensor) for value in tensors_of(node).values())
+    assert torch.equal(node(x), first)
+    for name, value in node.named_parameters():
+        assert torch.equal(value, parameters[name])
+
+
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_a_new_batch_size_starts_from_zero(options, step_mode):
+    small, large = (torch.randn(T - 1, 2, 3), torch.randn(T - 1, 5, 3))
+    if step_mode == "s":
+        small, large = small[0], large[0]
+    used, fresh = build(options, step_mode=step_mode), build(options, step_mode=step_mode)
+    used(small)
+    assert torch.equal(used(large), fresh(large))
+    for name, value in tensors_of(used).items():
+        assert torch.equal(value, tensors_of(fresh)[name])
+
+
+@every_kernel
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 2, 2)])
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_states_are_tensors_of_their_own_and_can_be_detached(options, shape, step_mode):
+    if options.get("num_channels") and len(shape) < 2:
+        pytest.skip("channels need a batch and a channel dimension")
+    node = build(options, step_mode=step_mode, store_v_seq=True)
+    x = torch.randn((T - 1, *shape) if step_mode == "m" else shape, requires_grad=True)
+    spikes = node(x)
+    assert spikes.shape == x.shape
+    assert node.v.shape == shape and node.v_seq.shape == (len(x) if step_mode == "m" else 1, *shape)
+    memories = [value for value in node._memories.values() if value is not None]
+    assert all(isinstance(value, torch.Tensor) and value.requires_grad for value in memories)
+    assert not any(value._is_view() for value in memories)
+    pointers = [value.untyped_storage().data_ptr() for value in memories if value.numel()]
+    assert len(pointers) == len(set(pointers))
+    functional.detach_net(node)  # in place: raises on a view
+    assert not any(value.requires_grad for value in node._memories.values() if value is not None)
+    assert not node.v_seq.requires_grad
+    copy.deepcopy(node._memories)  # what the online learners do
+    spikes.sum().backward()  # a detached state is not part of this graph
+    assert x.grad is not None
+
+
+@every_kernel
+def test_the_names_of_the_memories_never_change(options):
+    node = build(options)
+    names = [name for name, _ in node.named_memories()]
+    assert names in (["v"], ["v", "history"])
+    node.store_v_seq = True
+    for node.step_mode, shape in (("s", (2, 3)), ("m", (1, 2, 3))):
+        node(torch.randn(shape))
+    if V2:
+        assert [name for name, _ in node.named_memories()] == names
+    else:
+        assert [name for name, _ in node.named_memories()] == [*names, "v_seq"]
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_v_seq_is_kept_while_asked_for_and_cleared_by_reset(step_mode):
+    node = MFPNode(step_mode=step_mode, store_v_seq=True)
+    x = torch.randn(T, 2, 3)
+    node(x if step_mode == "m" else x[0])
+    assert node.v_seq.shape == (x.shape if step_mode == "m" else (1, 2, 3))
+    functional.reset_net(node)
+    assert node.v_seq is None
+    node(x if step_mode == "m" else x[0])
+    node.store_v_seq = False
+    assert node.v_seq is None
+    node(x if step_mode == "m" else x[0])
+    assert node.v_seq is None
+    node.store_v_seq = True
+    node(x if step_mode == "m" else x[0])
+    assert node.v_seq is not None
+
+
+def test_single_steps_append_to_v_seq_until_the_shape_changes():
+    node = MFPNode(store_v_seq=True)
+    for _ in range(3):
+        node(torch.randn(2, 3))
+    assert node.v_seq.shape == (3, 2, 3)
+    node(torch.randn(4, 3))
+    assert node.v_seq.shape == (1, 4, 3)
+
+
+@every_kernel
+def test_a_state_stays_in_the_graph_until_it_is_detached(options):
+    node = build(options, step_mode="m")
+    x = torch.randn(2, 2, 3, requires_grad=True)
+    node(x)
+    loss = node(torch.zeros(1, 2, 3)).sum()
+    if options.get("order") == 1:
+        assert not loss.requires_grad
+    else:
+        loss.backward()
+        assert x.grad.any()
+    node.reset()
+    node(x.detach())
+    node.detach()
+    x = torch.randn(2, 2, 3, requires_grad=True)
+    node(x).sum().backward()  # the first call's graph is not asked for again
+    assert x.grad is not None
+
+
+@every_kernel
+def test_reset_before_backward_leaves_the_gradient_alone(options):
+    """Pipeline stages reset between forward and backward."""
+    gradients = []
+    for reset_first in (False, True):
+        node, x = (
+            build(options, step_mode="m"),
+            torch.linspace(-1, 1, T * 6).reshape(T, 2, 3).requires_grad_(),
+        )
+        loss = node(x).square().sum() + node.v.sum()
+        if reset_first:
+            node.reset()
+        loss.backward()
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+
+
+@every_kernel
+def test_the_input_is_left_as_it_was(options):
+    x = torch.randn(T, 2, 3)
+    before = x.clone()
+    node = build(options, step_mode="m")
+    node(x)
+    assert torch.equal(x, before) and x._version == 0
+
+
+def layouts(x: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {
+        "transposed in time and batch": x.transpose(0, 1).contiguous().transpose(0, 1),
+        "channels last": x.permute(0, 1, 3, 4, 2).contiguous().permute(0, 1, 4, 2, 3),
+        "every second column": torch.stack([x, x], -1).flatten(-2)[..., ::2],
+    }
+
+
+@every_kernel
+def test_any_layout_gives_the_contiguous_result_and_gradient(options):
+    x = torch.randn(T, 2, 3, 2, 2)
+    expected_node, leaf = build(options, step_mode="m"), x.clone().requires_grad_()
+    expected = expected_node(leaf)
+    weight = torch.randn_like(expected)
+    expected.backward(weight)
+    for name, other in layouts(x).items():
+        node, other = build(options, step_mode="m"), other.detach().requires_grad_()
+        assert torch.equal(other, x)
+        spikes = node(other)
+        assert torch.equal(spikes, expected), name
+        spikes.backward(layouts(weight)["channels last"])  # a gradient may come in any layout too
+        assert torch.allclose(other.grad, leaf.grad, atol=1e-6), name
+
+
+def test_an_input_expanded_over_time_needs_no_copy_from_the_caller():
+    x = torch.randn(2, 3, requires_grad=True)
+    node = MFPNode(step_mode="m")
+    spikes = node(x.unsqueeze(0).expand(T, -1, -1))
+    node.reset()
+    assert torch.equal(spikes, node(torch.stack([x] * T)))
+    spikes.sum().backward()
+    assert x.grad.shape == x.shape
+
+
+@every_kernel
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_spikes_have_the_inputs_dtype_and_potentials_are_float32_or_wider(options, dtype):
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    x = torch.randn(T, 2, 3).to(dtype)
+    node = build(options, step_mode="m", store_v_seq=True)
+    spikes = node(x.requires_grad_())
+    assert spikes.dtype == dtype and set(spikes.unique().tolist()) <= {0.0, 1.0}
+    assert node.v.dtype == node.v_seq.dtype == wide
+    exact = build(options, step_mode="m", store_v_seq=True)
+    exact(x.detach().double())
+    assert torch.allclose(node.v_seq.double(), exact.v_seq, atol=1e-5 if wide == torch.float32 else 1e-12)
+    spikes.sum().backward()
+    assert x.grad.dtype == dtype
+
+
+def test_a_state_follows_a_change_of_dtype():
+    node = MFPNode(step_mode="m", kernel="fir", order=3)
+    node(torch.randn(2, 2, 3))
+    node(torch.randn(2, 2, 3, dtype=torch.float64))
+    assert node.v.dtype == node.history.dtype == torch.float64
+    node.half()
+    assert node.history.dtype == torch.float16
+    assert node(torch.randn(2, 2, 3)).dtype == torch.float32 and node.v.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.zeros(T, 2, 3, dtype=torch.int64), torch.zeros(T, 2, dtype=torch.complex64)]
+)
+def test_an_input_that_is_not_real_floating_point_is_refused_and_nothing_changes(bad):
+    node = MFPNode(step_mode="m")
+    node(torch.ones(1, 2, 3))
+    before = node.v
+    with pytest.raises(TypeError, match="x_seq"):
+        node(bad)
+    assert node.v is before
+
+
+def test_a_sequence_of_no_steps_is_refused():
+    node = MFPNode(step_mode="m")
+    for empty in (torch.zeros(0, 2, 3), torch.zeros(())):
+        with pytest.raises(ValueError, match=r"\[T, N, \*\]"):
+            node(empty)
+
+
+def test_an_empty_batch_gives_an_empty_batch():
+    for options in KERNELS.values():
+        node = build(options, step_mode="m")
+        assert node(torch.zeros(T, 0, 3)).shape == (T, 0, 3) and node.v.shape == (0, 3)
+
+
+def test_a_matrix_refuses_to_run_past_its_end_until_it_is_reset():
+    node = MFPNode(kernel="matrix", time_steps=3)
+    for _ in range(3):
+        node(torch.ones(2, 3))
+    before = node.history
+    with pytest.raises(ValueError, match="matrix"):
+        node(torch.ones(2, 3))
+    assert node.history is before
+    node.reset()
+    node(torch.ones(2, 3))
+
+
+def test_channels_that_do_not_match_are_refused_and_nothing_changes():
+    node = MFPNode(learnable=True, num_channels=4, step_mode="m")
+    with pytest.raises(ValueError, match="channels"):
+        node(torch.ones(2, 2, 3))
+    assert node.v == 0.0
+
+
+def test_keyword_calls_work_as_on_lifnode():
+    node = MFPNode()
+    assert node.single_step_forward(x=torch.ones(2)).shape == (2,)
+    node.reset()
+    assert node.multi_step_forward(x_seq=torch.ones(3, 2)).shape == (3, 2)
+
+
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_states_move_with_the_module(options, step_mode):
+    node = build(options, step_mode=step_mode)
+    x = torch.randn(1, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    node(x)
+    node.to(torch.float64)
+    assert all(value.dtype == torch.float64 for value in tensors_of(node).values())
+
+
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_functional_forward_is_pure_and_stands_behind_the_regular_one(options, step_mode):
+    node = build(options, step_mode=step_mode, store_v_seq=True)
+    x = torch.randn(T - 2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    node(x if step_mode == "s" else x[:1])
+    node.detach()
+    states = node._states()
+    before = [state.clone() for state in states]
+    node.v_seq = None
+    step = node.single_step_functional_forward if step_mode == "s" else node.multi_step_functional_forward
+    outputs, new = step((x,), node.materialize_states((x,), states, step_mode))
+    assert isinstance(outputs, tuple) and isinstance(new, tuple) and len(new) == len(states)
+    assert all(a is b for a, b in zip(node._states(), states, strict=True)) and node.v_seq is None
+    assert all(torch.equal(a, b) for a, b in zip(states, before, strict=True))
+    assert torch.equal(node(x), outputs[0])
+    assert all(torch.equal(a, b) for a, b in zip(node._states(), new, strict=True))
+
+
+def test_gradients_reach_the_initial_state():
+    for step_mode in ("s", "m"):
+        node = MFPNode(step_mode=step_mode, surrogate_function=surrogate.ATan())
+        v = torch.zeros(2, 3, requires_grad=True)
+        node.v = v
+        node(torch.ones(2, 3) if step_mode == "s" else torch.ones(T, 2, 3)).sum().backward()
+        assert v.grad is not None and bool(v.grad.all())
+
+
+@every_kernel
+def test_materialize_states_is_pure_and_takes_raw_reset_values(options):
+    node = build(options)
+    raw = node._states()
+    x_seq = torch.randn(T, 2, 3)
+    by_step = node.materialize_states((x_seq[0],), raw, "s")
+    by_sequence = node.materialize_states((x_seq,), raw, "m")
+    assert node._states() == raw
+    for a, b in zip(by_step, by_sequence, strict=True):
+        assert a.shape == b.shape and not a.any() and not a.requires_grad
+    assert by_step[0].shape == (2, 3)
+    again = node.materialize_states((x_seq,), by_sequence, "m")
+    assert all(a is b for a, b in zip(again, by_sequence, strict=True))
+
+
+@only_v2
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_to_functional_forward_takes_states_in_and_gives_them_out(options, step_mode):
+    node = build(options, step_mode=step_mode)
+    x = torch.randn(2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    twin = copy.deepcopy(node)
+    forward = base.to_functional_forward(node)
+    (one,), states = forward((x,), tuple(base.extract_memories(node)))
+    (two,), _ = forward((x,), states)
+    assert node.v == 0.0
+    assert torch.equal(one, twin(x)) and torch.equal(two, twin(x))
+
+
+@only_v2
+def test_to_functional_forward_composes_a_network_and_restores_it_after_an_error():
+    net = torch.nn.Sequential(torch.nn.Linear(3, 3), MFPNode(order=2), torch.nn.Linear(3, 3), MFPNode())
+    twin = copy.deepcopy(net)
+    x = torch.randn(2, 3)
+    memories = tuple(base.extract_memories(net))
+    assert memories == (0.0, 0.0, 0.0)
+    (out,), states = base.to_functional_forward(net)((x,), memories)
+    assert torch.equal(out, twin(x)) and len(states) == 3
+    assert tuple(base.extract_memories(net)) == memories
+    with pytest.raises(ValueError):
+        base.to_functional_forward(net)((x,), memories[:1])
+    nested = torch.nn.ModuleDict({"inner": net})
+    nested.forward = lambda x: net(x)
+    with pytest.raises(RuntimeError):
+        base.to_functional_forward(nested)((torch.randn(2, 7),), memories)
+    assert tuple(base.extract_memories(net)) == memories
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_a_finite_kernel_forgets_what_is_older_than_its_order(name):
+    options = KERNELS[name]
+    order = options["order"]
+    node = build(options, step_mode="m", store_v_seq=True)
+    x = torch.randn(T, 2, 3)
+    other = x.clone()
+    other[0] += 5.0
+    node(x)
+    v_seq = node.v_seq
+    node.reset()
+    node(other)
+    assert torch.equal(v_seq[order:], node.v_seq[order:])
+    assert not torch.allclose(v_seq[0], node.v_seq[0])

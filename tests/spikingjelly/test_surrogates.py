@@ -1,0 +1,165 @@
+"""Every surrogate of SpikingJelly trains an MFPNode as it would train its own neurons."""
+
+import logging
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from spikingjelly.activation_based import surrogate
+
+from mfp_neurons import MFPNode, _checks, reference
+from mfp_neurons import surrogate as ours
+from mfp_neurons.history import Exponential
+from mfp_neurons.spikingjelly import _fused_surrogate
+
+# known to the fused operator; Rect and SuperSpike came with 2.0.0
+FUSED = [
+    n for n in "ATan Sigmoid PiecewiseQuadratic Erf SoftSign Rect SuperSpike".split() if hasattr(surrogate, n)
+]
+OTHER = [
+    name
+    for name in (
+        "PiecewiseExp LeakyKReLU S2NN QPseudoSpike SquarewaveFourierSeries FakeNumericalGradient LogTailedReLU "
+        "PiecewiseLeakyReLU DeterministicPass"
+    ).split()
+    if hasattr(surrogate, name)
+]
+
+
+def gradients(function, x_seq, weight, dtype):
+    """Input gradient of an MFPNode, and of the float64 reference around the same SpikingJelly function."""
+    node = MFPNode(3.0, surrogate_function=function, step_mode="m")
+    x = x_seq.to(dtype).requires_grad_()
+    spikes = node(x)
+    (spikes * weight).sum().backward()
+    exact = x_seq.double().requires_grad_()
+    kernel = Exponential(1 - 1 / 3.0, 1 / 3.0)
+    expected = reference.fire(exact, kernel, 1.0, surrogate=function)
+    (expected * weight.double()).sum().backward()
+    return spikes, expected, x.grad, exact.grad
+
+
+def randoms(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(5, 2, 3, generator=generator) * 3, torch.randn(5, 2, 3, generator=generator)
+
+
+@pytest.mark.parametrize("name", FUSED)
+@given(alpha=st.floats(0.5, 5.0), seed=st.integers(0, 2**16))
+def test_a_known_surrogate_has_its_own_gradient_in_the_fused_operator(name, alpha, seed):
+    function = getattr(surrogate, name)(alpha)
+    assert isinstance(_fused_surrogate(function), ours.Surrogate)
+    x_seq, weight = randoms(seed)
+    spikes, expected, gradient, exact = gradients(function, x_seq, weight, torch.float64)
+    assert torch.equal(spikes, expected.detach())
+    assert torch.allclose(gradient, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_known_surrogates_gradient_at_the_threshold_is_its_own(name):
+    function = getattr(surrogate, name)()
+    x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    function(x).backward()
+    assert _fused_surrogate(function).derivative(torch.zeros(1, dtype=torch.float64)).item() == pytest.approx(
+        x.grad.item()
+    )
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_any_other_surrogate_works_outside_it(name):
+    function = getattr(surrogate, name)()
+    assert _fused_surrogate(function) is function
+    x_seq, weight = randoms(3)
+    spikes, expected, gradient, exact = gradients(function, x_seq, weight, torch.float64)
+    assert torch.equal(spikes, expected.detach())
+    assert torch.allclose(gradient, exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ["ATan", "PiecewiseExp"])
+def test_half_inputs_train_too(name, dtype):
+    x_seq, weight = randoms(5)
+    x_seq = x_seq.to(dtype).float()
+    _, _, gradient, exact = gradients(getattr(surrogate, name)(), x_seq, weight.to(dtype), dtype)
+    assert gradient.dtype == dtype
+    assert torch.allclose(gradient.double(), exact, atol=0.05)
+
+
+def test_an_unfused_surrogate_is_announced_once(caplog, monkeypatch):
+    monkeypatch.setattr(_checks, "_said", set())
+    node = MFPNode(surrogate_function=surrogate.PiecewiseExp())
+    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
+        for _ in range(3):
+            node(torch.ones(2))
+    assert sum("fused" in message for message in caplog.messages) == 1
+
+
+def test_editing_alpha_takes_effect_at_the_next_call():
+    node = MFPNode(surrogate_function=surrogate.ATan(2.0))
+    slopes = []
+    for alpha in (2.0, 6.0):
+        node.surrogate_function.alpha = alpha
+        node.reset()
+        x = torch.full((1,), 2.0, requires_grad=True)  # u = 1: the threshold, where the slope is alpha / 2
+        node(x).sum().backward()
+        slopes.append(x.grad.item())
+    assert slopes == pytest.approx([0.5, 1.5])
+
+
+def test_a_subclass_is_not_taken_for_its_parent():
+    class Steeper(surrogate.ATan):
+        @staticmethod
+        def spiking_function(x, alpha):
+            return surrogate.ATan.spiking_function(x, 10 * alpha)
+
+    function = Steeper(2.0)
+    assert _fused_surrogate(function) is function
+    x_seq, weight = randoms(7)
+    _, _, gradient, exact = gradients(function, x_seq, weight, torch.float64)
+    assert torch.allclose(gradient, exact, atol=1e-6)
+
+
+def test_spiking_false_gives_the_primitive_function_of_the_potential():
+    function = surrogate.Sigmoid(4.0, spiking=False)
+    x = torch.tensor([[0.5], [2.0]])
+    node = MFPNode(2.0, surrogate_function=function, step_mode="m", store_v_seq=True)
+    out = node(x)
+    assert torch.allclose(out, torch.sigmoid(4.0 * (node.v_seq - 1.0)))
+
+
+def test_our_own_surrogates_and_plain_functions_are_welcome():
+    x = torch.randn(4, 2, 3)
+    mine = MFPNode(surrogate_function=ours.ATan(3.0), step_mode="m")
+    theirs = MFPNode(surrogate_function=surrogate.ATan(3.0), step_mode="m")
+    assert torch.equal(mine(x), theirs(x))
+    plain = MFPNode(surrogate_function=lambda above: (above > 0).to(above), step_mode="m")
+    assert torch.equal(plain(x), (theirs.reset() or theirs(x)))
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@pytest.mark.parametrize("order", [None, 2])
+@pytest.mark.parametrize("threshold", [0.2, [0.2], [0.1, 0.2, 0.3], [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]])
+def test_a_threshold_may_become_a_tensor_that_broadcasts_with_a_step(step_mode, order, threshold):
+    x_seq = torch.randn(4 if step_mode == "m" else 1, 2, 3)
+    node = MFPNode(step_mode=step_mode, store_v_seq=True, surrogate_function=surrogate.ATan(), order=order)
+    node.v_threshold = torch.tensor(threshold)
+    leaf = x_seq.clone().requires_grad_()
+    spikes = node(leaf if step_mode == "m" else leaf[0])
+    spikes.sum().backward()
+    exact = x_seq.double().requires_grad_()
+    u = reference.membrane_potential(exact, Exponential(0.5, 0.5, order))
+    expected = surrogate.ATan()(u - torch.tensor(threshold))
+    expected.sum().backward()
+    assert torch.equal(spikes.double().reshape(expected.shape), expected)
+    assert torch.allclose(leaf.grad.double(), exact.grad, atol=1e-6)
+    assert torch.allclose(node.v_seq.double(), u, atol=1e-6)
+    assert node.v.shape == (2, 3) and not node.v._is_view()
+
+
+def test_a_threshold_may_become_a_parameter_and_learn():
+    node = MFPNode(step_mode="m", surrogate_function=surrogate.ATan())
+    node.v_threshold = torch.nn.Parameter(torch.ones(1))
+    assert dict(node.named_parameters()).keys() == {"v_threshold"}
+    node(torch.randn(4, 2, 3)).sum().backward()
+    assert node.v_threshold.grad.item() < 0
