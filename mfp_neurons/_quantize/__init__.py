@@ -1,0 +1,1 @@
+"""The parts of ``mfp_neurons.quantize``: arithmetic, layers, choice of layers, Brevitas."""

@@ -1,0 +1,148 @@
+"""weight -> codes * scale, and its straight-through gradient. Knows tensors only.
+
+With v = w / scale and codes c(v), one rule serves every number of bits. Inside the range of the codes, c is
+given the derivative 1 (straight-through estimator, arXiv 1308.3432), outside it 0; the chain rule does the
+rest:
+
+    d(scale c) = inside dw + (c - inside v) dscale
+
+At 1 and 1.58 bits the scale is a mean of abs(w), so dscale = sum_i c_i dw_i / (number of non-zero codes),
+and every v is inside. At 2 to 8 bits the scale is a parameter, and the rule is LSQ's (arXiv 1902.08153,
+equations 3 and 5). XNOR-Net's own rule multiplies the first term by the scale and clips it at abs(w) = 1,
+so that learning depends on the unit of the weights; with SGD it trained clearly worse.
+"""
+
+from math import sqrt
+from typing import Any
+
+import torch
+from torch import Tensor
+
+TERNARY = 1.58
+_SMALLEST_BASE = 1e-3  # keeps the step's gradient of a channel of vanishing weights finite
+
+
+def code_range(bits: float) -> tuple[int, int]:
+    """Smallest and largest code of ``bits`` bits.
+
+    Symmetric from 3 bits on, which costs nothing in training. At 2 bits that would leave three codes of four,
+    so -2 is used there: small networks trained to a lower loss with it.
+    """
+    if bits in (1, TERNARY):
+        return -1, 1
+    high = 2 ** (int(bits) - 1) - 1
+    return (-2 if bits == 2 else -high), high
+
+
+def learns_step(bits: float) -> bool:
+    """Whether the scale is learned (2 to 8 bits) rather than computed from the weight."""
+    return bits not in (1, TERNARY)
+
+
+def encode(weight: Tensor, step: Tensor | None, bits: float) -> tuple[Tensor, Tensor]:
+    """Codes and scale of a weight [out, ...]; the only place that decides them.
+
+    Args:
+        weight: Any floating-point dtype.
+        step: The learned step [out, 1, ...], relative to ``_first_step``; None at 1 and 1.58 bits.
+        bits: 1, 1.58, or 2 to 8.
+
+    Returns:
+        Codes, whole numbers, and a positive scale [out, 1, ...] that the dtype of ``weight`` can hold; both
+        are in float32 or wider.
+    """
+    dtype, weight = weight.dtype, _wide(weight)
+    if bits == 1:
+        codes = weight.sign().add_(0.5).sign_()  # +1 for both zeros; torch.where takes ten times as long
+        return codes, _storable(_channel_mean(weight.abs()), dtype)
+    if bits == TERNARY:
+        size = weight.abs()
+        kept = size > 0.7 * _channel_mean(size)
+        scale = _channel_sum(size * kept) / _channel_sum(kept).clamp_min(1)
+        return _without_minus_zero(weight.sign() * kept), _storable(scale, dtype)
+    assert step is not None
+    low, high = code_range(bits)
+    scale = _storable(_wide(step).abs() * _first_step(weight, high), dtype)
+    return _without_minus_zero((weight / scale).round_().clamp_(low, high)), scale
+
+
+def fake_quantize(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
+    """``codes * scale`` in the shape and dtype of ``weight``, with gradients for weight and step.
+
+    The arithmetic is in float32 or wider whatever the dtype of the weight and whatever autocast says.
+    """
+    value: Tensor = _StraightThrough.apply(weight, step, bits)
+    return value
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _channel_sum(values: Tensor) -> Tensor:
+    return values.sum(dim=tuple(range(1, values.ndim)), keepdim=True)
+
+
+def _channel_mean(values: Tensor) -> Tensor:
+    return values.mean(dim=tuple(range(1, values.ndim)), keepdim=True)
+
+
+def _storable(scale: Tensor, dtype: torch.dtype) -> Tensor:
+    """Positive, also for a channel of zeros, and exact in ``dtype``."""
+    return scale.clamp_min(torch.finfo(dtype).tiny).to(dtype).to(scale.dtype)
+
+
+def _without_minus_zero(codes: Tensor) -> Tensor:
+    return codes.add_(0.0)  # integers have one zero: with two here, codes * scale would differ in its sign
+
+
+def _first_step(weight: Tensor, high: int) -> Tensor:
+    """LSQ's initial step, 2 mean|w| / sqrt(high): the scale that a step parameter of 1 stands for."""
+    return _channel_mean(weight.abs()) * (2 / sqrt(high))
+
+
+class _StraightThrough(torch.autograd.Function):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
+        codes, scale = encode(weight, step, bits)
+        return (codes * scale).to(weight.dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, float], output: Tensor) -> None:
+        weight, step, ctx.bits = inputs
+        ctx.save_for_backward(weight, step)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
+        weight, step = ctx.saved_tensors
+        codes, scale = encode(weight, step, ctx.bits)
+        if step is None:
+            to_weight = _gradient_of_mean(_wide(grad), _wide(weight), codes, scale)
+            return to_weight.to(weight.dtype), None, None
+        to_weight, to_step = _gradients_of_step(
+            _wide(grad), _wide(weight), _wide(step), codes, scale, ctx.bits
+        )
+        return to_weight.to(weight.dtype), to_step.to(step.dtype), None
+
+
+def _gradient_of_mean(grad: Tensor, weight: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
+    """1 and 1.58 bits: the scale is the mean of |w| over the non-zero codes."""
+    to_scale = _channel_sum(grad * (codes - weight / scale))
+    survivors = _channel_sum(codes.abs()).clamp_min(1)
+    return torch.addcmul(grad, codes, to_scale / survivors)
+
+
+def _gradients_of_step(
+    grad: Tensor, weight: Tensor, step: Tensor, codes: Tensor, scale: Tensor, bits: float
+) -> tuple[Tensor, Tensor]:
+    """2 to 8 bits: the scale is a parameter times the weight's mean size, which counts as a constant."""
+    low, high = code_range(bits)
+    position = weight / scale
+    inside = (position >= low) & (position <= high)
+    to_scale = _channel_sum(grad * (codes - inside * position))
+    # LSQ's gradient scale, 1/sqrt(n high), is for a step in the weight's unit. Ours is in units of the first
+    # step; dividing by that makes SGD change it by the same factor.
+    to_step = to_scale / sqrt(weight[0].numel() * high) / _first_step(weight, high).clamp_min(_SMALLEST_BASE)
+    return grad * inside, torch.where(step < 0, -to_step, to_step)
