@@ -122,7 +122,9 @@ class QuantizedMembraneLIF(nn.Module):
 
     @property
     def state_bits(self) -> int:
-        """Bits a neuron keeps between two steps: ``bits``, or 32 for a float potential."""
+        """Bits a neuron keeps between steps: ``bits``, 32 for a float potential, 0 for a fixed decay of 0."""
+        if self.decay == 0 and not self.learnable:
+            return 0
         return 32 if self.bits is None else self.bits
 
     def forward(self, x_seq: Tensor) -> Tensor:
@@ -195,7 +197,7 @@ class QuantizedMembraneLIF(nn.Module):
             raise ValueError(f"x_seq must be [T, N, *], got {describe(x_seq)}")
         if self.num_channels is not None and (x_seq.dim() < 3 or x_seq.shape[2] != self.num_channels):
             raise ValueError(
-                f"x_seq must have num_channels = {self.num_channels} channels along dim 2, got {describe(x_seq)}"
+                f"x_seq must have num_channels = {self.num_channels} along dim 2, got {describe(x_seq)}"
             )
 
     def extra_repr(self) -> str:
@@ -257,7 +259,7 @@ def _steps_backward(
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Gradients of x, decay and scale, from the last step to the first.
 
-    With g_v = decay * g_h[t+1] arriving at the stored potential, G the surrogate's derivative at h - threshold:
+    With g_v = decay * g_h[t+1], which arrives at the stored potential, and the surrogate's derivative G:
 
         g_r = g_v where the code is inside its range, else 0
         g_h = g_r + G * (g_s - threshold * g_r)              soft reset
