@@ -47,7 +47,7 @@ def fire(
 
     Args:
         x_seq: synaptic input [T, N, *], time first, N the batch; 2-D to 6-D with any strides; float16,
-            bfloat16, float32 or float64. Sums run in float32 (float64 for float64) whatever the dtype and autocast.
+            bfloat16, float32 or float64. Sums run in float32 (float64 for float64), also under autocast.
         kernel: :class:`~mfp_neurons.history.Exponential`, :class:`~mfp_neurons.history.FIR` or
             :class:`~mfp_neurons.history.Matrix`. Per-channel parameters [C] run along dim 2 of x_seq.
         v_threshold: a number, or a tensor [1] or [C], in the units of ``x_seq``.
@@ -92,8 +92,8 @@ def fire_chunk(
     Args:
         x_seq, kernel, v_threshold, surrogate, strict, backend: as in :func:`fire`.
         state: None at the start of a sequence, else the last chunk's. For an infinite exponential the last
-            potential [N, *] (float32 or wider), for K taps the last K - 1 inputs [K-1, N, *], zeros before the
-            start, for a matrix every input so far [t, N, *] (its length is the position in time).
+            potential [N, *] (float32 or wider), for K taps the last K - 1 inputs [K-1, N, *], zeros before
+            the start, for a matrix every input so far [t, N, *] (its length is the position in time).
         record: return the potential of every step rather than of the last alone.
 
     Returns:
@@ -189,8 +189,8 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
         )
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
-        f"surrogate {surrogate!r} is not one of mfp_neurons.surrogate, so it runs outside the fused operator: "
-        "same results, slower, and it keeps the potential for backward.",
+        f"surrogate {surrogate!r} is not one of mfp_neurons.surrogate, so it runs outside the fused "
+        "operator: same results, slower, and it keeps the potential for backward.",
     )
     u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
     spikes = surrogate(u - _along_channels(call.threshold, u.dim()))
@@ -210,7 +210,7 @@ def _next_state(call: _Prepared, last: Tensor) -> Tensor:
 
 
 def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) -> tuple[str, Tensor]:
-    """The operator's form of a kernel: "exp" [2, G], "fir" [K, G] or "matrix" [T, S], as backends.torch.Call."""
+    """A kernel as the operators take it: "exp" [2, G], "fir" [K, G] or "matrix" [T, S]."""
     if isinstance(kernel, Exponential):
         if kernel.order is None or (not carry and kernel.order >= len(x_seq)):
             # a truncation that this sequence never reaches is the recursion, which is cheaper

@@ -241,9 +241,9 @@ def _check_power_of_two_exponential(
     factor = 1 - decay if gain == "decay_input" else 1.0 if gain is None else float(gain)
     if learnable or kernel_bits != "pow2" or not (_is_power_of_two(decay) and _is_power_of_two(factor)):
         raise ValueError(
-            f"kernel='exp' with kernel_bits={kernel_bits!r} needs order, the number of taps to quantize, unless "
-            f"every tap is a power of two already (a fixed decay such as 0.5, kernel_bits='pow2'); got order=None, "
-            f"decay={decay}, learnable={learnable}"
+            f"kernel='exp' with kernel_bits={kernel_bits!r} needs order, the number of taps to quantize, "
+            "unless every tap is a power of two already (a fixed decay such as 0.5, kernel_bits='pow2'); got "
+            f"order=None, decay={decay}, learnable={learnable}"
         )
 
 

@@ -1,18 +1,20 @@
 """Finite histories: K shared taps (FIR), or one row of weights a step (matrix).
 
-Blocks are [S, n, c, r] with S = the inputs before the block of time plus those of it. Few taps are shifted
-sums; many are a product with the (banded) Toeplitz matrix of the taps, a stretch of time at a time.
+Blocks are [T, n, c, r]; ``before`` [K-1, n, c, r] holds the inputs before the block's first, None at rest.
+Taps are shifted sums, a pass over the block each; many taps of a whole layer are instead one product with
+their Toeplitz matrix, a stretch of time at a time.
 """
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
 from .._checks import log_once
 
-_FEW_TAPS = 6  # up to here shifted sums beat the matrix product (measured at T = 28, two threads)
-_STRETCH = 64  # steps one Toeplitz product covers; its waste is (K - 1) / (_STRETCH + K - 1)
+_FEW_TAPS = 16  # up to here shifted sums beat the matrix product
+_STRETCH = 64  # steps one Toeplitz product covers
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
@@ -35,93 +37,107 @@ def _float32_means_float32() -> bool:
         return False
 
 
-def _to_rows(block: Tensor, per_channel: bool) -> Tensor:
-    """[S, n, c, r] -> [S, n c r], or [c, S, n r] where each channel has taps of its own."""
-    if not per_channel:
-        return block.reshape(len(block), -1)
-    s, n, c, r = block.shape
-    return block.permute(2, 0, 1, 3).reshape(c, s, n * r)
-
-
-def _from_rows(rows: Tensor, like: Tensor, per_channel: bool) -> Tensor:
-    """The inverse of :func:`_to_rows`, for as many steps as ``rows`` has."""
-    _, n, c, r = like.shape
-    if not per_channel:
-        return rows.reshape(-1, n, c, r)
-    return rows.reshape(c, -1, n, r).permute(1, 2, 0, 3)
-
-
-def _toeplitz(taps: Tensor, steps: int) -> Tensor:
-    """[K, G] -> [steps, steps + K - 1], or [C, ...]: row t has tap j in column t + K - 1 - j."""
-    order, groups = taps.shape
-    padded = torch.nn.functional.pad(taps.flip(0).t(), (0, steps))  # [G, K + steps], read with a skew
-    skewed = padded.repeat(1, steps)[:, : steps * (steps + order - 1)].reshape(groups, steps, -1)
-    return skewed if groups > 1 else skewed[0]
-
-
-def fir(xs: Tensor, taps: Tensor, steps: int) -> Tensor:
-    """u [steps, n, c, r] from the inputs xs [K - 1 + steps, n, c, r], the oldest first. taps [K, G]."""
-    order, groups = taps.shape
-    if order <= _FEW_TAPS:
-        u = xs[order - 1 :] * _tap(taps, 0)
-        for j in range(1, order):
-            u.addcmul_(xs[order - 1 - j : order - 1 - j + steps], _tap(taps, j))
-        return u
-    u = torch.empty(steps, *xs.shape[1:], dtype=xs.dtype, device=xs.device)
-    for start in range(0, steps, _STRETCH):
-        length = min(_STRETCH, steps - start)
-        seen = xs[start : start + length + order - 1]
-        rows = _matmul(_toeplitz(taps, length), _to_rows(seen, groups > 1))
-        u[start : start + length] = _from_rows(rows, xs, groups > 1)
+def fir(x: Tensor, taps: Tensor, before: Tensor | None) -> Tensor:
+    """u[t] = sum over j of taps[j] * x[t-j].   [T, n, c, r], [K, G], [K-1, n, c, r] -> [T, n, c, r]"""
+    if _by_matrix(taps):
+        return _fir_by_matrix(x, taps, before)
+    u = x * _tap(taps, 0)
+    for j, now, then in _lags(len(x), len(taps)):
+        u[now].addcmul_(x[then], _tap(taps, j))
+    if before is not None:
+        for j, now, then in _lags_before(len(x), len(taps)):
+            u[now].addcmul_(before[then], _tap(taps, j))
     return u
 
 
 def fir_adjoint(g: Tensor, taps: Tensor) -> Tensor:
-    """dL/dxs [K - 1 + T, n, c, r] from g = dL/du [T, n, c, r]: the same taps, run backward in time."""
-    order = len(taps)
-    after = g.new_zeros(order - 1, *g.shape[1:])
-    padded = torch.cat([after, g, after]).flip(0)
-    return fir(padded, taps, len(g) + order - 1).flip(0)
+    """dL/dx[t] = sum over j of taps[j] * g[t+j], from g = dL/du [T, n, c, r]."""
+    if _by_matrix(taps):
+        return _fir_by_matrix(g.flip(0), taps, None).flip(0)
+    gx = g * _tap(taps, 0)
+    for j, now, then in _lags(len(g), len(taps)):
+        gx[then].addcmul_(g[now], _tap(taps, j))
+    return gx
 
 
-def fir_tap_gradient(g: Tensor, xs: Tensor, taps: Tensor) -> Tensor:
+def fir_state_adjoint(g: Tensor, taps: Tensor) -> Tensor:
+    """dL/dbefore [K-1, n, c, r]."""
+    out = g.new_zeros(len(taps) - 1, *g.shape[1:])
+    for j, now, then in _lags_before(len(g), len(taps)):
+        out[then].addcmul_(g[now], _tap(taps, j))
+    return out
+
+
+def fir_tap_gradient(g: Tensor, x: Tensor, taps: Tensor, before: Tensor | None) -> Tensor:
     """dL/dm[j] = sum over t of <g[t], x[t-j]>, per group: [K, G]."""
     order, groups = taps.shape
-    steps = len(g)
-    if order <= _FEW_TAPS:
-        lagged = [g * xs[order - 1 - j : order - 1 - j + steps] for j in range(order)]
-        return torch.stack([_group_sum(product, groups) for product in lagged])
-    total = taps.new_zeros(groups, order)
-    for start in range(0, steps, _STRETCH):
-        length = min(_STRETCH, steps - start)
-        g_rows = _to_rows(g[start : start + length], groups > 1)
-        x_rows = _to_rows(xs[start : start + length + order - 1], groups > 1)
-        products = _matmul(g_rows, x_rows.mT).reshape(groups, length, length + order - 1)
-        # tap j stands on the diagonal at offset K - 1 - j
-        total += torch.stack([products.diagonal(order - 1 - j, 1, 2).sum(-1) for j in range(order)], 1)
-    return total.t()
+    out = taps.new_zeros(order, groups)
+    out[0] = _group_sum(g * x, groups)
+    for j, now, then in _lags(len(g), order):
+        out[j] = _group_sum(g[now] * x[then], groups)
+    if before is not None:
+        for j, now, then in _lags_before(len(g), order):
+            out[j] += _group_sum(g[now] * before[then], groups)
+    return out
 
 
 def matrix(xs: Tensor, weight: Tensor) -> Tensor:
-    """u [T, n, c, r] = weight [T, S] over xs [S, n, c, r]."""
-    return _from_rows(_matmul(weight, _to_rows(xs, False)), xs, False)
+    """u [T, n, c, r] = weight [T, S] over all inputs so far, xs [S, n, c, r]."""
+    return _matmul(weight, xs.flatten(1)).unflatten(1, xs.shape[1:])
 
 
 def matrix_adjoint(g: Tensor, weight: Tensor) -> Tensor:
     """dL/dxs [S, n, c, r]."""
-    return _from_rows(_matmul(weight.mT, _to_rows(g, False)), g, False)
+    return matrix(g, weight.mT)
 
 
 def matrix_gradient(g: Tensor, xs: Tensor) -> Tensor:
     """dL/dweight [T, S]."""
-    return _matmul(_to_rows(g, False), _to_rows(xs, False).mT)
+    return _matmul(g.flatten(1), xs.flatten(1).mT)
+
+
+def _lags(steps: int, order: int) -> Iterator[tuple[int, slice, slice]]:
+    """(j, the steps that tap j reaches, the inputs it reaches them from), j >= 1, within the block."""
+    for j in range(1, min(order, steps)):
+        yield j, slice(j, None), slice(0, steps - j)
+
+
+def _lags_before(steps: int, order: int) -> Iterator[tuple[int, slice, slice]]:
+    """(j, the steps of the block that tap j reaches from before it, the rows of ``before`` it uses)."""
+    for j in range(1, order):
+        reached = min(j, steps)
+        yield j, slice(0, reached), slice(order - 1 - j, order - 1 - j + reached)
+
+
+def _by_matrix(taps: Tensor) -> bool:
+    return len(taps) > _FEW_TAPS and taps.shape[1] == 1
+
+
+def _fir_by_matrix(x: Tensor, taps: Tensor, before: Tensor | None) -> Tensor:
+    order, steps = len(taps), len(x)
+    u = torch.empty_like(x, memory_format=torch.contiguous_format)
+    xs = x if before is None else torch.cat([before, x])
+    lead = len(xs) - steps
+    for start in range(0, steps, _STRETCH):
+        end = min(start + _STRETCH, steps)
+        first = max(0, start + lead - (order - 1))  # the oldest input that reaches this stretch
+        weight = _toeplitz(taps[:, 0], end - start, end + lead - first)
+        u[start:end] = matrix(xs[first : end + lead], weight)
+    return u
+
+
+def _toeplitz(taps: Tensor, rows: int, columns: int) -> Tensor:
+    """[rows, columns]: tap 0 on the diagonal that ends in the last corner, tap j j columns left of it."""
+    lag = torch.arange(rows, device=taps.device)[:, None] - torch.arange(columns, device=taps.device)
+    lag += columns - rows
+    return torch.where((lag >= 0) & (lag < len(taps)), taps[lag.clamp(0, len(taps) - 1)], 0)
 
 
 def _tap(taps: Tensor, j: int) -> Tensor:
-    """Tap j, shaped to multiply [S, n, c, r]."""
+    """Tap j, shaped to multiply [T, n, c, r]."""
     return taps[j].unsqueeze(-1)
 
 
 def _group_sum(product: Tensor, groups: int) -> Tensor:
-    """The sum of [S, n, c, r] for each of the groups: [G]."""
+    """The sum of [T, n, c, r] for each of the groups: [G]."""
     return product.sum((0, 1, 3)) if groups > 1 else product.sum().reshape(1)

@@ -50,7 +50,7 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]:
-    """Spikes (None without a threshold) and the potential: every step if ``record``, else the last, [N, *]."""
+    """Spikes (None without a threshold) and the potential, of every step if ``record``, else of the last."""
     wide = accumulate_dtype(x.dtype)
     layout = Layout(x, call.per_channel)
     xs = layout.seen(x)
@@ -176,20 +176,14 @@ class _Part:
                 self._fire(row, spikes[t])
         return row
 
-    def _inputs(self, x: Tensor) -> Tensor:
-        """The block's inputs with those before it in front, zeros where a finite kernel reaches past them."""
-        if self.state is not None:
-            return torch.cat([self.state, x.to(self.wide)])
-        before = len(self.kernel) - 1 if self.call.kind == "fir" else 0
-        if before == 0:
-            return x.to(self.wide)
-        return torch.cat([x.new_zeros(before, *x.shape[1:], dtype=self.wide), x.to(self.wide)])
-
     def _finite_potential(self, x: Tensor) -> Tensor:
-        xs = self._inputs(x)
+        x = x.to(self.wide)
         if self.call.kind == "fir":
-            return _finite.fir(xs, self.kernel, len(x))
-        return _finite.matrix(xs, self.kernel)
+            return _finite.fir(x, self.kernel, self.state)
+        return _finite.matrix(self._with_state(x), self.kernel)
+
+    def _with_state(self, x: Tensor) -> Tensor:
+        return x if self.state is None else torch.cat([self.state, x])
 
     def run_backward(
         self,
@@ -271,18 +265,20 @@ class _Part:
     def _finite_backward(
         self, g: Tensor, x: Tensor, gx: Tensor | None, g_kernel: Tensor | None, g_state: Tensor | None
     ) -> None:
-        is_fir = self.call.kind == "fir"
-        if g_kernel is not None:
-            xs = self._inputs(x)
-            if is_fir:
+        x = x.to(self.wide)
+        if self.call.kind == "fir":
+            if g_kernel is not None:
                 columns = _columns(g_kernel, self.channels, g_kernel.shape[1] > 1)
-                columns += _finite.fir_tap_gradient(g, xs, self.kernel)
-            else:
-                g_kernel += _finite.matrix_gradient(g, xs)
-        if gx is None and g_state is None:
+                columns += _finite.fir_tap_gradient(g, x, self.kernel, self.state)
+            if g_state is not None:
+                g_state.copy_(_finite.fir_state_adjoint(g, self.kernel))
+            if gx is not None:
+                gx.copy_(_finite.fir_adjoint(g, self.kernel))
             return
-        gxs = _finite.fir_adjoint(g, self.kernel) if is_fir else _finite.matrix_adjoint(g, self.kernel)
-        earlier = len(gxs) - len(x)
+        if g_kernel is not None:
+            g_kernel += _finite.matrix_gradient(g, self._with_state(x))
+        earlier = self.kernel.shape[1] - len(x)
+        gxs = _finite.matrix_adjoint(g, self.kernel)
         if gx is not None:
             gx.copy_(gxs[earlier:])
         if g_state is not None:
