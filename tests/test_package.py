@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +18,8 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
-    ["_checks"],
-    ["history", "surrogate"],
+    ["_broadcast", "_checks"],
+    ["history", "surrogate", "_quantize"],
     ["reference", "backends"],
     ["ops"],
     ["functional"],
@@ -197,6 +198,8 @@ def test_a_public_name_says_what_it_takes_gives_and_refuses(module: str, name: s
     thing = getattr(import_module(module), name)
     text = inspect.getdoc(thing) or ""
     assert len(text.splitlines()[0]) > 20, "no summary line"
+    for other in re.findall(r"(?:as|see) :class:`(\w+)`", text):  # arguments explained there
+        text += inspect.getdoc(getattr(import_module(thing.__module__), other)) or ""
     call = thing.__init__ if inspect.isclass(thing) else thing
     arguments = [p for p in inspect.signature(call).parameters if p not in ("self", "args", "kwargs")]
     missing = [argument for argument in arguments if argument not in text]
