@@ -4,7 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
+from .baseline import QuantizedMembraneLIF as QuantizedMembraneLIF
 from .neuron import MFP as MFP
+from .quantize import quantize_weights as quantize_weights
 
 if TYPE_CHECKING:
     from .spikingjelly import MFPNode as MFPNode
