@@ -627,9 +627,9 @@ class MFPLeakyParallel(_MemoryFree):
             name = getattr(self.spike_grad, "__qualname__", type(self.spike_grad).__qualname__)
             log_once(
                 f"snntorch.unfused.{name}",
-                f"spike_grad {name} is called outside the fused operator: the same results, slower, and the "
-                "potential is kept for backward. atan, fast_sigmoid and sigmoid of snntorch.surrogate, and those "
-                "of mfp_neurons.surrogate, run inside it.",
+                f"spike_grad {name} is called outside the fused operator: same results, slower, and the "
+                "potential is kept for backward. atan, fast_sigmoid and sigmoid of snntorch.surrogate run "
+                "inside it, and so do the classes of mfp_neurons.surrogate.",
             )
         return known
 

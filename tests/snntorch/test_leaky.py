@@ -1,0 +1,476 @@
+"""MFPLeaky against snn.Leaky(reset_mechanism="none") and against the definition in float64."""
+
+import inspect
+import logging
+
+import pytest
+import snntorch as snn
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from snntorch import surrogate as snn_surrogate
+from snntorch.functional import quant
+from torch import Tensor, nn
+
+from mfp_neurons import reference
+from mfp_neurons import surrogate as fused
+from mfp_neurons.history import FIR
+from mfp_neurons.snntorch import MFPLeaky
+
+STEPS = 12
+
+
+def leaky(*args: object, **options: object) -> nn.Module:
+    return snn.Leaky(*args, reset_mechanism="none", **options)
+
+
+def unrolled(neuron: nn.Module, x_seq: Tensor) -> tuple[Tensor, Tensor]:
+    """The user's loop: mem handed back at every step."""
+    mem, spk_rec, mem_rec = neuron.reset_mem(), [], []
+    for x in x_seq:
+        spk, mem = neuron(x, mem)
+        spk_rec.append(spk)
+        mem_rec.append(mem)
+    return torch.stack(spk_rec), torch.stack(mem_rec)
+
+
+def assert_same_run(ours: nn.Module, theirs: nn.Module, x_seq: Tensor) -> None:
+    (spk, mem), (expected_spk, expected_mem) = unrolled(ours, x_seq), unrolled(theirs, x_seq)
+    assert torch.equal(spk, expected_spk) and spk.dtype == expected_spk.dtype
+    assert torch.equal(mem, expected_mem) and mem.dtype == expected_mem.dtype
+
+
+# --- the same numbers as snn.Leaky without reset ---
+
+
+@given(
+    beta=st.floats(-0.5, 1.5),
+    threshold=st.floats(-1, 2),
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+    seed=st.integers(0, 2**31),
+    double=st.booleans(),
+)
+def test_potentials_and_spikes_are_those_of_leaky_bit_for_bit(beta, threshold, shape, seed, double):
+    generator = torch.Generator().manual_seed(seed)
+    x_seq = torch.randn(STEPS, *shape, generator=generator, dtype=torch.float64 if double else torch.float32)
+    assert_same_run(MFPLeaky(beta, threshold=threshold), leaky(beta, threshold=threshold), x_seq)
+
+
+@given(seed=st.integers(0, 2**31), quarters=st.integers(1, 8))
+def test_a_potential_equal_to_the_threshold_does_not_fire(seed, quarters):
+    generator = torch.Generator().manual_seed(seed)
+    x_seq = torch.randint(-4, 9, (STEPS, 64), generator=generator) / 4  # dyadic: no rounding, many ties
+    threshold = quarters / 4
+    ours, theirs = MFPLeaky(0.5, threshold=threshold), leaky(0.5, threshold=threshold)
+    spk, mem = unrolled(ours, x_seq)
+    assert (mem == threshold).any(), "this example has no tie"
+    assert not spk[mem == threshold].any()
+    assert_same_run(ours, theirs, x_seq)
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1, 1), (3, 5, 4, 4), (5, 4, 4), (4,), (1,)])
+def test_beta_and_threshold_may_be_any_tensor_that_broadcasts(shape):
+    beta, threshold = torch.rand(shape), torch.rand(shape) + 0.5
+    x_seq = torch.randn(STEPS, 3, 5, 4, 4)
+    if shape == (5,):
+        x_seq = x_seq[..., 0, 0]
+    assert_same_run(MFPLeaky(beta, threshold=threshold), leaky(beta, threshold=threshold), x_seq)
+
+
+@pytest.mark.parametrize("learned", ["learn_beta", "learn_threshold", "learn_graded_spikes_factor"])
+def test_gradients_reach_every_learned_parameter_and_equal_those_of_leaky(learned):
+    x_seq, weight = torch.randn(STEPS, 4, 6), torch.randn(STEPS, 4, 6)
+    grads = []
+    for make in (MFPLeaky, leaky):
+        neuron = make(0.8, graded_spikes_factor=1.5, **{learned: True})
+        x = x_seq.clone().requires_grad_()
+        spk, mem = unrolled(neuron, x)
+        ((spk + 0.1 * mem) * weight).sum().backward()
+        (parameter,) = neuron.parameters()
+        grads.append((x.grad, parameter.grad))
+    for ours, theirs in zip(*grads, strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_the_gradient_of_the_potential_is_beta_to_the_lag():
+    x = torch.zeros(4, 1, requires_grad=True)
+    _, mem = unrolled(MFPLeaky(0.5), x)
+    mem[-1].backward()
+    assert x.grad.flatten().tolist() == [0.125, 0.25, 0.5, 1.0]
+
+
+@pytest.mark.parametrize("options", [{}, {"init_hidden": True, "output": True}, {"inhibition": True}])
+@pytest.mark.parametrize("surrogate_disable", [False, True])
+@pytest.mark.filterwarnings("ignore:Inhibition is an unstable feature")
+def test_options_do_what_they_do_in_leaky(options, surrogate_disable):
+    given_both = {"graded_spikes_factor": 2.0, "surrogate_disable": surrogate_disable, **options}
+    ours, theirs = MFPLeaky(0.9, **given_both), leaky(0.9, **given_both)
+    for x in torch.randn(STEPS, 3, 7):
+        for a, b in zip(ours(x), theirs(x), strict=True):
+            assert torch.equal(a, b)
+
+
+def test_graded_spikes_are_scaled_once():
+    spk, _ = MFPLeaky(0.5, graded_spikes_factor=3.0)(torch.full((2,), 10.0))
+    assert spk.tolist() == [3.0, 3.0]
+
+
+def test_state_quant_rounds_the_potential_as_leaky_does_and_stays_detachable():
+    rounded = {"state_quant": quant.state_quant(num_bits=3, threshold=1.0)}
+    ours, theirs = MFPLeaky(0.9, **rounded), leaky(0.9, **rounded)
+    x_seq = torch.randn(STEPS, 5, requires_grad=True)
+    assert_same_run(ours, theirs, x_seq)
+    snn.Leaky.detach_hidden.__func__(_only(ours))  # raises on a view, as snn.Leaky's own state does
+    assert not ours.mem.requires_grad
+
+
+def _only(neuron: nn.Module) -> object:
+    """Something whose list of instances is one neuron."""
+    return type("Only", (), {"instances": [neuron]})
+
+
+@pytest.mark.parametrize("make", [snn_surrogate.atan, snn_surrogate.fast_sigmoid, snn_surrogate.sigmoid])
+def test_snntorchs_surrogates_are_called_as_they_are(make):
+    x = torch.randn(STEPS, 4)
+    grads = []
+    for neuron in (MFPLeaky(0.7, spike_grad=make()), leaky(0.7, spike_grad=make())):
+        leaf = x.clone().requires_grad_()
+        unrolled(neuron, leaf)[0].sum().backward()
+        grads.append(leaf.grad)
+    torch.testing.assert_close(*grads, rtol=0, atol=0, equal_nan=True)  # snnTorch's sigmoid overflows to NaN
+
+
+def test_any_callable_is_a_spike_grad():
+    spk, _ = unrolled(MFPLeaky(0.5, spike_grad=lambda x: torch.sigmoid(4 * x)), torch.randn(STEPS, 3))
+    assert ((spk > 0) & (spk < 1)).all()
+
+
+@pytest.mark.parametrize("surrogate", [fused.ATan(), fused.SuperSpike(25.0), fused.Sigmoid(25.0)])
+def test_our_surrogates_fire_strictly_and_have_snntorchs_gradient(surrogate):
+    factory = {"atan": "atan", "super_spike": "fast_sigmoid", "sigmoid": "sigmoid"}[surrogate.name]
+    x = torch.randn(50) / 4
+    x[:5] = 1.0  # ties
+    results = []
+    for spike_grad in (surrogate, getattr(snn_surrogate, factory)()):
+        leaf = x.clone().requires_grad_()
+        spk, _ = MFPLeaky(0.5, spike_grad=spike_grad)(leaf)
+        spk.sum().backward()
+        results.append((spk.detach(), leaf.grad))
+    assert torch.equal(results[0][0], results[1][0]) and not results[0][0][:5].any()
+    torch.testing.assert_close(results[0][1], results[1][1])
+
+
+# --- calling convention ---
+
+
+def test_every_argument_of_leaky_comes_first_and_in_its_order():
+    ours = list(inspect.signature(MFPLeaky).parameters.values())
+    theirs = list(inspect.signature(snn.Leaky).parameters.values())
+    assert [p.name for p in ours[: len(theirs)]] == [p.name for p in theirs]
+    differing = {a.name for a, b in zip(ours, theirs, strict=False) if a.default != b.default}
+    assert differing == {"reset_mechanism"}
+    assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in ours[len(theirs) :])
+
+
+@pytest.mark.parametrize("output", [False, True])
+@pytest.mark.parametrize("init_hidden", [False, True])
+def test_what_is_returned_follows_leakys_rule(init_hidden, output):
+    x = torch.randn(2, 3)
+    ours = MFPLeaky(0.5, init_hidden=init_hidden, output=output)(x)
+    theirs = leaky(0.5, init_hidden=init_hidden, output=output)(x)
+    assert type(ours) is type(theirs)
+
+
+def test_a_mem_with_init_hidden_is_a_type_error_and_changes_nothing():
+    neuron = MFPLeaky(0.5, init_hidden=True)
+    neuron(torch.ones(3))
+    with pytest.raises(TypeError, match="init_hidden=True"):
+        neuron(torch.ones(3), torch.full((3,), 7.0))
+    assert neuron.mem.tolist() == [1.0, 1.0, 1.0]
+
+
+def test_spikes_are_float32_whatever_the_input():
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64):
+        for options in ({}, {"order": 3}):
+            spk, mem = MFPLeaky(0.5, **options)(torch.full((2, 3), 2, dtype=dtype))
+            assert spk.dtype == torch.float32 and spk.all()
+            assert mem.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_half_precision_input_is_summed_in_float32(dtype):
+    x_seq = torch.rand(200, 8).to(dtype)
+    for options in ({}, {"order": 150}):
+        _, mem = unrolled(MFPLeaky(0.99, **options), x_seq)
+        taps = 0.99 ** torch.arange(options.get("order", 200), dtype=torch.float64)
+        expected = reference.membrane_potential(x_seq.double(), FIR(taps))
+        assert (mem.double() - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(2, dtype=torch.complex64), torch.ones(2) > 0, [1.0, 2.0]])
+def test_an_input_that_is_no_real_tensor_is_refused(wrong):
+    with pytest.raises(TypeError, match="input_ must be a real tensor"):
+        MFPLeaky(0.5)(wrong)
+
+
+@pytest.mark.parametrize("options", [{}, {"order": 3}])
+def test_a_new_shape_starts_from_zero_and_the_same_shape_goes_on(options):
+    neuron = MFPLeaky(0.5, init_hidden=True, output=True, **options)
+    neuron(torch.ones(4, 2))
+    assert torch.equal(neuron(torch.ones(4, 2))[1], torch.full((4, 2), 1.5))
+    assert torch.equal(neuron(torch.ones(3, 2))[1], torch.ones(3, 2))
+
+
+# --- arguments that are refused, before anything is registered ---
+
+
+@pytest.mark.parametrize(
+    ("error", "named", "options"),
+    [
+        (ValueError, "reset_mechanism", {"reset_mechanism": "subtract"}),
+        (ValueError, "reset_mechanism", {"reset_mechanism": "zero"}),
+        (ValueError, "reset_mechanism", {"reset_mechanism": "sideways"}),
+        (ValueError, "beta", {"beta": float("nan")}),
+        (ValueError, "beta", {"beta": torch.tensor([0.5, float("nan")])}),
+        (TypeError, "beta", {"beta": "0.5"}),
+        (TypeError, "beta", {"beta": True}),
+        (TypeError, "beta", {"beta": torch.tensor([1j])}),
+        (ValueError, "beta", {"beta": torch.zeros(0)}),
+        (ValueError, "threshold", {"threshold": float("nan")}),
+        (TypeError, "threshold", {"threshold": None}),
+        (ValueError, "graded_spikes_factor", {"graded_spikes_factor": float("inf")}),
+        (TypeError, "spike_grad", {"spike_grad": "atan"}),
+        (TypeError, "state_quant", {"state_quant": 8}),
+        (ValueError, "kernel", {"kernel": "gamma"}),
+        (ValueError, "order", {"order": 0}),
+        (TypeError, "order", {"order": 2.0}),
+        (ValueError, "order", {"kernel": "fir"}),
+        (ValueError, "time_steps", {"kernel": "matrix"}),
+        (ValueError, "time_steps", {"time_steps": 4}),
+        (ValueError, "kernel_bits", {"kernel_bits": 9, "order": 4}),
+        (ValueError, "order", {"kernel_bits": "pow2"}),
+        (ValueError, "order", {"kernel_bits": 4, "beta": 0.5}),
+        (ValueError, "learn_beta", {"kernel": "fir", "order": 3, "learn_beta": True}),
+        (ValueError, "num_channels", {"num_channels": 0}),
+        (ValueError, "num_channels", {"num_channels": 3, "beta": torch.rand(4)}),
+        (ValueError, "num_channels", {"kernel": "fir", "order": 3, "beta": torch.rand(4)}),
+        (ValueError, "gain", {"gain": torch.rand(3)}),
+    ],
+)
+def test_a_bad_argument_is_named_and_leaves_no_half_built_neuron_behind(error, named, options):
+    before = list(snn.SpikingNeuron.instances)
+    with pytest.raises(error, match=named):
+        MFPLeaky(**{"beta": 0.9, **options})
+    assert snn.SpikingNeuron.instances == before
+
+
+def test_a_warning_made_an_error_leaves_no_half_built_neuron_behind():
+    before = list(snn.SpikingNeuron.instances)
+    with pytest.raises(UserWarning, match="Inhibition"):
+        MFPLeaky(0.5, inhibition=True)
+    assert snn.SpikingNeuron.instances == before
+
+
+def test_the_reset_mechanism_is_none_and_stays_so():
+    neuron = MFPLeaky(0.5, reset_delay=False)
+    assert neuron.reset_mechanism == "none" and neuron._reset_mechanism == "none"
+    assert int(neuron.reset_mechanism_val) == snn.SpikingNeuron.reset_dict["none"]
+    neuron.reset_mechanism = "none"
+    for other in ("subtract", "zero"):
+        with pytest.raises(ValueError, match="every step depend on the spike before it"):
+            neuron.reset_mechanism = other
+    assert int(neuron.reset_mechanism_val) == 2
+
+
+def test_reset_delay_changes_nothing():
+    x_seq = torch.randn(STEPS, 5)
+    for a, b in zip(
+        unrolled(MFPLeaky(0.9), x_seq), unrolled(MFPLeaky(0.9, reset_delay=False), x_seq), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+def test_power_of_two_taps_need_no_order_where_they_are_exact():
+    x_seq = torch.randn(STEPS, 5)
+    exact = unrolled(MFPLeaky(0.5, kernel_bits="pow2"), x_seq)
+    assert torch.equal(exact[1], unrolled(MFPLeaky(0.5), x_seq)[1])
+
+
+# --- checkpoints ---
+
+
+def test_checkpoints_have_leakys_keys_and_go_both_ways():
+    options = {"learn_beta": True, "learn_threshold": True}
+    ours, theirs = MFPLeaky(0.9, **options), leaky(0.3, threshold=2.0, **options)
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    ours.load_state_dict(theirs.state_dict())
+    assert ours.beta.item() == theirs.beta.item() and ours.threshold.item() == 2.0
+    theirs.load_state_dict(MFPLeaky(0.7, **options).state_dict())
+    assert theirs.beta.item() == pytest.approx(0.7)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_checkpoint_of_a_resetting_neuron_loads_and_the_neuron_stays_without_reset(assign, caplog):
+    from mfp_neurons import _checks
+
+    _checks._said.discard("snntorch.reset_mechanism_val")
+    state = snn.Leaky(0.3).state_dict()
+    neuron = nn.Sequential(MFPLeaky(0.9))
+    with caplog.at_level(logging.WARNING, "mfp_neurons"):
+        neuron.load_state_dict({f"0.{key}": value for key, value in state.items()}, assign=assign)
+    assert "0.reset_mechanism_val" in caplog.text
+    assert int(neuron[0].reset_mechanism_val) == 2 and int(state["reset_mechanism_val"]) == 0
+    assert_same_run(neuron[0], leaky(0.3), torch.randn(STEPS, 4))
+
+
+def test_state_is_never_saved():
+    for options in ({}, {"order": 3}):
+        neuron = MFPLeaky(0.5, **options)
+        neuron(torch.ones(3))
+        assert not {"mem", "history"} & set(neuron.state_dict())
+        assert "mem" in dict(neuron.named_buffers())
+
+
+# --- state between steps ---
+
+
+def test_mem_is_an_empty_buffer_when_fresh_and_both_reset_names_return_it():
+    neuron = MFPLeaky(0.5)
+    assert neuron.mem.shape == (0,)
+    for name in ("reset_mem", "init_leaky"):
+        mem = getattr(neuron, name)()
+        assert mem is neuron.mem and not mem.any()
+        neuron(torch.ones(2, 3), mem)
+        assert neuron.mem.shape == (2, 3)
+
+
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "matrix", "time_steps": STEPS}])
+def test_mem_is_never_none_and_never_a_view(options):
+    neuron = MFPLeaky(0.5, **options)
+    for x in torch.randn(4, 2, 3, requires_grad=True):
+        _, mem = neuron(x)
+        assert mem is neuron.mem and not mem._is_view()
+        mem.detach_()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"order": 1},
+        {"order": 4},
+        {"order": 100},
+        {"order": 4, "kernel_bits": "pow2"},
+        {"order": 4, "kernel_bits": 3},
+        {"kernel": "fir", "order": 5},
+        {"kernel": "fir", "order": 9, "kernel_bits": "pow2"},
+        {"kernel": "matrix", "time_steps": STEPS},
+        {"kernel": "matrix", "time_steps": STEPS, "order": 3},
+        {"gain": 0.25},
+        {"gain": 0.25, "order": 6},
+    ],
+)
+def test_every_kernel_gives_the_defined_potential_step_by_step(options):
+    neuron = MFPLeaky(0.8, **options).double()
+    x_seq = torch.randn(STEPS, 3, 4, dtype=torch.float64)
+    _, mem = unrolled(neuron, x_seq)
+    torch.testing.assert_close(mem, reference.membrane_potential(x_seq, neuron.kernel()))
+
+
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 2)])
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 3}])
+def test_num_channels_runs_along_dim_one(shape, options):
+    beta = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    neuron = MFPLeaky(beta, num_channels=3, **options).double()
+    _, mem = unrolled(neuron, torch.ones(STEPS, *shape, dtype=torch.float64))
+    for channel, decay in enumerate(beta):
+        expected = sum(decay**j for j in range(options.get("order", STEPS)))
+        torch.testing.assert_close(mem[-1, :, channel], expected.expand_as(mem[-1, :, channel]))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 4, 4), (3, 5, 1, 4), (5, 1, 1)])
+def test_finite_kernels_take_any_beta_that_broadcasts(shape):
+    beta = torch.rand(shape, dtype=torch.float64)
+    x_seq = torch.randn(STEPS, 3, 5, 4, 4, dtype=torch.float64)
+    if shape == (5,):
+        x_seq = x_seq[..., 0, 0]
+    _, mem = unrolled(MFPLeaky(beta, order=3), x_seq)
+    expected = x_seq.clone()
+    for j in (1, 2):
+        expected[j:] += beta**j * x_seq[:-j]
+    torch.testing.assert_close(mem, expected)
+
+
+def test_learn_beta_reaches_through_a_finite_kernel():
+    for options in ({"order": 3}, {"order": 3, "kernel_bits": "pow2"}):
+        neuron = MFPLeaky(0.7, learn_beta=True, **options)
+        unrolled(neuron, torch.rand(STEPS, 4))[1].sum().backward()
+        assert neuron.beta.grad.abs() > 0
+
+
+def test_free_taps_are_parameters_under_kernel():
+    assert [name for name, _ in MFPLeaky(0.5, kernel="fir", order=3).named_parameters()] == ["kernel.taps"]
+    neuron = MFPLeaky(torch.tensor([0.5, 0.25]), kernel="fir", order=3, num_channels=2, gain=2.0)
+    assert neuron.kernel.taps.T.tolist() == [[2.0, 1.0, 0.5], [2.0, 0.5, 0.125]]
+
+
+FINITE = {"kernel": "fir", "order": 4}
+
+
+def test_a_finite_history_is_dropped_by_every_way_to_reset_and_kept_by_every_way_to_detach():
+    x_seq = torch.randn(6, 2, 3)
+    expected = unrolled(MFPLeaky(0.7, **FINITE), x_seq)[1]
+    neuron = MFPLeaky(0.7, **FINITE)
+    only = _only(neuron)
+    resets = [neuron.reset_mem, neuron.init_leaky, lambda: snn.Leaky.reset_hidden.__func__(only)]
+    for again in [*resets, lambda: setattr(neuron, "mem", torch.zeros(2, 3))]:
+        neuron(torch.randn(2, 3))
+        again()
+        assert torch.equal(torch.stack([neuron(x)[1] for x in x_seq]), expected)
+    for start in (torch.zeros(2, 3), torch.zeros(0)):
+        mem, rec = start, []
+        for x in x_seq:
+            _, mem = neuron(x, mem)
+            rec.append(mem)
+        assert torch.equal(torch.stack(rec), expected)
+    neuron.reset_mem()
+    rec = []
+    for x in x_seq:
+        rec.append(neuron(x.clone().requires_grad_())[1].detach())
+        snn.Leaky.detach_hidden.__func__(only)
+    assert torch.equal(torch.stack(rec), expected.detach())
+
+
+def test_detaching_mem_by_hand_cuts_a_finite_history_too():
+    neuron = MFPLeaky(0.7, order=4)
+    first = torch.randn(2, 3, requires_grad=True)
+    _, mem = neuron(first)
+    _, mem = neuron(torch.randn(2, 3, requires_grad=True), mem.detach())
+    mem.sum().backward()
+    assert first.grad is None
+
+
+def test_a_finite_kernel_refuses_a_potential_that_is_not_its_own():
+    neuron = MFPLeaky(0.7, **FINITE)
+    neuron(torch.randn(2, 3))
+    with pytest.raises(ValueError, match="cannot start from a potential"):
+        neuron(torch.randn(2, 3), torch.rand(2, 3))
+
+
+def test_a_matrix_is_refused_past_its_last_step():
+    neuron = MFPLeaky(0.7, kernel="matrix", time_steps=2)
+    neuron(torch.ones(3)), neuron(torch.ones(3))
+    with pytest.raises(ValueError, match="matrix kernel of 2 steps"):
+        neuron(torch.ones(3))
+    neuron.reset_mem()
+    neuron(torch.ones(3))
+
+
+def test_a_finite_history_follows_the_module_to_another_dtype():
+    x_seq = torch.randn(6, 2, 3)
+    neuron = MFPLeaky(0.7, order=4)
+    for x in x_seq[:3]:
+        neuron(x)
+    neuron.double()
+    for x in x_seq[3:]:
+        _, mem = neuron(x.double())
+    torch.testing.assert_close(mem, unrolled(MFPLeaky(0.7, order=4), x_seq.double())[1][-1])

@@ -1,0 +1,339 @@
+"""MFPLeakyParallel against T calls of MFPLeaky, snn.Leaky and the definition in float64."""
+
+import copy
+import inspect
+import logging
+
+import pytest
+import snntorch as snn
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from snntorch import surrogate as snn_surrogate
+from snntorch.functional import quant
+from torch import Tensor, nn
+
+from mfp_neurons import _checks, functional, reference
+from mfp_neurons import surrogate as fused
+from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, known_surrogate
+
+STEPS = 11
+
+KERNELS = [
+    {},
+    {"order": 1},
+    {"order": 4},
+    {"order": 40},
+    {"order": 4, "kernel_bits": "pow2"},
+    {"order": 9, "kernel_bits": 4},
+    {"kernel": "fir", "order": 5},
+    {"kernel": "matrix", "time_steps": STEPS},
+    {"gain": 0.5},
+]
+
+
+def unrolled(neuron: nn.Module, x_seq: Tensor) -> tuple[Tensor, Tensor]:
+    mem, spk_rec, mem_rec = neuron.reset_mem(), [], []
+    for x in x_seq:
+        spk, mem = neuron(x, mem)
+        spk_rec.append(spk)
+        mem_rec.append(mem)
+    return torch.stack(spk_rec), torch.stack(mem_rec)
+
+
+def pair(*args: object, **options: object) -> tuple[MFPLeaky, MFPLeakyParallel]:
+    return MFPLeaky(*args, **options), MFPLeakyParallel(*args, **options)
+
+
+# --- equal to T calls of the stepwise neuron ---
+
+
+@pytest.mark.parametrize("options", KERNELS)
+@given(
+    seed=st.integers(0, 2**31),
+    quarters=st.integers(1, 6),
+    shape=st.lists(st.integers(1, 4), min_size=1, max_size=4),
+)
+def test_exact_numbers_give_the_stepwise_spikes_and_potentials_bit_for_bit_ties_included(
+    options, seed, quarters, shape
+):
+    generator = torch.Generator().manual_seed(seed)
+    x_seq = torch.randint(-4, 9, (STEPS, *shape), generator=generator) / 4  # dyadic, so that no sum rounds
+    step, whole = pair(0.5, threshold=quarters / 4, **options)
+    spk, mem = whole(x_seq)
+    expected_spk, expected_mem = unrolled(step, x_seq)
+    assert torch.equal(mem, expected_mem)
+    assert torch.equal(spk, expected_spk)
+    assert torch.equal(spk, (mem > quarters / 4).float())
+
+
+@pytest.mark.parametrize("options", KERNELS)
+@given(seed=st.integers(0, 2**31), beta=st.floats(0, 1))
+def test_potentials_equal_to_rounding_and_spikes_away_from_the_threshold(options, seed, beta):
+    generator = torch.Generator().manual_seed(seed)
+    x_seq = torch.randn(STEPS, 3, 5, generator=generator)
+    step, whole = pair(beta, **options)
+    spk, mem = whole(x_seq)
+    expected_spk, expected_mem = unrolled(step, x_seq)
+    bound = 1e-5 * (1 + expected_mem.abs().max())
+    assert (mem - expected_mem).abs().max() < bound
+    clear = (expected_mem - 1).abs() > bound
+    assert torch.equal(spk[clear], expected_spk[clear])
+
+
+@pytest.mark.parametrize("options", KERNELS)
+def test_gradients_are_those_of_the_stepwise_neuron(options):
+    x_seq, weight = torch.randn(STEPS, 3, 4, dtype=torch.float64), torch.randn(STEPS, 3, 4)
+    learn_beta = options.get("kernel", "exp") == "exp"
+    grads = []
+    for neuron, run in zip(
+        pair(0.8, learn_beta=learn_beta, learn_threshold=True, **options),
+        (unrolled, nn.Module.__call__),
+        strict=True,
+    ):
+        neuron.double()
+        x = x_seq.clone().requires_grad_()
+        spk, mem = run(neuron, x)
+        ((spk + 0.1 * mem) * weight).sum().backward()
+        grads.append([x.grad, *(p.grad for p in neuron.parameters())])
+    assert len(grads[0]) == 3
+    for a, b in zip(*grads, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_it_decays_by_beta_to_the_t_as_leaky_does_and_state_leaky_does_not():
+    impulse = torch.zeros(STEPS, 1, 1)
+    impulse[0] = 1
+    powers = 0.9 ** torch.arange(STEPS)
+    _, mem = MFPLeakyParallel(0.9)(impulse)
+    torch.testing.assert_close(mem.flatten(), powers)
+    if hasattr(snn, "StateLeaky"):
+        _, other = snn.StateLeaky(0.9, channels=1)(impulse)
+        assert (other.flatten() - powers).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 1, 1), (3, 5, 4, 4), (5, 4, 4), (3, 1, 1, 1), (4,)])
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"order": 3, "kernel_bits": "pow2"}])
+def test_beta_and_threshold_may_be_any_tensor_that_broadcasts(shape, options):
+    beta, threshold = torch.rand(shape), torch.rand(shape) + 0.5
+    x_seq = torch.randn(STEPS, 3, 5, 4, 4)
+    if shape == (5,):
+        x_seq = x_seq[..., 0, 0]
+    step, whole = pair(beta, threshold=threshold, **options)
+    spk, mem = whole(x_seq)
+    torch.testing.assert_close(mem, unrolled(step, x_seq)[1])
+    assert torch.equal(spk, (mem > threshold).float())
+
+
+def test_beta_and_threshold_may_vary_along_different_dimensions():
+    step, whole = pair(torch.rand(5, 1, 1), threshold=torch.rand(4))
+    x_seq = torch.randn(STEPS, 3, 5, 2, 4)
+    spk, mem = whole(x_seq)
+    torch.testing.assert_close(mem, unrolled(step, x_seq)[1])
+    assert torch.equal(spk, (mem > whole.threshold).float())
+
+
+def test_a_beta_that_does_not_broadcast_is_refused():
+    with pytest.raises(ValueError, match=r"shape \[1, 7\] does not broadcast over a step \[3, 5\]"):
+        MFPLeakyParallel(torch.rand(7))(torch.randn(STEPS, 3, 5))
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 5), (3, 5, 4), (3, 5, 4, 2), (3, 5, 4, 2, 2)])
+@pytest.mark.parametrize("options", [{}, {"kernel": "fir", "order": 3}])
+def test_any_trailing_dimensions_are_taken(shape, options):
+    step, whole = pair(0.7, **options)
+    x_seq = torch.randn(STEPS, *shape)
+    torch.testing.assert_close(whole(x_seq)[1], unrolled(step, x_seq)[1])
+
+
+def test_batches_apart_give_what_they_give_together():
+    whole = MFPLeakyParallel(0.8, learn_beta=True)
+    x_seq = torch.randn(STEPS, 6, 4, requires_grad=True)
+    spk, mem = whole(x_seq)
+    parts = [whole(chunk) for chunk in x_seq.split(2, 1)]
+    assert torch.equal(spk, torch.cat([s for s, _ in parts], 1))
+    (together,) = torch.autograd.grad((spk + mem).sum(), x_seq)
+    (apart,) = torch.autograd.grad(sum((s + m).sum() for s, m in parts), x_seq)
+    torch.testing.assert_close(together, apart, atol=1e-6, rtol=0)
+
+
+# --- returns and state ---
+
+
+@pytest.mark.parametrize(("init_hidden", "output"), [(False, False), (False, True), (True, True)])
+def test_spikes_and_potentials_of_every_step_come_back(init_hidden, output):
+    spk, mem = MFPLeakyParallel(0.5, init_hidden=init_hidden, output=output)(torch.randn(STEPS, 2, 3))
+    assert spk.shape == mem.shape == (STEPS, 2, 3)
+
+
+def test_hidden_without_output_gives_the_spikes_alone_and_never_records_the_potential(monkeypatch):
+    recorded = []
+
+    def spy(*args, record, **options):
+        recorded.append(record)
+        return original(*args, record=record, **options)
+
+    original = functional.fire_chunk
+    monkeypatch.setattr(functional, "fire_chunk", spy)
+    x_seq = torch.randn(STEPS, 2, 3)
+    spk = MFPLeakyParallel(0.5, init_hidden=True)(x_seq)
+    assert torch.equal(spk, MFPLeakyParallel(0.5)(x_seq)[0])
+    assert recorded == [False, True]
+
+
+def test_every_call_starts_from_zero():
+    whole = MFPLeakyParallel(0.9)
+    x_seq = torch.randn(STEPS, 2, 3)
+    first = whole(x_seq)[1]
+    assert torch.equal(whole(x_seq)[1], first)
+    hidden = MFPLeakyParallel(0.9, init_hidden=True, output=True)
+    hidden(x_seq)
+    assert torch.equal(hidden(x_seq)[1], first)
+
+
+@given(cut=st.integers(1, STEPS - 1))
+def test_a_sequence_may_be_cut_anywhere(cut):
+    whole = MFPLeakyParallel(0.9, learn_beta=True)
+    x_seq = torch.randn(STEPS, 2, 3, requires_grad=True)
+    spk, mem = whole(x_seq)
+    (expected,) = torch.autograd.grad(mem.square().sum() + spk.sum(), x_seq)
+    spk_1, mem_1 = whole(x_seq[:cut], torch.zeros(0))
+    assert torch.equal(whole.mem, mem_1[-1])
+    spk_2, mem_2 = whole(x_seq[cut:], mem_1[-1])
+    assert torch.equal(torch.cat((spk_1, spk_2)), spk)
+    loss = mem_1.square().sum() + mem_2.square().sum() + spk_1.sum() + spk_2.sum()
+    torch.testing.assert_close(torch.autograd.grad(loss, x_seq)[0], expected)
+
+
+def test_the_last_potential_is_kept_as_a_detached_clone():
+    for options in ({}, {"init_hidden": True}, {"surrogate_disable": True}, {"order": 3}):
+        whole = MFPLeakyParallel(0.9, **options)
+        assert whole.mem.shape == (0,)
+        whole(torch.randn(STEPS, 2, 3, requires_grad=True))
+        assert whole.mem.shape == (2, 3) and not whole.mem.requires_grad and not whole.mem._is_view()
+        copy.deepcopy(whole)
+        for name in ("reset_mem", "init_leaky"):
+            mem = getattr(whole, name)()
+            assert mem is whole.mem and not mem.any()
+
+
+def test_a_wrong_mem_is_refused():
+    with pytest.raises(TypeError, match="init_hidden=True"):
+        MFPLeakyParallel(0.5, init_hidden=True)(torch.ones(4, 2), torch.ones(2))
+    with pytest.raises(ValueError, match=r"mem must be a step \[2\]"):
+        MFPLeakyParallel(0.5)(torch.ones(4, 2), torch.ones(3))
+    with pytest.raises(ValueError, match="no potential to start from"):
+        MFPLeakyParallel(0.5, order=3)(torch.ones(4, 2), torch.ones(2))
+    with pytest.raises(ValueError, match=r"input_ must be \[T, B, \*\]"):
+        MFPLeakyParallel(0.5)(torch.ones(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
+@pytest.mark.parametrize("init_hidden", [False, True])
+def test_spikes_are_float32_whatever_the_input_and_sums_are_wide(dtype, init_hidden):
+    x_seq = (torch.rand(100, 6) * 4).to(dtype)
+    whole = MFPLeakyParallel(0.99, threshold=90.0, init_hidden=init_hidden, output=True)
+    spk, mem = whole(x_seq)
+    assert spk.dtype == torch.float32 and set(spk.unique().tolist()) == {0.0, 1.0}
+    assert mem.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    expected = unrolled(MFPLeaky(0.99).double(), x_seq.double())[1]
+    assert (mem - expected).abs().max() < 1e-5 * expected.abs().max()
+
+
+def test_it_is_a_spiking_neuron_but_not_a_leaky_which_nir_would_export_with_a_reset():
+    whole = MFPLeakyParallel(0.5)
+    assert isinstance(whole, snn.SpikingNeuron) and not isinstance(whole, snn.Leaky)
+    assert any(neuron is whole for neuron in snn.SpikingNeuron.instances)
+    assert list(inspect.signature(MFPLeakyParallel).parameters) == list(
+        inspect.signature(MFPLeaky).parameters
+    )
+    assert list(whole.state_dict()) == list(snn.Leaky(0.5).state_dict())
+
+
+def test_what_is_serial_over_time_is_refused():
+    for make in (
+        lambda: MFPLeakyParallel(0.5, inhibition=True),
+        lambda: MFPLeakyParallel(0.5).fire_inhibition(1, None),
+    ):
+        with pytest.raises(NotImplementedError, match="inhibition"):
+            make()
+    before = len(snn.SpikingNeuron.instances)
+    with pytest.raises(NotImplementedError, match="state_quant"):
+        MFPLeakyParallel(0.5, state_quant=quant.state_quant(num_bits=4))
+    with pytest.raises(ValueError, match="reset_mechanism"):
+        MFPLeakyParallel(0.5, reset_mechanism="subtract")
+    assert len(snn.SpikingNeuron.instances) == before
+
+
+def test_state_quant_rounds_what_a_finite_kernel_sums():
+    rounded = {"state_quant": quant.state_quant(num_bits=4, threshold=1.0), "order": 3}
+    step, whole = pair(0.5, **rounded)
+    x_seq = torch.randint(-4, 5, (STEPS, 2, 3)) / 4
+    for a, b in zip(whole(x_seq), unrolled(step, x_seq), strict=True):
+        assert torch.equal(a, b)
+
+
+# --- surrogates ---
+
+
+@pytest.mark.parametrize(
+    ("spike_grad", "expected"),
+    [
+        (snn_surrogate.atan(), fused.ATan(2.0)),
+        (snn_surrogate.atan(alpha=3), fused.ATan(3.0)),
+        (snn_surrogate.fast_sigmoid(), fused.SuperSpike(25.0, 1.0)),
+        (snn_surrogate.fast_sigmoid(slope=10), fused.SuperSpike(10.0, 1.0)),
+        (snn_surrogate.sigmoid(slope=5), fused.Sigmoid(5.0)),
+        (MFPLeaky(0.5).spike_grad, fused.ATan(2.0)),
+        (MFPLeaky(0.5, spike_grad=fused.Erf(1.0)).spike_grad, fused.Erf(1.0)),
+        (snn_surrogate.triangular(), None),
+        (snn_surrogate.atan(alpha=torch.tensor(2.0)), None),
+        (snn_surrogate.atan(alpha=-1.0), None),
+        (snn_surrogate.custom_surrogate(lambda x, grad, spikes: grad), None),
+        (lambda x: (x > 0).float(), None),
+        (nn.Sigmoid(), None),
+    ],
+)
+def test_surrogates_that_the_operator_knows_are_recognised_and_no_others(spike_grad, expected):
+    assert known_surrogate(spike_grad) == expected
+
+
+@pytest.mark.parametrize("make", [snn_surrogate.atan, snn_surrogate.fast_sigmoid, snn_surrogate.sigmoid])
+def test_a_fused_surrogate_has_the_gradient_of_the_called_one(make):
+    x_seq = torch.randn(STEPS, 2, 3) / 4
+    grads = []
+    for spike_grad in (make(), lambda x: make()(x)):
+        x = x_seq.clone().requires_grad_()
+        MFPLeakyParallel(0.7, spike_grad=spike_grad)(x)[0].sum().backward()
+        grads.append(x.grad)
+    torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
+
+
+def test_an_unknown_surrogate_is_called_and_said_once(caplog):
+    def doubled(x: Tensor) -> Tensor:
+        return 2 * torch.sigmoid(x)
+
+    x_seq = torch.randn(STEPS, 2)
+    with caplog.at_level(logging.WARNING, "mfp_neurons"):
+        for _ in range(2):
+            spk, mem = MFPLeakyParallel(0.5, spike_grad=doubled)(x_seq)
+    assert caplog.text.count("outside the fused operator") == 1 and "doubled" in caplog.text
+    assert torch.equal(spk, doubled(mem - 1))
+    _checks._said.difference_update({key for key in _checks._said if key.startswith("snntorch.unfused")})
+
+
+def test_surrogate_disable_gives_the_spikes_without_a_gradient():
+    x_seq = torch.randn(STEPS, 2, requires_grad=True)
+    spk, _ = MFPLeakyParallel(0.5, surrogate_disable=True)(x_seq)
+    assert not spk.requires_grad and torch.equal(spk, MFPLeakyParallel(0.5)(x_seq)[0])
+
+
+def test_a_matrix_and_free_taps_have_the_defined_potential():
+    x_seq = torch.randn(STEPS, 2, 3, dtype=torch.float64)
+    for options in (
+        {"kernel": "matrix", "time_steps": STEPS},
+        {"kernel": "fir", "order": 4, "num_channels": 3},
+    ):
+        whole = MFPLeakyParallel(0.6, **options).double()
+        nn.init.normal_(next(whole.parameters()))
+        torch.testing.assert_close(whole(x_seq)[1], reference.membrane_potential(x_seq, whole.kernel()))
