@@ -217,3 +217,14 @@ def test_a_public_name_has_an_example_that_runs(module: str, name: str) -> None:
         assert ">>>" in inspect.getsource(owner)  # values and formulas: one in the module is enough
     else:
         assert ">>>" in (inspect.getdoc(getattr(owner, name)) or "")
+
+
+def test_the_top_level_holds_only_what_belongs_there() -> None:
+    root = PACKAGE.parent
+    if not (root / ".git").exists():
+        pytest.skip("not a checkout")
+    tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
+    top = {line.split("/")[0] for line in tracked.splitlines()}
+    folders = {"mfp_neurons", "examples", "docs", "tests", "benchmarks"}
+    files = {"pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md"}
+    assert {name for name in top if not name.startswith(".")} <= folders | files
