@@ -1,0 +1,109 @@
+"""Checkpoints: safetensors with JSON in the header, one file, replaced as a whole or not at all."""
+
+import json
+import os
+import random
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mfp_neurons._checks import require
+
+META = "mfp_neurons"  # the header key that holds the JSON
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Replaces a file atomically: a reader, or a restart after a kill, sees the old bytes or the new, never a mix."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)  # makes the rename itself last
+    finally:
+        os.close(folder)
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_bytes(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Tensors and JSON facts in one file.
+
+    They cannot disagree: both are in the file that ``os.replace`` puts in place.
+    """
+    safetensors = require("safetensors.torch", "train")
+    plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    write_bytes(path, safetensors.save(plain, metadata={META: json.dumps(facts)}))
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What :func:`save` wrote.
+
+    Raises:
+        ValueError: the file is no checkpoint of this package.
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
+    safetensors = require("safetensors", "train")
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            facts = json.loads((file.metadata() or {})[META])
+            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
+    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is no mfp-neurons checkpoint: {error}") from None
+
+
+def flatten(state: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
+    """A JSON twin of nested state; every tensor moves to ``tensors`` and leaves its name behind."""
+    if isinstance(state, Tensor):
+        tensors[prefix] = state
+        return {"tensor": prefix}
+    if isinstance(state, Mapping):
+        return {"items": [[k, flatten(v, f"{prefix}/{k}", tensors)] for k, v in state.items()]}
+    if isinstance(state, (list, tuple)) and not all(isinstance(v, (int, float, str)) for v in state):
+        return {"list": [flatten(v, f"{prefix}/{i}", tensors) for i, v in enumerate(state)]}
+    return {"value": state}
+
+
+def unflatten(twin: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """The inverse of :func:`flatten` (tuples come back as lists)."""
+    if "tensor" in twin:
+        return tensors[twin["tensor"]]
+    if "items" in twin:
+        return {k: unflatten(v, tensors) for k, v in twin["items"]}
+    if "list" in twin:
+        return [unflatten(v, tensors) for v in twin["list"]]
+    return twin["value"]
+
+
+def random_state() -> dict[str, Any]:
+    """Every generator that training may draw from: torch on all devices, Python and, once imported, NumPy."""
+    state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    if "numpy" in sys.modules:
+        name, keys, *rest = sys.modules["numpy"].random.get_state()
+        state["numpy"] = [name, keys.tolist(), *rest]
+    return state
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Puts back what :func:`random_state` took."""
+    torch.set_rng_state(state["torch"])
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    if "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])
+    if "numpy" in state:
+        name, keys, *rest = state["numpy"]
+        require("numpy", "train").random.set_state((name, keys, *rest))

@@ -1,0 +1,301 @@
+"""What a training run is: typed settings, read from TOML, each value checked before anything starts."""
+
+import copy
+import dataclasses
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used: the message names the key, the value and what is accepted."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One sentence saying what is accepted, and the test that decides."""
+
+    accepts: str
+    test: Callable[[Any], bool]
+
+    def __or__(self, other: "Rule") -> "Rule":
+        return Rule(f"{self.accepts}, or {other.accepts}", lambda v: self.test(v) or other.test(v))
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def integer(low: int, high: int | None = None) -> Rule:
+    words = f"an integer of {low} or more" if high is None else f"an integer from {low} to {high}"
+    return Rule(words, lambda v: _is_int(v) and v >= low and (high is None or v <= high))
+
+
+def number(low: float, high: float | None = None, *, inclusive: bool = True) -> Rule:
+    words = f"a number {'>=' if inclusive else '>'} {low}" + ("" if high is None else f" and below {high}")
+
+    def test(value: Any) -> bool:
+        if not (_is_int(value) or isinstance(value, float)):
+            return False
+        return (value >= low if inclusive else value > low) and (high is None or value < high)
+
+    return Rule(words, test)
+
+
+def choice(*names: Any) -> Rule:
+    # type() as well: True == 1 in Python, and neither means the other here
+    return Rule(
+        "one of " + ", ".join(repr(n) for n in names),
+        lambda v: any(type(v) is type(n) and v == n for n in names),
+    )
+
+
+def list_of(rule: Rule) -> Rule:
+    return Rule(
+        f"a list, each item {rule.accepts}",
+        lambda v: isinstance(v, tuple) and len(v) > 0 and all(rule.test(x) for x in v),
+    )
+
+
+def per_layer(rule: Rule) -> Rule:
+    return Rule(
+        f"{rule.accepts} (or a list of them, one a hidden layer)",
+        lambda v: list_of(rule).test(v) or rule.test(v),
+    )
+
+
+text = Rule("a string", lambda v: isinstance(v, str))
+boolean = Rule("true or false", lambda v: isinstance(v, bool))
+table = Rule("a table", lambda v: isinstance(v, dict))
+
+
+def option(default: Any, rule: Rule) -> Any:
+    if isinstance(default, dict):
+        return field(default_factory=dict, metadata={"rule": rule})
+    return field(default=default, metadata={"rule": rule})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which data, and how a sample becomes a sequence over time.
+
+    ``name`` is ``digits``, ``fashion-mnist``, ``fashion-mnist-rows``, ``torchvision:CLASS`` or
+    ``spikingjelly:CLASS``; ``options`` are keyword arguments of the last two. ``reading`` says how a sample
+    becomes a sequence: its ``rows`` one a step, the same sample at every one of ``time_steps`` (``repeat``), or
+    its own first axis (``frames``); empty takes the data set's habit.
+    """
+
+    name: str = option("digits", text)
+    root: str = option("data", text)
+    reading: str = option("", choice("", "rows", "repeat", "frames"))
+    time_steps: int = option(4, integer(1))
+    validation: int = option(0, integer(0))  # samples held out of the training split; 0: a tenth
+    limit: int = option(0, integer(0))  # training samples used; 0: all
+    download: bool = option(False, boolean)
+    options: dict[str, Any] = option({}, table)
+
+
+@dataclass(frozen=True)
+class NeuronConfig:
+    """The hidden neurons; each value may be a list, one item a hidden layer.
+
+    ``kind`` "lif" resets and stores its potential in ``potential_bits`` (32: a float); "exp", "fir" and "matrix"
+    are the memory-free kernels, which see the last ``order`` inputs (0: all of them).
+    """
+
+    kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix")))
+    decay: Any = option(0.5, per_layer(number(0.0, 1.0, inclusive=True)))
+    order: Any = option(0, per_layer(integer(0)))
+    kernel_bits: Any = option(0, per_layer(choice(0, "pow2") | integer(2, 8)))  # 0: real taps
+    potential_bits: Any = option(32, per_layer(integer(1, 8) | choice(32)))
+    reset: Any = option("subtract", per_layer(choice("subtract", "zero")))  # lif alone
+    detach_reset: Any = option(True, per_layer(boolean))  # lif alone: no gradient through the reset
+    learnable: Any = option(True, per_layer(boolean))
+    per_channel: Any = option(True, per_layer(boolean))
+    threshold: Any = option(1.0, per_layer(number(0.0, inclusive=False)))
+    surrogate_alpha: Any = option(2.0, per_layer(number(0.0, inclusive=False)))
+
+    def layer(self, index: int) -> "NeuronConfig":
+        """The settings of one hidden layer, every one of them a single value."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return NeuronConfig(**{k: v[index] if isinstance(v, tuple) else v for k, v in values.items()})
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Blocks of synapse, batch norm and neuron, then a linear read-out at every step.
+
+    ``channels`` (3 x 3 convolutions, each followed by a 2 x 2 max pool) come before ``hidden`` (linear layers).
+    ``weight_bits`` 32 leaves weights real; otherwise the first and last layer keep ``first_bits``, ``last_bits``.
+    """
+
+    channels: tuple[int, ...] = option((), list_of(integer(1)) | Rule("an empty list", lambda v: v == ()))
+    hidden: tuple[int, ...] = option((64, 64, 64), list_of(integer(1)))
+    weight_bits: float = option(1, choice(1, 1.58, 32) | integer(2, 8))
+    first_bits: int = option(8, integer(1, 8) | choice(32))
+    last_bits: int = option(8, integer(1, 8) | choice(32))
+    neuron: NeuronConfig = field(default_factory=NeuronConfig)
+
+
+@dataclass(frozen=True)
+class ReadoutConfig:
+    """Scores are averaged over the last steps: ``train`` of them in the loss (0: all).
+
+    ``candidates`` are tried on the validation split after training and the best is kept; an entry above T counts
+    as T.
+    """
+
+    train: int = option(1, integer(0))
+    candidates: tuple[int, ...] = option((1, 2, 4, 8, 14, 28), list_of(integer(1)))
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The optimization: AdamW, a linear warm-up and a cosine down to zero."""
+
+    epochs: int = option(5, integer(1))
+    batch_size: int = option(128, integer(1))
+    learning_rate: float = option(2e-3, number(0.0, inclusive=False))
+    weight_decay: float = option(0.0, number(0.0))
+    warmup: float = option(0.05, number(0.0, 1.0))  # share of all steps
+    clip: float = option(0.0, number(0.0))  # largest gradient norm; 0: no clipping
+    seed: int = option(0, integer(0))
+    device: str = option("auto", text)
+    threads: int = option(0, integer(0))  # CPU threads of PyTorch; 0: as they are
+    amp: str = option("off", choice("off", "bfloat16", "float16"))
+    compile: str = option("off", choice("off", "default", "reduce-overhead", "max-autotune"))
+    checkpoint_steps: int = option(0, integer(0))  # optimizer steps between checkpoints; 0: one an epoch
+    tensorboard: bool = option(False, boolean)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on; two runs of equal configs on one CPU end with equal weights."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    readout: ReadoutConfig = field(default_factory=ReadoutConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+
+    def as_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+
+def from_dict(settings: Mapping[str, Any]) -> Config:
+    """A checked :class:`Config` from nested tables.
+
+    Raises:
+        ConfigError: an unknown key or a value that is not accepted; the message names both.
+
+    >>> from_dict({"training": {"epochs": 0}})
+    Traceback (most recent call last):
+    ...
+    mfp_neurons.train.config.ConfigError: training.epochs = 0 is not accepted: give an integer of 1 or more
+    """
+    config: Config = _build(Config, settings, "")
+    _check_layers(config.network)
+    return config
+
+
+def load(name_or_path: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """A config shipped with the package, by name, or a TOML file, by path; ``overrides`` are dotted keys."""
+    settings = read_toml(name_or_path)
+    for key, value in (overrides or {}).items():
+        assign(settings, key, copy.deepcopy(value))  # a later key may write into this table
+    return from_dict(settings)
+
+
+def shipped() -> list[str]:
+    """Names of the configs that come with the package."""
+    folder = resources.files("mfp_neurons.train") / "configs"
+    return sorted(f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_toml(name_or_path: str) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix == ".toml" or path.exists():
+        if not path.is_file():
+            raise ConfigError(f"config {name_or_path!r}: no such file")
+        source = path.read_text()
+    elif name_or_path in shipped():
+        source = (resources.files("mfp_neurons.train") / "configs" / f"{name_or_path}.toml").read_text()
+    else:
+        raise ConfigError(
+            f"config {name_or_path!r} is neither a file nor a shipped config; shipped: {', '.join(shipped())}"
+        )
+    try:
+        return tomllib.loads(source)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"config {name_or_path!r} is not valid TOML: {error}") from None
+
+
+def parse_override(argument: str) -> tuple[str, Any]:
+    """``"training.epochs=3"`` as ``("training.epochs", 3)``; a bare word is a string."""
+    key, equals, value = argument.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {argument!r}: give KEY=VALUE, for example training.epochs=3")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()
+
+
+def assign(settings: dict[str, Any], key: str, value: Any) -> None:
+    """Sets one dotted key in nested tables, making tables on the way."""
+    *parents, last = key.split(".")
+    for parent in parents:
+        settings = settings.setdefault(parent, {})
+        if not isinstance(settings, dict):
+            raise ConfigError(f"{key}: {parent} is a value, not a table")
+    settings[last] = value
+
+
+def _build(cls: Any, settings: Any, path: str) -> Any:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"{path.rstrip('.')} = {settings!r} is not accepted: give a table")
+    fields = {f.name: f for f in dataclasses.fields(cls)}
+    for key in settings:
+        if key not in fields:
+            raise ConfigError(f"{path}{key} is not a setting; accepted here: {', '.join(fields)}")
+    return cls(**{k: _value(fields[k], v, path + k) for k, v in settings.items()})
+
+
+def _value(spec: "dataclasses.Field[Any]", value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(spec.type):
+        return _build(spec.type, value, key + ".")
+    value = tuple(value) if isinstance(value, list) else value
+    rule: Rule = spec.metadata["rule"]
+    if not rule.test(value):
+        raise ConfigError(f"{key} = {value!r} is not accepted: give {rule.accepts}")
+    return value
+
+
+def _check_layers(network: NetworkConfig) -> None:
+    layers = len(network.channels) + len(network.hidden)
+    for spec in dataclasses.fields(network.neuron):
+        value = getattr(network.neuron, spec.name)
+        if isinstance(value, tuple) and len(value) != layers:
+            raise ConfigError(
+                f"network.neuron.{spec.name} = {value!r} has {len(value)} items: give one value, or one for each "
+                f"of the {layers} hidden layers"
+            )
+    for index in range(layers):
+        _check_neuron(network.neuron.layer(index), index)
+
+
+def _check_neuron(neuron: NeuronConfig, index: int) -> None:
+    where = f"in hidden layer {index}"
+    if neuron.kind == "lif":
+        if neuron.order or neuron.kernel_bits:
+            raise ConfigError(
+                f"network.neuron.order = {neuron.order!r}, kernel_bits = {neuron.kernel_bits!r} {where}: a lif neuron "
+                "keeps its potential and has neither; give 0 and 0"
+            )
+    elif neuron.potential_bits != 32:
+        raise ConfigError(
+            f"network.neuron.potential_bits = {neuron.potential_bits!r} {where}: a {neuron.kind!r} neuron stores no "
+            "potential; give 32, or kind = 'lif'"
+        )

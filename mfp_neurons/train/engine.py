@@ -1,0 +1,286 @@
+"""Training: one loop over a data set in memory, that can stop at any moment and go on as if it had not."""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mfp_neurons._checks import require
+from mfp_neurons.train import checkpoint, network
+from mfp_neurons.train import data as data_module
+from mfp_neurons.train.config import Config, ConfigError, from_dict
+from mfp_neurons.train.data import Data, Split
+
+LAST, BEST, RESULT = "last.safetensors", "best.safetensors", "result.json"
+EVALUATION_BATCH = 500
+
+
+@dataclass
+class Progress:
+    """Where a run stands; all of it goes into each checkpoint."""
+
+    epoch: int = 0
+    batch: int = 0  # batches of this epoch already trained on
+    loss_sum: float = 0.0
+    seconds: float = 0.0  # spent training, evaluation left out
+    best_accuracy: float = -1.0
+    history: list[dict[str, Any]] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        self.history = self.history or []
+
+
+class Trainer:
+    """One run of one config in one folder.
+
+    Args:
+        config: what to train, on what, how.
+        out: folder for ``last.safetensors`` (everything needed to go on), ``best.safetensors`` (the network of the
+            best epoch by validation) and ``result.json``, written when the run is complete.
+        data: a loaded data set to share between runs; None loads ``config.data``.
+        bars: whether to draw progress bars.
+    """
+
+    def __init__(self, config: Config, out: Path, data: Data | None = None, *, bars: bool = True):
+        self.config, self.out, self.bars = config, Path(out), bars
+        if config.training.threads:
+            torch.set_num_threads(config.training.threads)
+        self.device = pick_device(config.training.device)
+        self.data = (data or data_module.load(config.data)).to(self.device)
+        torch.manual_seed(config.training.seed)
+        self.network = network.build(
+            config.network, self.data.features, self.data.classes, self.data.steps
+        ).to(self.device)
+        self.model = compiled(self.network, config.training.compile)
+        self.optimizer = make_optimizer(self.network, config, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.training.amp == "float16")
+        self.progress = Progress()
+        self.batches = math.ceil(len(self.data.train) / config.training.batch_size)
+        self.board = self._board()
+
+    def run(self, *, resume: bool = False) -> dict[str, Any]:
+        """Trains to the end, evaluates the best checkpoint and returns (and writes) the result.
+
+        With ``resume``, goes on from ``last.safetensors`` if there is one; on the CPU the outcome is then
+        bit-identical to that of a run that never stopped.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        if (self.out / LAST).exists():
+            if not resume:
+                raise ConfigError(
+                    f"{self.out} holds a run already: resume it (--resume), or name another folder (--out)"
+                )
+            self._restore()
+        for _ in range(self.progress.epoch, self.config.training.epochs):
+            self._epoch()
+        result = self._result()
+        checkpoint.write_json(self.out / RESULT, result)
+        return result
+
+    def _epoch(self) -> None:
+        progress, settings = self.progress, self.config.training
+        self.network.train()
+        with bar(self.batches, f"epoch {progress.epoch + 1}/{settings.epochs}", self.bars) as shown:
+            shown.update(progress.batch)
+            for picked in self._order()[progress.batch :]:
+                start = time.perf_counter()
+                loss = self.step(picked)
+                progress.seconds += time.perf_counter() - start
+                progress.loss_sum += loss * len(picked)
+                progress.batch += 1
+                shown.update()
+                if progress.batch % 20 == 0:
+                    shown.set_postfix(loss=f"{loss:.3f}")
+                if settings.checkpoint_steps and progress.batch % settings.checkpoint_steps == 0:
+                    self._save_last()
+        self._end_epoch()
+
+    def _order(self) -> tuple[Tensor, ...]:
+        """Batches of indices for this epoch: a function of seed and epoch alone, so that resuming finds it again."""
+        generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.progress.epoch)
+        order = torch.randperm(len(self.data.train), generator=generator)
+        return order.to(self.device).split(self.config.training.batch_size)
+
+    def step(self, picked: Tensor) -> float:
+        """One optimizer step on the training samples with these indices; returns the loss."""
+        settings, split = self.config.training, self.data.train
+        rate = settings.learning_rate * schedule(
+            (self.progress.epoch * self.batches + self.progress.batch) / (settings.epochs * self.batches), settings.warmup
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        with autocast(self.device, settings.amp):
+            scores = self.model(self.data.sequence(split.samples[picked]))
+        last = self.config.readout.train
+        loss = nn.functional.cross_entropy(scores[-last:].float().mean(0), split.labels[picked])
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if settings.clip:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return loss.item()
+
+    def _end_epoch(self) -> None:
+        progress = self.progress
+        accuracies = self.accuracies(self.data.validation)
+        steps, accuracy = best_readout(accuracies)
+        loss = progress.loss_sum / len(self.data.train)
+        progress.history.append(
+            {"epoch": progress.epoch, "loss": loss, "validation_accuracy": accuracy, "readout_steps": steps}
+        )
+        improved = accuracy > progress.best_accuracy
+        progress.best_accuracy = max(accuracy, progress.best_accuracy)
+        progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
+        if improved:  # before LAST: a kill in between repeats the epoch and writes the same file again
+            save_network(self.out / BEST, self.network, self.config, progress.history[-1])
+        self._save_last()
+        if self.board is not None:
+            self.board.add_scalar("loss", loss, progress.epoch)
+            self.board.add_scalar("validation accuracy", accuracy, progress.epoch)
+            self.board.flush()
+
+    def accuracies(self, split: Split) -> dict[int, float]:
+        """Percent right for each candidate read-out, by its number of last steps."""
+        return accuracies(self.model, self.network, self.data, split, self.config)
+
+    def _result(self) -> dict[str, Any]:
+        tensors, facts = checkpoint.read(self.out / BEST)
+        self.network.load_state_dict(tensors)
+        by_steps = self.accuracies(self.data.test)
+        return {
+            "config": self.config.as_dict(),
+            "best_epoch": facts["epoch"],
+            "readout_steps": facts["readout_steps"],
+            "validation_accuracy": facts["validation_accuracy"],
+            "test_accuracy": by_steps[facts["readout_steps"]],
+            "test_accuracy_by_readout": {str(k): v for k, v in by_steps.items()},
+            "state_bits": network.state_bits(self.config.network, self.data.steps),
+            "seconds_per_epoch": self.progress.seconds / self.config.training.epochs,
+            "milliseconds_per_step": 1e3 * self.progress.seconds / (self.config.training.epochs * self.batches),
+            "training_samples": len(self.data.train),
+            "history": self.progress.history,
+        }
+
+    def _save_last(self) -> None:
+        tensors: dict[str, Tensor] = {}
+        state = {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "random": checkpoint.random_state(),
+        }
+        twin = checkpoint.flatten(state, "", tensors)
+        facts = {"kind": "training", "config": self.config.as_dict(), "progress": vars(self.progress), "state": twin}
+        checkpoint.save(self.out / LAST, tensors, facts)
+
+    def _restore(self) -> None:
+        tensors, facts = checkpoint.read(self.out / LAST)
+        if from_dict(facts["config"]) != self.config:
+            raise ConfigError(f"{self.out / LAST} was written by another config; resume with the one it was started with")
+        state = checkpoint.unflatten(facts["state"], tensors)
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        checkpoint.set_random_state(state["random"])
+        self.progress = Progress(**facts["progress"])
+
+    def _board(self) -> Any:
+        if not self.config.training.tensorboard:
+            return None
+        require("tensorboard", "train")
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(self.out / "tensorboard"))
+
+
+@torch.no_grad()
+def accuracies(model: nn.Module, module: nn.Module, data: Data, split: Split, config: Config) -> dict[int, float]:
+    """Percent of a split classified right, for each candidate read-out; ``module`` is put into eval mode."""
+    module.eval()
+    candidates = sorted({min(k, data.steps) for k in config.readout.candidates})
+    right = dict.fromkeys(candidates, 0)
+    for samples, labels in batches(split, EVALUATION_BATCH):
+        with autocast(split.labels.device, config.training.amp):
+            scores = model(data.sequence(samples)).float()
+        for k in candidates:
+            right[k] += int((scores[-k:].mean(0).argmax(1) == labels).sum())
+    return {k: 100 * n / len(split) for k, n in right.items()}
+
+
+def best_readout(by_steps: dict[int, float]) -> tuple[int, float]:
+    """The number of last steps with the best accuracy, the fewest of equals, and that accuracy."""
+    return max(by_steps.items(), key=lambda item: (item[1], -item[0]))
+
+
+def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return zip(split.samples.split(size), split.labels.split(size), strict=True)
+
+
+def schedule(done: float, warmup: float) -> float:
+    """Share of the peak learning rate when ``done`` of all steps (0 to 1) lie behind: linear up, cosine down."""
+    if done < warmup:
+        return (done + 1e-3) / (warmup + 1e-3)
+    return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def make_optimizer(module: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
+    """AdamW; weight decay on matrices alone, not on batch norms, taps, decays or scales."""
+    matrices, rest = [], []
+    for name, parameter in module.named_parameters():
+        (matrices if name.endswith("weight") and parameter.dim() > 1 else rest).append(parameter)
+    groups = [{"params": matrices, "weight_decay": config.training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.training.learning_rate, fused=device.type in ("cpu", "cuda"))
+
+
+def pick_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"training.device = {name!r} is not usable here: {error}") from None
+
+
+def compiled(module: nn.Module, mode: str) -> nn.Module:
+    return module if mode == "off" else torch.compile(module, mode=mode)  # type: ignore[return-value]
+
+
+def autocast(device: torch.device, amp: str) -> torch.autocast:
+    dtype = torch.float16 if amp == "float16" else torch.bfloat16
+    return torch.autocast(device.type, dtype, enabled=amp != "off")
+
+
+def bar(total: int, name: str, shown: bool) -> Any:
+    """A progress bar on standard error."""
+    return require("tqdm", "train").tqdm(total=total, desc=name, disable=not shown, leave=False, smoothing=0.1)
+
+
+def save_network(path: Path, module: nn.Module, config: Config, facts: dict[str, Any]) -> None:
+    """A checkpoint of weights alone, with the config that rebuilds the network around them."""
+    checkpoint.save(path, module.state_dict(), {"kind": "network", "config": config.as_dict(), **facts})
+
+
+def load_network(path: Path, data_root: str | None = None) -> tuple[nn.Module, Data, Config, dict[str, Any]]:
+    """The network of a checkpoint, its data set, its config and the facts stored with it.
+
+    Raises:
+        ValueError: the file is no checkpoint of a network.
+    """
+    tensors, facts = checkpoint.read(path)
+    if facts.get("kind") != "network":
+        raise ValueError(f"{path} is a training state; give the {BEST} beside it")
+    settings = facts["config"]
+    if data_root is not None:
+        settings["data"]["root"] = data_root
+    config = from_dict(settings)
+    data = data_module.load(config.data)
+    module = network.build(config.network, data.features, data.classes, data.steps)
+    module.load_state_dict(tensors)
+    return module.eval(), data, config, facts

@@ -1,0 +1,125 @@
+"""The networks that configs describe: blocks of synapse, batch norm and neuron, then scores at every step."""
+
+import itertools
+
+from torch import Tensor, nn
+
+from mfp_neurons.baseline import QuantizedMembraneLIF
+from mfp_neurons.neuron import MFP
+from mfp_neurons.quantize import quantize_weights
+from mfp_neurons.surrogate import ATan
+from mfp_neurons.train.config import NetworkConfig, NeuronConfig
+
+FLOAT_BITS = 32
+
+
+class Block(nn.Module):
+    """Synapse, batch norm over (T, N) together, neuron and, after a convolution, a 2 x 2 max pool."""
+
+    def __init__(self, synapse: nn.Module, norm: nn.Module, neuron: nn.Module, pool: nn.Module | None = None):
+        super().__init__()
+        self.synapse, self.norm, self.neuron, self.pool = synapse, norm, neuron, pool
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Spikes [T, N, C, *] of a sequence [T, N, C_in, *]."""
+        steps, batch = x_seq.shape[:2]
+        x = self.norm(self.synapse(x_seq.flatten(0, 1)))
+        spikes: Tensor = self.neuron(x.unflatten(0, (steps, batch)))
+        return spikes if self.pool is None else self.pool(spikes.flatten(0, 1)).unflatten(0, (steps, batch))
+
+
+class SequenceClassifier(nn.Module):
+    """Spiking blocks and a linear read-out; ``forward`` maps [T, N, *features] to scores [T, N, classes]."""
+
+    def __init__(self, config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int):
+        super().__init__()
+        neurons = [
+            build_neuron(config.neuron.layer(i), width, time_steps)
+            for i, width in enumerate((*config.channels, *config.hidden))
+        ]
+        blocks, shape = [], features
+        for width in config.channels:
+            if len(shape) != 3 or min(shape[1:]) < 2:
+                raise ValueError(f"network.channels: a convolution needs steps of [C, H, W] >= 2 x 2, got {shape}")
+            convolution = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
+            blocks.append(Block(convolution, nn.BatchNorm2d(width), neurons[len(blocks)], nn.MaxPool2d(2)))
+            shape = (width, shape[1] // 2, shape[2] // 2)
+        self.convolutions = nn.Sequential(*blocks)
+        sizes = [_product(shape), *config.hidden]
+        self.hidden = nn.Sequential(
+            *(
+                Block(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), neuron)
+                for (a, b), neuron in zip(itertools.pairwise(sizes), neurons[len(blocks) :], strict=True)
+            )
+        )
+        self.readout = nn.Linear(sizes[-1], classes)
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        spikes = self.hidden(self.convolutions(x_seq).flatten(2))
+        scores: Tensor = self.readout(spikes)
+        return scores
+
+    def blocks(self) -> list[Block]:
+        """The spiking blocks, from the input on."""
+        return [*self.convolutions, *self.hidden]  # type: ignore[list-item]
+
+
+def build(config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int) -> SequenceClassifier:
+    """The network of a config, its weights quantized if the config says so."""
+    network = SequenceClassifier(config, features, classes, time_steps)
+    if config.weight_bits != FLOAT_BITS:
+        quantize_weights(network, config.weight_bits, first=config.first_bits, last=config.last_bits)
+    return network
+
+
+def build_neuron(config: NeuronConfig, width: int, time_steps: int) -> nn.Module:
+    """One layer's neuron: the LIF baseline, or a memory-free one."""
+    channels = width if config.per_channel else None
+    surrogate = ATan(alpha=config.surrogate_alpha)
+    if config.kind == "lif":
+        bits = None if config.potential_bits == FLOAT_BITS else config.potential_bits
+        return QuantizedMembraneLIF(
+            config.decay,
+            bits=bits,
+            v_threshold=config.threshold,
+            v_reset=0.0 if config.reset == "zero" else None,
+            detach_reset=config.detach_reset,
+            learnable=config.learnable,
+            num_channels=channels,
+            surrogate=surrogate,
+        )
+    order = min(config.order or time_steps, time_steps)
+    return MFP(
+        config.decay,
+        v_threshold=config.threshold,
+        kernel=config.kind,
+        order=order,
+        time_steps=time_steps if config.kind == "matrix" else None,
+        learnable=config.learnable and config.kind == "exp" and order != 1,  # one tap has no decay
+        num_channels=channels,
+        kernel_bits=config.kernel_bits or None,
+        surrogate=surrogate,
+    )
+
+
+def state_bits(config: NetworkConfig, time_steps: int) -> float:
+    """Bits that a hidden neuron keeps between steps, averaged over all hidden neurons of a linear network.
+
+    A LIF keeps its potential; a memory-free neuron of order K asks for K - 1 bits, the spikes of the past.
+    """
+    widths = (*config.channels, *config.hidden)
+    bits = (_layer_bits(config.neuron.layer(i), time_steps) for i in range(len(widths)))
+    return sum(w * b for w, b in zip(widths, bits, strict=True)) / sum(widths)
+
+
+def _layer_bits(neuron: NeuronConfig, time_steps: int) -> int:
+    if neuron.kind == "lif":
+        return neuron.potential_bits  # type: ignore[no-any-return]
+    return min(neuron.order or time_steps, time_steps) - 1
+
+
+def _product(shape: tuple[int, ...]) -> int:
+    total = 1
+    for size in shape:
+        total *= size
+    return total
