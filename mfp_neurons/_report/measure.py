@@ -59,14 +59,14 @@ def report(
     for tensor in tree_iter(args):
         if isinstance(tensor, Tensor):
             trace.mark(tensor, "input")
-    # a compiled part runs uncompiled here: hooks do not fire in compiled code
-    with undisturbed(model), watch.hooked(), torch.no_grad(), torch.compiler.set_stance("force_eager"), trace:
-        if run is None:
-            model(*args)
-        else:
-            run(model, example)
-        with trace.paused():
-            return _summed_up(model, watch, trace.peak_bytes, args)
+    with undisturbed(model):
+        # a compiled part runs uncompiled: hooks do not fire in compiled code
+        with watch.hooked(), torch.no_grad(), torch.compiler.set_stance("force_eager"), trace:
+            if run is None:
+                model(*args)
+            else:
+                run(model, example)
+        return _summed_up(model, watch, trace.peak_bytes, args)
 
 
 def _summed_up(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any, ...]) -> Report:
@@ -145,7 +145,7 @@ def _torch_state_bytes(neuron: Neuron, state: StateCount) -> int:
     """What the module holds after the run; for the stateless ones, what running them step by step would."""
     held = neurons.kept_tensors(neuron.module)
     if held:
-        return sum(t.numel() * t.element_size() for t in held) // max(neuron.batch, 1)
+        return sum(t.numel() * t.element_size() for _, t in held) // max(neuron.batch, 1)
     if isinstance(neuron.module, QuantizedMembraneLIF):
         return neuron.features * 4
     if not neurons.is_memory_free(neuron.module):

@@ -1,9 +1,9 @@
 """Neurons of this package and of both frameworks: which modules they are, and what they keep."""
 
 import sys
-from typing import Any
 
 from torch import Tensor, nn
+from torch.utils._pytree import tree_iter
 
 from ..baseline import QuantizedMembraneLIF
 
@@ -49,15 +49,13 @@ def takes_sequences(module: nn.Module) -> bool:
     return True
 
 
-def kept_tensors(module: nn.Module) -> list[Tensor]:
-    """The state tensors that the module holds now."""
+def kept_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The state tensors that the module holds now, by name."""
     memories = getattr(module, "_memories", None)
-    if memories is not None:
-        held: list[Any] = [value for name, value in memories.items() if name != "v_seq"]
-    else:
-        held = [getattr(module, name, None) for name in _SNNTORCH_STATES]
-    flat = [item for value in held for item in (value if isinstance(value, (list, tuple)) else [value])]
-    return [item for item in flat if isinstance(item, Tensor) and item.numel()]
+    if memories is None:
+        memories = {name: getattr(module, name, None) for name in _SNNTORCH_STATES}
+    named = [(name, item) for name, value in memories.items() if name != "v_seq" for item in tree_iter(value)]
+    return [(name, item) for name, item in named if isinstance(item, Tensor) and item.numel()]
 
 
 def psn_steps(module: nn.Module, steps: int) -> int | None:

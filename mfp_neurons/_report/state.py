@@ -82,10 +82,9 @@ class StateCount:
         elif (inputs := neurons.psn_steps(module, self._steps)) is not None:
             kept = [(neuron.features, neuron.values.bits, inputs, "inputs")]
         else:
-            tensors = neurons.kept_tensors(module)
             kept = [
-                (t.numel() // neuron.batch, 8 * t.element_size(), 1, f"state {i}")
-                for i, t in enumerate(tensors)
+                (tensor.numel() // max(neuron.batch, 1), 8 * tensor.element_size(), 1, memory)
+                for memory, tensor in neurons.kept_tensors(module)
             ]
         return [StateRow(name, what, values, bits, steps, (name,)) for values, bits, steps, what in kept]
 

@@ -1,0 +1,579 @@
+"""The report on networks that are counted by hand, or by brute force."""
+
+import itertools
+import json
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfp_neurons import MFP
+from mfp_neurons._report import Report, report
+from mfp_neurons.baseline import QuantizedMembraneLIF
+from mfp_neurons.quantize import quantize_weights
+
+
+class Stack(nn.Module):
+    """Linear, batch norm and neuron, layer after layer, and a read-out of the last step."""
+
+    def __init__(self, neurons: list[nn.Module], width: int = 6, inputs: int = 3) -> None:
+        super().__init__()
+        sizes = [inputs, *[width] * len(neurons)]
+        self.synapses = nn.ModuleList(nn.Linear(a, b, bias=False) for a, b in itertools.pairwise(sizes))
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in neurons)
+        self.neurons = nn.ModuleList(neurons)
+        self.readout = nn.Linear(width, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for synapse, norm, neuron in zip(self.synapses, self.norms, self.neurons, strict=True):
+            x = neuron(norm(synapse(x).flatten(0, 1)).unflatten(0, x.shape[:2]))
+        return self.readout(x[-1])
+
+
+class Always(nn.Module):
+    """Marks nothing and computes nothing: a place for a known spike train."""
+
+    def __init__(self, spikes: Tensor) -> None:
+        super().__init__()
+        self.spikes = spikes
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.spikes
+
+
+def filled(layer: nn.Module, value: float) -> nn.Module:
+    with torch.no_grad():
+        for p in layer.parameters():
+            p.fill_(value)
+    return layer
+
+
+# --- operations -----------------------------------------------------------------------------------
+
+
+def test_a_linear_network_counted_by_hand():
+    # every input spike drives u above the threshold, so the four hidden neurons fire where one arrives
+    net = nn.Sequential(
+        filled(nn.Linear(3, 4, bias=False), 2.0),
+        MFP(decay=0.5, order=1),
+        filled(nn.Linear(4, 2, bias=False), 0.1),
+        MFP(decay=0.5, order=1),
+    )
+    spikes = torch.tensor(
+        [[[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]]
+    )  # T = N = 2
+    found = report(net, spikes)
+    assert (found.steps, found.batch) == (2, 2)
+    # 4 input spikes x 4 synapses, and 3 of 4 (step, sample) pairs make 4 spikes x 2 synapses; two samples
+    assert [row.synaptic_operations for row in found.synapses] == [4 * 4 / 2, 3 * 4 * 2 / 2]
+    assert found.synaptic_operations == 20
+    assert found.macs == 0
+    # 12 spikes in 2 steps of 2 samples; the second layer reaches 0.4 and stays silent
+    assert [row.spikes_per_step for row in found.neurons] == [3.0, 0.0]
+    assert [row.firing_rate for row in found.neurons] == [0.75, 0.0]
+    assert found.energy_joules == pytest.approx(20 * 0.9e-12)
+
+
+def test_real_inputs_count_as_macs_zeros_included():
+    net = nn.Sequential(nn.Linear(3, 4), MFP())
+    found = report(net, torch.tensor([0.5, 0.0, 1.0]).expand(5, 2, 3))  # T = 5, N = 2
+    assert found.macs == 5 * 3 * 4
+    assert found.synaptic_operations == 0
+    assert found.energy_joules == pytest.approx(60 * 4.6e-12)
+
+
+@pytest.mark.parametrize(
+    ("place", "reached"),
+    [((0, 0), 4), ((0, 1), 6), ((1, 1), 9), ((2, 2), 4)],  # corner, edge, middle, corner of 3 x 3
+)
+def test_a_spike_at_the_border_reaches_fewer_synapses(place, reached):
+    spikes = torch.zeros(1, 1, 3, 3)
+    spikes[0, 0, place[0], place[1]] = 1
+    found = report(nn.Conv2d(1, 5, 3, padding=1), spikes)
+    assert found.synaptic_operations == 5 * reached
+
+
+def test_stride_and_groups_counted_by_hand():
+    # 4 x 4, kernel 2, stride 2: each value is in one window; 4 channels in 2 groups of 3 outputs each
+    spikes = torch.zeros(1, 4, 4, 4)
+    spikes[0, :, 1, 2] = 1
+    found = report(nn.Conv2d(4, 6, 2, stride=2, groups=2), spikes)
+    assert found.synaptic_operations == 4 * 3
+    # kernel 1, stride 2: odd positions are never read
+    assert report(nn.Conv2d(4, 6, 1, stride=2), spikes).synaptic_operations == 0
+
+
+@given(
+    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 2),
+    dilation=st.integers(1, 2),
+    seed=st.integers(0, 2**16),
+)
+@settings(max_examples=30)
+def test_a_convolution_counted_window_by_window(kernel, stride, padding, dilation, seed):
+    torch.manual_seed(seed)
+    spikes = (torch.rand(2, 3, 7, 8) < 0.3).float()
+    layer = nn.Conv2d(3, 4, kernel, stride, padding, dilation)
+    windows = F.unfold(
+        spikes, kernel, dilation, padding, stride
+    )  # every (synapse, position) pair of one output
+    assert report(layer, spikes).synaptic_operations == 4 * windows.sum() / 2
+    everywhere = F.unfold(torch.ones_like(spikes), kernel, dilation, padding, stride)
+    assert report(layer, spikes * 0.5 + 0.1).macs == 4 * everywhere.sum() / 2
+
+
+def test_a_circular_border_reaches_round_the_edge():
+    spikes = torch.zeros(1, 1, 3, 3)
+    spikes[0, 0, 0, 0] = 1
+    layer = nn.Conv2d(1, 5, 3, padding=1, padding_mode="circular")
+    assert report(layer, spikes).synaptic_operations == 5 * 9
+
+
+def test_a_transposed_convolution_reaches_its_whole_kernel():
+    spikes = torch.zeros(1, 4, 3, 3)
+    spikes[0, 1, 1, 1] = spikes[0, 3, 0, 0] = 1
+    layer = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
+    assert report(layer, spikes).synaptic_operations == 2 * 3 * 4
+
+
+def test_a_synapse_of_weight_zero_is_none():
+    layer = nn.Linear(4, 2, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.5, -0.5, 0.01, 0.5], [0.01, 0.5, 0.01, -0.5]]))
+    quantize_weights(layer, "ternary")  # small ones become 0
+    found = report(layer, torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
+    assert found.synaptic_operations == 1 + 0 + 2
+
+
+def test_a_spike_of_minus_one_is_a_spike_and_one_of_two_is_a_real_value():
+    layer = nn.Linear(3, 4)
+    assert report(layer, torch.tensor([[1.0, -1.0, 0.0]])).synaptic_operations == 8
+    assert report(layer, torch.tensor([[1.0, 2.0, 0.0]])).macs == 12
+
+
+def test_a_stream_sends_every_remembered_spike_again():
+    net = nn.Sequential(nn.Linear(2, 3), MFP(order=3))
+    spikes = torch.zeros(5, 1, 2)
+    spikes[0, 0, 0] = 1  # seen at steps 0, 1, 2
+    spikes[4, 0, 1] = 1  # seen at step 4 alone: the run ends
+    found = report(net, spikes)
+    assert found.synaptic_operations == 2 * 3
+    assert found.streaming_synaptic_operations == (3 + 1) * 3
+
+
+# --- state ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("orders", "bits"),
+    [((1, 1, 4), 1), ((1, 1, 7), 2), ((1, 1, 28), 9), ((28, 28, 28), 27), ((1, 28, 28), 18)],
+)
+def test_mean_bits_a_neuron_of_three_equal_layers(orders, bits):
+    net = Stack([MFP(decay=0.5, order=order) for order in orders])
+    assert report(net, torch.randn(28, 2, 3)).state_bits_per_neuron == bits
+
+
+@pytest.mark.parametrize(("bits", "mean"), [(None, 32 / 3), (2, 2 / 3)])
+def test_mean_bits_where_the_last_layer_alone_has_a_potential(bits, mean):
+    first = [QuantizedMembraneLIF(decay=0.0, bits=bits), MFP(order=1)]
+    net = Stack([*first, QuantizedMembraneLIF(bits=bits)])
+    found = report(net, torch.randn(28, 2, 3))
+    assert found.state_bits_per_neuron == pytest.approx(mean)
+    assert found.state_bits == 6 * (bits or 32)
+
+
+def test_a_memory_free_neuron_keeps_the_past_spikes_of_the_neurons_before_it():
+    net = Stack([MFP(order=1), MFP(order=4)], width=6)
+    with torch.no_grad():
+        net.norms[0].bias.fill_(1.0)  # some of them fire
+    found = report(net, torch.randn(8, 2, 3))
+    (row,) = found.state
+    assert (row.of, row.values, row.bits_per_value, row.steps) == ("neurons.0", 6, 1, 3)
+    assert found.state_bits == 18
+
+
+def test_real_values_are_kept_as_they_are_or_as_the_potential_if_that_is_less():
+    x = torch.randn(8, 2, 3)
+    kept = report(Stack([MFP(order=4)], width=6), x)
+    assert [(row.of, row.values, row.bits_per_value, row.steps) for row in kept.state] == [
+        ("input", 3, 32, 3)
+    ]
+    # fewer neurons than inputs: their own inputs are less
+    own = report(Stack([MFP(order=4)], width=2), x)
+    assert [(row.what, row.values, row.bits_per_value, row.steps) for row in own.state] == [
+        ("inputs", 2, 32, 3)
+    ]
+    # an infinite exponential needs its potential alone
+    infinite = report(Stack([MFP()], width=6), x)
+    assert [(row.what, row.values, row.bits_per_value, row.steps) for row in infinite.state] == [
+        ("potential", 6, 32, 1)
+    ]
+    # and past spikes up to the length of the example, where spikes come in
+    spikes = report(Stack([MFP()], width=6), (x > 0).float())
+    assert spikes.state_bits == 3 * 7
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.shortcut = nn.Linear(3, 6), nn.Linear(6, 4), nn.Linear(6, 4)
+        self.a, self.b, self.c = MFP(order=1), MFP(order=5), MFP(order=3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.a(self.first(x) + 2)
+        return self.c(self.b(self.second(s)) + self.shortcut(s))
+
+
+def test_spikes_that_two_layers_read_are_kept_once():
+    found = report(Residual(), torch.randn(8, 2, 3))
+    kept = {row.of: (row.values, row.steps, set(row.needed_by)) for row in found.state}
+    assert kept == {"a": (6, 4, {"b", "c"}), "b": (4, 2, {"c"})}
+    assert found.state_bits == 6 * 4 + 4 * 2
+
+
+@pytest.mark.parametrize(("pool", "kept"), [(nn.AvgPool2d(2), 16), (nn.MaxPool2d(2), 4)])
+def test_behind_an_average_pooling_the_spikes_before_it_are_kept(pool, kept):
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.pool, self.synapse, self.b = MFP(order=1), pool, nn.Linear(4, 2), MFP(order=3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            s = self.pool(self.a(x).flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])
+            return self.b(self.synapse(s))
+
+    torch.manual_seed(0)
+    found = report(Net(), torch.rand(5, 2, 1, 4, 4) * 2)
+    assert found.state_bits == kept * 2
+
+
+def test_an_input_that_does_not_change_is_kept_once():
+    class Static(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.synapse, self.neuron = nn.Linear(4, 6), MFP(order=3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.neuron(self.synapse(x).expand(8, -1, -1))
+
+    found = report(Static(), torch.randn(2, 4))
+    assert (found.steps, found.batch) == (8, 2)
+    assert found.state_bits == 4 * 32
+    assert found.macs == 4 * 6
+
+
+def test_float_and_quantized_potentials():
+    found = report(
+        Stack([QuantizedMembraneLIF(bits=None), QuantizedMembraneLIF(bits=3)]), torch.randn(4, 2, 3)
+    )
+    assert [row.bits for row in found.state] == [6 * 32, 6 * 3]
+    assert found.state_bits_per_neuron == (32 + 3) / 2
+
+
+# --- weights and activations ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bits", "packed"),
+    [(1, math.ceil(33 / 8)), (1.58, math.ceil(66 / 8)), (3, math.ceil(99 / 8)), (8, 33)],
+)
+def test_packed_weights_are_codes_and_scales(bits, packed):
+    layer = quantize_weights(nn.Linear(11, 3), bits)
+    found = report(layer, torch.zeros(1, 11))
+    assert found.synapses[0].packed_bytes == packed + 3 * 4
+    assert found.weight_bytes == packed + 3 * 4 + 3 * 4  # the bias
+    assert found.weight_bytes_stored == sum(p.numel() * 4 for p in layer.parameters())
+
+
+def test_weights_of_a_whole_model_counted_by_hand():
+    net = quantize_weights(Stack([MFP(), MFP(learnable=True)]), 1, first=8, last=None)
+    found = report(net, torch.randn(4, 2, 3))
+    norms = 2 * (4 * 6 * 4 + 8)  # weight, bias, mean, variance, and a counter of 8 bytes
+    rest = norms + 4 + (6 * 2 + 2) * 4  # a decay, the read-out
+    assert found.weight_bytes == (3 * 6 + 6 * 4) + (math.ceil(36 / 8) + 6 * 4) + rest
+    assert (
+        found.weight_bytes_stored == 3 * 6 * 4 + 6 * 4 + 36 * 4 + rest
+    )  # with the 8-bit layer's learned step
+
+
+def test_a_weight_used_twice_is_stored_once():
+    first, second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+    second.weight = first.weight
+    assert report(nn.Sequential(first, second), torch.zeros(1, 4)).weight_bytes == 64
+
+
+def test_peak_activations_counted_by_hand():
+    net = nn.Sequential(
+        nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 20, bias=False), nn.Flatten()
+    )
+    found = report(net, torch.zeros(8, 10))
+    assert found.peak_activation_bytes == 2 * 8 * 1000 * 4  # in and out of the ReLU
+    net[1] = nn.ReLU(inplace=True)
+    assert report(net, torch.zeros(8, 10)).peak_activation_bytes == 8 * 1000 * 4 + 8 * 20 * 4
+
+
+# --- what is not counted, and what is left alone --------------------------------------------------
+
+
+class Odd(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm, self.linear, self.last = nn.LSTM(3, 4), nn.Linear(4, 4), None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.linear(self.lstm(x)[0])
+        self.last = y
+        return y @ y.mT
+
+
+def test_what_is_not_counted_is_listed_by_name():
+    found = report(nn.Sequential(Odd()), torch.randn(2, 3, 3))
+    assert set(found.not_counted) == {"0", "0.lstm"}
+    assert "0.lstm" in str(found)
+    assert report(nn.Linear(3, 4), torch.zeros(1, 3)).not_counted == {}
+
+
+def test_a_module_that_keeps_a_tensor_is_listed():
+    class Keeps(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            self.before = x
+            return x
+
+    assert "keeps" in report(nn.Sequential(Keeps()), torch.zeros(1, 3)).not_counted["0"]
+
+
+class Restless(nn.Module):
+    """Changes itself in every way that a module can."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+        self.queue: list[Tensor] = [torch.zeros(2)]
+        self.calls = {"n": 0}
+        self.norm, self.drop = nn.BatchNorm1d(3), nn.Dropout()
+        self.fail = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += 1
+        self.queue[0] += 1
+        self.queue.append(x)
+        self.calls["n"] += 1
+        self.new = x
+        self.train()
+        if self.fail:
+            raise RuntimeError("on purpose")
+        return self.drop(self.norm(x)) + torch.rand(1)
+
+
+@pytest.mark.parametrize("fail", [False, True])
+def test_the_model_is_left_exactly_as_it_was(fail):
+    model = Restless()
+    model.fail = fail
+    model.norm.eval()
+    seen, queue, calls = model.seen, model.queue, model.calls
+    names = set(model.__dict__)
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    versions = {name: value._version for name, value in model.state_dict(keep_vars=True).items()}
+    generator = torch.get_rng_state()
+    if fail:
+        with pytest.raises(RuntimeError, match="on purpose"):
+            report(model, torch.randn(4, 3, generator=torch.Generator()))
+    else:
+        report(model, torch.randn(4, 3, generator=torch.Generator()))
+    assert model.training and not model.norm.training and model.drop.training
+    assert model.seen is seen and model.queue is queue and model.calls is calls
+    assert len(queue) == 1 and not queue[0].any() and calls == {"n": 0}
+    assert set(model.__dict__) == names
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert versions == {name: value._version for name, value in model.state_dict(keep_vars=True).items()}
+    assert torch.equal(torch.get_rng_state(), generator)
+    hooks = ("_forward_hooks", "_forward_pre_hooks")
+    assert not any(getattr(module, name) for module in model.modules() for name in hooks)
+
+
+def test_a_compiled_model_is_counted_like_the_plain_one():
+    net = Stack([MFP(order=2), MFP(order=2)])
+    x = torch.randn(4, 2, 3)
+    plain, compiled = report(net, x), report(torch.compile(net, backend="eager"), x)
+    assert compiled.synaptic_operations == plain.synaptic_operations
+    assert compiled.state_bits == plain.state_bits
+
+
+def test_brevitas_layers_count_with_their_codes():
+    brevitas = pytest.importorskip("brevitas.nn")
+    layer = brevitas.QuantLinear(8, 3, bias=False, weight_bit_width=4)
+    found = report(nn.Sequential(layer), torch.ones(1, 8))
+    assert found.weight_bytes == 8 * 3 // 2 + 3 * 4
+    assert found.synapses[0].bits == 4
+
+
+def test_the_dict_is_json_and_the_table_names_every_layer():
+    found = report(Stack([MFP(order=3), QuantizedMembraneLIF()]), torch.randn(4, 2, 3))
+    assert isinstance(found, Report)
+    plain = json.loads(json.dumps(found.as_dict()))
+    assert plain["state_bits"] == found.state_bits
+    assert plain["synapses"][0]["name"] == "synapses.0"
+    text = str(found)
+    for name in ("synapses.0", "synapses.1", "neurons.0", "neurons.1", "readout", "estimate"):
+        assert name in text
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(TypeError, match="model"):
+        report(torch.zeros(1), torch.zeros(1))
+    with pytest.raises(ValueError, match="lazy"):
+        report(nn.Sequential(nn.LazyLinear(3)), torch.zeros(1, 2))
+
+
+# --- frameworks -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sj():
+    activation_based = pytest.importorskip("spikingjelly.activation_based")
+    from spikingjelly.activation_based import functional, layer, neuron  # noqa: F401
+
+    return activation_based
+
+
+def step_by_step(net: nn.Module, x_seq: Tensor) -> Tensor:
+    return torch.stack([net(x) for x in x_seq])
+
+
+def jelly(sj, neurons: list[nn.Module]) -> nn.Module:
+    """3 x 6 x 6 input, a convolution, a pooling, a linear layer."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        filled(sj.layer.Conv2d(1, 2, 3, padding=1, bias=False), 2.0),
+        neurons[0],
+        sj.layer.MaxPool2d(2),
+        sj.layer.Flatten(),
+        filled(sj.layer.Linear(8, 3, bias=False), 2.0),
+        neurons[1],
+    )
+
+
+def test_a_spikingjelly_network_counted_by_hand_in_both_step_modes(sj):
+    net = jelly(sj, [sj.neuron.LIFNode(v_reset=None), sj.neuron.IFNode(v_reset=None)])
+    x_seq = torch.zeros(3, 1, 1, 4, 4)
+    x_seq[0, 0, 0, 0, 0] = 1  # a corner: 4 positions x 2 channels
+    single = report(net, x_seq, run=step_by_step)
+    sj.functional.set_step_mode(net, "m")
+    multi = report(net, x_seq)
+    for found in (single, multi):
+        assert (found.steps, found.batch) == (3, 1)
+        # h = 2 / tau = 1 at 4 positions: they fire once; pooled, 1 of 4 positions is left, in 2 channels
+        assert [row.synaptic_operations for row in found.synapses] == [4 * 2, 2 * 3]
+        assert [row.spikes_per_step for row in found.neurons] == pytest.approx([8 / 3, 3 * 3 / 3])
+        assert found.state_bits == (2 * 16 + 3) * 32
+        assert found.torch_state_bytes == (2 * 16 + 3) * 4
+    assert not any(torch.is_tensor(module.v) for module in net.modules() if hasattr(module, "_memories"))
+
+
+def test_memory_free_neurons_count_alike_in_both_step_modes_and_in_plain_torch(sj):
+    from mfp_neurons import MFPNode
+
+    def build(make) -> nn.Module:
+        return jelly(sj, [make(order=1), make(order=3)])
+
+    x_seq = (torch.rand(5, 2, 1, 4, 4) < 0.3).float()
+    single = build(lambda **kw: MFPNode(2.0, False, **kw))
+    multi = build(lambda **kw: MFPNode(2.0, False, step_mode="m", **kw))
+    sj.functional.set_step_mode(multi, "m")
+    plain = build(lambda **kw: MFP(decay=0.5, **kw))
+    sj.functional.set_step_mode(plain, "m")
+    reports = [report(single, x_seq, run=step_by_step), report(multi, x_seq), report(plain, x_seq)]
+    assert reports[0].spikes_per_step > 0
+    for found in reports:
+        assert found.state_bits == 8 * 2  # pooled spikes of two steps
+        assert found.synaptic_operations == reports[0].synaptic_operations
+        assert found.spikes_per_step == reports[0].spikes_per_step
+        assert found.state_bits_per_neuron == 3 * 2 / (2 * 16 + 3)
+        assert not found.not_counted
+
+
+def test_spikingjelly_states_are_left_as_they_were(sj):
+    net = nn.Sequential(sj.layer.Linear(3, 4), sj.neuron.LIFNode(store_v_seq=True))
+    net(torch.randn(2, 3))
+    node = net[1]
+    v, v_seq, value = node.v, node.v_seq, node.v.clone()
+    report(net, torch.randn(5, 7, 3), run=step_by_step)  # another batch size
+    assert node.v is v and torch.equal(v, value) and node.v_seq is v_seq
+    assert v.grad_fn is not None
+
+
+@pytest.mark.parametrize(("kind", "bits"), [("SlidingPSN", 2 * 32), ("PSN", 5 * 32)])
+def test_parallel_spiking_neurons_keep_real_inputs(sj, kind, bits):
+    if not hasattr(sj.neuron, kind):
+        pytest.skip("not in this SpikingJelly")
+    node = sj.neuron.PSN(5) if kind == "PSN" else sj.neuron.SlidingPSN(k=3, step_mode="m")
+    found = report(nn.Sequential(nn.Linear(3, 4), node), torch.randn(5, 2, 3))
+    assert found.state_bits == 4 * bits
+    assert found.neurons[0].state_bits_per_neuron == bits
+
+
+def test_a_spikingjelly_recurrence_is_listed(sj):
+    class Add(nn.Module):
+        def forward(self, x: Tensor, y: Tensor) -> Tensor:
+            return x + y
+
+    loop = sj.layer.ElementWiseRecurrentContainer(sj.neuron.IFNode(), Add())
+    found = report(nn.Sequential(loop), torch.ones(3, 2, 4), run=step_by_step)
+    assert "0" in found.not_counted
+    assert loop.y is None
+
+
+class Steps(nn.Module):
+    """A snnTorch model that loops over the steps itself."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.a, self.b = filled(nn.Linear(3, 4, bias=False), 1.5), filled(nn.Linear(4, 2, bias=False), 0.3)
+        self.first, self.second = first, second
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        mem_a, mem_b, out = self.first.reset_mem(), self.second.reset_mem(), []
+        for x in x_seq:
+            spikes, mem_a = self.first(self.a(x), mem_a)
+            spikes, mem_b = self.second(self.b(spikes), mem_b)
+            out.append(spikes)
+        return torch.stack(out)
+
+
+def test_a_snntorch_loop_counted_by_hand():
+    snn = pytest.importorskip("snntorch")
+    net = Steps(snn.Leaky(0.5), snn.Leaky(0.5))
+    net.first.mem = kept = torch.ones(2, 4)
+    x_seq = torch.zeros(3, 2, 3)
+    x_seq[0, 0, 0] = 1  # one sample's four neurons fire once, then 1.2 > 1 fires the two behind them
+    found = report(net, x_seq)
+    assert (found.steps, found.batch) == (3, 2)
+    assert [row.synaptic_operations for row in found.synapses] == [1 * 4 / 2, 4 * 2 / 2]
+    assert [row.spikes_per_step for row in found.neurons] == pytest.approx([4 / 6, 2 / 6])
+    assert found.state_bits == (4 + 2) * 32
+    assert found.state_bits_per_neuron == 32
+    assert net.first.mem is kept and net.second.mem.numel() == 0
+
+
+def test_memory_free_snntorch_neurons_keep_past_spikes():
+    pytest.importorskip("snntorch")
+    from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
+
+    x_seq = (torch.rand(6, 2, 3) < 0.3).float()
+    steps = Steps(MFPLeaky(0.5, order=2), MFPLeaky(0.5, order=4))
+    whole = nn.Sequential(
+        filled(nn.Linear(3, 4, bias=False), 1.5),
+        MFPLeakyParallel(0.5, order=2, init_hidden=True),
+        filled(nn.Linear(4, 2, bias=False), 0.3),
+        MFPLeakyParallel(0.5, order=4, init_hidden=True),
+    )
+    for found in (report(steps, x_seq), report(whole, x_seq)):
+        assert (found.steps, found.batch) == (6, 2)
+        assert found.state_bits == 3 * 1 + 4 * 3
+        assert found.state_bits_per_neuron == (4 * 1 + 2 * 3) / 6
+    assert report(steps, x_seq).spikes_per_step == report(whole, x_seq).spikes_per_step > 0
