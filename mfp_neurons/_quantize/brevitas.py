@@ -14,7 +14,7 @@ def is_brevitas(module: nn.Module) -> bool:
 
 def quantizes(module: Any) -> bool:
     """Whether the module is a Brevitas layer whose weight quantizer is on."""
-    return is_brevitas(module) and bool(module.is_weight_quant_enabled)
+    return is_brevitas(module) and bool(module.weight_quant.is_quant_enabled)
 
 
 @torch.no_grad()

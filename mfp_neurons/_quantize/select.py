@@ -73,7 +73,7 @@ def _inside(roots: Iterable[nn.Module]) -> set[nn.Module]:
 
 
 def _named_by(model: nn.Module, skip: Skip) -> set[nn.Module]:
-    entries = (skip,) if isinstance(skip, str | type) else tuple(skip)
+    entries = tuple(skip) if isinstance(skip, Iterable) and not isinstance(skip, str | type) else (skip,)
     return {module for entry in entries for module in _matches(model, entry)}
 
 

@@ -1,0 +1,248 @@
+"""Codes, scales and gradients of quantized weights, against formulas written out another way."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from mfp_neurons.quantize import codes, materialize, quantize_weights
+
+BITS = [1, 1.58, 2, 3, 4, 5, 6, 7, 8]
+RANGES = {1: (-1, 1), 1.58: (-1, 1), 2: (-2, 1)} | {
+    b: (-(2 ** (b - 1)) + 1, 2 ** (b - 1) - 1) for b in range(3, 9)
+}
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@st.composite
+def weights(draw: st.DrawFn, dtypes: list[torch.dtype] = DTYPES) -> Tensor:
+    """[out, in, *kernel], of many sizes; zeros of both signs and whole channels of them."""
+    dims = draw(st.integers(2, 5))
+    shape = [draw(st.integers(1, 5)) for _ in range(dims)]
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**32)))
+    weight = torch.randn(shape, generator=generator, dtype=torch.float64) * 10.0 ** draw(st.integers(-3, 2))
+    if draw(st.booleans()):
+        weight = weight * torch.randint(-1, 2, shape, generator=generator)  # gives zeros of both signs
+    if draw(st.booleans()):
+        weight[0] = 0
+    return weight.to(draw(st.sampled_from(dtypes)))
+
+
+def layer_of(weight: Tensor, bits: float) -> nn.Module:
+    """A quantized layer with this weight."""
+    shape = weight.shape
+    if weight.ndim == 2:
+        layer: nn.Module = nn.Linear(shape[1], shape[0], bias=False, dtype=weight.dtype)
+    else:
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.ndim - 3]
+        layer = kind(shape[1], shape[0], tuple(shape[2:]), bias=False, dtype=weight.dtype)
+    layer.load_state_dict({"weight": weight})
+    return quantize_weights(layer, bits)
+
+
+def per_channel(weight: Tensor) -> Tensor:
+    return weight.double().flatten(1)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@given(weights())
+def test_codes_times_scale_is_the_weight_bit_for_bit(bits: float, weight: Tensor) -> None:
+    layer = layer_of(weight, bits)
+    read, used = codes(layer), layer.quantized_weight()
+    product = read.codes * read.scale
+    bytes_of = {2: torch.int16, 4: torch.int32, 8: torch.int64}[weight.element_size()]
+    assert product.dtype == used.dtype == weight.dtype
+    assert torch.equal(product.view(bytes_of), used.view(bytes_of))
+
+
+@pytest.mark.parametrize("bits", BITS)
+@given(weights())
+def test_codes_are_in_range_and_scales_positive_and_finite(bits: float, weight: Tensor) -> None:
+    read = codes(layer_of(weight, bits))
+    low, high = RANGES[bits]
+    assert read.codes.dtype == torch.int8 and read.codes.shape == weight.shape and read.bits == bits
+    assert low <= int(read.codes.min()) and int(read.codes.max()) <= high
+    assert read.scale.shape == (weight.shape[0], *[1] * (weight.ndim - 1))
+    assert bool((read.scale > 0).all() & read.scale.isfinite().all())
+    if bits == 1:
+        assert bool((read.codes != 0).all())
+
+
+@given(weights([torch.float64]))
+def test_one_bit_is_the_nearest_sign_pattern_times_a_scale(weight: Tensor) -> None:
+    """For every sign pattern b the best scale is |<w, b>| / n, and none does better than ours."""
+    flat = per_channel(weight)
+    error = (flat - per_channel(layer_of(weight, 1).quantized_weight().detach())).square().sum(1)
+    patterns = torch.randint(0, 2, (64, *flat.shape), dtype=torch.float64) * 2 - 1
+    best = flat.square().sum(1) - (patterns * flat).sum(2).square() / flat.shape[1]
+    assert bool((error <= best + 1e-9 * flat.square().sum(1) + 1e-300).all())
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_the_sign_of_zero_is_plus_one(zero: float) -> None:
+    read = codes(layer_of(torch.tensor([[zero, -1.0]]), 1))
+    assert read.codes.tolist() == [[1, -1]]
+
+
+@given(weights([torch.float64]))
+def test_ternary_keeps_what_is_above_seven_tenths_of_the_mean(weight: Tensor) -> None:
+    read = codes(layer_of(weight, "ternary"))
+    for row, got, scale in zip(
+        per_channel(weight).tolist(), read.codes.flatten(1).tolist(), read.scale, strict=True
+    ):
+        threshold = 0.7 * math.fsum(map(abs, row)) / len(row)
+        for w, code in zip(row, got, strict=True):
+            if not math.isclose(abs(w), threshold, rel_tol=1e-12):
+                assert code == (0 if abs(w) <= threshold else math.copysign(1, w))
+        kept = [abs(w) for w, code in zip(row, got, strict=True) if code]
+        if kept:
+            assert scale.item() == pytest.approx(math.fsum(kept) / len(kept), rel=1e-12)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@given(weights([torch.float64]))
+def test_the_step_starts_where_lsq_starts_and_codes_are_the_nearest(bits: int, weight: Tensor) -> None:
+    read = codes(layer_of(weight, bits))
+    low, high = RANGES[bits]
+    start = 2 * per_channel(weight).abs().mean(1) / math.sqrt(high)
+    torch.testing.assert_close(read.scale.flatten(), start.clamp_min(torch.finfo(torch.float64).tiny))
+    levels = torch.arange(low, high + 1, dtype=torch.float64)
+    flat = per_channel(weight)
+    distances = (flat[..., None] - levels * read.scale.flatten()[:, None, None]).abs()
+    ours = (flat - per_channel(read.codes) * read.scale.flatten()[:, None]).abs()
+    assert bool((ours <= distances.min(-1).values * (1 + 1e-9)).all())
+
+
+def autograd_twin(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
+    """scale * codes with every derivative left to autograd but that of rounding, which is set to 1."""
+    mean = weight.abs().mean(dim=tuple(range(1, weight.ndim)), keepdim=True)
+    if bits == 1:
+        scale, rounded = mean, (weight >= 0).double() * 2 - 1
+    elif bits == 1.58:
+        kept = (weight.abs() > 0.7 * mean).double()
+        rounded = kept * weight.sign()
+        dims = tuple(range(1, weight.ndim))
+        scale = (weight.abs() * kept).sum(dims, keepdim=True) / kept.sum(dims, keepdim=True)
+    else:
+        assert step is not None
+        low, high = RANGES[bits]
+        scale = step * mean.detach() * 2 / math.sqrt(high)
+        inside = (weight / scale).clamp(low, high)
+        return scale * (inside + (inside.round() - inside).detach())
+    position = weight / scale
+    return scale * (position + (rounded - position).detach())
+
+
+@pytest.mark.parametrize("shape", [(3, 7), (4, 2, 3, 3)])
+@pytest.mark.parametrize("bits", BITS)
+def test_gradients_equal_the_chain_rule_with_rounding_passed_straight_through(
+    bits: float, shape: tuple[int, ...]
+) -> None:
+    weight = torch.randn(shape, dtype=torch.float64)
+    layer = layer_of(weight, bits)
+    step = None
+    if bits not in (1, 1.58):
+        with torch.no_grad():
+            layer.weight_step.uniform_(0.3, 1.5)  # small steps, so that some weights lie outside the range
+        step = layer.weight_step.detach().clone().requires_grad_()
+    upstream = torch.randn(shape, dtype=torch.float64)
+    layer.quantized_weight().backward(upstream)
+    twin = weight.clone().requires_grad_()
+    value = autograd_twin(twin, step, bits)
+    value.backward(upstream)
+    torch.testing.assert_close(layer.quantized_weight(), value)
+    torch.testing.assert_close(layer.weight.grad, twin.grad)
+    if step is not None:
+        high = RANGES[bits][1]
+        first = per_channel(weight).abs().mean(1).reshape(step.shape) * 2 / math.sqrt(high)
+        # LSQ's gradient scale is 1/sqrt(n high) for a step s; ours is s / first and changes by the same factor
+        balance = 1 / math.sqrt(weight[0].numel() * high) / first**2
+        torch.testing.assert_close(layer.weight_step.grad, step.grad * balance)
+
+
+def test_a_negative_step_means_its_size_and_gets_the_gradient_of_that() -> None:
+    weight, upstream = torch.randn(3, 5), torch.randn(3, 5)
+    plus, minus = layer_of(weight, 4), layer_of(weight, 4)
+    with torch.no_grad():
+        minus.weight_step.neg_()
+    for layer in (plus, minus):
+        layer.quantized_weight().backward(upstream)
+    assert torch.equal(plus.quantized_weight(), minus.quantized_weight())
+    assert torch.equal(plus.weight_step.grad, -minus.weight_step.grad)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@given(weights([torch.float64]), st.integers(-8, 8))
+def test_the_unit_of_the_weights_changes_the_scale_alone(bits: float, weight: Tensor, exponent: int) -> None:
+    layer, other = layer_of(weight, bits), layer_of(weight * 2.0**exponent, bits)
+    assert torch.equal(codes(layer).codes, codes(other).codes)
+    upstream = torch.ones_like(weight)
+    layer.quantized_weight().backward(upstream)
+    other.quantized_weight().backward(upstream)
+    torch.testing.assert_close(layer.weight.grad, other.weight.grad)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", BITS)
+def test_a_channel_of_zeros_gives_no_nan_and_can_learn(bits: float, dtype: torch.dtype) -> None:
+    layer = layer_of(torch.zeros(2, 4, dtype=dtype), bits)
+    (layer.quantized_weight() * torch.tensor([1.0, 2.0, -1.0, 3.0], dtype=dtype)).sum().backward()
+    assert bool(layer.quantized_weight().isfinite().all())
+    assert all(bool(p.grad.isfinite().all()) for p in layer.parameters())
+    assert bool((layer.weight.grad != 0).any())
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_vanishing_weights_do_not_blow_up_the_gradient_of_the_step(bits: float) -> None:
+    layer = layer_of(torch.randn(2, 64) * 1e-20, bits)
+    layer.quantized_weight().backward(torch.randn(2, 64))
+    assert all(float(p.grad.abs().max()) < 1e4 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("bits", [1, 1.58])
+@given(weights([torch.float64]))
+def test_quantizing_quantized_values_again_changes_nothing(bits: float, weight: Tensor) -> None:
+    once = layer_of(weight, bits)
+    twice = quantize_weights(materialize(once), bits)
+    torch.testing.assert_close(twice.quantized_weight(), once.quantized_weight(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("bits", BITS)
+@pytest.mark.parametrize("low", [torch.bfloat16, torch.float16])
+def test_autocast_leaves_the_arithmetic_in_float32(bits: float, low: torch.dtype) -> None:
+    layer = layer_of(torch.randn(6, 5), bits)
+    expected, x = layer.quantized_weight(), torch.randn(3, 5)
+    with torch.autocast("cpu", dtype=low):
+        used, y = layer.quantized_weight(), layer(x)
+    y.float().sum().backward()
+    assert used.dtype == torch.float32 and torch.equal(used, expected)
+    assert y.dtype == low and layer.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bits", BITS)
+def test_sixteen_bit_weights_are_quantized_as_if_they_were_float32(bits: float, dtype: torch.dtype) -> None:
+    weight = torch.randn(4, 40).to(dtype)
+    low, high = codes(layer_of(weight, bits)), codes(layer_of(weight.float(), bits))
+    torch.testing.assert_close(low.scale, high.scale.to(dtype), rtol=0, atol=0)
+    assert int((low.codes - high.codes).abs().max()) <= 1  # the scale is rounded to what the layer can hold
+    assert float((low.codes != high.codes).float().mean()) < 0.15
+
+
+@pytest.mark.parametrize("bits", BITS)
+def test_functional_transforms_see_the_same_gradient(bits: float) -> None:
+    layer, x = layer_of(torch.randn(3, 4), bits), torch.randn(5, 4)
+    parameters = {name: p.detach() for name, p in layer.named_parameters()}
+
+    def loss(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, parameters, (x,)).square().sum()
+
+    by_func = torch.func.grad(loss)(parameters, x)
+    per_sample = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(parameters, x)
+    layer(x).square().sum().backward()
+    for name, p in layer.named_parameters():
+        torch.testing.assert_close(by_func[name], p.grad)
+        torch.testing.assert_close(per_sample[name].sum(0), p.grad)
