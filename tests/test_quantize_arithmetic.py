@@ -158,7 +158,7 @@ def test_gradients_equal_the_chain_rule_with_rounding_passed_straight_through(
     if step is not None:
         high = RANGES[bits][1]
         first = per_channel(weight).abs().mean(1).reshape(step.shape) * 2 / math.sqrt(high)
-        # LSQ's gradient scale is 1/sqrt(n high) for a step s; ours is s / first and changes by the same factor
+        # LSQ's gradient scale is 1/sqrt(n high) for a step s; s / first is to change by the same factor
         balance = 1 / math.sqrt(weight[0].numel() * high) / first**2
         torch.testing.assert_close(layer.weight_step.grad, step.grad * balance)
 

@@ -1,6 +1,5 @@
-"""Quantized layers inside SpikingJelly, beside Brevitas, and under DDP and FSDP in two processes."""
+"""Quantized layers beside those of Brevitas, and under DDP and FSDP in two processes."""
 
-import copy
 import subprocess
 import sys
 import textwrap
@@ -9,83 +8,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mfp_neurons.quantize import codes, is_quantized, materialize, quantize_weights
-
-BITS = [1, 1.58, 2, 8]
-widths = pytest.mark.parametrize("bits", BITS)
-
-# --- SpikingJelly ---
-
-
-def spiking_layers() -> list[tuple[nn.Module, Tensor]]:
-    """Each layer of SpikingJelly that has a weight, with an input [T, N, *]."""
-    layer = pytest.importorskip("spikingjelly.activation_based.layer")
-    return [
-        (layer.Linear(6, 5), torch.randn(3, 2, 6)),
-        (layer.Conv1d(2, 4, 3), torch.randn(3, 2, 2, 7)),
-        (layer.Conv2d(2, 4, 3, padding=1), torch.randn(3, 2, 2, 5, 5)),
-        (layer.Conv3d(2, 4, 2), torch.randn(3, 2, 2, 3, 3, 3)),
-    ]
-
-
-@widths
-def test_both_step_modes_of_spikingjelly_use_the_quantized_weight(bits: float) -> None:
-    for module, x in spiking_layers():
-        before = type(module)
-        quantize_weights(module, bits)
-        plain = materialize(module)
-        assert type(plain) is before and isinstance(module, before)
-        steps = torch.stack([module(step) for step in x])
-        module.step_mode = plain.step_mode = "m"
-        torch.testing.assert_close(module(x), steps)
-        assert torch.equal(module(x), plain(x))
-        with torch.no_grad():
-            plain.weight.copy_(module.weight)
-        assert not torch.allclose(plain(x), steps)
-
-
-@widths
-def test_spikingjelly_finds_monitors_resets_and_copies_quantized_layers(bits: float) -> None:
-    sj = pytest.importorskip("spikingjelly.activation_based")
-    from spikingjelly.activation_based import functional, layer, monitor, neuron
-
-    model = nn.Sequential(
-        layer.Conv2d(1, 4, 3, step_mode="m"), neuron.LIFNode(step_mode="m"), layer.Flatten(step_mode="m"),
-        layer.Linear(36, 8, step_mode="m"), neuron.LIFNode(step_mode="m"), layer.Linear(8, 2, step_mode="m"),
-    )  # fmt: skip
-    quantize_weights(model, bits)
-    seen = monitor.OutputMonitor(model, instance=(sj.layer.Conv2d, sj.layer.Linear))
-    x = torch.randn(4, 2, 1, 5, 5)
-    whole = model(x)
-    assert [tuple(y.shape) for y in seen.records] == [(4, 2, 4, 3, 3), (4, 2, 8), (4, 2, 2)]
-    whole.sum().backward()
-    functional.reset_net(model)
-    functional.set_step_mode(model, "s")
-    torch.testing.assert_close(
-        torch.stack([copied(step) for copied in [copy.deepcopy(model)] for step in x]), whole
-    )
-
-
-def test_a_zoo_model_is_quantized_but_for_its_ends() -> None:
-    pytest.importorskip("spikingjelly")
-    from spikingjelly.activation_based import functional, neuron
-    from spikingjelly.activation_based.model import parametric_lif_net
-
-    model = quantize_weights(parametric_lif_net.FashionMNISTNet(8, neuron.IFNode), 1)
-    functional.set_step_mode(model, "m")
-    found = [m.weight_bits for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
-    assert found[0] == found[-1] == 8 and set(found[1:-1]) == {1}
-    model(torch.randn(2, 2, 1, 28, 28)).sum().backward()
-
-
-def test_weight_standardizing_layers_of_spikingjelly_are_refused() -> None:
-    layer = pytest.importorskip("spikingjelly.activation_based.layer")
-    for odd in (layer.WSConv2d(2, 2, 3), layer.WSLinear(2, 2)):
-        with pytest.raises(ValueError, match=f"{type(odd).__name__} uses its weight"):
-            quantize_weights(nn.Sequential(odd, nn.Linear(2, 2)), 1)
-
 
 # --- Brevitas ---
 
