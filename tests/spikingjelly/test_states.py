@@ -1,6 +1,7 @@
 """Steps and sequences, splitting, reset, and the rules that SpikingJelly's tools rely on for a state."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def tensors_of(node: MFPNode) -> dict[str, torch.Tensor]:
 def run_in_pieces(node: MFPNode, x_seq: torch.Tensor, cuts: list[int]) -> torch.Tensor:
     node.step_mode = "m"
     edges = [0, *cuts, len(x_seq)]
-    return torch.cat([node(x_seq[a:b]) for a, b in zip(edges, edges[1:], strict=False)])
+    return torch.cat([node(x_seq[a:b]) for a, b in itertools.pairwise(edges)])
 
 
 @every_kernel

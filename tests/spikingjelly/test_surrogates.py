@@ -13,18 +13,19 @@ from mfp_neurons import surrogate as ours
 from mfp_neurons.history import Exponential
 from mfp_neurons.spikingjelly import _fused_surrogate
 
-# known to the fused operator; Rect and SuperSpike came with 2.0.0
-FUSED = [
-    n for n in "ATan Sigmoid PiecewiseQuadratic Erf SoftSign Rect SuperSpike".split() if hasattr(surrogate, n)
-]
+FUSED = ["ATan", "Sigmoid", "PiecewiseQuadratic", "Erf", "SoftSign"]
 OTHER = [
-    name
-    for name in (
-        "PiecewiseExp LeakyKReLU S2NN QPseudoSpike SquarewaveFourierSeries FakeNumericalGradient LogTailedReLU "
-        "PiecewiseLeakyReLU DeterministicPass"
-    ).split()
-    if hasattr(surrogate, name)
+    "PiecewiseExp",
+    "LeakyKReLU",
+    "S2NN",
+    "QPseudoSpike",
+    "SquarewaveFourierSeries",
+    "PiecewiseLeakyReLU",
 ]
+OTHER += ["FakeNumericalGradient", "LogTailedReLU"]
+if hasattr(surrogate, "Rect"):  # 2.0.0
+    FUSED += ["Rect", "SuperSpike"]
+    OTHER += ["DeterministicPass"]
 
 
 def gradients(function, x_seq, weight, dtype):

@@ -1,0 +1,379 @@
+"""SpikingJelly's own tools, applied to networks of MFPNodes."""
+
+import copy
+import json
+import warnings
+
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, learning, monitor, neuron, surrogate
+from torch import nn
+
+from mfp_neurons import MFPNode
+from mfp_neurons.spikingjelly import STATE_RULES
+
+V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
+only_v2 = pytest.mark.skipif(not V2, reason="came with 2.0.0")
+
+T = 4
+KERNELS = {
+    "exp": {},
+    "learned": {"learnable": True},
+    "fir": {"kernel": "fir", "order": 3},
+    "order 1": {"order": 1},
+}
+every_kernel = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS.keys())
+
+
+def network(step_mode="m", **options) -> nn.Sequential:
+    torch.manual_seed(0)
+    atan = surrogate.ATan()
+    net = nn.Sequential(
+        layer.Conv2d(1, 4, 3, padding=1),
+        layer.BatchNorm2d(4),
+        MFPNode(surrogate_function=atan, v_threshold=0.3, **options),
+        layer.Flatten(),
+        layer.Linear(4 * 5 * 5, 3),
+        MFPNode(surrogate_function=atan, v_threshold=0.1, **options),
+    )
+    functional.set_step_mode(net, step_mode)
+    return net
+
+
+def images(n=2) -> torch.Tensor:
+    return torch.randn(T, n, 1, 5, 5)
+
+
+@every_kernel
+def test_a_training_loop_with_reset_net_lowers_the_loss(options):
+    net = network(**options)
+    optimizer = torch.optim.Adam(net.parameters(), 0.01)
+    x, target = images(8), torch.randint(0, 3, (8,))
+    losses = []
+    for _ in range(30):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(4 * net(x).mean(0), target)
+        loss.backward()
+        optimizer.step()
+        functional.reset_net(net)
+        assert all(node.v == 0.0 for node in net if isinstance(node, MFPNode))
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_a_swapped_neuron_is_reset_once_the_cache_is_told():
+    net = network()
+    functional.reset_net(net)
+    net[5] = MFPNode(step_mode="m")
+    if V2:
+        functional.invalidate_reset_cache(net)
+    net(images())
+    functional.reset_net(net)
+    assert net[5].v == 0.0
+
+
+def test_set_step_mode_reaches_every_node_and_the_modes_agree():
+    x = images()
+    net = network("m").eval()
+    spikes = net(x)
+    functional.reset_net(net)
+    functional.set_step_mode(net, "s")
+    assert all(node.step_mode == "s" for node in net if isinstance(node, MFPNode))
+    assert torch.equal(torch.stack([net(step) for step in x]), spikes)
+
+
+def test_detach_net_truncates_backpropagation_through_time():
+    net = network("s")
+    for step in images():
+        net(step).sum().backward()  # would fail on the second step without the detach
+        functional.detach_net(net)
+        assert all(not memory.requires_grad for memory in net[2].memories() if memory is not None)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_set_threshold_margin_trains_and_evaluates(step_mode):
+    net = network(step_mode)
+    x = images() if step_mode == "m" else images()[0]
+    labels = torch.eye(3)[[0, 2]]
+    functional.set_threshold_margin(net[5], labels, eval_threshold=1.0, threshold0=0.9, threshold1=1.1)
+    out = net(x)
+    out.sum().backward()
+    u = net[5].v
+    assert torch.equal(
+        out[-1] if step_mode == "m" else out, (u >= torch.where(labels == 1, 1.1, 0.9)).float()
+    )
+    net.eval()
+    functional.set_threshold_margin(net[5], labels, eval_threshold=0.5)
+    assert net[5].v_threshold == 0.5
+    net(x)
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_monitors_see_spikes_potentials_and_gradients(step_mode):
+    net = network(step_mode, store_v_seq=True)
+    x = images()
+    with_instance = {"net": net, "instance": MFPNode}
+    spikes = monitor.OutputMonitor(**with_instance)
+    inputs = monitor.InputMonitor(**with_instance)
+    potentials = monitor.AttributeMonitor(
+        "v_seq" if step_mode == "m" else "v", pre_forward=False, **with_instance
+    )
+    gradients = monitor.GradOutputMonitor(**with_instance)
+    outputs = [net(x)] if step_mode == "m" else [net(step) for step in x]
+    sum(out.sum() for out in outputs).backward()
+    calls = 1 if step_mode == "m" else T
+    for records in (spikes.records, inputs.records, potentials.records, gradients.records):
+        assert len(records) == 2 * calls
+    assert torch.equal(spikes.records[-1], outputs[-1])
+    assert potentials["5"][-1].shape == outputs[-1].shape
+    everything = monitor.OutputMonitor(net, neuron.BaseNode)  # what users write
+    functional.reset_net(net)
+    net(x if step_mode == "m" else x[0])
+    assert len(everything.records) == 2
+    for each in (spikes, inputs, potentials, gradients, everything):
+        each.remove_hooks()
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@every_kernel
+def test_stdp_learns_from_it(step_mode, options):
+    synapse, node = layer.Linear(4, 3, bias=False), MFPNode(v_threshold=0.2, **options)
+    net = nn.Sequential(synapse, node)
+    functional.set_step_mode(net, step_mode)
+    learner = learning.STDPLearner(step_mode=step_mode, synapse=synapse, sn=node, tau_pre=2.0, tau_post=2.0)
+    with torch.no_grad():
+        synapse.weight.fill_(0.5)
+        x_seq = (torch.rand(T, 2, 4) > 0.3).float()
+        for x in [x_seq] if step_mode == "m" else x_seq:
+            net(x)
+            learner.step(on_grad=True)
+    assert synapse.weight.grad.any()
+
+
+@only_v2
+@every_kernel
+def test_online_learning_rules_train_it_step_by_step(options):
+    from spikingjelly.activation_based.learning import online_learning
+
+    net = network("s", **options)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    before = copy.deepcopy(net.state_dict())
+    x, y = images(), torch.randn(T, 2, 3)
+    w_ra = online_learning.fptt_online_training_init_w_ra(optimizer)
+    online_learning.fptt_online_training(net, optimizer, x, y, nn.functional.mse_loss, 0.1, w_ra)
+    functional.reset_net(net)
+    online_learning.ottt_online_training(
+        net, optimizer, x.transpose(0, 1), y.transpose(0, 1), nn.functional.mse_loss, online=True
+    )
+    functional.reset_net(net)
+    assert all(torch.isfinite(value).all() for value in net.state_dict().values())
+    assert not torch.equal(before["4.weight"], net.state_dict()["4.weight"])
+
+
+@every_kernel
+def test_containers_run_it_step_by_step(options):
+    x = torch.randn(T, 2, 3)
+    node = MFPNode(v_threshold=0.3, step_mode="m", **options)
+    expected = node(x)
+    inside = layer.MultiStepContainer(MFPNode(v_threshold=0.3, **options))
+    assert torch.equal(inside(x), expected)
+    recurrent = layer.LinearRecurrentContainer(MFPNode(v_threshold=0.3, **options), 3, 3, step_mode="m")
+    recurrent(x).sum().backward()
+    added = layer.ElementWiseRecurrentContainer(
+        MFPNode(v_threshold=0.3, **options), lambda a, b: a + b, step_mode="m"
+    )
+    assert added(x).shape == x.shape
+    for container in (inside, recurrent, added):
+        functional.reset_net(container)
+        assert all(m.v == 0.0 for m in container.modules() if isinstance(m, MFPNode))
+
+
+@only_v2
+@every_kernel
+@pytest.mark.parametrize("chunks", [1, 2, 3])
+def test_checkpointing_in_chunks_of_time_changes_nothing(options, chunks):
+    from spikingjelly.activation_based import memopt
+
+    x_seq = torch.randn(7, 2, 3)
+    plain = MFPNode(v_threshold=0.3, step_mode="m", surrogate_function=surrogate.ATan(), **options)
+    wrapped = memopt.checkpoint_module(copy.deepcopy(plain), chunks=chunks)
+    results = []
+    for node in (plain, wrapped):
+        node.train()
+        x = x_seq.clone().requires_grad_()
+        spikes = torch.cat([node(x[:4]), node(x[4:])])  # the second starts from a state
+        (spikes * torch.arange(42.0).reshape(7, 2, 3)).sum().backward()
+        results.append([spikes, x.grad, *(p.grad for p in node.parameters())])
+        functional.reset_net(node)
+        functional.reset_net(node)
+    for ours, theirs in zip(*results, strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-5)
+    assert torch.equal(copy.deepcopy(wrapped)(x_seq), plain(x_seq))
+
+
+@only_v2
+def test_optimize_memory_keeps_the_networks_results():
+    from spikingjelly.activation_based import memopt
+
+    net, x = network(), images()
+    expected = net(x)
+    functional.reset_net(net)
+    optimized = memopt.optimize_memory(
+        copy.deepcopy(net), (MFPNode, layer.Conv2d), lambda model: model(x), level=1
+    )
+    out = optimized(x)
+    out.sum().backward()
+    assert torch.equal(out, expected)
+
+
+class TestCounters:
+    """SpikingJelly 2.0.0's operation counters."""
+
+    pytestmark = only_v2
+
+    @staticmethod
+    def count(counter, net, x):
+        from spikingjelly.activation_based import op_counter
+
+        with op_counter.DispatchCounterMode([counter]), torch.no_grad():
+            net(x)
+        functional.reset_net(net)
+        return counter.get_total()
+
+    @pytest.mark.parametrize("name", ["MACCounter", "SynOpCounter"])
+    @pytest.mark.parametrize("options", [*KERNELS.values(), {"kernel": "matrix", "time_steps": T}])
+    def test_the_neuron_adds_no_synaptic_work(self, name, options):
+        from spikingjelly.activation_based import op_counter
+
+        net, x = network(**options), images()
+        kind = getattr(op_counter, name)
+        ignoring = kind(extra_ignore_modules=[neuron.BaseNode])
+        assert self.count(kind(), net, x) == self.count(ignoring, net, x)
+        assert self.count(kind(), net[2], torch.randn(T, 2, 4, 5, 5)) == 0
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("device", ["cpu", "meta"])
+    @pytest.mark.parametrize("rules", [None, STATE_RULES])
+    def test_state_reads_and_writes_are_seen_in_bytes(self, rules, dtype, device):
+        from spikingjelly.activation_based import op_counter
+
+        node = MFPNode(step_mode="m")
+        counter = op_counter.NeuronStateCounter(extra_state_rules=rules)
+        self.count(counter, node, torch.ones(T, 2, 3, dtype=dtype, device=device))
+        metrics = counter.get_metric_counts()["Global"]
+        size = 2 * 3 * dtype.itemsize
+        assert metrics["state_reads"] >= size
+        if rules is not None:  # the operator touches the state once for all T steps
+            assert (metrics["state_reads"], metrics["state_writes"]) == (size, size)
+            assert metrics["neuron_logical_steps"] == T * 2 * 3
+
+    def test_memory_access_is_charged_to_the_neurons_states(self):
+        from spikingjelly.activation_based import op_counter
+
+        counter = op_counter.NeuromorphicMemoryAccessCounter()
+        node = nn.Sequential(MFPNode(step_mode="m"))
+        x = torch.ones(T, 2, 3)
+        with op_counter.ModuleCounterMode([counter], model=node), torch.no_grad():
+            node(x)
+        assert counter.get_counts()["Global"]["neuron_state_read_bytes"] == T * 2 * 3 * 4
+
+    def test_the_simple_energy_estimate_charges_synapses_alone_for_computing(self):
+        from spikingjelly.activation_based import op_counter
+
+        net = nn.Sequential(nn.Linear(3, 4), MFPNode(step_mode="m"))
+        report = op_counter.estimate_simple_energy(net, (torch.randn(T, 2, 3),))
+        assert report.counts["mac"] == T * 2 * 3 * 4 and report.counts["ac"] == 0
+        assert report.counts["neuron_state_read_bytes"] == T * 2 * 4 * 4 and not report.warnings
+
+
+@only_v2
+def test_spikingjellys_neuron_config_finds_it_by_its_path():
+    from spikingjelly.activation_based.distributed.vision import NeuronConfig, config
+
+    written = NeuronConfig(
+        "mfp_neurons.spikingjelly.MFPNode",
+        json.loads(json.dumps({"tau": 3.0, "order": 4, "kernel": "fir", "kernel_bits": "pow2"})),
+        surrogate="spikingjelly.activation_based.surrogate.ATan",
+    )
+    found, kwargs = config._resolve_neuron_config(written)
+    assert found is MFPNode
+    node = found(**kwargs)
+    assert node.kernel.order == 4 and isinstance(node.surrogate_function, surrogate.ATan)
+
+
+@every_kernel
+def test_ema_copies_and_averages_it(options):
+    net = network(**options)
+    averaged = torch.optim.swa_utils.AveragedModel(net)
+    net(images()).sum().backward()
+    functional.reset_net(net)
+    averaged.update_parameters(net)
+    assert averaged(images()).shape == (T, 2, 3)
+
+
+def test_data_parallel_style_replicas_keep_their_own_states():
+    node = MFPNode(step_mode="m", learnable=True)
+    replica = node._replicate_for_data_parallel()
+    replica._memories["v"] = torch.ones(2)
+    assert node.v == 0.0
+
+
+def test_distributed_data_parallel_trains_it(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            net = nn.parallel.DistributedDataParallel(network(learnable=True), broadcast_buffers=True)
+        for _ in range(2):
+            net(images()).sum().backward()
+            functional.reset_net(net)
+        assert all(p.grad is not None for p in net.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@every_kernel
+def test_autocast_changes_neither_the_potential_nor_the_dtype(options, dtype):
+    x = torch.randn(T, 2, 3)
+    node = MFPNode(3.0, step_mode="m", store_v_seq=True, **options)
+    expected, potential = node(x), node.v_seq
+    node.reset()
+    with torch.autocast("cpu", dtype=dtype):
+        spikes = node(x)
+    assert spikes.dtype == torch.float32
+    assert torch.equal(spikes, expected) and torch.equal(node.v_seq, potential)
+
+
+@every_kernel
+def test_a_network_trains_under_autocast(options):
+    net = network(**options)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = net(images())
+        loss = out.float().mean()
+    loss.backward()
+    assert out.dtype == torch.bfloat16  # what Linear hands over
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
+def test_half_modules_and_inputs_work_together():
+    for dtype in (torch.float16, torch.bfloat16):
+        node = MFPNode(step_mode="m", learnable=True).to(dtype)
+        x = torch.randn(T, 2, 3, dtype=dtype, requires_grad=True)
+        node(x).sum().backward()
+        assert node.kernel.decay_logit.grad.dtype == dtype and x.grad.dtype == dtype
+
+
+@only_v2
+def test_conv_and_batch_norm_fuse_around_it():
+    from spikingjelly.activation_based.functional import conv_bn_fusion
+
+    net = network().eval()
+    with torch.no_grad():
+        net[1].running_mean.normal_()
+        net[1].running_var.uniform_(0.5, 2.0)
+    x = images()
+    expected = net(x)
+    functional.reset_net(net)
+    fused = conv_bn_fusion.fuse_conv_bn_eval_modules(net)
+    assert (fused(x) != expected).float().mean() < 0.05
