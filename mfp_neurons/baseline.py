@@ -50,10 +50,15 @@ class QuantizedMembraneLIF(nn.Module):
     r"""A LIF neuron whose potential is stored in ``bits`` bits between steps: the baseline.
 
     It resets, it must run step by step, and what it keeps is one b-bit code a neuron. Codes are
-    n .. n + 2^bits - 1 around an exact zero, where n is ``lowest_code``: two's complement
-    (-2^(bits-1) .. 2^(bits-1) - 1) unless given. After normalization the input is as often negative
-    as positive, so potentials spread to both sides of zero. The scale is learned, one for the layer or one
-    for each channel, and starts where the codes reach from about -v_threshold to v_threshold.
+    n .. n + 2^bits - 1 around an exact zero, where n is ``lowest_code``: unless given, two's complement,
+    -2^(bits-1) .. 2^(bits-1) - 1, and 0 and 1 for a single bit. After normalization the input is as often
+    negative as positive, so potentials spread to both sides of zero; one bit must choose a side, and what
+    excites is worth more than what inhibits. Of the ranges tried on Fashion-MNIST row by row (1-bit weights,
+    three layers) these were the best for their bits. The scale is learned, one for the layer or one for each
+    channel, and starts where the codes reach from about -v_threshold to v_threshold.
+
+    Over long sequences start from a slow ``decay``: on the 28 rows, with the decay learned, 0.9 in place of
+    0.5 gave six points more, with a 2-bit potential as with a float one.
 
     ``v_reset=None`` subtracts the threshold after a spike, a number resets to that number, which is
     also where the potential starts and leaks to (as SpikingJelly's LIFNode has it); potentials are
@@ -140,6 +145,29 @@ class QuantizedMembraneLIF(nn.Module):
             TypeError: ``x_seq`` is not a floating-point tensor.
             ValueError: ``x_seq`` has fewer than two dimensions, or its dim 2 is not ``num_channels``.
         """
+        return self._run(*self._operands(x_seq)).to(x_seq.dtype)
+
+    @torch.no_grad()
+    def potential(self, x_seq: Tensor) -> Tensor:
+        """Potential of every step before its reset, what the threshold sees; without gradients.
+
+        Args:
+            x_seq: As for :meth:`forward`, which also says what is raised.
+
+        Returns:
+            [T, N, *], float32 or wider.
+
+        >>> lif = QuantizedMembraneLIF(decay=0.5, bits=None)
+        >>> lif.potential(torch.tensor([0.9, 0.6, 0.3]).reshape(3, 1)).flatten()
+        tensor([0.9000, 1.0500, 0.3250])
+        """
+        x, decay, scale = self._operands(x_seq)
+        h = torch.empty(x.shape, dtype=x.dtype, device=x.device)
+        _steps(x, decay, scale, self._rule(), h)
+        return h.add_(self.v_reset or 0.0)
+
+    def _operands(self, x_seq: Tensor) -> tuple[Tensor, float | Tensor, Tensor | None]:
+        """Input, decay and scale in float32 or wider, shaped to meet one step."""
         self._check_input(x_seq)
         wide = torch.promote_types(x_seq.dtype, torch.float32)
         x = x_seq.to(wide)
@@ -149,7 +177,7 @@ class QuantizedMembraneLIF(nn.Module):
         scale = None
         if self.scale is not None:
             scale = _along_channels(self._trained_scale(x).to(wide), x)
-        return self._run(x, decay, scale).to(x_seq.dtype)
+        return x, decay, scale
 
     def _run(self, x: Tensor, decay: float | Tensor, scale: Tensor | None) -> Tensor:
         rule = self._rule()
@@ -358,5 +386,5 @@ def _check_lowest(lowest_code: int | None, bits: int | None) -> int:
             raise ValueError(f"lowest_code needs bits, got lowest_code={lowest_code} with bits=None")
         return 0
     if lowest_code is None:
-        return -(2 ** (bits - 1))
+        return 0 if bits == 1 else -(2 ** (bits - 1))
     return check_int("lowest_code", lowest_code, 1 - 2**bits, 0)

@@ -274,3 +274,16 @@ def test_a_wrong_argument_is_named(options, error, words):
 def test_a_wrong_input_is_named(x, error):
     with pytest.raises(error, match="x_seq"):
         QuantizedMembraneLIF(num_channels=4)(x)
+
+
+def test_the_potential_shown_is_the_one_that_fires():
+    torch.manual_seed(0)
+    x = torch.randn(6, 2, 3)
+    for v_reset in (None, -0.25):
+        lif = QuantizedMembraneLIF(bits=2, v_reset=v_reset, learnable=True, num_channels=3)
+        potential = lif.potential(x)
+        assert torch.equal((potential >= 1).float(), lif(x))
+        assert not potential.requires_grad
+    exact = QuantizedMembraneLIF(bits=None, v_reset=-0.25)
+    # v starts at rest and leaks to it: -0.25 + 0.5 * 0 + 0.5, then -0.25 + 0.5 * 0.5 + 0.5
+    assert exact.potential(torch.full((2, 1), 0.5)).flatten().tolist() == [0.25, 0.5]

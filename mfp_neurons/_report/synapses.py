@@ -47,15 +47,15 @@ def fan_out(module: nn.Module, shape: torch.Size) -> Tensor:
     The padding of a convolution, its stride and its groups are in it exactly: the layer is linear, so the
     gradient of its summed output, with ones for weights, is the number of outputs that a value reaches.
     """
-    present = (weight_of(module) != 0).double()
+    present = weight_of(module) != 0
     if isinstance(module, nn.Linear):
-        return present.sum(0)
+        return present.sum(0).double()
     transposed = next((function for kind, function in _TRANSPOSED if isinstance(module, kind)), None)
     layer: Any = module
     with torch.enable_grad():
         x = torch.zeros(1, *shape, dtype=torch.float64, device=present.device, requires_grad=True)
         if transposed is not None:
-            weight = present.sum(1, keepdim=True)
+            weight = present.sum(1, keepdim=True).double()
             y = transposed(
                 x,
                 weight,
@@ -67,7 +67,9 @@ def fan_out(module: nn.Module, shape: torch.Size) -> Tensor:
                 layer.dilation,
             )
         else:
-            weight = present.unflatten(0, (layer.groups, -1)).sum(1)  # one output a group: only sums matter
+            weight = (
+                present.unflatten(0, (layer.groups, -1)).sum(1).double()
+            )  # an output a group: sums matter
             base: Any = next(kind for kind in KINDS if isinstance(module, kind))
             y = base._conv_forward(layer, x, weight, None)
         (reached,) = torch.autograd.grad(y.sum(), x)
