@@ -400,6 +400,16 @@ def test_finite_kernels_take_any_beta_that_broadcasts(shape):
     torch.testing.assert_close(mem, expected)
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"order": STEPS}, {"kernel": "fir", "order": STEPS, "num_channels": 3}]
+)
+def test_gain_scales_the_input_of_each_neuron(options):
+    beta, gain = torch.tensor([0.5, 0.25, 0.9]), torch.tensor([2.0, 0.5, 1.5])
+    x_seq = torch.randn(STEPS, 4, 3)
+    _, mem = unrolled(MFPLeaky(beta, gain=gain, **options), x_seq)
+    torch.testing.assert_close(mem, unrolled(leaky(beta), gain * x_seq)[1])
+
+
 def test_learn_beta_reaches_through_a_finite_kernel():
     for options in ({"order": 3}, {"order": 3, "kernel_bits": "pow2"}):
         neuron = MFPLeaky(0.7, learn_beta=True, **options)

@@ -1,0 +1,401 @@
+"""Swapping the neurons of an existing model, whichever framework they come from.
+
+What each neuron becomes is the adapters' business (``RULES`` there); this file finds the neurons, hands each
+its options, and swaps all of them or none.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from ._checks import check_int, describe
+from .baseline import QuantizedMembraneLIF
+from .neuron import MFP
+from .quantize import quantize_weights
+
+Order = int | list[int | None] | tuple[int | None, ...] | Mapping[str, int | None] | None
+
+
+# --- the record -------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Swap:
+    """One neuron that was swapped: where it is, what it was and what it is now."""
+
+    path: str
+    was: str
+    now: str
+
+
+@dataclass(frozen=True)
+class Left:
+    """One neuron that was left alone, and why."""
+
+    path: str
+    was: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What :func:`convert` did to a model; plain text, so that it travels with copies and pickles of it."""
+
+    swapped: tuple[Swap, ...]
+    left: tuple[Left, ...]
+    weight_bits: str | None = None
+
+    def __str__(self) -> str:
+        rows = [(one.path or "(model)", one.was, "->", one.now) for one in self.swapped]
+        rows += [(one.path or "(model)", one.was, "left alone:", one.why) for one in self.left]
+        widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
+        lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
+        if self.weight_bits is not None:
+            lines.append(f"weights quantized: {self.weight_bits} bits (first and last layer 8)")
+        return "\n".join(lines)
+
+
+# --- convert ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Found:
+    """A neuron of the model, and what can be done with it."""
+
+    path: str
+    module: nn.Module
+    rule: Callable[[Any, dict[str, Any]], nn.Module | str] | None
+    why: str  # no rule
+    adapter: ModuleType | None
+    channels: int | None  # of the layer before it
+    near: Tensor | None  # a tensor on its device
+
+
+def convert(
+    model: nn.Module,
+    *,
+    to: type[nn.Module] | None = None,
+    weight_bits: int | float | str | None = None,
+    order: Order = None,
+    **neuron_options: Any,
+) -> nn.Module:
+    """Swaps a model's neurons for memory-free ones, in place, keeping decay, threshold and surrogate.
+
+    SpikingJelly's IFNode, LIFNode, ParametricLIFNode and PSN family become ``MFPNode``; snnTorch's Leaky,
+    Lapicque and Synaptic become ``MFPLeaky``, StateLeaky ``MFPLeakyParallel``. The reset is dropped, so
+    potentials grow larger than before: train, or at least tune the thresholds, afterwards. Make the
+    optimizer and wrap in DistributedDataParallel afterwards too, for the new neurons have parameters of
+    their own.
+
+    Either everything asked for is done or, on an error, nothing has changed.
+
+    Args:
+        model: any module; one that is itself a neuron is not changed, and the new neuron is returned.
+        to: the class to use: MFPNode, MFPLeaky, MFPLeakyParallel or MFP. None chooses by the old neuron.
+        weight_bits: quantize the weights too, as :func:`mfp_neurons.quantize_weights` with these bits does
+            (first and last layer 8 bits).
+        order: K of every neuron's kernel; or a list, one for each neuron that can be swapped, in the order
+            of ``model.named_modules()``; or {module path: K} for some of them. None remembers for ever.
+        neuron_options: keyword arguments of the new neurons, such as ``kernel``, ``kernel_bits``,
+            ``learnable`` or ``time_steps``; they win over what a neuron says. ``num_channels="auto"`` gives
+            each channel a kernel of its own, as many as the convolution, linear or normalization layer has
+            that comes before the neuron in module order. That order is a guess in models that branch; a
+            wrong number of channels is an error when the model runs.
+
+    Returns:
+        The model (the new neuron, if ``model`` was one). Its attribute ``mfp_conversion`` is a
+        :class:`Conversion`, which says what was swapped, and what was left alone and why; ``str()`` of it is
+        a table.
+
+    Raises:
+        ValueError: there is no neuron (and no ``weight_bits``), ``order`` does not fit the model, or a neuron
+            cannot be made as asked; the message names the module.
+        TypeError: ``model`` is no module, or an option is not one of the new neuron's.
+
+    >>> import snntorch as snn
+    >>> net = nn.Sequential(nn.Linear(4, 8), snn.Leaky(beta=0.5, init_hidden=True), nn.Linear(8, 2))
+    >>> net = convert(net, order=4, kernel_bits="pow2")
+    >>> print(net.mfp_conversion)
+    1  Leaky(beta=0.5, threshold=1, reset_mechanism=subtract)  ->
+    MFPLeaky(beta=0.5, threshold=1, exp, order=4, kernel_bits=pow2)
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+    _refuse_wrapped(model)
+    if to is not None and not (isinstance(to, type) and issubclass(to, nn.Module)):
+        raise TypeError(f"to must be a neuron class, got {describe(to)}")
+    found = list(_neurons(model))
+    if not found and weight_bits is None:
+        raise ValueError(f"model ({type(model).__name__}) has no neuron that convert knows")
+    orders = _orders(order, model, found)
+    new: dict[nn.Module, nn.Module] = {}
+    left = [Left(one.path, _described(one.module), one.why) for one in found if one.rule is None]
+    try:
+        for one in found:
+            if one.rule is not None:
+                _refuse_hidden_use(one, model)
+                made = _made(one, to, orders.get(one.path), _for_neuron(one, neuron_options))
+                if isinstance(made, str) and one.path in orders and not isinstance(order, int):
+                    raise ValueError(f"order is given for {_name(one)}, which stays as it is: {made}")
+                if isinstance(made, str):
+                    left.append(Left(one.path, _described(one.module), made))
+                else:
+                    new[one.module] = made
+        if weight_bits is not None:
+            quantize_weights(model, weight_bits)
+    except BaseException:
+        _discard(new.values())
+        raise
+    swapped = [
+        Swap(one.path, _described(one.module), _described(new[one.module]))
+        for one in found
+        if one.module in new
+    ]
+    _swap(model, new)
+    result = new.get(model, model)
+    result.mfp_conversion = Conversion(  # type: ignore[assignment]
+        tuple(swapped), tuple(left), None if weight_bits is None else str(weight_bits)
+    )
+    return result
+
+
+# --- finding ----------------------------------------------------------------------------------------------
+
+_ADAPTERS = {"spikingjelly": ".spikingjelly", "snntorch": ".snntorch"}
+_NEURONS_OF = {"spikingjelly": "spikingjelly.activation_based.neuron", "snntorch": "snntorch._neurons"}
+
+
+def _neurons(model: nn.Module) -> Iterator[_Found]:
+    """The model's neurons in the order of named_modules(), each once."""
+    channels: int | None = None
+    near: Tensor | None = next(model.parameters(), None)
+    for path, module in model.named_modules():
+        framework = _framework(module)
+        adapter = None if framework is None else import_module(_ADAPTERS[framework], __package__)
+        channels = _channels_after(module, channels)
+        own = next((tensor for tensor in [*module.parameters(), *module.buffers()]), None)
+        near = near if own is None else own
+        rule = None if adapter is None else adapter.RULES.get(type(module))
+        why = "" if rule is not None else _why_not(module, framework, adapter)
+        if rule is not None or why:
+            yield _Found(path, module, rule, why, adapter, channels, near)
+
+
+def _framework(module: nn.Module) -> str | None:
+    """The framework that the module's class, or a base of it, is from. It need not be imported otherwise."""
+    origins = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
+    return next((name for name in _ADAPTERS if name in origins), None)
+
+
+def _why_not(module: nn.Module, framework: str | None, adapter: ModuleType | None) -> str:
+    """Why a neuron without a rule stays; empty for a module that is no neuron."""
+    if isinstance(module, QuantizedMembraneLIF):
+        return "it is the baseline with a stored potential"
+    if any(kind.__module__.partition(".")[0] == __package__ for kind in type(module).__mro__):
+        return "it is memory-free already" if hasattr(getattr(module, "kernel", None), "state_steps") else ""
+    if adapter is None or framework is None:
+        return ""
+    bases = type(module).__mro__[1:]
+    known = next((kind for kind in bases if kind in adapter.RULES), None)
+    if known is not None:
+        return f"it is a subclass of {known.__name__}, whose own code a swap would lose"
+    reasons: dict[type, str] = getattr(adapter, "LEFT_ALONE", {})
+    for kind in type(module).__mro__:
+        if kind in reasons:
+            return reasons[kind]
+    ours = any(kind.__module__.startswith(_NEURONS_OF[framework]) for kind in type(module).__mro__)
+    return "no rule is known for it" if ours else ""
+
+
+def _channels_after(module: nn.Module, before: int | None) -> int | None:
+    """Channels behind ``module``, given those in front of it; None where they are unknown."""
+    if isinstance(module, (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle)):
+        return None
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return module.out_channels
+    if isinstance(module, nn.Linear):
+        return module.out_features
+    if isinstance(module, nn.modules.batchnorm._NormBase):
+        return module.num_features
+    return module.num_channels if isinstance(module, nn.GroupNorm) else before
+
+
+# --- refusing, before anything changes --------------------------------------------------------------------
+
+
+def _refuse_wrapped(model: nn.Module) -> None:
+    for module in model.modules():
+        if isinstance(module, (DataParallel, DistributedDataParallel)):
+            raise ValueError(
+                f"model is inside {type(module).__name__}, which misses new parameters: convert first"
+            )
+
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _refuse_hidden_use(one: _Found, model: nn.Module) -> None:
+    """Uses of a neuron that a swap of registered modules would not reach."""
+    if any(getattr(one.module, hooks, None) for hooks in _HOOKS):
+        raise ValueError(f"{_name(one)} has hooks (a monitor's?), which a swap would lose: remove them first")
+    for path, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value
+            if attribute.startswith("_") or not isinstance(value, (list, tuple, set, dict)):
+                continue
+            if any(item is one.module for item in held):
+                where = f"{path}.{attribute}" if path else attribute
+                raise ValueError(
+                    f"{_name(one)} is also in {where}, a plain {type(value).__name__} that a swap would not "
+                    "reach: use nn.ModuleList or nn.ModuleDict"
+                )
+
+
+def _orders(order: Order, model: nn.Module, found: list[_Found]) -> dict[str, int | None]:
+    """The order of each neuron that was given one, by its path."""
+    able = [one for one in found if one.rule is not None]
+    if order is None:
+        return {}
+    if isinstance(order, Mapping):
+        return {_path_of(path, model, found): _checked(k, f"order[{path!r}]") for path, k in order.items()}
+    if isinstance(order, (list, tuple)):
+        if len(order) != len(able):
+            paths = ", ".join(repr(one.path) for one in able)
+            raise ValueError(
+                f"order must have one number for each neuron that can be swapped: {len(able)} ({paths}), "
+                f"got {len(order)}"
+            )
+        return {
+            one.path: _checked(k, f"order[{i}]") for i, (one, k) in enumerate(zip(able, order, strict=True))
+        }
+    return {one.path: _checked(order, "order") for one in able}
+
+
+def _checked(order: Any, name: str) -> int | None:
+    return None if order is None else check_int(name, order, 1)
+
+
+def _path_of(path: str, model: nn.Module, found: list[_Found]) -> str:
+    """The path under which the neuron at ``path`` was found (a shared neuron has several)."""
+    module = dict(model.named_modules(remove_duplicate=False)).get(path)
+    match = next((one for one in found if one.module is module), None)
+    if match is None:
+        paths = [one.path for one in found if one.rule is not None]
+        close = get_close_matches(path, paths, n=3, cutoff=0.0)
+        hint = f"; the closest are {', '.join(map(repr, close))}" if close else "; the model has none"
+        raise ValueError(f"order: {path!r} is the path of no neuron{hint}")
+    if match.rule is None:
+        raise ValueError(f"order is given for {_name(match)}, which stays as it is: {match.why}")
+    return match.path
+
+
+# --- building and swapping --------------------------------------------------------------------------------
+
+
+def _for_neuron(one: _Found, options: dict[str, Any]) -> dict[str, Any]:
+    """The user's options with num_channels="auto" filled in."""
+    if options.get("num_channels") != "auto":
+        return dict(options)
+    if one.channels is None:
+        raise ValueError(
+            f"num_channels='auto': the number of channels in front of {_name(one)} is not known, for no "
+            "convolution, linear or normalisation layer comes directly before it in module order"
+        )
+    return {**options, "num_channels": one.channels}
+
+
+def _made(one: _Found, to: type | None, order: int | None, options: dict[str, Any]) -> nn.Module | str:
+    """The new neuron, on the old one's device and in its mode, or the reason why there is none."""
+    assert one.rule is not None
+    if order is not None:
+        options["order"] = order
+    try:
+        made = _plain_or(one, to, options)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise type(error)(f"{_name(one)}: {error}") from error
+    if isinstance(made, str):
+        return made
+    if one.near is not None:
+        made.to(one.near.device)
+    return made.train(one.module.training)
+
+
+def _plain_or(one: _Found, to: type | None, options: dict[str, Any]) -> nn.Module | str:
+    assert one.rule is not None and one.adapter is not None
+    if _framework(one.module) == "snntorch":
+        return one.rule(one.module, options if to is None else {**options, "to": to})
+    if to not in (None, one.adapter.MFPNode, MFP):
+        raise ValueError(f"to must be MFPNode or MFP here, got {to.__name__ if to else to}")
+    made = one.rule(one.module, options)
+    return made if isinstance(made, str) or to is not MFP else _as_plain(made)
+
+
+def _as_plain(node: Any) -> MFP:
+    """An MFPNode as :class:`MFP`, which takes sequences and returns spikes alone."""
+    if node.step_mode != "m":
+        raise ValueError("to=MFP: MFP takes whole sequences, and this neuron's step_mode is 's'")
+    if node.store_v_seq:
+        raise ValueError("to=MFP: MFP has no store_v_seq")
+    adapter = import_module(_ADAPTERS["spikingjelly"], __package__)
+    plain = MFP(surrogate=adapter._fused_surrogate(node.surrogate_function), backend=node.backend)
+    plain.kernel, plain.v_threshold = node.kernel, node.v_threshold
+    return plain
+
+
+def _swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+    """Puts the new neurons where the old ones are; cannot fail half-way."""
+    for parent in model.modules():
+        for name, child in parent._modules.items():
+            if child in new:
+                parent._modules[name] = new[child]
+    functional = sys.modules.get("spikingjelly.activation_based.functional")
+    invalidate = getattr(functional, "invalidate_reset_cache", None)
+    if invalidate is not None and new:
+        invalidate(model)  # 2.0.0's reset_net remembers what it resets
+
+
+def _discard(neurons: Iterable[nn.Module]) -> None:
+    """Forgets neurons that were built for nothing; snnTorch lists every one that is made."""
+    for neuron in neurons:
+        if _framework(neuron) == "snntorch":
+            import_module(_ADAPTERS["snntorch"], __package__).release(neuron)
+
+
+# --- words ------------------------------------------------------------------------------------------------
+
+_TOLD = ("tau", "alpha", "beta", "decay", "threshold", "v_threshold", "reset_mechanism", "v_reset", "k", "T")
+
+
+def _name(one: _Found) -> str:
+    return (
+        f"{one.path!r} ({type(one.module).__name__})"
+        if one.path
+        else f"the model ({type(one.module).__name__})"
+    )
+
+
+def _described(neuron: nn.Module) -> str:
+    """A neuron in a few words."""
+    told = {name: getattr(neuron, name) for name in _TOLD if hasattr(neuron, name)}
+    kernel = getattr(neuron, "kernel", None)
+    if hasattr(kernel, "state_steps"):
+        told = {name: value for name, value in told.items() if name not in ("reset_mechanism", "v_reset")}
+    words = [f"{name}={_brief(value)}" for name, value in told.items()]
+    if kernel is not None and hasattr(kernel, "state_steps"):
+        names = ("order", "time_steps", "num_channels", "kernel_bits")
+        words.append(kernel.kind)
+        words += [f"{name}={getattr(kernel, name)}" for name in names if getattr(kernel, name) is not None]
+    return f"{type(neuron).__name__}({', '.join(words)})"
+
+
+def _brief(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{value.item():.4g}" if value.numel() == 1 else f"{list(value.shape)}"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
