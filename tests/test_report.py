@@ -344,7 +344,7 @@ def test_a_module_that_keeps_a_tensor_is_listed():
             self.before = x
             return x
 
-    assert "keeps" in report(nn.Sequential(Keeps()), torch.zeros(1, 3)).not_counted["0"]
+    assert "kept" in report(nn.Sequential(Keeps()), torch.zeros(1, 3)).not_counted["0"]
 
 
 class Restless(nn.Module):
@@ -577,3 +577,15 @@ def test_memory_free_snntorch_neurons_keep_past_spikes():
         assert found.state_bits == 3 * 1 + 4 * 3
         assert found.state_bits_per_neuron == (4 * 1 + 2 * 3) / 6
     assert report(steps, x_seq).spikes_per_step == report(whole, x_seq).spikes_per_step > 0
+
+
+def test_what_a_snntorch_neuron_keeps_beside_its_potential_is_counted():
+    snn = pytest.importorskip("snntorch")
+
+    def kept(neuron: nn.Module) -> dict[str, int]:
+        found = report(nn.Sequential(nn.Linear(3, 4), neuron), torch.rand(5, 2, 3), run=step_by_step)
+        return {row.what: row.bits for row in found.state}
+
+    assert kept(snn.Synaptic(0.9, 0.8, init_hidden=True)) == {"mem": 4 * 32, "syn": 4 * 32}
+    # the spikes that come back are a bit each
+    assert kept(snn.RLeaky(0.9, linear_features=4, init_hidden=True)) == {"mem": 4 * 32, "spk": 4}

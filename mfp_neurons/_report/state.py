@@ -3,10 +3,12 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from ..baseline import QuantizedMembraneLIF
 from . import neurons
 from .record import StateRow
-from .watch import Neuron, Synapse, Watch
+from .watch import Neuron, Synapse, Values, Watch
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ class StateCount:
             kept = [(neuron.features, neuron.values.bits, inputs, "inputs")]
         else:
             kept = [
-                (tensor.numel() // max(neuron.batch, 1), 8 * tensor.element_size(), 1, memory)
+                (tensor.numel() // max(neuron.batch, 1), _bits(memory, tensor), 1, memory)
                 for memory, tensor in neurons.kept_tensors(module)
             ]
         return [StateRow(name, what, values, bits, steps, (name,)) for values, bits, steps, what in kept]
@@ -147,6 +149,15 @@ class StateCount:
             if neuron is not None and neuron.features * neuron.batch * neuron.steps == synapse.inputs:
                 return "output", name
         return synapse.identity or ("input of", synapse.name)
+
+
+def _bits(memory: str, tensor: Tensor) -> int:
+    """Bits of one element of a state; spikes that a recurrent neuron feeds back to itself are a bit each."""
+    values = Values(8 * tensor.element_size())
+    if memory == "spk":
+        values.see(tensor)
+        return values.packed
+    return values.bits
 
 
 def _words(bits: int) -> str:

@@ -110,7 +110,7 @@ class Watch:
             yield
             for name, module in self._others.items():
                 if _held(module) - held[name]:
-                    self.not_counted.setdefault(name, f"{type(module).__name__}: keeps tensors between calls")
+                    self._leave_out(name or type(module).__name__, module, "tensors kept between calls")
         finally:
             for handle in handles:
                 handle.remove()
@@ -173,10 +173,13 @@ class Watch:
 
         def after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
             if self._trace.products.pop():
-                what = f"{type(module).__name__}: a matrix product outside of the layers that are counted"
-                self.not_counted.setdefault(name, what)
+                self._leave_out(name, module, "a matrix product outside of the layers that are counted")
 
         return before, after
+
+    def _leave_out(self, name: str, module: nn.Module, what: str) -> None:
+        kind = type(module).__name__
+        self.not_counted.setdefault(name, what if name == kind else f"{kind}: {what}")
 
     def _mark(self, out: Any, name: str) -> None:
         for tensor in tree_iter(out):
