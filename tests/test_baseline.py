@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mfp_neurons import baseline, surrogate
+from mfp_neurons import _serial, surrogate
 from mfp_neurons.baseline import QuantizedMembraneLIF
 
 SETTINGS = st.fixed_dictionaries(
@@ -41,7 +41,7 @@ def results(lif: QuantizedMembraneLIF, x: Tensor, weight: Tensor) -> list[Tensor
 
 def as_twin() -> mock._patch:
     """Within it the module runs the plain loop under autograd."""
-    return mock.patch.object(baseline, "_Serial", mock.Mock(apply=baseline.reference))
+    return mock.patch.object(_serial, "_Serial", mock.Mock(apply=_serial.reference))
 
 
 @given(SETTINGS, SHAPES, st.integers(0, 2**16))
@@ -131,7 +131,7 @@ def test_every_stored_potential_is_one_of_its_codes_and_zero_is_one(bits, seed):
     kept = []
     with (
         mock.patch.object(
-            baseline.torch,
+            _serial.torch,
             "add",
             side_effect=lambda x, v, **options: (kept.append(v.clone()), _add(x, v, **options))[1],
         ),

@@ -121,15 +121,8 @@ class StateCount:
             neuron = self._watch.neurons[name]
             if neuron.output is None:
                 return None
-            return [
-                _Held(
-                    ("output", name),
-                    name,
-                    neuron.features,
-                    neuron.output.packed,
-                    _words(neuron.output.packed),
-                )
-            ]
+            bits = neuron.output.packed if neuron.spikes is None else 1
+            return [_Held(("output", name), name, neuron.features, bits, _words(bits))]
         if name not in self._watch.synapses:
             return None
         synapse = self._watch.synapses[name]

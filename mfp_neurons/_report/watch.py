@@ -41,9 +41,8 @@ class Synapse:
     identity: Any  # of its first input
     sources: frozenset[str] = frozenset()
     fan_out: dict[torch.Size, Tensor] = field(default_factory=dict)
-    reached: list[Tensor] = field(
-        default_factory=list
-    )  # synapses that each row's non-zero values reach, [rows]
+    # synapses that the non-zero values of each row reach, [rows]
+    reached: list[Tensor] = field(default_factory=list)
     inputs: int = 0  # values received
     rows: int = 0  # of inputs: T * N, or N if they do not change with time
     products: float = 0.0  # synapses that all values reach, zeros included
@@ -109,7 +108,7 @@ class Watch:
                 handles.append(module.register_forward_hook(after, with_kwargs=True))
             yield
             for name, module in self._others.items():
-                if _held(module) - held[name]:
+                if _held(module).keys() - held[name].keys():
                     self._leave_out(name or type(module).__name__, module, "tensors kept between calls")
         finally:
             for handle in handles:
@@ -191,8 +190,8 @@ def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
     return next(value for value in tree_iter((args, kwargs)) if isinstance(value, Tensor))
 
 
-def _held(module: nn.Module) -> set[tuple[int, int]]:
-    """The tensors that a module itself holds, parameters apart; one replaced or written to differs."""
+def _held(module: nn.Module) -> dict[tuple[int, int], Tensor]:
+    """The tensors that a module itself holds, parameters apart; a replaced or rewritten one has a new key."""
     holders = [value for name, value in module.__dict__.items() if name not in ("_parameters", "_modules")]
     held = (t for t in tree_iter(holders) if isinstance(t, Tensor) and t.numel())
-    return {(id(t), t._version) for t in held}
+    return {(id(t), t._version): t for t in held}  # alive here, so that no other can get its id
