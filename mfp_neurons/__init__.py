@@ -4,6 +4,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
+from ._convert import convert as convert
+from ._report import report as report
 from .baseline import QuantizedMembraneLIF as QuantizedMembraneLIF
 from .neuron import MFP as MFP
 from .quantize import quantize_weights as quantize_weights
