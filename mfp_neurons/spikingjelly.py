@@ -127,7 +127,13 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         self.kernel = history
         self.decay_input = bool(decay_input)
         self.backend = backend
-        if self._keeps_history:
+        # what the next step depends on: all of the past in v, the last inputs in history, or nothing (K = 1)
+        recursive = history.kind == "exp" and history.state_steps is None
+        self._carries = (
+            "v" if recursive else "history" if history.kind == "matrix" or history.state_steps else None
+        )
+        self._state_names = ("v", "history") if self._carries == "history" else ("v",)
+        if self._carries == "history":
             self.register_memory("history", 0.0)
         self.store_v_seq = store_v_seq
 
@@ -183,15 +189,6 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         if not value and "v_seq" in self._memories:
             self.v_seq = None
 
-    @property
-    def _keeps_history(self) -> bool:
-        """Whether what comes next depends on inputs and not on the last potential."""
-        return self.kernel.kind == "matrix" or bool(self.kernel.state_steps)
-
-    @property
-    def _state_names(self) -> tuple[str, ...]:
-        return ("v", "history") if self._keeps_history else ("v",)
-
     def materialize_states(
         self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], step_mode: str
     ) -> tuple[Tensor, ...]:
@@ -208,7 +205,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         """
         step = _first_step(inputs[0], step_mode)
         v = _fit_potential(states[0], step)
-        return (v, _fit_history(states[1], step, self.kernel)) if self._keeps_history else (v,)
+        return (v, _fit_history(states[1], step, self.kernel)) if self._carries == "history" else (v,)
 
     def single_step_functional_forward(
         self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], **kwargs: object
@@ -266,33 +263,28 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         if x_seq.dim() == 1:  # one lone neuron: the core wants a batch
             spikes, u, states = self._run(x_seq.unsqueeze(1), tuple(s.unsqueeze(-1) for s in states), record)
             return spikes.squeeze(1), u.squeeze(-1).clone(), tuple(s.squeeze(-1).clone() for s in states)
-        per_element = isinstance(self.v_threshold, Tensor) and self.v_threshold.dim() > 1
+        threshold = self.v_threshold
+        per_element = isinstance(threshold, Tensor) and threshold.dim() > 1
+        if isinstance(threshold, Tensor) and threshold.dim() == 0:
+            threshold = threshold.reshape(1)
         chunk = functional.fire_chunk(
             x_seq,
             self.kernel(),
-            0.0 if per_element else self._threshold(),
-            self._carried(states),
+            0.0 if per_element else threshold,
+            states[-1] if self._carries else None,
             surrogate=_fused_surrogate(self.surrogate_function),
             record=record or per_element,
             backend=self.backend,
         )
         spikes = chunk.spikes
         if per_element:  # set_threshold_margin gives every sample and class its own
-            spikes = self.surrogate_function(chunk.potential - self.v_threshold).to(x_seq.dtype)
-        if not self._keeps_history and self.kernel.state_steps is None:
+            spikes = self.surrogate_function(chunk.potential - threshold).to(x_seq.dtype)
+        if self._carries == "v":
             return spikes, chunk.potential, (chunk.state,)
-        last = (chunk.potential[-1] if record or per_element else chunk.potential).clone()  # detach_() wants no view
-        return spikes, chunk.potential, (last, chunk.state) if self._keeps_history else (last,)
-
-    def _threshold(self) -> float | Tensor:
-        threshold = self.v_threshold
-        return threshold.reshape(1) if isinstance(threshold, Tensor) and threshold.dim() == 0 else threshold
-
-    def _carried(self, states: tuple[Tensor, ...]) -> Tensor | None:
-        """The state as the core takes it."""
-        if self._keeps_history:
-            return states[1]
-        return states[0] if self.kernel.state_steps is None else None
+        last = (
+            chunk.potential[-1] if record or per_element else chunk.potential
+        ).clone()  # detach_() wants no view
+        return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
 
 
 def _runs_here(backend: str) -> bool:

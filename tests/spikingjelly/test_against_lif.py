@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from spikingjelly.activation_based import neuron
 
@@ -19,6 +19,7 @@ def relative_to_largest(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30)).item()
 
 
+@settings(max_examples=25)
 @pytest.mark.parametrize("step_mode", ["s", "m"])
 @given(
     tau=st.floats(1.01, 100.0),
@@ -41,6 +42,21 @@ def test_potentials_are_lifnodes_potential_for_potential(step_mode, tau, decay_i
     assert node.v_seq.dtype == dtype and node.v_seq.shape == x_seq.shape
     assert relative_to_largest(node.v_seq, lif.v_seq) < tolerance
     assert torch.equal(node.v, node.v_seq[-1])
+
+
+@settings(max_examples=20)
+@given(
+    tau=st.floats(1.01, 100.0),
+    steps=st.integers(1, 12),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+)
+def test_an_order_that_covers_the_sequence_is_no_truncation(tau, steps, dtype):
+    x_seq = torch.randn(steps, 2, 3, dtype=dtype)
+    node = MFPNode(tau, order=steps, step_mode="m", store_v_seq=True)
+    lif = neuron.LIFNode(tau, v_threshold=FAR, step_mode="m", store_v_seq=True)
+    node(x_seq), lif(x_seq)
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
+    assert relative_to_largest(node.v_seq, lif.v_seq) < tolerance
 
 
 @given(steps=st.integers(1, 12), seed=st.integers(0, 2**16))
