@@ -21,7 +21,7 @@ LAYERS = [
     ["_broadcast", "_checks"],
     ["history", "surrogate", "_quantize"],
     ["reference", "backends"],
-    ["ops"],
+    ["ops", "_serial"],
     ["functional"],
     ["neuron", "quantize", "baseline"],
     ["spikingjelly", "snntorch"],
