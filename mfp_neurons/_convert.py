@@ -5,7 +5,7 @@ its options, and swaps all of them or none.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -20,7 +20,7 @@ from .baseline import QuantizedMembraneLIF
 from .neuron import MFP
 from .quantize import quantize_weights
 
-Order = int | list[int | None] | tuple[int | None, ...] | Mapping[str, int | None] | None
+Order = int | Sequence[int | None] | Mapping[str, int | None] | None
 
 
 # --- the record -------------------------------------------------------------------------------------------

@@ -262,10 +262,6 @@ class _MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def reset_mechanism(self, value: str) -> None:
         _check_reset_mechanism(value)
 
-    def mem_reset(self, mem: Tensor) -> Tensor:
-        """There is no reset signal: zeros like ``mem``, in float32 as snnTorch's."""
-        return torch.zeros_like(mem, dtype=torch.float32)
-
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         key = prefix + "reset_mechanism_val"
@@ -475,9 +471,13 @@ class MFPLeaky(_MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         wide = torch.promote_types(x.dtype, torch.float32)
         fits = mem.shape == x.shape
         before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
-        if isinstance(self.gain, Tensor):
-            x = self._spread_over(self.gain, x.shape) * x.to(wide)
-        return self._spread_over(self.beta.clamp(0, 1), x.shape) * before + x
+        beta, gain = self.beta.clamp(0, 1), self.gain
+        if self.num_channels is not None:
+            beta = self._spread_over(beta, x.shape)
+            gain = self._spread_over(gain, x.shape) if isinstance(gain, Tensor) else gain
+        if isinstance(gain, Tensor):
+            x = gain * x.to(wide)
+        return beta * before + x
 
     def _finite_step(self, x: Tensor, history: Tensor | None) -> tuple[Tensor, Tensor]:
         """The potential after x [N, *] and the inputs to keep: the last K - 1, or all of them ("matrix")."""

@@ -77,6 +77,18 @@ def test_beta_and_threshold_may_be_any_tensor_that_broadcasts(shape):
     assert_same_run(MFPLeaky(beta, threshold=threshold), leaky(beta, threshold=threshold), x_seq)
 
 
+def test_a_double_beta_does_not_widen_a_float_potential():
+    beta = torch.tensor(0.9, dtype=torch.float64)
+    assert_same_run(MFPLeaky(beta), leaky(beta), torch.randn(STEPS, 3, 4))
+    assert_same_run(MFPLeaky(0.9).double(), leaky(0.9).double(), torch.randn(STEPS, 3, 4))
+
+
+def test_an_integer_threshold_can_be_learned():
+    neuron = MFPLeaky(1, threshold=2, learn_threshold=True, learn_beta=True)
+    unrolled(neuron, torch.rand(STEPS, 3))[0].sum().backward()
+    assert neuron.threshold.item() == 2.0 and neuron.threshold.grad.abs() > 0
+
+
 @pytest.mark.parametrize("learned", ["learn_beta", "learn_threshold", "learn_graded_spikes_factor"])
 def test_gradients_reach_every_learned_parameter_and_equal_those_of_leaky(learned):
     x_seq, weight = torch.randn(STEPS, 4, 6), torch.randn(STEPS, 4, 6)
