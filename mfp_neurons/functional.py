@@ -118,8 +118,8 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
     """The membrane potential alone, without a threshold.
 
     Args:
-        x_seq, kernel, state, backend: as in :func:`fire_chunk`. Without a state x_seq is a whole sequence, which
-            a matrix kernel takes at its full T only; an empty state [0, N, *] starts a chunked one.
+        x_seq, kernel, state, backend: as in :func:`fire_chunk`. Without a state x_seq is a whole sequence,
+            which a matrix kernel takes at its full T only; an empty state [0, N, *] starts a chunked one.
 
     Returns:
         u [T, N, *], float32 (float64 for float64 input), differentiable.
