@@ -1,10 +1,10 @@
-"""Claim: from 2 bits of state a neuron on, a memory-free 1-bit network beats LIF networks on Fashion-MNIST rows.
+"""Claim: with more than 2 bits of state a neuron, memory-free 1-bit networks beat LIFs on Fashion-MNIST rows.
 
-    python benchmarks/fashion_mnist_rows.py --out runs/fashion-mnist-rows      # trains what is missing
-    python benchmarks/fashion_mnist_rows.py --out runs/fashion-mnist-rows --table   # table and figure of what is there
+    python benchmarks/fashion_mnist_rows.py --out runs/rows           # trains what is missing
+    python benchmarks/fashion_mnist_rows.py --out runs/rows --table   # table and figure of what is there
 
-Start it once a core, on one folder: the processes share the work. Stop it at any time: the next start goes on.
-Prints the table as Markdown and writes accuracy-against-state.png beside the results.
+Start it once a core, on one folder: the processes share the work. Stop it at any time: the next start
+goes on. Prints the table as Markdown and writes accuracy-against-state.png beside the results.
 """
 
 import argparse
@@ -17,7 +17,9 @@ SWEEP = Path(__file__).with_suffix(".toml")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sweep", default=str(SWEEP), help="TOML file that lists the networks")
     parser.add_argument("--out", type=Path, required=True, help="folder for results; shared by all processes")
     parser.add_argument("--data-root", default="data", help="folder that holds FashionMNIST/raw")

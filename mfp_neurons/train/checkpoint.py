@@ -16,8 +16,12 @@ from mfp_neurons._checks import require
 META = "mfp_neurons"  # the header key that holds the JSON
 
 
+class CheckpointError(ValueError):
+    """A file that is not the checkpoint it was taken for."""
+
+
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces a file atomically: a reader, or a restart after a kill, sees the old bytes or the new, never a mix."""
+    """Replaces a file atomically: killed at any moment, it holds the old bytes or the new, never a mix."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with open(temporary, "wb") as file:
         file.write(data)
@@ -49,18 +53,17 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What :func:`save` wrote.
 
     Raises:
-        ValueError: the file is no checkpoint of this package.
-        FileNotFoundError: there is no such file.
+        CheckpointError: there is no such file, or it is no checkpoint of this package.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {str(path)!r}: no such file")
+        raise CheckpointError(f"checkpoint {str(path)!r}: no such file")
     safetensors = require("safetensors", "train")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             facts = json.loads((file.metadata() or {})[META])
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
     except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} is no mfp-neurons checkpoint: {error}") from None
+        raise CheckpointError(f"{path} is no mfp-neurons checkpoint: {error}") from None
 
 
 def flatten(state: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:

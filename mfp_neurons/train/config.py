@@ -84,8 +84,8 @@ class DataConfig:
 
     ``name`` is ``digits``, ``fashion-mnist``, ``fashion-mnist-rows``, ``torchvision:CLASS`` or
     ``spikingjelly:CLASS``; ``options`` are keyword arguments of the last two. ``reading`` says how a sample
-    becomes a sequence: its ``rows`` one a step, the same sample at every one of ``time_steps`` (``repeat``), or
-    its own first axis (``frames``); empty takes the data set's habit.
+    becomes a sequence: its ``rows`` one a step, the same sample at every one of ``time_steps``
+    (``repeat``), or its own first axis (``frames``); empty takes the data set's habit.
     """
 
     name: str = option("digits", text)
@@ -102,8 +102,8 @@ class DataConfig:
 class NeuronConfig:
     """The hidden neurons; each value may be a list, one item a hidden layer.
 
-    ``kind`` "lif" resets and stores its potential in ``potential_bits`` (32: a float); "exp", "fir" and "matrix"
-    are the memory-free kernels, which see the last ``order`` inputs (0: all of them).
+    ``kind`` "lif" resets and stores its potential in ``potential_bits`` (32: a float); "exp", "fir" and
+    "matrix" are the memory-free kernels, which see the last ``order`` inputs (0: all of them).
     """
 
     kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix")))
@@ -128,8 +128,9 @@ class NeuronConfig:
 class NetworkConfig:
     """Blocks of synapse, batch norm and neuron, then a linear read-out at every step.
 
-    ``channels`` (3 x 3 convolutions, each followed by a 2 x 2 max pool) come before ``hidden`` (linear layers).
-    ``weight_bits`` 32 leaves weights real; otherwise the first and last layer keep ``first_bits``, ``last_bits``.
+    ``channels`` (3 x 3 convolutions, a 2 x 2 max pool behind each) come before ``hidden`` (linear layers).
+    ``weight_bits`` 32 leaves weights real; otherwise the first and last layer have ``first_bits`` and
+    ``last_bits`` (32: real).
     """
 
     channels: tuple[int, ...] = option((), list_of(integer(1)) | Rule("an empty list", lambda v: v == ()))
@@ -144,8 +145,8 @@ class NetworkConfig:
 class ReadoutConfig:
     """Scores are averaged over the last steps: ``train`` of them in the loss (0: all).
 
-    ``candidates`` are tried on the validation split after training and the best is kept; an entry above T counts
-    as T.
+    ``candidates`` are tried on the validation split after every epoch and the best is kept; an entry above
+    T counts as T.
     """
 
     train: int = option(1, integer(0))
@@ -279,8 +280,8 @@ def _check_layers(network: NetworkConfig) -> None:
         value = getattr(network.neuron, spec.name)
         if isinstance(value, tuple) and len(value) != layers:
             raise ConfigError(
-                f"network.neuron.{spec.name} = {value!r} has {len(value)} items: give one value, or one for each "
-                f"of the {layers} hidden layers"
+                f"network.neuron.{spec.name} = {value!r} has {len(value)} items: give one value, or one for "
+                f"each of the {layers} hidden layers"
             )
     for index in range(layers):
         _check_neuron(network.neuron.layer(index), index)
@@ -291,11 +292,11 @@ def _check_neuron(neuron: NeuronConfig, index: int) -> None:
     if neuron.kind == "lif":
         if neuron.order or neuron.kernel_bits:
             raise ConfigError(
-                f"network.neuron.order = {neuron.order!r}, kernel_bits = {neuron.kernel_bits!r} {where}: a lif neuron "
-                "keeps its potential and has neither; give 0 and 0"
+                f"network.neuron.order = {neuron.order!r}, kernel_bits = {neuron.kernel_bits!r} {where}: "
+                "a 'lif' neuron keeps its potential and has neither; give 0 and 0"
             )
     elif neuron.potential_bits != 32:
         raise ConfigError(
-            f"network.neuron.potential_bits = {neuron.potential_bits!r} {where}: a {neuron.kind!r} neuron stores no "
-            "potential; give 32, or kind = 'lif'"
+            f"network.neuron.potential_bits = {neuron.potential_bits!r} {where}: a {neuron.kind!r} neuron "
+            "stores no potential; give 32, or kind = 'lif'"
         )

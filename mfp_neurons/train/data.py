@@ -2,7 +2,7 @@
 
 import gzip
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class Data:
     scale: float  # samples are divided by it
 
     def sequence(self, samples: Tensor) -> Tensor:
-        """A batch of samples as float32 [T, N, *]: rows [T, N, C*W], repeated images or frames [T, N, C, H, W]."""
+        """A batch of samples as float32: rows [T, N, C*W]; repeated images or frames [T, N, C, H, W]."""
         x = samples.to(torch.float32).div_(self.scale)
         if self.reading == "rows":
             return x.permute(2, 0, 1, 3).flatten(2).contiguous()
@@ -65,8 +65,8 @@ class Data:
         return tuple(self.sequence(self.train.samples[:1]).shape[2:])
 
     def to(self, device: torch.device) -> "Data":
-        splits = (s.to(device) for s in (self.train, self.validation, self.test))
-        return Data(*splits, self.classes, self.reading, self.time_steps, self.scale)
+        train, validation, test = (s.to(device) for s in (self.train, self.validation, self.test))
+        return replace(self, train=train, validation=validation, test=test)
 
 
 def load(config: DataConfig) -> Data:
@@ -90,7 +90,9 @@ def load(config: DataConfig) -> Data:
             f"data.name = {config.name!r} is not accepted: give digits, fashion-mnist, fashion-mnist-rows, "
             "torchvision:CLASS or spikingjelly:CLASS"
         )
-    reading = config.reading or READING.get(config.name) or ("frames" if family == "spikingjelly" else "repeat")
+    reading = (
+        config.reading or READING.get(config.name) or ("frames" if family == "spikingjelly" else "repeat")
+    )
     _check_reading(reading, full.samples, config)
     train, validation = _hold_out(full, config)
     classes = int(torch.cat([full.labels, test.labels]).max()) + 1
@@ -102,8 +104,8 @@ def _check_reading(reading: str, samples: Tensor, config: DataConfig) -> None:
     if (reading == "frames") != (samples.dim() == 5):
         shape = tuple(samples.shape[1:])
         raise ConfigError(
-            f"data.reading = {reading!r}: samples of {config.name!r} have shape {shape}; frames need [T, C, H, W], "
-            "rows and repeat need [C, H, W]"
+            f"data.reading = {reading!r}: samples of {config.name!r} have shape {shape}; frames need "
+            "[T, C, H, W], rows and repeat need [C, H, W]"
         )
 
 
@@ -111,7 +113,9 @@ def _hold_out(full: Split, config: DataConfig) -> tuple[Split, Split]:
     order = torch.randperm(len(full), generator=torch.Generator().manual_seed(SPLIT_SEED))
     count = config.validation or max(1, len(full) // 10)
     if count >= len(full):
-        raise ConfigError(f"data.validation = {count}: the training split has {len(full)} samples, give fewer")
+        raise ConfigError(
+            f"data.validation = {count}: the training split has {len(full)} samples, give fewer"
+        )
     held, kept = order[:count], order[count:]
     if config.limit:
         kept = kept[: config.limit]
@@ -141,7 +145,7 @@ def _fashion_mnist(config: DataConfig) -> tuple[Split, Split]:
     raise ConfigError(
         f"data.root = {config.root!r}: no Fashion-MNIST there; looked for train-images-idx3-ubyte[.gz] in "
         + ", ".join(str(f) for f in folders)
-        + ". Install Debian's dataset-fashion-mnist, or point --data-root at the folder that holds FashionMNIST/raw"
+        + ". Install Debian's dataset-fashion-mnist, or name in --data-root the folder of FashionMNIST/raw"
     )
 
 
@@ -184,7 +188,12 @@ def _torchvision(member: str, config: DataConfig) -> tuple[Split, Split]:
 def _spikingjelly(member: str, config: DataConfig) -> tuple[Split, Split]:
     datasets = require("spikingjelly.datasets", "spikingjelly")
     cls = _member(datasets, member, "spikingjelly.datasets")
-    options = {"data_type": "frame", "split_by": "number", "frames_number": config.time_steps, **config.options}
+    options = {
+        "data_type": "frame",
+        "split_by": "number",
+        "frames_number": config.time_steps,
+        **config.options,
+    }
     return tuple(_gather(_make(cls, config, train=train, **options)) for train in (True, False))  # type: ignore[return-value]
 
 
@@ -218,7 +227,9 @@ def _as_tensor(sample: Any) -> Tensor:
     numpy = require("numpy", "train")
     array = numpy.asarray(sample)  # a PIL image is [H, W] or [H, W, C]; frames are [T, C, H, W]
     if array.ndim == 4:
-        whole = array.size == 0 or (array.min() >= 0 and array.max() <= 255 and (array == array.round()).all())
+        whole = array.size == 0 or (
+            array.min() >= 0 and array.max() <= 255 and (array == array.round()).all()
+        )
         return torch.from_numpy(array.astype(numpy.uint8 if whole else numpy.float32))
     tensor = torch.from_numpy(array.copy())
     return tensor.unsqueeze(0) if tensor.dim() == 2 else tensor.permute(2, 0, 1)

@@ -40,8 +40,8 @@ class Trainer:
 
     Args:
         config: what to train, on what, how.
-        out: folder for ``last.safetensors`` (everything needed to go on), ``best.safetensors`` (the network of the
-            best epoch by validation) and ``result.json``, written when the run is complete.
+        out: folder for ``last.safetensors`` (everything needed to go on), ``best.safetensors`` (the network
+            of the best epoch by validation) and ``result.json``, written when the run is complete.
         data: a loaded data set to share between runs; None loads ``config.data``.
         bars: whether to draw progress bars.
     """
@@ -87,7 +87,7 @@ class Trainer:
         self.network.train()
         with bar(self.batches, f"epoch {progress.epoch + 1}/{settings.epochs}", self.bars) as shown:
             shown.update(progress.batch)
-            for picked in self._order()[progress.batch :]:
+            for picked in self.order()[progress.batch :]:
                 start = time.perf_counter()
                 loss = self.step(picked)
                 progress.seconds += time.perf_counter() - start
@@ -100,8 +100,8 @@ class Trainer:
                     self._save_last()
         self._end_epoch()
 
-    def _order(self) -> tuple[Tensor, ...]:
-        """Batches of indices for this epoch: a function of seed and epoch alone, so that resuming finds it again."""
+    def order(self) -> tuple[Tensor, ...]:
+        """Batches of indices for this epoch: a function of seed and epoch alone, so resuming finds it."""
         generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.progress.epoch)
         order = torch.randperm(len(self.data.train), generator=generator)
         return order.to(self.device).split(self.config.training.batch_size)
@@ -110,7 +110,8 @@ class Trainer:
         """One optimizer step on the training samples with these indices; returns the loss."""
         settings, split = self.config.training, self.data.train
         rate = settings.learning_rate * schedule(
-            (self.progress.epoch * self.batches + self.progress.batch) / (settings.epochs * self.batches), settings.warmup
+            (self.progress.epoch * self.batches + self.progress.batch) / (settings.epochs * self.batches),
+            settings.warmup,
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -163,7 +164,9 @@ class Trainer:
             "test_accuracy_by_readout": {str(k): v for k, v in by_steps.items()},
             "state_bits": network.state_bits(self.config.network, self.data.steps),
             "seconds_per_epoch": self.progress.seconds / self.config.training.epochs,
-            "milliseconds_per_step": 1e3 * self.progress.seconds / (self.config.training.epochs * self.batches),
+            "milliseconds_per_step": 1e3
+            * self.progress.seconds
+            / (self.config.training.epochs * self.batches),
             "training_samples": len(self.data.train),
             "history": self.progress.history,
         }
@@ -177,13 +180,20 @@ class Trainer:
             "random": checkpoint.random_state(),
         }
         twin = checkpoint.flatten(state, "", tensors)
-        facts = {"kind": "training", "config": self.config.as_dict(), "progress": vars(self.progress), "state": twin}
+        facts = {
+            "kind": "training",
+            "config": self.config.as_dict(),
+            "progress": vars(self.progress),
+            "state": twin,
+        }
         checkpoint.save(self.out / LAST, tensors, facts)
 
     def _restore(self) -> None:
         tensors, facts = checkpoint.read(self.out / LAST)
         if from_dict(facts["config"]) != self.config:
-            raise ConfigError(f"{self.out / LAST} was written by another config; resume with the one it was started with")
+            raise ConfigError(
+                f"{self.out / LAST} was written by another config; resume with the one it was started with"
+            )
         state = checkpoint.unflatten(facts["state"], tensors)
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -201,7 +211,9 @@ class Trainer:
 
 
 @torch.no_grad()
-def accuracies(model: nn.Module, module: nn.Module, data: Data, split: Split, config: Config) -> dict[int, float]:
+def accuracies(
+    model: nn.Module, module: nn.Module, data: Data, split: Split, config: Config
+) -> dict[int, float]:
     """Percent of a split classified right, for each candidate read-out; ``module`` is put into eval mode."""
     module.eval()
     candidates = sorted({min(k, data.steps) for k in config.readout.candidates})
@@ -224,7 +236,7 @@ def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def schedule(done: float, warmup: float) -> float:
-    """Share of the peak learning rate when ``done`` of all steps (0 to 1) lie behind: linear up, cosine down."""
+    """Share of the peak learning rate when ``done`` of all steps (0 to 1) are over: line up, cosine down."""
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
@@ -232,10 +244,14 @@ def schedule(done: float, warmup: float) -> float:
 
 def make_optimizer(module: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:
     """AdamW; weight decay on matrices alone, not on batch norms, taps, decays or scales."""
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for name, parameter in module.named_parameters():
         (matrices if name.endswith("weight") and parameter.dim() > 1 else rest).append(parameter)
-    groups = [{"params": matrices, "weight_decay": config.training.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    groups = [
+        {"params": matrices, "weight_decay": config.training.weight_decay},
+        {"params": rest, "weight_decay": 0.0},
+    ]
     return torch.optim.AdamW(groups, lr=config.training.learning_rate, fused=device.type in ("cpu", "cuda"))
 
 
@@ -259,7 +275,9 @@ def autocast(device: torch.device, amp: str) -> torch.autocast:
 
 def bar(total: int, name: str, shown: bool) -> Any:
     """A progress bar on standard error."""
-    return require("tqdm", "train").tqdm(total=total, desc=name, disable=not shown, leave=False, smoothing=0.1)
+    return require("tqdm", "train").tqdm(
+        total=total, desc=name, disable=not shown, leave=False, smoothing=0.1
+    )
 
 
 def save_network(path: Path, module: nn.Module, config: Config, facts: dict[str, Any]) -> None:
@@ -267,20 +285,27 @@ def save_network(path: Path, module: nn.Module, config: Config, facts: dict[str,
     checkpoint.save(path, module.state_dict(), {"kind": "network", "config": config.as_dict(), **facts})
 
 
-def load_network(path: Path, data_root: str | None = None) -> tuple[nn.Module, Data, Config, dict[str, Any]]:
-    """The network of a checkpoint, its data set, its config and the facts stored with it.
+def load_network(
+    path: Path, data_root: str | None = None, data: Data | None = None
+) -> tuple[nn.Module, Data, Config, dict[str, Any]]:
+    """The network of a checkpoint in eval mode, its data set, its config and the facts stored with it.
+
+    Args:
+        path: a checkpoint that :func:`save_network` wrote.
+        data_root: where the data set is now, if not where it was in training.
+        data: the data set, if it is loaded already.
 
     Raises:
-        ValueError: the file is no checkpoint of a network.
+        CheckpointError: the file is no checkpoint of a network.
     """
     tensors, facts = checkpoint.read(path)
     if facts.get("kind") != "network":
-        raise ValueError(f"{path} is a training state; give the {BEST} beside it")
+        raise checkpoint.CheckpointError(f"{path} is a training state; give the {BEST} beside it")
     settings = facts["config"]
     if data_root is not None:
         settings["data"]["root"] = data_root
     config = from_dict(settings)
-    data = data_module.load(config.data)
+    data = data or data_module.load(config.data)
     module = network.build(config.network, data.features, data.classes, data.steps)
     module.load_state_dict(tensors)
     return module.eval(), data, config, facts

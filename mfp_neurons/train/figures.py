@@ -1,16 +1,22 @@
-"""Figures, drawn without a display and legible in grey."""
+"""Figures, drawn without a display and legible in gray."""
 
-from collections.abc import Iterable
+import logging
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor, nn
+
 from mfp_neurons._checks import require
+from mfp_neurons.train.network import SequenceClassifier
 from mfp_neurons.train.tables import Result, by_network, mean_and_spread
 
-# Okabe and Ito's colours, told apart by colour-blind readers; markers tell them apart in grey
+# Okabe and Ito's colors, told apart by color-blind readers; markers tell them apart in gray
 STYLES = [
-    ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"), ("#56B4E9", "v"), ("#E69F00", "P"),
-    ("#000000", "*"),
+    ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
+    ("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "*"),
 ]  # fmt: skip
 LINEAR_BELOW = 1.0  # bits: the axis is linear up to here, so that 0 has a place
 
@@ -33,11 +39,21 @@ def accuracy_against_state(results: Iterable[Result], path: Path) -> None:
 
 def draw_accuracy(axes: Any, results: list[Result]) -> None:
     families = list(dict.fromkeys(r["family"] for r in results))
-    for family, (colour, marker) in zip(families, _cycle(len(families)), strict=True):
-        points = sorted(_point(runs) for runs in by_network(r for r in results if r["family"] == family).values())
+    for family, (color, marker) in zip(families, _cycle(len(families)), strict=True):
+        points = sorted(
+            _point(runs) for runs in by_network(r for r in results if r["family"] == family).values()
+        )
         bits, means, spreads = zip(*points, strict=True)
         axes.errorbar(
-            bits, means, spreads, label=family, color=colour, marker=marker, capsize=3, linewidth=1.2, markersize=6
+            bits,
+            means,
+            spreads,
+            label=family,
+            color=color,
+            marker=marker,
+            capsize=3,
+            linewidth=1.2,
+            markersize=6,
         )
     axes.set_xscale("symlog", base=2, linthresh=LINEAR_BELOW)
     ticks = [0, 1, 2, 4, 8, 16, 32]
@@ -55,3 +71,74 @@ def _point(runs: list[Result]) -> tuple[float, float, float]:
 
 def _cycle(count: int) -> list[tuple[str, str]]:
     return [STYLES[i % len(STYLES)] for i in range(count)]
+
+
+def demo(
+    results: Iterable[Result], modules: Mapping[str, nn.Module], sequence: Tensor, label: int, path: Path
+) -> None:
+    """Writes accuracy against state, and the last hidden layer of each network on one digit [T, 1, *]."""
+    plt = pyplot()
+    figure = plt.figure(figsize=(11, 9), layout="constrained")
+    grid = figure.add_gridspec(3, len(modules), height_ratios=(1.3, 1.0, 1.0))
+    draw_accuracy(figure.add_subplot(grid[0, :]), list(results))
+    for column, (name, module) in enumerate(modules.items()):
+        spikes, potential = last_layer(module, sequence)
+        raster = figure.add_subplot(grid[1, column])
+        _draw_raster(raster, spikes[:, 0])
+        raster.set_title(name, fontsize="small")
+        _draw_potential(figure.add_subplot(grid[2, column], sharex=raster), potential[:, 0])
+    figure.suptitle(
+        f"the last hidden layer reads a {label}, one row of pixels a step", fontsize="medium", y=0.0
+    )
+    figure.savefig(path, dpi=150, bbox_inches="tight")
+    plt.close(figure)
+
+
+def _draw_raster(axes: Any, spikes: Tensor) -> None:
+    steps, neurons = spikes.nonzero(as_tuple=True)
+    axes.plot(steps.tolist(), neurons.tolist(), "|", color="black", markersize=3)
+    axes.set_xlim(-0.5, len(spikes) - 0.5)
+    axes.set_ylabel("neuron that fires")
+
+
+def _draw_potential(axes: Any, potential: Tensor) -> None:
+    """Every neuron's potential in gray, the three that swing most in color."""
+    time = list(range(len(potential)))
+    axes.plot(time, potential.tolist(), color="0.85", linewidth=0.6)
+    most = potential.std(0).topk(3).indices
+    for (color, _), neuron in zip(STYLES, most.tolist(), strict=False):
+        axes.plot(time, potential[:, neuron].tolist(), color=color, linewidth=1.4)
+    axes.axhline(1.0, color="black", linestyle="--", linewidth=0.8)
+    axes.set_xlabel("step (dashes: threshold)")
+    axes.set_ylabel("potential")
+
+
+@torch.no_grad()
+def last_layer(module: nn.Module, sequence: Tensor) -> tuple[Tensor, Tensor]:
+    """Spikes, and potential before the reset, [T, N, C] each, of the last hidden layer on [T, N, *]."""
+    assert isinstance(module, SequenceClassifier)
+    neuron: Any = module.blocks()[-1].neuron
+    spikes: list[Tensor] = []
+    hook = neuron.register_forward_hook(lambda _, __, output: spikes.append(output))
+    with _recorded(neuron) as over:
+        module.eval()(sequence)
+    hook.remove()
+    return spikes[0], torch.cat([x.reshape(-1, *spikes[0].shape[1:]) for x in over]) + neuron.v_threshold
+
+
+@contextmanager
+def _recorded(neuron: Any) -> Iterator[list[Tensor]]:
+    """Lists what the neuron hands to its surrogate: potential - threshold, all steps or one at a time."""
+    over: list[Tensor] = []
+
+    def record(x: Tensor) -> Tensor:
+        over.append(x.clone())
+        return (x >= 0).to(x)
+
+    surrogate, log = neuron.surrogate, logging.getLogger("mfp_neurons")
+    neuron.surrogate, quiet = record, log.disabled
+    log.disabled = True  # a callable surrogate is slower, and says so; here it is meant
+    try:
+        yield over
+    finally:
+        neuron.surrogate, log.disabled = surrogate, quiet

@@ -8,7 +8,7 @@ from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.neuron import MFP
 from mfp_neurons.quantize import quantize_weights
 from mfp_neurons.surrogate import ATan
-from mfp_neurons.train.config import NetworkConfig, NeuronConfig
+from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig
 
 FLOAT_BITS = 32
 
@@ -37,10 +37,13 @@ class SequenceClassifier(nn.Module):
             build_neuron(config.neuron.layer(i), width, time_steps)
             for i, width in enumerate((*config.channels, *config.hidden))
         ]
-        blocks, shape = [], features
+        blocks: list[Block] = []
+        shape = features
         for width in config.channels:
             if len(shape) != 3 or min(shape[1:]) < 2:
-                raise ValueError(f"network.channels: a convolution needs steps of [C, H, W] >= 2 x 2, got {shape}")
+                raise ValueError(
+                    f"network.channels: a convolution needs steps of [C, H, W] >= 2 x 2, got {shape}"
+                )
             convolution = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
             blocks.append(Block(convolution, nn.BatchNorm2d(width), neurons[len(blocks)], nn.MaxPool2d(2)))
             shape = (width, shape[1] // 2, shape[2] // 2)
@@ -64,11 +67,21 @@ class SequenceClassifier(nn.Module):
         return [*self.convolutions, *self.hidden]  # type: ignore[list-item]
 
 
-def build(config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int) -> SequenceClassifier:
-    """The network of a config, its weights quantized if the config says so."""
-    network = SequenceClassifier(config, features, classes, time_steps)
+def build(
+    config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int
+) -> SequenceClassifier:
+    """The network of a config, its weights quantized if the config says so.
+
+    Raises:
+        ConfigError: the settings, each accepted by itself, do not make a network together.
+    """
+    try:
+        network = SequenceClassifier(config, features, classes, time_steps)
+    except ValueError as error:
+        raise ConfigError(f"network: {error}") from error
     if config.weight_bits != FLOAT_BITS:
-        quantize_weights(network, config.weight_bits, first=config.first_bits, last=config.last_bits)
+        first, last = (None if b == FLOAT_BITS else b for b in (config.first_bits, config.last_bits))
+        quantize_weights(network, config.weight_bits, first=first, last=last)
     return network
 
 

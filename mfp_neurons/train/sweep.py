@@ -1,7 +1,8 @@
 """Several networks under one budget: tuned alike on a validation split, then trained once a seed.
 
-Each run writes one JSON file, whole or not at all; finished ones are skipped, so a sweep can be stopped and started
-again, and several processes may work on one folder: a run is taken by locking a file, and a process that dies lets go.
+Each run writes one JSON file, whole or not at all; finished ones are skipped, so a sweep can be stopped and
+started again, and several processes may work on one folder: a run is taken by locking a file, and a process
+that dies lets go.
 """
 
 import fcntl
@@ -47,7 +48,7 @@ class Sweep:
 
 
 def load(path: str) -> Sweep:
-    """Reads a sweep from TOML: ``base``, ``seeds``, tables ``common``, ``tune``, ``tuning_budget``, ``[[network]]``.
+    """Reads a sweep from TOML: ``base``, ``seeds``, ``common``, ``tune``, ``tuning_budget``, ``[[network]]``.
 
     Every network is checked here, so that a mistake shows before the first hour is spent.
 
@@ -83,7 +84,13 @@ def _entry(raw: Mapping[str, Any], tune: dict[str, list[Any]]) -> Entry:
     if unknown or "name" not in raw:
         raise ConfigError(f"[[network]] {dict(raw)!r}: give name, and optionally label, family, set, tune")
     name = raw["name"]
-    return Entry(name, raw.get("label", name), raw.get("family", ""), raw.get("set", {}), {**tune, **raw.get("tune", {})})
+    return Entry(
+        name,
+        raw.get("label", name),
+        raw.get("family", ""),
+        raw.get("set", {}),
+        {**tune, **raw.get("tune", {})},
+    )
 
 
 def choices(entry: Entry) -> list[Settings]:
@@ -132,12 +139,20 @@ def _run_one(
     config = config_module.load(sweep.base, settings)
     result = Trainer(config, path.with_suffix(""), data, bars=bars).run(resume=True)
     checkpoint.write_json(
-        path, {"name": entry.name, "label": entry.label, "family": entry.family, "seed": seed, "tuned": tuned, **result}
+        path,
+        {
+            "name": entry.name,
+            "label": entry.label,
+            "family": entry.family,
+            "seed": seed,
+            "tuned": tuned,
+            **result,
+        },
     )
 
 
 def _tuned(sweep: Sweep, entry: Entry, common: Settings, out: Path, bars: bool) -> Settings:
-    """The choice with the best validation accuracy on the tuning budget, with the first seed; cached in a file."""
+    """The choice with the best validation accuracy on the tuning budget and first seed; kept in a file."""
     path = out / f"{entry.name}-tuning.json"
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits for the first one's answer
@@ -145,7 +160,13 @@ def _tuned(sweep: Sweep, entry: Entry, common: Settings, out: Path, bars: bool) 
             return json.loads(path.read_text())  # type: ignore[no-any-return]
         options, tried = choices(entry), []
         for number, choice in enumerate(options if len(options) > 1 else []):
-            settings = {**common, **sweep.tuning_budget, **entry.settings, **choice, "training.seed": sweep.seeds[0]}
+            settings = {
+                **common,
+                **sweep.tuning_budget,
+                **entry.settings,
+                **choice,
+                "training.seed": sweep.seeds[0],
+            }
             config = config_module.load(sweep.base, settings)
             folder = out / f"{entry.name}-tuning-{number}"
             result = Trainer(config, folder, data_module.load(config.data), bars=bars).run(resume=True)

@@ -1,0 +1,7 @@
+"""``python -m mfp_neurons`` is ``mfp-neurons``."""
+
+import sys
+
+from mfp_neurons.cli import main
+
+sys.exit(main())

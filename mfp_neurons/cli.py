@@ -1,0 +1,154 @@
+"""The command line: arguments in, public functions called, text out."""
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mfp_neurons import __version__
+from mfp_neurons._checks import MissingDependency
+from mfp_neurons.train.checkpoint import CheckpointError
+from mfp_neurons.train.config import ConfigError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    args = _parser().parse_args(argv)
+    try:
+        print(args.command(args))
+    except (ConfigError, CheckpointError, MissingDependency, OSError) as error:
+        print(f"mfp-neurons: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("mfp-neurons: stopped", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="mfp-neurons",
+        description="Spiking networks that keep no membrane potential: train, evaluate, see what they cost.",
+    )
+    parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for add in (_add_demo, _add_train, _add_evaluate, _add_report):
+        add(commands)
+    return parser
+
+
+def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "train three networks on handwritten digits and compare them (under two minutes)"
+    parser = commands.add_parser("demo", help=words, description=words)
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/demo"), help="folder for results (%(default)s)"
+    )
+    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each network (%(default)s)")
+    parser.add_argument("--epochs", type=_positive, help="instead of the configs' own number")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(command=_demo)
+
+
+def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    from mfp_neurons.train.config import shipped
+
+    parser = commands.add_parser(
+        "train",
+        help="train one network",
+        description="Trains the network that a TOML config describes; keeps the best by validation.",
+        epilog=f"Shipped configs: {', '.join(shipped())}.",
+    )
+    parser.add_argument("config", metavar="CONFIG", help="a TOML file, or the name of a shipped config")
+    parser.add_argument("--out", type=Path, help="folder for checkpoints and result (runs/NAME-seedN)")
+    parser.add_argument("--data-root", help="folder that holds the data set (./data)")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: training.epochs=3"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(command=_train)
+
+
+def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "accuracy of a checkpoint on its test split"
+    parser = commands.add_parser("evaluate", help=words, description=words)
+    _add_checkpoint(parser)
+    parser.set_defaults(command=_evaluate)
+
+
+def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "memory, operations and estimated energy of a checkpoint"
+    parser = commands.add_parser("report", help=words, description=words)
+    _add_checkpoint(parser)
+    parser.add_argument(
+        "--samples", type=_positive, default=100, help="test samples to measure on (%(default)s)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(command=_report)
+
+
+def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a best.safetensors")
+    parser.add_argument("--data-root", help="folder that holds the data set now")
+
+
+def _positive(argument: str) -> int:
+    number = int(argument)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{argument}: give 1 or more")
+    return number
+
+
+def _demo(args: argparse.Namespace) -> str:
+    from mfp_neurons.train import demo
+
+    return demo.run(args.out, seeds=args.seeds, epochs=args.epochs, bars=not args.quiet)
+
+
+def _train(args: argparse.Namespace) -> str:
+    from mfp_neurons.train import config as config_module
+    from mfp_neurons.train.engine import BEST, Trainer
+
+    overrides = dict(config_module.parse_override(s) for s in args.set)
+    if args.data_root is not None:
+        overrides["data.root"] = args.data_root
+    config = config_module.load(args.config, overrides)
+    out = args.out or Path("runs") / f"{Path(args.config).stem}-seed{config.training.seed}"
+    result = Trainer(config, out, bars=not args.quiet).run(resume=args.resume)
+    best_epoch = result["best_epoch"] + 1
+    return (
+        f"test accuracy        {result['test_accuracy']:.2f} %\n"
+        f"validation accuracy  {result['validation_accuracy']:.2f} %, best after epoch {best_epoch}\n"
+        f"read-out             {_readout(result['readout_steps'])}, chosen by validation\n"
+        f"state                {result['state_bits']:.3g} bits a hidden neuron between steps\n"
+        f"training             {result['seconds_per_epoch']:.1f} s an epoch\n"
+        f"checkpoint           {out / BEST}"
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> str:
+    from mfp_neurons.train.engine import accuracies, load_network
+
+    module, data, config, facts = load_network(args.checkpoint, args.data_root)
+    found = accuracies(module, module, data, data.test, config)
+    chosen = facts["readout_steps"]
+    lines = [f"{k:>4}  {a:6.2f} %{'  chosen by validation' if k == chosen else ''}" for k, a in found.items()]
+    return (
+        f"test accuracy {found[chosen]:.2f} % over {len(data.test):,} samples\n"
+        f"read-out: {_readout(chosen)}\n\n"
+        "last steps averaged, accuracy\n" + "\n".join(lines)
+    )
+
+
+def _report(args: argparse.Namespace) -> str:
+    from mfp_neurons._report import report
+    from mfp_neurons.train.engine import load_network
+
+    module, data, *_ = load_network(args.checkpoint, args.data_root)
+    found = report(module, data.sequence(data.test.samples[: args.samples]))
+    return json.dumps(found.as_dict(), indent=1) if args.json else str(found)
+
+
+def _readout(steps: int) -> str:
+    return "the last step" if steps == 1 else f"the mean of the last {steps} steps"
