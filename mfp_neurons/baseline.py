@@ -34,8 +34,7 @@ class QuantizedMembraneLIF(nn.Module):
     three layers) these were the best for their bits. The scale is learned, one for the layer or one for each
     channel, and starts where the codes reach from about -v_threshold to v_threshold.
 
-    Over long sequences start from a slow ``decay``: on the 28 rows, with the decay learned, 0.9 in place of
-    0.5 gave six points more, with a 2-bit potential as with a float one.
+    Over long sequences try a slow ``decay``, such as 0.9, for a start as well; a learned one moves little.
 
     ``v_reset=None`` subtracts the threshold after a spike, a number resets to that number, which is
     also where the potential starts and leaks to (as SpikingJelly's LIFNode has it); potentials are
