@@ -28,12 +28,12 @@ def require(module: str, extra: str) -> ModuleType:
         ) from error
 
 
-def log_once(key: str, message: str, level: int = logging.WARNING) -> None:
-    """Logs ``message`` the first time ``key`` is seen in this process; silent while torch.compile traces."""
+def log_once(key: str, message: str, *values: object, level: int = logging.WARNING) -> None:
+    """Logs ``message % values`` the first time ``key`` is seen; silent while torch.compile traces."""
     if torch.compiler.is_compiling() or key in _said:
         return
     _said.add(key)
-    logger.log(level, message)
+    logger.log(level, message, *values)
 
 
 def describe(value: Any) -> str:

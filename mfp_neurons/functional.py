@@ -190,8 +190,9 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
         )
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
-        f"surrogate {surrogate!r} is not one of mfp_neurons.surrogate, so it runs outside the fused "
-        "operator: same results, slower, and it keeps the potential for backward.",
+        "surrogate %r is not one of mfp_neurons.surrogate, so it runs outside the fused operator: same "
+        "results, slower, and it keeps the potential for backward.",
+        surrogate,
     )
     u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
     spikes = surrogate(u - _along_channels(call.threshold, u.dim()))
@@ -219,7 +220,7 @@ def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) ->
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
             )
             return "exp", torch.stack(rows)
-        return "fir", kernel.taps(kernel.order).to(x_seq.device)
+        return "fir", kernel.taps(kernel.order).to(accumulate_dtype(x_seq.dtype)).to(x_seq.device)
     if isinstance(kernel, FIR):
         taps = kernel.taps if kernel.taps.dim() == 2 else kernel.taps.unsqueeze(1)
         # taps that lie further back than a whole sequence weigh nothing

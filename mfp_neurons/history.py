@@ -43,8 +43,11 @@ class Exponential:
             check_int("order", self.order, 1)
 
     def taps(self, order: int) -> Tensor:
-        """The first ``order`` taps, [K, 1] or [K, C]; float32 or wider, differentiable."""
+        """The first ``order`` taps, [K, 1] or [K, C], differentiable; float64 of numbers, else >= float32."""
         decay, gain = as_row(self.decay), as_row(self.gain)
+        if isinstance(self.decay, Tensor) != isinstance(self.gain, Tensor):  # a number follows the tensor
+            like = decay if isinstance(self.decay, Tensor) else gain
+            decay, gain = decay.to(like), gain.to(like)
         lag = torch.arange(order, device=decay.device, dtype=decay.dtype).unsqueeze(1)
         return gain * decay**lag
 
@@ -82,10 +85,10 @@ Kernel = Exponential | FIR | Matrix
 
 
 def as_row(value: Tensor | float) -> Tensor:
-    """A per-layer or per-channel parameter as a tensor [1] or [C], float32 or wider."""
-    row = torch.as_tensor(value)
-    if not row.is_floating_point() or row.dtype in (torch.float16, torch.bfloat16):
-        row = row.float()
+    """A per-layer or per-channel parameter as a tensor [1] or [C], float32 or wider; of a number, float64."""
+    if not isinstance(value, Tensor):
+        return torch.tensor([float(value)], dtype=torch.float64)
+    row = value.float() if value.dtype in (torch.float16, torch.bfloat16) else value
     return row.reshape(-1)
 
 

@@ -32,6 +32,6 @@ def choose(name: str, device: _torch.device) -> ModuleType:
         log_once(
             f"backend-{device.type}",
             f"backend 'auto' on {device.type}: chose 'torch' (stock operators), the only one in this release",
-            logging.INFO,
+            level=logging.INFO,
         )
     return _stock

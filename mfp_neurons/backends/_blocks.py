@@ -64,12 +64,11 @@ class Layout:
 
 
 class Output:
-    """A tensor like ``x`` that blocks are written into; ``done()`` gives it with the promised strides."""
+    """A new tensor that blocks are written into, through ``seen``; ``done()`` gives it, never as a view."""
 
-    def __init__(self, layout: Layout, like: Tensor, dtype: torch.dtype) -> None:
-        self.tensor = torch.empty_like(like, dtype=dtype)
-        self.layout = layout
-        self.seen = layout.seen(self.tensor)
+    def __init__(self, layout: Layout, tensor: Tensor, *, is_step: bool = False) -> None:
+        self.tensor, self.layout = tensor, layout
+        self.seen = layout.step(tensor) if is_step else layout.seen(tensor)
         self._is_view = self.tensor.numel() == 0 or self.seen.data_ptr() == self.tensor.data_ptr()
 
     def done(self) -> Tensor:

@@ -5,7 +5,6 @@ Taps are shifted sums, a pass over the block each; many taps of a whole layer ar
 their Toeplitz matrix, a stretch of time at a time.
 """
 
-import logging
 from collections.abc import Iterator
 
 import torch
@@ -25,7 +24,6 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
         "matmul-precision",
         "float32 matmuls are set to a lower precision here; a neuron's sums keep float32, so finite history "
         "kernels run in float64 (slower). torch.set_float32_matmul_precision('highest') avoids it.",
-        logging.WARNING,
     )
     return (a.double() @ b.double()).to(a.dtype)
 

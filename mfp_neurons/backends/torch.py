@@ -54,18 +54,18 @@ def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]
     wide = accumulate_dtype(x.dtype)
     layout = Layout(x, call.per_channel)
     xs = layout.seen(x)
-    spikes = None if call.threshold is None else Output(layout, x, x.dtype)
-    recorded = Output(layout, x, wide) if record else None
-    last = torch.empty(layout.shape[1:], dtype=wide, device=x.device)
+    spikes = None if call.threshold is None else Output(layout, torch.empty_like(x))
+    recorded = Output(layout, torch.empty_like(x, dtype=wide)) if record else None
+    last = Output(layout, torch.empty(x.shape[1:], dtype=wide, device=x.device), is_step=True)
     for block in layout.blocks(_limit(call, len(x), recorded is None)):
         part = _Part(call, layout, block, wide)
         spikes_out = None if spikes is None else spikes.seen[block]
         u_out = None if recorded is None else recorded.seen[block]
-        last[block[1:]] = part.run(xs[block], spikes_out, u_out)
+        last.seen[block[1:]] = part.run(xs[block], spikes_out, u_out)
     spikes_done = None if spikes is None else spikes.done()
     if recorded is not None:
         return spikes_done, recorded.done()
-    return spikes_done, _unstep(last, layout, x)
+    return spikes_done, last.done()
 
 
 def backward(
@@ -90,15 +90,18 @@ def backward(
         du = None
     else:
         du = layout.seen(grad_u) if record else layout.step(grad_u)
-    gx = Output(layout, x, x.dtype) if need_x else None
+    gx = Output(layout, torch.empty_like(x)) if need_x else None
     g_kernel = torch.zeros_like(call.kernel, dtype=torch.float64) if need_kernel else None
     g_threshold = None
     if need_threshold and call.threshold is not None:
         g_threshold = torch.zeros_like(call.threshold, dtype=torch.float64)
     g_state = None
     if need_state and call.state is not None:
-        lead = [] if call.kind == "exp" else [len(call.state)]
-        g_state = torch.zeros(lead + layout.shape[1:], dtype=wide, device=x.device)
+        g_state = Output(
+            layout,
+            torch.empty(call.state.shape, dtype=call.state.dtype, device=x.device),
+            is_step=call.kind == "exp",
+        )
     for block in layout.blocks(_limit(call, len(x), False)):
         part = _Part(call, layout, block, wide)
         du_part = None if du is None else (du[block] if record else du[block[1:]])
@@ -109,16 +112,13 @@ def backward(
             None if gx is None else gx.seen[block],
             g_kernel,
             g_threshold,
-            None if g_state is None else g_state[block[1:] if call.kind == "exp" else block],
+            None if g_state is None else g_state.seen[block[1:] if call.kind == "exp" else block],
         )
-    state_done = None
-    if g_state is not None and call.state is not None:
-        state_done = _unstate(g_state, layout, call).to(call.state.dtype)
     return Gradients(
         None if gx is None else gx.done(),
         None if g_kernel is None else g_kernel.to(call.kernel.dtype),
         None if g_threshold is None or call.threshold is None else g_threshold.to(call.threshold.dtype),
-        state_done,
+        None if g_state is None else g_state.done(),
     )
 
 
@@ -257,7 +257,7 @@ class _Part:
             columns[0] += _group_sum(g * before, groups)
             columns[1] += _group_sum(g * x, groups)
         if g_state is not None:
-            torch.mul(g[0], self.decay, out=g_state)
+            g_state.copy_(g[0] * self.decay)
         in_place = gx is not None and gx.data_ptr() == g.data_ptr()
         if gx is not None and not (in_place and isinstance(self.gain, float) and self.gain == 1.0):
             torch.mul(g, self.gain, out=gx)
@@ -300,22 +300,3 @@ def _columns(value: Tensor, channels: slice, sliced: bool = True) -> Tensor:
 def _group_sum(values: Tensor, groups: int) -> Tensor:
     """The sum of [T, n, c, r] over all but the channels, or over everything: [c] or [1]."""
     return values.sum((0, 1, 3)) if groups > 1 else values.sum().reshape(1)
-
-
-def _unstep(step: Tensor, layout: Layout, x: Tensor) -> Tensor:
-    """[N, C, R] of a layout back to one step [N, *], contiguous."""
-    return _restore(step.unsqueeze(0), layout, x.shape)[0]
-
-
-def _unstate(state: Tensor, layout: Layout, call: Call) -> Tensor:
-    assert call.state is not None
-    if call.kind == "exp":
-        return _restore(state.unsqueeze(0), layout, [1, *call.state.shape])[0]
-    return _restore(state, layout, call.state.shape)
-
-
-def _restore(seen: Tensor, layout: Layout, shape: "torch.Size | list[int]") -> Tensor:
-    """[S, N, C, R] of a layout back to [S, N, *], contiguous."""
-    permuted = seen.reshape(seen.shape[0], *(shape[d] for d in layout.order))
-    inverse = sorted(range(len(layout.order)), key=lambda i: layout.order[i])
-    return permuted.permute(0, *(i + 1 for i in inverse)).contiguous()
