@@ -1,0 +1,30 @@
+r"""snnTorch neurons without reset: :class:`MFPLeaky`, step by step; :class:`MFPLeakyParallel`, all at once.
+
+.. math::
+    mem[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, input[t-j], \qquad spk[t] = 1 \text{ if } mem[t] > threshold
+
+With the default kernel, m_j = beta^j, this is ``snn.Leaky(beta, reset_mechanism="none")``. The rule is
+snnTorch's own: a neuron whose potential equals the threshold does not fire.
+
+Also here: :func:`reset` and :func:`detach`, which reach nested neurons; :func:`release`, which takes this
+package's neurons off snnTorch's list of instances; :data:`RULES`, which :func:`mfp_neurons.convert` reads.
+"""
+
+# ruff: noqa: E402 (the first call turns snnTorch's absence into a helpful error, before anything imports it)
+
+from .._checks import require
+
+require("snntorch", "snntorch")
+
+from .kernel import BetaKernel as BetaKernel
+from .leaky import MFPLeaky as MFPLeaky
+from .network import detach as detach
+from .network import release as release
+from .network import reset as reset
+from .parallel import MFPLeakyParallel as MFPLeakyParallel
+from .rules import LEFT_ALONE as LEFT_ALONE
+from .rules import RULES as RULES
+from .surrogates import StrictSpike as StrictSpike
+from .surrogates import known_surrogate as known_surrogate
+
+__all__ = ["LEFT_ALONE", "RULES", "MFPLeaky", "MFPLeakyParallel", "detach", "release", "reset"]

@@ -1,0 +1,69 @@
+"""Checks of the arguments, all made before snnTorch sees any of them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import surrogate as fused
+from .._checks import check_finite, check_int, describe
+from .surrogates import StrictSpike
+
+
+def check_reset_mechanism(value: Any) -> None:
+    """Raises ValueError for anything but "none"."""
+    if value in ("subtract", "zero"):
+        raise ValueError(
+            f"reset_mechanism must be 'none', got {value!r}: a reset makes every step depend on the spike "
+            "before it, which is what a memory-free neuron drops. Keep snn.Leaky where the reset matters. "
+            "Without one the potential grows up to input / (1 - beta), so the threshold may need raising."
+        )
+    if value != "none":
+        raise ValueError(f"reset_mechanism must be 'none', got {describe(value)}")
+
+
+def real(name: str, value: Any) -> Any:
+    """``value`` if snnTorch can store it as a real number or tensor; integers become floats."""
+    unreal = value.is_complex() or value.dtype == torch.bool if isinstance(value, Tensor) else False
+    if unreal or isinstance(value, bool):
+        raise TypeError(f"{name} must be a real number or tensor, got {describe(value)}")
+    if isinstance(value, int):
+        value = float(value)
+    if isinstance(value, Tensor):
+        if value.numel() == 0:
+            raise ValueError(f"{name} must not be empty, got {describe(value)}")
+        value = value if value.is_floating_point() else value.float()
+    elif not isinstance(value, float):
+        try:
+            value = torch.as_tensor(value, dtype=torch.get_default_dtype())
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name} must be a real number or tensor, got {describe(value)}") from None
+    check_finite(name, value)
+    return value
+
+
+def own_spike_grad(spike_grad: Any) -> Any:
+    """``spike_grad`` as snnTorch calls it: from mem - threshold to spikes."""
+    if isinstance(spike_grad, fused.Surrogate):
+        return StrictSpike(spike_grad)
+    if spike_grad is not None and not callable(spike_grad):
+        raise TypeError(f"spike_grad must be None or a callable tensor -> spikes, got {describe(spike_grad)}")
+    return spike_grad
+
+
+def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
+    """beta with one value a channel where ``num_channels`` asks for that of an exponential."""
+    if num_channels is None or kernel != "exp":
+        return beta
+    check_int("num_channels", num_channels, 1)
+    value = torch.as_tensor(beta)
+    if value.numel() not in (1, num_channels):
+        raise ValueError(f"beta must have 1 or {num_channels} (num_channels) values, got {list(value.shape)}")
+    return value.detach().reshape(-1).expand(num_channels).clone()
+
+
+def as_real_input(input_: Any) -> Tensor:
+    """The input in a floating-point dtype; integers (spike counts) take the default one, as in snn.Leaky."""
+    if not isinstance(input_, Tensor) or input_.is_complex() or input_.dtype == torch.bool:
+        raise TypeError(f"input_ must be a real tensor, got {describe(input_)}")
+    return input_ if input_.is_floating_point() else input_.to(torch.get_default_dtype())

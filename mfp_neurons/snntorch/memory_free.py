@@ -1,0 +1,157 @@
+"""What both neurons share beside their kernel: arguments, checkpoints, returns."""
+
+from typing import Any
+
+import snntorch as snn
+import torch
+from torch import Tensor, nn
+
+from .._checks import describe, log_once
+from ..history import KernelBits
+from ..neuron import HistoryKernel
+from .arguments import check_reset_mechanism, own_spike_grad, per_channel, real
+from .instances import unlist
+from .kernel import BetaKernel, free_taps
+from .operands import Operands, operands
+
+_NONE = snn.SpikingNeuron.reset_dict["none"]
+
+
+class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
+    """Arguments, kernel and checkpoint rules of both neurons; snnTorch's constructors do the rest."""
+
+    beta: Tensor
+    threshold: Tensor
+    graded_spikes_factor: Tensor
+    reset_mechanism_val: Tensor
+    mem: Tensor
+    gain: Tensor | float
+
+    def __init__(
+        self,
+        beta: Any,
+        threshold: Any = 1.0,
+        spike_grad: Any = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "none",
+        state_quant: Any = False,
+        output: bool = False,
+        graded_spikes_factor: Any = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        reset_delay: bool = True,
+        *,
+        kernel: str = "exp",
+        order: int | None = None,
+        time_steps: int | None = None,
+        num_channels: int | None = None,
+        kernel_bits: KernelBits = None,
+        gain: Any = 1.0,
+    ) -> None:
+        # snnTorch lists an instance before it looks at its arguments, so everything is checked before that
+        check_reset_mechanism(reset_mechanism)
+        self._check_can_run(inhibition, state_quant, finite=kernel != "exp" or order is not None)
+        beta, threshold, gain = real("beta", beta), real("threshold", threshold), real("gain", gain)
+        graded_spikes_factor = real("graded_spikes_factor", graded_spikes_factor)
+        spike_grad = own_spike_grad(spike_grad)
+        beta = per_channel(beta, num_channels, kernel)
+        options = {"order": order, "time_steps": time_steps, "kernel_bits": kernel_bits}
+        taps = free_taps(kernel, beta, gain, learn_beta, num_channels, options)
+        try:
+            super().__init__(
+                beta,
+                threshold,
+                spike_grad,
+                surrogate_disable,
+                init_hidden,
+                inhibition,
+                learn_beta,
+                learn_threshold,
+                "none",
+                state_quant,
+                output,
+                graded_spikes_factor,
+                learn_graded_spikes_factor,
+            )
+        except BaseException:  # such as a warning that the user made an error
+            unlist(lambda neuron: neuron is self)
+            raise
+        self.reset_delay = reset_delay
+        self.order, self.num_channels, self.kernel_bits = order, num_channels, kernel_bits
+        if isinstance(gain, Tensor) or gain != 1.0:
+            self.register_buffer("gain", torch.as_tensor(gain))
+        else:
+            self.gain = 1.0
+        if taps is not None:
+            self._modules["kernel"] = taps  # add_module refuses the name of the property below
+        self._init_state()
+
+    @classmethod
+    def _check_can_run(cls, inhibition: bool, state_quant: Any, finite: bool) -> None:
+        if state_quant and not callable(state_quant):
+            raise TypeError(
+                f"state_quant must be False or a function of tensors, got {describe(state_quant)}"
+            )
+
+    def _init_state(self) -> None:
+        """What is kept between calls, besides what snnTorch's constructors registered."""
+
+    @property
+    def kernel(self) -> BetaKernel | HistoryKernel:
+        """The history kernel; calling it gives its value (:mod:`mfp_neurons.history`) now."""
+        free = self._modules.get("kernel")
+        if isinstance(free, HistoryKernel):
+            return free
+        learnable = isinstance(self.beta, nn.Parameter)
+        return BetaKernel(self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the kernel has an order or taps of its own: past inputs count then, not a potential."""
+        return self.order is not None or "kernel" in self._modules
+
+    @property
+    def reset_mechanism(self) -> str:
+        """Always "none"; assigning anything else raises ValueError."""
+        return "none"
+
+    @reset_mechanism.setter
+    def reset_mechanism(self, value: str) -> None:
+        check_reset_mechanism(value)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *args)
+        key = prefix + "reset_mechanism_val"
+        if key in state_dict and int(state_dict[key]) != _NONE:
+            log_once(
+                "snntorch.reset_mechanism_val",
+                f"the loaded {key} is that of a neuron with a reset, which this one does not have. Weights "
+                "trained with a reset usually want fine-tuning without it.",
+            )
+            self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, _NONE)
+
+    def extra_repr(self) -> str:
+        kernel = self.kernel
+        names = ("order", "time_steps", "num_channels", "kernel_bits")
+        named = {name: getattr(kernel, name) for name in names if getattr(kernel, name) is not None}
+        return ", ".join([kernel.kind, *(f"{name}={value}" for name, value in named.items())])
+
+    def _spread(self, dims: int) -> tuple[int, ...]:
+        """The shape in which a value a channel, or whatever beta holds, broadcasts over a step."""
+        if self.num_channels is None:
+            return tuple(self.beta.shape)
+        return (self.num_channels, *[1] * (dims - 2))
+
+    def _operands(self, step: torch.Size, steps: int | None) -> Operands:
+        return operands(self.kernel(), self.threshold, self._spread(len(step)), step, steps)
+
+    def _refuse_mem(self, mem: Tensor | None) -> None:
+        if mem is not None and self.init_hidden:
+            raise TypeError("`mem` should not be passed as an argument while `init_hidden=True`")
+
+    def _returned(self, spk: Tensor, mem: Tensor) -> Any:
+        """snnTorch's return rule."""
+        return spk if self.init_hidden and not self.output else (spk, mem)

@@ -1,0 +1,129 @@
+"""The neuron that takes a whole sequence at once."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import functional
+from .. import surrogate as fused
+from .._checks import describe, log_once
+from .arguments import as_real_input
+from .memory_free import MemoryFree
+from .surrogates import known_surrogate
+
+_NO_INHIBITION = "MFPLeakyParallel has no inhibition; MFPLeaky has, step by step"
+
+
+class MFPLeakyParallel(MemoryFree):
+    r""":class:`MFPLeaky` over a whole sequence [T, B, \*] in one call: no loop over time, no state kept.
+
+    Equal to T calls of :class:`MFPLeaky`; the potential decays by beta**t (``snn.StateLeaky`` decays by
+    exp(-t (1 - beta))). Every call starts from zero unless it is given a ``mem``.
+
+    Args:
+        beta, threshold, ...: as :class:`MFPLeaky`, in the same order.
+        init_hidden: with ``output=False``, return the spikes alone: the potential of each step is then never
+            written.
+        inhibition: not available (NotImplementedError).
+        state_quant: for finite kernels alone. Rounding a potential that feeds the next one is serial over
+            time; :class:`MFPLeaky` does it.
+
+    Shapes: ``input_`` [T, B, \*] of any floating-point dtype; spk [T, B, \*] in float32, mem [T, B, \*] in
+    float32 (float64 for float64). ``mem``, to start from, [B, \*]. After a call, the attribute ``mem`` is a
+    detached copy of the last potential; for gradients across chunks pass on the returned ``mem[-1]`` instead.
+
+    Returns:
+        (spk, mem); spk alone with ``init_hidden=True, output=False``.
+
+    Raises:
+        ValueError: as MFPLeaky; also a ``mem`` of the wrong shape, or one for a finite kernel, which has no
+            potential to start from (put the last K - 1 inputs in front of the sequence instead).
+        TypeError: ``mem`` given in spite of ``init_hidden``, or an argument of the wrong kind.
+        NotImplementedError: inhibition, or state_quant with an infinite kernel.
+
+    >>> lif = MFPLeakyParallel(beta=0.5)
+    >>> spk, mem = lif(torch.tensor([0.5, 0.5, 0.25, 1.0]).reshape(4, 1))
+    >>> spk.flatten(), mem.flatten()
+    (tensor([0., 0., 0., 1.]), tensor([0.5000, 0.7500, 0.6250, 1.3125]))
+    """
+
+    def _init_state(self) -> None:
+        self.mem = torch.zeros(0)  # not a buffer: DDP would copy rank 0's to the others
+
+    @classmethod
+    def _check_can_run(cls, inhibition: bool, state_quant: Any, finite: bool) -> None:
+        super()._check_can_run(inhibition, state_quant, finite)
+        if inhibition:
+            raise NotImplementedError(_NO_INHIBITION)
+        if state_quant and not finite:
+            raise NotImplementedError(
+                "state_quant with an infinite kernel makes every step wait for the rounded potential before "
+                "it. Give an order (mem is then rounded but not fed back), or use MFPLeaky, step by step."
+            )
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        self._refuse_mem(mem)
+        x = as_real_input(input_)
+        if x.dim() < 2 or len(x) == 0:
+            raise ValueError(f"input_ must be [T, B, *] with T >= 1, got shape {list(x.shape)}")
+        spk, potential = self._run(x, self._start(mem, x))
+        self.mem = potential[-1].detach().clone()
+        return self._returned(spk, potential)
+
+    def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Spikes and potential; the last step's [1, B, *] where no other is asked for."""
+        view, kernel, threshold = self._operands(x.shape[1:], len(x))
+        inputs = x.reshape(len(x), *view)
+        state = None if state is None else state.reshape(view)
+        surrogate = self._fused_surrogate()
+        if surrogate is None:
+            potential = functional.potential(inputs, kernel, state).reshape(x.shape)
+            potential = self.state_quant(potential) if self.state_quant else potential
+            return self.fire(potential), potential
+        record = self.output or not self.init_hidden
+        chunk = functional.fire_chunk(
+            inputs, kernel, threshold, state, surrogate=surrogate, strict=True, record=record
+        )
+        spk = chunk.spikes.reshape(x.shape).float() * self.graded_spikes_factor
+        return spk, chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
+
+    def _start(self, mem: Tensor | None, x: Tensor) -> Tensor | None:
+        if mem is None or mem.numel() == 0:
+            return None
+        if self.is_finite:
+            raise ValueError(
+                "a kernel of finite order has no potential to start from: pass no mem, and put the last "
+                "K - 1 inputs in front of input_ (dropping their outputs)"
+            )
+        if mem.shape != x.shape[1:]:
+            raise ValueError(f"mem must be a step {list(x.shape[1:])} of input_, got {describe(mem)}")
+        return mem.to(torch.promote_types(x.dtype, torch.float32))
+
+    def _fused_surrogate(self) -> fused.Surrogate | None:
+        """The surrogate to run inside the operator; None where something has to see the potential first."""
+        if self.surrogate_disable or self.state_quant:
+            return None
+        known = known_surrogate(self.spike_grad)
+        if known is None:
+            name = getattr(self.spike_grad, "__qualname__", type(self.spike_grad).__qualname__)
+            log_once(
+                f"snntorch.unfused.{name}",
+                f"spike_grad {name} is called outside the fused operator: same results, slower, and the "
+                "potential is kept for backward. atan, fast_sigmoid and sigmoid of snntorch.surrogate run "
+                "inside it, and so do the classes of mfp_neurons.surrogate.",
+            )
+        return known
+
+    def reset_mem(self) -> Tensor:
+        """Zeroes and returns the potential that the last call left."""
+        self.mem = torch.zeros_like(self.mem)
+        return self.mem
+
+    def init_leaky(self) -> Tensor:
+        """snn.Leaky's older name of :meth:`reset_mem`."""
+        return self.reset_mem()
+
+    def fire_inhibition(self, batch_size: int, mem: Tensor) -> Tensor:
+        """Not available: raises NotImplementedError."""
+        raise NotImplementedError(_NO_INHIBITION)

@@ -1,0 +1,56 @@
+"""snnTorch's surrogates and this package's, each in the other's terms."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from snntorch import surrogate as snn_surrogate
+from torch import Tensor
+
+from .. import surrogate as fused
+
+
+@dataclass(frozen=True)
+class StrictSpike:
+    """A surrogate of ours as a ``spike_grad``: fires on x > 0, gives float32, can be pickled."""
+
+    surrogate: fused.Surrogate
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return _StrictSpike.apply(x, self.surrogate)
+
+
+class _StrictSpike(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, surrogate: fused.Surrogate) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x)
+        ctx.surrogate = surrogate
+        return (x > 0).float()
+
+    @staticmethod
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+        (x,) = ctx.saved_tensors
+        return grad * ctx.surrogate.derivative(x), None
+
+
+# snnTorch's surrogates are closures: all that one factory makes share a code object and differ in one cell
+_FUSED: dict[Any, Callable[[float], fused.Surrogate]] = {
+    snn_surrogate.atan().__code__: lambda alpha: fused.ATan(alpha),
+    snn_surrogate.fast_sigmoid().__code__: lambda slope: fused.SuperSpike(alpha=slope, scale=1.0),
+    snn_surrogate.sigmoid().__code__: lambda slope: fused.Sigmoid(slope),
+}
+
+
+def known_surrogate(spike_grad: Callable[[Tensor], Tensor]) -> fused.Surrogate | None:
+    """The fused form of ``spike_grad``, or None where there is none and it has to be called."""
+    if isinstance(spike_grad, StrictSpike):
+        return spike_grad.surrogate
+    make = _FUSED.get(getattr(spike_grad, "__code__", None))
+    cells: tuple[Any, ...] = getattr(spike_grad, "__closure__", None) or ()
+    if make is None or len(cells) != 1:
+        return None
+    value = cells[0].cell_contents
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+        return None
+    return make(float(value))
