@@ -32,6 +32,16 @@ class Standardizing(nn.Conv2d):
         return F.conv2d(x, self.weight - self.weight.mean(), self.bias)
 
 
+class Detouring(nn.Linear):
+    """A layer whose forward never comes to torch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.detour(x)
+
+    def detour(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t()
+
+
 class StandardizingInside(nn.Conv2d):
     """The same, where torch's forward would not see it."""
 
@@ -295,6 +305,13 @@ def test_a_layer_used_twice_is_one_layer() -> None:
     assert [model[0].weight_bits, model[1].weight_bits, model[4].weight_bits] == [8, 1, 8]
 
 
+@pytest.mark.parametrize("path", ["1", "3"])
+def test_a_layer_used_twice_is_skipped_by_either_path(path: str) -> None:
+    shared = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(4, 4), shared, nn.ReLU(), shared, nn.Linear(4, 4))
+    assert width_of(quantize_weights(model, 1, skip=path)) == [8, None, 8]
+
+
 # --- which layers ---
 
 
@@ -377,6 +394,7 @@ def pruned() -> nn.Module:
         (pruned, "pruning"),
         (lambda: nn.LazyLinear(4), "UninitializedParameter"),
         (lambda: nn.Conv2d(2, 2, 3, dtype=torch.complex64), "complex64"),
+        (lambda: Detouring(2, 2), "Detouring uses its weight"),
         (lambda: Standardizing(2, 2, 3), "Standardizing uses its weight"),
         (lambda: StandardizingInside(2, 2, 3), "StandardizingInside uses its weight"),
         (patched, "forward of its own"),
