@@ -344,7 +344,7 @@ def _as_plain(node: Any) -> MFP:
     if node.store_v_seq:
         raise ValueError("to=MFP: MFP has no store_v_seq")
     adapter = import_module(_ADAPTERS["spikingjelly"], __package__)
-    plain = MFP(surrogate=adapter._fused_surrogate(node.surrogate_function), backend=node.backend)
+    plain = MFP(surrogate=adapter.fused_surrogate(node.surrogate_function), backend=node.backend)
     plain.kernel, plain.v_threshold = node.kernel, node.v_threshold
     return plain
 

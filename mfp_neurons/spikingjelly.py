@@ -272,7 +272,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
             self.kernel(),
             0.0 if per_element else threshold,
             states[-1] if self._carries else None,
-            surrogate=_fused_surrogate(self.surrogate_function),
+            surrogate=fused_surrogate(self.surrogate_function),
             record=record or per_element,
             backend=self.backend,
         )
@@ -331,7 +331,7 @@ _FUSED: dict[str, Callable[[float], fused.Surrogate]] = {
 }
 
 
-def _fused_surrogate(function: Any) -> Any:
+def fused_surrogate(function: Any) -> Any:
     """The operator's own surrogate where it knows SpikingJelly's ``function``, else ``function`` itself."""
     kind = type(function)
     if kind.__module__ != surrogate.__name__ or kind.__name__ not in _FUSED:

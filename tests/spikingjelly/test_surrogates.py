@@ -11,7 +11,7 @@ from spikingjelly.activation_based import surrogate
 from mfp_neurons import MFPNode, _checks, reference
 from mfp_neurons import surrogate as ours
 from mfp_neurons.history import Exponential
-from mfp_neurons.spikingjelly import _fused_surrogate
+from mfp_neurons.spikingjelly import fused_surrogate
 
 FUSED = ["ATan", "Sigmoid", "PiecewiseQuadratic", "Erf", "SoftSign"]
 OTHER = [
@@ -50,7 +50,7 @@ def randoms(seed):
 @given(alpha=st.floats(0.5, 5.0), seed=st.integers(0, 2**16))
 def test_a_known_surrogate_has_its_own_gradient_in_the_fused_operator(name, alpha, seed):
     function = getattr(surrogate, name)(alpha)
-    assert isinstance(_fused_surrogate(function), ours.Surrogate)
+    assert isinstance(fused_surrogate(function), ours.Surrogate)
     x_seq, weight = randoms(seed)
     spikes, expected, gradient, exact = gradients(function, x_seq, weight, torch.float64)
     assert torch.equal(spikes, expected.detach())
@@ -62,7 +62,7 @@ def test_a_known_surrogates_gradient_at_the_threshold_is_its_own(name):
     function = getattr(surrogate, name)()
     x = torch.zeros(1, dtype=torch.float64, requires_grad=True)
     function(x).backward()
-    assert _fused_surrogate(function).derivative(torch.zeros(1, dtype=torch.float64)).item() == pytest.approx(
+    assert fused_surrogate(function).derivative(torch.zeros(1, dtype=torch.float64)).item() == pytest.approx(
         x.grad.item()
     )
 
@@ -70,7 +70,7 @@ def test_a_known_surrogates_gradient_at_the_threshold_is_its_own(name):
 @pytest.mark.parametrize("name", OTHER)
 def test_any_other_surrogate_works_outside_it(name):
     function = getattr(surrogate, name)()
-    assert _fused_surrogate(function) is function
+    assert fused_surrogate(function) is function
     x_seq, weight = randoms(3)
     spikes, expected, gradient, exact = gradients(function, x_seq, weight, torch.float64)
     assert torch.equal(spikes, expected.detach())
@@ -115,7 +115,7 @@ def test_a_subclass_is_not_taken_for_its_parent():
             return surrogate.ATan.spiking_function(x, 10 * alpha)
 
     function = Steeper(2.0)
-    assert _fused_surrogate(function) is function
+    assert fused_surrogate(function) is function
     x_seq, weight = randoms(7)
     _, _, gradient, exact = gradients(function, x_seq, weight, torch.float64)
     assert torch.allclose(gradient, exact, atol=1e-6)
