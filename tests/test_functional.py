@@ -19,14 +19,14 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 @contextlib.contextmanager
-def cut_into(blocks: str):
-    """Small tensors fit one block of neurons; this reaches the code that cuts them."""
-    sizes = (3, 7) if blocks == "many blocks" else (stock._ROW, stock._AREA)
-    with mock.patch.object(stock, "_ROW", sizes[0]), mock.patch.object(stock, "_AREA", sizes[1]):
+def run_as(how: str):
+    """Reaches the code that cuts neurons into blocks, and that for devices whose numbers are not read."""
+    changes = {"as it is": {}, "many blocks": {"_ROW": 3, "_AREA": 7}, "on a GPU": {"_READS_FREELY": ""}}[how]
+    with mock.patch.multiple(stock, **changes) if changes else contextlib.nullcontext():
         yield
 
 
-BLOCKS = st.sampled_from(["one block", "many blocks"])
+HOW = st.sampled_from(["as it is", "many blocks", "on a GPU"])
 
 
 def assert_equal_up_to_rounding(mine, theirs):
@@ -34,11 +34,11 @@ def assert_equal_up_to_rounding(mine, theirs):
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
-@given(case=cases(), surrogate=st.sampled_from(SURROGATES), strict=st.booleans(), blocks=BLOCKS)
-def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, surrogate, strict, blocks):
+@given(case=cases(), surrogate=st.sampled_from(SURROGATES), strict=st.booleans(), how=HOW)
+def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, surrogate, strict, how):
     leaves = case.leaves()
     grad = torch.randn_like(case.x)
-    with cut_into(blocks):
+    with run_as(how):
         mine = functional.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
         gradients = torch.autograd.grad(mine, leaves, grad)
     theirs = reference.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
@@ -48,12 +48,12 @@ def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, surrogat
     assert_equal_up_to_rounding(gradients, torch.autograd.grad(theirs, leaves, grad))
 
 
-@given(case=cases(), blocks=BLOCKS)
-def test_the_potential_and_its_gradients_agree_with_the_reference(case: Case, blocks):
+@given(case=cases(), how=HOW)
+def test_the_potential_and_its_gradients_agree_with_the_reference(case: Case, how):
     leaves = case.leaves()
     wanted = [leaves[0], *leaves[2:]]
     grad = torch.randn_like(case.x)
-    with cut_into(blocks):
+    with run_as(how):
         mine = functional.potential(case.x, case.kernel())
         gradients = torch.autograd.grad(mine, wanted, grad)
     theirs = reference.membrane_potential(case.x, case.kernel())

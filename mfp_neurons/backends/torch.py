@@ -15,6 +15,7 @@ from ._blocks import Block, Layout, Output
 
 _ROW = 1 << 18  # neurons a block: a forward recursion touches one row of them and the output
 _AREA = 1 << 18  # neurons times steps a block, where all steps of a block stay in cache
+_READS_FREELY = "cpu"  # the device type on which reading a number stalls nothing
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ class _Part:
 
     def _scalar_or_rows(self, value: Tensor) -> Tensor | float:
         """A number where reading one is free, else a tensor that broadcasts over [n, c, r]."""
-        if value.numel() == 1 and value.device.type == "cpu":
+        if value.numel() == 1 and value.device.type == _READS_FREELY:
             return float(value)
         value = value[self.channels] if value.numel() > 1 else value
         return value.to(self.wide).unsqueeze(-1)
