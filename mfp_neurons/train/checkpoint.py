@@ -89,6 +89,14 @@ def unflatten(twin: Any, tensors: Mapping[str, Tensor]) -> Any:
     return twin["value"]
 
 
+def seed_everything(seed: int) -> None:
+    """Seeds every generator that training may draw from."""
+    torch.manual_seed(seed)  # all devices
+    random.seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed % 2**32)
+
+
 def random_state() -> dict[str, Any]:
     """Every generator that training may draw from: torch on all devices, Python and, once imported, NumPy."""
     state: dict[str, Any] = {"torch": torch.get_rng_state(), "python": random.getstate()}

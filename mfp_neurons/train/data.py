@@ -1,6 +1,7 @@
 """Data sets as tensors in memory, and the rule that turns a batch of them into a sequence over time."""
 
 import gzip
+import pkgutil
 import struct
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +46,7 @@ class Data:
 
     def sequence(self, samples: Tensor) -> Tensor:
         """A batch of samples as float32: rows [T, N, C*W]; repeated images or frames [T, N, C, H, W]."""
-        x = samples.to(torch.float32).div_(self.scale)
+        x = (samples / self.scale).to(torch.float32)
         if self.reading == "rows":
             return x.permute(2, 0, 1, 3).flatten(2).contiguous()
         if self.reading == "frames":
@@ -139,8 +140,7 @@ def _fashion_mnist(config: DataConfig) -> tuple[Split, Split]:
         if _idx_path(folder, "train-images-idx3-ubyte"):
             return _idx_split(folder, "train"), _idx_split(folder, "t10k")
     if config.download:
-        torchvision = require("torchvision.datasets", "all")
-        torchvision.FashionMNIST(config.root, download=True)
+        require("torchvision.datasets", "spikingjelly").FashionMNIST(config.root, download=True)
         return _idx_split(folders[0], "train"), _idx_split(folders[0], "t10k")
     raise ConfigError(
         f"data.root = {config.root!r}: no Fashion-MNIST there; looked for train-images-idx3-ubyte[.gz] in "
@@ -179,36 +179,49 @@ def read_idx(folder: Path, stem: str) -> Tensor:
 
 
 def _torchvision(member: str, config: DataConfig) -> tuple[Split, Split]:
-    datasets = require("torchvision.datasets", "all")
-    cls = _member(datasets, member, "torchvision.datasets")
-    options = {"download": config.download, **config.options}
-    return tuple(_gather(_make(cls, config, train=train, **options)) for train in (True, False))  # type: ignore[return-value]
+    cls = _member(require("torchvision.datasets", "spikingjelly"), member)  # torchvision comes with it
+    return _both(cls, config, {"download": config.download})
 
 
 def _spikingjelly(member: str, config: DataConfig) -> tuple[Split, Split]:
-    datasets = require("spikingjelly.datasets", "spikingjelly")
-    cls = _member(datasets, member, "spikingjelly.datasets")
-    options = {
-        "data_type": "frame",
-        "split_by": "number",
-        "frames_number": config.time_steps,
-        **config.options,
-    }
-    return tuple(_gather(_make(cls, config, train=train, **options)) for train in (True, False))  # type: ignore[return-value]
+    """Frames of a neuromorphic data set; SpikingJelly keeps the events it starts from in events_np."""
+    events = Path(config.root) / "events_np"
+    if not events.is_dir() and not config.download:
+        raise ConfigError(
+            f"data.root = {config.root!r}: no {events} there, which SpikingJelly makes; "
+            "data.download = true lets it download and convert what it can"
+        )
+    cls = _member(_spikingjelly_datasets(member), member)
+    frames = {"data_type": "frame", "split_by": "number", "frames_number": config.time_steps}
+    return _both(cls, config, frames)
 
 
-def _member(module: Any, name: str, where: str) -> Any:
+def _spikingjelly_datasets(member: str) -> Any:
+    """The module that has the class: the package itself, or (0.0.0.0.14) one of those in it."""
     try:
-        return getattr(module, name)
-    except AttributeError:
-        raise ConfigError(f"data.name: {where} has no data set {name!r}") from None
+        package = require("spikingjelly.datasets", "spikingjelly")
+        names = [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
+        if hasattr(package, member):
+            return package
+        modules = (require(name, "spikingjelly") for name in names)
+        return next((m for m in modules if hasattr(m, member)), package)
+    except RuntimeError as error:  # torchaudio, which it imports, refuses some pairs of versions
+        raise ConfigError(f"spikingjelly.datasets cannot be imported here: {error}") from error
 
 
-def _make(cls: Any, config: DataConfig, **options: Any) -> Any:
+def _member(module: Any, name: str) -> Any:
+    if not isinstance(getattr(module, name, None), type):
+        raise ConfigError(f"data.name: {module.__name__} has no data set {name!r}")
+    return getattr(module, name)
+
+
+def _both(cls: Any, config: DataConfig, options: dict[str, Any]) -> tuple[Split, Split]:
+    """Training and test split of a class that takes root, train and options."""
     try:
-        return cls(config.root, **options)
-    except (RuntimeError, TypeError, FileNotFoundError, ValueError) as error:
+        train, test = (cls(config.root, **{**options, "train": t, **config.options}) for t in (True, False))
+    except (RuntimeError, TypeError, OSError, ValueError, AssertionError, NotImplementedError) as error:
         raise ConfigError(f"data.name = {config.name!r}, data.root = {config.root!r}: {error}") from error
+    return _gather(train), _gather(test)
 
 
 def _gather(dataset: Any) -> Split:

@@ -52,7 +52,7 @@ class Trainer:
             torch.set_num_threads(config.training.threads)
         self.device = pick_device(config.training.device)
         self.data = (data or data_module.load(config.data)).to(self.device)
-        torch.manual_seed(config.training.seed)
+        checkpoint.seed_everything(config.training.seed)
         self.network = network.build(
             config.network, self.data.features, self.data.classes, self.data.steps
         ).to(self.device)

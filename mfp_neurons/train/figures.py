@@ -1,15 +1,15 @@
 """Figures, drawn without a display and legible in gray."""
 
-import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mfp_neurons import functional
 from mfp_neurons._checks import require
+from mfp_neurons.neuron import MFP
 from mfp_neurons.train.network import SequenceClassifier
 from mfp_neurons.train.tables import Result, by_network, mean_and_spread
 
@@ -118,27 +118,11 @@ def last_layer(module: nn.Module, sequence: Tensor) -> tuple[Tensor, Tensor]:
     """Spikes, and potential before the reset, [T, N, C] each, of the last hidden layer on [T, N, *]."""
     assert isinstance(module, SequenceClassifier)
     neuron: Any = module.blocks()[-1].neuron
-    spikes: list[Tensor] = []
-    hook = neuron.register_forward_hook(lambda _, __, output: spikes.append(output))
-    with _recorded(neuron) as over:
-        module.eval()(sequence)
+    inputs: list[Tensor] = []
+    hook = neuron.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    module.eval()(sequence)
     hook.remove()
-    return spikes[0], torch.cat([x.reshape(-1, *spikes[0].shape[1:]) for x in over]) + neuron.v_threshold
-
-
-@contextmanager
-def _recorded(neuron: Any) -> Iterator[list[Tensor]]:
-    """Lists what the neuron hands to its surrogate: potential - threshold, all steps or one at a time."""
-    over: list[Tensor] = []
-
-    def record(x: Tensor) -> Tensor:
-        over.append(x.clone())
-        return (x >= 0).to(x)
-
-    surrogate, log = neuron.surrogate, logging.getLogger("mfp_neurons")
-    neuron.surrogate, quiet = record, log.disabled
-    log.disabled = True  # a callable surrogate is slower, and says so; here it is meant
-    try:
-        yield over
-    finally:
-        neuron.surrogate, log.disabled = surrogate, quiet
+    (x_seq,) = inputs
+    if isinstance(neuron, MFP):
+        return neuron(x_seq), functional.potential(x_seq, neuron.kernel())
+    return neuron(x_seq), neuron.potential(x_seq)

@@ -1,0 +1,98 @@
+"""The demonstration, its figures and its table, in miniature."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mfp_neurons.train import demo, figures, network, tables
+from mfp_neurons.train.config import NetworkConfig, NeuronConfig, load
+
+pytest.importorskip("matplotlib")
+
+
+def test_the_demonstration_ends_with_table_figure_and_checkpoint(tmp_path: Path) -> None:
+    text = demo.run(tmp_path, seeds=2, epochs=1, bars=False)
+    rows = text.split("\n\n")[0].splitlines()[2:]
+    assert [row.split("|")[1].strip() for row in rows] == list(demo.NETWORKS.values())
+    assert all("±" in row for row in rows)
+    assert (tmp_path / "demo.png").read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "digits-mfp" / "seed0" / "best.safetensors").exists()
+    assert str(tmp_path / "digits-mfp" / "seed0" / "best.safetensors") in text
+    assert demo.run(tmp_path, seeds=1, epochs=1, bars=False) != text  # it starts anew
+
+
+def test_the_three_networks_differ_in_neurons_and_weights_alone() -> None:
+    configs = [load(name) for name in demo.NETWORKS]
+    assert len({c.data for c in map(_hashable, configs)}) == 1
+    assert len({c.network.hidden for c in configs}) == 1
+    budgets = {(c.training.epochs, c.training.batch_size, c.training.warmup) for c in configs}
+    assert len(budgets) == 1
+
+
+def _hashable(config: Any) -> Any:
+    return type("Config", (), {"data": repr(config.data)})
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [NeuronConfig(kind="fir"), NeuronConfig(kind="lif"), NeuronConfig(kind="lif", potential_bits=2)],
+    ids=["memory-free", "lif", "lif in 2 bits"],
+)
+def test_the_potential_that_is_drawn_is_the_one_that_fires(neuron: NeuronConfig) -> None:
+    neuron = dataclasses.replace(neuron, threshold=0.5)
+    net = network.build(NetworkConfig(hidden=(12, 12), weight_bits=32, neuron=neuron), (6,), 4, 5).eval()
+    spikes, potential = figures.last_layer(net, torch.rand(5, 3, 6) * 4)
+    assert torch.equal(spikes, (potential >= 0.5).float())
+    assert 0 < spikes.mean() < 1
+
+
+def result(name: str, bits: float, accuracy: float, seed: int = 0) -> dict[str, Any]:
+    return {
+        "name": name,
+        "label": f"label of {name}",
+        "family": name[0],
+        "state_bits": bits,
+        "test_accuracy": accuracy,
+        "readout_steps": 1 + seed,
+        "tuned": {"best": {"network.neuron.decay": 0.5}},
+    }
+
+
+def test_the_table_has_mean_and_spread_over_seeds() -> None:
+    table = tables.accuracy_table([result("a", 2, 80.0), result("a", 2, 82.0, seed=1), result("b", 9, 85.0)])
+    head, rule, first, second = table.splitlines()
+    assert len({len(line) for line in (head, rule, first, second)}) == 1
+    assert [cell.strip() for cell in first.split("|")[1:-1]] == [
+        "label of a",
+        "2",
+        "81.0 ± 1.4",
+        "1 / 2",
+        "decay 0.5",
+        "2",
+    ]
+    assert "85.0 " in second
+    assert "±" not in second
+
+
+def test_the_figure_draws_every_family_with_its_own_marker(tmp_path: Path) -> None:
+    plt = figures.pyplot()
+    figure, axes = plt.subplots()
+    results = [
+        result("a1", 0, 70.0),
+        result("a2", 2, 80.0),
+        result("b1", 32, 82.0),
+        result("b1", 32, 84.0, seed=1),
+    ]
+    figures.draw_accuracy(axes, results)
+    drawn = list(axes.containers)
+    assert len(drawn) == 2
+    markers = {container.lines[0].get_marker() for container in drawn}
+    assert len(markers) == 2
+    assert list(drawn[0].lines[0].get_xdata()) == [0, 2]
+    assert list(drawn[1].lines[0].get_ydata()) == [83]
+    plt.close(figure)
+    figures.accuracy_against_state(results, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000

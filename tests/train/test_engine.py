@@ -1,0 +1,161 @@
+"""Training: it learns, it is reproducible, and every option does what it says."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfp_neurons.train import checkpoint, engine
+from mfp_neurons.train.config import Config, ConfigError, load
+from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer
+
+from .conftest import SMALL
+
+
+def test_a_memory_free_network_learns_digits(tmp_path: Path) -> None:
+    config = load("digits-mfp", {"network.hidden": [64] * 3, "training.epochs": 8, "training.threads": 1})
+    result = Trainer(config, tmp_path, bars=False).run()
+    assert result["test_accuracy"] > 75
+    losses = [entry["loss"] for entry in result["history"]]
+    assert losses[-1] < 0.5 * losses[0]
+    assert result["state_bits"] == pytest.approx(14 / 3)
+
+
+def test_two_runs_of_one_config_are_equal_and_another_seed_is_not(tmp_path: Path, small: Config) -> None:
+    Trainer(small, tmp_path / "a", bars=False).run()
+    torch.rand(5)
+    Trainer(small, tmp_path / "b", bars=False).run()
+    Trainer(load("digits-mfp", {**SMALL, "training.seed": 1}), tmp_path / "c", bars=False).run()
+    first, again, other = ((tmp_path / n / BEST).read_bytes() for n in "abc")
+    assert first == again != other
+
+
+def test_the_best_checkpoint_is_that_of_the_best_epoch_by_validation(
+    tmp_path: Path, small: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([{1: 50.0, 4: 40.0}, {1: 30.0, 4: 45.0}])
+    trainer = Trainer(small, tmp_path, bars=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "accuracies", lambda self, split: next(found, {1: 7.0, 4: 8.0}))
+        result = trainer.run()
+    _, facts = checkpoint.read(tmp_path / BEST)
+    assert (facts["epoch"], facts["readout_steps"], facts["validation_accuracy"]) == (0, 1, 50.0)
+    assert (result["test_accuracy"], result["best_epoch"]) == (
+        7.0,
+        0,
+    )  # at validation's read-out, not test's best
+
+
+def test_a_loaded_checkpoint_has_the_accuracy_that_was_reported(tmp_path: Path, small: Config) -> None:
+    result = Trainer(small, tmp_path, bars=False).run()
+    module, data, config, facts = engine.load_network(tmp_path / BEST)
+    found = engine.accuracies(module, module, data, data.test, config)
+    assert found[facts["readout_steps"]] == result["test_accuracy"]
+    with pytest.raises(
+        checkpoint.CheckpointError, match=r"training state; give the best.safetensors beside it"
+    ):
+        engine.load_network(tmp_path / LAST)
+
+
+def test_accuracy_of_each_read_out_is_that_of_the_mean_over_its_last_steps(
+    tmp_path: Path, small: Config
+) -> None:
+    trainer = Trainer(small, tmp_path, bars=False)
+    split = trainer.data.test
+    trainer.network.eval()
+    with torch.no_grad():
+        scores = trainer.network(trainer.data.sequence(split.samples)).double()
+    for steps, found in trainer.accuracies(split).items():
+        right = (sum(scores[-1 - i] for i in range(steps)).argmax(1) == split.labels).double().mean()
+        assert found == pytest.approx(100 * right.item(), abs=0.6)  # float32 against float64: near ties
+
+
+def test_the_read_out_with_the_fewest_steps_wins_a_tie() -> None:
+    assert engine.best_readout({1: 80.0, 4: 90.0, 8: 90.0}) == (4, 90.0)
+
+
+@given(st.floats(0, 1), st.floats(0, 0.5))
+def test_the_schedule_stays_between_zero_and_one_and_ends_at_zero(done: float, warmup: float) -> None:
+    assert 0 <= engine.schedule(done, warmup) <= 1
+    assert engine.schedule(1.0, warmup) == pytest.approx(0, abs=1e-12)
+    assert engine.schedule(warmup, warmup) == pytest.approx(1)
+
+
+def test_each_step_runs_at_the_rate_of_the_schedule(tmp_path: Path, small: Config) -> None:
+    trainer = Trainer(small, tmp_path, bars=False)
+    rates = []
+    for picked in trainer.order():
+        trainer.step(picked)
+        rates.append(trainer.optimizer.param_groups[0]["lr"])
+        trainer.progress.batch += 1
+    total = 2 * trainer.batches
+    peak, warmup = small.training.learning_rate, small.training.warmup
+    assert rates == [peak * engine.schedule(i / total, warmup) for i in range(trainer.batches)]
+
+
+def test_an_epoch_sees_every_sample_once_and_epochs_differ(tmp_path: Path, small: Config) -> None:
+    trainer = Trainer(small, tmp_path, bars=False)
+    first = torch.cat(trainer.order())
+    trainer.progress.epoch = 1
+    second = torch.cat(trainer.order())
+    assert torch.equal(first.sort().values, torch.arange(150))
+    assert torch.equal(second.sort().values, torch.arange(150))
+    assert not torch.equal(first, second)
+
+
+def test_weight_decay_is_for_matrices_alone(tmp_path: Path, small: Config) -> None:
+    trainer = Trainer(load("digits-mfp", {**SMALL, "training.weight_decay": 0.5}), tmp_path, bars=False)
+    decayed, spared = (group["params"] for group in trainer.optimizer.param_groups)
+    assert {p.shape for p in decayed} == {(12, 8), (10, 12), (8, 10), (10, 8)}
+    assert len(decayed) + len(spared) == len(list(trainer.network.parameters()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"training.amp": "bfloat16"},
+        {"training.clip": 0.1},
+        {"data.name": "digits", "data.reading": "repeat", "network.channels": [3], "network.hidden": [6],
+         "network.neuron.order": [1, 4]},
+        {"network.neuron": {"kind": "lif", "potential_bits": 2}},
+        {"network.weight_bits": 1.58},
+        {"readout.train": 0},
+    ],
+    ids=["amp", "clip", "convolution", "lif", "ternary", "all steps"],
+)  # fmt: skip
+def test_every_option_trains_to_an_end(tmp_path: Path, settings: dict[str, Any]) -> None:
+    result = Trainer(load("digits-mfp", {**SMALL, **settings}), tmp_path, bars=False).run()
+    assert all(math.isfinite(entry["loss"]) for entry in result["history"])
+    assert (tmp_path / RESULT).exists()
+
+
+def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
+    trainer = Trainer(load("digits-mfp", {**SMALL, "training.clip": 1e-3}), tmp_path, bars=False)
+    trainer.step(trainer.order()[0])
+    norms = torch.stack([p.grad.norm() for p in trainer.network.parameters() if p.grad is not None])
+    assert norms.norm() <= 1.01e-3
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own
+def test_tensorboard_gets_loss_and_accuracy(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    Trainer(load("digits-mfp", {**SMALL, "training.tensorboard": True}), tmp_path, bars=False).run()
+    assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.device = 'warp' is not usable here"):
+        Trainer(load("digits-mfp", {**SMALL, "training.device": "warp"}), tmp_path, bars=False)
+
+
+def test_compiling_is_asked_for_with_the_mode_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch, "compile", lambda module, mode: asked.append(mode) or module)
+    module = torch.nn.Linear(1, 1)
+    assert engine.compiled(module, "off") is module
+    engine.compiled(module, "reduce-overhead")
+    assert asked == ["reduce-overhead"]

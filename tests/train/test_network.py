@@ -1,0 +1,90 @@
+"""Networks: what a config asks for is what is built."""
+
+import pytest
+import torch
+from torch import nn
+
+from mfp_neurons import MFP, QuantizedMembraneLIF
+from mfp_neurons._report import report
+from mfp_neurons.quantize import is_quantized
+from mfp_neurons.train import network
+from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
+
+KINDS = {
+    "lif": NeuronConfig(kind="lif"),
+    "lif in 2 bits": NeuronConfig(kind="lif", potential_bits=2),
+    "lif with a reset to zero": NeuronConfig(kind="lif", reset="zero", detach_reset=False),
+    "exp": NeuronConfig(kind="exp", order=3),
+    "exp of all the past": NeuronConfig(kind="exp"),
+    "fir": NeuronConfig(kind="fir", kernel_bits="pow2", order=4),
+    "fir of all the past, one set a layer": NeuronConfig(kind="fir", per_channel=False),
+    "matrix": NeuronConfig(kind="matrix", per_channel=False),
+    "mixed": NeuronConfig(kind=("exp", "fir", "lif"), order=(1, 4, 0), potential_bits=(32, 32, 2)),
+}
+
+
+@pytest.mark.parametrize("neuron", KINDS.values(), ids=KINDS)
+def test_every_kind_of_neuron_gives_scores_at_every_step_and_gradients_everywhere(
+    neuron: NeuronConfig,
+) -> None:
+    torch.manual_seed(1)
+    net = network.build(NetworkConfig(hidden=(16, 16, 16), neuron=neuron), (6,), 4, 5)
+    scores = net(torch.rand(5, 8, 6) * 4)
+    assert scores.shape == (5, 8, 4)
+    scores.square().mean().backward()
+    missing = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
+    assert not missing
+
+
+def test_first_and_last_layer_keep_eight_bits_and_float_networks_stay_float() -> None:
+    net = network.build(NetworkConfig(hidden=(8, 8)), (6,), 4, 5)
+    bits = [m.weight_bits for m in net.modules() if isinstance(m, nn.Linear)]
+    assert bits == [8, 1, 8]
+    real = network.build(NetworkConfig(hidden=(8, 8), weight_bits=32), (6,), 4, 5)
+    assert not any(is_quantized(m) for m in real.modules())
+    edges = network.build(NetworkConfig(hidden=(8, 8), first_bits=32, last_bits=1), (6,), 4, 5)
+    assert [is_quantized(m) for m in edges.modules() if isinstance(m, nn.Linear)] == [False, True, True]
+
+
+def test_convolutions_come_first_and_are_pooled() -> None:
+    config = NetworkConfig(channels=(4, 6), hidden=(8,), neuron=NeuronConfig(kind="fir", order=(1, 2, 3)))
+    net = network.build(config, (1, 8, 8), 10, 3)
+    assert net(torch.rand(3, 2, 1, 8, 8)).shape == (3, 2, 10)
+    assert [b.neuron.kernel.order for b in net.blocks()] == [1, 2, 3]
+
+
+def test_a_convolution_over_rows_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"network.channels: a convolution needs steps of \[C, H, W\]"):
+        network.build(NetworkConfig(channels=(4,)), (28,), 10, 3)
+
+
+def test_settings_that_exclude_one_another_are_an_error_of_the_config() -> None:
+    neuron = NeuronConfig(kind="matrix")  # one matrix for all channels, asked for one a channel
+    with pytest.raises(ConfigError, match="network: kernel='matrix'"):
+        network.build(NetworkConfig(neuron=neuron), (6,), 4, 5)
+
+
+@pytest.mark.parametrize("neuron", KINDS.values(), ids=KINDS)
+def test_state_bits_are_those_that_the_report_counts(neuron: NeuronConfig) -> None:
+    config = NetworkConfig(hidden=(16, 8, 12), neuron=neuron)
+    net = network.build(config, (6,), 4, 5).eval()
+    assert network.state_bits(config, 5) == pytest.approx(
+        report(net, torch.rand(5, 2, 6)).state_bits_per_neuron
+    )
+
+
+def test_state_bits_of_the_orders_in_the_design() -> None:
+    def bits(*orders: int) -> float:
+        settings = {"network": {"hidden": [256] * 3, "neuron": {"kind": "fir", "order": list(orders)}}}
+        return network.state_bits(from_dict(settings).network, 28)
+
+    assert [bits(1, 1, 7), bits(1, 1, 28), bits(1, 28, 28)] == [2, 9, 18]
+
+
+def test_a_memory_free_network_has_no_state_and_a_float_one_its_potential() -> None:
+    net = network.build(NetworkConfig(hidden=(8,), neuron=NeuronConfig(kind="exp", order=1)), (6,), 4, 5)
+    assert isinstance(net.blocks()[0].neuron, MFP)
+    real = network.build(NetworkConfig(hidden=(8,), neuron=NeuronConfig(kind="lif")), (6,), 4, 5)
+    neuron = real.blocks()[0].neuron
+    assert isinstance(neuron, QuantizedMembraneLIF)
+    assert neuron.state_bits == 32
