@@ -55,7 +55,7 @@ def main() -> None:
         for name, row in rows[work.__name__].items():
             spread = f"({row['low']:.1f} to {row['high']:.1f})"
             print(
-                f"{work.__name__:10} {name:18} {row['median']:8.1f} ms {spread:20} {row['median'] / best:.2f}x"
+                f"{work.__name__:10} {name:18} {row['median']:8.1f} ms {spread:18} {row['median'] / best:.2f}x"
             )
     if options.json:
         facts = {"machine": platform.processor() or platform.machine(), "cpus": torch.get_num_threads()}
