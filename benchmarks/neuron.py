@@ -54,9 +54,8 @@ def main() -> None:
         best = rows[work.__name__]["MFPNode"]["median"]
         for name, row in rows[work.__name__].items():
             spread = f"({row['low']:.1f} to {row['high']:.1f})"
-            print(
-                f"{work.__name__:10} {name:18} {row['median']:8.1f} ms {spread:18} {row['median'] / best:.2f}x"
-            )
+            ratio = row["median"] / best
+            print(f"{work.__name__:10} {name:18} {row['median']:8.1f} ms {spread:20} {ratio:.2f}x")
     if options.json:
         facts = {"machine": platform.processor() or platform.machine(), "cpus": torch.get_num_threads()}
         facts |= {name: version(name) for name in ("torch", "spikingjelly", "mfp-neurons")}
