@@ -32,7 +32,7 @@ pytest: $(VENV)/dev.stamp
 	$(PYTEST)
 
 pytest-old-spikingjelly: $(VENV)/dev.stamp $(OLD).stamp
-	MFP_SPIKINGJELLY=$(OLD_SPIKINGJELLY) PYTHONPATH=$(OLD) $(PYTEST) tests/spikingjelly mfp_neurons/spikingjelly.py
+	MFP_SPIKINGJELLY=$(OLD_SPIKINGJELLY) PYTHONPATH=$(OLD) $(PYTEST) tests/spikingjelly mfp_neurons/spikingjelly
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .

@@ -194,6 +194,8 @@ LEFT = [
     (lambda: MFP(), "memory-free already"),
     (lambda: QuantizedMembraneLIF(), "baseline"),
     (lambda: neuron.QIFNode(), "no rule is known"),
+    (lambda: neuron.PSN(4), "future steps"),
+    (lambda: neuron.MaskedPSN(k=2, T=4, step_mode="m"), "future steps"),
     (lambda: type("Mine", (neuron.LIFNode,), {})(), "subclass of LIFNode"),
 ]
 
@@ -418,7 +420,13 @@ def _in_a_list() -> nn.Module:
             NotImplementedError,
             "state_quant",
         ),
-        (lambda: nn.Sequential(neuron.LIFNode(), neuron.PSN(4)), {}, ValueError, "PSN"),
+        (
+            lambda: nn.Sequential(neuron.LIFNode(), neuron.PSN(4)),
+            {"kernel": "exp"},
+            ValueError,
+            r"'1' \(PSN\).*kernel='matrix'",
+        ),
+        (lambda: nn.Sequential(neuron.LIFNode(), neuron.PSN(4)), {"order": {"1": 2}}, ValueError, "stays"),
     ],
 )
 def test_an_impossible_request_changes_nothing(make, options, error, words):

@@ -14,7 +14,7 @@ only_v2 = pytest.mark.skipif(not V2, reason="0.0.0.0.14 has no PSN family")
 FAR = 1e9
 
 
-def swap(old, **options) -> MFPNode:
+def swap(old, **options) -> MFPNode | str:
     return RULES[type(old)](old, options)
 
 
@@ -148,10 +148,10 @@ def test_a_masked_psn_that_sees_no_future_is_taken_over_exactly():
 @pytest.mark.parametrize(
     "old", [lambda: neuron.PSN(T=4), lambda: neuron.MaskedPSN(k=2, T=4, step_mode="m")], ids=["PSN", "masked"]
 )
-def test_a_psn_that_sees_the_future_is_refused_unless_its_causal_part_will_do(old):
+def test_a_psn_that_sees_the_future_stays_unless_its_causal_part_will_do(old):
     old = old()
-    with pytest.raises(ValueError, match="future"):
-        swap(old)
+    assert swap(old).startswith("it weighs future steps, ")
+    assert swap(old, order=2) == swap(old)
     with pytest.raises(ValueError, match="kernel='matrix'"):
         swap(old, kernel="exp")
     node = swap(old, kernel="matrix")
@@ -164,9 +164,18 @@ def test_a_psn_that_sees_the_future_is_refused_unless_its_causal_part_will_do(ol
 
 
 @only_v2
-def test_a_psn_with_a_bias_for_each_step_is_refused():
+def test_a_psn_with_a_bias_for_each_step_stays_unless_their_mean_will_do():
     old = neuron.MaskedPSN(k=2, T=4, lambda_init=1.0, step_mode="m")
     with torch.no_grad():
         old.bias[2] = -0.5
-    with pytest.raises(ValueError, match="bias"):
-        swap(old)
+    assert swap(old).startswith("it has a bias for each step, ")
+    assert swap(old, kernel="matrix").v_threshold.item() == 0.875
+    assert swap(old, kernel="matrix", v_threshold=0.5).v_threshold == 0.5
+
+
+@only_v2
+def test_each_reason_why_a_psn_stays_is_given():
+    old = neuron.PSN(T=4)
+    with torch.no_grad():
+        old.bias[2] = -0.5
+    assert swap(old).startswith("it weighs future steps and has a bias for each step, ")

@@ -297,6 +297,7 @@ def test_spikingjellys_neuron_config_finds_it_by_its_path():
     )
     found, kwargs = config._resolve_neuron_config(written)
     assert found is MFPNode
+    assert f"{MFPNode.__module__}.{MFPNode.__qualname__}" == written.class_path  # what SpikingJelly records
     node = found(**kwargs)
     assert node.kernel.order == 4 and isinstance(node.surrogate_function, surrogate.ATan)
 

@@ -1,36 +1,23 @@
-r"""A SpikingJelly neuron without reset that runs every time step at once; for 2.0.0 and 0.0.0.0.14 alike.
-
-.. math::
-    u[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, x[t-j], \qquad s[t] = 1 \text{ if } u[t] \ge v_\mathrm{threshold}
-
-The arithmetic is :func:`mfp_neurons.functional.fire_chunk`; this file only speaks SpikingJelly's language:
-step modes, memories, reset, ``store_v_seq``. :data:`RULES` says which SpikingJelly neurons can be replaced.
-"""
+"""The neuron, as SpikingJelly's users write it."""
 
 import math
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from spikingjelly.activation_based import neuron
+from torch import Tensor
 
-from . import functional
-from . import surrogate as fused
-from ._checks import check_finite, describe, log_once, require
-from .backends import NAMES, check_name
-from .history import KernelBits
-from .neuron import HistoryKernel
-
-base = require("spikingjelly.activation_based.base", "spikingjelly")
-neuron = require("spikingjelly.activation_based.neuron", "spikingjelly")
-surrogate = require("spikingjelly.activation_based.surrogate", "spikingjelly")
-
-__all__ = ["RULES", "STATE_RULES", "MFPNode"]
-
-_DEFAULT_SURROGATE = surrogate.Sigmoid()
+from .. import functional
+from .._checks import check_finite, log_once
+from ..backends import NAMES, check_name
+from ..history import KernelBits
+from ..neuron import HistoryKernel
+from .arguments import decay_of, number
+from .states import appended, first_step, fit_history, fit_potential
+from .surrogates import DEFAULT_SURROGATE, fused_surrogate, own_surrogate
 
 
-class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
+class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     r"""Drop-in for ``LIFNode`` without reset: the same arguments, shapes, step modes and memories.
 
     The potential is ``LIFNode``'s whose threshold is never reached, because nothing is reset:
@@ -66,6 +53,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         TypeError: an argument is not of the kind named above.
         ValueError: tau <= 1, order < 1, an unknown backend, kernel, or step mode, or NaN.
 
+    >>> import torch
     >>> from mfp_neurons import MFPNode
     >>> node = MFPNode(tau=2.0, decay_input=False, step_mode="m")
     >>> node(torch.tensor([0.5, 0.5, 0.0, 1.0]).reshape(4, 1)).flatten()   # u = 0.5, 0.75, 0.375, 1.1875
@@ -74,6 +62,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
     tensor([1.1875])
     """
 
+    __module__ = "mfp_neurons.spikingjelly"  # the path that pickles and configuration files keep
     v_seq: Tensor | None
 
     def __init__(
@@ -82,7 +71,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         decay_input: bool = True,
         v_threshold: float = 1.0,
         v_reset: float | None = None,
-        surrogate_function: Callable[[Tensor], Tensor] | None = _DEFAULT_SURROGATE,
+        surrogate_function: Callable[[Tensor], Tensor] | None = DEFAULT_SURROGATE,
         detach_reset: bool = False,
         step_mode: str = "s",
         backend: str = "auto",
@@ -98,11 +87,11 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         if isinstance(backend, bool):  # LIFNode 2.0.0 has no backend: its eighth argument is store_v_seq
             backend, store_v_seq = "auto", backend
         check_name(backend)
-        threshold = _number("v_threshold", v_threshold)
+        threshold = number("v_threshold", v_threshold)
         check_finite("v_threshold", threshold)
         history = HistoryKernel(
             kernel,
-            decay=_decay(tau, decay_input),
+            decay=decay_of(tau, decay_input),
             gain="decay_input" if decay_input else None,
             order=order,
             time_steps=time_steps,
@@ -119,7 +108,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         super().__init__(  # keywords: the positional order differs between SpikingJelly's versions
             v_threshold=threshold,
             v_reset=None,
-            surrogate_function=_own_surrogate(surrogate_function),
+            surrogate_function=own_surrogate(surrogate_function),
             detach_reset=bool(detach_reset),
             step_mode=step_mode,
             store_v_seq=False,
@@ -155,7 +144,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
             held = "decay_logit" if old.kind == "exp" else "taps" if old.kind == "fir" else "matrix"
             raise ValueError(f"tau of this neuron lies in its parameter kernel.{held}; change that instead")
         self.kernel = HistoryKernel(
-            decay=_decay(value, self.decay_input),
+            decay=decay_of(value, self.decay_input),
             gain="decay_input" if self.decay_input else None,
             order=old.order,
             num_channels=old.num_channels,
@@ -203,9 +192,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
             The states on the input's device, v in float32 or wider, history in the input's dtype; zeros where
             a tensor's shape no longer fits (the batch size changed).
         """
-        step = _first_step(inputs[0], step_mode)
-        v = _fit_potential(states[0], step)
-        return (v, _fit_history(states[1], step, self.kernel)) if self._carries == "history" else (v,)
+        step = first_step(inputs[0], step_mode)
+        v = fit_potential(states[0], step)
+        return (v, fit_history(states[1], step, self.kernel)) if self._carries == "history" else (v,)
 
     def single_step_functional_forward(
         self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], **kwargs: object
@@ -227,7 +216,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc, name-defined]
         (spikes,), states = self.single_step_functional_forward((x,), states)
         self._keep(states)
         if self.store_v_seq:
-            self.v_seq = _appended(self.v_seq, states[0])
+            self.v_seq = appended(self.v_seq, states[0])
         return spikes
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
@@ -295,216 +284,7 @@ def _runs_here(backend: str) -> bool:
     return True
 
 
-def _decay(tau: float, decay_input: bool) -> float:
-    """1 - 1/tau, LIFNode's decay."""
-    tau = _number("tau", tau)
-    if not tau > 1:
-        raise ValueError(f"tau must be > 1 (in steps), so that the decay 1 - 1/tau is positive, got {tau}")
-    if math.isinf(tau) and decay_input:
-        raise ValueError("tau=inf needs decay_input=False (an IFNode); 1/tau would scale every input to 0")
-    return 1 - 1 / tau
-
-
-def _number(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number, got {describe(value)}")
-    return float(value)
-
-
-def _own_surrogate(function: Callable[[Tensor], Tensor] | None) -> Callable[[Tensor], Tensor]:
-    """The default is an object of each node's own, so that editing its alpha stays with that node."""
-    if function is None or function is _DEFAULT_SURROGATE:
-        return surrogate.Sigmoid()  # type: ignore[no-any-return]
-    if not callable(function):
-        raise TypeError(f"surrogate_function must be a callable tensor -> spikes, got {describe(function)}")
-    return function
-
-
-_FUSED: dict[str, Callable[[float], fused.Surrogate]] = {
-    "ATan": fused.ATan,
-    "Sigmoid": fused.Sigmoid,
-    "PiecewiseQuadratic": fused.PiecewiseQuadratic,
-    "Erf": fused.Erf,
-    "Rect": fused.Rect,
-    "SuperSpike": lambda alpha: fused.SuperSpike(alpha=1.0, scale=alpha),
-    "SoftSign": lambda alpha: fused.SuperSpike(alpha=alpha, scale=alpha / 2),
-}
-
-
-def fused_surrogate(function: Any) -> Any:
-    """The operator's own surrogate where it knows SpikingJelly's ``function``, else ``function`` itself."""
-    kind = type(function)
-    if kind.__module__ != surrogate.__name__ or kind.__name__ not in _FUSED:
-        return function
-    alpha = function.alpha
-    if not function.spiking or not isinstance(alpha, (int, float)) or alpha <= 0:
-        return function
-    return _FUSED[kind.__name__](float(alpha))
-
-
-def _first_step(x: Tensor, step_mode: str) -> Tensor:
-    if step_mode == "s":
-        return x
-    if x.dim() == 0 or len(x) == 0:
-        raise ValueError(f"step_mode='m' takes x_seq [T, N, *] with T >= 1, got shape {list(x.shape)}")
-    return x[0]
-
-
-def _fit_potential(v: Tensor | float, step: Tensor) -> Tensor:
-    dtype = torch.promote_types(step.dtype, torch.float32) if step.is_floating_point() else torch.float32
-    if isinstance(v, Tensor):
-        fits = v.shape == step.shape
-        return v.to(device=step.device, dtype=dtype) if fits else torch.zeros_like(step, dtype=dtype)
-    return torch.full_like(step, float(v), dtype=dtype, requires_grad=False)
-
-
-def _fit_history(history: Tensor | float, step: Tensor, kernel: HistoryKernel) -> Tensor:
-    """A matrix remembers every input since the reset, a kernel of K taps the last K - 1."""
-    grows = kernel.kind == "matrix"
-    steps = 0 if grows else int(kernel.state_steps or 0)
-    if isinstance(history, Tensor) and history.shape[1:] == step.shape and (grows or len(history) == steps):
-        return history.to(device=step.device, dtype=step.dtype)
-    return step.new_zeros((steps, *step.shape))
-
-
-def _appended(v_seq: Tensor | None, v: Tensor) -> Tensor:
-    """v_seq [T, N, *] with one step more; started anew where the step no longer fits."""
-    step = v.unsqueeze(0)
-    if not isinstance(v_seq, Tensor) or v_seq.shape[1:] != v.shape or v_seq.dtype != v.dtype:
-        return step.clone()
-    return torch.cat([v_seq, step.to(v_seq.device)])
-
-
 def _brief(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{value.item():.4g}" if value.numel() == 1 else f"tensor{list(value.shape)}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _common(old: Any) -> dict[str, Any]:
-    """The arguments that every SpikingJelly neuron shares with MFPNode."""
-    kept = {"step_mode": "m", "store_v_seq": False, "detach_reset": False, "v_threshold": 1.0}
-    found = {name: getattr(old, name) for name in kept if hasattr(old, name)}
-    if isinstance(found.get("v_threshold"), Tensor):
-        del found["v_threshold"]  # set_threshold_margin's; _build carries it over
-    return {**kept, **found, "surrogate_function": old.surrogate_function}
-
-
-def _build(old: Any, options: dict[str, Any], **chosen: Any) -> MFPNode:
-    """An MFPNode with what ``old`` shares, what the rule chose and, above both, what the user asked for."""
-    node = MFPNode(**{**_common(old), **chosen, **options})
-    threshold = getattr(old, "v_threshold", None)
-    if isinstance(threshold, Tensor) and "v_threshold" not in options:
-        node.v_threshold = threshold
-    for parameter in old.parameters():
-        node.to(device=parameter.device)
-    return node.train(old.training)
-
-
-def _from_if(old: Any, options: dict[str, Any]) -> MFPNode:
-    return _build(old, options, tau=math.inf, decay_input=False)
-
-
-def _from_lif(old: Any, options: dict[str, Any]) -> MFPNode:
-    return _build(old, options, tau=old.tau, decay_input=old.decay_input)
-
-
-def _from_parametric_lif(old: Any, options: dict[str, Any]) -> MFPNode:
-    """1/tau = sigmoid(w), so that the decay is sigmoid(-w)."""
-    w = old.w.detach()
-    chosen = {"tau": 1 / float(w.double().sigmoid()), "decay_input": old.decay_input}
-    if options.get("kernel", "exp") == "exp":
-        chosen["learnable"] = True
-    node = _build(old, options, **chosen)
-    if node.kernel.kind == "exp" and node.kernel.learnable and "tau" not in options:
-        with torch.no_grad():
-            node.kernel.decay_logit.copy_(-w)  # tau is a rounded number, w is what was learned
-    return node
-
-
-def _from_sliding_psn(old: Any, options: dict[str, Any]) -> MFPNode:
-    """The same taps, newest first; a learned bias b is a learned threshold -b."""
-    _refuse_other_kernel(old, options, "fir")
-    taps = old.weight.detach().flip(0)
-    node = _build(old, {"order": len(taps), **options, "kernel": "fir"}, decay_input=False)
-    with torch.no_grad():
-        wanted = torch.zeros(len(node.kernel.taps), device=taps.device)
-        wanted[: len(taps)] = taps[: len(wanted)]  # a smaller order forgets the oldest taps
-        node.kernel.taps.copy_(wanted if node.kernel.taps.dim() == 1 else wanted.unsqueeze(1))
-    _learn_threshold(node, old, options, old.bias)
-    return node
-
-
-def _from_psn(old: Any, options: dict[str, Any]) -> MFPNode:
-    """A causal matrix of PSN or MaskedPSN; exact only if it looks into no future and has one bias."""
-    weight = (old.masked_weight() if hasattr(old, "masked_weight") else old.weight).detach()
-    exact = not bool(weight.triu(1).any()) and bool((old.bias == old.bias[0]).all())
-    if not exact and "kernel" not in options:
-        raise ValueError(
-            f"{type(old).__name__}(T={old.T}) weighs future steps or has a bias for each step, which no "
-            "neuron that runs in time has. Pass kernel='matrix' to keep the causal part of its matrix and "
-            "the mean of its biases, and train on; or leave it alone."
-        )
-    _refuse_other_kernel(old, options, "matrix")
-    order = {"order": old.k} if hasattr(old, "k") else {}
-    node = _build(old, {**order, **options, "kernel": "matrix", "time_steps": old.T}, decay_input=False)
-    with torch.no_grad():
-        node.kernel.matrix.copy_(weight.tril())
-    _learn_threshold(node, old, options, old.bias.mean())
-    return node
-
-
-def _learn_threshold(node: MFPNode, old: Any, options: dict[str, Any], bias: Tensor) -> None:
-    if "v_threshold" not in options:
-        node.v_threshold = nn.Parameter(-bias.detach().reshape(1))
-
-
-def _refuse_other_kernel(old: Any, options: dict[str, Any], kernel: str) -> None:
-    if options.get("kernel", kernel) != kernel:
-        raise ValueError(
-            f"{type(old).__name__}'s weights can only become kernel={kernel!r}, got {options['kernel']!r}; "
-            "leave the option out, or build an MFPNode of your own"
-        )
-
-
-Rule = Callable[[Any, dict[str, Any]], MFPNode]
-
-_RULES: dict[str, Rule] = {
-    "IFNode": _from_if,
-    "LIFNode": _from_lif,
-    "ParametricLIFNode": _from_parametric_lif,
-    "PSN": _from_psn,
-    "MaskedPSN": _from_psn,
-    "SlidingPSN": _from_sliding_psn,
-}
-
-#: SpikingJelly's neuron class -> function(neuron, options) that returns the MFPNode in its place. ``options``
-#: are MFPNode's keyword arguments and win over what the neuron says. 0.0.0.0.14 has no PSN family.
-RULES: dict[type, Rule] = {
-    getattr(neuron, name): rule for name, rule in _RULES.items() if hasattr(neuron, name)
-}
-
-
-def _count_state(
-    node: nn.Module, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, state_keys: set[Any]
-) -> dict[str, int] | None:
-    """Bytes of state that a call of our operator reads and writes: once for all T steps, as it runs."""
-    at = {"mfp_neurons::fire": 3, "mfp_neurons::potential": 2}.get(func.name())
-    if at is None:
-        return None  # any other operator: count as usual
-    size = 0 if args[at] is None else args[at].numel() * args[at].element_size()
-    return {"state_reads": size, "state_writes": size, "neuron_logical_steps": args[0].numel()}
-
-
-#: For 2.0.0's ``NeuronStateCounter(extra_state_rules=STATE_RULES)``, which cannot look into an operator.
-STATE_RULES = {MFPNode: _count_state}
-
-
-def _register() -> None:
-    """Makes 2.0.0's ``NeuronConfig`` find MFPNode by its path; 0.0.0.0.14 has no such registry."""
-    if hasattr(neuron.BaseNode, "single_step_functional_forward"):
-        vision = require("spikingjelly.activation_based.distributed.vision", "spikingjelly")
-        vision.register_neuron_class(MFPNode)
-
-
-_register()

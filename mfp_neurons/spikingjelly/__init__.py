@@ -1,0 +1,24 @@
+r"""A SpikingJelly neuron without reset that runs every time step at once; for 2.0.0 and 0.0.0.0.14 alike.
+
+.. math::
+    u[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, x[t-j], \qquad s[t] = 1 \text{ if } u[t] \ge v_\mathrm{threshold}
+
+The arithmetic is :func:`mfp_neurons.functional.fire_chunk`; these files only speak SpikingJelly's language:
+step modes, memories, reset, ``store_v_seq``. :data:`RULES` says which SpikingJelly neurons can be replaced.
+"""
+
+# ruff: noqa: E402 (the first call turns SpikingJelly's absence into a helpful error, before anything imports it)
+
+from .._checks import require
+
+require("spikingjelly.activation_based.neuron", "spikingjelly")
+
+from .counters import STATE_RULES as STATE_RULES
+from .node import MFPNode as MFPNode
+from .registry import register
+from .rules import RULES as RULES
+from .surrogates import fused_surrogate as fused_surrogate
+
+__all__ = ["RULES", "STATE_RULES", "MFPNode", "fused_surrogate"]
+
+register()

@@ -1,0 +1,97 @@
+"""Which of SpikingJelly's neurons :func:`mfp_neurons.convert` can swap, for what, and why others stay."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from spikingjelly.activation_based import neuron
+from torch import Tensor, nn
+
+from .build import build
+from .node import MFPNode
+
+
+def _from_if(old: Any, options: dict[str, Any]) -> MFPNode:
+    return build(old, options, tau=math.inf, decay_input=False)
+
+
+def _from_lif(old: Any, options: dict[str, Any]) -> MFPNode:
+    return build(old, options, tau=old.tau, decay_input=old.decay_input)
+
+
+def _from_parametric_lif(old: Any, options: dict[str, Any]) -> MFPNode:
+    """1/tau = sigmoid(w), so that the decay is sigmoid(-w)."""
+    w = old.w.detach()
+    chosen = {"tau": 1 / float(w.double().sigmoid()), "decay_input": old.decay_input}
+    if options.get("kernel", "exp") == "exp":
+        chosen["learnable"] = True
+    node = build(old, options, **chosen)
+    if node.kernel.kind == "exp" and node.kernel.learnable and "tau" not in options:
+        with torch.no_grad():
+            node.kernel.decay_logit.copy_(-w)  # tau is a rounded number, w is what was learned
+    return node
+
+
+def _from_sliding_psn(old: Any, options: dict[str, Any]) -> MFPNode:
+    """The same taps, newest first; a learned bias b is a learned threshold -b."""
+    _refuse_other_kernel(old, options, "fir")
+    taps = old.weight.detach().flip(0)
+    node = build(old, {"order": len(taps), **options, "kernel": "fir"}, decay_input=False)
+    with torch.no_grad():
+        wanted = torch.zeros(len(node.kernel.taps), device=taps.device)
+        wanted[: len(taps)] = taps[: len(wanted)]  # a smaller order forgets the oldest taps
+        node.kernel.taps.copy_(wanted if node.kernel.taps.dim() == 1 else wanted.unsqueeze(1))
+    _learn_threshold(node, old, options, old.bias)
+    return node
+
+
+def _from_psn(old: Any, options: dict[str, Any]) -> MFPNode | str:
+    """A causal matrix of PSN or MaskedPSN; a lossy one only if asked for, by ``kernel``."""
+    weight = (old.masked_weight() if hasattr(old, "masked_weight") else old.weight).detach()
+    lost = ["weighs future steps"] if bool(weight.triu(1).any()) else []
+    lost += ["has a bias for each step"] if bool((old.bias != old.bias[0]).any()) else []
+    if lost and "kernel" not in options:
+        return (
+            f"it {' and '.join(lost)}, as no neuron that runs in time can; kernel='matrix' would keep the "
+            "causal part of its matrix and the mean of its biases, to train on"
+        )
+    _refuse_other_kernel(old, options, "matrix")
+    order = {"order": old.k} if hasattr(old, "k") else {}
+    node = build(old, {**order, **options, "kernel": "matrix", "time_steps": old.T}, decay_input=False)
+    with torch.no_grad():
+        node.kernel.matrix.copy_(weight.tril())
+    _learn_threshold(node, old, options, old.bias.mean())
+    return node
+
+
+def _learn_threshold(node: MFPNode, old: Any, options: dict[str, Any], bias: Tensor) -> None:
+    if "v_threshold" not in options:
+        node.v_threshold = nn.Parameter(-bias.detach().reshape(1))
+
+
+def _refuse_other_kernel(old: Any, options: dict[str, Any], kernel: str) -> None:
+    if options.get("kernel", kernel) != kernel:
+        raise ValueError(
+            f"{type(old).__name__}'s weights can only become kernel={kernel!r}, got {options['kernel']!r}; "
+            "leave the option out, or build an MFPNode of your own"
+        )
+
+
+Rule = Callable[[Any, dict[str, Any]], MFPNode | str]
+
+_RULES: dict[str, Rule] = {
+    "IFNode": _from_if,
+    "LIFNode": _from_lif,
+    "ParametricLIFNode": _from_parametric_lif,
+    "PSN": _from_psn,
+    "MaskedPSN": _from_psn,
+    "SlidingPSN": _from_sliding_psn,
+}
+
+#: SpikingJelly's neuron class -> function(neuron, options) that returns the MFPNode in its place, or the
+#: reason (a string) why this one stays. ``options`` are MFPNode's keyword arguments and win over what the
+#: neuron says. 0.0.0.0.14 has no PSN family.
+RULES: dict[type, Rule] = {
+    getattr(neuron, name): rule for name, rule in _RULES.items() if hasattr(neuron, name)
+}
