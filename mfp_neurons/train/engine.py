@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons._checks import require
+from mfp_neurons._report import report
 from mfp_neurons.train import checkpoint, network
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import Config, ConfigError, from_dict
@@ -162,7 +163,7 @@ class Trainer:
             "validation_accuracy": facts["validation_accuracy"],
             "test_accuracy": by_steps[facts["readout_steps"]],
             "test_accuracy_by_readout": {str(k): v for k, v in by_steps.items()},
-            "state_bits": network.state_bits(self.config.network, self.data.steps),
+            "state_bits": self._state_bits(),
             "seconds_per_epoch": self.progress.seconds / self.config.training.epochs,
             "milliseconds_per_step": 1e3
             * self.progress.seconds
@@ -170,6 +171,11 @@ class Trainer:
             "training_samples": len(self.data.train),
             "history": self.progress.history,
         }
+
+    def _state_bits(self) -> float:
+        """Bits that a hidden neuron keeps between steps, mean over the neurons."""
+        sample = self.data.sequence(self.data.test.samples[:1])
+        return report(self.network, sample).state_bits_per_neuron
 
     def _save_last(self) -> None:
         tensors: dict[str, Tensor] = {}

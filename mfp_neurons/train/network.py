@@ -115,22 +115,6 @@ def build_neuron(config: NeuronConfig, width: int, time_steps: int) -> nn.Module
     )
 
 
-def state_bits(config: NetworkConfig, time_steps: int) -> float:
-    """Bits that a hidden neuron keeps between steps, averaged over all hidden neurons of a linear network.
-
-    A LIF keeps its potential; a memory-free neuron of order K asks for K - 1 bits, the spikes of the past.
-    """
-    widths = (*config.channels, *config.hidden)
-    bits = (_layer_bits(config.neuron.layer(i), time_steps) for i in range(len(widths)))
-    return sum(w * b for w, b in zip(widths, bits, strict=True)) / sum(widths)
-
-
-def _layer_bits(neuron: NeuronConfig, time_steps: int) -> int:
-    if neuron.kind == "lif":
-        return neuron.potential_bits  # type: ignore[no-any-return]
-    return min(neuron.order or time_steps, time_steps) - 1
-
-
 def _product(shape: tuple[int, ...]) -> int:
     total = 1
     for size in shape:

@@ -8,7 +8,7 @@ from mfp_neurons import MFP, QuantizedMembraneLIF
 from mfp_neurons._report import report
 from mfp_neurons.quantize import is_quantized
 from mfp_neurons.train import network
-from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
+from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig
 
 KINDS = {
     "lif": NeuronConfig(kind="lif"),
@@ -64,21 +64,11 @@ def test_settings_that_exclude_one_another_are_an_error_of_the_config() -> None:
         network.build(NetworkConfig(neuron=neuron), (6,), 4, 5)
 
 
-@pytest.mark.parametrize("neuron", KINDS.values(), ids=KINDS)
-def test_state_bits_are_those_that_the_report_counts(neuron: NeuronConfig) -> None:
-    config = NetworkConfig(hidden=(16, 8, 12), neuron=neuron)
-    net = network.build(config, (6,), 4, 5).eval()
-    assert network.state_bits(config, 5) == pytest.approx(
-        report(net, torch.rand(5, 2, 6)).state_bits_per_neuron
-    )
-
-
-def test_state_bits_of_the_orders_in_the_design() -> None:
-    def bits(*orders: int) -> float:
-        settings = {"network": {"hidden": [256] * 3, "neuron": {"kind": "fir", "order": list(orders)}}}
-        return network.state_bits(from_dict(settings).network, 28)
-
-    assert [bits(1, 1, 7), bits(1, 1, 28), bits(1, 28, 28)] == [2, 9, 18]
+@pytest.mark.parametrize(("orders", "bits"), [((1, 1, 7), 2), ((1, 1, 28), 9), ((1, 28, 28), 18)])
+def test_orders_cost_the_bits_of_the_design(orders: tuple[int, ...], bits: int) -> None:
+    config = NetworkConfig(hidden=(16, 16, 16), neuron=NeuronConfig(kind="fir", order=orders))
+    net = network.build(config, (6,), 4, 28)
+    assert report(net, torch.rand(28, 1, 6)).state_bits_per_neuron == bits
 
 
 def test_a_memory_free_network_has_no_state_and_a_float_one_its_potential() -> None:
