@@ -33,13 +33,18 @@ def accuracy_table(results: Iterable[Result]) -> str:
             f"{runs[0]['state_bits']:.3g}",
             spread_text([r["test_accuracy"] for r in runs]),
             readout_text(runs),
-            ", ".join(f"{k.rpartition('.')[2]} {v}" for k, v in runs[0]["tuned"]["best"].items()),
+            ", ".join(f"{_short(k)} {v}" for k, v in runs[0]["tuned"]["best"].items()),
             str(len(runs)),
         )
         for runs in by_network(results).values()
     ]
     head = ("network", "state, bits a neuron", "test accuracy, %", "read-out, last steps", "tuned", "seeds")
     return markdown(head, rows)
+
+
+def _short(key: str) -> str:
+    """The last two words of a dotted key: readout.train, neuron.decay."""
+    return ".".join(key.split(".")[-2:])
 
 
 def readout_text(runs: Sequence[Result]) -> str:

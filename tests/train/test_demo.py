@@ -70,7 +70,7 @@ def test_the_table_has_mean_and_spread_over_seeds() -> None:
         "2",
         "81.0 ± 1.4",
         "1 / 2",
-        "decay 0.5",
+        "neuron.decay 0.5",
         "2",
     ]
     assert "85.0 " in second
