@@ -70,6 +70,7 @@ def fire(
     """
     with _full_precision(x_seq):
         call = _prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
+        _check_surrogate(surrogate)
         spikes, _ = _run(call, surrogate, strict, record=False)
     return spikes
 
@@ -110,6 +111,9 @@ def fire_chunk(
     """
     with _full_precision(x_seq):
         call = _prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
+        _check_surrogate(surrogate)
+        if len(x_seq) == 1 and call.kind == "exp" and not torch.compiler.is_compiling():
+            return _one_step(call, surrogate, strict, record)
         spikes, u = _run(call, surrogate, strict, record)
         return Chunk(spikes, u, _next_state(call, u[-1] if record else u))
 
@@ -184,10 +188,6 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
             surrogate.name, surrogate.parameters, strict, record, call.backend,
         )  # fmt: skip
         return outputs  # type: ignore[no-any-return]
-    if not callable(surrogate):
-        raise TypeError(
-            f"surrogate must be a Surrogate or a callable tensor -> spikes, got {describe(surrogate)}"
-        )
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
         "surrogate %r is not one of mfp_neurons.surrogate, so it runs outside the fused operator: same "
@@ -197,6 +197,16 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
     u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
     spikes = surrogate(u - _along_channels(call.threshold, u.dim()))
     return spikes.to(call.x.dtype), (u if record else u[-1].clone())
+
+
+def _one_step(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:
+    """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
+    x = call.x[0].to(call.kernel.dtype)
+    decay, gain = (_along_channels(row, call.x.dim()) for row in call.kernel)
+    u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
+    above = u - _along_channels(call.threshold, call.x.dim())
+    spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
+    return Chunk(spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u, u.clone())
 
 
 def _next_state(call: _Prepared, last: Tensor) -> Tensor:
@@ -303,6 +313,13 @@ def _check_state(kind: str, kernel: Tensor, state: Tensor, x_seq: Tensor) -> Non
     if not state.is_floating_point():
         raise TypeError(f"state must be a real floating-point tensor, got {describe(state)}")
     _check_device("state", state, x_seq)
+
+
+def _check_surrogate(surrogate: Any) -> None:
+    if not callable(surrogate):
+        raise TypeError(
+            f"surrogate must be a Surrogate or a callable tensor -> spikes, got {describe(surrogate)}"
+        )
 
 
 def _along_channels(value: Tensor, dims: int) -> Tensor:

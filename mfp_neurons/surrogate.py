@@ -45,21 +45,25 @@ class Surrogate:
         """The numbers that, with ``name``, say which derivative this is."""
         return [float(getattr(self, field.name)) for field in fields(self)]
 
+    def spike(self, x: Tensor, strict: bool = False) -> Tensor:
+        """heaviside(x), which is 0 at 0 if ``strict``, else 1; its gradient is :meth:`derivative`."""
+        return _Spike.apply(x, self, strict)
+
     def __call__(self, x: Tensor) -> Tensor:
-        return _Spike.apply(x, self)
+        return self.spike(x)
 
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, surrogate: Surrogate) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x, surrogate, strict):  # type: ignore[no-untyped-def, override]
         ctx.save_for_backward(x)
         ctx.surrogate = surrogate
-        return (x >= 0).to(x.dtype)
+        return (x > 0 if strict else x >= 0).to(x.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
         (x,) = ctx.saved_tensors
-        return grad * ctx.surrogate.derivative(x), None
+        return grad * ctx.surrogate.derivative(x), None, None
 
 
 @dataclass(frozen=True)

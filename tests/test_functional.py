@@ -249,3 +249,23 @@ def test_bad_arguments_are_named_with_what_came_and_what_is_accepted(changed, er
 def test_a_state_that_does_not_fit_is_refused(kernel, state, words):
     with pytest.raises(ValueError, match=words):
         functional.fire_chunk(X, kernel, state=state)
+
+
+@given(case=cases(kinds=("exp",)), strict=st.booleans(), surrogate=st.sampled_from(SURROGATES))
+def test_single_steps_on_their_short_path_agree_with_the_reference(case: Case, strict, surrogate):
+    leaves = case.leaves()
+    arguments = dict(surrogate=surrogate, strict=strict)
+    mine, state = [], None
+    for step in case.x:
+        chunk = functional.fire_chunk(step.unsqueeze(0), case.kernel(), case.threshold, state, **arguments)
+        mine.append(chunk.spikes)
+        state = chunk.state
+        assert state._base is None and state.data_ptr() != chunk.potential.data_ptr()
+    theirs = reference.fire(case.x, case.kernel(), case.threshold, **arguments)
+    potential = reference.membrane_potential(case.x, case.kernel())
+    away = (potential - _along(case.threshold, potential)).abs() > 1e-12
+    assert torch.equal(torch.cat(mine)[away], theirs[away])
+    grad = torch.randn_like(case.x)
+    assert_equal_up_to_rounding(
+        torch.autograd.grad(torch.cat(mine), leaves, grad), torch.autograd.grad(theirs, leaves, grad)
+    )

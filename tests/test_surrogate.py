@@ -40,6 +40,7 @@ def test_calling_one_fires_at_zero_and_has_its_gradient(surrogate):
     spikes = surrogate(x)
     assert torch.equal(spikes, (x >= 0).double())
     torch.testing.assert_close(torch.autograd.grad(spikes.sum(), x)[0], surrogate.derivative(x.detach()))
+    assert torch.equal(surrogate.spike(x, strict=True), (x > 0).double())
 
 
 @pytest.mark.parametrize("surrogate", SURROGATES, ids=str)
