@@ -89,10 +89,10 @@ def test_half_inputs_train_too(name, dtype):
 
 def test_an_unfused_surrogate_is_announced_once(caplog, monkeypatch):
     monkeypatch.setattr(_checks, "_said", set())
-    node = MFPNode(surrogate_function=surrogate.PiecewiseExp())
+    node = MFPNode(surrogate_function=surrogate.PiecewiseExp(), step_mode="m")
     with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
         for _ in range(3):
-            node(torch.ones(2))
+            node(torch.ones(4, 2))
     assert sum("fused" in message for message in caplog.messages) == 1
 
 
