@@ -270,9 +270,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             spikes = self.surrogate_function(chunk.potential - threshold).to(x_seq.dtype)
         if self._carries == "v":
             return spikes, chunk.potential, (chunk.state,)
-        last = (
-            chunk.potential[-1] if record or per_element else chunk.potential
-        ).clone()  # detach_() wants no view
+        # detach_() wants no view
+        last = chunk.potential[-1].clone() if record or per_element else chunk.potential
         return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
 
 
