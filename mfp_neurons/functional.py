@@ -143,8 +143,8 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
 def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
     """Autocast would narrow, or refuse to join, the tensors that go around the operators."""
     device = x_seq.device.type if isinstance(x_seq, Tensor) else "cpu"
-    if not torch.amp.is_autocast_available(device):  # the meta device, for one
-        return nullcontext()
+    if not torch.compiler.is_compiling() and not torch.amp.is_autocast_available(device):
+        return nullcontext()  # the meta device, for one; asking breaks a graph on torch 2.6
     return torch.autocast(device, enabled=False)
 
 

@@ -7,7 +7,7 @@ Both save their inputs for backward and nothing else. Raw tensors only; :mod:`mf
 where arguments are checked and kernels become tensors.
 """
 
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from . import surrogate as _surrogate
 from .backends import choose
 from .backends.torch import Call, Gradients, accumulate_dtype
 
-# torch.library reads these annotations, and knows Optional and list, not PEP 604 unions, on torch 2.6
+# torch.library reads these annotations; on torch 2.6 it knows Optional and List, not unions by | and not list
 
 
 def _empty_potential(x: Tensor, record: bool) -> Tensor:
@@ -43,7 +43,7 @@ def fire(
     state: Optional[Tensor],  # noqa: UP045
     kind: str,
     surrogate: str,
-    parameters: list[float],
+    parameters: List[float],
     strict: bool,
     record: bool,
     backend: str,
@@ -69,10 +69,10 @@ def fire_backward(
     state: Optional[Tensor],  # noqa: UP045
     kind: str,
     surrogate: str,
-    parameters: list[float],
+    parameters: List[float],
     record: bool,
     backend: str,
-    needs: list[bool],
+    needs: List[bool],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     call = Call(kind, kernel, threshold, state, _surrogate.from_name(surrogate, parameters))
     with torch.autocast(x.device.type, enabled=False):
@@ -139,7 +139,7 @@ def potential_backward(
     state: Optional[Tensor],  # noqa: UP045
     kind: str,
     backend: str,
-    needs: list[bool],
+    needs: List[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = Call(kind, kernel, state=state)
     needed = (needs[0], needs[1], False, needs[2])
