@@ -9,35 +9,22 @@ from torch import Tensor
 Parameter = Tensor | float
 
 
-def charge_(u: Tensor, x: Tensor, decay: Parameter, gain: Parameter) -> Tensor:
-    """u = decay * u + gain * x in place; x may be narrower than u."""
+def step_(out: Tensor, before: Tensor | None, x: Tensor, decay: Parameter, gain: Parameter) -> Tensor:
+    """out = decay * before + gain * x; ``before`` may be ``out``, or None at rest; x may be narrower."""
+    if before is None:
+        return torch.mul(x, gain, out=out)
     if isinstance(decay, float) and gain == 1.0:
-        return torch.add(x, u, alpha=decay, out=u)  # one pass
-    u.mul_(decay)
+        return torch.add(x, before, alpha=decay, out=out)  # one pass
+    torch.mul(before, decay, out=out)
     if isinstance(gain, Tensor):
-        return u.addcmul_(x.to(u.dtype), gain)
-    return u.add_(x, alpha=gain)
-
-
-def first_(u: Tensor, x: Tensor, gain: Parameter) -> Tensor:
-    """u = gain * x: the first step, with nothing before it."""
-    return torch.mul(x, gain, out=u)
+        return out.addcmul_(x.to(out.dtype), gain)
+    return out.add_(x, alpha=gain)
 
 
 def potential_(u: Tensor, x: Tensor, decay: Parameter, gain: Parameter, state: Tensor | None) -> Tensor:
     """Fills u [T, n, c, r] with the potential of x, starting from ``state``, the potential before."""
     for t in range(len(x)):
-        before = state if t == 0 else u[t - 1]
-        if before is None:
-            first_(u[t], x[t], gain)
-        elif isinstance(decay, float) and gain == 1.0:
-            torch.add(x[t], before, alpha=decay, out=u[t])
-        else:
-            torch.mul(before, decay, out=u[t])
-            if isinstance(gain, Tensor):
-                u[t].addcmul_(x[t].to(u.dtype), gain)
-            else:
-                u[t].add_(x[t], alpha=gain)
+        step_(u[t], u[t - 1] if t > 0 else state, x[t], decay, gain)
     return u
 
 

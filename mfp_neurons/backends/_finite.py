@@ -70,12 +70,12 @@ def fir_tap_gradient(g: Tensor, x: Tensor, taps: Tensor, before: Tensor | None) 
     """dL/dm[j] = sum over t of <g[t], x[t-j]>, per group: [K, G]."""
     order, groups = taps.shape
     out = taps.new_zeros(order, groups)
-    out[0] = _group_sum(g * x, groups)
+    out[0] = group_sum(g * x, groups)
     for j, now, then in _lags(len(g), order):
-        out[j] = _group_sum(g[now] * x[then], groups)
+        out[j] = group_sum(g[now] * x[then], groups)
     if before is not None:
         for j, now, then in _lags_before(len(g), order):
-            out[j] += _group_sum(g[now] * before[then], groups)
+            out[j] += group_sum(g[now] * before[then], groups)
     return out
 
 
@@ -136,6 +136,6 @@ def _tap(taps: Tensor, j: int) -> Tensor:
     return taps[j].unsqueeze(-1)
 
 
-def _group_sum(product: Tensor, groups: int) -> Tensor:
+def group_sum(product: Tensor, groups: int) -> Tensor:
     """The sum of [T, n, c, r] for each of the groups: [G]."""
     return product.sum((0, 1, 3)) if groups > 1 else product.sum().reshape(1)

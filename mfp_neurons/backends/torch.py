@@ -57,16 +57,20 @@ def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]
     xs = layout.seen(x)
     spikes = None if call.threshold is None else Output(layout, torch.empty_like(x))
     recorded = Output(layout, torch.empty_like(x, dtype=wide)) if record else None
-    last = Output(layout, torch.empty(x.shape[1:], dtype=wide, device=x.device), is_step=True)
+    last = None
+    if not record:
+        last = Output(layout, torch.empty(x.shape[1:], dtype=wide, device=x.device), is_step=True)
+    state = _seen_state(call, layout)
     for block in layout.blocks(_limit(call, len(x), recorded is None)):
-        part = _Part(call, layout, block, wide)
+        part = _Part(call, state, block, wide)
         spikes_out = None if spikes is None else spikes.seen[block]
         u_out = None if recorded is None else recorded.seen[block]
-        last.seen[block[1:]] = part.run(xs[block], spikes_out, u_out)
-    spikes_done = None if spikes is None else spikes.done()
-    if recorded is not None:
-        return spikes_done, recorded.done()
-    return spikes_done, last.done()
+        u_last = part.run(xs[block], spikes_out, u_out)
+        if last is not None:
+            last.seen[block[1:]] = u_last
+    u = recorded or last
+    assert u is not None
+    return (None if spikes is None else spikes.done()), u.done()
 
 
 def backward(
@@ -103,8 +107,9 @@ def backward(
             torch.empty(call.state.shape, dtype=call.state.dtype, device=x.device),
             is_step=call.kind == "exp",
         )
+    state = _seen_state(call, layout)
     for block in layout.blocks(_limit(call, len(x), False)):
-        part = _Part(call, layout, block, wide)
+        part = _Part(call, state, block, wide)
         du_part = None if du is None else (du[block] if record else du[block[1:]])
         part.run_backward(
             xs[block],
@@ -126,16 +131,13 @@ def backward(
 class _Part:
     """One block of neurons of a call: its slices of the parameters and of the state, in the wide dtype."""
 
-    def __init__(self, call: Call, layout: Layout, block: Block, wide: torch.dtype) -> None:
+    def __init__(self, call: Call, state: Tensor | None, block: Block, wide: torch.dtype) -> None:
         self.call, self.wide, self.channels = call, wide, block[2]
         self.kernel = _columns(call.kernel.detach(), self.channels, call.kind != "matrix").to(wide)
         self.threshold = None if call.threshold is None else self._scalar_or_rows(call.threshold.detach())
         self.state: Tensor | None = None
-        if call.state is not None:
-            seen = (
-                layout.step(call.state)[block[1:]] if call.kind == "exp" else layout.seen(call.state)[block]
-            )
-            self.state = seen.to(wide)
+        if state is not None:
+            self.state = state[block[1:] if call.kind == "exp" else block].to(wide)
         if call.kind == "exp":
             self.decay = self._scalar_or_rows(call.kernel[0].detach())
             self.gain = self._scalar_or_rows(call.kernel[1].detach())
@@ -167,12 +169,7 @@ class _Part:
             return u_out[-1]
         row = torch.empty(x.shape[1:], dtype=self.wide, device=x.device)
         for t in range(len(x)):
-            if t > 0:
-                _exponential.charge_(row, x[t], self.decay, self.gain)
-            elif self.state is None:
-                _exponential.first_(row, x[0], self.gain)
-            else:
-                _exponential.charge_(row.copy_(self.state), x[0], self.decay, self.gain)
+            _exponential.step_(row, row if t > 0 else self.state, x[t], self.decay, self.gain)
             if spikes is not None:
                 self._fire(row, spikes[t])
         return row
@@ -231,7 +228,7 @@ class _Part:
             assert self.call.surrogate is not None and self.threshold is not None
             g = self.call.surrogate.derivative_(u.sub_(self.threshold)).mul_(ds)
             if g_threshold is not None:
-                _columns(g_threshold, self.channels).sub_(_group_sum(g, g_threshold.numel()))
+                _columns(g_threshold, self.channels).sub_(_finite.group_sum(g, g_threshold.numel()))
         if du is not None:
             (g if du.dim() == g.dim() else g[-1]).add_(du)
         return g, before
@@ -255,8 +252,8 @@ class _Part:
             assert before is not None
             groups = g_kernel.shape[1]
             columns = _columns(g_kernel, self.channels, groups > 1)
-            columns[0] += _group_sum(g * before, groups)
-            columns[1] += _group_sum(g * x, groups)
+            columns[0] += _finite.group_sum(g * before, groups)
+            columns[1] += _finite.group_sum(g * x, groups)
         if g_state is not None:
             g_state.copy_(g[0] * self.decay)
         in_place = gx is not None and gx.data_ptr() == g.data_ptr()
@@ -286,6 +283,13 @@ class _Part:
             g_state.copy_(gxs[:earlier])
 
 
+def _seen_state(call: Call, layout: Layout) -> Tensor | None:
+    """The state in the layout's shape: [n, c, r] for an exponential, else [S, n, c, r]."""
+    if call.state is None:
+        return None
+    return layout.step(call.state) if call.kind == "exp" else layout.seen(call.state)
+
+
 def _limit(call: Call, steps: int, one_row: bool) -> int:
     """Neurons a block."""
     if call.kind == "exp" and one_row:
@@ -296,8 +300,3 @@ def _limit(call: Call, steps: int, one_row: bool) -> int:
 def _columns(value: Tensor, channels: slice, sliced: bool = True) -> Tensor:
     """The block's columns of a per-channel parameter (a view); all of a per-layer one."""
     return value[..., channels] if sliced and value.shape[-1] > 1 else value
-
-
-def _group_sum(values: Tensor, groups: int) -> Tensor:
-    """The sum of [T, n, c, r] over all but the channels, or over everything: [c] or [1]."""
-    return values.sum((0, 1, 3)) if groups > 1 else values.sum().reshape(1)

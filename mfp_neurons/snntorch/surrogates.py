@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from snntorch import surrogate as snn_surrogate
 from torch import Tensor
 
@@ -18,20 +17,7 @@ class StrictSpike:
     surrogate: fused.Surrogate
 
     def __call__(self, x: Tensor) -> Tensor:
-        return _StrictSpike.apply(x, self.surrogate)
-
-
-class _StrictSpike(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, x: Tensor, surrogate: fused.Surrogate) -> Tensor:  # type: ignore[no-untyped-def, override]
-        ctx.save_for_backward(x)
-        ctx.surrogate = surrogate
-        return (x > 0).float()
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
-        (x,) = ctx.saved_tensors
-        return grad * ctx.surrogate.derivative(x), None
+        return self.surrogate.spike(x, strict=True).float()
 
 
 # snnTorch's surrogates are closures: all that one factory makes share a code object and differ in one cell

@@ -1,6 +1,7 @@
 """The networks that configs describe: blocks of synapse, batch norm and neuron, then scores at every step."""
 
 import itertools
+import math
 
 from torch import Tensor, nn
 
@@ -48,7 +49,7 @@ class SequenceClassifier(nn.Module):
             blocks.append(Block(convolution, nn.BatchNorm2d(width), neurons[len(blocks)], nn.MaxPool2d(2)))
             shape = (width, shape[1] // 2, shape[2] // 2)
         self.convolutions = nn.Sequential(*blocks)
-        sizes = [_product(shape), *config.hidden]
+        sizes = [math.prod(shape), *config.hidden]
         self.hidden = nn.Sequential(
             *(
                 Block(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), neuron)
@@ -113,10 +114,3 @@ def build_neuron(config: NeuronConfig, width: int, time_steps: int) -> nn.Module
         kernel_bits=config.kernel_bits or None,
         surrogate=surrogate,
     )
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for size in shape:
-        total *= size
-    return total

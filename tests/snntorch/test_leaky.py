@@ -16,22 +16,13 @@ from mfp_neurons import reference
 from mfp_neurons import surrogate as fused
 from mfp_neurons.history import FIR
 from mfp_neurons.snntorch import MFPLeaky
+from tests.snntorch.loop import unrolled
 
 STEPS = 12
 
 
 def leaky(*args: object, **options: object) -> nn.Module:
     return snn.Leaky(*args, reset_mechanism="none", **options)
-
-
-def unrolled(neuron: nn.Module, x_seq: Tensor) -> tuple[Tensor, Tensor]:
-    """The user's loop: mem handed back at every step."""
-    mem, spk_rec, mem_rec = neuron.reset_mem(), [], []
-    for x in x_seq:
-        spk, mem = neuron(x, mem)
-        spk_rec.append(spk)
-        mem_rec.append(mem)
-    return torch.stack(spk_rec), torch.stack(mem_rec)
 
 
 def assert_same_run(ours: nn.Module, theirs: nn.Module, x_seq: Tensor) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mfp_neurons import _checks, functional, reference
 from mfp_neurons import surrogate as fused
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, known_surrogate
+from tests.snntorch.loop import unrolled
 
 STEPS = 11
 
@@ -30,15 +31,6 @@ KERNELS = [
     {"kernel": "matrix", "time_steps": STEPS},
     {"gain": 0.5},
 ]
-
-
-def unrolled(neuron: nn.Module, x_seq: Tensor) -> tuple[Tensor, Tensor]:
-    mem, spk_rec, mem_rec = neuron.reset_mem(), [], []
-    for x in x_seq:
-        spk, mem = neuron(x, mem)
-        spk_rec.append(spk)
-        mem_rec.append(mem)
-    return torch.stack(spk_rec), torch.stack(mem_rec)
 
 
 def pair(*args: object, **options: object) -> tuple[MFPLeaky, MFPLeakyParallel]:
