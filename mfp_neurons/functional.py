@@ -19,7 +19,7 @@ from ._checks import check_finite, describe, log_once
 from .backends import check_name
 from .backends.torch import accumulate_dtype
 from .history import FIR, Exponential, Kernel, Matrix, as_row
-from .surrogate import ATan, Surrogate
+from .surrogate import ATan, Rect, Surrogate
 
 SpikeFunction = Surrogate | Callable[[Tensor], Tensor]
 
@@ -183,11 +183,7 @@ def _prepare(
 
 def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
     if isinstance(surrogate, Surrogate):
-        outputs = ops.fire(
-            call.x, call.kernel, call.threshold, call.state, call.kind,
-            surrogate.name, surrogate.parameters, strict, record, call.backend,
-        )  # fmt: skip
-        return outputs  # type: ignore[no-any-return]
+        return _fused(call, surrogate, strict, record)
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
         "surrogate %r is not one of mfp_neurons.surrogate, so it runs outside the fused operator: same "
@@ -197,6 +193,23 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
     u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
     spikes = surrogate(u - _along_channels(call.threshold, u.dim()))
     return spikes.to(call.x.dtype), (u if record else u[-1].clone())
+
+
+def _fused(call: _Prepared, surrogate: Surrogate, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+    tensors = (call.x, call.kernel, call.threshold, call.state, None, None)
+    if isinstance(surrogate, Rect) and _only_the_input_learns(call):
+        spikes, u, _ = ops.fire_masked(*tensors, call.kind, surrogate.alpha, strict, record, call.backend)
+        return spikes, u
+    name, parameters = surrogate.name, surrogate.parameters
+    outputs = ops.fire(*tensors, call.kind, name, parameters, strict, record, call.backend)
+    return outputs  # type: ignore[no-any-return]
+
+
+def _only_the_input_learns(call: _Prepared) -> bool:
+    """Whether backward needs no value of the input, given a surrogate whose derivative is one bit."""
+    learns = call.x.requires_grad or (call.state is not None and call.state.requires_grad)
+    fixed = not (call.kernel.requires_grad or call.threshold.requires_grad)
+    return learns and fixed and torch.is_grad_enabled()
 
 
 def _one_step(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:

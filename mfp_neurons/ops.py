@@ -1,10 +1,11 @@
 """The neuron as ``torch.library`` operators: opaque to torch.compile, with fake and autograd rules.
 
-mfp_neurons::fire        input -> spikes and potential, all time steps at once
-mfp_neurons::potential   input -> potential alone, for spikes decided outside
+mfp_neurons::fire         input -> spikes and potential, all time steps at once
+mfp_neurons::fire_masked  the same with a rectangular surrogate and parameters that need no gradient
+mfp_neurons::potential    input -> potential alone, for spikes decided outside
 
-Both save their inputs for backward and nothing else. Raw tensors only; :mod:`mfp_neurons.functional` is
-where arguments are checked and kernels become tensors.
+They save their inputs for backward and nothing else; fire_masked saves one bit an element instead. Raw
+tensors only; :mod:`mfp_neurons.functional` is where arguments are checked and kernels become tensors.
 """
 
 from typing import Any, List, Optional
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from . import surrogate as _surrogate
 from .backends import choose
-from .backends.torch import Call, Gradients, accumulate_dtype
+from .backends.torch import Call, accumulate_dtype
 
 # torch.library reads these annotations; on torch 2.6 it knows Optional and List, not unions by | and not list
 
@@ -35,12 +36,25 @@ def _or_none(gradient: Tensor, wanted: bool) -> Tensor | None:
     return gradient if wanted else None
 
 
+def _like(tensor: Tensor | None, wanted: bool, x: Tensor) -> Tensor:
+    """What a gradient looks like where it is wanted, and what stands for it where it is not."""
+    if not wanted or tensor is None:
+        return x.new_empty(0)
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
+
+
+def _in_dtype(gradient: Tensor | None, like: Tensor | None) -> Tensor | None:
+    return None if gradient is None or like is None else gradient.to(like.dtype)
+
+
 @torch.library.custom_op("mfp_neurons::fire", mutates_args=())
 def fire(
     x: Tensor,
     kernel: Tensor,
     threshold: Tensor,
     state: Optional[Tensor],  # noqa: UP045
+    scale: Optional[Tensor],  # noqa: UP045
+    shift: Optional[Tensor],  # noqa: UP045
     kind: str,
     surrogate: str,
     parameters: List[float],
@@ -48,14 +62,15 @@ def fire(
     record: bool,
     backend: str,
 ) -> tuple[Tensor, Tensor]:
-    call = Call(kind, kernel, threshold, state, _surrogate.from_name(surrogate, parameters), strict)
+    derivative = _surrogate.from_name(surrogate, parameters)
+    call = Call(kind, kernel, threshold, state, derivative, strict, scale, shift)
     with torch.autocast(x.device.type, enabled=False):
         spikes, u = choose(backend, x.device).forward(x, call, record)
     return spikes, u
 
 
 @fire.register_fake
-def _(x, kernel, threshold, state, kind, surrogate, parameters, strict, record, backend):  # type: ignore[no-untyped-def]
+def _(x, kernel, threshold, state, scale, shift, kind, surrogate, parameters, strict, record, backend):  # type: ignore[no-untyped-def]
     return torch.empty_like(x), _empty_potential(x, record)
 
 
@@ -67,56 +82,143 @@ def fire_backward(
     kernel: Tensor,
     threshold: Tensor,
     state: Optional[Tensor],  # noqa: UP045
+    scale: Optional[Tensor],  # noqa: UP045
+    shift: Optional[Tensor],  # noqa: UP045
     kind: str,
     surrogate: str,
     parameters: List[float],
     record: bool,
     backend: str,
     needs: List[bool],
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    call = Call(kind, kernel, threshold, state, _surrogate.from_name(surrogate, parameters))
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    derivative = _surrogate.from_name(surrogate, parameters)
+    call = Call(kind, kernel, threshold, state, derivative, scale=scale, shift=shift)
+    needed = tuple(needs if scale is not None else needs[:4])
     with torch.autocast(x.device.type, enabled=False):
-        grads = choose(backend, x.device).backward(grad_spikes, grad_u, x, call, record, tuple(needs))
-    return _as_outputs(grads, x)
-
-
-def _as_outputs(grads: Gradients, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        grads = choose(backend, x.device).backward(grad_spikes, grad_u, x, call, record, needed)
     return (
         _or_empty(grads.x, x),
         _or_empty(grads.kernel, x),
         _or_empty(grads.threshold, x),
         _or_empty(grads.state, x),
+        _or_empty(_in_dtype(grads.scale, scale), x),
+        _or_empty(_in_dtype(grads.shift, shift), x),
     )
 
 
 @fire_backward.register_fake
-def _(gs, gu, x, kernel, threshold, state, kind, surrogate, parameters, record, backend, needs):  # type: ignore[no-untyped-def]
-    def like(tensor: Tensor | None, wanted: bool) -> Tensor:
-        if not wanted or tensor is None:
-            return x.new_empty(0)
-        return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-
+def _(gs, gu, x, kernel, threshold, state, scale, shift, kind, surrogate, parameters, record, backend, needs):  # type: ignore[no-untyped-def]
     gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
-    return gx, like(kernel, needs[1]), like(threshold, needs[2]), like(state, needs[3])
+    others = (kernel, threshold, state, scale, shift)
+    return gx, *(_like(tensor, wanted, x) for tensor, wanted in zip(others, needs[1:], strict=True))
 
 
 def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, kernel, threshold, state, kind, surrogate, parameters, _, record, backend = inputs
+    kind, surrogate, parameters, _, record, backend = inputs[6:]
     ctx.set_materialize_grads(False)
-    ctx.save_for_backward(x, kernel, threshold, state)
+    ctx.save_for_backward(*inputs[:6])
     ctx.rest = (kind, surrogate, parameters, record, backend)
 
 
 def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) -> tuple[Any, ...]:
-    x, kernel, threshold, state = ctx.saved_tensors
-    needs = list(ctx.needs_input_grad[:4])
+    needs = list(ctx.needs_input_grad[:6])
     if grad_spikes is None and grad_u is None:
-        return (None,) * 10
-    grads = fire_backward(grad_spikes, grad_u, x, kernel, threshold, state, *ctx.rest, needs)
+        return (None,) * 12
+    grads = fire_backward(grad_spikes, grad_u, *ctx.saved_tensors, *ctx.rest, needs)
     return (*map(_or_none, grads, needs), *[None] * 6)
 
 
 fire.register_autograd(_backward_fire, setup_context=_setup_fire)
+
+
+@torch.library.custom_op("mfp_neurons::fire_masked", mutates_args=())
+def fire_masked(
+    x: Tensor,
+    kernel: Tensor,
+    threshold: Tensor,
+    state: Optional[Tensor],  # noqa: UP045
+    scale: Optional[Tensor],  # noqa: UP045
+    shift: Optional[Tensor],  # noqa: UP045
+    kind: str,
+    alpha: float,
+    strict: bool,
+    record: bool,
+    backend: str,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`fire` with Rect(alpha), differentiable in x and state alone; the third output is its mask."""
+    call = Call(kind, kernel, threshold, state, _surrogate.Rect(alpha), strict, scale, shift)
+    with torch.autocast(x.device.type, enabled=False):
+        spikes, u, mask = choose(backend, x.device).forward_masked(x, call, record)
+    return spikes, u, mask
+
+
+@fire_masked.register_fake
+def _(x, kernel, threshold, state, scale, shift, kind, alpha, strict, record, backend):  # type: ignore[no-untyped-def]
+    call = Call(kind, kernel, threshold, state, None, strict, scale, shift)
+    shape = choose(backend, x.device).mask_shape(x, call.per_channel)
+    mask = torch.empty(shape, dtype=torch.uint8, device=x.device)
+    return torch.empty_like(x), _empty_potential(x, record), mask
+
+
+@torch.library.custom_op("mfp_neurons::fire_masked_backward", mutates_args=())
+def fire_masked_backward(
+    grad_spikes: Tensor,
+    grad_u: Optional[Tensor],  # noqa: UP045
+    mask: Tensor,
+    kernel: Tensor,
+    threshold: Tensor,
+    state: Optional[Tensor],  # noqa: UP045
+    scale: Optional[Tensor],  # noqa: UP045
+    shift: Optional[Tensor],  # noqa: UP045
+    kind: str,
+    alpha: float,
+    record: bool,
+    backend: str,
+    needs: List[bool],
+) -> tuple[Tensor, Tensor]:
+    call = Call(kind, kernel, threshold, state, _surrogate.Rect(alpha), scale=scale, shift=shift)
+    device = grad_spikes.device
+    with torch.autocast(device.type, enabled=False):
+        run = choose(backend, device).backward_masked
+        grads = run(grad_spikes, grad_u, mask, call, record, tuple(needs))
+    return _or_empty(grads.x, grad_spikes), _or_empty(grads.state, grad_spikes)
+
+
+@fire_masked_backward.register_fake
+def _(gs, gu, mask, kernel, threshold, state, scale, shift, kind, alpha, record, backend, needs):  # type: ignore[no-untyped-def]
+    gx = torch.empty_like(gs) if needs[0] else gs.new_empty(0)
+    return gx, _like(state, needs[1], gs)
+
+
+def _setup_fire_masked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    _x, kernel, threshold, state, scale, shift, kind, alpha, _, record, backend = inputs
+    spikes, _, mask = output
+    ctx.set_materialize_grads(False)
+    if state is not None:  # backward reads its shape and dtype alone
+        state = state.new_empty(()).expand(state.shape) if ctx.needs_input_grad[3] else None
+    ctx.save_for_backward(mask, kernel, threshold, state, scale, shift)
+    ctx.spikes = (spikes.shape, spikes.stride(), spikes.dtype)
+    ctx.rest = (kind, alpha, record, backend)
+
+
+def _backward_fire_masked(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None, _: Any) -> Any:
+    mask, *rest = ctx.saved_tensors
+    needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[3]]
+    if grad_spikes is None and grad_u is None:
+        return (None,) * 11
+    shape, strides, dtype = ctx.spikes
+    if grad_spikes is None or grad_spikes.stride() != strides:  # a mask is in the order of the spikes
+        came = grad_spikes
+        grad_spikes = torch.empty_strided(shape, strides, dtype=dtype, device=mask.device)
+        grad_spikes = grad_spikes.zero_() if came is None else grad_spikes.copy_(came)
+    if torch.is_grad_enabled() and not grad_spikes.requires_grad:
+        # create_graph: no tensor of the mask's leads back to x, and yet a second derivative is to be refused
+        grad_spikes = grad_spikes.detach().requires_grad_()
+    gx, g_state = fire_masked_backward(grad_spikes, grad_u, mask, *rest, *ctx.rest, needs)
+    return (_or_none(gx, needs[0]), None, None, _or_none(g_state, needs[1]), *[None] * 7)
+
+
+fire_masked.register_autograd(_backward_fire_masked, setup_context=_setup_fire_masked)
 
 
 @torch.library.custom_op("mfp_neurons::potential", mutates_args=())
@@ -184,5 +286,5 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> Any:
     )
 
 
-for _op in (fire_backward, potential_backward):
+for _op in (fire_backward, fire_masked_backward, potential_backward):
     _op.register_autograd(_refuse_double_backward)

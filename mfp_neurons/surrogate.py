@@ -112,6 +112,10 @@ class Rect(Surrogate):
     def derivative_(self, x: Tensor) -> Tensor:
         return x.abs_().lt_(0.5 / self.alpha).mul_(self.alpha)
 
+    def within_(self, x: Tensor) -> Tensor:
+        """Where the derivative at x is alpha, a bool tensor; overwrites x."""
+        return x.abs_() < 0.5 / self.alpha
+
 
 @dataclass(frozen=True)
 class PiecewiseQuadratic(Surrogate):

@@ -32,6 +32,8 @@ def test_the_operators_pass_opcheck(case: Case):
             kernel,
             threshold,
             state,
+            None,
+            None,
             kind,
             surrogate.name,
             surrogate.parameters,
@@ -49,7 +51,7 @@ def test_the_operators_pass_opcheck_with_a_state():
     kernel = torch.tensor([[0.5], [1.0]], requires_grad=True)
     torch.library.opcheck(ops.potential, (x, kernel, state, "exp", "torch"))
     threshold = torch.ones(3, requires_grad=True)
-    arguments = (x, kernel, threshold, state, "exp", "sigmoid", [4.0], False, False, "torch")
+    arguments = (x, kernel, threshold, state, None, None, "exp", "sigmoid", [4.0], False, False, "torch")
     torch.library.opcheck(ops.fire, arguments)
 
 
