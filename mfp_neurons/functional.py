@@ -13,17 +13,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import batch_norm
 
-from . import ops
-from ._checks import check_finite, describe, log_once
-from .backends import check_name
-from .backends.torch import accumulate_dtype
-from .history import FIR, Exponential, Kernel, Matrix, as_row
+from . import norm_ops, ops
+from ._arguments import Prepared, check_norm, check_surrogate, prepare
+from ._checks import log_once
+from .history import Kernel
+from .norm import Norm
 from .surrogate import ATan, Rect, Surrogate
 
 SpikeFunction = Surrogate | Callable[[Tensor], Tensor]
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class Chunk(NamedTuple):
@@ -64,13 +63,14 @@ def fire(
         TypeError: an argument is of the wrong type or dtype.
         ValueError: a shape, a device or a number does not fit; the message says which and what would.
 
+    >>> from mfp_neurons.history import Exponential
     >>> x = torch.tensor([0.5, 0.5, 0.0, 1.0]).reshape(4, 1)  # T = 4, one neuron
     >>> fire(x, Exponential(decay=0.5)).flatten()  # u = 0.5, 0.75, 0.375, 1.1875
     tensor([0., 0., 0., 1.])
     """
     with _full_precision(x_seq):
-        call = _prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
-        _check_surrogate(surrogate)
+        call = prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
+        check_surrogate(surrogate)
         spikes, _ = _run(call, surrogate, strict, record=False)
     return spikes
 
@@ -104,18 +104,98 @@ def fire_chunk(
     Raises:
         TypeError, ValueError: as :func:`fire`; also a state of the wrong shape, or a matrix run past its T.
 
+    >>> from mfp_neurons.history import Exponential
     >>> x = torch.tensor([0.5, 0.5, 0.0, 1.0]).reshape(4, 1)
     >>> first = fire_chunk(x[:2], Exponential(decay=0.5))
     >>> fire_chunk(x[2:], Exponential(decay=0.5), state=first.state).potential
     tensor([1.1875])
     """
     with _full_precision(x_seq):
-        call = _prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
-        _check_surrogate(surrogate)
+        call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
+        check_surrogate(surrogate)
         if len(x_seq) == 1 and call.kind == "exp" and not torch.compiler.is_compiling():
             return _one_step(call, surrogate, strict, record)
         spikes, u = _run(call, surrogate, strict, record)
-        return Chunk(spikes, u, _next_state(call, u[-1] if record else u))
+        return Chunk(spikes, u, _next_state(call, call.x, u[-1] if record else u))
+
+
+def norm_fire(
+    x_seq: Tensor,
+    norm: Norm,
+    kernel: Kernel,
+    v_threshold: Tensor | float = 1.0,
+    *,
+    surrogate: SpikeFunction = ATan(),
+    strict: bool = False,
+    backend: str = "auto",
+) -> Tensor:
+    """:func:`fire` of the batch-normalized input: one operator, which keeps ``x_seq`` alone for backward.
+
+    Args:
+        x_seq: what is normalized, [T, N, C, *], 3-D to 6-D; strides and dtypes as in :func:`fire`. Moments
+            are float32 (float64 for float64 input).
+        norm: a :class:`~mfp_neurons.norm.Norm`; where it is ``training``, its running averages are updated.
+        kernel, v_threshold, surrogate, strict, backend: as in :func:`fire`. With a surrogate that is not one
+            of :mod:`mfp_neurons.surrogate` the two run one after the other.
+
+    Returns:
+        Spikes 0 or 1, with the shape and dtype of ``x_seq``.
+
+    Raises:
+        TypeError, ValueError: as :func:`fire`; also a norm of another number of channels, or one value a
+            channel to train on. The running averages have not changed then.
+
+    Source: Ioffe and Szegedy, ICML 2015; equations in docs/neuron.md.
+
+    >>> from mfp_neurons.history import Exponential
+    >>> x = torch.tensor([1.0, 1.0, 3.0, 3.0]).reshape(4, 1, 1)  # normalized: -1, -1, 1, 1
+    >>> norm_fire(x, Norm(training=True), Exponential(decay=0.5)).flatten()  # u = -1, -1.5, 0.25, 1.125
+    tensor([0., 0., 0., 1.])
+    """
+    with _full_precision(x_seq):
+        call = prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
+        check_norm(norm, x_seq)
+        check_surrogate(surrogate)
+        spikes, _, _ = _run_norm(call, norm, surrogate, strict, record=False, last=0)
+    return spikes
+
+
+def norm_fire_chunk(
+    x_seq: Tensor,
+    norm: Norm,
+    kernel: Kernel,
+    v_threshold: Tensor | float = 1.0,
+    state: Tensor | None = None,
+    *,
+    surrogate: SpikeFunction = ATan(),
+    strict: bool = False,
+    record: bool = False,
+    backend: str = "auto",
+) -> Chunk:
+    """:func:`norm_fire` on a stretch of a longer sequence, as :func:`fire_chunk` is :func:`fire` on one.
+
+    Args:
+        x_seq, norm, surrogate, strict, backend: as in :func:`norm_fire`. Moments are those of this stretch.
+        kernel, v_threshold, record: as in :func:`fire_chunk`.
+        state: as in :func:`fire_chunk`; the inputs that it holds for a finite kernel are normalized ones.
+
+    Returns:
+        Chunk(spikes, potential, state), as :func:`fire_chunk`.
+
+    Raises:
+        TypeError, ValueError: as :func:`norm_fire` and :func:`fire_chunk`.
+
+    >>> from mfp_neurons.history import Exponential
+    >>> x = torch.tensor([1.0, 1.0, 3.0, 3.0]).reshape(4, 1, 1)
+    >>> norm_fire_chunk(x, Norm(training=True), Exponential(decay=0.5)).potential
+    tensor([[1.1250]])
+    """
+    with _full_precision(x_seq):
+        call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
+        check_norm(norm, x_seq)
+        check_surrogate(surrogate)
+        spikes, u, given = _run_norm(call, norm, surrogate, strict, record, _steps_to_keep(call))
+        return Chunk(spikes, u, _next_state(call, given, u[-1] if record else u))
 
 
 def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -131,11 +211,12 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
     Raises:
         TypeError, ValueError: as :func:`fire_chunk`.
 
+    >>> from mfp_neurons.history import FIR
     >>> potential(torch.tensor([[1.0], [0.0], [0.0]]), FIR(torch.tensor([0.5, 0.25]))).flatten()
     tensor([0.5000, 0.2500, 0.0000])
     """
     with _full_precision(x_seq):
-        call = _prepare(x_seq, kernel, 1.0, state, backend, carry=state is not None)
+        call = prepare(x_seq, kernel, 1.0, state, backend, carry=state is not None)
         u: Tensor = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
     return u
 
@@ -148,40 +229,7 @@ def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False)
 
 
-class _Prepared(NamedTuple):
-    """Checked arguments as the operators take them."""
-
-    x: Tensor
-    kind: str
-    kernel: Tensor
-    threshold: Tensor
-    state: Tensor | None
-    backend: str
-
-
-def _prepare(
-    x_seq: Tensor,
-    kernel: Kernel,
-    v_threshold: Tensor | float,
-    state: Tensor | None,
-    backend: str,
-    carry: bool,
-) -> _Prepared:
-    check_name(backend)
-    _check_input(x_seq)
-    wide = accumulate_dtype(x_seq.dtype)
-    position = 0 if state is None or state.dim() == 0 else len(state)
-    kind, tensor = _kernel_tensor(kernel, x_seq, position, carry)
-    threshold = _parameter("v_threshold", v_threshold, x_seq)
-    _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
-    _check_channels("v_threshold", threshold.numel(), x_seq)
-    _check_device(f"kernel ({type(kernel).__name__})", tensor, x_seq)
-    if state is not None:
-        _check_state(kind, tensor, state, x_seq)
-    return _Prepared(x_seq, kind, tensor.to(wide), threshold.to(wide), state, backend)
-
-
-def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+def _run(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
     if isinstance(surrogate, Surrogate):
         return _fused(call, surrogate, strict, record)
     log_once(
@@ -195,8 +243,8 @@ def _run(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) 
     return spikes.to(call.x.dtype), (u if record else u[-1].clone())
 
 
-def _fused(call: _Prepared, surrogate: Surrogate, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
-    tensors = (call.x, call.kernel, call.threshold, call.state, None, None)
+def _fused(call: Prepared, surrogate: Surrogate, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+    tensors = (call.x, call.kernel, call.threshold, call.state, call.scale, call.shift)
     if isinstance(surrogate, Rect) and _only_the_input_learns(call):
         spikes, u, _ = ops.fire_masked(*tensors, call.kind, surrogate.alpha, strict, record, call.backend)
         return spikes, u
@@ -205,14 +253,15 @@ def _fused(call: _Prepared, surrogate: Surrogate, strict: bool, record: bool) ->
     return outputs  # type: ignore[no-any-return]
 
 
-def _only_the_input_learns(call: _Prepared) -> bool:
+def _only_the_input_learns(call: Prepared) -> bool:
     """Whether backward needs no value of the input, given a surrogate whose derivative is one bit."""
     learns = call.x.requires_grad or (call.state is not None and call.state.requires_grad)
-    fixed = not (call.kernel.requires_grad or call.threshold.requires_grad)
+    parameters = (call.kernel, call.threshold, call.scale, call.shift)
+    fixed = not any(value is not None and value.requires_grad for value in parameters)
     return learns and fixed and torch.is_grad_enabled()
 
 
-def _one_step(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:
+def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     x = call.x[0].to(call.kernel.dtype)
     decay, gain = (_along_channels(row, call.x.dim()) for row in call.kernel)
@@ -222,117 +271,68 @@ def _one_step(call: _Prepared, surrogate: SpikeFunction, strict: bool, record: b
     return Chunk(spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u, u.clone())
 
 
-def _next_state(call: _Prepared, last: Tensor) -> Tensor:
+def _run_norm(
+    call: Prepared, norm: Norm, surrogate: SpikeFunction, strict: bool, record: bool, last: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, potential, and the ``last`` steps of what the neuron got."""
+    if not isinstance(surrogate, Surrogate):
+        y = _normalized(call.x, norm)
+        return *_run(call._replace(x=y), surrogate, strict, record), y
+    if norm.training:
+        spikes, u, given, mean, variance = norm_ops.norm_fire(
+            call.x, norm.weight, norm.bias, call.kernel, call.threshold, call.state, norm.eps, last,
+            call.kind, surrogate.name, surrogate.parameters, strict, record, call.backend,
+        )  # fmt: skip
+        _update_averages(norm, mean, variance, call.x.numel() // call.x.shape[2])
+        return spikes, u, given
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale, shift, _ = norm_ops.affine(
+        norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, call.kernel.dtype
+    )
+    spikes, u = _fused(call._replace(scale=scale, shift=shift), surrogate, strict, record)
+    ends = call.x[len(call.x) - last :].to(scale.dtype)
+    given = torch.addcmul(norm_ops.rows(shift, ends.dim()), ends, norm_ops.rows(scale, ends.dim()))
+    return spikes, u, given.to(call.x.dtype)
+
+
+def _normalized(x_seq: Tensor, norm: Norm) -> Tensor:
+    """The two halves apart: what the neuron gets, [T, N, C, *], by torch's own batch norm."""
+    y = batch_norm(
+        x_seq.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias,
+        norm.training, float(norm.momentum), norm.eps,
+    )  # fmt: skip
+    return y.unflatten(0, x_seq.shape[:2])
+
+
+@torch.no_grad()
+def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> None:
+    if norm.running_mean is None or norm.running_var is None or count == 0:
+        return
+    for average, newest in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
+        momentum = norm.momentum
+        if isinstance(momentum, Tensor):
+            momentum = momentum.to(average).reshape(())
+        average.lerp_(newest.to(average), momentum)
+
+
+def _steps_to_keep(call: Prepared) -> int:
+    """How many of the last inputs the next state holds."""
+    if call.kind == "matrix":
+        return len(call.x)
+    return min(len(call.x), len(call.kernel) - 1) if call.kind == "fir" else 0
+
+
+def _next_state(call: Prepared, inputs: Tensor, last: Tensor) -> Tensor:
+    """From the neuron's inputs, the last :func:`_steps_to_keep` of them at least, and its last potential."""
     if call.kind == "exp":
         return last.clone()
-    seen = call.x if call.state is None else torch.cat([call.state.to(call.x.dtype), call.x])
+    seen = inputs if call.state is None else torch.cat([call.state.to(inputs.dtype), inputs])
     if call.kind == "matrix":
         return seen.clone() if call.state is None else seen
     keep = len(call.kernel) - 1
     if len(seen) >= keep:
         return seen[len(seen) - keep :].clone()
     return torch.cat([seen.new_zeros(keep - len(seen), *seen.shape[1:]), seen])
-
-
-def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) -> tuple[str, Tensor]:
-    """A kernel as the operators take it: "exp" [2, G], "fir" [K, G] or "matrix" [T, S]."""
-    if isinstance(kernel, Exponential):
-        if kernel.order is None or (not carry and kernel.order >= len(x_seq)):
-            # a truncation that this sequence never reaches is the recursion, which is cheaper
-            rows = torch.broadcast_tensors(
-                *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
-            )
-            return "exp", torch.stack(rows)
-        return "fir", kernel.taps(kernel.order).to(accumulate_dtype(x_seq.dtype)).to(x_seq.device)
-    if isinstance(kernel, FIR):
-        taps = kernel.taps if kernel.taps.dim() == 2 else kernel.taps.unsqueeze(1)
-        # taps that lie further back than a whole sequence weigh nothing
-        return "fir", taps if carry else taps[: max(1, len(x_seq))]
-    if isinstance(kernel, Matrix):
-        return "matrix", _matrix_rows(kernel.matrix, len(x_seq), position, carry)
-    raise TypeError(
-        f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}"
-    )
-
-
-def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tensor:
-    total = len(matrix)
-    if position + steps > total or (not carry and steps != total):
-        came = f"T = {steps}" if position == 0 else f"{steps} steps after {position}"
-        raise ValueError(f"a matrix kernel of {total} steps takes x_seq of T = {total}, got {came}")
-    return matrix.tril()[position : position + steps, : position + steps]
-
-
-def _parameter(name: str, value: Tensor | float, x_seq: Tensor) -> Tensor:
-    """A per-layer or per-channel argument as a tensor [1] or [C] on x_seq's device."""
-    if isinstance(value, Tensor):
-        if not value.is_floating_point():
-            raise TypeError(f"{name} must be a number or a real tensor [1] or [C], got {describe(value)}")
-        if value.dim() > 1:
-            raise ValueError(f"{name} must be a number or a tensor [1] or [C], got shape {list(value.shape)}")
-        check_finite(name, value)
-        _check_device(name, value, x_seq)
-        return as_row(value)
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError(f"{name} must be a number or a tensor [1] or [C], got {describe(value)}")
-    check_finite(name, value)
-    return torch.full((1,), float(value), dtype=accumulate_dtype(x_seq.dtype), device=x_seq.device)
-
-
-def _check_input(x_seq: Any) -> None:
-    if not isinstance(x_seq, Tensor) or x_seq.dtype not in _DTYPES:
-        raise TypeError(
-            f"x_seq must be a float16, bfloat16, float32 or float64 tensor, got {describe(x_seq)}"
-        )
-    if x_seq.layout != torch.strided:
-        raise TypeError(f"x_seq must be a dense (strided) tensor, got layout {x_seq.layout}")
-    if not 2 <= x_seq.dim() <= 6:
-        raise ValueError(f"x_seq must be [T, N, *] with 2 to 6 dimensions, got shape {list(x_seq.shape)}")
-    if len(x_seq) == 0:
-        raise ValueError(f"x_seq must hold at least one time step (dim 0), got shape {list(x_seq.shape)}")
-
-
-def _check_channels(name: str, groups: int, x_seq: Tensor) -> None:
-    if groups == 1:
-        return
-    channels = x_seq.shape[2] if x_seq.dim() > 2 else None
-    if channels != groups:
-        found = "no channel dimension" if channels is None else f"{channels} channels"
-        raise ValueError(
-            f"{name} has {groups} channels, but x_seq of shape {list(x_seq.shape)} has {found} "
-            "(dim 2 of [T, N, C, *]); give one value a channel, or one for all"
-        )
-
-
-def _check_device(name: str, value: Tensor, x_seq: Tensor) -> None:
-    if value.device != x_seq.device:
-        raise ValueError(
-            f"{name} is on {value.device}, but x_seq is on {x_seq.device}; move one to the other"
-        )
-
-
-def _check_state(kind: str, kernel: Tensor, state: Tensor, x_seq: Tensor) -> None:
-    step = list(x_seq.shape[1:])
-    expected = {
-        "exp": step,
-        "fir": [len(kernel) - 1, *step],
-        "matrix": [kernel.shape[1] - len(x_seq), *step],
-    }[kind]
-    if list(state.shape) != expected:
-        raise ValueError(
-            f"state must have shape {expected} for x_seq of shape {list(x_seq.shape)} and this kernel, "
-            f"got {list(state.shape)}"
-        )
-    if not state.is_floating_point():
-        raise TypeError(f"state must be a real floating-point tensor, got {describe(state)}")
-    _check_device("state", state, x_seq)
-
-
-def _check_surrogate(surrogate: Any) -> None:
-    if not callable(surrogate):
-        raise TypeError(
-            f"surrogate must be a Surrogate or a callable tensor -> spikes, got {describe(surrogate)}"
-        )
 
 
 def _along_channels(value: Tensor, dims: int) -> Tensor:

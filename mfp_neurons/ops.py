@@ -14,37 +14,18 @@ import torch
 from torch import Tensor
 
 from . import surrogate as _surrogate
+from ._operators import (
+    empty_gradient,
+    empty_potential,
+    in_dtype,
+    or_empty,
+    or_none,
+    refuse_double_backward,
+)
 from .backends import choose
-from .backends.torch import Call, accumulate_dtype
+from .backends.torch import Call
 
 # torch.library reads these annotations; on torch 2.6 it knows Optional and List, not unions by | and not list
-
-
-def _empty_potential(x: Tensor, record: bool) -> Tensor:
-    wide = accumulate_dtype(x.dtype)
-    if record:
-        return torch.empty_like(x, dtype=wide)
-    return torch.empty(x.shape[1:], dtype=wide, device=x.device)
-
-
-def _or_empty(gradient: Tensor | None, like: Tensor) -> Tensor:
-    """Operators return tensors, never None: an empty one says that nobody asked."""
-    return like.new_empty(0) if gradient is None else gradient
-
-
-def _or_none(gradient: Tensor, wanted: bool) -> Tensor | None:
-    return gradient if wanted else None
-
-
-def _like(tensor: Tensor | None, wanted: bool, x: Tensor) -> Tensor:
-    """What a gradient looks like where it is wanted, and what stands for it where it is not."""
-    if not wanted or tensor is None:
-        return x.new_empty(0)
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device)
-
-
-def _in_dtype(gradient: Tensor | None, like: Tensor | None) -> Tensor | None:
-    return None if gradient is None or like is None else gradient.to(like.dtype)
 
 
 @torch.library.custom_op("mfp_neurons::fire", mutates_args=())
@@ -71,7 +52,7 @@ def fire(
 
 @fire.register_fake
 def _(x, kernel, threshold, state, scale, shift, kind, surrogate, parameters, strict, record, backend):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), _empty_potential(x, record)
+    return torch.empty_like(x), empty_potential(x, record)
 
 
 @torch.library.custom_op("mfp_neurons::fire_backward", mutates_args=())
@@ -97,12 +78,12 @@ def fire_backward(
     with torch.autocast(x.device.type, enabled=False):
         grads = choose(backend, x.device).backward(grad_spikes, grad_u, x, call, record, needed)
     return (
-        _or_empty(grads.x, x),
-        _or_empty(grads.kernel, x),
-        _or_empty(grads.threshold, x),
-        _or_empty(grads.state, x),
-        _or_empty(_in_dtype(grads.scale, scale), x),
-        _or_empty(_in_dtype(grads.shift, shift), x),
+        or_empty(grads.x, x),
+        or_empty(grads.kernel, x),
+        or_empty(grads.threshold, x),
+        or_empty(grads.state, x),
+        or_empty(in_dtype(grads.scale, scale), x),
+        or_empty(in_dtype(grads.shift, shift), x),
     )
 
 
@@ -110,7 +91,7 @@ def fire_backward(
 def _(gs, gu, x, kernel, threshold, state, scale, shift, kind, surrogate, parameters, record, backend, needs):  # type: ignore[no-untyped-def]
     gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
     others = (kernel, threshold, state, scale, shift)
-    return gx, *(_like(tensor, wanted, x) for tensor, wanted in zip(others, needs[1:], strict=True))
+    return gx, *(empty_gradient(tensor, wanted, x) for tensor, wanted in zip(others, needs[1:], strict=True))
 
 
 def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -125,7 +106,7 @@ def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) 
     if grad_spikes is None and grad_u is None:
         return (None,) * 12
     grads = fire_backward(grad_spikes, grad_u, *ctx.saved_tensors, *ctx.rest, needs)
-    return (*map(_or_none, grads, needs), *[None] * 6)
+    return (*map(or_none, grads, needs), *[None] * 6)
 
 
 fire.register_autograd(_backward_fire, setup_context=_setup_fire)
@@ -157,7 +138,7 @@ def _(x, kernel, threshold, state, scale, shift, kind, alpha, strict, record, ba
     call = Call(kind, kernel, threshold, state, None, strict, scale, shift)
     shape = choose(backend, x.device).mask_shape(x, call.per_channel)
     mask = torch.empty(shape, dtype=torch.uint8, device=x.device)
-    return torch.empty_like(x), _empty_potential(x, record), mask
+    return torch.empty_like(x), empty_potential(x, record), mask
 
 
 @torch.library.custom_op("mfp_neurons::fire_masked_backward", mutates_args=())
@@ -181,13 +162,13 @@ def fire_masked_backward(
     with torch.autocast(device.type, enabled=False):
         run = choose(backend, device).backward_masked
         grads = run(grad_spikes, grad_u, mask, call, record, tuple(needs))
-    return _or_empty(grads.x, grad_spikes), _or_empty(grads.state, grad_spikes)
+    return or_empty(grads.x, grad_spikes), or_empty(grads.state, grad_spikes)
 
 
 @fire_masked_backward.register_fake
 def _(gs, gu, mask, kernel, threshold, state, scale, shift, kind, alpha, record, backend, needs):  # type: ignore[no-untyped-def]
     gx = torch.empty_like(gs) if needs[0] else gs.new_empty(0)
-    return gx, _like(state, needs[1], gs)
+    return gx, empty_gradient(state, needs[1], gs)
 
 
 def _setup_fire_masked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -215,7 +196,7 @@ def _backward_fire_masked(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor |
         # create_graph: no tensor of the mask's leads back to x, and yet a second derivative is to be refused
         grad_spikes = grad_spikes.detach().requires_grad_()
     gx, g_state = fire_masked_backward(grad_spikes, grad_u, mask, *rest, *ctx.rest, needs)
-    return (_or_none(gx, needs[0]), None, None, _or_none(g_state, needs[1]), *[None] * 7)
+    return (or_none(gx, needs[0]), None, None, or_none(g_state, needs[1]), *[None] * 7)
 
 
 fire_masked.register_autograd(_backward_fire_masked, setup_context=_setup_fire_masked)
@@ -230,7 +211,7 @@ def potential(x: Tensor, kernel: Tensor, state: Optional[Tensor], kind: str, bac
 
 @potential.register_fake
 def _(x, kernel, state, kind, backend):  # type: ignore[no-untyped-def]
-    return _empty_potential(x, True)
+    return empty_potential(x, True)
 
 
 @torch.library.custom_op("mfp_neurons::potential_backward", mutates_args=())
@@ -247,7 +228,7 @@ def potential_backward(
     needed = (needs[0], needs[1], False, needs[2])
     with torch.autocast(x.device.type, enabled=False):
         grads = choose(backend, x.device).backward(None, grad_u, x, call, True, needed)
-    return _or_empty(grads.x, x), _or_empty(grads.kernel, x), _or_empty(grads.state, x)
+    return or_empty(grads.x, x), or_empty(grads.kernel, x), or_empty(grads.state, x)
 
 
 @potential_backward.register_fake
@@ -273,18 +254,11 @@ def _backward_potential(ctx: Any, grad_u: Tensor | None) -> tuple[Any, ...]:
     x, kernel, state = ctx.saved_tensors
     needs = list(ctx.needs_input_grad[:3])
     grads = potential_backward(grad_u, x, kernel, state, *ctx.rest, needs)
-    return (*map(_or_none, grads, needs), None, None)
+    return (*map(or_none, grads, needs), None, None)
 
 
 potential.register_autograd(_backward_potential, setup_context=_setup_potential)
 
 
-def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> Any:
-    raise RuntimeError(
-        "mfp_neurons: a second derivative through a spiking neuron was asked for (create_graph=True). The "
-        "surrogate stands for a first derivative only; for second ones use mfp_neurons.reference."
-    )
-
-
 for _op in (fire_backward, fire_masked_backward, potential_backward):
-    _op.register_autograd(_refuse_double_backward)
+    _op.register_autograd(refuse_double_backward)

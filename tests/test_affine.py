@@ -5,7 +5,8 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mfp_neurons import functional, ops, reference
+from mfp_neurons import ops, reference
+from mfp_neurons._arguments import prepare
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.surrogate import Sigmoid
 from tests.strategies import LAYOUTS, Case, _layout, cases
@@ -20,7 +21,7 @@ def test_an_affine_input_gives_the_spikes_and_every_gradient_of_the_same_input_m
     leaves = case.leaves()
     scale, shift = torch.randn(2, case.x.shape[2], generator=generator, dtype=torch.float64).unbind()
     leaves += [scale.requires_grad_(), shift.requires_grad_()]
-    _, kind, kernel, threshold, _, _ = functional._prepare(
+    _, kind, kernel, threshold, _, _ = prepare(
         case.x, case.kernel(), case.threshold, None, "torch", carry=False
     )
     along = [1] * (case.x.dim() - 3)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mfp_neurons import MFP, functional, ops
+from mfp_neurons._arguments import prepare
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.surrogate import ATan
@@ -21,7 +22,7 @@ opcheck = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor tha
 @given(case=cases())
 @settings(max_examples=15)
 def test_the_operators_pass_opcheck(case: Case):
-    prepared = functional._prepare(case.x, case.kernel(), case.threshold, None, "torch", carry=True)
+    prepared = prepare(case.x, case.kernel(), case.threshold, None, "torch", carry=True)
     x, kind, kernel, threshold, state, backend = prepared
     for leaf in (x, kernel, threshold):
         leaf.requires_grad_()
@@ -142,7 +143,7 @@ def test_inference_allocates_nothing_of_the_inputs_size_but_the_spikes(kernel, l
     if layout == "channels last":
         x = x.movedim(2, -1).contiguous().movedim(-1, 2)
     assert x[:, 0].numel() * 8 > stock._AREA  # otherwise one block would be the whole
-    call = functional._prepare(x, kernel, 1.0, None, "torch", carry=False)
+    call = prepare(x, kernel, 1.0, None, "torch", carry=False)
     with torch.no_grad(), Largest(x.nbytes) as allocated:
         inner = stock.forward(x, stock.Call(call.kind, call.kernel, call.threshold), False)
     assert inner[0] is not None

@@ -19,9 +19,10 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
     ["_broadcast", "_checks"],
-    ["history", "surrogate", "_quantize"],
+    ["history", "norm", "surrogate", "_quantize"],
     ["reference", "backends"],
-    ["ops", "_serial"],
+    ["_operators"],
+    ["ops", "norm_ops", "_serial", "_arguments"],
     ["functional"],
     ["neuron", "quantize", "baseline"],
     ["spikingjelly", "snntorch"],
@@ -183,9 +184,10 @@ def test_type_information_and_configs_are_in_the_package() -> None:
 
 PUBLIC = {
     "mfp_neurons": ["MFP", "MFPNode", "QuantizedMembraneLIF", "convert", "quantize_weights", "report"],
-    "mfp_neurons.functional": ["fire", "fire_chunk", "potential"],
+    "mfp_neurons.functional": ["fire", "fire_chunk", "norm_fire", "norm_fire_chunk", "potential"],
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
     "mfp_neurons.neuron": ["HistoryKernel"],
+    "mfp_neurons.norm": ["Norm"],
     "mfp_neurons.quantize": ["codes", "materialize"],
     "mfp_neurons.snntorch": ["MFPLeaky", "MFPLeakyParallel"],
     "mfp_neurons.surrogate": ["ATan", "Erf", "PiecewiseQuadratic", "Rect", "Sigmoid", "SuperSpike"],

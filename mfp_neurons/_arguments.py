@@ -1,0 +1,171 @@
+"""Arguments checked, and kernels and numbers turned into the tensors that the operators take."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._checks import check_finite, describe
+from .backends import check_name
+from .backends.torch import accumulate_dtype
+from .history import FIR, Exponential, Kernel, Matrix, as_row
+from .norm import Norm
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+class Prepared(NamedTuple):
+    """Checked arguments as the operators take them."""
+
+    x: Tensor
+    kind: str
+    kernel: Tensor
+    threshold: Tensor
+    state: Tensor | None
+    backend: str
+    scale: Tensor | None = None  # [C], with shift: an affine map in front of the neuron
+    shift: Tensor | None = None
+
+
+def prepare(
+    x_seq: Tensor,
+    kernel: Kernel,
+    v_threshold: Tensor | float,
+    state: Tensor | None,
+    backend: str,
+    carry: bool,
+) -> Prepared:
+    """What a call computes; ``carry`` says that it is a stretch of a longer sequence."""
+    check_name(backend)
+    _check_input(x_seq)
+    wide = accumulate_dtype(x_seq.dtype)
+    position = 0 if state is None or state.dim() == 0 else len(state)
+    kind, tensor = _kernel_tensor(kernel, x_seq, position, carry)
+    threshold = _parameter("v_threshold", v_threshold, x_seq)
+    _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
+    _check_channels("v_threshold", threshold.numel(), x_seq)
+    _check_device(f"kernel ({type(kernel).__name__})", tensor, x_seq)
+    if state is not None:
+        _check_state(kind, tensor, state, x_seq)
+    return Prepared(x_seq, kind, tensor.to(wide), threshold.to(wide), state, backend)
+
+
+def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) -> tuple[str, Tensor]:
+    """A kernel as the operators take it: "exp" [2, G], "fir" [K, G] or "matrix" [T, S]."""
+    if isinstance(kernel, Exponential):
+        if kernel.order is None or (not carry and kernel.order >= len(x_seq)):
+            # a truncation that this sequence never reaches is the recursion, which is cheaper
+            rows = torch.broadcast_tensors(
+                *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
+            )
+            return "exp", torch.stack(rows)
+        return "fir", kernel.taps(kernel.order).to(accumulate_dtype(x_seq.dtype)).to(x_seq.device)
+    if isinstance(kernel, FIR):
+        taps = kernel.taps if kernel.taps.dim() == 2 else kernel.taps.unsqueeze(1)
+        # taps that lie further back than a whole sequence weigh nothing
+        return "fir", taps if carry else taps[: max(1, len(x_seq))]
+    if isinstance(kernel, Matrix):
+        return "matrix", _matrix_rows(kernel.matrix, len(x_seq), position, carry)
+    raise TypeError(
+        f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}"
+    )
+
+
+def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tensor:
+    total = len(matrix)
+    if position + steps > total or (not carry and steps != total):
+        came = f"T = {steps}" if position == 0 else f"{steps} steps after {position}"
+        raise ValueError(f"a matrix kernel of {total} steps takes x_seq of T = {total}, got {came}")
+    return matrix.tril()[position : position + steps, : position + steps]
+
+
+def _parameter(name: str, value: Tensor | float, x_seq: Tensor) -> Tensor:
+    """A per-layer or per-channel argument as a tensor [1] or [C] on x_seq's device."""
+    if isinstance(value, Tensor):
+        if not value.is_floating_point():
+            raise TypeError(f"{name} must be a number or a real tensor [1] or [C], got {describe(value)}")
+        if value.dim() > 1:
+            raise ValueError(f"{name} must be a number or a tensor [1] or [C], got shape {list(value.shape)}")
+        check_finite(name, value)
+        _check_device(name, value, x_seq)
+        return as_row(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number or a tensor [1] or [C], got {describe(value)}")
+    check_finite(name, value)
+    return torch.full((1,), float(value), dtype=accumulate_dtype(x_seq.dtype), device=x_seq.device)
+
+
+def _check_input(x_seq: Any) -> None:
+    if not isinstance(x_seq, Tensor) or x_seq.dtype not in _DTYPES:
+        raise TypeError(
+            f"x_seq must be a float16, bfloat16, float32 or float64 tensor, got {describe(x_seq)}"
+        )
+    if x_seq.layout != torch.strided:
+        raise TypeError(f"x_seq must be a dense (strided) tensor, got layout {x_seq.layout}")
+    if not 2 <= x_seq.dim() <= 6:
+        raise ValueError(f"x_seq must be [T, N, *] with 2 to 6 dimensions, got shape {list(x_seq.shape)}")
+    if len(x_seq) == 0:
+        raise ValueError(f"x_seq must hold at least one time step (dim 0), got shape {list(x_seq.shape)}")
+
+
+def _check_channels(name: str, groups: int, x_seq: Tensor) -> None:
+    if groups == 1:
+        return
+    channels = x_seq.shape[2] if x_seq.dim() > 2 else None
+    if channels != groups:
+        found = "no channel dimension" if channels is None else f"{channels} channels"
+        raise ValueError(
+            f"{name} has {groups} channels, but x_seq of shape {list(x_seq.shape)} has {found} "
+            "(dim 2 of [T, N, C, *]); give one value a channel, or one for all"
+        )
+
+
+def _check_device(name: str, value: Tensor, x_seq: Tensor) -> None:
+    if value.device != x_seq.device:
+        raise ValueError(
+            f"{name} is on {value.device}, but x_seq is on {x_seq.device}; move one to the other"
+        )
+
+
+def _check_state(kind: str, kernel: Tensor, state: Tensor, x_seq: Tensor) -> None:
+    step = list(x_seq.shape[1:])
+    expected = {
+        "exp": step,
+        "fir": [len(kernel) - 1, *step],
+        "matrix": [kernel.shape[1] - len(x_seq), *step],
+    }[kind]
+    if list(state.shape) != expected:
+        raise ValueError(
+            f"state must have shape {expected} for x_seq of shape {list(x_seq.shape)} and this kernel, "
+            f"got {list(state.shape)}"
+        )
+    if not state.is_floating_point():
+        raise TypeError(f"state must be a real floating-point tensor, got {describe(state)}")
+    _check_device("state", state, x_seq)
+
+
+def check_surrogate(surrogate: Any) -> None:
+    if not callable(surrogate):
+        raise TypeError(
+            f"surrogate must be a Surrogate or a callable tensor -> spikes, got {describe(surrogate)}"
+        )
+
+
+def check_norm(norm: Any, x_seq: Tensor) -> None:
+    """Raises unless ``norm`` fits [T, N, C, *]."""
+    if not isinstance(norm, Norm):
+        raise TypeError(f"norm must be a mfp_neurons.norm.Norm, got {describe(norm)}")
+    if x_seq.dim() < 3:
+        raise ValueError(f"x_seq must be [T, N, C, *] to be normalized, got shape {list(x_seq.shape)}")
+    for name, tensor in norm.tensors.items():
+        if len(tensor) != x_seq.shape[2]:
+            raise ValueError(
+                f"{name} has {len(tensor)} values, but x_seq of shape {list(x_seq.shape)} has "
+                f"{x_seq.shape[2]} channels (dim 2 of [T, N, C, *])"
+            )
+        _check_device(name, tensor, x_seq)
+    if norm.training and x_seq.numel() == x_seq.shape[2]:
+        raise ValueError(
+            f"norm with training=True needs more than one value a channel, got x_seq of shape "
+            f"{list(x_seq.shape)}"
+        )

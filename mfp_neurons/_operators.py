@@ -1,0 +1,45 @@
+"""What the operator files share: operators return tensors, never None, and refuse second derivatives."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .backends.torch import accumulate_dtype
+
+
+def empty_potential(x: Tensor, record: bool) -> Tensor:
+    """The potential that a fake kernel returns: of every step if ``record``, else of the last."""
+    wide = accumulate_dtype(x.dtype)
+    if record:
+        return torch.empty_like(x, dtype=wide)
+    return torch.empty(x.shape[1:], dtype=wide, device=x.device)
+
+
+def or_empty(gradient: Tensor | None, x: Tensor) -> Tensor:
+    """A gradient; an empty tensor says that nobody asked."""
+    return x.new_empty(0) if gradient is None else gradient
+
+
+def or_none(gradient: Tensor, wanted: bool) -> Tensor | None:
+    """The inverse of :func:`or_empty`."""
+    return gradient if wanted else None
+
+
+def empty_gradient(of: Tensor | None, wanted: bool, x: Tensor) -> Tensor:
+    """The gradient of a parameter or state that a fake kernel returns."""
+    if not wanted or of is None:
+        return x.new_empty(0)
+    return torch.empty(of.shape, dtype=of.dtype, device=of.device)
+
+
+def in_dtype(gradient: Tensor | None, of: Tensor | None) -> Tensor | None:
+    """A gradient in the dtype of what it is the gradient of."""
+    return None if gradient is None or of is None else gradient.to(of.dtype)
+
+
+def refuse_double_backward(ctx: Any, *grads: Tensor | None) -> Any:
+    raise RuntimeError(
+        "mfp_neurons: a second derivative through a spiking neuron was asked for (create_graph=True). The "
+        "surrogate stands for a first derivative only; for second ones use mfp_neurons.reference."
+    )
