@@ -21,7 +21,7 @@ def test_an_affine_input_gives_the_spikes_and_every_gradient_of_the_same_input_m
     leaves = case.leaves()
     scale, shift = torch.randn(2, case.x.shape[2], generator=generator, dtype=torch.float64).unbind()
     leaves += [scale.requires_grad_(), shift.requires_grad_()]
-    _, kind, kernel, threshold, _, _ = prepare(
+    _, kind, kernel, threshold, *_ = prepare(
         case.x, case.kernel(), case.threshold, None, "torch", carry=False
     )
     along = [1] * (case.x.dim() - 3)

@@ -35,7 +35,7 @@ def saved_bytes(run, *args, **kwargs) -> tuple[dict[int, int], Tensor]:
 def operands(case: Case, data: st.DataObject) -> tuple[Tensor, ...]:
     """What the operators take, with a state and an affine input where they are drawn."""
     x = case.x
-    _, kind, kernel, threshold, _, _ = prepare(x, case.kernel(), case.threshold, None, "torch", carry=True)
+    _, kind, kernel, threshold, *_ = prepare(x, case.kernel(), case.threshold, None, "torch", carry=True)
     rows = {"exp": [], "fir": [len(kernel) - 1], "matrix": [0]}[kind]
     state = torch.randn(*rows, *x.shape[1:], dtype=torch.float64) if data.draw(st.booleans()) else None
     scale = shift = None
@@ -75,7 +75,7 @@ def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alp
 @settings(max_examples=10)
 @opcheck
 def test_the_masked_operator_passes_opcheck(case):
-    x, kind, kernel, threshold, _, _ = prepare(
+    x, kind, kernel, threshold, *_ = prepare(
         case.x, case.kernel(), case.threshold, None, "torch", carry=True
     )
     state = torch.zeros(x.shape[1:], dtype=torch.float64, requires_grad=True) if kind == "exp" else None

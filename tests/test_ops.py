@@ -23,7 +23,7 @@ opcheck = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor tha
 @settings(max_examples=15)
 def test_the_operators_pass_opcheck(case: Case):
     prepared = prepare(case.x, case.kernel(), case.threshold, None, "torch", carry=True)
-    x, kind, kernel, threshold, state, backend = prepared
+    x, kind, kernel, threshold, state, backend, *_ = prepared
     for leaf in (x, kernel, threshold):
         leaf.requires_grad_()
     surrogate = ATan()
