@@ -1,0 +1,161 @@
+/* What every CUDA kernel here shares: how it sees tensors, its loads and stores, and words between blocks.
+ *
+ * Tensors are [T, A, B] as mfp_neurons/backends/_rows.py has them: B neurons in a run, A runs apart. A thread
+ * works on a group of V neighboring neurons of a run, so that one access moves V numbers. Every kernel takes
+ * one struct by value whose fields are eight bytes each, packed by mfp_neurons/backends/cupy.py. */
+#pragma once
+
+#include "arithmetic.h"
+
+#ifndef MFP_SHARED /* the tests' host build keeps a block's shared memory elsewhere */
+#define MFP_SHARED(type, name) __shared__ type name
+#endif
+
+#define MFP_DEVICE __device__ __forceinline__
+#define MFP_COMMA , /* inside a macro's argument */
+
+namespace mfp {
+
+typedef unsigned char u8;
+
+/* One tensor; strides in elements, null data where a call has no such tensor. */
+struct Strided {
+    void *data;
+    i64 time, run;
+};
+
+/* A parameter: one value (step 0) or one a channel. */
+struct PerChannel {
+    const void *data;
+    i64 step;
+};
+
+/* Where the neurons are. A run is `groups` groups of V neurons, the last of which may reach beyond it. */
+struct Columns {
+    i64 outer, run, groups, channels, repeat;
+};
+
+/* One thread's group. Threads beyond the last group idle on channel 0: they still meet the barriers. */
+struct Place {
+    i64 outer, first, channel;
+    bool active;
+};
+
+MFP_DEVICE i64 divide(i64 a, i64 b) { /* both >= 0; a 64-bit division costs several times a 32-bit one */
+    if (((a | b) >> 32) == 0) return static_cast<u32>(a) / static_cast<u32>(b);
+    return static_cast<i64>(static_cast<u64>(a) / static_cast<u64>(b));
+}
+
+template <int V> MFP_DEVICE Place place(const Columns &columns, i64 group) {
+    Place p;
+    p.outer = columns.outer == 1 ? 0 : divide(group, columns.groups);
+    p.first = (group - p.outer * columns.groups) * V;
+    p.active = p.outer < columns.outer && p.first < columns.run;
+    p.channel = 0;
+    if (columns.channels > 1 && p.active) {
+        const i64 run = divide(p.first, columns.repeat);
+        p.channel = run - divide(run, columns.channels) * columns.channels;
+    }
+    return p;
+}
+
+/* What the gradient of the spikes is multiplied with, beyond arithmetic.h's surrogates: a bit of a Rect's mask;
+ * nothing, as only the potential has a gradient; nothing more, as that was done before. */
+enum { MASKED = 6, NO_SPIKES = 7, DONE = 8 };
+
+enum { THREADS = 256 }; /* of a block */
+
+/* V numbers that lie and move together. */
+template <class X, int V> struct alignas(V * sizeof(X) < 16 ? V * sizeof(X) : 16) Pack {
+    X lane[V];
+};
+
+template <class X> MFP_DEVICE X *column(const Strided &tensor, const Place &p, i64 t) {
+    return static_cast<X *>(tensor.data) + t * tensor.time + p.outer * tensor.run + p.first;
+}
+
+template <int V, class X> MFP_DEVICE Pack<X, V> load(const X *from) {
+    return *reinterpret_cast<const Pack<X, V> *>(from);
+}
+
+template <class X, int V> MFP_DEVICE void store(X *to, const Pack<X, V> &pack) {
+    *reinterpret_cast<Pack<X, V> *>(to) = pack;
+}
+
+template <class W> MFP_DEVICE W parameter(const PerChannel &from, i64 channel) {
+    return static_cast<const W *>(from.data)[channel * from.step];
+}
+
+/* A power by repeated squaring, in one order whatever the hardware. */
+template <class W> MFP_DEVICE W power(W base, i64 exponent) {
+    W result = 1;
+    for (; exponent > 0; exponent >>= 1) {
+        if (exponent & 1) result *= base;
+        base *= base;
+    }
+    return result;
+}
+
+/* ---- masks: bit i of byte k of a run is neuron 8 k + i ---- */
+
+/* The byte of V <= 8 neurons from the bits of the 8 / V threads that share it; all threads of a warp call this. */
+template <int V> MFP_DEVICE u32 byte_of(u32 bits, i64 first) {
+    bits <<= first & 7;
+#pragma unroll
+    for (int other = 1; other < 8 / V; other *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, other);
+    return bits;
+}
+
+MFP_DEVICE u8 *mask_byte(const Strided &mask, const Place &p, i64 t) {
+    return static_cast<u8 *>(mask.data) + t * mask.time + p.outer * mask.run + (p.first >> 3);
+}
+
+/* ---- words: a number that one block hands to another ----
+ *
+ * A word is 64 bits, half of a number beside a flag that says it is there, so number and flag arrive
+ * together and no fence is needed. Words start as zeros. */
+
+template <class W> struct WordsOf {
+    enum { count = sizeof(W) / 4 };
+};
+
+MFP_DEVICE void publish(volatile u64 *word, float value) {
+    *word = (1ull << 32) | bits_of(value);
+}
+
+MFP_DEVICE void publish(volatile u64 *word, double value) {
+#ifdef __CUDA_ARCH__
+    const u64 bits = static_cast<u64>(__double_as_longlong(value));
+#else
+    u64 bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+#endif
+    word[0] = (1ull << 32) | (bits & 0xffffffffu);
+    word[1] = (1ull << 32) | (bits >> 32);
+}
+
+MFP_DEVICE u32 await(const volatile u64 *word) {
+    u64 seen = *word;
+    while ((seen >> 32) == 0) {
+#ifdef MFP_PAUSE
+        MFP_PAUSE();
+#endif
+        seen = *word;
+    }
+    return static_cast<u32>(seen);
+}
+
+template <class W> MFP_DEVICE W receive(const volatile u64 *word);
+template <> MFP_DEVICE float receive<float>(const volatile u64 *word) { return float_of(await(word)); }
+template <> MFP_DEVICE double receive<double>(const volatile u64 *word) {
+    const u64 low = await(word), high = await(word + 1), bits = high << 32 | low;
+#ifdef __CUDA_ARCH__
+    return __longlong_as_double(static_cast<i64>(bits));
+#else
+    double value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+} /* namespace mfp */

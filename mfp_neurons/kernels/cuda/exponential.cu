@@ -1,0 +1,243 @@
+/* The exponential neuron, forward and backward, for every T: one design.
+ *
+ * A thread holds S steps of V neurons in registers; a block covers a tile of neurons (blockDim.x lanes) and
+ * blockDim.y segments of S steps; more steps than that are chunks (scan.cuh). Up to S steps there is one segment
+ * and no scan. The input is read once and each output written once; the backward computes the potential again
+ * from the input. Twin: backends/torch.py. */
+#include "scan.cuh"
+#include "sums.cuh"
+
+namespace mfp {
+
+struct Exp {
+    Columns columns;
+    Chunks chunks;
+    Strided x;
+    Strided state;  /* the potential before, [1, A, B], wide */
+    Strided spikes; /* forward: written; backward: their gradient */
+    Strided u;      /* the same for the potential, wide: of every step, or of the last alone */
+    Strided mask;   /* where a Rect's derivative is not zero: forward: written; backward: read, MASKED */
+    Strided gx, gstate;
+    PerChannel decay, gain, threshold, scale, shift; /* scale, shift: null or both given */
+    i64 every;  /* u has every step */
+    i64 strict; /* fire on u > threshold */
+    double a, b; /* the surrogate's constants */
+    Partials partials; /* SUMS */
+};
+
+/* Sums that give the parameters' gradients; a = dL/du with all later steps in it. */
+enum { OF_SPIKES /* g's spikes' share */, OF_ADJOINT /* a */, OF_INPUT /* a x */, OF_BEFORE /* a u[t-1] */, SUMS };
+
+/* A group's parameters: P = V where channels run along it, else 1. */
+template <class W, int P> struct Parameters {
+    W decay[P], gain[P], threshold[P], scale[P], shift[P];
+
+    MFP_DEVICE Parameters(const Exp &p, i64 channel) {
+#pragma unroll
+        for (int i = 0; i < P; i++) {
+            decay[i] = parameter<W>(p.decay, channel + i);
+            gain[i] = parameter<W>(p.gain, channel + i);
+            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
+            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
+            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
+        }
+    }
+
+    MFP_DEVICE W next(W u, W x, int i) const {
+        return step(u, affine(x, scale[i % P], shift[i % P]), decay[i % P], gain[i % P]);
+    }
+};
+
+/* Steps t0 .. t0 + S - 1 of a group, zeros beyond T: all loads are under way before the first is used. */
+template <class X, int V, int S>
+MFP_DEVICE void load_steps(const Strided &from, const Place &at, i64 t0, i64 steps, Pack<X, V> (&to)[S]) {
+    const X *first = column<const X>(from, at, t0);
+#pragma unroll
+    for (int s = 0; s < S; s++) {
+        if (at.active && t0 + s < steps)
+            to[s] = load<V>(first + s * from.time);
+        else
+            to[s] = Pack<X, V>{};
+    }
+}
+
+/* The mask's bits of S steps of V neurons in one word, the first step's lowest. */
+template <int V, int S> MFP_DEVICE u32 bits_of_steps(const Strided &mask, const Place &at, i64 t0, i64 steps) {
+    static_assert(S * V <= 32);
+    const u8 *first = mask_byte(mask, at, t0);
+    u32 word = 0;
+#pragma unroll
+    for (int s = 0; s < S; s++) {
+        const u32 byte = at.active && t0 + s < steps ? first[s * mask.time] : 0u;
+        word |= (byte >> (at.first & 7) & ((1u << V) - 1)) << (s * V);
+    }
+    return word;
+}
+
+/* u = the potential before this thread's steps. `ends`: only what later chunks wait for is wanted. */
+template <class X, class W, int V, int S, int P>
+MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at, const Parameters<W, P> &m,
+                                 const Pack<X, V> (&x)[S], W (&u)[V], bool hand_on, bool wanted) {
+#pragma unroll
+    for (int i = 0; i < V; i++) u[i] = 0;
+    if (p.state.data && at.active && task.chunk == 0 && threadIdx.y == 0) {
+        const Pack<W, V> state = load<V>(column<const W>(p.state, at, 0));
+#pragma unroll
+        for (int i = 0; i < V; i++) u[i] = state.lane[i];
+    }
+    if constexpr (S > 4) {
+        if (blockDim.y == 1 && p.chunks.chunks == 1) return;
+        MFP_SHARED(Segments<W MFP_COMMA V>, segments);
+        W end[V], decay_segment[V], carry[V];
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            end[i] = u[i];
+            decay_segment[i] = power(m.decay[i % P], S);
+        }
+#pragma unroll
+        for (int s = 0; s < S; s++)
+#pragma unroll
+            for (int i = 0; i < V; i++) end[i] = m.next(end[i], widen(x[s].lane[i]), i);
+        Scan<W, V>(segments, p.chunks, task, false).run(end, decay_segment, carry, hand_on, wanted);
+#pragma unroll
+        for (int i = 0; i < V; i++) u[i] += carry[i]; /* one of the two is zero */
+    }
+}
+
+template <class X, int V, int S, bool ALONG>
+__global__ void __launch_bounds__(THREADS) exp_forward(const Exp p) {
+    typedef Wide<X> W;
+    constexpr int P = ALONG ? V : 1;
+    const i64 steps = p.chunks.steps;
+    for (Tasks tasks(p.chunks, false, false, draw(p.chunks)); tasks.more();) {
+        const Task task = tasks.take();
+        const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
+        const i64 t0 = (task.chunk * blockDim.y + threadIdx.y) * S;
+        Pack<X, V> x[S];
+        load_steps(p.x, at, t0, steps, x);
+        const Parameters<W, P> m(p, at.channel);
+        W u[V];
+        potential_before(p, task, at, m, x, u, true, true);
+#pragma unroll
+        for (int s = 0; s < S; s++) {
+            const i64 t = t0 + s;
+            const bool live = at.active && t < steps;
+            Pack<X, V> spikes;
+            Pack<W, V> potential;
+            u32 bits = 0;
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                u[i] = m.next(u[i], widen(x[s].lane[i]), i);
+                potential.lane[i] = u[i];
+                spikes.lane[i] = spike<X>(fires(u[i], m.threshold[i % P], p.strict));
+                bits |= (magnitude(u[i] - m.threshold[i % P]) < static_cast<W>(p.b)) << i;
+            }
+            if (live && p.spikes.data) store(column<X>(p.spikes, at, t), spikes);
+            if (live && p.every) store(column<W>(p.u, at, t), potential);
+            if (live && !p.every && t == steps - 1) store(column<W>(p.u, at, 0), potential);
+            if (p.mask.data) {
+                const u32 byte = byte_of<V>(live ? bits : 0, at.first);
+                if (live && (at.first & 7) == 0) *mask_byte(p.mask, at, t) = static_cast<u8>(byte);
+            }
+        }
+    }
+}
+
+/* Adds the potential's own gradient to g, of every step or of the last alone. */
+template <class W, int V, int S> MFP_DEVICE void add_own_gradient(const Exp &p, const Place &at, i64 t0, W (&g)[S][V]) {
+    const i64 steps = p.chunks.steps, first = p.every ? 0 : steps - 1;
+    const W *from = column<const W>(p.u, at, t0 - first);
+#pragma unroll
+    for (int s = 0; s < S; s++) {
+        if (!at.active || t0 + s < first || t0 + s >= steps) continue;
+        const Pack<W, V> du = load<V>(from + s * p.u.time);
+#pragma unroll
+        for (int i = 0; i < V; i++) g[s][i] += du.lane[i];
+    }
+}
+
+template <class X, int V, int S, bool ALONG, int KIND, bool PARAMS>
+__global__ void __launch_bounds__(THREADS, sizeof(Wide<X>) == 4 ? 2 : 1) exp_backward(const Exp p) {
+    typedef Wide<X> W;
+    constexpr int P = ALONG ? V : 1;
+    const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
+    const i64 steps = p.chunks.steps;
+    const bool again = KIND < MASKED || (KIND == NO_SPIKES && PARAMS); /* the potential is computed again */
+    W sums[SUMS][P] = {};
+    Task task = {};
+    for (Tasks tasks(p.chunks, true, again, draw(p.chunks)); tasks.more();) {
+        task = tasks.take();
+        const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
+        const i64 t0 = (task.chunk * blockDim.y + threadIdx.y) * S;
+        const Parameters<W, P> m(p, at.channel);
+        Pack<X, V> x[S], ds[S];
+        W u[V], before[PARAMS ? S : 1][V], g[S][V];
+        if (again) load_steps(p.x, at, t0, steps, x);
+        if (KIND != NO_SPIKES && !task.ends) load_steps(p.spikes, at, t0, steps, ds);
+        if (again) potential_before(p, task, at, m, x, u, task.ends, !task.ends);
+        if (task.ends) continue;
+        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, t0, steps) : 0;
+#pragma unroll
+        for (int s = 0; s < S; s++) {
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                if (again) {
+                    if (PARAMS) before[s][i] = u[i];
+                    u[i] = m.next(u[i], widen(x[s].lane[i]), i);
+                }
+                if (KIND == NO_SPIKES)
+                    g[s][i] = 0;
+                else if (KIND == MASKED)
+                    g[s][i] = widen(ds[s].lane[i]) * ((bits >> (s * V + i)) & 1 ? surrogate.a : W(0));
+                else
+                    g[s][i] = widen(ds[s].lane[i]) * derivative<KIND>(u[i] - m.threshold[i % P], surrogate);
+                if (PARAMS) sums[OF_SPIKES][i % P] += g[s][i];
+            }
+        }
+        if (p.u.data) add_own_gradient(p, at, t0, g);
+        W a[V] = {};
+        if constexpr (S > 4) {
+            if (blockDim.y > 1 || p.chunks.chunks > 1) {
+                MFP_SHARED(Segments<W MFP_COMMA V>, segments);
+                W decay_segment[V], carry[V];
+#pragma unroll
+                for (int i = 0; i < V; i++) decay_segment[i] = power(m.decay[i % P], S);
+#pragma unroll
+                for (int s = S - 1; s >= 0; s--)
+#pragma unroll
+                    for (int i = 0; i < V; i++) a[i] = m.decay[i % P] * a[i] + g[s][i];
+                Scan<W, V>(segments, p.chunks, task, true).run(a, decay_segment, carry, true, true);
+#pragma unroll
+                for (int i = 0; i < V; i++) a[i] = carry[i];
+            }
+        }
+#pragma unroll
+        for (int s = S - 1; s >= 0; s--) {
+            Pack<X, V> out;
+#pragma unroll
+            for (int i = 0; i < V; i++) {
+                a[i] = m.decay[i % P] * a[i] + g[s][i];
+                out.lane[i] = narrow<X>(m.gain[i % P] * m.scale[i % P] * a[i]);
+                if (PARAMS) {
+                    sums[OF_ADJOINT][i % P] += a[i];
+                    sums[OF_INPUT][i % P] += a[i] * widen(x[s].lane[i]);
+                    sums[OF_BEFORE][i % P] += a[i] * before[s][i];
+                }
+            }
+            if (p.gx.data && at.active && t0 + s < steps) store(column<X>(p.gx, at, t0 + s), out);
+        }
+        if (p.gstate.data && at.active && t0 == 0) {
+            Pack<W, V> out;
+#pragma unroll
+            for (int i = 0; i < V; i++) out.lane[i] = m.decay[i % P] * a[i];
+            store(column<W>(p.gstate, at, 0), out);
+        }
+    }
+    if (!PARAMS || task.ends) return;
+    MFP_SHARED(SumsOf<W MFP_COMMA P>, shared);
+    const bool drawn = p.chunks.ticket;
+    for (int k = 0; k < SUMS; k++)
+        store_sum(p.partials, k, drawn ? task.chunk : 0, drawn ? task.tile : blockIdx.x, sums[k], shared);
+}
+
+} /* namespace mfp */

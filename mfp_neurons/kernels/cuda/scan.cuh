@@ -1,0 +1,158 @@
+/* The recursion over time cut into pieces that run at once: steps in a thread, segments in a block, chunks.
+ *
+ *     carry of a segment = sum over the segments before it of decay^(steps between) * (what that one ends with)
+ *
+ * "Before" is earlier for the potential and later for its adjoint; `position` counts in that direction. Every
+ * sum has one order, so results never depend on which block runs first. A block is blockDim.x lanes, each a group
+ * of neurons, by blockDim.y segments of time. */
+#pragma once
+
+#include "common.cuh"
+
+namespace mfp {
+
+/* How the chunks of one column of blocks hand on what they end with. */
+struct Chunks {
+    i64 steps, chunks, tiles; /* T; chunks of time; tiles of neurons */
+    i64 serial;               /* the block that has a tile does its chunks one after another */
+    u32 *ticket;              /* zero; null where a block's number says its task */
+    u64 *words;               /* zeros: [2][chunks][tiles * lanes * V] words, the potential's and the adjoint's */
+};
+
+template <class W, int V> struct Segments {
+    W end[THREADS * V], part[THREADS * V];
+};
+
+/* What a block does next: the potential at the end of a chunk (ends), or everything. */
+struct Task {
+    i64 tile, chunk;
+    bool ends;
+};
+
+/* Tasks are numbered tile by tile, so that a tile's input, read for the ends, is still in the L2 cache when
+ * its chunks are done; chunks whose ends others wait for come first. Blocks draw numbers from a counter: whoever
+ * waits for a task knows that it has begun, and "ends" wait for nobody, so no order of blocks can lock up. */
+struct Tasks {
+    i64 next, last, stride, ends, chunks;
+    bool reversed;
+
+    MFP_DEVICE Tasks(const Chunks &p, bool backward, bool needs_ends, i64 drawn) {
+        chunks = p.chunks;
+        reversed = backward;
+        ends = needs_ends ? chunks - 1 : 0; /* nobody waits for the last */
+        const i64 each = chunks + ends;
+        if (p.ticket) {
+            next = drawn;
+            last = drawn + 1;
+            stride = 1;
+        } else if (p.serial) {
+            next = static_cast<i64>(blockIdx.x) * each;
+            last = next + each;
+            stride = 1;
+        } else { /* one chunk */
+            next = blockIdx.x;
+            last = p.tiles;
+            stride = gridDim.x;
+        }
+    }
+
+    MFP_DEVICE bool more() const { return next < last; }
+
+    MFP_DEVICE Task take() {
+        const i64 each = chunks + ends;
+        Task task;
+        task.tile = each == 1 ? next : divide(next, each);
+        const i64 k = next - task.tile * each;
+        task.ends = k < ends;
+        task.chunk = task.ends ? k : (reversed ? chunks - 1 - (k - ends) : k - ends);
+        next += stride;
+        return task;
+    }
+};
+
+MFP_DEVICE i64 draw(const Chunks &p) {
+    if (!p.ticket) return 0;
+    MFP_SHARED(u32, number);
+    if (threadIdx.x == 0 && threadIdx.y == 0) number = atomicAdd(p.ticket, 1u);
+    __syncthreads();
+    return number;
+}
+
+/* One thread's view of a scan. */
+template <class W, int V> struct Scan {
+    Segments<W, V> &shared;
+    const Chunks &p;
+    i64 position, count; /* of this segment, and how many the block has */
+    i64 chunk, before;   /* of this chunk; how many chunks are before it */
+    i64 word;            /* where this thread's words start in a chunk */
+    i64 across;          /* words of a chunk */
+    bool reversed;
+
+    MFP_DEVICE Scan(Segments<W, V> &segments, const Chunks &chunks, const Task &task, bool backward)
+        : shared(segments), p(chunks), count(blockDim.y), chunk(task.chunk), reversed(backward) {
+        position = backward ? count - 1 - threadIdx.y : threadIdx.y;
+        before = backward ? p.chunks - 1 - chunk : chunk;
+        word = (task.tile * blockDim.x + threadIdx.x) * V * WordsOf<W>::count;
+        across = p.tiles * blockDim.x * V * WordsOf<W>::count;
+    }
+
+    /* carry = what comes into this segment, from what it ends with itself. `hand_on`: others wait for what the
+     * chunk ends with; `wanted`: this chunk goes on, so it waits for those before it. */
+    MFP_DEVICE void run(const W (&end)[V], const W (&decay_segment)[V], W (&carry)[V], bool hand_on, bool wanted) {
+        from_segments(end, decay_segment, carry);
+        if (hand_on && !p.serial) publish_end(end, decay_segment, carry);
+        if (before > 0 && (wanted || p.serial)) from_chunks(decay_segment, carry);
+        if (hand_on && p.serial) publish_end(end, decay_segment, carry); /* with all that came before it */
+    }
+
+  private:
+    MFP_DEVICE void from_segments(const W (&end)[V], const W (&decay_segment)[V], W (&carry)[V]) {
+        for (int i = 0; i < V; i++) carry[i] = 0;
+        if (count == 1) return;
+        __syncthreads(); /* readers of the scan before this one are done */
+        for (int i = 0; i < V; i++) shared.end[slot(position) + i] = end[i];
+        __syncthreads();
+        for (i64 k = 0; k < position; k++)
+            for (int i = 0; i < V; i++) carry[i] = decay_segment[i] * carry[i] + shared.end[slot(k) + i];
+    }
+
+    MFP_DEVICE void publish_end(const W (&end)[V], const W (&decay_segment)[V], const W (&carry)[V]) {
+        if (position != count - 1 || before == p.chunks - 1) return;
+        for (int i = 0; i < V; i++)
+            publish(words(chunk) + i * WordsOf<W>::count, decay_segment[i] * carry[i] + end[i]);
+    }
+
+    /* Adds what the chunks before this one bring. Each segment takes its share of those chunks. */
+    MFP_DEVICE void from_chunks(const W (&decay_segment)[V], W (&carry)[V]) {
+        if (p.serial) { /* one segment, and the chunk before handed on everything before it */
+            for (int i = 0; i < V; i++) carry[i] = received(before - 1, i);
+            return;
+        }
+        for (int i = 0; i < V; i++) {
+            const W decay_chunk = power(decay_segment[i], count);
+            W part = 0;
+            for (i64 k = position; k < before; k += count)
+                part += power(decay_chunk, before - 1 - k) * received(k, i);
+            shared.part[slot(position) + i] = part;
+        }
+        __syncthreads();
+        for (int i = 0; i < V; i++) {
+            W far = 0;
+            for (i64 k = 0; k < count; k++) far += shared.part[slot(k) + i];
+            carry[i] += power(decay_segment[i], position) * far;
+        }
+    }
+
+    MFP_DEVICE volatile u64 *words(i64 of_chunk) const {
+        return p.words + ((reversed ? p.chunks : 0) + of_chunk) * across + word;
+    }
+
+    MFP_DEVICE i64 slot(i64 segment) const { return (segment * blockDim.x + threadIdx.x) * V; }
+
+    /* What the k-th chunk in this direction ended with. */
+    MFP_DEVICE W received(i64 k, int i) const {
+        return receive<W>(words(reversed ? p.chunks - 1 - k : k) + i * WordsOf<W>::count);
+    }
+};
+
+} /* namespace mfp */
