@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ._checks import check_int, describe
@@ -45,16 +46,35 @@ class Left:
 
 
 @dataclass(frozen=True)
+class Fused:
+    """One batch norm that was fused: where it is, what it is, and the path of the neuron it is fused into."""
+
+    path: str
+    was: str
+    into: str
+
+
+@dataclass(frozen=True)
 class Conversion:
-    """What :func:`convert` did to a model; plain text, so that it travels with copies and pickles of it."""
+    """What :func:`convert` did to a model; plain text, so that it travels with copies and pickles of it.
+
+    Attributes:
+        swapped, left: every neuron, in one or the other.
+        weight_bits: as :func:`convert` got it.
+        fused, unfused: every batch norm, in one or the other, if fusing was asked for.
+    """
 
     swapped: tuple[Swap, ...]
     left: tuple[Left, ...]
     weight_bits: str | None = None
+    fused: tuple[Fused, ...] = ()
+    unfused: tuple[Left, ...] = ()
 
     def __str__(self) -> str:
         rows = [(one.path or "(model)", one.was, "->", one.now) for one in self.swapped]
         rows += [(one.path or "(model)", one.was, "left alone:", one.why) for one in self.left]
+        rows += [(one.path, one.was, "fused into", one.into) for one in self.fused]
+        rows += [(one.path or "(model)", one.was, "not fused:", one.why) for one in self.unfused]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
         lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
         if self.weight_bits is not None:
@@ -84,6 +104,7 @@ def convert(
     to: type[nn.Module] | None = None,
     weight_bits: int | float | str | None = None,
     order: Order = None,
+    fuse: bool = False,
     **neuron_options: Any,
 ) -> nn.Module:
     """Swaps a model's neurons for memory-free ones, in place, keeping decay, threshold and surrogate.
@@ -103,6 +124,11 @@ def convert(
             (first and last layer 8 bits).
         order: K of every neuron's kernel; or a list, one for each neuron that can be swapped, in the order
             of ``model.named_modules()``; or {module path: K} for some of them. None remembers for ever.
+        fuse: run each SpikingJelly batch norm and the MFPNode behind it as one operator, which keeps for
+            backward the input of the batch norm alone; spikes and gradients are the same to rounding. Done
+            where the batch norm's output goes to that neuron and nowhere else, as far as the module that
+            holds both can be traced. Both keep their places and the keys of their state; the batch norm
+            itself hands its input on from then on, as its repr says. Replace or shard layers before.
         neuron_options: keyword arguments of the new neurons, such as ``kernel``, ``kernel_bits``,
             ``learnable`` or ``time_steps``; they win over what a neuron says. ``num_channels="auto"`` gives
             each channel a kernel of its own, as many as the convolution, linear or normalization layer has
@@ -111,8 +137,8 @@ def convert(
 
     Returns:
         The model (the new neuron, if ``model`` was one). Its attribute ``mfp_conversion`` is a
-        :class:`Conversion`, which says what was swapped, and what was left alone and why; ``str()`` of it is
-        a table.
+        :class:`Conversion`, which says what was swapped or fused, and what was left alone and why; ``str()``
+        of it is a table.
 
     Raises:
         ValueError: there is no neuron (and no ``weight_bits``), ``order`` does not fit the model, or a neuron
@@ -160,9 +186,9 @@ def convert(
     ]
     _swap(model, new)
     result = new.get(model, model)
-    result.mfp_conversion = Conversion(  # type: ignore[assignment]
-        tuple(swapped), tuple(left), None if weight_bits is None else str(weight_bits)
-    )
+    bits = None if weight_bits is None else str(weight_bits)
+    pairs = _fused(result) if fuse else ((), ())
+    result.mfp_conversion = Conversion(tuple(swapped), tuple(left), bits, *pairs)  # type: ignore[assignment]
     return result
 
 
@@ -359,6 +385,20 @@ def _swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
     invalidate = getattr(functional, "invalidate_reset_cache", None)
     if invalidate is not None and new:
         invalidate(model)  # 2.0.0's reset_net remembers what it resets
+
+
+def _fused(model: nn.Module) -> tuple[tuple[Fused, ...], tuple[Left, ...]]:
+    """Fuses what can be; SpikingJelly's neurons are in the model only if their adapter is loaded."""
+    norms = {path: module for path, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    was = {path: f"{type(norm).__name__}({norm.num_features})" for path, norm in norms.items()}
+    adapter = sys.modules.get(f"{__package__}.spikingjelly")
+    if adapter is None:
+        return (), tuple(Left(path, was[path], "the model has no MFPNode") for path in norms)
+    pairs, reasons = adapter.fuse(model)
+    return (
+        tuple(Fused(path, was[path], into) for path, into in pairs.items()),
+        tuple(Left(path, was[path], why) for path, why in reasons.items()),
+    )
 
 
 def _discard(neurons: Iterable[nn.Module]) -> None:

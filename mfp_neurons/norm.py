@@ -24,7 +24,7 @@ class Norm:
 
     Raises:
         TypeError: a tensor is not floating-point, or a number is none.
-        ValueError: sizes differ, an average is missing where it is needed, or eps is not positive.
+        ValueError: sizes differ, an average is missing where it is needed, or eps is out of range.
 
     >>> import torch
     >>> Norm(running_mean=torch.zeros(8), running_var=torch.ones(8)).training
@@ -49,8 +49,10 @@ class Norm:
             raise ValueError("running_mean and running_var must be given where training=False, got None")
         if isinstance(self.eps, bool) or not isinstance(self.eps, (int, float)):
             raise TypeError(f"eps must be a number, got {describe(self.eps)}")
-        if not 0 < self.eps < float("inf"):
-            raise ValueError(f"eps must be positive and finite, got {self.eps}")
+        if self.eps < 0 or (self.training and self.eps == 0) or self.eps == float("inf"):
+            raise ValueError(
+                f"eps must be finite and positive (without training, at least 0), got {self.eps}"
+            )
         if isinstance(self.momentum, Tensor):
             return
         if isinstance(self.momentum, bool) or not isinstance(self.momentum, (int, float)):

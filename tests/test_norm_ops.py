@@ -264,7 +264,7 @@ def wrong(x=(4, 2, 3), **changed):
         (dict(bias=torch.ones(3, device="meta")), ValueError, "bias is on meta"),
         (dict(running_var=None), ValueError, "given both"),
         (dict(running_mean=None, running_var=None, training=False), ValueError, "training=False"),
-        (dict(eps=0.0), ValueError, "eps must be positive"),
+        (dict(eps=0.0), ValueError, "eps must be finite and positive"),
         (dict(eps="small"), TypeError, "eps must be a number"),
         (dict(momentum=None), TypeError, "momentum must be a number"),
     ],

@@ -15,10 +15,11 @@ require("spikingjelly.activation_based.neuron", "spikingjelly")
 
 from .counters import STATE_RULES as STATE_RULES
 from .node import MFPNode as MFPNode
+from .pairs import fuse as fuse
 from .registry import register
 from .rules import RULES as RULES
 from .surrogates import fused_surrogate as fused_surrogate
 
-__all__ = ["RULES", "STATE_RULES", "MFPNode", "fused_surrogate"]
+__all__ = ["RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]
 
 register()

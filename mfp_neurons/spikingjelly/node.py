@@ -12,7 +12,10 @@ from .._checks import check_finite, log_once
 from ..backends import NAMES, check_name
 from ..history import KernelBits
 from ..neuron import HistoryKernel
+from ..norm import Norm
+from ..surrogate import Surrogate
 from .arguments import decay_of, number
+from .norms import FusedNorm
 from .states import appended, first_step, fit_history, fit_potential
 from .surrogates import DEFAULT_SURROGATE, fused_surrogate, own_surrogate
 
@@ -64,6 +67,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     __module__ = "mfp_neurons.spikingjelly"  # the path that pickles and configuration files keep
     v_seq: Tensor | None
+    _norm: tuple[FusedNorm, ...] = ()  # the batch norm whose work it does; in a tuple, it is no submodule
 
     def __init__(
         self,
@@ -200,14 +204,15 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], **kwargs: object
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         r"""One step: ``((x,), states)`` to ``((spikes,), new states)``. Pure; x and spikes [N, \*]."""
-        spikes, _, states = self._run(inputs[0].unsqueeze(0), states, record=False)
+        x = self._normalized(inputs[0])
+        spikes, _, states = self._run(x.unsqueeze(0), states, record=False)
         return (spikes.squeeze(0),), states
 
     def multi_step_functional_forward(
         self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], **kwargs: object
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         r"""All steps at once: ``((x_seq,), states)`` to ``((spikes,), new states)``. Pure; [T, N, \*]."""
-        spikes, _, states = self._run(inputs[0], states, record=False)
+        spikes, _, states = self._run_sequence(inputs[0], states, record=False)
         return (spikes,), states
 
     def single_step_forward(self, x: Tensor) -> Tensor:
@@ -223,11 +228,19 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         r"""Spikes of all steps at once, [T, N, \*]; the memories move on by T steps."""
         states = self.materialize_states((x_seq,), self._states(), "m")
         if self.store_v_seq:
-            spikes, self.v_seq, states = self._run(x_seq, states, record=True)
+            spikes, self.v_seq, states = self._run_sequence(x_seq, states, record=True)
         else:
             (spikes,), states = self.multi_step_functional_forward((x_seq,), states)
         self._keep(states)
         return spikes
+
+    def fuse(self, norm: FusedNorm) -> None:
+        """Does the work of ``norm``, a batch norm that hands its input on to this neuron, from now on.
+
+        The two then are one operator for whole sequences; step by step, and with a surrogate or a threshold
+        that the operator does not know, one runs after the other. ``convert(fuse=True)`` calls this.
+        """
+        self._norm = (norm,)
 
     def extra_repr(self) -> str:
         parts: dict[str, Any] = (
@@ -245,8 +258,21 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         for name, value in zip(self._state_names, states, strict=True):
             self._memories[name] = value
 
-    def _run(
+    def _normalized(self, x: Tensor) -> Tensor:
+        return self._norm[0].normalized(x) if self._norm else x
+
+    def _run_sequence(
         self, x_seq: Tensor, states: tuple[Tensor, ...], record: bool
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
+        """:meth:`_run`, after its batch norm or in one operator with it."""
+        per_element = isinstance(self.v_threshold, Tensor) and self.v_threshold.dim() > 1
+        known = isinstance(fused_surrogate(self.surrogate_function), Surrogate)
+        if self._norm and known and not per_element and self._norm[0].takes(x_seq):
+            return self._run(x_seq, states, record, self._norm[0].value())
+        return self._run(self._normalized(x_seq), states, record)
+
+    def _run(
+        self, x_seq: Tensor, states: tuple[Tensor, ...], record: bool, norm: Norm | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Spikes [T, N, *], the potential (of every step if ``record``), and the new states."""
         if x_seq.dim() == 1:  # one lone neuron: the core wants a batch
@@ -256,15 +282,16 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         per_element = isinstance(threshold, Tensor) and threshold.dim() > 1
         if isinstance(threshold, Tensor) and threshold.dim() == 0:
             threshold = threshold.reshape(1)
-        chunk = functional.fire_chunk(
-            x_seq,
-            self.kernel(),
-            0.0 if per_element else threshold,
-            states[-1] if self._carries else None,
-            surrogate=fused_surrogate(self.surrogate_function),
-            record=record or per_element,
-            backend=self.backend,
-        )
+        arguments = (self.kernel(), 0.0 if per_element else threshold, states[-1] if self._carries else None)
+        options: dict[str, Any] = {
+            "surrogate": fused_surrogate(self.surrogate_function),
+            "record": record or per_element,
+            "backend": self.backend,
+        }
+        if norm is None:
+            chunk = functional.fire_chunk(x_seq, *arguments, **options)
+        else:
+            chunk = functional.norm_fire_chunk(x_seq, norm, *arguments, **options)
         spikes = chunk.spikes
         if per_element:  # set_threshold_margin gives every sample and class its own
             spikes = self.surrogate_function(chunk.potential - threshold).to(x_seq.dtype)
