@@ -1,0 +1,57 @@
+"""What the kernels are told about a call, and which gradients go back."""
+
+import math
+
+from torch import Tensor
+
+from ..kernels.device import Field
+from .torch import Call, Gradients
+
+# what multiplies the spikes' gradient, by number in the sources (arithmetic.h, cuda/common.cuh)
+KINDS = {"atan": 0, "sigmoid": 1, "rect": 2, "piecewise_quadratic": 3, "super_spike": 4, "erf": 5}
+MASKED, NO_SPIKES, DONE = 6, 7, 8
+
+
+def surrogate(call: Call, spikes: bool, masked: bool) -> tuple[int, list[Field]]:
+    """The number of what multiplies the spikes' gradient, and its constants a, b (see arithmetic.h)."""
+    if not spikes or call.surrogate is None:
+        return NO_SPIKES, [0.0, 0.0]
+    name, alpha = call.surrogate.name, float(call.surrogate.alpha)
+    return MASKED if masked else KINDS[name], _constants(name, alpha, call.surrogate.parameters[-1])
+
+
+def _constants(name: str, alpha: float, last: float) -> list[Field]:
+    pairs = {
+        "atan": (math.pi**2 * alpha / 2, 2 / alpha),
+        "sigmoid": (alpha, 0.0),
+        "rect": (alpha, 0.5 / alpha),
+        "piecewise_quadratic": (alpha, alpha * alpha),
+        "super_spike": (alpha, last),
+        "erf": (alpha, alpha / math.sqrt(math.pi)),
+    }
+    return [*pairs[name]]
+
+
+def packed(mask: Tensor | None) -> list[Field]:
+    """A mask [T, A, bytes] as the kernels take it."""
+    return [None, 0, 0] if mask is None else [mask, mask.shape[1] * mask.shape[2], mask.shape[2]]
+
+
+def cpp(value: bool) -> str:
+    return "true" if value else "false"
+
+
+def chosen(gx: Tensor | None, found: dict[str, Tensor], call: Call, needs: tuple[bool, ...]) -> Gradients:
+    """What ``needs`` asks for; kernel and threshold in their own dtypes, scale and shift as summed."""
+    _, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
+    kernel, threshold = found.get("kernel"), found.get("threshold")
+    return Gradients(
+        gx,
+        kernel.to(call.kernel.dtype) if need_kernel and kernel is not None else None,
+        threshold.to(call.threshold.dtype)
+        if need_threshold and threshold is not None and call.threshold is not None
+        else None,
+        found.get("state") if need_state else None,
+        found.get("scale") if need_scale else None,
+        found.get("shift") if need_shift else None,
+    )

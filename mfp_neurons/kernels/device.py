@@ -1,0 +1,153 @@
+"""The CUDA kernels: compiled by NVRTC through CuPy on first use, once a device, launched on torch's stream.
+
+CuPy keeps what it compiled in its own cache on disk. It is imported on first use only, and of it nothing
+but the compiler and the driver's launch is used: memory is torch's. (CuPy always adds ``-ftz=true``: numbers
+below 1.2e-38 count as zero. No other shortcut is taken.)
+"""
+
+import ctypes
+import hashlib
+import struct
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .._checks import MissingDependency, require
+
+FOLDER = Path(__file__).parent
+OLDEST = (7, 0)  # compute capability
+
+Field = Tensor | int | float | None
+
+
+class Kernel(NamedTuple):
+    """One template instance: the source file in ``cuda/`` and its name in C++."""
+
+    file: str
+    name: str
+
+
+class Launch(NamedTuple):
+    """A kernel and what it is launched with. The fields are its struct's, eight bytes each, in order:
+    tensors as their addresses, None as a null pointer, floats as doubles, all else as integers."""
+
+    kernel: Kernel
+    grid: tuple[int, int, int]
+    block: tuple[int, int, int]
+    fields: list[Field]
+
+
+@cache
+def unavailable(device: torch.device) -> str | None:
+    """Why the CUDA kernels cannot run on ``device``, in words, or None if they can."""
+    if device.type != "cuda":
+        return f"they run on CUDA devices, not on {device.type!r}"
+    if torch.version.hip is not None:
+        return "this PyTorch is a ROCm build"
+    if not torch.cuda.is_available():
+        return "PyTorch finds no CUDA device"
+    index = _index(device)
+    capability = torch.cuda.get_device_capability(index)
+    if capability < OLDEST:
+        return f"compute capability {capability[0]}.{capability[1]} is older than {OLDEST[0]}.{OLDEST[1]}"
+    try:
+        _load(index, Kernel("sums.cu", "mfp::total<float>"))
+    except MissingDependency as error:
+        return str(error)
+    except Exception as error:  # whatever the compiler or the driver says is the reason
+        return f"CuPy cannot compile or load a kernel: {type(error).__name__}: {error}"
+    return None
+
+
+def extra() -> str:
+    """The extra of this package that brings the CuPy for this PyTorch's CUDA."""
+    return "cuda12" if (torch.version.cuda or "").startswith("12") else "cuda13"
+
+
+def check(device: torch.device) -> None:
+    """Raises MissingDependency if CuPy is missing, RuntimeError if ``device`` cannot run the kernels."""
+    reason = unavailable(device)
+    if reason is None:
+        return
+    if device.type == "cuda":
+        require("cupy", extra())
+    raise RuntimeError(f"backend 'cupy': the CUDA kernels cannot run on {device}: {reason}")
+
+
+def launch(device: torch.device, what: Launch) -> None:
+    """Puts one kernel on torch's current stream of ``device``. Waits for nothing, allocates nothing."""
+    index = _index(device)
+    key = (index, what.kernel)
+    function = _functions.get(key) or _load(*key)
+    runtime, driver = _cuda()
+    packed = ctypes.create_string_buffer(pack(what.fields))
+    arguments = ctypes.c_void_p(ctypes.addressof(packed))
+    stream = torch.cuda.current_stream(index).cuda_stream
+    before = runtime.getDevice()
+    runtime.setDevice(index)  # also makes the context current in a thread of autograd's that is new
+    try:
+        driver.launchKernel(
+            function.ptr, *what.grid, *what.block, 0, stream, ctypes.addressof(arguments), 0
+        )  # the driver has read the arguments when this returns
+    finally:
+        if before != index:
+            runtime.setDevice(before)
+
+
+def pack(fields: list[Field]) -> bytes:
+    """The bytes of a kernel's struct."""
+    values = [
+        field.data_ptr() if isinstance(field, Tensor) else 0 if field is None else field for field in fields
+    ]
+    return _packer("".join("d" if type(value) is float else "q" for value in values)).pack(*values)
+
+
+@cache
+def _packer(form: str) -> struct.Struct:
+    return struct.Struct("=" + form)
+
+
+@cache
+def options() -> tuple[str, ...]:
+    """What the compiler is told. The digest is of all sources: CuPy's cache does not look into includes."""
+    digest = hashlib.sha256()
+    for path in sorted([*FOLDER.glob("cuda/*.cu*"), FOLDER / "arithmetic.h"]):
+        digest.update(path.read_bytes())
+    return (
+        "-std=c++17",
+        f"-I{FOLDER}",
+        f"-I{FOLDER / 'cuda'}",
+        f"-DMFP_SOURCES=0x{digest.hexdigest()[:15]}",
+    )
+
+
+_functions: dict[tuple[int, Kernel], Any] = {}
+_lock = threading.Lock()
+
+
+def _load(index: int, kernel: Kernel) -> Any:
+    """The compiled kernel on one device; it keeps its module alive."""
+    with _lock:
+        if (index, kernel) not in _functions:
+            cupy = require("cupy", extra())
+            code = (FOLDER / "cuda" / kernel.file).read_text()
+            with cupy.cuda.Device(index):
+                module = cupy.RawModule(
+                    code=code, options=options(), backend="nvrtc", name_expressions=(kernel.name,)
+                )
+                _functions[index, kernel] = module.get_function(kernel.name).kernel
+    return _functions[index, kernel]
+
+
+@cache
+def _cuda() -> tuple[Any, Any]:
+    cupy = require("cupy", extra())
+    return cupy.cuda.runtime, cupy.cuda.driver
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
