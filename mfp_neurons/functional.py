@@ -54,7 +54,8 @@ def fire(
             inside the operator, which saves ``x_seq`` alone for backward. Any other callable from
             u - v_threshold to spikes works too, slower, and decides ties itself.
         strict: fire on u > v_threshold (snnTorch) rather than on u >= v_threshold (SpikingJelly).
-        backend: "auto" or "torch"; "cpu" and "cupy" name compiled kernels of later releases.
+        backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA ones)
+            and else "torch", stock operators, saying once why. A backend that is named is used, or it raises.
 
     Returns:
         Spikes 0 or 1, with the shape and dtype of ``x_seq``.

@@ -18,15 +18,21 @@ from tests.strategies import SURROGATES, Case, cases
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
+RUNS = {  # how a call is run: the backend, and changes to the stock one that reach its other paths
+    "compiled": ("cpu", {}),
+    "stock": ("torch", {}),
+    "stock, in many blocks": ("torch", {"_ROW": 3, "_AREA": 7}),
+    "stock, as on a device whose numbers are not read": ("torch", {"_READS_FREELY": ""}),
+}
+HOW = st.sampled_from(list(RUNS))
+
+
 @contextlib.contextmanager
 def run_as(how: str):
-    """Reaches the code that cuts neurons into blocks, and that for devices whose numbers are not read."""
-    changes = {"as it is": {}, "many blocks": {"_ROW": 3, "_AREA": 7}, "on a GPU": {"_READS_FREELY": ""}}[how]
+    """The name of the backend to ask for."""
+    backend, changes = RUNS[how]
     with mock.patch.multiple(stock, **changes) if changes else contextlib.nullcontext():
-        yield
-
-
-HOW = st.sampled_from(["as it is", "many blocks", "on a GPU"])
+        yield backend
 
 
 def assert_equal_up_to_rounding(mine, theirs):
@@ -38,8 +44,9 @@ def assert_equal_up_to_rounding(mine, theirs):
 def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, surrogate, strict, how):
     leaves = case.leaves()
     grad = torch.randn_like(case.x)
-    with run_as(how):
-        mine = functional.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
+    with run_as(how) as backend:
+        options = dict(surrogate=surrogate, strict=strict, backend=backend)
+        mine = functional.fire(case.x, case.kernel(), case.threshold, **options)
         gradients = torch.autograd.grad(mine, leaves, grad)
     theirs = reference.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
     potential = reference.membrane_potential(case.x, case.kernel())
@@ -53,27 +60,32 @@ def test_the_potential_and_its_gradients_agree_with_the_reference(case: Case, ho
     leaves = case.leaves()
     wanted = [leaves[0], *leaves[2:]]
     grad = torch.randn_like(case.x)
-    with run_as(how):
-        mine = functional.potential(case.x, case.kernel())
+    with run_as(how) as backend:
+        mine = functional.potential(case.x, case.kernel(), backend=backend)
         gradients = torch.autograd.grad(mine, wanted, grad)
     theirs = reference.membrane_potential(case.x, case.kernel())
     torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
     assert_equal_up_to_rounding(gradients, torch.autograd.grad(theirs, wanted, grad))
 
 
-@given(case=cases(), record=st.booleans(), data=st.data())
-def test_a_sequence_cut_anywhere_gives_the_whole_with_all_gradients(case: Case, record, data):
+BACKENDS = st.sampled_from(["cpu", "torch"])
+
+
+@given(case=cases(), record=st.booleans(), backend=BACKENDS, data=st.data())
+def test_a_sequence_cut_anywhere_gives_the_whole_with_all_gradients(case: Case, record, backend, data):
     leaves = case.leaves()
     steps = len(case.x)
     cuts = sorted(data.draw(st.sets(st.integers(1, steps - 1)))) if steps > 1 else []
     state, spikes, potentials = None, [], []
     for start, end in itertools.pairwise([0, *cuts, steps]):
-        chunk = functional.fire_chunk(case.x[start:end], case.kernel(), case.threshold, state, record=record)
+        chunk = functional.fire_chunk(
+            case.x[start:end], case.kernel(), case.threshold, state, record=record, backend=backend
+        )
         state = chunk.state
         assert state._base is None
         spikes.append(chunk.spikes)
         potentials.append(chunk.potential if record else chunk.potential.unsqueeze(0))
-    whole = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True)
+    whole = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True, backend=backend)
     mine_u, theirs_u = torch.cat(potentials), whole.potential
     if not record:
         theirs_u = theirs_u[[end - 1 for end in [*cuts, steps]]]
@@ -90,10 +102,10 @@ def test_a_sequence_cut_anywhere_gives_the_whole_with_all_gradients(case: Case, 
     )
 
 
-@given(case=cases(), dtype=st.sampled_from(DTYPES))
-def test_spikes_keep_the_dtype_and_agree_with_float64_away_from_the_threshold(case: Case, dtype):
+@given(case=cases(), dtype=st.sampled_from(DTYPES), backend=BACKENDS)
+def test_spikes_keep_the_dtype_and_agree_with_float64_away_from_the_threshold(case: Case, dtype, backend):
     given_case = case.to(dtype)
-    spikes = functional.fire(given_case.x, given_case.kernel(), given_case.threshold)
+    spikes = functional.fire(given_case.x, given_case.kernel(), given_case.threshold, backend=backend)
     assert spikes.dtype == dtype and spikes.shape == case.x.shape
     exact = given_case.to(torch.float64)
     potential = reference.membrane_potential(exact.x, exact.kernel())
@@ -102,21 +114,24 @@ def test_spikes_keep_the_dtype_and_agree_with_float64_away_from_the_threshold(ca
     assert torch.equal(spikes[above.abs() > bound], (above >= 0).to(dtype)[above.abs() > bound])
 
 
-@given(case=cases(), dtype=st.sampled_from(DTYPES))
-def test_outputs_have_the_memory_layout_that_torch_gives_an_elementwise_result(case: Case, dtype):
+@given(case=cases(), dtype=st.sampled_from(DTYPES), backend=BACKENDS)
+def test_outputs_have_the_memory_layout_that_torch_gives_an_elementwise_result(case: Case, dtype, backend):
     case = case.to(dtype)
-    chunk = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True)
-    assert chunk.spikes.stride() == torch.empty_like(case.x).stride()
+    chunk = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True, backend=backend)
+    strides = zip(case.x.shape, chunk.spikes.stride(), torch.empty_like(case.x).stride(), strict=True)
+    assert all(mine == theirs for size, mine, theirs in strides if size > 1)
     assert chunk.potential.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
 
 
-@given(case=cases(), dtype=st.sampled_from(DTYPES))
-def test_autocast_changes_nothing(case: Case, dtype):
+@given(case=cases(), dtype=st.sampled_from(DTYPES), backend=BACKENDS)
+def test_autocast_changes_nothing(case: Case, dtype, backend):
     case = case.to(dtype)
     leaves = case.leaves()
 
     def run():
-        spikes, potential, _ = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True)
+        spikes, potential, _ = functional.fire_chunk(
+            case.x, case.kernel(), case.threshold, record=True, backend=backend
+        )
         return spikes, potential, *torch.autograd.grad(spikes.sum() + potential.sum(), leaves)
 
     plain = run()
@@ -130,7 +145,7 @@ def test_a_lower_matmul_precision_does_not_reach_the_sums():
     expected = functional.potential(x.double(), FIR(taps.double()))
     torch.set_float32_matmul_precision("medium")
     try:
-        u = functional.potential(x, FIR(taps))
+        u = functional.potential(x, FIR(taps), backend="torch")
     finally:
         torch.set_float32_matmul_precision("highest")
     torch.testing.assert_close(u, expected.float(), rtol=1e-5, atol=1e-5)
@@ -140,9 +155,10 @@ def test_a_lower_matmul_precision_does_not_reach_the_sums():
     "kernel", [Exponential(0.5), FIR(torch.randn(3)), FIR(torch.randn(9)), Matrix(torch.eye(4))]
 )
 @pytest.mark.parametrize("shape", [(4, 0), (4, 0, 3), (4, 2, 0, 5)])
-def test_an_empty_batch_gives_empty_spikes_and_zero_gradients(kernel, shape):
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_an_empty_batch_gives_empty_spikes_and_zero_gradients(kernel, shape, backend):
     x = torch.zeros(shape, requires_grad=True)
-    spikes = functional.fire(x, kernel)
+    spikes = functional.fire(x, kernel, backend=backend)
     assert spikes.shape == x.shape
     (grad,) = torch.autograd.grad(spikes.sum(), x)
     assert grad.shape == x.shape
@@ -227,7 +243,7 @@ ERRORS = [
     (dict(kernel=FIR(torch.ones(2, device="meta"))), ValueError, "kernel \\(FIR\\) is on meta"),
     (dict(surrogate=3), TypeError, "surrogate must be"),
     (dict(backend="cuda"), ValueError, "backend must be one of 'auto', 'torch', 'cpu', 'cupy', got 'cuda'"),
-    (dict(backend="cupy"), NotImplementedError, "no compiled kernels"),
+    (dict(backend="cupy"), ValueError, "backend='cupy': it computes on cuda tensors, and these are on cpu"),
 ]
 
 

@@ -1,0 +1,201 @@
+/* The exponential history: one pass over time forward, one back.
+ *
+ *     u[t] = decay u[t-1] + gain (scale x[t] + shift)         v[t] = dL/du[t] = g[t] + decay v[t+1]
+ *     dL/dx[t] = gain scale v[t]                              dL/dstate = decay v[0]
+ *
+ * The backward computes u again in a scratch that stays in cache, and writes nothing but its results. Twin:
+ * backends/_exponential.py. */
+#pragma once
+
+#include "rows.h"
+#include "stream.h"
+
+namespace mfp {
+
+enum ExponentialSum { D_DECAY, D_GAIN, D_THRESHOLD, D_SCALE, D_SHIFT, EXPONENTIAL_SUMS };
+
+template <class X> struct Exponential {
+    typedef Wide<X> W;
+
+    struct Rows { /* of one tile; what a call has no use for is all zero, or written and never read */
+        alignas(64) W decay[LANES], gain[LANES], threshold[LANES], scale[LANES], shift[LANES];
+        alignas(64) W u[LANES], v[LANES], slope[LANES], zero[LANES] = {};
+        alignas(64) W sums[EXPONENTIAL_SUMS][LANES];
+        alignas(64) X no_spikes[LANES] = {}, row[LANES];
+        bool constant = false;
+
+        void fill_in(const Call &c, int64_t first, int64_t n) {
+            if (constant) return;
+            constant = c.channels == 1;
+            const int64_t lanes = constant ? LANES : n;
+            fill(decay, c.decay, c, first, lanes);
+            fill(gain, c.gain, c, first, lanes);
+            if (c.threshold.data) fill(threshold, c.threshold, c, first, lanes);
+            if (c.scale.data) fill(scale, c.scale, c, first, lanes);
+            if (c.shift.data) fill(shift, c.shift, c, first, lanes);
+        }
+    };
+
+    /* u = the potential one step after `before`, which may be u; spikes where it reaches the threshold */
+    template <bool has_norm, bool strict, bool fire>
+    static void step_row(W *u, const W *before, const X *x, X *spikes, const Rows &r, int64_t n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const W given = widen(x[i]);
+            const W input = has_norm ? affine(given, r.scale[i], r.shift[i]) : given;
+            const W now = step(before[i], input, r.decay[i], r.gain[i]);
+            u[i] = now;
+            if (fire) spikes[i] = spike<X>(fires(now, r.threshold[i], strict));
+        }
+    }
+
+    typedef void (*StepRow)(W *, const W *, const X *, X *, const Rows &, int64_t);
+    static StepRow step_of(const Call &c, bool fire) {
+        if (!fire) return c.scale.data ? step_row<true, false, false> : step_row<false, false, false>;
+        if (c.strict) return c.scale.data ? step_row<true, true, true> : step_row<false, true, true>;
+        return c.scale.data ? step_row<true, false, true> : step_row<false, false, true>;
+    }
+
+    static const W *start(const Call &c, const Rows &r, int64_t a, int64_t first) {
+        return c.state.data ? c.state.at<W>(0, a) + first : r.zero;
+    }
+
+    static void forward(const Call &c) {
+        const Tiles tiles(c, LANES);
+        const StepRow step_row = step_of(c, c.spikes.data);
+        const bool large = c.steps * c.outer * c.run * int64_t(sizeof(X)) >= LARGE;
+        tiles.run(
+            c, [] { return std::make_unique<Rows>(); },
+            [&](Rows &r, int64_t, int64_t a, int64_t first, int64_t n) {
+                r.fill_in(c, first, n);
+                const W *before = start(c, r, a, first);
+                for (int64_t t = 0; t < c.steps; t++) {
+                    W *u = c.u.data && c.all_steps ? c.u.at<W>(t, a) + first : r.u;
+                    X *spikes = c.spikes.data ? c.spikes.at<X>(t, a) + first : nullptr;
+                    prefetch(t + 1 < c.steps ? c.x.at<X>(t + 1, a) + first : c.x.at<X>(0, a) + first + n, n * sizeof(X));
+                    step_row(u, before, c.x.at<X>(t, a) + first, large ? r.row : spikes, r, n);
+                    if (large && spikes) stream(spikes, r.row, n * sizeof(X));
+                    if (c.mask.data)
+                        pack_window(c.mask.at<uint8_t>(t, a) + first / 8, u, r.threshold, W(c.surrogate_b), n);
+                    before = u;
+                }
+                if (c.u.data && !c.all_steps) std::copy(before, before + n, c.u.at<W>(0, a) + first);
+            });
+    }
+
+    /* v = slope gs + du + decay v, gx = gain scale v, and every sum if wanted */
+    template <bool sums>
+    static void adjoint_row(Rows &r, const X *x, const W *before, const X *gs, const W *du, X *gx, bool has_norm, int64_t n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const W g = r.slope[i] * widen(gs[i]);
+            const W v = g + du[i] + r.decay[i] * r.v[i];
+            const W dx = r.gain[i] * v;
+            r.v[i] = v;
+            gx[i] = narrow<X>(has_norm ? r.scale[i] * dx : dx);
+            if (sums) {
+                const W given = widen(x[i]);
+                r.sums[D_THRESHOLD][i] -= g;
+                r.sums[D_DECAY][i] += v * before[i];
+                r.sums[D_GAIN][i] += v * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
+                r.sums[D_SCALE][i] += dx * given;
+                r.sums[D_SHIFT][i] += dx;
+            }
+        }
+    }
+
+    static void backward(const Call &c) {
+        const Tiles tiles(c, LANES);
+        Partials partials(tiles.tasks, EXPONENTIAL_SUMS * c.channels, c.sums);
+        tiles.run(
+            c, [] { return std::make_unique<Rows>(); },
+            [&](Rows &r, int64_t task, int64_t a, int64_t first, int64_t n) {
+                r.fill_in(c, first, n);
+                Backward(c, r, partials.of(task), a, first, n).run();
+            });
+        partials.add_up(c.sums);
+    }
+
+    /* One tile's way back. The potential is computed once to the end, keeping every STRETCHth row, and then
+     * again a stretch at a time, last one first. */
+    struct Backward {
+        static constexpr int64_t STRETCH = 64;
+        const Call &c;
+        Rows &r;
+        double *const sums;
+        const int64_t a, first, n, stretches;
+        const bool needs_u, large;
+        const StepRow step_row;
+        W *const kept, *const us; /* [stretches][LANES], the rows before each; [STRETCH][LANES] */
+
+        Backward(const Call &c, Rows &r, double *sums, int64_t a, int64_t first, int64_t n)
+            : c(c), r(r), sums(sums), a(a), first(first), n(n), stretches((c.steps + STRETCH - 1) / STRETCH),
+              needs_u(!c.mask.data && (c.grad_spikes.data || sums)),
+              large(c.steps * c.outer * c.run * int64_t(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
+              kept(static_cast<W *>(scratch(sizeof(W) * (stretches + STRETCH) * LANES))),
+              us(kept + stretches * LANES) {}
+
+        void run() {
+            std::fill(r.v, r.v + n, W(0));
+            const W *rest = start(c, r, a, first);
+            std::copy(rest, rest + n, kept);
+            if (needs_u)
+                for (int64_t stretch = 0; stretch + 1 < stretches; stretch++) go_to_end_of(stretch);
+            for (int64_t stretch = stretches - 1; stretch >= 0; stretch--) go_back_through(stretch);
+            if (c.grad_state.data) {
+                W *out = c.grad_state.at<W>(0, a) + first;
+                for (int64_t i = 0; i < n; i++) out[i] = r.decay[i] * r.v[i];
+            }
+        }
+
+        const X *x(int64_t t) const { return c.x.at<X>(t, a) + first; }
+        const X *gradient(int64_t t) const { return c.grad_spikes.at<X>(t, a) + first; }
+
+        void go_to_end_of(int64_t stretch) {
+            W *next = kept + (stretch + 1) * LANES;
+            const W *before = kept + stretch * LANES;
+            for (int64_t t = stretch * STRETCH; t < (stretch + 1) * STRETCH; t++) {
+                prefetch(x(t + 1), n * sizeof(X));
+                step_row(next, before, x(t), nullptr, r, n);
+                before = next;
+            }
+        }
+
+        void go_back_through(int64_t stretch) {
+            const int64_t begin = stretch * STRETCH, end = std::min(c.steps, begin + STRETCH);
+            if (needs_u)
+                for (int64_t t = begin; t < end; t++) {
+                    prefetch(t + 1 < end ? x(t + 1) : gradient(t), n * sizeof(X));
+                    step_row(row_of(t), before(t, begin), x(t), nullptr, r, n);
+                }
+            if (sums) std::fill(&r.sums[0][0], &r.sums[0][0] + EXPONENTIAL_SUMS * LANES, W(0));
+            for (int64_t t = end - 1; t >= begin; t--) go_back(t, before(t, begin));
+            if (sums) /* sums of floats over one stretch lose little */
+                for (int64_t what = 0; what < EXPONENTIAL_SUMS; what++)
+                    add_to_channels(sums + what * c.channels, r.sums[what], c, first, n);
+        }
+
+        W *row_of(int64_t t) const { return us + t % STRETCH * LANES; }
+        const W *before(int64_t t, int64_t begin) const {
+            return t == begin ? kept + t / STRETCH * LANES : row_of(t - 1);
+        }
+
+        void go_back(int64_t t, const W *before) {
+            const X *gs = r.no_spikes;
+            if (c.grad_spikes.data) {
+                gs = gradient(t);
+                prefetch(t > 0 ? gradient(t - 1) : x(0) + n, n * sizeof(X));
+                if (c.mask.data) unpack_window(r.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
+                else derivative_row(r.slope, row_of(t), r.threshold, c, n);
+            }
+            const W *du = r.zero;
+            if (c.grad_u.data && (c.all_steps || t == c.steps - 1)) du = c.grad_u.at<W>(c.all_steps ? t : 0, a) + first;
+            X *gx = c.grad_x.data ? c.grad_x.at<X>(t, a) + first : nullptr, *row = gx && !large ? gx : r.row;
+            if (sums) adjoint_row<true>(r, x(t), before, gs, du, row, c.scale.data, n);
+            else adjoint_row<false>(r, nullptr, nullptr, gs, du, row, c.scale.data, n);
+            if (gx && large) stream(gx, row, n * sizeof(X));
+        }
+    };
+};
+
+} /* namespace mfp */

@@ -1,0 +1,284 @@
+/* Finite histories: K taps shared across time (fir), or one row of weights a step (matrix).
+ *
+ *     u[t] = sum over s of w(t, s) x[s]          dL/dx[s] = sum over t of w(t, s) g[t]
+ *     fir: w(t, s) = m[t - s], 0 <= t - s < K    matrix: w(t, s) = m[t][s], s <= t
+ *
+ * x[s] counts the inputs in `state` first, then the call's. A tile's inputs and gradients lie in a scratch
+ * [steps][width] that stays in cache; rows are combined in registers, BLOCK lanes at a time. */
+#pragma once
+
+#include "rows.h"
+#include "stream.h"
+
+namespace mfp {
+
+template <class X> struct Finite {
+    typedef Wide<X> W;
+    typedef W Vector __attribute__((vector_size(64)));
+    static constexpr int64_t VECTOR = 64 / sizeof(W), BLOCK = 4 * VECTOR;
+
+    static int64_t width(int64_t rows) {
+        const int64_t fits = (int64_t(1) << 19) / int64_t(sizeof(W)) / rows / 64 * 64;
+        return std::max<int64_t>(64, std::min(LANES, fits));
+    }
+
+    struct Range { /* of s for a step t, or of t for an input s; both ends included */
+        int64_t low, high;
+    };
+
+    /* The weights of one call: the same for all neurons, or a row of lanes for each tap. */
+    struct Weights {
+        const Call &c;
+        const int64_t inputs;
+        std::vector<W> shared; /* fir: taps m[0..K); matrix: its transpose [inputs][T] */
+        std::vector<W> reversed;
+
+        explicit Weights(const Call &c) : c(c), inputs(c.before + c.steps) {
+            const W *given = static_cast<const W *>(c.taps.data);
+            if (c.order == 0) {
+                shared.resize(inputs * c.steps);
+                for (int64_t t = 0; t < c.steps; t++)
+                    for (int64_t s = 0; s < inputs; s++) shared[s * c.steps + t] = given[t * inputs + s];
+            } else if (c.taps.count == 1) {
+                shared.assign(given, given + c.order);
+                reversed.assign(shared.rbegin(), shared.rend());
+            }
+        }
+
+        Range inputs_of(int64_t t) const {
+            return {c.order ? std::max<int64_t>(0, c.before + t - c.order + 1) : 0, c.before + t};
+        }
+        Range steps_of(int64_t s) const {
+            const int64_t first = std::max<int64_t>(0, s - c.before);
+            return {first, c.order ? std::min(c.steps - 1, s - c.before + c.order - 1) : c.steps - 1};
+        }
+        /* p with p[s] = w(t, s), and with p[t] = w(t, s) */
+        const W *over_inputs(int64_t t) const {
+            if (!c.order) return static_cast<const W *>(c.taps.data) + t * inputs;
+            return reversed.data() + (c.order - 1 - (c.before + t));
+        }
+        const W *over_steps(int64_t s) const {
+            return c.order ? shared.data() + (c.before - s) : shared.data() + s * c.steps;
+        }
+    };
+
+    /* out = sum over k of weight(k) * in[k], rows of `width` lanes */
+    template <class F> static void combine(W *out, const W *in, int64_t width, Range k_range, F weight) {
+        for (int64_t lane = 0; lane < width; lane += BLOCK) {
+            Vector sum[4] = {};
+            for (int64_t k = k_range.low; k <= k_range.high; k++) {
+                const Vector *row = reinterpret_cast<const Vector *>(in + k * width + lane);
+                weight(sum, row, k, lane);
+            }
+            for (int q = 0; q < 4; q++) reinterpret_cast<Vector *>(out + lane)[q] = sum[q];
+        }
+    }
+
+    struct Tile {
+        const Call &c;
+        const Weights &weights;
+        const int64_t width;
+        W *inputs, *gradients, *row, *slope, *threshold, *scale, *shift, *taps; /* rows of `width` lanes */
+        X *spikes;
+        bool constant = false;
+
+        static int64_t rows(const Call &c, bool back) {
+            return (c.before + c.steps) + (back ? c.steps : 0) + 6 + (c.taps.count > 1 ? c.order : 0);
+        }
+        Tile(const Call &c, const Weights &weights, int64_t width, bool back) : c(c), weights(weights), width(width) {
+            W *next = static_cast<W *>(scratch(sizeof(W) * width * rows(c, back)));
+            auto take = [&](int64_t rows) { return std::exchange(next, next + rows * width); };
+            inputs = take(c.before + c.steps), gradients = take(back ? c.steps : 0);
+            row = take(1), slope = take(1), threshold = take(1), scale = take(1), shift = take(1);
+            spikes = reinterpret_cast<X *>(take(1)), taps = next;
+        }
+
+        void start(int64_t a, int64_t first, int64_t n, bool with_inputs) {
+            if (!constant) {
+                constant = c.channels == 1;
+                const int64_t lanes = constant ? width : n;
+                if (c.threshold.data) fill(threshold, c.threshold, c, first, lanes);
+                if (c.scale.data) fill(scale, c.scale, c, first, lanes), fill(shift, c.shift, c, first, lanes);
+                for (int64_t j = 0; c.taps.count > 1 && j < c.order; j++) {
+                    const W *taps_of_j = static_cast<const W *>(c.taps.data) + j * c.taps.count;
+                    fill(taps + j * width, Parameter{taps_of_j, c.taps.count}, c, first, n);
+                    std::fill(taps + j * width + n, taps + (j + 1) * width, W(0));
+                }
+            }
+            if (with_inputs)
+                for (int64_t s = 0; s < c.before + c.steps; s++) load(s, a, first, n);
+        }
+
+        void load(int64_t s, int64_t a, int64_t first, int64_t n) {
+            W *to = inputs + s * width;
+            const int64_t t = s - c.before;
+            load_row(to, (t < 0 ? c.state.at<X>(s, a) : c.x.at<X>(t, a)) + first, n);
+            if (t + 1 < c.steps && t >= 0) prefetch(c.x.at<X>(t + 1, a) + first, n * sizeof(X));
+            if (c.scale.data && t >= 0)
+                for (int64_t i = 0; i < n; i++) to[i] = affine(to[i], scale[i], shift[i]);
+            std::fill(to + n, to + width, W(0));
+        }
+
+        void potential(W *out, int64_t t) const {
+            const Range range = weights.inputs_of(t);
+            if (c.taps.count > 1) return combine(out, inputs, width, range, PerLane{taps, width, c.before + t, -1});
+            combine(out, inputs, width, range, Shared{weights.over_inputs(t)});
+        }
+
+        void adjoint(W *out, int64_t s) const {
+            const Range range = weights.steps_of(s);
+            if (c.taps.count > 1) return combine(out, gradients, width, range, PerLane{taps, width, c.before - s, 1});
+            combine(out, gradients, width, range, Shared{weights.over_steps(s)});
+        }
+    };
+
+    struct Shared {
+        const W *weight;
+        void operator()(Vector *sum, const Vector *row, int64_t k, int64_t) const {
+            const W w = weight[k];
+            for (int q = 0; q < 4; q++) sum[q] += w * row[q];
+        }
+    };
+    struct PerLane { /* tap number offset + sign * k */
+        const W *taps;
+        int64_t width, offset, sign;
+        void operator()(Vector *sum, const Vector *row, int64_t k, int64_t lane) const {
+            const Vector *w = reinterpret_cast<const Vector *>(taps + (offset + sign * k) * width + lane);
+            for (int q = 0; q < 4; q++) sum[q] += w[q] * row[q];
+        }
+    };
+
+    static void forward(const Call &c) {
+        const Weights weights(c);
+        const Tiles tiles(c, width(Tile::rows(c, false)));
+        const bool large = c.steps * c.outer * c.run * int64_t(sizeof(X)) >= LARGE;
+        tiles.run(
+            c, [&] { return std::make_unique<Tile>(c, weights, tiles.width, false); },
+            [&](Tile &tile, int64_t, int64_t a, int64_t first, int64_t n) {
+                tile.start(a, first, n, true);
+                for (int64_t t = 0; t < c.steps; t++) {
+                    tile.potential(tile.row, t);
+                    if (c.spikes.data) {
+                        X *spikes = c.spikes.at<X>(t, a) + first;
+                        fire_row(large ? tile.spikes : spikes, tile.row, tile.threshold, c.strict, n);
+                        if (large) stream(spikes, tile.spikes, n * sizeof(X));
+                    }
+                    if (c.mask.data)
+                        pack_window(c.mask.at<uint8_t>(t, a) + first / 8, tile.row, tile.threshold, W(c.surrogate_b), n);
+                    if (c.u.data && (c.all_steps || t == c.steps - 1))
+                        std::copy(tile.row, tile.row + n, c.u.at<W>(c.all_steps ? t : 0, a) + first);
+                }
+            });
+    }
+
+    /* sums: of the taps [K][channels] or of the matrix [T][inputs], then threshold, scale, shift [channels] */
+    static int64_t sums_of_taps(const Call &c) {
+        return c.order ? c.order * c.channels : c.steps * (c.before + c.steps);
+    }
+
+    static void backward(const Call &c) {
+        const Weights weights(c);
+        const int64_t size = sums_of_taps(c) + 3 * c.channels;
+        Tiles tiles(c, width(Tile::rows(c, true)));
+        if (c.sums) tiles.tasks = std::min(tiles.tasks, std::max<int64_t>(4, (int64_t(1) << 23) / size));
+        Partials partials(tiles.tasks, size, c.sums);
+        tiles.run(
+            c, [&] { return std::make_unique<Tile>(c, weights, tiles.width, true); },
+            [&](Tile &tile, int64_t task, int64_t a, int64_t first, int64_t n) {
+                const bool needs_inputs = (c.grad_spikes.data && !c.mask.data) || c.sums;
+                tile.start(a, first, n, needs_inputs);
+                double *sums = partials.of(task);
+                for (int64_t t = 0; t < c.steps; t++) local_gradient(tile, t, a, first, n, sums);
+                if (sums) {
+                    if (c.order) sum_taps(tile, first, n, sums);
+                    else sum_matrix(tile, n, sums);
+                }
+                for (int64_t s = 0; s < c.before + c.steps; s++) give_back(tile, s, a, first, n, sums);
+            });
+        partials.add_up(c.sums);
+    }
+
+    /* gradients[t] = slope gs + du */
+    static void local_gradient(Tile &tile, int64_t t, int64_t a, int64_t first, int64_t n, double *sums) {
+        const Call &c = tile.c;
+        W *g = tile.gradients + t * tile.width;
+        std::fill(g, g + tile.width, W(0));
+        if (c.grad_spikes.data) {
+            if (c.mask.data) {
+                unpack_window(tile.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
+            } else {
+                tile.potential(tile.row, t);
+                derivative_row(tile.slope, tile.row, tile.threshold, c, n);
+            }
+            const X *gs = c.grad_spikes.at<X>(t, a) + first;
+#pragma omp simd
+            for (int64_t i = 0; i < n; i++) g[i] = tile.slope[i] * widen(gs[i]);
+            if (sums) {
+                for (int64_t i = 0; i < n; i++) tile.row[i] = -g[i];
+                add_to_channels(sums + sums_of_taps(c), tile.row, c, first, n);
+            }
+        }
+        if (c.grad_u.data && (c.all_steps || t == c.steps - 1)) {
+            const W *du = c.grad_u.at<W>(c.all_steps ? t : 0, a) + first;
+#pragma omp simd
+            for (int64_t i = 0; i < n; i++) g[i] += du[i];
+        }
+    }
+
+    /* dL/dm[j] += sum over t of g[t] x[t - j] */
+    static void sum_taps(Tile &tile, int64_t first, int64_t n, double *sums) {
+        const Call &c = tile.c;
+        for (int64_t j = 0; j < std::min(c.order, c.before + c.steps); j++) {
+            const int64_t begin = std::max<int64_t>(0, j - c.before);
+            for (int64_t from = begin; from < c.steps; from += 64) { /* sums of floats over 64 steps lose little */
+                const int64_t to = std::min(c.steps, from + 64);
+                const W *x = tile.inputs + (c.before - j) * tile.width;
+                combine(tile.row, tile.gradients, tile.width, Range{from, to - 1}, Products{x, tile.width});
+                add_to_channels(sums + j * c.channels, tile.row, c, first, n);
+            }
+        }
+    }
+    struct Products {
+        const W *other;
+        int64_t width;
+        void operator()(Vector *sum, const Vector *row, int64_t k, int64_t lane) const {
+            const Vector *w = reinterpret_cast<const Vector *>(other + k * width + lane);
+            for (int q = 0; q < 4; q++) sum[q] += w[q] * row[q];
+        }
+    };
+
+    /* dL/dm[t][s] += <g[t], x[s]> */
+    static void sum_matrix(Tile &tile, int64_t n, double *sums) {
+        const Call &c = tile.c;
+        for (int64_t t = 0; t < c.steps; t++)
+            for (int64_t s = 0; s <= c.before + t; s++) {
+                const W *g = tile.gradients + t * tile.width, *x = tile.inputs + s * tile.width;
+                W sum = 0;
+#pragma omp simd reduction(+ : sum)
+                for (int64_t i = 0; i < n; i++) sum += g[i] * x[i];
+                sums[t * (c.before + c.steps) + s] += sum;
+            }
+    }
+
+    /* The gradient of input s: of the state before the call, or of x. */
+    static void give_back(Tile &tile, int64_t s, int64_t a, int64_t first, int64_t n, double *sums) {
+        const Call &c = tile.c;
+        const int64_t t = s - c.before;
+        if (t < 0 ? !c.grad_state.data : !(c.grad_x.data || (sums && c.scale.data))) return;
+        tile.adjoint(tile.row, s);
+        if (t < 0) return store_row(c.grad_state.at<X>(s, a) + first, tile.row, n);
+        if (sums && c.scale.data) {
+            double *of_scale = sums + sums_of_taps(c) + c.channels;
+            add_to_channels(of_scale + c.channels, tile.row, c, first, n);
+            const X *x = c.x.at<X>(t, a) + first;
+            for (int64_t i = 0; i < n; i++) tile.slope[i] = tile.row[i] * widen(x[i]);
+            add_to_channels(of_scale, tile.slope, c, first, n);
+        }
+        if (!c.grad_x.data) return;
+        if (c.scale.data)
+            for (int64_t i = 0; i < n; i++) tile.row[i] *= tile.scale[i];
+        store_row(c.grad_x.at<X>(t, a) + first, tile.row, n);
+    }
+};
+
+} /* namespace mfp */

@@ -1,0 +1,66 @@
+/* Loops over a row of lanes that several kernels share. */
+#pragma once
+
+#include "call.h"
+
+namespace mfp {
+
+template <class X> inline void load_row(Wide<X> *row, const X *from, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) row[i] = widen(from[i]);
+}
+
+template <class X> inline void store_row(X *to, const Wide<X> *row, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) to[i] = narrow<X>(row[i]);
+}
+
+template <class X> inline void fire_row(X *spikes, const Wide<X> *u, const Wide<X> *threshold, bool strict, int64_t n) {
+    if (strict) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) spikes[i] = spike<X>(fires(u[i], threshold[i], true));
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) spikes[i] = spike<X>(fires(u[i], threshold[i], false));
+    }
+}
+
+template <int kind, class W> inline void derivative_loop(W *out, const W *u, const W *threshold, Surrogate<W> s, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) out[i] = derivative<kind>(u[i] - threshold[i], s);
+}
+
+/* out = surrogate'(u - threshold); out may be u */
+template <class W> inline void derivative_row(W *out, const W *u, const W *threshold, const Call &c, int64_t n) {
+    const Surrogate<W> s{static_cast<W>(c.surrogate_a), static_cast<W>(c.surrogate_b)};
+    switch (c.surrogate) {
+    case ATAN: return derivative_loop<ATAN>(out, u, threshold, s, n);
+    case SIGMOID: return derivative_loop<SIGMOID>(out, u, threshold, s, n);
+    case RECT: return derivative_loop<RECT>(out, u, threshold, s, n);
+    case PIECEWISE_QUADRATIC: return derivative_loop<PIECEWISE_QUADRATIC>(out, u, threshold, s, n);
+    case SUPER_SPIKE: return derivative_loop<SUPER_SPIKE>(out, u, threshold, s, n);
+    default: return derivative_loop<ERF>(out, u, threshold, s, n);
+    }
+}
+
+/* One bit a lane: is the rectangular surrogate's derivative not zero? Tiles start at multiples of 8. */
+template <class W> inline void pack_window(uint8_t *mask, const W *u, const W *threshold, W half_width, int64_t n) {
+    uint8_t inside[LANES] = {};
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) inside[i] = magnitude(u[i] - threshold[i]) < half_width;
+    for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
+        unsigned bits = 0;
+        for (int bit = 0; bit < 8; bit++) bits |= unsigned(inside[8 * byte + bit]) << bit;
+        mask[byte] = uint8_t(bits);
+    }
+}
+
+/* row = alpha where the lane's bit is set, else 0 */
+template <class W> inline void unpack_window(W *row, const uint8_t *mask, W alpha, int64_t n) {
+    for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
+        const unsigned bits = mask[byte];
+        for (int bit = 0; bit < 8; bit++) row[8 * byte + bit] = (bits >> bit) & 1 ? alpha : W(0);
+    }
+}
+
+} /* namespace mfp */
