@@ -1,5 +1,6 @@
 # make demo   train three small networks on scikit-learn's digits and compare them (about two minutes)
 # make test   everything that CI checks: lint, types, tests, the other SpikingJelly, sdist and wheel
+# make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
 # The first call makes .venv; later calls install again only when pyproject.toml has changed.
 
 PYTHON ?= python3
@@ -12,11 +13,18 @@ PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 OLD_SPIKINGJELLY := 0.0.0.0.14
 OLD := .compat/spikingjelly-$(OLD_SPIKINGJELLY)
 
-.PHONY: demo test lint types pytest pytest-old-spikingjelly format clean
+.PHONY: demo bench bench-gpu test lint types pytest pytest-old-spikingjelly format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/all.stamp
 	$(BIN)/mfp-neurons demo
+
+bench: $(VENV)/all.stamp
+	$(BIN)/mfp-neurons bench --device cpu --threads 2 --out benchmarks/results
+
+# the old SpikingJelly is a peer there, with CuPy: install the extra cuda12 or cuda13 first
+bench-gpu: $(VENV)/all.stamp $(OLD).stamp
+	$(BIN)/mfp-neurons bench --device cuda --minutes 8 --out benchmarks/results
 
 # the closing line of the last step is the whole suite's
 test: lint types pytest-old-spikingjelly pytest

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from mfp_neurons import __version__
 from mfp_neurons._checks import MissingDependency
+from mfp_neurons.bench.run import BenchError
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
 
@@ -17,7 +18,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         print(args.command(args))
-    except (ConfigError, CheckpointError, MissingDependency, OSError) as error:
+    except (BenchError, ConfigError, CheckpointError, MissingDependency, OSError) as error:
         print(f"mfp-neurons: error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -33,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_evaluate, _add_report):
+    for add in (_add_demo, _add_train, _add_evaluate, _add_report, _add_bench):
         add(commands)
     return parser
 
@@ -86,6 +87,26 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(command=_report)
+
+
+def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "speed and memory of the neurons against their peers"
+    parser = commands.add_parser("bench", help=words, description=f"Measures {words}, side by side.")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="folder for results (%(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (a GPU where there is one)")
+    parser.add_argument("--threads", type=_positive, help="threads on the CPU (PyTorch's choice)")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="PATTERN", help="rows to run: 'neuron/T=4,*'"
+    )
+    parser.add_argument("--repeats", type=_positive, help="rounds at most (31)")
+    parser.add_argument("--minutes", type=float, help="skip the rows that this leaves no time for")
+    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: does it run?")
+    parser.add_argument(
+        "--markdown-from", type=Path, metavar="JSON", help="no run: tables and figures of a result"
+    )
+    parser.set_defaults(command=_bench)
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -148,6 +169,23 @@ def _report(args: argparse.Namespace) -> str:
     module, data, *_ = load_network(args.checkpoint, args.data_root)
     found = report(module, data.sequence(data.test.samples[: args.samples]))
     return json.dumps(found.as_dict(), indent=1) if args.json else str(found)
+
+
+def _bench(args: argparse.Namespace) -> str:
+    from mfp_neurons.bench import run
+
+    if args.markdown_from is not None:
+        return f"written: {run.show(args.markdown_from)}"
+    path = run.run(
+        args.out,
+        device=args.device,
+        threads=args.threads,
+        only=tuple(args.only),
+        quick=args.quick,
+        repeats=args.repeats,
+        minutes=args.minutes,
+    )
+    return f"{run.judged(path)}\n\nwritten: {path}, {path.with_suffix('.md')}"
 
 
 def _readout(steps: int) -> str:

@@ -19,6 +19,7 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
     ["_broadcast", "_checks"],
+    ["kernels"],
     ["history", "norm", "surrogate", "_quantize"],
     ["reference", "backends"],
     ["_operators"],
@@ -28,7 +29,7 @@ LAYERS = [
     ["spikingjelly", "snntorch"],
     ["_convert"],
     ["_report"],
-    ["train"],
+    ["bench", "train"],
     ["cli"],
     ["__main__"],
 ]
@@ -46,7 +47,7 @@ _TRAIN = [
     "torchvision",
     "tqdm",
 ]
-LATER = {"train": set(_TRAIN)}
+LATER = {"train": set(_TRAIN), "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"}}
 
 
 def sources() -> list[Path]:

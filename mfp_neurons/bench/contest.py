@@ -1,0 +1,136 @@
+"""One row of the benchmark: a work at a size, and every peer that meets there, timed in turn and probed."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from . import compiled
+from .calls import FORWARD, Inputs, Neuron, copy, sample
+from .clock import clock_for
+from .probe import probe
+from .timing import TOTAL, Effort, Outcome, Sample, Skip, alternate, reason, summary
+from .traffic import Traffic
+
+if TYPE_CHECKING:
+    from .remote import Worker
+
+Entry = dict[str, Any]
+COPY, FRESH_COPY = "copy", "copy into new memory"
+_MOST_PROBED = 64  # steps: recording every allocation of a longer loop over time takes minutes
+
+
+@dataclass(frozen=True)
+class Size:
+    """An input [T, *step] of one kind of number on one device."""
+
+    steps: int
+    step: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.steps, *self.step
+
+    @property
+    def neurons(self) -> int:
+        return torch.Size(self.step).numel()
+
+    @property
+    def elements(self) -> int:
+        return self.steps * self.neurons
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One line of the tables."""
+
+    name: str
+    against: str  # the neuron of ours that it is compared with
+    build: Callable[[Size], Neuron]
+    traffic: Callable[[int, bool], Traffic] | None = None  # for ours: what it must move
+    worker: bool = False  # runs beside the other version of SpikingJelly, in a process of its own
+
+    @property
+    def ours(self) -> bool:
+        return self.traffic is not None
+
+
+@dataclass(frozen=True)
+class Contest:
+    """All ``peers`` on one input."""
+
+    id: str
+    size: Size
+    work: str
+    peers: Sequence[Peer]
+
+    def run(self, effort: Effort, worker: "Worker") -> dict[str, Any]:
+        """What the row says in the result file."""
+        compiled.forget()
+        table = _Table(self, worker)
+        outcome = alternate(table.contestants(self.peers), effort)
+        copies = {name: summary(outcome.calls[name])[TOTAL] for name in (COPY, FRESH_COPY)}
+        moved = 2 * table.inputs.bytes  # read and written
+        entries = [table.entry(peer, outcome, moved / copies[COPY]["median"]) for peer in self.peers]
+        worker.forget()
+        s = self.size
+        facts = {"steps": s.steps, "neurons": s.neurons, "dtype": s.dtype_name, "work": self.work}
+        return {**facts, "copy_bytes": moved, "copies": copies, "entries": entries}
+
+
+class _Table:
+    """Where the contestants of one row meet."""
+
+    def __init__(self, row: Contest, worker: "Worker") -> None:
+        self.size, self.work, self.worker = row.size, row.work, worker
+        self.inputs = Inputs(row.size.shape, row.size.dtype, row.size.device)
+        self.clock = clock_for(row.size.device)
+        self.built: dict[str, Neuron] = {}
+
+    def contestants(self, peers: Sequence[Peer]) -> dict[str, Callable[[], Sample]]:
+        return {
+            COPY: lambda: copy(self.inputs, self.clock),
+            FRESH_COPY: lambda: copy(self.inputs, self.clock, fresh=True),
+            **{peer.name: partial(self._build, peer) for peer in peers},
+        }
+
+    def _build(self, peer: Peer) -> Sample:
+        if not peer.worker:
+            self.built[peer.name] = peer.build(self.size)
+            return sample(self.built[peer.name], self.inputs, self.work, self.clock)
+        if self.size.device.type != "cuda":
+            raise Skip("for a GPU: its kernels are CuPy's")
+        return self.worker.build(peer, self.size, self.work)
+
+    def entry(self, peer: Peer, outcome: Outcome, copy_rate: float) -> Entry:
+        """What is known of one peer; ``copy_rate`` in bytes a millisecond."""
+        entry: Entry = {"name": peer.name, "against": peer.against, "ours": peer.ours}
+        if peer.name in outcome.skipped:
+            return entry | {"skipped": outcome.skipped[peer.name]}
+        calls = outcome.calls[peer.name]
+        entry |= {"calls": len(calls), "ms": summary(calls)} | self._probed(peer)
+        if peer.traffic is not None:
+            traffic = peer.traffic(self.size.dtype.itemsize, self.work != FORWARD)
+            moved = traffic.parts(self.size.elements, training=self.work != FORWARD)
+            entry["bytes"] = moved
+            entry["copy_share"] = {p: moved[p] / entry["ms"][p]["median"] / copy_rate for p in moved}
+        return entry
+
+    def _probed(self, peer: Peer) -> Entry:
+        neuron = self.built.get(peer.name)
+        note = {} if neuron is None or not neuron.note else {"note": neuron.note}
+        if self.work == FORWARD or self.size.steps > _MOST_PROBED:
+            return note
+        try:
+            found = self.worker.probe(peer.name) if neuron is None else probe(neuron, self.inputs)
+        except Exception as error:
+            return note | {"memory_skipped": reason(error)}
+        return note | {"memory": found}

@@ -1,0 +1,52 @@
+"""The whole Markdown page of a result."""
+
+from collections.abc import Mapping
+
+from . import tables
+from .tables import Result
+from .text import bullets
+
+
+def page(result: Result, figures: Mapping[str, str] | None = None) -> str:
+    """The whole page. ``figures``: file name of each, with its alternative text."""
+    parts = [f"# Benchmark: {result['facts']['device_name']}", _facts(result)]
+    parts += [f"![{text}]({name})" for name, text in (figures or {}).items()]
+    parts += [
+        f"## {title}\n\n{text}"
+        for title, text in (
+            ("Neuron alone", tables.neurons(result)),
+            ("Bytes that must move, against a copy", tables.copies(result)),
+            ("Memory of the neuron", tables.neuron_memory(result)),
+            ("Batch normalization and neuron", tables.norms(result)),
+            ("Training steps", tables.networks(result)),
+            ("Bars", tables.verdicts([result])),
+        )
+        if text
+    ]
+    skipped = {name: row["skipped"] for name, row in result["rows"].items() if "skipped" in row}
+    if skipped:
+        parts.append("## Rows that did not run\n\n" + bullets(f"{n}: {why}" for n, why in skipped.items()))
+    return "\n\n".join(parts)
+
+
+_METHOD = """\
+All in one run, in turn: every round calls each neuron once, the order of the round moves, everybody is
+warmed up, and states are reset between calls. Same input, upstream gradient, dtype and threads for all. Times
+are medians with quartiles in brackets; "x" is the time over that of the neuron of ours that is meant for the
+same users. Peers from SpikingJelly return spikes and keep the last potential, as ours does; of those from
+snnTorch only the spikes are kept."""
+
+
+def _facts(result: Result) -> str:
+    facts, commit = result["facts"], result["facts"]["commit"]
+    versions = ", ".join(f"{name} {v}" for name, v in facts["versions"].items() if v)
+    place = "no checkout" if commit is None else commit["id"][:12] + (", changed" if commit["dirty"] else "")
+    text = [
+        f"{facts['date']}; {facts['processor']}, {facts['threads']} threads of {facts['cpus']} processors",
+        f"{facts['system']}; {versions}; commit {place}; backend {facts['backend']}",
+    ]
+    if facts["load_average_before"] is not None:
+        text.append(f"load average before the run: {facts['load_average_before']}")
+    if result["options"]["quick"]:
+        text.append("**A quick run on small sizes: its numbers mean nothing.**")
+    return bullets(text) + "\n\n" + _METHOD

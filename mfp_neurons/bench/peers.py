@@ -1,0 +1,192 @@
+"""The neurons that meet: ours, and every peer on the best path that its users have, with its defaults.
+
+A peer says by raising :class:`~mfp_neurons.bench.timing.Skip` why it cannot run at some size; any other error
+of it becomes a reason too. All see the same input [T, B, 32] and give spikes of that shape.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import require
+from ..surrogate import Rect
+from . import compiled, traffic
+from .calls import Neuron
+from .contest import Peer, Size
+from .timing import Skip
+
+JELLY, SNN = "MFPNode", "MFPLeakyParallel"
+WIDE_STATE = "LIFNode, float32 state"
+OLD = "0.0.0.0.14"
+TAU, BETA = 2.0, 0.9
+CHANNELS = 32  # the last dimension of every input: LeakyParallel's linear layer stays small
+_WINDOW = 8  # steps that SlidingPSN looks back
+_MOST_MACS = {"cpu": 2e10, "cuda": 5e12}  # multiplications of a T x T matrix: about a second
+_MOST_CONVOLVED = {"cpu": 2e10, "cuda": 2e11}
+_MOST_SLIDES = 1024
+_MOST_UNROLLED, _MOST_UNROLLED_LIF = 64, 16  # steps that torch.compile takes well under a minute for
+_HALF = (torch.float16, torch.bfloat16)
+
+
+# --- SpikingJelly's side ----------------------------------------------------------------------------------
+
+
+def jelly(name: str) -> Any:
+    """A module of spikingjelly.activation_based."""
+    return require(f"spikingjelly.activation_based.{name}", "spikingjelly")
+
+
+def reset_of(module: nn.Module) -> Callable[[], Any]:
+    net = jelly("functional")
+    return lambda: net.reset_net(module)
+
+
+def mfp_node(size: Size, **options: Any) -> Neuron:
+    node_class = require("mfp_neurons.spikingjelly", "spikingjelly").MFPNode
+    options.setdefault("surrogate_function", jelly("surrogate").ATan())
+    node = node_class(tau=TAU, step_mode="m", **options)
+    return Neuron(node, reset_of(node))
+
+
+def _mfp_node_rect(size: Size) -> Neuron:
+    return mfp_node(size, surrogate_function=Rect())
+
+
+def lif_node() -> Any:
+    return jelly("neuron").LIFNode(tau=TAU, surrogate_function=jelly("surrogate").ATan(), step_mode="m")
+
+
+def lif(size: Size) -> Neuron:
+    node = lif_node()
+    fused = size.device.type == "cuda" and size.dtype not in _HALF
+    return Neuron(node, reset_of(node), note=_implementation(size) if fused else "loop of torch operators")
+
+
+def _implementation(size: Size) -> str:
+    found = jelly("functional.neuron").neuron_implementation("lif", size.device)
+    return str(found["implementation"])
+
+
+def lif_wide_state(size: Size) -> Neuron:
+    """The fused operator wants a float32 state, which LIFNode gives half-precision inputs no longer."""
+    if size.dtype not in _HALF:
+        raise Skip("for half precision; LIFNode itself is the best path of float32")
+    lif_multi_step = jelly("functional").lif_multi_step
+    spike = jelly("surrogate").ATan()
+
+    def call(x: Tensor) -> Tensor:
+        state = torch.zeros(x.shape[1:], device=x.device)
+        spikes, *_ = lif_multi_step(x, state, tau=TAU, surrogate_function=spike)
+        return spikes  # type: ignore[no-any-return]
+
+    return Neuron(call, note=_implementation(size))
+
+
+def _lif_compiled(size: Size) -> Neuron:
+    if size.dtype in _HALF:
+        raise Skip("a loop of torch operators in half precision, compiled or not; see the float32 state")
+    compiled.check(size.steps, _MOST_UNROLLED_LIF, size.dtype)
+    node = lif_node()
+    return Neuron(compiled.compile_for_one_shape(node), reset_of(node))
+
+
+def _psn(size: Size) -> Neuron:
+    _refuse_quadratic(size, _MOST_MACS)
+    psn = jelly("neuron").PSN(size.steps).to(size.device, size.dtype)
+    return Neuron(psn, parameters=list(psn.parameters()))
+
+
+def _sliding_psn(size: Size) -> Neuron:
+    if size.steps > _MOST_SLIDES:
+        raise Skip(f"writes a T x T matrix slice by slice on every call: not tried above T = {_MOST_SLIDES}")
+    _refuse_quadratic(size, _MOST_MACS)
+    psn = jelly("neuron").SlidingPSN(min(_WINDOW, size.steps), step_mode="m").to(size.device, size.dtype)
+    return Neuron(psn, parameters=list(psn.parameters()))
+
+
+def _refuse_quadratic(size: Size, most: dict[str, float]) -> None:
+    macs, limit = float(size.steps) * size.elements, most[size.device.type]
+    if macs > limit:
+        raise Skip(f"quadratic in T: {macs:.1g} multiplications a call, not tried above {limit:.0g}")
+
+
+def _old_lif(size: Size) -> Neuron:
+    """Runs in the worker, where SpikingJelly is the old one. CuPy is used in training mode alone."""
+    if size.dtype == torch.bfloat16:
+        raise Skip("its CuPy kernels take float32 and float16")
+    node = lif_node()
+    if size.device.type == "cuda":
+        require("cupy", "cuda12")
+        node.backend = "cupy"
+    return Neuron(node, reset_of(node), note=node.backend)
+
+
+# --- snnTorch's side --------------------------------------------------------------------------------------
+
+
+def _snn() -> Any:
+    return require("snntorch", "snntorch")
+
+
+def _mfp_leaky(size: Size) -> Neuron:
+    neuron_class = require("mfp_neurons.snntorch", "snntorch").MFPLeakyParallel
+    node = neuron_class(beta=BETA, init_hidden=True).to(size.device)
+    return Neuron(node, node.reset_mem)
+
+
+def _leaky(size: Size) -> Neuron:
+    node = _snn().Leaky(beta=BETA).to(size.device)
+
+    def call(x: Tensor) -> Tensor:
+        mem, spikes = node.reset_mem(), []
+        for step in x.unbind(0):
+            spike, mem = node(step, mem)
+            spikes.append(spike)
+        return torch.stack(spikes)
+
+    return Neuron(call, node.reset_mem, note="loop over time, reset by subtraction")
+
+
+def _state_leaky(size: Size) -> Neuron:
+    _refuse_quadratic(size, _MOST_CONVOLVED)
+    node = _snn().StateLeaky(beta=BETA, channels=CHANNELS).to(size.device)
+
+    def forget() -> None:
+        node.spk = None
+
+    return Neuron(lambda x: node(x)[0], forget)
+
+
+def _leaky_parallel(size: Size) -> Neuron:
+    node = _snn().LeakyParallel(CHANNELS, CHANNELS, beta=BETA).to(size.device, size.dtype)
+    parameters = [p for p in node.parameters() if p.requires_grad]
+    return Neuron(node, parameters=parameters, note=f"has a linear layer of {CHANNELS} x {CHANNELS} in it")
+
+
+# --- neither ----------------------------------------------------------------------------------------------
+
+
+def _plain_compiled(size: Size) -> Neuron:
+    compiled.check(size.steps, _MOST_UNROLLED, size.dtype)
+    return Neuron(compiled.compile_for_one_shape(compiled.recursion(TAU)))
+
+
+PEERS = (
+    Peer(JELLY, JELLY, mfp_node, traffic.neuron),
+    Peer("MFPNode, Rect, 1-bit mask", JELLY, _mfp_node_rect, traffic.masked),
+    Peer("LIFNode", JELLY, lif),
+    Peer(WIDE_STATE, JELLY, lif_wide_state),
+    Peer("LIFNode, torch.compile", JELLY, _lif_compiled),
+    Peer("PSN", JELLY, _psn),
+    Peer("SlidingPSN", JELLY, _sliding_psn),
+    Peer(f"LIFNode {OLD}, CuPy", JELLY, _old_lif, worker=True),
+    Peer("MFPNode, worker process", JELLY, mfp_node, traffic.neuron, worker=True),
+    Peer("plain recursion, torch.compile", JELLY, _plain_compiled),
+    Peer(SNN, SNN, _mfp_leaky, traffic.wide_spikes),
+    Peer("snn.Leaky", SNN, _leaky),
+    Peer("StateLeaky", SNN, _state_leaky),
+    Peer("LeakyParallel", SNN, _leaky_parallel),
+)
+BY_NAME = {peer.name: peer for peer in PEERS}

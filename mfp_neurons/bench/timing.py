@@ -1,0 +1,113 @@
+"""Contestants timed in turn: a round robin whose order moves, every one warmed up, none silently absent."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+Parts = dict[str, float]  # milliseconds of one call, by part of it; "total" is among them
+Sample = Callable[[], Parts]
+TOTAL = "total"
+
+
+class Skip(Exception):
+    """A contestant cannot run; the message says why."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much to measure: ``repeats`` rounds, fewer where they would take more than ``seconds``."""
+
+    repeats: int = 31
+    seconds: float = 8.0
+    least: int = 5
+    warm_up: int = 2
+    patience: float = 20.0  # seconds: a contestant whose calls take longer is not timed
+
+
+@dataclass
+class Outcome:
+    """The calls of every contestant that ran, and why the others did not."""
+
+    calls: dict[str, list[Parts]] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def alternate(contestants: Mapping[str, Callable[[], Sample]], effort: Effort) -> Outcome:
+    """Builds and warms up all contestants, then times one call of each a round."""
+    outcome = Outcome()
+    ready: dict[str, Sample] = {}
+    seconds = 0.0
+    for name, build in contestants.items():
+        try:
+            ready[name] = build()
+            cost = _warm_up(ready[name], effort)
+        except Exception as error:  # any peer may fail in any way: the row says how
+            ready.pop(name, None)
+            outcome.skipped[name] = reason(error)
+        else:
+            seconds += cost
+            outcome.calls[name] = []
+    for number in range(rounds(seconds, effort)):
+        for name in order(list(ready), number):
+            try:
+                outcome.calls[name].append(ready[name]())
+            except Exception as error:
+                del ready[name], outcome.calls[name]
+                outcome.skipped[name] = reason(error)
+    return outcome
+
+
+def _warm_up(sample: Sample, effort: Effort) -> float:
+    """Seconds of the last of the calls that warm a contestant up (the first may compile)."""
+    cost = 0.0
+    for _ in range(effort.warm_up):
+        start = time.perf_counter()
+        sample()
+        cost = time.perf_counter() - start
+    if cost > effort.patience:
+        raise Skip(f"one call takes {cost:.0f} s")
+    return cost
+
+
+def rounds(seconds: float, effort: Effort) -> int:
+    """How many rounds of ``seconds`` each fit the effort."""
+    if seconds * effort.repeats <= effort.seconds:
+        return effort.repeats
+    return min(effort.repeats, max(effort.least, int(effort.seconds / seconds)))
+
+
+def order(names: Sequence[str], number: int) -> list[str]:
+    """The order of round ``number``: each goes first in turn, and odd rounds run backwards.
+
+    >>> order(["a", "b", "c"], 0), order(["a", "b", "c"], 1)
+    (['a', 'b', 'c'], ['a', 'c', 'b'])
+    """
+    if not names:
+        return []
+    start = number // 2 % len(names)
+    turned = [*names[start:], *names[:start]]
+    return turned if number % 2 == 0 else [turned[0], *reversed(turned[1:])]
+
+
+def summary(calls: Sequence[Parts]) -> dict[str, dict[str, float]]:
+    """Median and quartiles of every part, in milliseconds.
+
+    >>> summary([{"total": 3.0}, {"total": 1.0}, {"total": 2.0}])
+    {'total': {'median': 2.0, 'low': 1.5, 'high': 2.5}}
+    """
+    return {part: _quartiles([call[part] for call in calls]) for part in calls[0]}
+
+
+def _quartiles(values: Sequence[float]) -> dict[str, float]:
+    if len(values) == 1:
+        return {"median": values[0], "low": values[0], "high": values[0]}
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
+
+
+def reason(error: BaseException) -> str:
+    """One line that says what went wrong."""
+    text = str(error).strip().splitlines()
+    first = text[0].strip()[:200] if text else ""
+    return first if isinstance(error, Skip) else f"{type(error).__name__}: {first}".removesuffix(": ")
