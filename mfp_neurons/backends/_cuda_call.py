@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor
 
 from ..kernels.device import Field
@@ -44,14 +45,14 @@ def cpp(value: bool) -> str:
 def chosen(gx: Tensor | None, found: dict[str, Tensor], call: Call, needs: tuple[bool, ...]) -> Gradients:
     """What ``needs`` asks for; kernel and threshold in their own dtypes, scale and shift as summed."""
     _, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
-    kernel, threshold = found.get("kernel"), found.get("threshold")
+    threshold = None
+    if need_threshold and call.threshold is not None:  # no gradient reaches it but through spikes
+        threshold = found.get("threshold", torch.zeros_like(call.threshold)).to(call.threshold.dtype)
     return Gradients(
         gx,
-        kernel.to(call.kernel.dtype) if need_kernel and kernel is not None else None,
-        threshold.to(call.threshold.dtype)
-        if need_threshold and threshold is not None and call.threshold is not None
-        else None,
+        found["kernel"].to(call.kernel.dtype) if need_kernel else None,
+        threshold,
         found.get("state") if need_state else None,
-        found.get("scale") if need_scale else None,
-        found.get("shift") if need_shift else None,
+        found["scale"] if need_scale else None,
+        found["shift"] if need_shift else None,
     )

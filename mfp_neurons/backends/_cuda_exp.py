@@ -51,9 +51,8 @@ class Tiling(NamedTuple):
             return cls(MANY, THREADS, 1, 1, False)
         if not TIME_PARALLEL:
             return cls(MANY, 32, 1, ceil(steps / MANY), True)
-        segments = min(SEGMENTS, ceil(steps / MANY))
-        lanes = THREADS // (1 << (segments - 1).bit_length())
-        return cls(MANY, lanes, segments, ceil(steps / (MANY * segments)), False)
+        segments = 1 << (min(SEGMENTS, ceil(steps / MANY)) - 1).bit_length()  # blocks add up halves
+        return cls(MANY, THREADS // segments, segments, ceil(steps / (MANY * segments)), False)
 
 
 def forward_width(dtype: torch.dtype, held: int) -> int:

@@ -30,8 +30,8 @@ def launch(device: torch.device, what: Launch) -> None:
     ranges = [end for tensor in tensors for end in _extent(tensor)]
     ranges += [ctypes.addressof(packed), ctypes.addressof(packed) + len(packed)]
     error = library.run_kernel(
-        packed, _array(what.grid), _array(what.block), (ctypes.c_ulong * len(ranges))(*ranges), len(ranges) // 2,
-        random.randint(1, 4), random.getrandbits(31),
+        packed, _array(what.grid), _array(what.block), (ctypes.c_ulong * len(ranges))(*ranges),
+        len(ranges) // 2, random.randint(1, 4), random.getrandbits(31),
     )  # fmt: skip
     assert error is None, f"{what.kernel.name}: {error.decode()}"
 

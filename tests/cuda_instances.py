@@ -1,0 +1,62 @@
+"""Every template instance that the CUDA backend can ask for, from the backend's own tables."""
+
+from collections.abc import Iterator
+from itertools import product
+
+from mfp_neurons.backends import _cuda_exp, _cuda_finite
+from mfp_neurons.backends._cuda_call import DONE, KINDS, MASKED, NO_SPIKES, cpp
+from mfp_neurons.backends._cuda_launch import TYPES
+from mfp_neurons.kernels.device import Kernel
+
+
+def exponential() -> Iterator[Kernel]:
+    for dtype, held in product(TYPES, (_cuda_exp.FEW, _cuda_exp.MANY)):
+        for width, along in _groups(_cuda_exp.forward_width(dtype, held)):
+            yield _exp(f"exp_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
+        for kind, summing in product([*KINDS.values(), MASKED, NO_SPIKES], (False, True)):
+            if kind == MASKED and summing:
+                continue
+            for width, along in _groups(_cuda_exp.backward_width(dtype, held, summing)):
+                instance = f"{width}, {held}, {along}, {kind}, {cpp(summing)}"
+                yield _exp(f"exp_backward<{TYPES[dtype]}, {instance}>")
+
+
+def finite() -> Iterator[Kernel]:
+    kinds = {
+        _cuda_finite.FORWARD: [0],
+        _cuda_finite.LOCAL: [*KINDS.values()],
+        _cuda_finite.ADJOINT: [MASKED, NO_SPIKES, DONE],
+    }
+    for form in TYPES.values():
+        for mode, matrix in product(kinds, (False, True)):
+            for kind in kinds[mode]:
+                yield Kernel("finite.cu", f"mfp::finite<{form}, {mode}, {cpp(matrix)}, {kind}>")
+        yield Kernel("finite.cu", f"mfp::tap_gradient<{form}>")
+        yield Kernel("finite.cu", f"mfp::matrix_gradient<{form}>")
+
+
+def channels() -> Iterator[Kernel]:
+    for dtype, form in TYPES.items():
+        for width, along in _groups(16 // dtype.itemsize):
+            yield Kernel("channels.cu", f"mfp::moments_of_blocks<{form}, {width}, {along}>")
+            yield Kernel("channels.cu", f"mfp::add_affine<{form}, {width}, {along}>")
+    for form in ("float", "double"):
+        yield Kernel("channels.cu", f"mfp::moments_of_channels<{form}>")
+
+
+def sums() -> Iterator[Kernel]:
+    for form in ("float", "double"):
+        yield Kernel("sums.cu", f"mfp::total<{form}>")
+
+
+def every() -> list[Kernel]:
+    return [*exponential(), *finite(), *channels(), *sums()]
+
+
+def _groups(width: int) -> list[tuple[int, str]]:
+    """Widths a tensor may allow, and whether channels may run along a group."""
+    return [(1, "false")] + ([(width, "false"), (width, "true")] if width > 1 else [])
+
+
+def _exp(name: str) -> Kernel:
+    return Kernel("exponential.cu", "mfp::" + name)
