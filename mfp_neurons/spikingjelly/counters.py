@@ -6,12 +6,20 @@ from torch import nn
 
 from .node import MFPNode
 
+# which argument of each operator is the state
+_STATE_AT = {
+    "mfp_neurons::fire": 3,
+    "mfp_neurons::fire_masked": 3,
+    "mfp_neurons::norm_fire": 5,
+    "mfp_neurons::potential": 2,
+}
+
 
 def _count_state(
     node: nn.Module, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, state_keys: set[Any]
 ) -> dict[str, int] | None:
     """Bytes of state that a call of our operator reads and writes: once for all T steps, as it runs."""
-    at = {"mfp_neurons::fire": 3, "mfp_neurons::potential": 2}.get(func.name())
+    at = _STATE_AT.get(func.name())
     if at is None:
         return None  # any other operator: count as usual
     size = 0 if args[at] is None else args[at].numel() * args[at].element_size()

@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based import functional, layer, learning, monitor, neuron, surrogate
 from torch import nn
 
-from mfp_neurons import MFPNode
+from mfp_neurons import MFPNode, convert
 from mfp_neurons.spikingjelly import STATE_RULES
 
 V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
@@ -266,6 +266,21 @@ class TestCounters:
         if rules is not None:  # the operator touches the state once for all T steps
             assert (metrics["state_reads"], metrics["state_writes"]) == (size, size)
             assert metrics["neuron_logical_steps"] == T * 2 * 3
+
+    def test_state_traffic_is_the_same_with_a_mask_and_with_a_fused_norm(self):
+        from spikingjelly.activation_based import op_counter
+
+        def metrics(*modules: nn.Module, **options):
+            counter = op_counter.NeuronStateCounter(extra_state_rules=STATE_RULES)
+            net = nn.Sequential(*modules, MFPNode(step_mode="m", **options))
+            if modules:
+                net = convert(net, fuse=True)
+            self.count(counter, net, torch.ones(T, 2, 3, 4, requires_grad=True))
+            return counter.get_metric_counts()["Global"]
+
+        expected = metrics()
+        assert expected == metrics(surrogate_function=surrogate.Rect())
+        assert expected == metrics(layer.BatchNorm1d(3, step_mode="m"))
 
     def test_memory_access_is_charged_to_the_neurons_states(self):
         from spikingjelly.activation_based import op_counter
