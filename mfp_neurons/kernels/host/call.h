@@ -9,6 +9,10 @@
 #include <utility>
 #include <vector>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "../arithmetic.h"
 
 namespace mfp {
@@ -36,6 +40,8 @@ struct Call {
     Parameter decay, gain, taps, threshold, scale, shift;
     Tensor x, state, spikes, u, mask, grad_spikes, grad_u, grad_x, grad_state;
     double *sums; /* gradients [of what][channels]; null where nobody wants them */
+
+    int64_t bytes(int64_t element) const { return steps * outer * run * element; } /* of a dense tensor */
 };
 
 constexpr int64_t LANES = 512; /* neurons a tile at most: a row of them is 2 kB of floats */
@@ -128,6 +134,19 @@ struct Partials {
             for (int64_t i = 0; i < size; i++) out[i] += values[start + i];
     }
 };
+
+/* Asks for large pages under an output that nobody has touched yet: a first touch of each small page costs
+ * more than the work on it. A hint, as NumPy gives it for large arrays; other systems go without. */
+inline void expect_large(const Tensor &tensor, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t PAGE = 1 << 21;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.data) + PAGE - 1) / PAGE * PAGE;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(tensor.data) + bytes) / PAGE * PAGE;
+    if (tensor.data && begin < end) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)tensor, (void)bytes;
+#endif
+}
 
 /* Memory of a thread that outlives the call: fresh pages would cost more than the work on them. */
 inline void *scratch(size_t bytes) {

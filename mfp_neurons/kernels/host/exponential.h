@@ -63,7 +63,9 @@ template <class X> struct Exponential {
     static void forward(const Call &c) {
         const Tiles tiles(c, LANES);
         const StepRow step_row = step_of(c, c.spikes.data);
-        const bool large = c.steps * c.outer * c.run * int64_t(sizeof(X)) >= LARGE;
+        const bool large = c.bytes(sizeof(X)) >= LARGE;
+        expect_large(c.spikes, c.bytes(sizeof(X)));
+        expect_large(c.u, c.all_steps ? c.bytes(sizeof(W)) : 0);
         tiles.run(
             c, [] { return std::make_unique<Rows>(); },
             [&](Rows &r, int64_t, int64_t a, int64_t first, int64_t n) {
@@ -106,6 +108,7 @@ template <class X> struct Exponential {
 
     static void backward(const Call &c) {
         const Tiles tiles(c, LANES);
+        expect_large(c.grad_x, c.bytes(sizeof(X)));
         Partials partials(tiles.tasks, EXPONENTIAL_SUMS * c.channels, c.sums);
         tiles.run(
             c, [] { return std::make_unique<Rows>(); },
@@ -131,7 +134,7 @@ template <class X> struct Exponential {
         Backward(const Call &c, Rows &r, double *sums, int64_t a, int64_t first, int64_t n)
             : c(c), r(r), sums(sums), a(a), first(first), n(n), stretches((c.steps + STRETCH - 1) / STRETCH),
               needs_u(!c.mask.data && (c.grad_spikes.data || sums)),
-              large(c.steps * c.outer * c.run * int64_t(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
+              large(c.bytes(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
               kept(static_cast<W *>(scratch(sizeof(W) * (stretches + STRETCH) * LANES))),
               us(kept + stretches * LANES) {}
 

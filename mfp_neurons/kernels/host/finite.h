@@ -151,7 +151,9 @@ template <class X> struct Finite {
     static void forward(const Call &c) {
         const Weights weights(c);
         const Tiles tiles(c, width(Tile::rows(c, false)));
-        const bool large = c.steps * c.outer * c.run * int64_t(sizeof(X)) >= LARGE;
+        const bool large = c.bytes(sizeof(X)) >= LARGE;
+        expect_large(c.spikes, c.bytes(sizeof(X)));
+        expect_large(c.u, c.all_steps ? c.bytes(sizeof(W)) : 0);
         tiles.run(
             c, [&] { return std::make_unique<Tile>(c, weights, tiles.width, false); },
             [&](Tile &tile, int64_t, int64_t a, int64_t first, int64_t n) {
@@ -181,6 +183,7 @@ template <class X> struct Finite {
         const int64_t size = sums_of_taps(c) + 3 * c.channels;
         Tiles tiles(c, width(Tile::rows(c, true)));
         if (c.sums) tiles.tasks = std::min(tiles.tasks, std::max<int64_t>(4, (int64_t(1) << 23) / size));
+        expect_large(c.grad_x, c.bytes(sizeof(X)));
         Partials partials(tiles.tasks, size, c.sums);
         tiles.run(
             c, [&] { return std::make_unique<Tile>(c, weights, tiles.width, true); },
