@@ -77,6 +77,7 @@ struct Tiles {
 
 /* f(channel, first lane, end lane) for each stretch of a tile's lanes that lies in one channel */
 template <class F> inline void for_channels(const Call &c, int64_t first, int64_t n, F f) {
+    if (c.channels == 1) return f(0, 0, n);
     int64_t lane = 0;
     while (lane < n) {
         const int64_t b = first + lane, channel = b / c.repeat % c.channels;

@@ -194,7 +194,7 @@ template <class X> struct Finite {
                 for (int64_t t = 0; t < c.steps; t++) local_gradient(tile, t, a, first, n, sums);
                 if (sums) {
                     if (c.order) sum_taps(tile, first, n, sums);
-                    else sum_matrix(tile, n, sums);
+                    else sum_matrix(tile, sums);
                 }
                 for (int64_t s = 0; s < c.before + c.steps; s++) give_back(tile, s, a, first, n, sums);
             });
@@ -250,17 +250,26 @@ template <class X> struct Finite {
         }
     };
 
-    /* dL/dm[t][s] += <g[t], x[s]> */
-    static void sum_matrix(Tile &tile, int64_t n, double *sums) {
+    /* dL/dm[t][s] += <g[t], x[s]>, several s at a time for each row of g that is read */
+    static void sum_matrix(Tile &tile, double *sums) {
         const Call &c = tile.c;
-        for (int64_t t = 0; t < c.steps; t++)
-            for (int64_t s = 0; s <= c.before + t; s++) {
-                const W *g = tile.gradients + t * tile.width, *x = tile.inputs + s * tile.width;
-                W sum = 0;
-#pragma omp simd reduction(+ : sum)
-                for (int64_t i = 0; i < n; i++) sum += g[i] * x[i];
-                sums[t * (c.before + c.steps) + s] += sum;
-            }
+        const int64_t inputs = c.before + c.steps;
+        for (int64_t t = 0; t < c.steps; t++) {
+            const W *g = tile.gradients + t * tile.width;
+            double *row = sums + t * inputs;
+            int64_t s = 0;
+            for (; s + 4 <= c.before + t + 1; s += 4) add_products<4>(row + s, g, tile.inputs + s * tile.width, tile.width);
+            for (; s <= c.before + t; s++) add_products<1>(row + s, g, tile.inputs + s * tile.width, tile.width);
+        }
+    }
+
+    template <int count> static void add_products(double *sums, const W *g, const W *x, int64_t width) {
+        Vector sum[count] = {};
+        for (int64_t lane = 0; lane < width; lane += VECTOR)
+            for (int i = 0; i < count; i++)
+                sum[i] += *reinterpret_cast<const Vector *>(g + lane) * *reinterpret_cast<const Vector *>(x + i * width + lane);
+        for (int i = 0; i < count; i++)
+            for (int64_t lane = 0; lane < VECTOR; lane++) sums[i] += sum[i][lane];
     }
 
     /* The gradient of input s: of the state before the call, or of x. */
