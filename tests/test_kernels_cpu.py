@@ -1,0 +1,253 @@
+"""The compiled host kernels: tiles, stretches of time, threads, sixteen-bit floats; how they are built."""
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfp_neurons import backends, functional, reference
+from mfp_neurons.backends import cpu
+from mfp_neurons.history import FIR, Exponential, Matrix
+from mfp_neurons.kernels import host
+from mfp_neurons.surrogate import ATan, Rect, Sigmoid
+from tests.strategies import SURROGATES
+
+DTYPES = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 2e-1}
+
+
+def kernel_of(kind: str, steps: int, channels: int) -> tuple[list[torch.Tensor], type]:
+    """Parameters in float64 and the kernel class they belong to."""
+    if kind == "exp":
+        return [torch.rand(channels).double() * 0.9, torch.rand(1).double() + 0.5], Exponential
+    if kind == "fir":
+        return [torch.randn(min(steps, 7) + 1, channels).double()], FIR
+    return [torch.randn(steps, steps).double() / steps], Matrix
+
+
+@given(
+    kind=st.sampled_from(["exp", "fir", "matrix"]),
+    steps=st.sampled_from([1, 3, 63, 64, 65, 130]),
+    shape=st.sampled_from([(511,), (513,), (2, 3, 100), (3, 5), (2, 70, 7)]),
+    per_channel=st.booleans(),
+    dtype=st.sampled_from(list(DTYPES)),
+    surrogate=st.sampled_from(SURROGATES),
+)
+@settings(max_examples=40)
+def test_tiles_and_stretches_of_time_agree_with_the_reference(
+    kind, steps, shape, per_channel, dtype, surrogate
+):
+    channels = shape[1] if per_channel and len(shape) > 1 and kind != "matrix" else 1
+    given_parameters, make = kernel_of(kind, steps, channels)
+    x = torch.randn(steps, *shape).to(dtype)
+    threshold = torch.rand(channels)
+    grad = torch.randn(steps, *shape).to(dtype)
+    mine = [t.to(torch.promote_types(dtype, torch.float32)).requires_grad_() for t in given_parameters]
+    leaf = x.clone().requires_grad_()
+    chunk = functional.fire_chunk(
+        leaf, make(*mine), threshold, surrogate=surrogate, record=True, backend="cpu"
+    )
+    gradients = torch.autograd.grad(chunk.spikes, [leaf, *mine], grad)
+    exact = [t.detach().double().requires_grad_() for t in (x, *mine)]
+    u = reference.membrane_potential(exact[0], make(*exact[1:]))
+    tolerance = DTYPES[torch.promote_types(dtype, torch.float32)]
+    torch.testing.assert_close(chunk.potential.double(), u, rtol=tolerance, atol=tolerance)
+    # the surrogate's derivative at the kernels' own potential: near Rect's edge rounding decides
+    above = chunk.potential.detach().double() - reference.per_channel(threshold.double(), x.dim() - 1)
+    assert torch.equal(chunk.spikes, (above >= 0).to(dtype))
+    (u * surrogate.derivative(above) * grad.double()).sum().backward()
+    for got, leaf_64 in zip(gradients, exact, strict=True):
+        scale = max(1.0, leaf_64.grad.abs().max().item())
+        loose = DTYPES[got.dtype] if got.dtype == dtype else tolerance
+        torch.testing.assert_close(got.double() / scale, leaf_64.grad / scale, rtol=loose, atol=loose)
+
+
+@pytest.mark.parametrize("kind", ["exp", "fir", "matrix"])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_results_do_not_depend_on_the_number_of_threads(kind, channels):
+    parameters, make = kernel_of(kind, 9, 1 if kind == "matrix" else channels)
+    x, grad = torch.randn(9, 700, 6), torch.randn(9, 700, 6)
+
+    def run(threads: int) -> list[torch.Tensor]:
+        torch.set_num_threads(threads)
+        leaves = [x.clone().requires_grad_(), *(p.float().requires_grad_() for p in parameters)]
+        spikes = functional.fire(leaves[0], make(*leaves[1:]), backend="cpu")
+        return [spikes, *torch.autograd.grad(spikes, leaves, grad)]
+
+    try:
+        one, *others = [run(threads) for threads in (1, 2, 5)]
+    finally:
+        torch.set_num_threads(1)
+    assert x.numel() >= cpu._PARALLEL
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_every_sixteen_bit_number_is_read_exactly(dtype):
+    x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)[None]
+    u = functional.potential(x, Exponential(0.5), backend="cpu")
+    torch.testing.assert_close(u, x.float(), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@given(seed=st.integers(0, 2**31))
+@settings(max_examples=5)
+def test_results_are_rounded_to_sixteen_bits_as_torch_rounds(dtype, seed):
+    generator = torch.Generator().manual_seed(seed)
+    grad = torch.randint(-(2**31), 2**31, (1, 4096), generator=generator, dtype=torch.int32).view(
+        torch.float32
+    )
+    edges = torch.tensor([0.0, -0.0, 65504.0, 65519.9, 65520.0, 6e-8, 2.9e-8, 3e-8, 6.1e-5, float("inf")])
+    grad = torch.cat([grad, edges[None], -edges[None]], 1)
+    x = torch.zeros(grad.shape, dtype=dtype, requires_grad=True)
+    (got,) = torch.autograd.grad(functional.potential(x, Exponential(0.5), backend="cpu"), x, grad)
+    torch.testing.assert_close(got, grad.to(dtype), rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("kernel", [Exponential(0.75), FIR(torch.tensor([1.0, 0.5, 0.25]))])
+@pytest.mark.parametrize("offset", [0, 1, 3])
+def test_outputs_too_large_for_the_cache_are_written_whole(kernel, offset):
+    x = torch.randn(3, 800_001)[:, offset:]  # rows start anywhere in a cache line; 9.6 MB
+    grad = torch.randn_like(x)
+
+    def run(backend: str) -> tuple[torch.Tensor, torch.Tensor]:
+        leaf = x.clone().requires_grad_()
+        spikes = functional.fire(leaf, kernel, backend=backend)
+        return spikes, torch.autograd.grad(spikes, leaf, grad)[0]
+
+    (mine, my_gradient), (theirs, their_gradient) = run("cpu"), run("torch")
+    near = (functional.potential(x, kernel, backend="torch") - 1).abs() < 1e-5
+    assert torch.equal(mine[~near], theirs[~near])
+    torch.testing.assert_close(my_gradient, their_gradient, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 2.0])
+def test_masks_are_as_exact_as_the_potential_across_tiles(alpha):
+    x = torch.randn(3, 1300, requires_grad=True)
+    grad = torch.randn(3, 1300)
+    fixed = Exponential(0.75)
+    masked = functional.fire(x, fixed, surrogate=Rect(alpha), backend="cpu")
+    learned = Exponential(torch.tensor([0.75], requires_grad=True))
+    whole = functional.fire(x, learned, surrogate=Rect(alpha), backend="cpu")
+    assert torch.equal(masked, whole)
+    a, b = (torch.autograd.grad(spikes, x, grad)[0] for spikes in (masked, whole))
+    assert torch.equal(a, b)
+
+
+def test_a_gradient_in_another_layout_than_the_input_is_read_right():
+    x = torch.randn(4, 3, 5, 6, 6).movedim(2, -1).contiguous().movedim(-1, 2).requires_grad_()
+    grad = torch.randn(4, 3, 5, 6, 6)
+    decay = torch.rand(5)
+    (mine,) = torch.autograd.grad(functional.fire(x, Exponential(decay), backend="cpu"), x, grad)
+    (theirs,) = torch.autograd.grad(functional.fire(x, Exponential(decay), backend="torch"), x, grad)
+    torch.testing.assert_close(mine, theirs)
+
+
+# --- building and loading ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache folder."""
+    monkeypatch.setenv("MFP_NEURONS_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    return str(path)
+
+
+def test_the_kernels_run_here():
+    assert backends.unavailable("cpu") is None
+    assert backends.choose("auto", torch.device("cpu")) is cpu
+
+
+def test_a_missing_compiler_is_named(elsewhere, monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(host.Unavailable, match="CXX names, 'no-such-compiler', is not there"):
+        host.library.__wrapped__()
+    monkeypatch.delenv("CXX")
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(host.Unavailable, match="no C\\+\\+ compiler"):
+        host.library.__wrapped__()
+
+
+def test_a_compiler_that_fails_is_quoted(elsewhere, monkeypatch, tmp_path):
+    monkeypatch.setenv("CXX", script(tmp_path / "cxx", "echo it broke >&2; exit 1"))
+    with pytest.raises(host.Unavailable, match="failed: it broke"):
+        host.library.__wrapped__()
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_a_compiler_without_threads_makes_a_library_and_the_log_says_so(
+    elsewhere, monkeypatch, tmp_path, caplog
+):
+    refuse = 'case "$*" in *-fopenmp*) exit 1;; esac; exec c++ "$@" -O0'
+    monkeypatch.setenv("CXX", script(tmp_path / "cxx", refuse))
+    monkeypatch.setattr("mfp_neurons._checks._said", set())
+    assert host.library.__wrapped__().mfp_has_threads() == 0
+    assert "no OpenMP: the CPU kernels run on one thread" in caplog.text
+    monkeypatch.setenv("CXX", "no-such-compiler")  # built once, it needs no compiler
+    assert host.library.__wrapped__().mfp_has_threads() == 0
+
+
+def test_a_file_that_is_no_library_is_reported(elsewhere):
+    elsewhere.mkdir()
+    (elsewhere / f"host-{host._fingerprint()}.so").write_text("not a library")
+    with pytest.raises(host.Unavailable, match=r"does not load .* delete it"):
+        host.library.__wrapped__()
+
+
+def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MFP_NEURONS_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setattr("mfp_neurons._checks._said", set())
+    monkeypatch.setenv("CXX", script(tmp_path / "cxx", 'exec c++ "$@" -O0'))
+    assert host.library.__wrapped__().mfp_call_size() > 0
+    assert "cannot be written" in caplog.text
+
+
+WITHOUT_COMPILER = """
+import torch
+from mfp_neurons import backends, functional
+from mfp_neurons.history import Exponential
+for _ in range(2):
+    functional.fire(torch.ones(2, 3), Exponential(0.5))
+print(backends.choose("auto", torch.device("cpu")).__name__)
+try:
+    functional.fire(torch.ones(2, 3), Exponential(0.5), backend="cpu")
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_without_a_compiler_the_stock_operators_run_and_the_log_says_so_once(elsewhere):
+    environment = {**os.environ, "CXX": "no-such-compiler"}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_COMPILER], env=environment, capture_output=True, text=True, check=True
+    )
+    chosen, refused = done.stdout.splitlines()
+    assert chosen == "mfp_neurons.backends.torch"
+    assert refused.startswith("backend='cpu' cannot run: the C++ compiler that CXX names")
+    assert done.stderr.count("'cpu' cannot run") == 1
+
+
+def test_the_sources_compile_without_a_warning():
+    command = ["c++", "-std=c++17", "-O1", "-fopenmp", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    done = subprocess.run([*command, str(host._ENTRY)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("surrogate", [ATan(), Sigmoid(), Rect()])
+def test_a_nan_input_never_fires_in_the_compiled_kernels(surrogate):
+    x = torch.tensor([[float("nan"), 1.0]], requires_grad=True)
+    spikes = functional.fire(x, Exponential(torch.tensor([0.5])), surrogate=surrogate, backend="cpu")
+    assert spikes.tolist() == [[0.0, 1.0]]
