@@ -1,6 +1,7 @@
 """One timed call: the input that goes in, and the parts that are timed."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +29,7 @@ class Neuron:
     reset: Callable[[], Any] = _nothing
     parameters: Sequence[Tensor] = ()
     note: str = ""
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext  # holds during forward and backward
 
 
 class Inputs:
@@ -66,7 +68,13 @@ def _buffers(size: int, device: torch.device) -> int:
 
 def sample(neuron: Neuron, inputs: Inputs, work: str, clock: Clock) -> Sample:
     """A call of the forward alone, without a graph, or of forward and backward and both together."""
-    return lambda: (_forward if work == FORWARD else _training)(neuron, inputs, clock)
+    timed = _forward if work == FORWARD else _training
+
+    def call() -> Parts:
+        with neuron.around():
+            return timed(neuron, inputs, clock)
+
+    return call
 
 
 @torch.no_grad()

@@ -4,13 +4,15 @@ A peer says by raising :class:`~mfp_neurons.bench.timing.Skip` why it cannot run
 of it becomes a reason too. All see the same input [T, B, 32] and give spikes of that shape.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .._checks import require
+from ..backends import _cuda_exp, choose
 from ..surrogate import Rect
 from . import compiled, traffic
 from .calls import Neuron
@@ -18,6 +20,7 @@ from .contest import Peer, Size
 from .timing import Skip
 
 JELLY, SNN = "MFPNode", "MFPLeakyParallel"
+ONE_THREAD = "MFPNode, one thread a neuron"
 WIDE_STATE = "LIFNode, float32 state"
 OLD = "0.0.0.0.14"
 TAU, BETA = 2.0, 0.9
@@ -62,6 +65,28 @@ def lif(size: Size) -> Neuron:
     node = lif_node()
     fused = size.device.type == "cuda" and size.dtype not in _HALF
     return Neuron(node, reset_of(node), note=_implementation(size) if fused else "loop of torch operators")
+
+
+def _one_thread(size: Size) -> Neuron:
+    """The same code without the scan over time: what a loop a neuron costs where neurons are few."""
+    if size.device.type != "cuda":
+        raise Skip("for a GPU")
+    if not choose("auto", size.device).__name__.endswith("cupy"):
+        raise Skip("for the CUDA kernels, which do not run here")
+    if size.steps <= _cuda_exp.MANY:
+        raise Skip(f"up to {_cuda_exp.MANY} steps a thread has all of a neuron's anyway")
+    neuron = mfp_node(size)
+    neuron.around = _without_the_scan
+    return neuron
+
+
+@contextmanager
+def _without_the_scan() -> Iterator[None]:
+    _cuda_exp.TIME_PARALLEL = False
+    try:
+        yield
+    finally:
+        _cuda_exp.TIME_PARALLEL = True
 
 
 def _implementation(size: Size) -> str:
@@ -176,6 +201,7 @@ def _plain_compiled(size: Size) -> Neuron:
 PEERS = (
     Peer(JELLY, JELLY, mfp_node, traffic.neuron),
     Peer("MFPNode, Rect, 1-bit mask", JELLY, _mfp_node_rect, traffic.masked),
+    Peer(ONE_THREAD, JELLY, _one_thread, traffic.neuron),
     Peer("LIFNode", JELLY, lif),
     Peer(WIDE_STATE, JELLY, lif_wide_state),
     Peer("LIFNode, torch.compile", JELLY, _lif_compiled),

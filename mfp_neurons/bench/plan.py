@@ -28,6 +28,7 @@ class Row(Protocol):
 _CPU_SIZES = ((4, 1_600_000), (64, 100_000), (1024, 4096), (16, 400_000), (16_384, 1024))
 _QUICK_SIZES = ((4, 640), (16, 320), (64, 320))
 _LONG_AND_THIN = (16_384, 1024)
+_MOST_IN_BFLOAT16 = 64  # steps
 _STEPS = (4, 16, 64, 1024, 16_384)
 _LARGE, _LARGER = 1 << 26, 1 << 28  # elements: a GPU's bandwidth shows, launches do not
 _ROOMY = 40 << 30  # bytes of a GPU's memory for the larger
@@ -49,7 +50,7 @@ def _wanted_by_a_bar(row: Row) -> bool:
 
 def _neurons(device: torch.device, quick: bool) -> Iterator[Row]:
     for steps, neurons in _neuron_sizes(device, quick):
-        for dtype in _dtypes(device):
+        for dtype in _dtypes_at(steps, neurons, device):
             size = Size(steps, (neurons // CHANNELS, CHANNELS), dtype, device)
             for work in (TRAINING, FORWARD):
                 name = f"neuron/T={steps},N={neurons}/{size.dtype_name}/{work}"
@@ -76,6 +77,13 @@ def _neuron_sizes(device: torch.device, quick: bool) -> list[tuple[int, int]]:
 
 def _dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
     return (torch.float32, torch.float16, torch.bfloat16) if device.type == "cuda" else (torch.float32,)
+
+
+def _dtypes_at(steps: int, neurons: int, device: torch.device) -> tuple[torch.dtype, ...]:
+    """Fewer where the loops of the peers take seconds a call."""
+    if (steps, neurons) == _LONG_AND_THIN:
+        return (torch.float32,)
+    return tuple(d for d in _dtypes(device) if d != torch.bfloat16 or steps <= _MOST_IN_BFLOAT16)
 
 
 def _norms(device: torch.device, quick: bool) -> Iterator[Row]:

@@ -21,10 +21,11 @@ def probe(neuron: Neuron, inputs: Inputs) -> dict[str, float]:
         spikes = forward()
         torch.autograd.grad(spikes, [x, *neuron.parameters], inputs.gradient(spikes, grad))
 
-    with torch.no_grad():
-        rate = float(forward().float().mean())
-    saved = memory.saved_bytes(forward, neuron.parameters)
-    peak = memory.peak_bytes(training, x.device)
+    with neuron.around():
+        with torch.no_grad():
+            rate = float(forward().float().mean())
+        saved = memory.saved_bytes(forward, neuron.parameters)
+        peak = memory.peak_bytes(training, x.device)
     neuron.reset()
     return {
         "firing_rate": rate,

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +42,8 @@ def run(
     """
     place = _place(device)
     torch.set_num_threads(threads or torch.get_num_threads())
-    effort = QUICK if quick else Effort()
-    effort = Effort(repeats or effort.repeats, effort.seconds, effort.least, effort.warm_up, effort.patience)
+    effort = QUICK if quick else Effort(seconds=5.0) if place.type == "cuda" else Effort()
+    effort = replace(effort, repeats=repeats or effort.repeats)
     todo = rows(place, quick=quick, only=only)
     if not todo:
         known = "\n".join(row.id for row in rows(place, quick=quick))

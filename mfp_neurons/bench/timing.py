@@ -16,11 +16,14 @@ class Skip(Exception):
 
 @dataclass(frozen=True)
 class Effort:
-    """How much to measure: ``repeats`` rounds, fewer where they would take more than ``seconds``."""
+    """How much to measure: ``repeats`` calls of everybody, fewer of the slow.
+
+    ``seconds`` are shared evenly; ``least`` calls are made even of those whose share is too short for them.
+    """
 
     repeats: int = 31
-    seconds: float = 8.0
-    least: int = 5
+    seconds: float = 10.0
+    least: int = 3
     warm_up: int = 2
     patience: float = 20.0  # seconds: a contestant whose calls take longer is not timed
 
@@ -34,10 +37,10 @@ class Outcome:
 
 
 def alternate(contestants: Mapping[str, Callable[[], Sample]], effort: Effort) -> Outcome:
-    """Builds and warms up all contestants, then times one call of each a round."""
+    """Builds and warms up all contestants, then times one call of each a round (the slow leave early)."""
     outcome = Outcome()
     ready: dict[str, Sample] = {}
-    seconds = 0.0
+    turns: dict[str, int] = {}
     for name, build in contestants.items():
         try:
             ready[name] = build()
@@ -46,10 +49,10 @@ def alternate(contestants: Mapping[str, Callable[[], Sample]], effort: Effort) -
             ready.pop(name, None)
             outcome.skipped[name] = reason(error)
         else:
-            seconds += cost
+            turns[name] = rounds(cost, len(contestants), effort)
             outcome.calls[name] = []
-    for number in range(rounds(seconds, effort)):
-        for name in order(list(ready), number):
+    for number in range(max(turns.values(), default=0)):
+        for name in order([name for name in ready if number < turns[name]], number):
             try:
                 outcome.calls[name].append(ready[name]())
             except Exception as error:
@@ -70,11 +73,16 @@ def _warm_up(sample: Sample, effort: Effort) -> float:
     return cost
 
 
-def rounds(seconds: float, effort: Effort) -> int:
-    """How many rounds of ``seconds`` each fit the effort."""
-    if seconds * effort.repeats <= effort.seconds:
+def rounds(cost: float, contestants: int, effort: Effort) -> int:
+    """In how many rounds a contestant whose call takes ``cost`` seconds takes part.
+
+    >>> [rounds(cost, 10, Effort(repeats=31, seconds=10.0, least=3)) for cost in (0.01, 0.1, 1.0)]
+    [31, 10, 3]
+    """
+    share = effort.seconds / contestants
+    if cost * effort.repeats <= share:
         return effort.repeats
-    return min(effort.repeats, max(effort.least, int(effort.seconds / seconds)))
+    return min(effort.repeats, max(effort.least, int(share / cost)))
 
 
 def order(names: Sequence[str], number: int) -> list[str]:

@@ -121,7 +121,8 @@ def test_a_probe_finds_what_our_neuron_saves() -> None:
 # --- peers ------------------------------------------------------------------------------------------------
 
 
-HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name != peers.WIDE_STATE]
+ELSEWHERE = (peers.WIDE_STATE, peers.ONE_THREAD)
+HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("peer", HERE, ids=lambda peer: peer.name)
@@ -159,6 +160,7 @@ def test_the_plain_recursion_gives_the_same_when_compiled() -> None:
         ("LIFNode, torch.compile", Size(64, (1, 32), torch.float32, CPU)),
         ("LIFNode, torch.compile", Size(4, (1, 32), torch.float16, CPU)),
         ("LIFNode, float32 state", SMALL),
+        ("MFPNode, one thread a neuron", SMALL),
     ],
 )
 def test_a_peer_says_at_which_size_it_is_not_tried(name: str, size: Size) -> None:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfp_neurons.bench import timing
 from mfp_neurons.bench.timing import Effort, Parts, Sample, Skip, alternate, order, reason, rounds, summary
 
 names = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=6, unique=True)
@@ -83,15 +84,28 @@ def test_a_peer_without_patience_is_not_timed() -> None:
     assert outcome.skipped["slow"].startswith("one call takes")
 
 
-@given(st.floats(0, 1e3), st.integers(1, 50), st.integers(1, 10))
-def test_rounds_stay_between_the_least_and_the_asked(seconds: float, repeats: int, least: int) -> None:
+@given(st.floats(0, 1e3), st.integers(1, 20), st.integers(1, 50), st.integers(1, 10))
+def test_rounds_stay_between_the_least_and_the_asked(
+    cost: float, many: int, repeats: int, least: int
+) -> None:
     effort = Effort(repeats=repeats, seconds=8.0, least=least)
-    assert min(least, repeats) <= rounds(seconds, effort) <= repeats
+    assert min(least, repeats) <= rounds(cost, many, effort) <= repeats
 
 
-def test_rounds_shrink_to_fit_the_time() -> None:
-    assert rounds(1.0, Effort(repeats=31, seconds=8.0, least=5)) == 8
-    assert rounds(100.0, Effort(repeats=31, seconds=8.0, least=5)) == 5
+@given(st.lists(st.floats(1e-3, 1.0), min_size=1, max_size=20))
+def test_together_they_take_the_time_or_the_least_number_of_calls(costs: list[float]) -> None:
+    effort = Effort(repeats=31, seconds=8.0, least=3)
+    taken = sum(cost * max(0, rounds(cost, len(costs), effort) - effort.least) for cost in costs)
+    assert taken <= effort.seconds
+
+
+def test_the_slow_leave_and_the_fast_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[str] = []
+    costs = iter([100.0, 0.0])
+    monkeypatch.setattr(timing, "_warm_up", lambda sample, effort: next(costs))
+    slow, fast = recorder(log, "slow"), recorder(log, "fast")
+    outcome = alternate({"slow": slow, "fast": fast}, Effort(repeats=9, seconds=10.0, least=3))
+    assert {name: len(calls) for name, calls in outcome.calls.items()} == {"slow": 3, "fast": 9}
 
 
 @given(st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=40))
