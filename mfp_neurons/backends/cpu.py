@@ -177,19 +177,17 @@ def _forward(x: Tensor, call: Call, record: bool, spikes: Tensor | None, mask: T
     launch = _launch(x, call, like=spikes if mask is not None else None)
     launch.read("x", x)
     _read_state(launch, call, wide)
-    if spikes is not None and spikes.dtype != x.dtype:
-        given, spikes = spikes, torch.empty_like(spikes, dtype=x.dtype)
-    else:
-        given = spikes
-    launch.write("spikes", spikes)
+    same = spikes is None or spikes.dtype == x.dtype
+    fired = spikes if spikes is None or same else torch.empty_like(spikes, dtype=x.dtype)
+    launch.write("spikes", fired)
     u = torch.empty_like(x, dtype=wide) if record else torch.empty(x.shape[1:], dtype=wide)
     launch.write("u", u if record else u.unsqueeze(0))
     launch.c.all_steps = record
     if mask is not None:
         launch.mask(mask)
     launch.run(_kernel_of(call) + "_forward")
-    if given is not spikes and given is not None and spikes is not None:
-        given.copy_(spikes)
+    if spikes is not None and fired is not None and not same:
+        spikes.copy_(fired)
     return u
 
 
