@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_evaluate, _add_report, _add_bench):
+    for add in (_add_demo, _add_train, _add_evaluate, _add_report, _add_bench, _add_doctor):
         add(commands)
     return parser
 
@@ -107,6 +107,12 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--markdown-from", type=Path, metavar="JSON", help="no run: tables and figures of a result"
     )
     parser.set_defaults(command=_bench)
+
+
+def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "which backends run on this machine, and why the others do not"
+    parser = commands.add_parser("doctor", help=words, description=words)
+    parser.set_defaults(command=_doctor)
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -186,6 +192,12 @@ def _bench(args: argparse.Namespace) -> str:
         minutes=args.minutes,
     )
     return f"{run.judged(path)}\n\nwritten: {path}, {path.with_suffix('.md')}"
+
+
+def _doctor(args: argparse.Namespace) -> str:
+    from mfp_neurons._doctor import doctor
+
+    return doctor()
 
 
 def _readout(steps: int) -> str:

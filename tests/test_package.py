@@ -23,7 +23,7 @@ LAYERS = [
     ["history", "norm", "surrogate", "_quantize"],
     ["reference", "backends"],
     ["_operators"],
-    ["ops", "norm_ops", "_serial", "_arguments"],
+    ["ops", "norm_ops", "_serial", "_arguments", "_doctor"],
     ["functional"],
     ["neuron", "quantize", "baseline"],
     ["spikingjelly", "snntorch"],

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .. import functional
 from .._checks import check_finite, log_once
-from ..backends import NAMES, check_name
+from ..backends import NAMES, check_name, unavailable
 from ..history import KernelBits
 from ..neuron import HistoryKernel
 from ..norm import Norm
@@ -158,7 +158,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     @property
     def supported_backends(self) -> tuple[str, ...]:
         """The backends that this installation can run; SpikingJelly 0.0.0.0.14's ``set_backend`` asks."""
-        return tuple(name for name in NAMES if _runs_here(name))
+        return tuple(name for name in NAMES if unavailable(name) is None)
 
     @property
     def backend(self) -> str:
@@ -300,14 +300,6 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         # detach_() wants no view
         last = chunk.potential[-1].clone() if record or per_element else chunk.potential
         return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
-
-
-def _runs_here(backend: str) -> bool:
-    try:
-        check_name(backend)
-    except NotImplementedError:
-        return False
-    return True
 
 
 def _brief(value: Any) -> str:

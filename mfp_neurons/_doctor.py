@@ -1,0 +1,65 @@
+"""What computes neurons on this machine, and why what does not does not."""
+
+import os
+import platform
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+import torch
+
+from . import backends
+from .kernels import host
+
+_PACKAGES = ("mfp-neurons", "torch", "spikingjelly", "snntorch", "cupy-cuda13x", "cupy-cuda12x", "triton")
+
+
+def doctor() -> str:
+    """A table of backends, devices and versions, for a reader in trouble or a report of a bug.
+
+    Builds the CPU kernels if they have not been built yet, and compiles one CUDA kernel if there is a GPU.
+    """
+    return "\n\n".join(["\n".join(part) for part in (_backends(), _machine(), _versions())])
+
+
+def _backends() -> Iterator[str]:
+    yield "backends"
+    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
+    for name in backends.NAMES[1:]:
+        why = backends.unavailable(name)
+        yield _row(name, "runs" if why is None else f"does not run: {why}")
+    for device in devices:
+        chosen = backends.choose("auto", device).__name__.rpartition(".")[2]
+        yield _row("auto", f"takes {chosen!r} for tensors on {device}")
+
+
+def _machine() -> Iterator[str]:
+    yield "machine"
+    yield _row("system", platform.platform())
+    yield _row("threads", f"{torch.get_num_threads()} for torch, of {os.cpu_count()} processors")
+    yield _row("compiled", f"CPU kernels are kept in {host.cache_folder()}")
+    for i in range(torch.cuda.device_count()):
+        facts = torch.cuda.get_device_properties(i)
+        yield _row(f"cuda:{i}", f"{facts.name}, compute capability {facts.major}.{facts.minor}")
+    if not torch.cuda.is_available():
+        yield _row("cuda", f"none (this PyTorch was built for {_built_for()})")
+
+
+def _built_for() -> str:
+    if torch.version.hip is not None:
+        return f"ROCm {torch.version.hip}"
+    return "CPUs alone" if torch.version.cuda is None else f"CUDA {torch.version.cuda}"
+
+
+def _versions() -> Iterator[str]:
+    yield "versions"
+    yield _row("python", sys.version.split()[0])
+    for name in _PACKAGES:
+        try:
+            yield _row(name, metadata.version(name))
+        except metadata.PackageNotFoundError:
+            yield _row(name, "not installed")
+
+
+def _row(name: str, value: str) -> str:
+    return f"  {name:<13} {value}"

@@ -1,0 +1,32 @@
+"""mfp-neurons doctor: what runs here, and why the rest does not."""
+
+from unittest import mock
+
+import torch
+
+from mfp_neurons import backends, cli
+from mfp_neurons._doctor import doctor
+
+
+def test_every_backend_is_listed_with_its_state():
+    text = doctor()
+    for name in backends.NAMES:
+        assert f"  {name} " in text
+    assert "takes 'cpu' for tensors on cpu" in text
+    if not torch.cuda.is_available():
+        assert "cupy          does not run: PyTorch finds no CUDA device" in text
+
+
+def test_a_backend_that_cannot_run_says_why():
+    reason = "there is no C++ compiler"
+    backends.choose.cache_clear()
+    with mock.patch("mfp_neurons.kernels.host.unavailable", return_value=reason):
+        text = doctor()
+    backends.choose.cache_clear()
+    assert f"cpu           does not run: {reason}" in text
+    assert "takes 'torch' for tensors on cpu" in text
+
+
+def test_the_command_prints_it(capsys):
+    assert cli.main(["doctor"]) == 0
+    assert "backends" in capsys.readouterr().out
