@@ -176,7 +176,7 @@ def _setup_fire_masked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     spikes, _, mask = output
     ctx.set_materialize_grads(False)
     if state is not None:  # backward reads its shape and dtype alone
-        state = state.new_empty(()).expand(state.shape) if ctx.needs_input_grad[3] else None
+        state = state.new_empty(()).expand(state.shape)
     ctx.save_for_backward(mask, kernel, threshold, state, scale, shift)
     ctx.spikes = (spikes.shape, spikes.stride(), spikes.dtype)
     ctx.rest = (kind, alpha, record, backend)

@@ -68,6 +68,7 @@ def _layout(x: Tensor, how: str) -> Tensor:
     return x
 
 
+BACKENDS = ["cpu", "torch"]
 LAYOUTS = ["contiguous", "batch first", "channels last", "sliced", "reversed axes", "expanded time"]
 
 

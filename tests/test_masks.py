@@ -13,7 +13,7 @@ from mfp_neurons._arguments import prepare
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.surrogate import ATan, Rect
-from tests.strategies import Case, cases
+from tests.strategies import BACKENDS, Case, cases
 
 # torch's own check reads .grad of a tensor that is no leaf
 opcheck = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
@@ -36,16 +36,24 @@ def operands(case: Case, data: st.DataObject) -> tuple[Tensor, ...]:
     """What the operators take, with a state and an affine input where they are drawn."""
     x = case.x
     _, kind, kernel, threshold, *_ = prepare(x, case.kernel(), case.threshold, None, "torch", carry=True)
-    rows = {"exp": [], "fir": [len(kernel) - 1], "matrix": [0]}[kind]
-    state = torch.randn(*rows, *x.shape[1:], dtype=torch.float64) if data.draw(st.booleans()) else None
+    earlier = data.draw(st.integers(0, 3)) if kind == "matrix" else 0
+    if earlier:  # the steps after some that are past
+        kernel = torch.cat([torch.randn(len(x), earlier, dtype=torch.float64), kernel], 1)
+    rows = {"exp": [], "fir": [len(kernel) - 1], "matrix": [earlier]}[kind]
+    state = (
+        torch.randn(*rows, *x.shape[1:], dtype=torch.float64) if earlier or data.draw(st.booleans()) else None
+    )
     scale = shift = None
     if x.dim() > 2 and data.draw(st.booleans()):
         scale, shift = torch.randn(2, x.shape[2], dtype=torch.float64)
     return x, kernel, threshold, state, scale, shift, kind
 
 
-@given(case=cases(), alpha=st.sampled_from([0.3, 1.0, 2.0]), data=st.data())
-def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alpha, data):
+@given(
+    case=cases(), alpha=st.sampled_from([0.3, 1.0, 2.0]), backend=st.sampled_from(BACKENDS), data=st.data()
+)
+@settings(max_examples=100)
+def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alpha, backend, data):
     x, kernel, threshold, state, scale, shift, kind = operands(case, data)
     dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))
     wide = stock.accumulate_dtype(dtype)
@@ -54,16 +62,17 @@ def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alp
     state = None if state is None else state.to(wide)
     record, strict = data.draw(st.booleans()), data.draw(st.booleans())
     weights = torch.randn(x.shape).to(dtype)
-    through_potential = data.draw(st.booleans())
+    through_potential, learned_state = data.draw(st.booleans()), data.draw(st.booleans())
 
     def run(masked: bool) -> list[Tensor]:
-        leaves = [v.detach().requires_grad_() for v in (x, state) if v is not None]
-        given_state = leaves[1] if state is not None else None
-        tensors = (leaves[0], fixed[0], fixed[1], given_state, fixed[2], fixed[3], kind)
+        leaves = [x.detach().requires_grad_()]
+        before = None if state is None else state.detach().requires_grad_(learned_state)
+        leaves += [before] if before is not None and learned_state else []
+        tensors = (leaves[0], fixed[0], fixed[1], before, fixed[2], fixed[3], kind)
         if masked:
-            spikes, u, _ = ops.fire_masked(*tensors, alpha, strict, record, "torch")
+            spikes, u, _ = ops.fire_masked(*tensors, alpha, strict, record, backend)
         else:
-            spikes, u = ops.fire(*tensors, "rect", [alpha], strict, record, "torch")
+            spikes, u = ops.fire(*tensors, "rect", [alpha], strict, record, backend)
         loss = (spikes * weights).sum() + (u.square().sum() if through_potential else 0)
         return [spikes, u, *torch.autograd.grad(loss, leaves)]
 
@@ -71,16 +80,14 @@ def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alp
         assert torch.equal(mine, theirs)
 
 
-@given(case=cases())
-@settings(max_examples=10)
 @opcheck
-def test_the_masked_operator_passes_opcheck(case):
-    x, kind, kernel, threshold, *_ = prepare(
-        case.x, case.kernel(), case.threshold, None, "torch", carry=True
-    )
+@given(case=cases(), backend=st.sampled_from(BACKENDS))
+@settings(max_examples=15)
+def test_the_masked_operator_passes_opcheck(case, backend):
+    x, kind, kernel, threshold, *_ = prepare(case.x, case.kernel(), case.threshold, None, "torch", carry=True)
     state = torch.zeros(x.shape[1:], dtype=torch.float64, requires_grad=True) if kind == "exp" else None
     arguments = (x.requires_grad_(), kernel.detach(), threshold.detach(), state, None, None, kind)
-    torch.library.opcheck(ops.fire_masked, (*arguments, 0.7, False, False, "torch"))
+    torch.library.opcheck(ops.fire_masked, (*arguments, 0.7, False, False, backend))
 
 
 @pytest.mark.parametrize("kernel", [Exponential(0.5), FIR(torch.rand(5)), Matrix(torch.rand(16, 16))])

@@ -13,7 +13,7 @@ from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Rect, Sigmoid
-from tests.strategies import SURROGATES, Case, cases
+from tests.strategies import BACKENDS, SURROGATES, Case, cases
 from tests.test_masks import opcheck, saved_bytes
 
 
@@ -56,12 +56,13 @@ class Normed:
     case=cases(),
     surrogate=st.sampled_from(SURROGATES),
     record=st.booleans(),
+    backend=st.sampled_from(BACKENDS),
     block=st.sampled_from([7, 1 << 18]),
     data=st.data(),
 )
-@settings(max_examples=100)
+@settings(max_examples=150)
 def test_one_operator_gives_the_spikes_gradients_and_running_averages_of_the_two(
-    case, surrogate, record, block, data
+    case, surrogate, record, backend, block, data
 ):
     x = case.x
     assume(x.dim() > 2 and x.numel() > x.shape[2])
@@ -84,7 +85,7 @@ def test_one_operator_gives_the_spikes_gradients_and_running_averages_of_the_two
         patch.setattr(stock, "_ROW", block)
         patch.setattr("mfp_neurons.backends._channels._BLOCK", block)
         chunk = functional.norm_fire_chunk(
-            x, norm, case.kernel(), case.threshold, surrogate=surrogate, record=record
+            x, norm, case.kernel(), case.threshold, surrogate=surrogate, record=record, backend=backend
         )
         weights, others = torch.randn(y.shape, dtype=torch.float64), torch.randn(chunk.state.shape)
         loss = (chunk.spikes * weights).sum() + chunk.potential.sin().sum() + (chunk.state * others).sum()
@@ -131,16 +132,16 @@ def test_an_evaluated_sequence_may_be_cut_anywhere(case, cut):
 
 
 @opcheck
-@given(case=cases(), record=st.booleans())
-@settings(max_examples=10)
-def test_the_operator_passes_opcheck(case, record):
+@given(case=cases(), record=st.booleans(), backend=st.sampled_from(BACKENDS))
+@settings(max_examples=15)
+def test_the_operator_passes_opcheck(case, record, backend):
     assume(case.x.dim() > 2 and case.x.numel() > case.x.shape[2])
     leaves = case.leaves()
     x, kind, kernel, threshold, *_ = prepare(*leaves[:1], case.kernel(), leaves[1], None, "torch", carry=True)
     weight, bias = torch.randn(2, x.shape[2], dtype=torch.float64).unbind()
     kernel, threshold = (v.detach().requires_grad_() for v in (kernel, threshold))
     arguments = (x, weight.requires_grad_(), bias.requires_grad_(), kernel, threshold, None, 1e-5, 1, kind)
-    torch.library.opcheck(norm_ops.norm_fire, (*arguments, "sigmoid", [4.0], False, record, "torch"))
+    torch.library.opcheck(norm_ops.norm_fire, (*arguments, "sigmoid", [4.0], False, record, backend))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -169,11 +170,13 @@ def test_an_evaluated_norm_without_learned_parameters_keeps_one_bit_an_element()
     torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_moments_of_16_bit_inputs_are_float32(dtype):
+def test_moments_of_16_bit_inputs_are_float32(dtype, backend):
     x = (torch.randn(5, 3, 4, 7) + 30).to(dtype).requires_grad_()
     norm = Norm(torch.zeros(4), torch.ones(4), torch.rand(4), torch.rand(4), training=True, momentum=1.0)
-    chunk = functional.norm_fire_chunk(x, norm, Exponential(0.5, order=3), surrogate=Sigmoid())
+    kernel = Exponential(0.5, order=3)
+    chunk = functional.norm_fire_chunk(x, norm, kernel, surrogate=Sigmoid(), backend=backend)
     assert chunk.spikes.dtype == chunk.state.dtype == dtype and chunk.potential.dtype == torch.float32
     others = (0, 1, 3)
     torch.testing.assert_close(norm.running_mean, x.detach().float().mean(others), rtol=1e-5, atol=0)

@@ -14,7 +14,6 @@ from ..kernels import host
 from ..surrogate import Surrogate
 from ._rows import Rows, Seen
 from .torch import Call, Gradients, accumulate_dtype
-from .torch import mask_shape as mask_shape
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _SURROGATES = ("atan", "sigmoid", "rect", "piecewise_quadratic", "super_spike", "erf")
@@ -92,7 +91,7 @@ class _Launch:
 
     def mask(self, mask: Tensor) -> None:
         self.alive.append(mask)
-        self.c.mask = _Tensor(mask.data_ptr(), mask.shape[1], mask.shape[1])
+        self.c.mask = _Tensor(mask.data_ptr(), mask.stride(0), mask.stride(1))
 
     def sums(self, *shape: int) -> Tensor:
         """Zeros in float64 that the kernel adds its sums to."""
@@ -155,6 +154,12 @@ def _kernel_of(call: Call) -> str:
 
 
 # --- the backend ------------------------------------------------------------------------------------------
+
+
+def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
+    """As :func:`mfp_neurons.backends.torch.mask_shape`: a run of bytes for each run of neurons."""
+    spikes = torch.empty_like(x, device="meta")  # bits are in the order of the spikes
+    return list(Rows(spikes, x.shape[2] if per_channel else 1).mask_shape)
 
 
 def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]:
