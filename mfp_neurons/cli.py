@@ -98,7 +98,11 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.add_argument("--device", help="cpu, cuda or cuda:N (a GPU where there is one)")
     parser.add_argument("--threads", type=_positive, help="threads on the CPU (PyTorch's choice)")
     parser.add_argument(
-        "--only", action="append", default=[], metavar="PATTERN", help="rows to run: 'neuron/T=4,*'"
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="rows to run: 'neuron/T=4,*' (x: name them all)",
     )
     parser.add_argument("--repeats", type=_positive, help="rounds at most (31)")
     parser.add_argument("--minutes", type=float, help="skip the rows that this leaves no time for")

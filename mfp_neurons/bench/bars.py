@@ -74,7 +74,7 @@ def _verdict(bar: Bar, result: Result | None) -> Verdict:
         return Verdict(bar, f"not measured: {missing}", None)
     worst = (min if bar.at_least else max)(values)
     met = (operator.ge if bar.at_least else operator.le)(worst, bar.limit)
-    return Verdict(bar, _text(bar, worst, len(values)), met)
+    return Verdict(bar, _text(bar, worst, rows), met)
 
 
 def _elements(row: dict[str, Any]) -> float:
@@ -110,9 +110,12 @@ def _entry(row: dict[str, Any], name: str) -> dict[str, Any]:
     return entry  # type: ignore[no-any-return]
 
 
-def _text(bar: Bar, value: float, rows: int) -> str:
+def _text(bar: Bar, value: float, rows: list[dict[str, Any]]) -> str:
     number = {"speed": f"{value:.2f} times", "copy": f"{100 * value:.0f} %"}.get(bar.quantity, f"{value:.2f}")
-    return number if rows == 1 else f"{number} (worst of {rows} rows)"
+    peers = [_entry(row, bar.peer) for row in rows if bar.quantity == "speed"]
+    more = [f"worst of {len(rows)} rows"] if len(rows) > 1 else []
+    more += dict.fromkeys(f"{peer['name']}: {peer['note']}" for peer in peers if "note" in peer)
+    return f"{number} ({'; '.join(more)})" if more else number
 
 
 # --- the bars ---------------------------------------------------------------------------------------------
@@ -134,7 +137,8 @@ def _cpu() -> Iterator[Bar]:
     yield Bar(work, "cpu", row, "speed", 5, ours=LEAKY, peer="StateLeaky")
     work, row = "CPU, step of FashionMNISTNet, 32 channels", "network/FashionMNISTNet-32/T=4,batch=32,*"
     yield Bar(work, "cpu", row, "speed", 1.5, ours=FUSED, peer="LIFNode")
-    yield Bar(work, "cpu", row, "activation_peak_bytes", 0.6, ours=FUSED, peer="LIFNode")
+    for quantity in ("activation_peak_bytes", "saved_bytes"):
+        yield Bar(work, "cpu", row, quantity, 0.6, ours=FUSED, peer="LIFNode")
 
 
 def _gpu() -> Iterator[Bar]:

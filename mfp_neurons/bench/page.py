@@ -36,6 +36,13 @@ are medians with quartiles in brackets; "x" is the time over that of the neuron 
 same users. Peers from SpikingJelly return spikes and keep the last potential, as ours does; of those from
 snnTorch only the spikes are kept."""
 
+_ON_A_GPU = """\
+On the GPU the times are between CUDA events, and before every call the GPU spins for about a millisecond, so
+that launches are queued and what is timed is the GPU's work (for loops over time, whose launches take longer
+than that, also the launches). Inputs that fit the L2 cache take turns with others. SpikingJelly 0.0.0.0.14
+cannot be imported beside 2.0.0: it runs in a worker process, which is asked for one call at a time, in turn
+with all others; "MFPNode, worker process" is our neuron over there, and shows what the process changes."""
+
 
 def _facts(result: Result) -> str:
     facts, commit = result["facts"], result["facts"]["commit"]
@@ -49,4 +56,6 @@ def _facts(result: Result) -> str:
         text.append(f"load average before the run: {facts['load_average_before']}")
     if result["options"]["quick"]:
         text.append("**A quick run on small sizes: its numbers mean nothing.**")
-    return bullets(text) + "\n\n" + _METHOD
+    method = [_METHOD, *([_ON_A_GPU] if facts["device"] == "cuda" else [])]
+    memory = [f"{what}: {how}" for what, how in result["memory_methods"].items()]
+    return "\n\n".join([bullets(text), *method, "Memory, in calls apart from the timing:", bullets(memory)])

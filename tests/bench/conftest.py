@@ -40,7 +40,7 @@ def result() -> dict[str, Any]:
             "commit": {"id": "0123456789abcdef", "dirty": True},
         },
         "options": {"quick": False, "repeats": 31, "only": [], "minutes": None},
-        "memory_methods": {},
+        "memory_methods": {"saved": "by hooks"},
         "rows": {
             T4: row(
                 4, 1_600_000,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mfp_neurons.bench import compiled, memory, norm_rows, peers, traffic
 from mfp_neurons.bench.calls import FORWARD, TRAINING, Inputs, Neuron, copy, sample
-from mfp_neurons.bench.clock import HostClock
+from mfp_neurons.bench.clock import DeviceClock, HostClock
 from mfp_neurons.bench.contest import Contest, Peer, Size
 from mfp_neurons.bench.facts import commit
 from mfp_neurons.bench.peers import BY_NAME, CHANNELS, PEERS
@@ -87,6 +87,31 @@ def test_the_bytes_that_must_move_are_counted_from_what_goes_in_and_out(width: i
     assert traffic.neuron(width, False).parts(10, training=False) == {"total": 10 * (x + spikes)}
     assert traffic.masked(width, True).parts(8, training=True)["backward"] == 8 * (grad + gx) + 1
     assert traffic.wide_spikes(width, False).forward == x + 4
+
+
+def test_on_a_gpu_a_call_starts_behind_a_spin_and_is_read_after_all_has_finished(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            log.append("mark")
+
+        def elapsed_time(self, other: "Event") -> float:
+            log.append("read")
+            return 2.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "_sleep", lambda cycles: log.append("spin"))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: log.append("wait"))
+    inputs = Inputs((4, 3), torch.float32, CPU)
+    parts = sample(Neuron(lambda x: x * 2), inputs, TRAINING, DeviceClock())()
+    assert parts == {"total": 4.0, "forward": 2.0, "backward": 2.0}
+    assert log == ["spin", "mark", "mark", "mark", "wait", "read", "read"]
 
 
 # --- memory -----------------------------------------------------------------------------------------------

@@ -51,9 +51,13 @@ def test_the_page_says_where_it_was_measured_and_that_the_checkout_was_changed(r
     assert "commit 0123456789ab, changed" in text
     assert "triton" not in text
     assert "![words](a.png)" in text
+    assert "- saved: by hooks" in text
+    assert "worker process" not in text
     assert "mean nothing" not in text
     result["options"]["quick"] = True
     assert "mean nothing" in page(result)
+    result["facts"]["device"] = "cuda"
+    assert "worker process" in page(result)
 
 
 def test_a_page_of_nothing_but_skipped_rows_can_be_written(result: Result) -> None:
