@@ -11,12 +11,14 @@ from mfp_neurons.kernels.device import Kernel
 
 def exponential() -> Iterator[Kernel]:
     for dtype, held in product(TYPES, (_cuda_exp.FEW, _cuda_exp.MANY)):
-        for width, along in _groups(_cuda_exp.forward_width(dtype, held)):
+        for width, along in _groups(_cuda_exp.forward_width(dtype, held), held == _cuda_exp.FEW):
             yield _exp(f"exp_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
         for kind, summing in product([*KINDS.values(), MASKED, NO_SPIKES], (False, True)):
             if kind == MASKED and summing:
                 continue
-            for width, along in _groups(_cuda_exp.backward_width(dtype, held, summing)):
+            for width, along in _groups(
+                _cuda_exp.backward_width(dtype, held, summing), held == _cuda_exp.FEW
+            ):
                 instance = f"{width}, {held}, {along}, {kind}, {cpp(summing)}"
                 yield _exp(f"exp_backward<{TYPES[dtype]}, {instance}>")
 
@@ -53,9 +55,10 @@ def every() -> list[Kernel]:
     return [*exponential(), *finite(), *channels(), *sums()]
 
 
-def _groups(width: int) -> list[tuple[int, str]]:
+def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:
     """Widths a tensor may allow, and whether channels may run along a group."""
-    return [(1, "false")] + ([(width, "false"), (width, "true")] if width > 1 else [])
+    wide = [(width, "false"), (width, "true")][: 1 + may_run_along]
+    return [(1, "false"), *(wide if width > 1 else [])]
 
 
 def _exp(name: str) -> Kernel:

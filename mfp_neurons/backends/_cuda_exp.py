@@ -55,6 +55,7 @@ class Tiling(NamedTuple):
         return cls(MANY, THREADS // segments, segments, ceil(steps / (MANY * segments)), False)
 
 
+# many steps of neurons with parameters of their own each do not fit the registers: those go one by one
 def forward_width(dtype: torch.dtype, held: int) -> int:
     """Neurons a thread at most: 16 bytes' worth, less where many steps fill the registers."""
     if held == FEW:
@@ -76,7 +77,13 @@ def forward(x: Tensor, call: Call, rows: Rows, spikes: Tensor | None, u: Tensor,
     seen_spikes = None if spikes is None else rows.see(spikes)
     state = _seen_state(call, rows, u.dtype)
     masked = mask is not None
-    of = groups(rows, forward_width(x.dtype, tiling.held), (seen_x, seen_u, seen_spikes, state), masked)
+    of = groups(
+        rows,
+        forward_width(x.dtype, tiling.held),
+        (seen_x, seen_u, seen_spikes, state),
+        masked,
+        tiling.held == FEW,
+    )
     name = f"exp_forward<{TYPES[x.dtype]}, {of.width}, {tiling.held}, {cpp(of.along)}>"
     plan = _Plan(x, of, tiling, backward=False, ends=0)
     plan.run(
@@ -120,6 +127,7 @@ def backward(
         backward_width(like.dtype, tiling.held, summing),
         (seen_x, seen_ds, seen_du, seen_gx, seen_gstate, state),
         mask is not None,
+        tiling.held == FEW,
     )
     instance = f"{of.width}, {tiling.held}, {cpp(of.along)}, {kind}, {cpp(summing)}"
     name = f"exp_backward<{TYPES[like.dtype]}, {instance}>"

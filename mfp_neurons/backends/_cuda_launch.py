@@ -56,12 +56,16 @@ class Groups(NamedTuple):
         return self.width if self.along else 1
 
 
-def groups(rows: Rows, width: int, seen: Sequence[Seen | None], masked: bool = False) -> Groups:
+def groups(
+    rows: Rows, width: int, seen: Sequence[Seen | None], masked: bool = False, may_run_along: bool = True
+) -> Groups:
     """Groups of ``width`` neurons, or of one where a tensor's place in memory or the channels forbid it."""
     along = rows.channels > 1 and rows.repeat == 1
     fits = rows.run % width == 0 and all(_fits(s, width, rows.outer) for s in seen if s is not None)
     if rows.channels > 1:
-        fits = fits and (rows.channels if along else rows.repeat) % width == 0
+        fits = (
+            fits and (rows.channels if along else rows.repeat) % width == 0 and (may_run_along or not along)
+        )
     if not fits:
         width = 1
     run = -(-rows.run // 8) * 8 if masked else rows.run  # the threads of a mask's byte sit side by side

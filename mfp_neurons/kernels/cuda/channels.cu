@@ -30,7 +30,7 @@ template <class W> MFP_DEVICE Moment<W> merged(const Moment<W> &a, const Moment<
 }
 
 /* First stage. A thread's sums are of distances from the first number it meets, so a large mean costs no digits. */
-template <class X, int V, bool ALONG> __global__ void __launch_bounds__(THREADS) moments_of_blocks(const Moments p) {
+template <class X, int V, bool ALONG> __global__ void MFP_BOUNDS(X) moments_of_blocks(const Moments p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     W center[P] = {}, sum[P] = {}, squares[P] = {}, count = 0;
@@ -123,7 +123,7 @@ struct Affine {
 };
 
 /* gx += factor[c] x + offset[c], in place. */
-template <class X, int V, bool ALONG> __global__ void __launch_bounds__(THREADS) add_affine(const Affine p) {
+template <class X, int V, bool ALONG> __global__ void MFP_BOUNDS(X) add_affine(const Affine p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     const Place at = place<V>(p.columns, static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x);

@@ -65,6 +65,9 @@ enum { MASKED = 6, NO_SPIKES = 7, DONE = 8 };
 
 enum { THREADS = 256 }; /* of a block */
 
+/* Registers for two blocks a multiprocessor, half of what it has each; numbers of 64 bits may take all. */
+#define MFP_BOUNDS(X) __launch_bounds__(THREADS, sizeof(Wide<X>) == 4 ? 2 : 1)
+
 /* V numbers that lie and move together. */
 template <class X, int V> struct alignas(V * sizeof(X) < 16 ? V * sizeof(X) : 16) Pack {
     X lane[V];

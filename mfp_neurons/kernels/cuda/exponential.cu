@@ -105,7 +105,7 @@ MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at
 }
 
 template <class X, int V, int S, bool ALONG>
-__global__ void __launch_bounds__(THREADS) exp_forward(const Exp p) {
+__global__ void MFP_BOUNDS(X) exp_forward(const Exp p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     const i64 steps = p.chunks.steps;
@@ -157,7 +157,7 @@ template <class W, int V, int S> MFP_DEVICE void add_own_gradient(const Exp &p, 
 }
 
 template <class X, int V, int S, bool ALONG, int KIND, bool PARAMS>
-__global__ void __launch_bounds__(THREADS, sizeof(Wide<X>) == 4 ? 2 : 1) exp_backward(const Exp p) {
+__global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};

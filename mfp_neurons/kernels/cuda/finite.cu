@@ -9,7 +9,7 @@
 
 namespace mfp {
 
-enum { ROWS = 8, TERMS = 16, SEGMENTS = 8 /* blockDim.y at most */, SPAN = 8 /* steps at once in tap_gradient */ };
+enum { ROWS = 8, TERMS = 16, SEGMENTS = 8 /* blockDim.y at most */, SPAN = 4 /* steps at once in tap_gradient */ };
 
 struct Finite {
     Columns columns;
@@ -123,7 +123,7 @@ MFP_DEVICE void finish(const Finite &p, const Place &at, i64 row, W scale, const
     }
 }
 
-template <class X, int MODE, bool MATRIX, int KIND> __global__ void __launch_bounds__(THREADS) finite(const Finite p) {
+template <class X, int MODE, bool MATRIX, int KIND> __global__ void MFP_BOUNDS(X) finite(const Finite p) {
     typedef Wide<X> W;
     MFP_SHARED(Tile<W>, tile);
     const i64 column_tile = divide(blockIdx.x, p.time_tiles), time_tile = blockIdx.x - column_tile * p.time_tiles;
@@ -186,7 +186,7 @@ struct TapGradient {
 
 /* dL/dm[j] = sum over t of g[t] y[t-j]. A block is 32 lanes by blockDim.y times ROWS taps (blockIdx.y). */
 template <class X>
-__global__ void __launch_bounds__(THREADS, sizeof(Wide<X>) == 4 ? 2 : 1) tap_gradient(const TapGradient p) {
+__global__ void MFP_BOUNDS(X) tap_gradient(const TapGradient p) {
     typedef Wide<X> W;
     MFP_SHARED(SumsOf<W MFP_COMMA 1>, shared);
     const i64 tap = (static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y) * ROWS;
@@ -246,7 +246,7 @@ template <class W> struct Sides {
 };
 
 /* dL/dW[t][s] = sum over neurons of g[t] y[s]. A block is 16 by 16 threads; blockIdx.x tiles t, blockIdx.y s. */
-template <class X> __global__ void __launch_bounds__(THREADS) matrix_gradient(const MatrixGradient p) {
+template <class X> __global__ void MFP_BOUNDS(X) matrix_gradient(const MatrixGradient p) {
     typedef Wide<X> W;
     MFP_SHARED(Sides<W>, shared);
     const i64 t0 = static_cast<i64>(blockIdx.x) * SIDE, s0 = static_cast<i64>(blockIdx.y) * SIDE - p.before;

@@ -1,0 +1,111 @@
+"""NVRTC, which needs no GPU, compiles what the CUDA backend can ask for: no warnings, no spills."""
+
+import itertools
+import re
+from collections.abc import Iterable
+
+import pytest
+
+from mfp_neurons.kernels import device
+from mfp_neurons.kernels.device import Kernel
+from tests import cuda_instances
+
+nvrtc = pytest.importorskip("cuda.bindings.nvrtc", reason="NVRTC comes with cuda-bindings")
+
+
+def architectures() -> list[int]:
+    """From the oldest that this NVRTC knows on, but none that CuPy and the kernels are not for."""
+    status, known = nvrtc.nvrtcGetSupportedArchs()
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    oldest = device.OLDEST[0] * 10 + device.OLDEST[1]
+    return [arch for arch in known if arch >= oldest]
+
+
+def compile_all(file: str, names: Iterable[str], arch: int) -> str:
+    """Compiles instances of one file as CuPy would; returns the compiler's and the assembler's log."""
+    code = (device.FOLDER / "cuda" / file).read_bytes()
+    status, program = nvrtc.nvrtcCreateProgram(code, file.encode(), 0, [], [])
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS
+    for name in names:
+        nvrtc.nvrtcAddNameExpression(program, name.encode())
+    told = [f"--gpu-architecture=sm_{arch}", *device.options(), "-ftz=true", "--ptxas-options=-v"]
+    (status,) = nvrtc.nvrtcCompileProgram(program, len(told), [option.encode() for option in told])
+    _, size = nvrtc.nvrtcGetProgramLogSize(program)
+    log = b" " * size
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(program)
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
+    return log.decode()
+
+
+def by_file(kernels: Iterable[Kernel]) -> list[tuple[str, list[str]]]:
+    ordered = sorted(kernels)
+    groups = itertools.groupby(ordered, key=lambda kernel: kernel.file)
+    return [(file, [kernel.name for kernel in group]) for file, group in groups]
+
+
+def check(file: str, names: list[str], arch: int) -> None:
+    log = compile_all(file, names, arch)
+    assert "warning" not in log, log
+    found = re.findall(r"Compiling entry function '(\w+)'[\s\S]*?(\d+) bytes spill stores", log)
+    assert len(found) == len(names)  # the log is worded as expected
+    assert not [name for name, bytes_ in found if bytes_ != "0"], f"spills on sm_{arch}"
+
+
+# what most calls run: every kernel, each dtype and surrogate somewhere
+COMMON = [
+    Kernel("exponential.cu", f"mfp::{name}")
+    for name in (
+        "exp_forward<float, 4, 4, false>",
+        "exp_forward<mfp::Half, 8, 4, true>",
+        "exp_forward<mfp::BFloat, 2, 16, false>",
+        "exp_forward<double, 1, 16, false>",
+        "exp_backward<float, 4, 4, false, 0, false>",
+        "exp_backward<mfp::Half, 4, 4, true, 1, true>",
+        "exp_backward<mfp::BFloat, 4, 4, false, 3, true>",
+        "exp_backward<float, 2, 16, false, 2, false>",
+        "exp_backward<mfp::Half, 2, 16, false, 4, false>",
+        "exp_backward<float, 1, 16, false, 5, true>",
+        "exp_backward<float, 2, 16, false, 6, false>",
+        "exp_backward<float, 2, 16, false, 7, false>",
+    )
+]
+COMMON += [
+    Kernel("finite.cu", f"mfp::{name}")
+    for name in (
+        "finite<float, 0, false, 0>",
+        "finite<mfp::Half, 0, true, 0>",
+        "finite<float, 1, false, 0>",
+        "finite<mfp::BFloat, 1, true, 1>",
+        "finite<float, 2, false, 8>",
+        "finite<mfp::Half, 2, true, 6>",
+        "tap_gradient<float>",
+        "matrix_gradient<float>",
+    )
+]
+COMMON += [
+    Kernel("channels.cu", f"mfp::{name}")
+    for name in (
+        "moments_of_blocks<mfp::Half, 8, true>",
+        "moments_of_blocks<float, 4, false>",
+        "moments_of_channels<float>",
+        "add_affine<mfp::Half, 8, false>",
+    )
+]
+COMMON += [Kernel("sums.cu", "mfp::total<float>"), Kernel("sums.cu", "mfp::total<double>")]
+
+
+@pytest.mark.parametrize("arch", architectures())
+def test_every_kernel_compiles_for_every_architecture_without_warnings_or_spills(arch):
+    assert set(COMMON) <= set(cuda_instances.every())
+    for file, names in by_file(COMMON):
+        check(file, names, arch)
+
+
+PARTS = 12  # so that two workers share the work
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_every_instance_compiles_without_warnings_or_spills(part):
+    for file, names in by_file(cuda_instances.every()[part::PARTS]):
+        check(file, names, 80)
