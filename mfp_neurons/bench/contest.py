@@ -94,6 +94,7 @@ class _Table:
         self.inputs = Inputs(row.size.shape, row.size.dtype, row.size.device)
         self.clock = clock_for(row.size.device)
         self.built: dict[str, Neuron] = {}
+        self.notes: dict[str, str] = {}
 
     def contestants(self, peers: Sequence[Peer]) -> dict[str, Callable[[], Sample]]:
         return {
@@ -105,10 +106,12 @@ class _Table:
     def _build(self, peer: Peer) -> Sample:
         if not peer.worker:
             self.built[peer.name] = peer.build(self.size)
+            self.notes[peer.name] = self.built[peer.name].note
             return sample(self.built[peer.name], self.inputs, self.work, self.clock)
         if self.size.device.type != "cuda":
             raise Skip("for a GPU: its kernels are CuPy's")
-        return self.worker.build(peer, self.size, self.work)
+        timed, self.notes[peer.name] = self.worker.build(peer, self.size, self.work)
+        return timed
 
     def entry(self, peer: Peer, outcome: Outcome, copy_rate: float) -> Entry:
         """What is known of one peer; ``copy_rate`` in bytes a millisecond."""
@@ -126,7 +129,7 @@ class _Table:
 
     def _probed(self, peer: Peer) -> Entry:
         neuron = self.built.get(peer.name)
-        note = {} if neuron is None or not neuron.note else {"note": neuron.note}
+        note = {"note": self.notes[peer.name]} if self.notes[peer.name] else {}
         if self.work == FORWARD or self.size.steps > _MOST_PROBED:
             return note
         try:

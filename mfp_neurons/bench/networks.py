@@ -147,7 +147,8 @@ class Step:
         self.labels = labels.to(self.device)
         self.parameters = list(net.parameters())
         self.optimizer = torch.optim.SGD(self.parameters, lr=0.01)
-        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.amp)
+        # a scale at which no gradient overflows: every step updates the weights
+        self.scaler = torch.amp.GradScaler(self.device.type, init_scale=2.0**10, enabled=self.amp)
         self.reset = reset_of(net)
 
     def loss(self) -> Tensor:

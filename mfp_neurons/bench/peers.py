@@ -27,8 +27,7 @@ TAU, BETA = 2.0, 0.9
 CHANNELS = 32  # the last dimension of every input: LeakyParallel's linear layer stays small
 _WINDOW = 8  # steps that SlidingPSN looks back
 _MOST_MACS = {"cpu": 2e10, "cuda": 5e12}  # multiplications of a T x T matrix: about a second
-_MOST_CONVOLVED = {"cpu": 2e10, "cuda": 2e11}
-_MOST_SLIDES = 1024
+_MOST_CONVOLVED = _MOST_SLIDES = 1024  # steps
 _MOST_UNROLLED, _MOST_UNROLLED_LIF = 64, 16  # steps that torch.compile takes well under a minute for
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -118,7 +117,7 @@ def _lif_compiled(size: Size) -> Neuron:
 
 
 def _psn(size: Size) -> Neuron:
-    _refuse_quadratic(size, _MOST_MACS)
+    _refuse_quadratic(size)
     psn = jelly("neuron").PSN(size.steps).to(size.device, size.dtype)
     return Neuron(psn, parameters=list(psn.parameters()))
 
@@ -126,13 +125,13 @@ def _psn(size: Size) -> Neuron:
 def _sliding_psn(size: Size) -> Neuron:
     if size.steps > _MOST_SLIDES:
         raise Skip(f"writes a T x T matrix slice by slice on every call: not tried above T = {_MOST_SLIDES}")
-    _refuse_quadratic(size, _MOST_MACS)
+    _refuse_quadratic(size)
     psn = jelly("neuron").SlidingPSN(min(_WINDOW, size.steps), step_mode="m").to(size.device, size.dtype)
     return Neuron(psn, parameters=list(psn.parameters()))
 
 
-def _refuse_quadratic(size: Size, most: dict[str, float]) -> None:
-    macs, limit = float(size.steps) * size.elements, most[size.device.type]
+def _refuse_quadratic(size: Size) -> None:
+    macs, limit = float(size.steps) * size.elements, _MOST_MACS[size.device.type]
     if macs > limit:
         raise Skip(f"quadratic in T: {macs:.1g} multiplications a call, not tried above {limit:.0g}")
 
@@ -175,7 +174,8 @@ def _leaky(size: Size) -> Neuron:
 
 
 def _state_leaky(size: Size) -> Neuron:
-    _refuse_quadratic(size, _MOST_CONVOLVED)
+    if size.steps > _MOST_CONVOLVED:
+        raise Skip(f"a convolution of T taps, quadratic in T: not tried above T = {_MOST_CONVOLVED}")
     node = _snn().StateLeaky(beta=BETA, channels=CHANNELS).to(size.device)
 
     def forget() -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,20 +41,22 @@ class Worker:
         self._find, self._threads = find, threads
         self._process: subprocess.Popen[str] | None = None
 
-    def build(self, peer: Peer, size: Size, work: str) -> Sample:
-        """A sample whose calls run over there."""
+    def build(self, peer: Peer, size: Size, work: str) -> tuple[Sample, str]:
+        """A sample whose calls run over there, and a note on what it is."""
         shape = {"steps": size.steps, "step": size.step, "dtype": size.dtype_name}
-        self.ask({"do": "build", "name": peer.name, "device": str(size.device), "work": work, **shape})
-        return lambda: self.ask({"do": "call", "name": peer.name})["parts"]  # type: ignore[no-any-return]
+        place = {"device": str(size.device), "work": work}
+        note = self.ask({"do": "build", "name": peer.name, **place, **shape})["note"]
+        return lambda: self.ask({"do": "call", "name": peer.name})["parts"], note
 
     def probe(self, name: str) -> dict[str, float]:
         """As :func:`mfp_neurons.bench.probe.probe`, over there."""
         return self.ask({"do": "probe", "name": name})["facts"]  # type: ignore[no-any-return]
 
     def forget(self) -> None:
-        """Drops everything that was built over there."""
+        """Drops everything that was built over there (a process that has ended holds nothing)."""
         if self._process is not None:
-            self.ask({"do": "forget"})
+            with suppress(Skip):
+                self.ask({"do": "forget"})
 
     def ask(self, message: dict[str, Any]) -> dict[str, Any]:
         """One message, one answer. An error over there, or the worker's end, is a :class:`Skip` here."""

@@ -31,7 +31,7 @@ class Desk:
     def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
         match message["do"]:
             case "build":
-                self._build(message)
+                return {"note": self._build(message)}
             case "call":
                 return {"parts": self._built[message["name"]][2]()}
             case "probe":
@@ -44,7 +44,7 @@ class Desk:
                     torch.cuda.empty_cache()
         return {}
 
-    def _build(self, message: dict[str, Any]) -> None:
+    def _build(self, message: dict[str, Any]) -> str:
         dtype = getattr(torch, message["dtype"])
         size = Size(message["steps"], tuple(message["step"]), dtype, torch.device(message["device"]))
         if size not in self._inputs:
@@ -53,6 +53,7 @@ class Desk:
         neuron = BY_NAME[message["name"]].build(size)
         timed = sample(neuron, inputs, message["work"], clock_for(size.device))
         self._built[message["name"]] = neuron, inputs, timed
+        return neuron.note
 
 
 def serve(lines: TextIO, answers: TextIO) -> None:
