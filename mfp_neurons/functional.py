@@ -114,7 +114,7 @@ def fire_chunk(
     with _full_precision(x_seq):
         call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
         check_surrogate(surrogate)
-        if len(x_seq) == 1 and call.kind == "exp" and not torch.compiler.is_compiling():
+        if _is_one_short_step(call):
             return _one_step(call, surrogate, strict, record)
         spikes, u = _run(call, surrogate, strict, record)
         return Chunk(spikes, u, _next_state(call, call.x, u[-1] if record else u))
@@ -260,6 +260,15 @@ def _only_the_input_learns(call: Prepared) -> bool:
     parameters = (call.kernel, call.threshold, call.scale, call.shift)
     fixed = not any(value is not None and value.requires_grad for value in parameters)
     return learns and fixed and torch.is_grad_enabled()
+
+
+_SHORT = 1 << 17  # neurons up to which a compiled kernel takes longer to start than stock operators to run
+
+
+def _is_one_short_step(call: Prepared) -> bool:
+    if len(call.x) > 1 or call.kind != "exp" or torch.compiler.is_compiling():
+        return False
+    return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
 def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:

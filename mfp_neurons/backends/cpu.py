@@ -176,7 +176,7 @@ def forward_masked(x: Tensor, call: Call, record: bool) -> tuple[Tensor, Tensor,
 
 
 def _forward(x: Tensor, call: Call, record: bool, spikes: Tensor | None, mask: Tensor | None) -> Tensor:
-    x, call = _in_one_dtype(x, call)
+    x, call = _in_one_dtype(x, _without_rest(call))
     wide = accumulate_dtype(x.dtype)
     # bits are in the order of the spikes, whose gradient will be all that tells backward of an order
     launch = _launch(x, call, like=spikes if mask is not None else None)
@@ -207,7 +207,7 @@ def backward(
     """As :func:`mfp_neurons.backends.torch.backward`."""
     need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = (*needs, False, False)[:6]
     given, state = x, call.state
-    x, call = _in_one_dtype(x, call)
+    x, call = _in_one_dtype(x, call if need_state else _without_rest(call))
     launch = _launch(x, call)
     launch.read("x", x)
     gx, g_state = _gradient_outputs(launch, x, call, need_x, need_state)
@@ -238,7 +238,7 @@ def backward_masked(
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward_masked`."""
     given, state = grad_spikes, call.state
-    grad_spikes, call = _in_one_dtype(grad_spikes, call)
+    grad_spikes, call = _in_one_dtype(grad_spikes, call if needs[1] else _without_rest(call))
     launch = _launch(grad_spikes, call)
     gx, g_state = _gradient_outputs(launch, grad_spikes, call, *needs)
     _read_gradients(launch, grad_spikes, grad_u, grad_spikes.dtype, record)
@@ -277,6 +277,14 @@ def add_channel_affine_(gx: Tensor, x: Tensor, factor: Tensor, offset: Tensor) -
 
 
 # --- parts of it ------------------------------------------------------------------------------------------
+
+
+def _without_rest(call: Call) -> Call:
+    """A state that is one zero seen everywhere, as at the start of a sequence, is not worth reading."""
+    state = call.state
+    if state is None or call.kind == "matrix" or state.numel() == 0 or any(state.stride()):
+        return call
+    return replace(call, state=None) if float(state[(0,) * state.dim()]) == 0 else call
 
 
 def _in_one_dtype(x: Tensor, call: Call) -> tuple[Tensor, Call]:

