@@ -248,9 +248,10 @@ def test_the_fused_and_the_unfused_pair_agree() -> None:
 # --- the other process ------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def worker(tmp_path: Path) -> Any:
-    started = Worker(1, lambda: tmp_path)  # an empty folder: the same SpikingJelly over there
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    empty = tmp_path_factory.mktemp("empty")  # no other SpikingJelly over there
+    started = Worker(1, lambda: empty)
     yield started
     started.close()
 
