@@ -27,6 +27,7 @@ mfp_neurons.functional.fire(x, Exponential(0.5)).sum().backward()
 linear, neuron = torch.nn.Linear(3, 5), mfp_neurons.MFP(0.5)
 net = mfp_neurons.quantize_weights(torch.nn.Sequential(linear, neuron, torch.nn.Linear(5, 2)))
 assert net(x).shape == (4, 2, 2)
+assert mfp_neurons.backends.unavailable("cpu") is None
 assert not {"spikingjelly", "snntorch", "numpy"} & set(sys.modules)
 print(mfp_neurons.__file__)
 """
@@ -109,7 +110,7 @@ def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_no_test
     kept = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "mfp_neurons").rglob("*")
-        if path.suffix in (".py", ".toml")
+        if path.suffix in (".py", ".toml", ".h", ".cpp", ".cu", ".cuh")
     }
     assert kept | {"mfp_neurons/py.typed"} == {name for name in names if name.startswith("mfp_neurons/")}
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mfp_neurons"}

@@ -47,7 +47,11 @@ _TRAIN = [
     "torchvision",
     "tqdm",
 ]
-LATER = {"train": set(_TRAIN), "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"}}
+LATER = {
+    "kernels": {"cupy"},
+    "train": set(_TRAIN),
+    "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"},
+}
 
 
 def sources() -> list[Path]:
