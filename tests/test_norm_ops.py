@@ -217,8 +217,8 @@ def test_compiled_it_is_one_graph_with_the_same_averages(backend, training):
         return functional.norm_fire(x, norm, Exponential(0.5))
 
     compiled = torch.compile(run, fullgraph=True, backend=backend)
-    for momentum in (0.1, torch.tensor(0.3)):
-        x = torch.randn(4, 3, 5, 6, requires_grad=True)
+    for batch, momentum in ((2, 0.1), (3, 0.1), (5, 0.1), (5, torch.tensor(0.3))):
+        x = torch.randn(4, batch, 5, 6, requires_grad=True)
         results = []
         for function in (run, compiled):
             averages = [torch.zeros(5), torch.ones(5)]
