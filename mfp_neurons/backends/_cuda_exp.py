@@ -15,6 +15,7 @@ from ._cuda_launch import (
     TYPES,
     Groups,
     Sums,
+    finish,
     grouped,
     groups,
     looped,
@@ -70,13 +71,15 @@ def backward_width(dtype: torch.dtype, held: int, sums: bool) -> int:
     return 1 if sums or dtype == torch.float64 else 2
 
 
-def forward(x: Tensor, call: Call, rows: Rows, spikes: Tensor | None, u: Tensor, mask: Tensor | None) -> None:
-    """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask."""
+def forward(
+    x: Tensor, call: Call, rows: Rows, spikes: Tensor | None, u: Tensor | None, mask: Tensor | None
+) -> None:
+    """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask, those that are not None."""
     tiling = Tiling.of(len(x))
-    seen_x, seen_u = rows.see(x), rows.see(u)
-    seen_spikes = None if spikes is None else rows.see(spikes)
-    state = _seen_state(call, rows, u.dtype)
-    masked = mask is not None
+    wide, masked = accumulate_dtype(x.dtype), mask is not None
+    seen_x = rows.see(x)
+    seen_u, seen_spikes = (None if tensor is None else rows.see(tensor) for tensor in (u, spikes))
+    state = _seen_state(call, rows, wide)
     of = groups(
         rows,
         forward_width(x.dtype, tiling.held),
@@ -90,13 +93,11 @@ def forward(x: Tensor, call: Call, rows: Rows, spikes: Tensor | None, u: Tensor,
         name,
         [
             *strided(seen_x), *strided(state), *strided(seen_spikes), *strided(seen_u), *packed(mask),
-            *strided(None), *strided(None), *_parameters(call, u.dtype), int(len(u) == len(x)),
+            *strided(None), *strided(None), *_parameters(call, wide), int(u is not None and len(u) == len(x)),
             int(call.strict), *surrogate(call, masked, masked)[1], *NO_SUMS,
         ],
     )  # fmt: skip
-    rows.finish(seen_u, u)
-    if seen_spikes is not None and spikes is not None:
-        rows.finish(seen_spikes, spikes)
+    finish(rows, (seen_u, u), (seen_spikes, spikes))
 
 
 def backward(
@@ -142,9 +143,7 @@ def backward(
             *(NO_SUMS if sums is None else sums.fields),
         ],
     )  # fmt: skip
-    for seen, tensor in ((seen_gx, gx), (seen_gstate, gstate)):
-        if seen is not None and tensor is not None:
-            rows.finish(seen, tensor)
+    finish(rows, (seen_gx, gx), (seen_gstate, gstate))
     found = {} if sums is None else _parameter_gradients(call, sums)
     if gstate is not None and call.state is not None:
         found["state"] = gstate[0].to(call.state.dtype)

@@ -14,6 +14,7 @@ from ._cuda_launch import (
     THREADS,
     TYPES,
     Sums,
+    finish,
     grouped,
     groups,
     looped,
@@ -30,16 +31,16 @@ SIDE = 64  # of a tile of a matrix's gradient
 FORWARD, LOCAL, ADJOINT = 0, 1, 2
 
 
-def forward(x: Tensor, call: Call, rows: Rows, spikes: Tensor | None, u: Tensor, mask: Tensor | None) -> None:
-    """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask."""
+def forward(
+    x: Tensor, call: Call, rows: Rows, spikes: Tensor | None, u: Tensor | None, mask: Tensor | None
+) -> None:
+    """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask, those that are not None."""
     finite = _Finite(x, call, rows, x.dtype)
-    seen_u, seen_spikes = rows.see(u), None if spikes is None else rows.see(spikes)
+    seen_u, seen_spikes = (None if tensor is None else rows.see(tensor) for tensor in (u, spikes))
     finite.spikes, finite.u, finite.mask = seen_spikes, seen_u, mask
     _, finite.constants = surrogate(call, mask is not None, mask is not None)
     finite.run(FORWARD, 0)
-    rows.finish(seen_u, u)
-    if seen_spikes is not None and spikes is not None:
-        rows.finish(seen_spikes, spikes)
+    finish(rows, (seen_u, u), (seen_spikes, spikes))
 
 
 def backward(
@@ -112,9 +113,7 @@ class _Finite:
         self.gx = None if gx is None else self.rows.see(gx)
         self.gstate = None if gstate is None else self.rows.see(gstate)
         sums = self.run(ADJOINT, kind, 2 if summing else 0, like)
-        for seen, tensor in ((self.gx, gx), (self.gstate, gstate)):
-            if seen is not None and tensor is not None:
-                self.rows.finish(seen, tensor)
+        finish(self.rows, (self.gx, gx), (self.gstate, gstate))
         return sums
 
     def run(self, mode: int, kind: int, count: int = 0, like: Tensor | None = None) -> Sums | None:

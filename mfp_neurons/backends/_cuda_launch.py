@@ -84,6 +84,13 @@ def strided(seen: Seen | None) -> list[Field]:
     return [None, 0, 0] if seen is None else [seen.tensor, seen.time_stride, seen.run_stride]
 
 
+def finish(rows: Rows, *written: tuple[Seen | None, Tensor | None]) -> None:
+    """Brings home what was written to a copy of a tensor."""
+    for seen, tensor in written:
+        if seen is not None and tensor is not None:
+            rows.finish(seen, tensor)
+
+
 def per_channel(value: Tensor | None, wide: torch.dtype) -> list[Field]:
     """A parameter [1] or [C] as the kernels take it."""
     if value is None:

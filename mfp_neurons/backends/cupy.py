@@ -30,18 +30,23 @@ def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
     return list(Rows(spikes, x.shape[2] if per_channel else 1).mask_shape)
 
 
-def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]:
-    """Spikes (None without a threshold) and the potential, of every step if ``record``, else of the last."""
+def forward(x: Tensor, call: Call, record: bool, potential: bool = True) -> tuple[Tensor | None, Tensor]:
+    """Spikes (None without a threshold) and the potential, of every step if ``record``, else of the last.
+
+    Without ``potential`` nobody asks for it: then it is empty, and its bytes are not moved.
+    """
     spikes = None if call.threshold is None else torch.empty_like(x)
-    return spikes, _forward(x, call, record, _rows(x, call), spikes, None)
+    return spikes, _forward(x, call, record, potential, _rows(x, call), spikes, None)
 
 
-def forward_masked(x: Tensor, call: Call, record: bool) -> tuple[Tensor, Tensor, Tensor]:
+def forward_masked(
+    x: Tensor, call: Call, record: bool, potential: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`forward`, and one bit a neuron and step: where its Rect surrogate's derivative is not zero."""
     spikes = torch.empty_like(x)
     rows = _rows(spikes, call)
     mask = torch.empty(rows.mask_shape, dtype=torch.uint8, device=x.device)
-    return spikes, _forward(x, call, record, rows, spikes, mask), mask
+    return spikes, _forward(x, call, record, potential, rows, spikes, mask), mask
 
 
 def backward(
@@ -76,16 +81,25 @@ def _rows(tensor: Tensor, call: Call) -> Rows:
 
 
 def _forward(
-    x: Tensor, call: Call, record: bool, rows: Rows, spikes: Tensor | None, mask: Tensor | None
+    x: Tensor,
+    call: Call,
+    record: bool,
+    potential: bool,
+    rows: Rows,
+    spikes: Tensor | None,
+    mask: Tensor | None,
 ) -> Tensor:
     wide = accumulate_dtype(x.dtype)
-    if record:
+    if not potential:
+        u = torch.empty(0, dtype=wide, device=x.device)
+    elif record:
         u = torch.empty_like(x, dtype=wide)
     else:
         u = torch.empty(x.shape[1:], dtype=wide, device=x.device)
     if x.numel() > 0:
         module = _cuda_exp if call.kind == "exp" else _cuda_finite
-        module.forward(x, call, rows, spikes, u if record else u.unsqueeze(0), mask)
+        written = None if not potential else u if record else u.unsqueeze(0)
+        module.forward(x, call, rows, spikes, written, mask)
     return u
 
 

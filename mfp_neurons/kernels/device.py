@@ -100,10 +100,18 @@ def launch(device: torch.device, what: Launch) -> None:
 
 def pack(fields: list[Field]) -> bytes:
     """The bytes of a kernel's struct."""
-    values = [
-        field.data_ptr() if isinstance(field, Tensor) else 0 if field is None else field for field in fields
-    ]
-    return _packer("".join("d" if type(value) is float else "q" for value in values)).pack(*values)
+    form, values = "", []
+    for field in fields:
+        if field is None:
+            form, field = form + "q", 0
+        elif type(field) is int:
+            form += "q"
+        elif type(field) is float:
+            form += "d"
+        else:
+            form, field = form + "q", field.data_ptr()  # type: ignore[union-attr]
+        values.append(field)
+    return _packer(form).pack(*values)
 
 
 @cache

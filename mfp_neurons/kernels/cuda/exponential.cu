@@ -133,8 +133,8 @@ __global__ void MFP_BOUNDS(X) exp_forward(const Exp p) {
                 bits |= (magnitude(u[i] - m.threshold[i % P]) < static_cast<W>(p.b)) << i;
             }
             if (live && p.spikes.data) store(column<X>(p.spikes, at, t), spikes);
-            if (live && p.every) store(column<W>(p.u, at, t), potential);
-            if (live && !p.every && t == steps - 1) store(column<W>(p.u, at, 0), potential);
+            if (live && p.u.data && (p.every || t == steps - 1))
+                store(column<W>(p.u, at, p.every ? t : 0), potential);
             if (p.mask.data) {
                 const u32 byte = byte_of<V>(live ? bits : 0, at.first);
                 if (live && (at.first & 7) == 0) *mask_byte(p.mask, at, t) = static_cast<u8>(byte);

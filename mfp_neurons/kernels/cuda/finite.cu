@@ -104,7 +104,7 @@ MFP_DEVICE void finish(const Finite &p, const Place &at, i64 row, W scale, const
         if (!live) continue;
         if (MODE == FORWARD) {
             if (p.spikes.data) *column<X>(p.spikes, at, t) = spike<X>(fires(sums[r], threshold, p.strict));
-            if (p.every || t == p.steps - 1) *column<W>(p.u, at, p.every ? t : 0) = sums[r];
+            if (p.u.data && (p.every || t == p.steps - 1)) *column<W>(p.u, at, p.every ? t : 0) = sums[r];
         } else if (MODE == LOCAL) {
             const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
             const W share =

@@ -1,0 +1,145 @@
+"""The host build of CUDA kernels notices mistakes; the launcher tells CUDA what it should."""
+
+import ctypes
+import struct
+import subprocess
+import sys
+from types import SimpleNamespace
+from unittest import mock
+
+import pytest
+import torch
+
+from mfp_neurons._checks import MissingDependency
+from mfp_neurons.kernels import device
+from mfp_neurons.kernels.device import Kernel, Launch
+from tests import cuda_on_host
+
+MISTAKES = {
+    "reads_past_the_end": "a read of 4 bytes outside every tensor",
+    "writes_past_the_end": "a write of 4 bytes outside every tensor",
+    "forgets_a_barrier": "race|nothing wrote",
+    "overwrites_what_is_read": "a race: shared memory another",
+    "reads_what_nothing_wrote": "shared memory is read that nothing wrote",
+    "waits_at_two_barriers": "threads wait at different barriers",
+    "is_not_aligned": "not aligned",
+    "waits_for_a_later_block": "every block waits",
+}
+
+
+def run(name: str, blocks: int = 1) -> torch.Tensor:
+    x, words = torch.arange(64.0), torch.zeros(1, dtype=torch.int64)
+    kernel = Kernel(str(cuda_on_host.HERE / "broken.cu"), f"{name}<0>")
+    cuda_on_host.launch(x.device, Launch(kernel, (blocks, 1, 1), (64, 1, 1), [x, 64, words]))
+    return x
+
+
+def test_a_kernel_without_mistakes_runs():
+    assert torch.equal(run("right"), torch.arange(64.0).flip(0))
+
+
+@pytest.mark.parametrize(("name", "words"), MISTAKES.items())
+def test_the_host_build_notices(name, words):
+    with pytest.raises(AssertionError, match=words):
+        run(name, 8 if "later" in name else 1)
+
+
+def test_a_struct_of_other_fields_is_refused():
+    kernel = Kernel(str(cuda_on_host.HERE / "broken.cu"), "right<0>")
+    with pytest.raises(AssertionError, match="the struct has other fields"):
+        cuda_on_host.launch(torch.device("cpu"), Launch(kernel, (1, 1, 1), (64, 1, 1), [torch.zeros(64)]))
+
+
+def test_fields_are_packed_as_addresses_integers_and_doubles():
+    x = torch.zeros(3)
+    assert device.pack([x, None, 7, 0.5, -1]) == struct.pack("=qqqdq", x.data_ptr(), 0, 7, 0.5, -1)
+
+
+def test_a_launch_names_the_device_the_stream_and_the_struct():
+    """CuPy and the driver are stood in for: what reaches cuLaunchKernel is what a GPU would get."""
+    calls = []
+
+    class Driver:
+        @staticmethod
+        def launchKernel(function, gx, gy, gz, bx, by, bz, shared, stream, arguments, extra):
+            first = ctypes.c_void_p.from_address(arguments).value
+            calls.append(((gx, gy, gz), (bx, by, bz), shared, stream, ctypes.string_at(first, 16), extra))
+
+    class Runtime:
+        current = 0
+
+        @classmethod
+        def getDevice(cls):
+            return cls.current
+
+        @classmethod
+        def setDevice(cls, index):
+            cls.current = index
+            calls.append(index)
+
+    kernel = Kernel("sums.cu", "mfp::total<float>")
+    x = torch.zeros(1)
+    with (
+        mock.patch.object(device, "_cuda", return_value=(Runtime, Driver)),
+        mock.patch.dict(device._functions, {(1, kernel): SimpleNamespace(ptr=5)}),
+        mock.patch.object(
+            torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=70 + index)
+        ),
+    ):
+        device.launch(torch.device("cuda", 1), Launch(kernel, (2, 3, 1), (32, 8, 1), [x, 9]))
+    packed = struct.pack("=qq", x.data_ptr(), 9)
+    assert calls == [1, ((2, 3, 1), (32, 8, 1), 0, 71, packed, 0), 0]
+
+
+def test_the_compiler_is_told_of_every_source():
+    told = device.options()
+    assert "-std=c++17" in told and f"-I{device.FOLDER / 'cuda'}" in told
+    assert not [option for option in told if "fast" in option]
+    digest = next(option for option in told if option.startswith("-DMFP_SOURCES="))
+    device.options.cache_clear()
+    with mock.patch.object(device.Path, "read_bytes", return_value=b"changed"):
+        assert digest not in device.options()
+    device.options.cache_clear()
+
+
+def test_why_the_kernels_cannot_run_is_said_in_words():
+    assert device.unavailable(torch.device("cpu")) == "they run on CUDA devices, not on 'cpu'"
+    with pytest.raises(RuntimeError, match="cannot run on cpu: they run on CUDA devices"):
+        device.check(torch.device("cpu"))
+    if not torch.cuda.is_available():
+        assert device.unavailable(torch.device("cuda")) is not None
+
+
+@pytest.mark.parametrize(("version", "extra"), [("12.8", "cuda12"), ("13.0", "cuda13"), (None, "cuda13")])
+def test_the_extra_follows_torchs_cuda(version, extra):
+    with mock.patch.object(torch.version, "cuda", version):
+        assert device.extra() == extra
+
+
+def test_without_cupy_the_extra_is_named():
+    gpu = torch.device("cuda", 0)
+    with (
+        mock.patch.dict(sys.modules, {"cupy": None}),
+        mock.patch.object(torch.cuda, "is_available", return_value=True),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
+        mock.patch.dict(device._functions, clear=True),
+    ):
+        device.unavailable.cache_clear()
+        why = device.unavailable(gpu)
+        with pytest.raises(MissingDependency, match=r"mfp-neurons\[cuda1[23]\]"):
+            device.check(gpu)
+    device.unavailable.cache_clear()
+    assert why is not None and "mfp-neurons[cuda1" in why
+
+
+def test_cupys_interface_is_as_the_launcher_uses_it():
+    pytest.importorskip("cupy", reason="CuPy is optional; it imports without a GPU")
+    code = """
+import warnings; warnings.simplefilter("ignore")
+import cupy
+assert callable(cupy.cuda.runtime.getDevice) and callable(cupy.cuda.runtime.setDevice)
+assert cupy.cuda.driver.launchKernel.__doc__.count(",") in (0, 10)  # eleven arguments
+module = cupy.RawModule(code="", options=("-std=c++17",), backend="nvrtc", name_expressions=("f<1>",))
+assert hasattr(cupy.RawKernel, "kernel") and hasattr(cupy.cuda.function.Function, "ptr")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
