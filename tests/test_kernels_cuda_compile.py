@@ -21,21 +21,27 @@ def architectures() -> list[int]:
     return [arch for arch in known if arch >= oldest]
 
 
-def compile_all(file: str, names: Iterable[str], arch: int) -> str:
-    """Compiles instances of one file as CuPy would; returns the compiler's and the assembler's log."""
+def compile_all(file: str, names: Iterable[str], target: str) -> tuple[str, str]:
+    """Compiles instances of one file as CuPy would; returns the compiler's and assembler's log, and PTX."""
     code = (device.FOLDER / "cuda" / file).read_bytes()
     status, program = nvrtc.nvrtcCreateProgram(code, file.encode(), 0, [], [])
     assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS
     for name in names:
         nvrtc.nvrtcAddNameExpression(program, name.encode())
-    told = [f"--gpu-architecture=sm_{arch}", *device.options(), "-ftz=true", "--ptxas-options=-v"]
+    told = [f"--gpu-architecture={target}", *device.options(), "-ftz=true", "--ptxas-options=-v"]
     (status,) = nvrtc.nvrtcCompileProgram(program, len(told), [option.encode() for option in told])
-    _, size = nvrtc.nvrtcGetProgramLogSize(program)
-    log = b" " * size
-    nvrtc.nvrtcGetProgramLog(program, log)
+    log = text(program, nvrtc.nvrtcGetProgramLogSize, nvrtc.nvrtcGetProgramLog)
+    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log
+    ptx = text(program, nvrtc.nvrtcGetPTXSize, nvrtc.nvrtcGetPTX)
     nvrtc.nvrtcDestroyProgram(program)
-    assert status == nvrtc.nvrtcResult.NVRTC_SUCCESS, log.decode()
-    return log.decode()
+    return log, ptx
+
+
+def text(program, get_size, get) -> str:
+    _, size = get_size(program)
+    buffer = b" " * size
+    get(program, buffer)
+    return buffer.decode()
 
 
 def by_file(kernels: Iterable[Kernel]) -> list[tuple[str, list[str]]]:
@@ -45,7 +51,7 @@ def by_file(kernels: Iterable[Kernel]) -> list[tuple[str, list[str]]]:
 
 
 def check(file: str, names: list[str], arch: int) -> None:
-    log = compile_all(file, names, arch)
+    log, _ = compile_all(file, names, f"sm_{arch}")
     assert "warning" not in log, log
     found = re.findall(r"Compiling entry function '(\w+)'[\s\S]*?(\d+) bytes spill stores", log)
     assert len(found) == len(names)  # the log is worded as expected
@@ -109,3 +115,20 @@ PARTS = 12  # so that two workers share the work
 def test_every_instance_compiles_without_warnings_or_spills(part):
     for file, names in by_file(cuda_instances.every()[part::PARTS]):
         check(file, names, 80)
+
+
+@pytest.mark.parametrize(
+    ("name", "loads", "stores"),
+    [
+        ("exp_forward<float, 4, 4, false>", "v4.*32", "v4.b32"),
+        ("exp_forward<mfp::Half, 8, 4, false>", "v4.*32", "v4.b32"),
+        ("exp_backward<float, 4, 4, false, 0, false>", "v4.*32", "v4.b32"),
+        ("exp_backward<mfp::Half, 4, 4, false, 0, false>", "v2.*32", "v2.b32"),
+        ("exp_backward<float, 2, 16, false, 0, false>", "v2.*32", "v2.b32"),
+    ],
+)
+def test_accesses_are_as_wide_as_a_threads_neurons(name, loads, stores):
+    held = int(name.split(",")[2])
+    _, ptx = compile_all("exponential.cu", [f"mfp::{name}"], "compute_80")
+    assert len(re.findall(rf"ld\.global\.{loads}", ptx)) >= held
+    assert len(re.findall(rf"st\.global\.{stores}", ptx)) >= held

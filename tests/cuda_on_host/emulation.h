@@ -17,6 +17,9 @@
 #define MFP_PAUSE() pause_thread()
 #define __syncthreads() barrier(__LINE__)
 
+typedef unsigned uint2 __attribute__((vector_size(8)));
+typedef unsigned uint4 __attribute__((vector_size(16)));
+
 struct Index {
     unsigned x, y, z;
 };

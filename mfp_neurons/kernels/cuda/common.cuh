@@ -77,12 +77,54 @@ template <class X> MFP_DEVICE X *column(const Strided &tensor, const Place &p, i
     return static_cast<X *>(tensor.data) + t * tensor.time + p.outer * tensor.run + p.first;
 }
 
+/* A pack as the hardware moves it. Stores are written out: of a vector's the compiler makes four. They clobber no
+ * memory in its eyes, so that later loads may go ahead: no thread reads what it stored through store(). */
+template <int bytes> struct WordOf;
+template <> struct WordOf<2> {
+    typedef unsigned short type;
+};
+template <> struct WordOf<4> {
+    typedef unsigned int type;
+};
+template <> struct WordOf<8> {
+    typedef uint2 type;
+};
+template <> struct WordOf<16> {
+    typedef uint4 type;
+};
+
+template <class Word> MFP_DEVICE void put(Word *to, const Word &word) { *to = word; }
+#ifdef __CUDA_ARCH__
+MFP_DEVICE void put(uint2 *to, const uint2 &word) {
+    asm volatile("st.global.v2.b32 [%0], {%1, %2};" ::"l"(to), "r"(word.x), "r"(word.y));
+}
+MFP_DEVICE void put(uint4 *to, const uint4 &word) {
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(to), "r"(word.x), "r"(word.y), "r"(word.z),
+                 "r"(word.w));
+}
+#endif
+
+template <class X, int V> union Words {
+    typedef typename WordOf<alignof(Pack<X, V>)>::type Word;
+    Pack<X, V> pack;
+    Word words[sizeof(Pack<X, V>) / sizeof(Word)];
+    MFP_DEVICE Words() {}
+};
+
 template <int V, class X> MFP_DEVICE Pack<X, V> load(const X *from) {
-    return *reinterpret_cast<const Pack<X, V> *>(from);
+    Words<X, V> both;
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof both / sizeof both.words[0]); i++)
+        both.words[i] = reinterpret_cast<const typename Words<X, V>::Word *>(from)[i];
+    return both.pack;
 }
 
 template <class X, int V> MFP_DEVICE void store(X *to, const Pack<X, V> &pack) {
-    *reinterpret_cast<Pack<X, V> *>(to) = pack;
+    Words<X, V> both;
+    both.pack = pack;
+#pragma unroll
+    for (int i = 0; i < static_cast<int>(sizeof both / sizeof both.words[0]); i++)
+        put(reinterpret_cast<typename Words<X, V>::Word *>(to) + i, both.words[i]);
 }
 
 template <class W> MFP_DEVICE W parameter(const PerChannel &from, i64 channel) {
