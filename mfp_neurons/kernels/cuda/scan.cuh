@@ -101,7 +101,7 @@ template <class W, int V> struct Scan {
     MFP_DEVICE void run(const W (&end)[V], const W (&decay_segment)[V], W (&carry)[V], bool hand_on, bool wanted) {
         from_segments(end, decay_segment, carry);
         if (hand_on && !p.serial) publish_end(end, decay_segment, carry);
-        if (before > 0 && (wanted || p.serial)) from_chunks(decay_segment, carry);
+        if (before > 0 && (wanted || p.serial)) from_chunks(decay_segment, carry, hand_on);
         if (hand_on && p.serial) publish_end(end, decay_segment, carry); /* with all that came before it */
     }
 
@@ -118,14 +118,17 @@ template <class W, int V> struct Scan {
 
     MFP_DEVICE void publish_end(const W (&end)[V], const W (&decay_segment)[V], const W (&carry)[V]) {
         if (position != count - 1 || before == p.chunks - 1) return;
-        for (int i = 0; i < V; i++)
-            publish(words(chunk) + i * WordsOf<W>::count, decay_segment[i] * carry[i] + end[i]);
+        for (int i = 0; i < V; i++) {
+            const W last = decay_segment[i] * carry[i] + end[i];
+            if (p.serial) shared.part[slot(0) + i] = last;
+            publish(words(chunk) + i * WordsOf<W>::count, last);
+        }
     }
 
     /* Adds what the chunks before this one bring. Each segment takes its share of those chunks. */
-    MFP_DEVICE void from_chunks(const W (&decay_segment)[V], W (&carry)[V]) {
-        if (p.serial) { /* one segment, and the chunk before handed on everything before it */
-            for (int i = 0; i < V; i++) carry[i] = received(before - 1, i);
+    MFP_DEVICE void from_chunks(const W (&decay_segment)[V], W (&carry)[V], bool in_order) {
+        if (p.serial) { /* one segment; the chunk before, this thread's last one if in_order, handed on all */
+            for (int i = 0; i < V; i++) carry[i] = in_order ? shared.part[slot(0) + i] : received(before - 1, i);
             return;
         }
         for (int i = 0; i < V; i++) {
