@@ -58,16 +58,18 @@ struct Tiles {
     }
 
     /* f(rows, task, a, first neuron, neurons) for every tile of every task, tasks in parallel; each thread
-     * has rows of its own, made by make() */
-    template <class Make, class F> void run(const Call &c, Make make, F f) const {
+     * has rows of its own, made by make(). Backwards, a gradient starts with the inputs that the forward
+     * read last, which may still be in cache. */
+    template <class Make, class F> void run(const Call &c, Make make, F f, bool backwards = false) const {
 #pragma omp parallel num_threads(c.threads) if (c.threads > 1)
         {
             auto rows = make();
 #pragma omp for schedule(static)
-            for (int64_t task = 0; task < tasks; task++) {
-                const int64_t end = total * (task + 1) / tasks;
-                for (int64_t tile = total * task / tasks; tile < end; tile++) {
-                    const int64_t first = tile % per_run * width;
+            for (int64_t step = 0; step < tasks; step++) {
+                const int64_t task = backwards ? tasks - 1 - step : step;
+                const int64_t begin = total * task / tasks, end = total * (task + 1) / tasks;
+                for (int64_t i = begin; i < end; i++) {
+                    const int64_t tile = backwards ? end - 1 - (i - begin) : i, first = tile % per_run * width;
                     f(*rows, task, tile / per_run, first, std::min(width, c.run - first));
                 }
             }

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "rows.h"
-#include "stream.h"
 
 namespace mfp {
 
@@ -74,7 +73,7 @@ template <class X> struct Exponential {
                 for (int64_t t = 0; t < c.steps; t++) {
                     W *u = c.u.data && c.all_steps ? c.u.at<W>(t, a) + first : r.u;
                     X *spikes = c.spikes.data ? c.spikes.at<X>(t, a) + first : nullptr;
-                    prefetch(t + 1 < c.steps ? c.x.at<X>(t + 1, a) + first : c.x.at<X>(0, a) + first + n, n * sizeof(X));
+                    prefetch_row<X>(c, c.x, t, a, first, n);
                     step_row(u, before, c.x.at<X>(t, a) + first, large ? r.row : spikes, r, n);
                     if (large && spikes) stream(spikes, r.row, n * sizeof(X));
                     if (c.mask.data)
@@ -115,7 +114,8 @@ template <class X> struct Exponential {
             [&](Rows &r, int64_t task, int64_t a, int64_t first, int64_t n) {
                 r.fill_in(c, first, n);
                 Backward(c, r, partials.of(task), a, first, n).run();
-            });
+            },
+            true);
         partials.add_up(c.sums);
     }
 
@@ -158,7 +158,7 @@ template <class X> struct Exponential {
             W *next = kept + (stretch + 1) * LANES;
             const W *before = kept + stretch * LANES;
             for (int64_t t = stretch * STRETCH; t < (stretch + 1) * STRETCH; t++) {
-                prefetch(x(t + 1), n * sizeof(X));
+                prefetch(x(t + AHEAD), n * sizeof(X));
                 step_row(next, before, x(t), nullptr, r, n);
                 before = next;
             }
@@ -168,14 +168,27 @@ template <class X> struct Exponential {
             const int64_t begin = stretch * STRETCH, end = std::min(c.steps, begin + STRETCH);
             if (needs_u)
                 for (int64_t t = begin; t < end; t++) {
-                    prefetch(t + 1 < end ? x(t + 1) : gradient(t), n * sizeof(X));
+                    prefetch_after(t - begin, begin, end);
                     step_row(row_of(t), before(t, begin), x(t), nullptr, r, n);
                 }
             if (sums) std::fill(&r.sums[0][0], &r.sums[0][0] + EXPONENTIAL_SUMS * LANES, W(0));
-            for (int64_t t = end - 1; t >= begin; t--) go_back(t, before(t, begin));
+            for (int64_t t = end - 1; t >= begin; t--) {
+                prefetch_after(end - begin + (end - 1 - t), begin, end);
+                go_back(t, before(t, begin));
+            }
             if (sums) /* sums of floats over one stretch lose little */
                 for (int64_t what = 0; what < EXPONENTIAL_SUMS; what++)
                     add_to_channels(sums + what * c.channels, r.sums[what], c, first, n);
+        }
+
+        /* Rows are read in this order: inputs begin .. end - 1, gradients end - 1 .. begin, and then the inputs
+         * of the stretch before or of the next tile, which lies before this one. */
+        MFP_FN void prefetch_after(int64_t read, int64_t begin, int64_t end) const {
+            const int64_t steps = end - begin, soon = read + AHEAD;
+            if (soon < steps) prefetch(x(begin + soon), n * sizeof(X));
+            else if (soon < 2 * steps && c.grad_spikes.data) prefetch(gradient(end - 1 - (soon - steps)), n * sizeof(X));
+            else if (begin > 0) prefetch(x(begin - STRETCH + (soon - 2 * steps)), n * sizeof(X));
+            else prefetch(x((soon - 2 * steps) % c.steps) - LANES, n * sizeof(X));
         }
 
         W *row_of(int64_t t) const { return us + t % STRETCH * LANES; }
@@ -187,7 +200,6 @@ template <class X> struct Exponential {
             const X *gs = r.no_spikes;
             if (c.grad_spikes.data) {
                 gs = gradient(t);
-                prefetch(t > 0 ? gradient(t - 1) : x(0) + n, n * sizeof(X));
                 if (c.mask.data) unpack_window(r.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
                 else derivative_row(r.slope, row_of(t), r.threshold, c, n);
             }

@@ -8,7 +8,6 @@
 #pragma once
 
 #include "rows.h"
-#include "stream.h"
 
 namespace mfp {
 
@@ -113,7 +112,7 @@ template <class X> struct Finite {
             W *to = inputs + s * width;
             const int64_t t = s - c.before;
             load_row(to, (t < 0 ? c.state.at<X>(s, a) : c.x.at<X>(t, a)) + first, n);
-            if (t + 1 < c.steps && t >= 0) prefetch(c.x.at<X>(t + 1, a) + first, n * sizeof(X));
+            if (t >= 0) prefetch_row<X>(c, c.x, t, a, first, n);
             if (c.scale.data && t >= 0)
                 for (int64_t i = 0; i < n; i++) to[i] = affine(to[i], scale[i], shift[i]);
             std::fill(to + n, to + width, W(0));
@@ -214,6 +213,7 @@ template <class X> struct Finite {
                 derivative_row(tile.slope, tile.row, tile.threshold, c, n);
             }
             const X *gs = c.grad_spikes.at<X>(t, a) + first;
+            prefetch_row<X>(c, c.grad_spikes, t, a, first, n);
 #pragma omp simd
             for (int64_t i = 0; i < n; i++) g[i] = tile.slope[i] * widen(gs[i]);
             if (sums) {

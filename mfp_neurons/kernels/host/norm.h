@@ -26,6 +26,7 @@ template <class X> struct Norm {
                     std::fill(r.second, r.second + n, W(0));
                     for (int64_t t = from; t < std::min(c.steps, from + 64); t++) {
                         const X *x = c.x.at<X>(t, a) + first;
+                        prefetch_row<X>(c, c.x, t, a, first, n);
 #pragma omp simd
                         for (int64_t i = 0; i < n; i++) {
                             const W away = widen(x[i]) - r.shift[i];
@@ -51,6 +52,8 @@ template <class X> struct Norm {
                 for (int64_t t = 0; t < c.steps; t++) {
                     const X *x = c.x.at<X>(t, a) + first;
                     X *gx = c.grad_x.at<X>(t, a) + first;
+                    prefetch_row<X>(c, c.x, t, a, first, n);
+                    prefetch_row<X>(c, c.grad_x, t, a, first, n);
 #pragma omp simd
                     for (int64_t i = 0; i < n; i++)
                         gx[i] = narrow<X>(widen(gx[i]) + affine(widen(x[i]), r.factor[i], r.shift[i]));

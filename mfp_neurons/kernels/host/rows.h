@@ -2,8 +2,17 @@
 #pragma once
 
 #include "call.h"
+#include "stream.h"
 
 namespace mfp {
+
+constexpr int64_t AHEAD = 4; /* rows: what is asked for now arrives about when it is needed */
+
+/* Asks for the row AHEAD of step t, in this tile or in the one after it. */
+template <class X> MFP_FN void prefetch_row(const Call &c, const Tensor &x, int64_t t, int64_t a, int64_t first, int64_t n) {
+    const int64_t soon = t + AHEAD, tile = soon / c.steps;
+    prefetch(x.at<X>(soon - tile * c.steps, a) + first + tile * n, n * sizeof(X));
+}
 
 template <class X> inline void load_row(Wide<X> *row, const X *from, int64_t n) {
 #pragma omp simd

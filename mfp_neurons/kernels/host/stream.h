@@ -45,16 +45,10 @@ inline void stream(void *to, const void *from, int64_t bytes) {
     std::memcpy(to, from, bytes);
 }
 
-/* Asks for a row that will be read soon: rows lie too far apart for the machine to guess the next. */
-inline void prefetch(const void *row, int64_t bytes) {
+/* Asks for a row that will be read soon: rows lie too far apart for the machine to guess the next. Inlined
+ * always: GCC drops calls of a function that does nothing but prefetch. */
+__attribute__((always_inline)) inline void prefetch(const void *row, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char *>(row) + i);
-}
-
-/* Streamed stores are seen by other threads after this. */
-inline void stream_fence() {
-#if defined(__SSE2__)
-    _mm_sfence();
-#endif
 }
 
 } /* namespace mfp */
