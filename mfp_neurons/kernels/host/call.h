@@ -51,10 +51,17 @@ constexpr int64_t MAX_TASKS = 256;
 struct Tiles {
     int64_t width, per_run, total, tasks;
 
+    explicit Tiles(const Call &c) : Tiles(c, wide_enough(c)) {}
     Tiles(const Call &c, int64_t width_) : width(width_) {
         per_run = (c.run + width - 1) / width;
         total = c.outer * per_run;
         tasks = std::min(total, std::max<int64_t>(16, std::min(MAX_TASKS, (int64_t(1) << 20) / c.channels)));
+    }
+
+    /* At least eight tiles, so that a few long sequences still keep several threads busy. */
+    static int64_t wide_enough(const Call &c) {
+        const int64_t eighth = (c.outer * c.run + 511) / 512 * 64;
+        return std::min(LANES, std::max<int64_t>(128, eighth));
     }
 
     /* f(rows, task, a, first neuron, neurons) for every tile of every task, tasks in parallel; each thread

@@ -60,7 +60,7 @@ template <class X> struct Exponential {
     }
 
     static void forward(const Call &c) {
-        const Tiles tiles(c, LANES);
+        const Tiles tiles(c);
         const StepRow step_row = step_of(c, c.spikes.data);
         const bool large = c.bytes(sizeof(X)) >= LARGE;
         expect_large(c.spikes, c.bytes(sizeof(X)));
@@ -106,7 +106,7 @@ template <class X> struct Exponential {
     }
 
     static void backward(const Call &c) {
-        const Tiles tiles(c, LANES);
+        const Tiles tiles(c);
         expect_large(c.grad_x, c.bytes(sizeof(X)));
         Partials partials(tiles.tasks, EXPONENTIAL_SUMS * c.channels, c.sums);
         tiles.run(
@@ -188,7 +188,7 @@ template <class X> struct Exponential {
             if (soon < steps) prefetch(x(begin + soon), n * sizeof(X));
             else if (soon < 2 * steps && c.grad_spikes.data) prefetch(gradient(end - 1 - (soon - steps)), n * sizeof(X));
             else if (begin > 0) prefetch(x(begin - STRETCH + (soon - 2 * steps)), n * sizeof(X));
-            else prefetch(x((soon - 2 * steps) % c.steps) - LANES, n * sizeof(X));
+            else prefetch(x((soon - 2 * steps) % c.steps) - n, n * sizeof(X));
         }
 
         W *row_of(int64_t t) const { return us + t % STRETCH * LANES; }

@@ -15,7 +15,7 @@ template <class X> struct Norm {
 
     /* sums: of (x - shift) and of its square for each channel; a shift near the mean keeps digits */
     static void moments(const Call &c) {
-        const Tiles tiles(c, LANES);
+        const Tiles tiles(c);
         Partials partials(tiles.tasks, 2 * c.channels, c.sums);
         tiles.run(
             c, [] { return std::make_unique<Rows>(); },
@@ -43,7 +43,7 @@ template <class X> struct Norm {
 
     /* grad_x += scale x + shift */
     static void add_affine(const Call &c) {
-        const Tiles tiles(c, LANES);
+        const Tiles tiles(c);
         tiles.run(
             c, [] { return std::make_unique<Rows>(); },
             [&](Rows &r, int64_t, int64_t a, int64_t first, int64_t n) {
