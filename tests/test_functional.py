@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons import functional, reference
+from mfp_neurons.backends import _part
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.surrogate import ATan
@@ -19,10 +20,10 @@ DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 RUNS = {  # how a call is run: the backend, and changes to the stock one that reach its other paths
-    "compiled": ("cpu", {}),
-    "stock": ("torch", {}),
-    "stock, in many blocks": ("torch", {"_ROW": 3, "_AREA": 7}),
-    "stock, as on a device whose numbers are not read": ("torch", {"_READS_FREELY": ""}),
+    "compiled": ("cpu", stock, {}),
+    "stock": ("torch", stock, {}),
+    "stock, in many blocks": ("torch", stock, {"_ROW": 3, "_AREA": 7}),
+    "stock, as on a device whose numbers are not read": ("torch", _part, {"_READS_FREELY": ""}),
 }
 HOW = st.sampled_from(list(RUNS))
 
@@ -30,8 +31,8 @@ HOW = st.sampled_from(list(RUNS))
 @contextlib.contextmanager
 def run_as(how: str):
     """The name of the backend to ask for."""
-    backend, changes = RUNS[how]
-    with mock.patch.multiple(stock, **changes) if changes else contextlib.nullcontext():
+    backend, where, changes = RUNS[how]
+    with mock.patch.multiple(where, **changes) if changes else contextlib.nullcontext():
         yield backend
 
 
