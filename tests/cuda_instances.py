@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import product
 
-from mfp_neurons.backends import _cuda_exp, _cuda_finite
+from mfp_neurons.backends import _cuda_exp, _cuda_finite, _cuda_fir
 from mfp_neurons.backends._cuda_call import DONE, KINDS, MASKED, NO_SPIKES, cpp
 from mfp_neurons.backends._cuda_launch import TYPES
 from mfp_neurons.kernels.device import Kernel
@@ -21,6 +21,19 @@ def exponential() -> Iterator[Kernel]:
             ):
                 instance = f"{width}, {held}, {along}, {kind}, {cpp(summing)}"
                 yield _exp(f"exp_backward<{TYPES[dtype]}, {instance}>")
+
+
+def fir() -> Iterator[Kernel]:
+    for dtype, held in product(TYPES, (_cuda_exp.FEW, _cuda_exp.MANY)):
+        may_run_along = held == _cuda_exp.FEW
+        for width, along in _groups(_cuda_exp.forward_width(dtype, held), may_run_along):
+            yield Kernel("fir.cu", f"mfp::fir_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
+        for kind, summing in product([*KINDS.values(), MASKED, NO_SPIKES], (False, True)):
+            if kind == MASKED and summing:
+                continue
+            for width, along in _groups(_cuda_fir.backward_width(dtype, held), may_run_along):
+                instance = f"{width}, {held}, {along}, {kind}, {cpp(summing)}"
+                yield Kernel("fir.cu", f"mfp::fir_backward<{TYPES[dtype]}, {instance}>")
 
 
 def finite() -> Iterator[Kernel]:
@@ -52,7 +65,7 @@ def sums() -> Iterator[Kernel]:
 
 
 def every() -> list[Kernel]:
-    return [*exponential(), *finite(), *channels(), *sums()]
+    return [*exponential(), *fir(), *finite(), *channels(), *sums()]
 
 
 def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:

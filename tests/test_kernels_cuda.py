@@ -350,3 +350,11 @@ def _untouched(count: int) -> Tensor:
         return torch.empty(count, dtype=torch.float16)
     finally:
         torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (9, 3), (40, 2)])
+def test_what_is_older_than_the_order_is_forgotten_even_if_it_is_no_number(shape):
+    x = torch.ones(shape, device=DEVICE)
+    x[0] = torch.nan
+    u = functional.potential(x, FIR(torch.ones(1, device=DEVICE)))
+    assert u[0].isnan().all() and (u[1:] == 1).all()

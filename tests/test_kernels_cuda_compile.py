@@ -77,6 +77,16 @@ COMMON = [
     )
 ]
 COMMON += [
+    Kernel("fir.cu", f"mfp::{name}")
+    for name in (
+        "fir_forward<mfp::Half, 8, 4, true>",
+        "fir_forward<float, 2, 16, false>",
+        "fir_backward<float, 4, 4, true, 0, true>",
+        "fir_backward<mfp::BFloat, 1, 16, false, 1, true>",
+        "fir_backward<float, 1, 16, false, 6, false>",
+    )
+]
+COMMON += [
     Kernel("finite.cu", f"mfp::{name}")
     for name in (
         "finite<float, 0, false, 0>",

@@ -4,10 +4,12 @@ Every tensor is read where it lies unless its strides allow no [T, A, B] view (s
 for the device; memory is torch's, so that CUDA graphs can be captured; all sums have a fixed order.
 """
 
+from types import ModuleType
+
 import torch
 from torch import Tensor
 
-from . import _cuda_exp, _cuda_finite
+from . import _cuda_exp, _cuda_finite, _cuda_fir
 from ._cuda_channels import add_affine_ as add_channel_affine_
 from ._cuda_channels import moments as channel_moments
 from ._rows import Rows
@@ -80,6 +82,12 @@ def _rows(tensor: Tensor, call: Call) -> Rows:
     return Rows(tensor, tensor.shape[2] if call.per_channel else 1)
 
 
+def _kernels(call: Call, steps: int) -> ModuleType:
+    if call.kind == "exp":
+        return _cuda_exp
+    return _cuda_fir if _cuda_fir.takes(call, steps) else _cuda_finite
+
+
 def _forward(
     x: Tensor,
     call: Call,
@@ -97,9 +105,8 @@ def _forward(
     else:
         u = torch.empty(x.shape[1:], dtype=wide, device=x.device)
     if x.numel() > 0:
-        module = _cuda_exp if call.kind == "exp" else _cuda_finite
         written = None if not potential else u if record else u.unsqueeze(0)
-        module.forward(x, call, rows, spikes, written, mask)
+        _kernels(call, len(x)).forward(x, call, rows, spikes, written, mask)
     return u
 
 
@@ -118,8 +125,8 @@ def _backward(
     if like.numel() == 0:
         return _of_nothing(like, call, needs)
     du = grad_u if grad_u is None or record else grad_u.unsqueeze(0)
-    module = _cuda_exp if call.kind == "exp" else _cuda_finite
-    return module.backward(grad_spikes, du, x, mask, call, _rows(like, call), like, needs)
+    kernels = _kernels(call, len(like))
+    return kernels.backward(grad_spikes, du, x, mask, call, _rows(like, call), like, needs)
 
 
 def _of_nothing(like: Tensor, call: Call, needs: tuple[bool, ...]) -> Gradients:

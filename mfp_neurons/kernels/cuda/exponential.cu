@@ -5,6 +5,7 @@
  * and no scan. The input is read once and each output written once; the backward computes the potential again
  * from the input. Twin: backends/torch.py. */
 #include "scan.cuh"
+#include "steps.cuh"
 #include "sums.cuh"
 
 namespace mfp {
@@ -47,32 +48,6 @@ template <class W, int P> struct Parameters {
         return step(u, affine(x, scale[i % P], shift[i % P]), decay[i % P], gain[i % P]);
     }
 };
-
-/* Steps t0 .. t0 + S - 1 of a group, zeros beyond T: all loads are under way before the first is used. */
-template <class X, int V, int S>
-MFP_DEVICE void load_steps(const Strided &from, const Place &at, i64 t0, i64 steps, Pack<X, V> (&to)[S]) {
-    const X *first = column<const X>(from, at, t0);
-#pragma unroll
-    for (int s = 0; s < S; s++) {
-        if (at.active && t0 + s < steps)
-            to[s] = load<V>(first + s * from.time);
-        else
-            to[s] = Pack<X, V>{};
-    }
-}
-
-/* The mask's bits of S steps of V neurons in one word, the first step's lowest. */
-template <int V, int S> MFP_DEVICE u32 bits_of_steps(const Strided &mask, const Place &at, i64 t0, i64 steps) {
-    static_assert(S * V <= 32);
-    const u8 *first = mask_byte(mask, at, t0);
-    u32 word = 0;
-#pragma unroll
-    for (int s = 0; s < S; s++) {
-        const u32 byte = at.active && t0 + s < steps ? first[s * mask.time] : 0u;
-        word |= (byte >> (at.first & 7) & ((1u << V) - 1)) << (s * V);
-    }
-    return word;
-}
 
 /* u = the potential before this thread's steps. `ends`: only what later chunks wait for is wanted. */
 template <class X, class W, int V, int S, int P>
@@ -120,39 +95,10 @@ __global__ void MFP_BOUNDS(X) exp_forward(const Exp p) {
         potential_before(p, task, at, m, x, u, true, true);
 #pragma unroll
         for (int s = 0; s < S; s++) {
-            const i64 t = t0 + s;
-            const bool live = at.active && t < steps;
-            Pack<X, V> spikes;
-            Pack<W, V> potential;
-            u32 bits = 0;
 #pragma unroll
-            for (int i = 0; i < V; i++) {
-                u[i] = m.next(u[i], widen(x[s].lane[i]), i);
-                potential.lane[i] = u[i];
-                spikes.lane[i] = spike<X>(fires(u[i], m.threshold[i % P], p.strict));
-                bits |= (magnitude(u[i] - m.threshold[i % P]) < static_cast<W>(p.b)) << i;
-            }
-            if (live && p.spikes.data) store(column<X>(p.spikes, at, t), spikes);
-            if (live && p.u.data && (p.every || t == steps - 1))
-                store(column<W>(p.u, at, p.every ? t : 0), potential);
-            if (p.mask.data) {
-                const u32 byte = byte_of<V>(live ? bits : 0, at.first);
-                if (live && (at.first & 7) == 0) *mask_byte(p.mask, at, t) = static_cast<u8>(byte);
-            }
+            for (int i = 0; i < V; i++) u[i] = m.next(u[i], widen(x[s].lane[i]), i);
+            write_step<X>(p, at, t0 + s, steps, u, m.threshold);
         }
-    }
-}
-
-/* Adds the potential's own gradient to g, of every step or of the last alone. */
-template <class W, int V, int S> MFP_DEVICE void add_own_gradient(const Exp &p, const Place &at, i64 t0, W (&g)[S][V]) {
-    const i64 steps = p.chunks.steps, first = p.every ? 0 : steps - 1;
-    const W *from = column<const W>(p.u, at, t0 - first);
-#pragma unroll
-    for (int s = 0; s < S; s++) {
-        if (!at.active || t0 + s < first || t0 + s >= steps) continue;
-        const Pack<W, V> du = load<V>(from + s * p.u.time);
-#pragma unroll
-        for (int i = 0; i < V; i++) g[s][i] += du.lane[i];
     }
 }
 
@@ -185,16 +131,14 @@ __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
                     if (PARAMS) before[s][i] = u[i];
                     u[i] = m.next(u[i], widen(x[s].lane[i]), i);
                 }
-                if (KIND == NO_SPIKES)
-                    g[s][i] = 0;
-                else if (KIND == MASKED)
-                    g[s][i] = widen(ds[s].lane[i]) * ((bits >> (s * V + i)) & 1 ? surrogate.a : W(0));
-                else
-                    g[s][i] = widen(ds[s].lane[i]) * derivative<KIND>(u[i] - m.threshold[i % P], surrogate);
+                const bool bit = (bits >> (s * V + i)) & 1;
+                g[s][i] = KIND == NO_SPIKES
+                              ? W(0)
+                              : widen(ds[s].lane[i]) * slope<KIND>(u[i] - m.threshold[i % P], bit, surrogate);
                 if (PARAMS) sums[OF_SPIKES][i % P] += g[s][i];
             }
         }
-        if (p.u.data) add_own_gradient(p, at, t0, g);
+        if (p.u.data) add_own_gradient(p, at, t0, steps, g);
         W a[V] = {};
         if constexpr (S > 4) {
             if (blockDim.y > 1 || p.chunks.chunks > 1) {

@@ -58,12 +58,10 @@ template <class X, int KIND, class W> MFP_DEVICE W local(const Finite &p, const 
     return g;
 }
 
-/* The weight that takes y[s] to u[t]; zero where there is none. */
-template <class W, bool MATRIX> MFP_DEVICE W weight(const Finite &p, i64 t, i64 s, i64 channel) {
-    const W *from = static_cast<const W *>(p.weights);
-    if (MATRIX) return t < p.steps && s < p.steps ? from[t * p.row + (s + p.before) * p.column] : W(0);
-    const i64 lag = t - s;
-    return lag >= 0 && lag < p.order ? from[lag * p.row + channel * p.column] : W(0);
+/* The matrix's weight that takes y[s] to u[t]; zero beyond its borders. */
+template <class W> MFP_DEVICE W weight(const Finite &p, i64 t, i64 s) {
+    const bool within = t < p.steps && s < p.steps && s >= -p.before;
+    return within ? static_cast<const W *>(p.weights)[t * p.row + (s + p.before) * p.column] : W(0);
 }
 
 /* sums[r] += weight * term for the TERMS terms in the tile, from row `first` on. */
@@ -75,17 +73,22 @@ MFP_DEVICE void add_terms(const Finite &p, const Tile<W> &tile, i64 row, i64 fir
 #pragma unroll
             for (int r = 0; r < ROWS; r++)
                 sums[r] += tile.weights[k][threadIdx.y * ROWS + r] * tile.terms[k][threadIdx.x];
-    } else { /* the taps of ROWS by TERMS pairs are few: one for each difference */
+    } else { /* ROWS by TERMS pairs share few taps, one for each difference; a warp takes or skips each as one */
         const i64 lag = MODE == ADJOINT ? first - row - (ROWS - 1) : row - first - (TERMS - 1);
         if (lag >= p.order || lag + ROWS + TERMS - 2 < 0) return;
-        W taps[ROWS + TERMS - 1];
+        W terms[TERMS];
 #pragma unroll
-        for (int i = 0; i < ROWS + TERMS - 1; i++) taps[i] = weight<W, false>(p, lag + i, 0, channel);
+        for (int k = 0; k < TERMS; k++) terms[k] = tile.terms[k][threadIdx.x];
 #pragma unroll
-        for (int k = 0; k < TERMS; k++)
+        for (int i = 0; i < ROWS + TERMS - 1; i++) {
+            if (lag + i < 0 || lag + i >= p.order) continue; /* not times zero: what is forgotten may be NaN */
+            const W tap = static_cast<const W *>(p.weights)[(lag + i) * p.row + channel * p.column];
 #pragma unroll
-            for (int r = 0; r < ROWS; r++)
-                sums[r] += taps[MODE == ADJOINT ? k - r + ROWS - 1 : r - k + TERMS - 1] * tile.terms[k][threadIdx.x];
+            for (int r = 0; r < ROWS; r++) {
+                const int k = MODE == ADJOINT ? i + r - (ROWS - 1) : r + (TERMS - 1) - i;
+                if (k >= 0 && k < TERMS) sums[r] += tap * terms[k];
+            }
+        }
     }
 }
 
@@ -158,8 +161,8 @@ template <class X, int MODE, bool MATRIX, int KIND> __global__ void MFP_BOUNDS(X
             for (i64 i = threadIdx.y * blockDim.x + threadIdx.x; i < TERMS * rows; i += blockDim.x * blockDim.y) {
                 /* neighboring threads read along a row of the matrix */
                 const i64 k = MODE == ADJOINT ? i / rows : i % TERMS, r = MODE == ADJOINT ? i % rows : i / TERMS;
-                tile.weights[k][r] = MODE == ADJOINT ? weight<W, true>(p, first + k, top + r, 0)
-                                                     : weight<W, true>(p, top + r, first + k, 0);
+                tile.weights[k][r] = MODE == ADJOINT ? weight<W>(p, first + k, top + r)
+                                                     : weight<W>(p, top + r, first + k);
             }
         __syncthreads();
         add_terms<W, MODE, MATRIX>(p, tile, row, first, at.channel, sums);
@@ -210,7 +213,8 @@ __global__ void MFP_BOUNDS(X) tap_gradient(const TapGradient p) {
             }
 #pragma unroll
             for (int k = 0; k < SPAN; k++) {
-                const W g = t + k < t1 ? *column<const W>(p.g, at, t + k) : W(0);
+                if (t + k >= t1) break;
+                const W g = *column<const W>(p.g, at, t + k);
 #pragma unroll
                 for (int r = 0; r < ROWS; r++) sums[r] += g * y[k - r + ROWS - 1];
             }

@@ -78,6 +78,9 @@ MFP_DEVICE i64 draw(const Chunks &p) {
     return number;
 }
 
+/* decay times value; nothing stays nothing where the power of a decay above 1 has overflowed. */
+template <class W> MFP_DEVICE W carried(W decay, W value) { return value == 0 ? W(0) : decay * value; }
+
 /* One thread's view of a scan. */
 template <class W, int V> struct Scan {
     Segments<W, V> &shared;
@@ -135,14 +138,14 @@ template <class W, int V> struct Scan {
             const W decay_chunk = power(decay_segment[i], count);
             W part = 0;
             for (i64 k = position; k < before; k += count)
-                part += power(decay_chunk, before - 1 - k) * received(k, i);
+                part += carried(power(decay_chunk, before - 1 - k), received(k, i));
             shared.part[slot(position) + i] = part;
         }
         __syncthreads();
         for (int i = 0; i < V; i++) {
             W far = 0;
             for (i64 k = 0; k < count; k++) far += shared.part[slot(k) + i];
-            carry[i] += power(decay_segment[i], position) * far;
+            carry[i] += carried(power(decay_segment[i], position), far);
         }
     }
 
