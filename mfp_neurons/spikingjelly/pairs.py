@@ -1,6 +1,6 @@
 """Finding the batch norms whose output goes to one neuron and nowhere else.
 
-A module is traced with its children as black boxes, plain nn.Sequential excepted; its own Python runs, on
+A module is traced with its children as black boxes, plain containers excepted; its own Python runs, on
 stand-ins for tensors. What a batch norm's output reaches there is all that it reaches.
 """
 
@@ -168,7 +168,7 @@ def _ways_to_call(holder: nn.Module) -> Iterator[tuple[bool, dict[str, Any]]]:
 
 
 def _members(holder: nn.Module) -> Iterator[nn.Module]:
-    """The modules that show in a trace of ``holder``: its children, in place of nn.Sequential theirs."""
+    """The modules that show in a trace of ``holder``: its children, and in place of containers theirs."""
     for child in holder.children():
         if _is_transparent(child):
             yield from _members(child)
@@ -177,6 +177,9 @@ def _members(holder: nn.Module) -> Iterator[nn.Module]:
 
 
 def _is_transparent(module: nn.Module) -> bool:
+    """Whether the calls of its children show in a trace of what holds it."""
+    if isinstance(module, (nn.ModuleList, nn.ModuleDict)):
+        return True
     return type(module) is nn.Sequential and not _has_hooks(module)
 
 

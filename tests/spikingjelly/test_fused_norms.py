@@ -439,6 +439,24 @@ def test_a_block_that_uses_them_one_after_the_other_is_fused():
     assert_same(fused, plain, torch.randn(4, 2, 3, 5, dtype=torch.float64))
 
 
+def test_modules_in_lists_and_dicts_are_followed():
+    class Layers(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norms = nn.ModuleList(layer.BatchNorm1d(3) for _ in range(3))
+            self.rest = nn.ModuleDict({"spikes": nn.ModuleList(lif() for _ in range(3))})
+
+        def forward(self, x):
+            for norm, spikes in zip(self.norms, self.rest["spikes"], strict=True):
+                x = spikes(norm(x))
+            return x
+
+    plain, fused = twins(in_steps(Layers()))
+    pairs = [(one.path, one.into) for one in fused.mfp_conversion.fused]
+    assert pairs == [(f"norms.{i}", f"rest.spikes.{i}") for i in range(3)]
+    assert_same(fused, plain, torch.randn(4, 2, 3, 5, dtype=torch.float64))
+
+
 def test_tracing_leaves_nothing_behind():
     def remembers(self, x, skip):
         self.last = x
