@@ -50,7 +50,7 @@ class _Search:
         )
         norms = [module for module in self._paths if isinstance(module, _BatchNorm)]
         for norm in norms:
-            self.reasons[norm] = self._unfit(norm) or "no memory-free neuron follows it in the same module"
+            self.reasons[norm] = self._unfit(norm) or "no MFPNode follows it in the same module"
         self._open = {norm for norm in norms if not self._unfit(norm)}
         for holder in self._paths:  # parents before their children, whose use they show
             self._look_into(holder)
@@ -74,11 +74,8 @@ class _Search:
             graphs = [_Uses(holder, training, given) for training, given in _ways_to_call(holder)]
         except Exception as error:  # whatever its Python does with a stand-in
             lines = str(error).strip().splitlines()
-            for norm in norms:
-                self.reasons[norm] = (
-                    f"{self._name(holder)} could not be traced: {type(error).__name__}"
-                    f"{': ' + lines[0] if lines else ''}"
-                )
+            words = ": ".join([type(error).__name__, *lines[:1]])
+            self.reasons |= dict.fromkeys(norms, f"{self._name(holder)} could not be traced: {words}")
             return
         for norm in norms:
             if not any(graph.calls(norm) for graph in graphs):
@@ -116,11 +113,7 @@ class _Search:
             return self._name(module)
         if node.op == "output":
             return "the caller of the module that it is in"
-        return (
-            str(node.target)
-            if isinstance(node.target, str)
-            else getattr(node.target, "__name__", "a function")
-        )
+        return str(getattr(node.target, "__name__", node.target))
 
     def _name(self, module: nn.Module) -> str:
         path = self._paths.get(module)

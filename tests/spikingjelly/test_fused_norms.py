@@ -421,7 +421,7 @@ STAY = {
     "otherwise with an argument": (only_if_given, "its output goes to add"),
     "depends on values": (as_values_say, "the model (Block) could not be traced: TraceError"),
     "fails": (fails, "could not be traced: RuntimeError: no such thing"),
-    "not used": (lambda self, x, skip: self.spikes(x), "no memory-free neuron follows it"),
+    "not used": (lambda self, x, skip: self.spikes(x), "no MFPNode follows it"),
 }
 
 
@@ -502,7 +502,7 @@ class OwnNorm(layer.BatchNorm1d):
 PLACES = {
     "in two places": (shared_norm, "it stands in several places"),
     "with hooks": (hooked_norm, "it has hooks"),
-    "in a container with hooks": (hooked_container, "no memory-free neuron follows it"),
+    "in a container with hooks": (hooked_container, "no MFPNode follows it"),
     "before a neuron with hooks": (hooked_neuron, "behind it has hooks"),
     "torch's": (lambda: nn.Sequential(nn.BatchNorm1d(3), lif()), "only SpikingJelly's own"),
     "a subclass": (lambda: nn.Sequential(OwnNorm(3), lif()), "only SpikingJelly's own"),
