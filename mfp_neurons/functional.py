@@ -51,8 +51,9 @@ def fire(
             :class:`~mfp_neurons.history.Matrix`. Per-channel parameters [C] run along dim 2 of x_seq.
         v_threshold: a number, or a tensor [1] or [C], in the units of ``x_seq``.
         surrogate: the derivative that stands for the spike's. The classes of :mod:`mfp_neurons.surrogate` run
-            inside the operator, which saves ``x_seq`` alone for backward. Any other callable from
-            u - v_threshold to spikes works too, slower, and decides ties itself.
+            inside the operator, which saves ``x_seq`` alone for backward; of ``Rect``, where only the input
+            (or a state) needs a gradient, one bit an element instead, with the same gradients. Any other
+            callable from u - v_threshold to spikes works too, slower, and decides ties itself.
         strict: fire on u > v_threshold (snnTorch) rather than on u >= v_threshold (SpikingJelly).
         backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA ones)
             and else "torch", stock operators, saying once why. A backend that is named is used, or it raises.

@@ -103,6 +103,8 @@ class Sigmoid(Surrogate):
 class Rect(Surrogate):
     """alpha where |x| < 0.5 / alpha, else 0. Wu et al., Frontiers in Neuroscience 2018.
 
+    Two values need one bit: where nothing but the input learns, that is all that is kept for backward.
+
     >>> Rect().derivative(torch.tensor([0.0, 0.5]))
     tensor([1., 0.])
     """

@@ -52,6 +52,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     also ``history``, the inputs that may still matter, [K-1, N, \*] in the dtype of the input. Both stay
     attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from zeros.
 
+    ``convert(model, fuse=True)`` makes a batch norm in front of it part of it: see :meth:`fuse`.
+
     Raises:
         TypeError: an argument is not of the kind named above.
         ValueError: tau <= 1, order < 1, an unknown backend, kernel, or step mode, or NaN.
