@@ -55,7 +55,7 @@ def fire(
             (or a state) needs a gradient, one bit an element instead, with the same gradients. Any other
             callable from u - v_threshold to spikes works too, slower, and decides ties itself.
         strict: fire on u > v_threshold (snnTorch) rather than on u >= v_threshold (SpikingJelly).
-        backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA ones)
+        backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA)
             and else "torch", stock operators, saying once why. A backend that is named is used, or it raises.
 
     Returns:
