@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mfp_neurons import functional, norm_ops, ops, reference
 from mfp_neurons._arguments import prepare
-from mfp_neurons.backends import _cuda_exp, cupy
+from mfp_neurons.backends import _cuda_exp, _cuda_launch, cupy
 from mfp_neurons.backends.torch import Call
 from mfp_neurons.history import FIR, Exponential
 from mfp_neurons.kernels import device as cuda
@@ -211,6 +211,53 @@ def test_a_mask_gives_the_spikes_and_exactly_the_gradients_of_the_input(case: Ca
         masked = cupy.backward_masked(ds, own, mask, call, record, (True, state is not None))
         assert torch.equal(plain.x, masked.x)
         assert state is None or torch.equal(plain.state, masked.state)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("steps", [40, 300])
+@pytest.mark.parametrize("neurons", [16, 21])
+def test_a_mask_of_a_long_sequence_gives_exactly_the_gradients_too(dtype, steps, neurons):
+    x = torch.randn(steps, 3, neurons, device=DEVICE).to(dtype)
+    wide = torch.float64 if dtype == torch.float64 else torch.float32
+    kernel = torch.tensor([[0.9], [0.7]], device=DEVICE, dtype=wide)
+    call = Call("exp", kernel, torch.ones(1, device=DEVICE, dtype=wide), None, Rect(0.5))
+    _, _, mask = cupy.forward_masked(x, call, False)
+    grad = torch.randn_like(x)
+    plain = cupy.backward(grad, None, x, call, False, (True, False, False, False))
+    assert torch.equal(plain.x, cupy.backward_masked(grad, None, mask, call, False, (True, False)).x)
+    assert plain.x.any()
+
+
+@pytest.mark.parametrize("kind", ["exp", "fir", "fir of many steps"])
+@pytest.mark.parametrize("layout", ["per layer", "per channel", "channels last"])
+def test_blocks_that_go_through_many_neurons_sum_them_all(kind, layout):
+    x = torch.randn(20 if "many" in kind else 4, 9, 16, 12, dtype=torch.float64, device=DEVICE)
+    if layout == "channels last":
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    channels = 1 if layout == "per layer" else 16
+    weights = torch.rand(2 if kind == "exp" else 3, channels, dtype=torch.float64, device=DEVICE) * 0.5
+    threshold = torch.rand(channels, dtype=torch.float64, device=DEVICE)
+    maps = torch.rand(2, channels, dtype=torch.float64, device=DEVICE) + 0.5
+    call = Call(kind[:3], weights, threshold, None, ATan(), scale=maps[0], shift=maps[1])
+    grad = torch.randn_like(x)
+    leaves = [weights.clone().requires_grad_(), threshold.clone().requires_grad_()]
+    leaves += [maps[0].clone().requires_grad_(), maps[1].clone().requires_grad_()]
+    y = along_leaf(leaves[2], x) * x + along_leaf(leaves[3], x)
+    if kind == "exp":
+        potential = recursion(y, leaves[0][0], leaves[0][1], None)
+    else:
+        potential = reference.membrane_potential(y, FIR(leaves[0]))
+    above = potential - along_leaf(leaves[1], x)
+    expected = torch.autograd.grad(ATan()(above), leaves, grad)
+    variance, mean = torch.var_mean(x, (0, 1, 3), correction=0)
+    with mock.patch.multiple(_cuda_launch, BLOCKS=2, ROUNDS=1000):
+        found = cupy.backward(grad, None, x, call, False, (False, True, True, False, True, True))
+        moments = cupy.channel_moments(x)
+    assert found.x is None
+    for a, b in zip((found.kernel, found.threshold, found.scale, found.shift), expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+    for a, b in zip(moments, (mean, variance), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

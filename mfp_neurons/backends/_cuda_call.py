@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..kernels.device import Field
-from .torch import Call, Gradients
+from ._call import Call, Gradients
 
 # what multiplies the spikes' gradient, by number in the sources (arithmetic.h, cuda/common.cuh)
 KINDS = {"atan": 0, "sigmoid": 1, "rect": 2, "piecewise_quadratic": 3, "super_spike": 4, "erf": 5}

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from ..kernels import device as cuda
 from ..kernels.device import Field, Kernel, Launch
+from ._call import accumulate_dtype
 from ._cuda_call import cpp
 from ._cuda_launch import BLOCKS, THREADS, TYPES, Sums, groups, looped, per_channel, strided
 from ._rows import Rows
-from .torch import accumulate_dtype
 
 
 def moments(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..kernels import device as cuda
 from ..kernels.device import Field, Kernel, Launch
+from ._call import Call, Gradients, accumulate_dtype
 from ._cuda_call import MASKED, chosen, cpp, packed, surrogate
 from ._cuda_launch import (
     NO_SUMS,
@@ -23,7 +24,6 @@ from ._cuda_launch import (
     strided,
 )
 from ._rows import Rows, Seen
-from .torch import Call, Gradients, accumulate_dtype
 
 FEW, MANY = 4, 16  # steps a thread holds
 SEGMENTS = 16  # of a block, at most

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ..kernels import device as cuda
 from ..kernels.device import Field, Kernel, Launch
+from ._call import Call, Gradients, accumulate_dtype
 from ._cuda_call import DONE, MASKED, chosen, cpp, packed, surrogate
 from ._cuda_launch import (
     BLOCKS,
@@ -23,7 +24,6 @@ from ._cuda_launch import (
     total,
 )
 from ._rows import Rows, Seen
-from .torch import Call, Gradients, accumulate_dtype
 
 ROWS, SEGMENTS = 8, 8  # steps a thread sums for, threads of a block along time at most
 TAP_LANES, TAP_SPAN = 32, 256  # neurons and steps of a block that sums taps' gradients

@@ -8,6 +8,7 @@ from torch.nn.functional import pad
 
 from ..kernels import device as cuda
 from ..kernels.device import Field, Kernel, Launch
+from ._call import Call, Gradients, accumulate_dtype
 from ._cuda_call import MASKED, chosen, cpp, packed, surrogate
 from ._cuda_exp import FEW, MANY, forward_width
 from ._cuda_launch import (
@@ -23,7 +24,6 @@ from ._cuda_launch import (
     strided,
 )
 from ._rows import Rows, Seen
-from .torch import Call, Gradients, accumulate_dtype
 
 LANES = 128  # of a block
 OTHER_SUMS = 3  # beside the taps: of spikes, of the adjoint, of input
@@ -110,8 +110,8 @@ def _run(
     tiles = ceil(of.total / LANES)
     blocks = tiles if sums is None else looped(tiles, LANES, of)
     fields: list[Field] = [
-        *of.fields, steps, tiles, _reached(call, of.rows), *strided(x), *strided(spikes), *strided(u), *packed(mask),
-        *strided(gx), taps, taps.stride(0), taps.stride(1) if taps.shape[1] > 1 else 0,
+        *of.fields, steps, tiles, _reached(call, of.rows), *strided(x), *strided(spikes), *strided(u),
+        *packed(mask), *strided(gx), taps, taps.stride(0), taps.stride(1) if taps.shape[1] > 1 else 0,
         *per_channel(call.threshold, wide), *per_channel(call.scale, wide), *per_channel(call.shift, wide),
         int(every), int(call.strict), *constants, *(NO_SUMS if sums is None else sums.fields),
     ]  # fmt: skip

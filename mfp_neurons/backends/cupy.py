@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from . import _cuda_exp, _cuda_finite, _cuda_fir
+from ._call import Call, Gradients, accumulate_dtype
 from ._cuda_channels import add_affine_ as add_channel_affine_
 from ._cuda_channels import moments as channel_moments
 from ._rows import Rows
-from .torch import Call, Gradients, accumulate_dtype
 
 __all__ = [
     "add_channel_affine_",
