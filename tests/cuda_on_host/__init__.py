@@ -15,7 +15,8 @@ from torch import Tensor
 from mfp_neurons.kernels.device import FOLDER, Kernel, Launch, pack
 
 HERE = Path(__file__).parent
-FLAGS = ["g++", "-std=c++17", "-O1", "-g0", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wall", "-Wno-unknown-pragmas"]
+FLAGS = ["g++", "-std=c++17", "-O1", "-g0", "-fno-strict-aliasing", "-fPIC", "-shared", "-Wall",
+         "-Wno-unknown-pragmas"]  # fmt: skip
 WATCHED = ["-fsanitize=kernel-address", "--param=asan-instrumentation-with-call-threshold=0",
            "--param=asan-stack=0", "--param=asan-globals=0"]  # fmt: skip
 
