@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import functional
 from .. import surrogate as fused
-from .._checks import describe, log_once
+from .._checks import describe, is_readable, log_once
 from .arguments import as_real_input
 from .memory_free import MemoryFree
 from .surrogates import known_surrogate
@@ -85,7 +85,10 @@ class MFPLeakyParallel(MemoryFree):
         chunk = functional.fire_chunk(
             inputs, kernel, threshold, state, surrogate=surrogate, strict=True, record=record
         )
-        spk = chunk.spikes.reshape(x.shape).float() * self.graded_spikes_factor
+        spk = chunk.spikes.reshape(x.shape).float()
+        factor = self.graded_spikes_factor
+        if factor.requires_grad or not is_readable(factor) or bool((factor != 1).any()):
+            spk = spk * factor
         return spk, chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
 
     def _start(self, mem: Tensor | None, x: Tensor) -> Tensor | None:

@@ -11,6 +11,7 @@
 
 namespace mfp {
 
+constexpr int NONE = -1; /* a surrogate kind */
 enum ExponentialSum { D_DECAY, D_GAIN, D_THRESHOLD, D_SCALE, D_SHIFT, EXPONENTIAL_SUMS };
 
 template <class X> struct Exponential {
@@ -80,28 +81,53 @@ template <class X> struct Exponential {
                         pack_window(c.mask.at<uint8_t>(t, a) + first / 8, u, r.threshold, W(c.surrogate_b), n);
                     before = u;
                 }
-                if (c.u.data && !c.all_steps) std::copy(before, before + n, c.u.at<W>(0, a) + first);
+                if (c.u.data && !c.all_steps) {
+                    if (large) stream(c.u.at<W>(0, a) + first, before, n * sizeof(W));
+                    else std::copy(before, before + n, c.u.at<W>(0, a) + first);
+                }
             });
     }
 
-    /* v = slope gs + du + decay v, gx = gain scale v, and every sum if wanted */
-    template <bool sums>
-    static void adjoint_row(Rows &r, const X *x, const W *before, const X *gs, const W *du, X *gx, bool has_norm, int64_t n) {
+    /* v = slope gs + du + decay v, gx = gain scale v; the slope is worked out from u, or given (NONE) */
+    template <int kind, bool has_norm>
+    static void adjoint_row(Rows &r, const W *u, const X *gs, const W *du, X *gx, Surrogate<W> s, int64_t n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            const W slope = kind == NONE ? r.slope[i] : derivative<kind>(u[i] - r.threshold[i], s);
+            const W v = slope * widen(gs[i]) + du[i] + r.decay[i] * r.v[i];
+            const W dx = r.gain[i] * v;
+            r.v[i] = v;
+            gx[i] = narrow<X>(has_norm ? r.scale[i] * dx : dx);
+        }
+    }
+
+    typedef void (*AdjointRow)(Rows &, const W *, const X *, const W *, X *, Surrogate<W>, int64_t);
+    template <bool has_norm> static AdjointRow adjoint_with(int kind) {
+        switch (kind) {
+        case ATAN: return adjoint_row<ATAN, has_norm>;
+        case SIGMOID: return adjoint_row<SIGMOID, has_norm>;
+        case RECT: return adjoint_row<RECT, has_norm>;
+        case PIECEWISE_QUADRATIC: return adjoint_row<PIECEWISE_QUADRATIC, has_norm>;
+        case SUPER_SPIKE: return adjoint_row<SUPER_SPIKE, has_norm>;
+        case ERF: return adjoint_row<ERF, has_norm>;
+        default: return adjoint_row<NONE, has_norm>;
+        }
+    }
+
+    /* The same, the slope given, and every sum. */
+    static void adjoint_and_sums(Rows &r, const X *x, const W *before, const X *gs, const W *du, X *gx, bool has_norm, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
             const W g = r.slope[i] * widen(gs[i]);
             const W v = g + du[i] + r.decay[i] * r.v[i];
-            const W dx = r.gain[i] * v;
+            const W dx = r.gain[i] * v, given = widen(x[i]);
             r.v[i] = v;
             gx[i] = narrow<X>(has_norm ? r.scale[i] * dx : dx);
-            if (sums) {
-                const W given = widen(x[i]);
-                r.sums[D_THRESHOLD][i] -= g;
-                r.sums[D_DECAY][i] += v * before[i];
-                r.sums[D_GAIN][i] += v * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
-                r.sums[D_SCALE][i] += dx * given;
-                r.sums[D_SHIFT][i] += dx;
-            }
+            r.sums[D_THRESHOLD][i] -= g;
+            r.sums[D_DECAY][i] += v * before[i];
+            r.sums[D_GAIN][i] += v * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
+            r.sums[D_SCALE][i] += dx * given;
+            r.sums[D_SHIFT][i] += dx;
         }
     }
 
@@ -129,14 +155,22 @@ template <class X> struct Exponential {
         const int64_t a, first, n, stretches;
         const bool needs_u, large;
         const StepRow step_row;
+        const Surrogate<W> surrogate;
+        const AdjointRow adjoint_row;
         W *const kept, *const us; /* [stretches][LANES], the rows before each; [STRETCH][LANES] */
 
         Backward(const Call &c, Rows &r, double *sums, int64_t a, int64_t first, int64_t n)
             : c(c), r(r), sums(sums), a(a), first(first), n(n), stretches((c.steps + STRETCH - 1) / STRETCH),
               needs_u(!c.mask.data && (c.grad_spikes.data || sums)),
               large(c.bytes(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
+              surrogate{W(c.surrogate_a), W(c.surrogate_b)}, adjoint_row(adjoint_of()),
               kept(static_cast<W *>(scratch(sizeof(W) * (stretches + STRETCH) * LANES))),
               us(kept + stretches * LANES) {}
+
+        AdjointRow adjoint_of() const {
+            const int kind = needs_u && c.grad_spikes.data ? c.surrogate : NONE;
+            return c.scale.data ? adjoint_with<true>(kind) : adjoint_with<false>(kind);
+        }
 
         void run() {
             std::fill(r.v, r.v + n, W(0));
@@ -201,13 +235,13 @@ template <class X> struct Exponential {
             if (c.grad_spikes.data) {
                 gs = gradient(t);
                 if (c.mask.data) unpack_window(r.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
-                else derivative_row(r.slope, row_of(t), r.threshold, c, n);
+                else if (sums) derivative_row(r.slope, row_of(t), r.threshold, c, n);
             }
             const W *du = r.zero;
             if (c.grad_u.data && (c.all_steps || t == c.steps - 1)) du = c.grad_u.at<W>(c.all_steps ? t : 0, a) + first;
             X *gx = c.grad_x.data ? c.grad_x.at<X>(t, a) + first : nullptr, *row = gx && !large ? gx : r.row;
-            if (sums) adjoint_row<true>(r, x(t), before, gs, du, row, c.scale.data, n);
-            else adjoint_row<false>(r, nullptr, nullptr, gs, du, row, c.scale.data, n);
+            if (sums) adjoint_and_sums(r, x(t), before, gs, du, row, c.scale.data, n);
+            else adjoint_row(r, row_of(t), gs, du, row, surrogate, n);
             if (gx && large) stream(gx, row, n * sizeof(X));
         }
     };
