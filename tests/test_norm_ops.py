@@ -44,8 +44,8 @@ class Normed:
         norm = self.norm()
         # contiguous: torch's own gradient in evaluation is wrong for some channels-last inputs of width one
         y = batch_norm(
-            x.flatten(0, 1).contiguous(), norm.running_mean, norm.running_var, self.weight, self.bias, self.training,
-            self.momentum, norm.eps,
+            x.flatten(0, 1).contiguous(), norm.running_mean, norm.running_var, self.weight, self.bias,
+            self.training, self.momentum, norm.eps,
         )  # fmt: skip
         return y.unflatten(0, x.shape[:2]), norm.running_mean, norm.running_var
 
