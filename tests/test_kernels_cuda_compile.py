@@ -52,7 +52,8 @@ def by_file(kernels: Iterable[Kernel]) -> list[tuple[str, list[str]]]:
 
 def check(file: str, names: list[str], arch: int) -> None:
     log, _ = compile_all(file, names, f"sm_{arch}")
-    assert "warning" not in log, log
+    lines = [line for line in log.splitlines() if "Architectures prior to" not in line]  # CUDA 12.9 of sm_70
+    assert "warning" not in "".join(lines), log
     found = re.findall(r"Compiling entry function '(\w+)'[\s\S]*?(\d+) bytes spill stores", log)
     assert len(found) == len(names)  # the log is worded as expected
     assert not [name for name, bytes_ in found if bytes_ != "0"], f"spills on sm_{arch}"

@@ -65,8 +65,13 @@ enum { MASKED = 6, NO_SPIKES = 7, DONE = 8 };
 
 enum { THREADS = 256 }; /* of a block */
 
-/* Registers for two blocks a multiprocessor, half of what it has each; numbers of 64 bits may take all. */
+/* Registers for two blocks a multiprocessor, half of what it has each; numbers of 64 bits may take all, and so may
+ * the oldest architecture, whose compiler spills otherwise. */
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 750
+#define MFP_BOUNDS(X) __launch_bounds__(THREADS)
+#else
 #define MFP_BOUNDS(X) __launch_bounds__(THREADS, sizeof(Wide<X>) == 4 ? 2 : 1)
+#endif
 
 /* V numbers that lie and move together. */
 template <class X, int V> struct alignas(V * sizeof(X) < 16 ? V * sizeof(X) : 16) Pack {
