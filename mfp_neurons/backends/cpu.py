@@ -36,7 +36,9 @@ class _Parameter(ctypes.Structure):
 
 
 _SIZES = ("steps", "outer", "run", "channels", "repeat", "before", "order")
-_FLAGS = ("dtype", "strict", "surrogate", "threads", "all_steps")
+_FLAGS = (
+    "dtype", "strict", "surrogate", "threads", "all_steps", "sum_kernel", "sum_threshold", "sum_norm",
+)  # fmt: skip
 _PARAMETERS = ("decay", "gain", "taps", "threshold", "scale", "shift")
 _TENSORS = ("x", "state", "spikes", "u", "mask", "grad_spikes", "grad_u", "grad_x", "grad_state")
 
@@ -214,6 +216,8 @@ def backward(
     _read_gradients(launch, grad_spikes, grad_u, x.dtype, record)
     _read_state(launch, call, accumulate_dtype(x.dtype))
     sums = None
+    launch.c.sum_kernel, launch.c.sum_threshold = need_kernel, need_threshold
+    launch.c.sum_norm = need_scale or need_shift
     if need_kernel or need_threshold or need_scale or need_shift:
         sums = launch.sums(_sums_of_kernel(call, launch.rows.channels) + 3 * launch.rows.channels)
     launch.run(_kernel_of(call) + "_backward")

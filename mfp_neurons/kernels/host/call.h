@@ -36,6 +36,7 @@ struct Call {
     int64_t channels, repeat;   /* neuron b of a run belongs to channel (b / repeat) % channels */
     int64_t before, order;      /* steps in `state` of a finite kernel; its K, or 0 for a matrix */
     int32_t dtype, strict, surrogate, threads, all_steps; /* all_steps: u and grad_u hold T steps, not one */
+    int32_t sum_kernel, sum_threshold, sum_norm;          /* whose sums are wanted */
     double surrogate_a, surrogate_b;
     Parameter decay, gain, taps, threshold, scale, shift;
     Tensor x, state, spikes, u, mask, grad_spikes, grad_u, grad_x, grad_state;

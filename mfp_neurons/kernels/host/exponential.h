@@ -19,7 +19,7 @@ template <class X> struct Exponential {
 
     struct Rows { /* of one tile; what a call has no use for is all zero, or written and never read */
         alignas(64) W decay[LANES], gain[LANES], threshold[LANES], scale[LANES], shift[LANES];
-        alignas(64) W u[LANES], v[LANES], slope[LANES], zero[LANES] = {};
+        alignas(64) W u[LANES], v[LANES], dx[LANES], slope[LANES], zero[LANES] = {};
         alignas(64) W sums[EXPONENTIAL_SUMS][LANES];
         alignas(64) X no_spikes[LANES] = {}, row[LANES];
         bool constant = false;
@@ -97,6 +97,7 @@ template <class X> struct Exponential {
             const W v = slope * widen(gs[i]) + du[i] + r.decay[i] * r.v[i];
             const W dx = r.gain[i] * v;
             r.v[i] = v;
+            r.dx[i] = dx;
             gx[i] = narrow<X>(has_norm ? r.scale[i] * dx : dx);
         }
     }
@@ -114,20 +115,21 @@ template <class X> struct Exponential {
         }
     }
 
-    /* The same, the slope given, and every sum. */
-    static void adjoint_and_sums(Rows &r, const X *x, const W *before, const X *gs, const W *du, X *gx, bool has_norm, int64_t n) {
+    static void sum_parameters(Rows &r, const X *x, const W *before, const X *gs, bool has_norm, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
-            const W g = r.slope[i] * widen(gs[i]);
-            const W v = g + du[i] + r.decay[i] * r.v[i];
-            const W dx = r.gain[i] * v, given = widen(x[i]);
-            r.v[i] = v;
-            gx[i] = narrow<X>(has_norm ? r.scale[i] * dx : dx);
-            r.sums[D_THRESHOLD][i] -= g;
-            r.sums[D_DECAY][i] += v * before[i];
-            r.sums[D_GAIN][i] += v * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
-            r.sums[D_SCALE][i] += dx * given;
-            r.sums[D_SHIFT][i] += dx;
+            const W given = widen(x[i]);
+            r.sums[D_DECAY][i] += r.v[i] * before[i];
+            r.sums[D_GAIN][i] += r.v[i] * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
+            r.sums[D_THRESHOLD][i] -= r.slope[i] * widen(gs[i]);
+        }
+    }
+
+    static void sum_norm(Rows &r, const X *x, int64_t n) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) {
+            r.sums[D_SCALE][i] += r.dx[i] * widen(x[i]);
+            r.sums[D_SHIFT][i] += r.dx[i];
         }
     }
 
@@ -153,7 +155,7 @@ template <class X> struct Exponential {
         Rows &r;
         double *const sums;
         const int64_t a, first, n, stretches;
-        const bool needs_u, large;
+        const bool parameters, needs_u, large; /* parameters: the sums of decay, gain and threshold are wanted */
         const StepRow step_row;
         const Surrogate<W> surrogate;
         const AdjointRow adjoint_row;
@@ -161,14 +163,15 @@ template <class X> struct Exponential {
 
         Backward(const Call &c, Rows &r, double *sums, int64_t a, int64_t first, int64_t n)
             : c(c), r(r), sums(sums), a(a), first(first), n(n), stretches((c.steps + STRETCH - 1) / STRETCH),
-              needs_u(!c.mask.data && (c.grad_spikes.data || sums)),
+              parameters(c.sum_kernel || c.sum_threshold),
+              needs_u(!c.mask.data && (c.grad_spikes.data || parameters)),
               large(c.bytes(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
               surrogate{W(c.surrogate_a), W(c.surrogate_b)}, adjoint_row(adjoint_of()),
               kept(static_cast<W *>(scratch(sizeof(W) * (stretches + STRETCH) * LANES))),
               us(kept + stretches * LANES) {}
 
         AdjointRow adjoint_of() const {
-            const int kind = needs_u && c.grad_spikes.data ? c.surrogate : NONE;
+            const int kind = !c.mask.data && !parameters && c.grad_spikes.data ? c.surrogate : NONE;
             return c.scale.data ? adjoint_with<true>(kind) : adjoint_with<false>(kind);
         }
 
@@ -210,9 +213,13 @@ template <class X> struct Exponential {
                 prefetch_after(end - begin + (end - 1 - t), begin, end);
                 go_back(t, before(t, begin));
             }
-            if (sums) /* sums of floats over one stretch lose little */
-                for (int64_t what = 0; what < EXPONENTIAL_SUMS; what++)
-                    add_to_channels(sums + what * c.channels, r.sums[what], c, first, n);
+            if (sums) add_sums(parameters ? 0 : D_SCALE, c.sum_norm ? EXPONENTIAL_SUMS : D_SCALE);
+        }
+
+        /* Sums of floats over one stretch lose little. */
+        void add_sums(int from, int to) {
+            for (int what = from; what < to; what++)
+                add_to_channels(sums + what * c.channels, r.sums[what], c, first, n);
         }
 
         /* Rows are read in this order: inputs begin .. end - 1, gradients end - 1 .. begin, and then the inputs
@@ -235,13 +242,14 @@ template <class X> struct Exponential {
             if (c.grad_spikes.data) {
                 gs = gradient(t);
                 if (c.mask.data) unpack_window(r.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
-                else if (sums) derivative_row(r.slope, row_of(t), r.threshold, c, n);
+                else if (parameters) derivative_row(r.slope, row_of(t), r.threshold, c, n);
             }
             const W *du = r.zero;
             if (c.grad_u.data && (c.all_steps || t == c.steps - 1)) du = c.grad_u.at<W>(c.all_steps ? t : 0, a) + first;
             X *gx = c.grad_x.data ? c.grad_x.at<X>(t, a) + first : nullptr, *row = gx && !large ? gx : r.row;
-            if (sums) adjoint_and_sums(r, x(t), before, gs, du, row, c.scale.data, n);
-            else adjoint_row(r, row_of(t), gs, du, row, surrogate, n);
+            adjoint_row(r, row_of(t), gs, du, row, surrogate, n);
+            if (parameters) sum_parameters(r, x(t), before, gs, c.scale.data, n);
+            if (c.sum_norm) sum_norm(r, x(t), n);
             if (gx && large) stream(gx, row, n * sizeof(X));
         }
     };

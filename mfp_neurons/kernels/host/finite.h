@@ -187,11 +187,11 @@ template <class X> struct Finite {
         tiles.run(
             c, [&] { return std::make_unique<Tile>(c, weights, tiles.width, true); },
             [&](Tile &tile, int64_t task, int64_t a, int64_t first, int64_t n) {
-                const bool needs_inputs = (c.grad_spikes.data && !c.mask.data) || c.sums;
+                const bool needs_inputs = (c.grad_spikes.data && !c.mask.data) || c.sum_kernel;
                 tile.start(a, first, n, needs_inputs);
                 double *sums = partials.of(task);
                 for (int64_t t = 0; t < c.steps; t++) local_gradient(tile, t, a, first, n, sums);
-                if (sums) {
+                if (c.sum_kernel) {
                     if (c.order) sum_taps(tile, first, n, sums);
                     else sum_matrix(tile, sums);
                 }
@@ -216,7 +216,7 @@ template <class X> struct Finite {
             prefetch_row<X>(c, c.grad_spikes, t, a, first, n);
 #pragma omp simd
             for (int64_t i = 0; i < n; i++) g[i] = tile.slope[i] * widen(gs[i]);
-            if (sums) {
+            if (c.sum_threshold) {
                 for (int64_t i = 0; i < n; i++) tile.row[i] = -g[i];
                 add_to_channels(sums + sums_of_taps(c), tile.row, c, first, n);
             }
@@ -276,10 +276,10 @@ template <class X> struct Finite {
     static void give_back(Tile &tile, int64_t s, int64_t a, int64_t first, int64_t n, double *sums) {
         const Call &c = tile.c;
         const int64_t t = s - c.before;
-        if (t < 0 ? !c.grad_state.data : !(c.grad_x.data || (sums && c.scale.data))) return;
+        if (t < 0 ? !c.grad_state.data : !(c.grad_x.data || c.sum_norm)) return;
         tile.adjoint(tile.row, s);
         if (t < 0) return store_row(c.grad_state.at<X>(s, a) + first, tile.row, n);
-        if (sums && c.scale.data) {
+        if (c.sum_norm) {
             double *of_scale = sums + sums_of_taps(c) + c.channels;
             add_to_channels(of_scale + c.channels, tile.row, c, first, n);
             const X *x = c.x.at<X>(t, a) + first;
