@@ -60,11 +60,11 @@ pytest=("$python" -m pytest -q -p no:cacheprovider)
 step tests 200 "${pytest[@]}" --durations=15 tests/test_kernels_cuda.py tests/test_kernels_cuda_gpu.py
 
 # plain allocations, so that a byte beyond a tensor is a byte beyond an allocation; a few tests that reach every kernel
-few="(long_sequences and (-17] or -300])) or one_thread or repeat or (moments and shape0) or affine_map_of_each or taps"
+few="(long_sequences and (-17] or -300])) or one_thread or repeat or (moments and shape0) or affine_map_of_each or taps or go_through or long_sequence_gives"
 export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 for tool in memcheck racecheck; do
     if command -v compute-sanitizer >/dev/null; then
-        step $tool 110 compute-sanitizer --tool $tool --error-exitcode 9 --report-api-errors no \
+        step $tool 120 compute-sanitizer --tool $tool --error-exitcode 9 --report-api-errors no \
             "${pytest[@]}" tests/test_kernels_cuda.py -k "$few"
     else
         echo "$tool: left out, no compute-sanitizer here" | tee -a "$out/summary.txt"

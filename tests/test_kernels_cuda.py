@@ -1,6 +1,7 @@
 """The CUDA kernels against the definition: on the host (tests/cuda_on_host), or on a GPU if there is one."""
 
 import itertools
+from importlib.util import find_spec
 from unittest import mock
 
 import pytest
@@ -45,6 +46,12 @@ def _on_cuda_kernels():
     ):
         yield
     torch.use_deterministic_algorithms(False)
+
+
+def test_where_pytorch_and_cupy_have_a_gpu_it_is_the_gpu_that_is_tested():
+    if not torch.cuda.is_available() or find_spec("cupy") is None:
+        pytest.skip("no GPU, or no CuPy: the kernels run on the host")
+    assert cuda.unavailable(torch.device("cuda")) is None
 
 
 def moved(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
