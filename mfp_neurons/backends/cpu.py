@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ..kernels import host
 from ..surrogate import Surrogate
+from ._call import Call, Gradients, accumulate_dtype
 from ._rows import Rows, Seen
-from .torch import Call, Gradients, accumulate_dtype
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _SURROGATES = ("atan", "sigmoid", "rect", "piecewise_quadratic", "super_spike", "erf")
