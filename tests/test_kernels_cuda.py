@@ -326,6 +326,8 @@ def test_an_affine_map_of_the_input_is_the_references_with_all_gradients(
     ds = torch.randn_like(case.x)
     _, u = cupy.forward(case.x, call, True)
     found = cupy.backward(ds, None, case.x, call, False, (True, True, True, False, True, True))
+    given = [found.x, found.kernel, found.threshold, found.scale, found.shift]
+    assert len({gradient.untyped_storage().data_ptr() for gradient in given}) == len(given)
     exact = case.to(torch.float64)
     maps = [scale.double().requires_grad_(), shift.double().requires_grad_()]
     leaves = exact.leaves()

@@ -50,9 +50,14 @@ def chosen(gx: Tensor | None, found: dict[str, Tensor], call: Call, needs: tuple
         threshold = found.get("threshold", torch.zeros_like(call.threshold)).to(call.threshold.dtype)
     return Gradients(
         gx,
-        found["kernel"].to(call.kernel.dtype) if need_kernel else None,
+        _own(found["kernel"].to(call.kernel.dtype)) if need_kernel else None,
         threshold,
         found.get("state") if need_state else None,
-        found["scale"] if need_scale else None,
-        found["shift"] if need_shift else None,
+        _own(found["scale"]) if need_scale else None,
+        _own(found["shift"]) if need_shift else None,
     )
+
+
+def _own(gradient: Tensor) -> Tensor:
+    """In memory of its own: what an operator returns may share none with what else it returns."""
+    return gradient.clone() if gradient.untyped_storage().nbytes() > gradient.nbytes else gradient
