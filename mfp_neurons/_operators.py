@@ -8,8 +8,10 @@ from torch import Tensor
 from .backends.torch import accumulate_dtype
 
 
-def empty_potential(x: Tensor, record: bool) -> Tensor:
-    """The potential that a fake kernel returns: of every step if ``record``, else of the last."""
+def empty_potential(x: Tensor, record: bool, potential: bool = True) -> Tensor:
+    """The potential that a fake kernel returns: of every step if ``record``, of the last, or none."""
+    if not potential:
+        return x.new_empty(0, dtype=accumulate_dtype(x.dtype))
     wide = accumulate_dtype(x.dtype)
     if record:
         return torch.empty_like(x, dtype=wide)

@@ -73,7 +73,7 @@ def fire(
     with _full_precision(x_seq):
         call = prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
         check_surrogate(surrogate)
-        spikes, _ = _run(call, surrogate, strict, record=False)
+        spikes, _ = _run(call, surrogate, strict, record=False, potential=False)
     return spikes
 
 
@@ -231,9 +231,11 @@ def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False)
 
 
-def _run(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+def _run(
+    call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool, potential: bool = True
+) -> tuple[Tensor, Tensor]:
     if isinstance(surrogate, Surrogate):
-        return _fused(call, surrogate, strict, record)
+        return _fused(call, surrogate, strict, record, potential)
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
         "surrogate %r is not one of mfp_neurons.surrogate, so it runs outside the fused operator: same "
@@ -245,13 +247,17 @@ def _run(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -
     return spikes.to(call.x.dtype), (u if record else u[-1].clone())
 
 
-def _fused(call: Prepared, surrogate: Surrogate, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+def _fused(
+    call: Prepared, surrogate: Surrogate, strict: bool, record: bool, potential: bool = True
+) -> tuple[Tensor, Tensor]:
     tensors = (call.x, call.kernel, call.threshold, call.state, call.scale, call.shift)
     if isinstance(surrogate, Rect) and _only_the_input_learns(call):
-        spikes, u, _ = ops.fire_masked(*tensors, call.kind, surrogate.alpha, strict, record, call.backend)
+        spikes, u, _ = ops.fire_masked(
+            *tensors, call.kind, surrogate.alpha, strict, record, call.backend, potential
+        )
         return spikes, u
     name, parameters = surrogate.name, surrogate.parameters
-    outputs = ops.fire(*tensors, call.kind, name, parameters, strict, record, call.backend)
+    outputs = ops.fire(*tensors, call.kind, name, parameters, strict, record, call.backend, potential)
     return outputs  # type: ignore[no-any-return]
 
 

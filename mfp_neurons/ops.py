@@ -42,17 +42,22 @@ def fire(
     strict: bool,
     record: bool,
     backend: str,
+    potential: bool = True,
 ) -> tuple[Tensor, Tensor]:
+    """Spikes and potential: of every step (``record``), of the last, or none at all (an empty tensor)."""
     derivative = _surrogate.from_name(surrogate, parameters)
     call = Call(kind, kernel, threshold, state, derivative, strict, scale, shift)
     with torch.autocast(x.device.type, enabled=False):
-        spikes, u = choose(backend, x.device).forward(x, call, record)
+        spikes, u = choose(backend, x.device).forward(x, call, record, potential)
     return spikes, u
 
 
 @fire.register_fake
-def _(x, kernel, threshold, state, scale, shift, kind, surrogate, parameters, strict, record, backend):  # type: ignore[no-untyped-def]
-    return torch.empty_like(x), empty_potential(x, record)
+def _(  # type: ignore[no-untyped-def]
+    x, kernel, threshold, state, scale, shift, kind, surrogate, parameters, strict, record, backend,
+    potential=True,
+):  # fmt: skip
+    return torch.empty_like(x), empty_potential(x, record, potential)
 
 
 @torch.library.custom_op("mfp_neurons::fire_backward", mutates_args=())
@@ -95,7 +100,7 @@ def _(gs, gu, x, kernel, threshold, state, scale, shift, kind, surrogate, parame
 
 
 def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    kind, surrogate, parameters, _, record, backend = inputs[6:]
+    kind, surrogate, parameters, _, record, backend, _ = inputs[6:]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:6])
     ctx.rest = (kind, surrogate, parameters, record, backend)
@@ -104,9 +109,9 @@ def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) -> tuple[Any, ...]:
     needs = list(ctx.needs_input_grad[:6])
     if grad_spikes is None and grad_u is None:
-        return (None,) * 12
+        return (None,) * 13
     grads = fire_backward(grad_spikes, grad_u, *ctx.saved_tensors, *ctx.rest, needs)
-    return (*map(or_none, grads, needs), *[None] * 6)
+    return (*map(or_none, grads, needs), *[None] * 7)
 
 
 fire.register_autograd(_backward_fire, setup_context=_setup_fire)
@@ -125,20 +130,23 @@ def fire_masked(
     strict: bool,
     record: bool,
     backend: str,
+    potential: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`fire` with Rect(alpha), differentiable in x and state alone; the third output is its mask."""
     call = Call(kind, kernel, threshold, state, _surrogate.Rect(alpha), strict, scale, shift)
     with torch.autocast(x.device.type, enabled=False):
-        spikes, u, mask = choose(backend, x.device).forward_masked(x, call, record)
+        spikes, u, mask = choose(backend, x.device).forward_masked(x, call, record, potential)
     return spikes, u, mask
 
 
 @fire_masked.register_fake
-def _(x, kernel, threshold, state, scale, shift, kind, alpha, strict, record, backend):  # type: ignore[no-untyped-def]
+def _(  # type: ignore[no-untyped-def]
+    x, kernel, threshold, state, scale, shift, kind, alpha, strict, record, backend, potential=True
+):
     call = Call(kind, kernel, threshold, state, None, strict, scale, shift)
     shape = choose(backend, x.device).mask_shape(x, call.per_channel)
     mask = torch.empty(shape, dtype=torch.uint8, device=x.device)
-    return torch.empty_like(x), empty_potential(x, record), mask
+    return torch.empty_like(x), empty_potential(x, record, potential), mask
 
 
 @torch.library.custom_op("mfp_neurons::fire_masked_backward", mutates_args=())
@@ -172,7 +180,7 @@ def _(gs, gu, mask, kernel, threshold, state, scale, shift, kind, alpha, record,
 
 
 def _setup_fire_masked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    _x, kernel, threshold, state, scale, shift, kind, alpha, _, record, backend = inputs
+    _x, kernel, threshold, state, scale, shift, kind, alpha, _, record, backend, _ = inputs
     spikes, _, mask = output
     ctx.set_materialize_grads(False)
     if state is not None:  # backward reads its shape and dtype alone
@@ -186,7 +194,7 @@ def _backward_fire_masked(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor |
     mask, *rest = ctx.saved_tensors
     needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[3]]
     if grad_spikes is None and grad_u is None:
-        return (None,) * 11
+        return (None,) * 12
     shape, strides, dtype = ctx.spikes
     if grad_spikes is None or grad_spikes.stride() != strides:  # a mask is in the order of the spikes
         came = grad_spikes
@@ -196,7 +204,7 @@ def _backward_fire_masked(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor |
         # create_graph: no tensor of the mask's leads back to x, and yet a second derivative is to be refused
         grad_spikes = grad_spikes.detach().requires_grad_()
     gx, g_state = fire_masked_backward(grad_spikes, grad_u, mask, *rest, *ctx.rest, needs)
-    return (or_none(gx, needs[0]), None, None, or_none(g_state, needs[1]), *[None] * 7)
+    return (or_none(gx, needs[0]), None, None, or_none(g_state, needs[1]), *[None] * 8)
 
 
 fire_masked.register_autograd(_backward_fire_masked, setup_context=_setup_fire_masked)

@@ -164,20 +164,24 @@ def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
     return list(Rows(spikes, x.shape[2] if per_channel else 1).mask_shape)
 
 
-def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]:
+def forward(x: Tensor, call: Call, record: bool, potential: bool = True) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
     spikes = None if call.threshold is None else torch.empty_like(x)
-    return spikes, _forward(x, call, record, spikes, None)
+    return spikes, _forward(x, call, record, potential, spikes, None)
 
 
-def forward_masked(x: Tensor, call: Call, record: bool) -> tuple[Tensor, Tensor, Tensor]:
+def forward_masked(
+    x: Tensor, call: Call, record: bool, potential: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward_masked`."""
     spikes = torch.empty_like(x)
     mask = torch.empty(mask_shape(x, call.per_channel), dtype=torch.uint8)
-    return spikes, _forward(x, call, record, spikes, mask), mask
+    return spikes, _forward(x, call, record, potential, spikes, mask), mask
 
 
-def _forward(x: Tensor, call: Call, record: bool, spikes: Tensor | None, mask: Tensor | None) -> Tensor:
+def _forward(
+    x: Tensor, call: Call, record: bool, potential: bool, spikes: Tensor | None, mask: Tensor | None
+) -> Tensor:
     x, call = _in_one_dtype(x, _without_rest(call))
     wide = accumulate_dtype(x.dtype)
     # bits are in the order of the spikes, whose gradient will be all that tells backward of an order
@@ -187,8 +191,11 @@ def _forward(x: Tensor, call: Call, record: bool, spikes: Tensor | None, mask: T
     same = spikes is None or spikes.dtype == x.dtype
     fired = spikes if spikes is None or same else torch.empty_like(spikes, dtype=x.dtype)
     launch.write("spikes", fired)
-    u = torch.empty_like(x, dtype=wide) if record else torch.empty(x.shape[1:], dtype=wide)
-    launch.write("u", u if record else u.unsqueeze(0))
+    if potential:
+        u = torch.empty_like(x, dtype=wide) if record else torch.empty(x.shape[1:], dtype=wide)
+        launch.write("u", u if record else u.unsqueeze(0))
+    else:
+        u = x.new_empty(0, dtype=wide)
     launch.c.all_steps = record
     if mask is not None:
         launch.mask(mask)

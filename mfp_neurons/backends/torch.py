@@ -26,29 +26,36 @@ def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
     return _bits.shape(x.shape)
 
 
-def forward(x: Tensor, call: Call, record: bool) -> tuple[Tensor | None, Tensor]:
-    """Spikes (None without a threshold) and the potential, of every step if ``record``, else of the last."""
-    return _forward(x, call, record, None)
+def forward(x: Tensor, call: Call, record: bool, potential: bool = True) -> tuple[Tensor | None, Tensor]:
+    """Spikes (None without a threshold) and the potential, of every step if ``record``, else of the last.
+
+    Without ``potential`` nobody asks for it: then it is empty.
+    """
+    return _forward(x, call, record, potential, None)
 
 
-def forward_masked(x: Tensor, call: Call, record: bool) -> tuple[Tensor, Tensor, Tensor]:
+def forward_masked(
+    x: Tensor, call: Call, record: bool, potential: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
     """:func:`forward`, and one bit a neuron and step: where its Rect surrogate's derivative is not zero."""
     mask = torch.zeros(mask_shape(x, call.per_channel), dtype=torch.uint8, device=x.device)
-    spikes, u = _forward(x, call, record, mask)
+    spikes, u = _forward(x, call, record, potential, mask)
     assert spikes is not None
     return spikes, u, mask
 
 
-def _forward(x: Tensor, call: Call, record: bool, mask: Tensor | None) -> tuple[Tensor | None, Tensor]:
+def _forward(
+    x: Tensor, call: Call, record: bool, potential: bool, mask: Tensor | None
+) -> tuple[Tensor | None, Tensor]:
     wide = accumulate_dtype(x.dtype)
     out = torch.empty_like(x, device="meta" if call.threshold is None else None)
     # bits are in the order of the spikes, whose gradient will be all that tells backward of an order
     layout = Layout(x if mask is None else out, call.per_channel)
     xs = layout.seen(x)
     spikes = None if call.threshold is None else Output(layout, out)
-    recorded = Output(layout, torch.empty_like(x, dtype=wide)) if record else None
+    recorded = Output(layout, torch.empty_like(x, dtype=wide)) if potential and record else None
     last = None
-    if not record:
+    if potential and not record:
         last = Output(layout, torch.empty(x.shape[1:], dtype=wide, device=x.device), is_step=True)
     state = _seen_state(call, layout)
     for block in layout.blocks(_limit(call, len(x), recorded is None)):
@@ -60,8 +67,10 @@ def _forward(x: Tensor, call: Call, record: bool, mask: Tensor | None) -> tuple[
         if last is not None:
             last.seen[block[1:]] = u_last
     u = recorded or last
-    assert u is not None
-    return (None if spikes is None else spikes.done()), u.done()
+    return (
+        None if spikes is None else spikes.done(),
+        x.new_empty(0, dtype=wide) if u is None else u.done(),
+    )
 
 
 def backward(
