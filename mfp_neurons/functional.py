@@ -101,7 +101,8 @@ def fire_chunk(
 
     Returns:
         Chunk(spikes [T, N, *], potential [T, N, *] if ``record`` else [N, *], state). The potential is
-        float32 (float64 for float64 input). All three are differentiable; the state is no view.
+        float32 (float64 for float64 input). All three are differentiable; the state is no view. Without
+        ``record`` an infinite exponential's state and potential are one tensor.
 
     Raises:
         TypeError, ValueError: as :func:`fire`; also a state of the wrong shape, or a matrix run past its T.
@@ -118,7 +119,7 @@ def fire_chunk(
         if _is_one_short_step(call):
             return _one_step(call, surrogate, strict, record)
         spikes, u = _run(call, surrogate, strict, record)
-        return Chunk(spikes, u, _next_state(call, call.x, u[-1] if record else u))
+        return Chunk(spikes, u, _next_state(call, call.x, u[-1].clone() if record else u))
 
 
 def norm_fire(
@@ -197,7 +198,7 @@ def norm_fire_chunk(
         check_norm(norm, x_seq)
         check_surrogate(surrogate)
         spikes, u, given = _run_norm(call, norm, surrogate, strict, record, _steps_to_keep(call))
-        return Chunk(spikes, u, _next_state(call, given, u[-1] if record else u))
+        return Chunk(spikes, u, _next_state(call, given, u[-1].clone() if record else u))
 
 
 def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -285,7 +286,7 @@ def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bo
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
     above = u - _along_channels(call.threshold, call.x.dim())
     spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
-    return Chunk(spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u, u.clone())
+    return Chunk(spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u, u)
 
 
 def _run_norm(
@@ -342,7 +343,7 @@ def _steps_to_keep(call: Prepared) -> int:
 def _next_state(call: Prepared, inputs: Tensor, last: Tensor) -> Tensor:
     """From the neuron's inputs, the last :func:`_steps_to_keep` of them at least, and its last potential."""
     if call.kind == "exp":
-        return last.clone()
+        return last
     seen = inputs if call.state is None else torch.cat([call.state.to(inputs.dtype), inputs])
     if call.kind == "matrix":
         return seen.clone() if call.state is None else seen

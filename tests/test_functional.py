@@ -277,7 +277,7 @@ def test_single_steps_on_their_short_path_agree_with_the_reference(case: Case, s
         chunk = functional.fire_chunk(step.unsqueeze(0), case.kernel(), case.threshold, state, **arguments)
         mine.append(chunk.spikes)
         state = chunk.state
-        assert state._base is None and state.data_ptr() != chunk.potential.data_ptr()
+        assert state._base is None and (case.order is not None or state is chunk.potential)
     theirs = reference.fire(case.x, case.kernel(), case.threshold, **arguments)
     potential = reference.membrane_potential(case.x, case.kernel())
     away = (potential - _along(case.threshold, potential)).abs() > 1e-12
