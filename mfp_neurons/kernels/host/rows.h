@@ -52,24 +52,34 @@ template <class W> inline void derivative_row(W *out, const W *u, const W *thres
     }
 }
 
+/* Eight bytes that are 0 or 1 as eight bits, the first the lowest. */
+inline uint8_t pack(const uint8_t *bytes) {
+    uint64_t eight = 0;
+    for (int i = 0; i < 8; i++) eight |= uint64_t(bytes[i]) << (8 * i); /* one load where bytes are in this order */
+    return uint8_t(eight * 0x0102040810204080u >> 56); /* byte i times 2^(56 - 7 i) ends up as bit i of the top byte */
+}
+
+template <class W> struct UnpackedBytes { /* the bits of every byte as numbers */
+    W bits[256][8];
+    UnpackedBytes() {
+        for (int byte = 0; byte < 256; byte++)
+            for (int bit = 0; bit < 8; bit++) bits[byte][bit] = W((byte >> bit) & 1);
+    }
+};
+
 /* One bit a lane: is the rectangular surrogate's derivative not zero? Tiles start at multiples of 8. */
 template <class W> inline void pack_window(uint8_t *mask, const W *u, const W *threshold, W half_width, int64_t n) {
     uint8_t inside[LANES] = {};
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) inside[i] = magnitude(u[i] - threshold[i]) < half_width;
-    for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
-        unsigned bits = 0;
-        for (int bit = 0; bit < 8; bit++) bits |= unsigned(inside[8 * byte + bit]) << bit;
-        mask[byte] = uint8_t(bits);
-    }
+    for (int64_t byte = 0; byte < (n + 7) / 8; byte++) mask[byte] = pack(inside + 8 * byte);
 }
 
-/* row = alpha where the lane's bit is set, else 0 */
+/* row = alpha where the lane's bit is set, else 0; eight lanes at a time */
 template <class W> inline void unpack_window(W *row, const uint8_t *mask, W alpha, int64_t n) {
-    for (int64_t byte = 0; byte < (n + 7) / 8; byte++) {
-        const unsigned bits = mask[byte];
-        for (int bit = 0; bit < 8; bit++) row[8 * byte + bit] = (bits >> bit) & 1 ? alpha : W(0);
-    }
+    static const UnpackedBytes<W> unpacked;
+    for (int64_t byte = 0; byte < (n + 7) / 8; byte++)
+        for (int bit = 0; bit < 8; bit++) row[8 * byte + bit] = alpha * unpacked.bits[mask[byte]][bit];
 }
 
 } /* namespace mfp */
