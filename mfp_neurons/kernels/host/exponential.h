@@ -222,14 +222,14 @@ template <class X> struct Exponential {
                 add_to_channels(sums + what * c.channels, r.sums[what], c, first, n);
         }
 
-        /* Rows are read in this order: inputs begin .. end - 1, gradients end - 1 .. begin, and then the inputs
-         * of the stretch before or of the next tile, which lies before this one. */
+        /* Rows are read in this order: inputs begin .. end - 1 (if the potential is needed), gradients
+         * end - 1 .. begin; then those of the stretch before, or of the next tile, which lies before this one. */
         MFP_FN void prefetch_after(int64_t read, int64_t begin, int64_t end) const {
-            const int64_t steps = end - begin, soon = read + AHEAD;
+            const int64_t steps = end - begin, soon = read + AHEAD, later = soon - 2 * steps;
             if (soon < steps) prefetch(x(begin + soon), n * sizeof(X));
-            else if (soon < 2 * steps && c.grad_spikes.data) prefetch(gradient(end - 1 - (soon - steps)), n * sizeof(X));
-            else if (begin > 0) prefetch(x(begin - STRETCH + (soon - 2 * steps)), n * sizeof(X));
-            else prefetch(x((soon - 2 * steps) % c.steps) - n, n * sizeof(X));
+            else if (later < 0) prefetch(gradient(end - 1 - (soon - steps)), n * sizeof(X));
+            else if (begin > 0) prefetch(needs_u ? x(begin - STRETCH + later) : gradient(begin - 1 - later), n * sizeof(X));
+            else prefetch((needs_u ? x(later % c.steps) : gradient(c.steps - 1 - later % c.steps)) - n, n * sizeof(X));
         }
 
         W *row_of(int64_t t) const { return us + t % STRETCH * LANES; }
