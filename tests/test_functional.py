@@ -141,6 +141,14 @@ def test_autocast_changes_nothing(case: Case, dtype, backend):
             assert a.dtype == b.dtype and torch.equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("backend", ["cpu", "torch"])
+def test_the_first_step_of_a_sixteen_bit_input_is_not_rounded_to_sixteen_bits(dtype, backend):
+    x = torch.randn(1, 100).to(dtype)
+    u = functional.potential(x, Exponential(0.5, gain=0.3), backend=backend)
+    torch.testing.assert_close(u, x.float() * 0.3)
+
+
 def test_a_lower_matmul_precision_does_not_reach_the_sums():
     x, taps = torch.randn(40, 64), torch.randn(20)
     expected = functional.potential(x.double(), FIR(taps.double()))

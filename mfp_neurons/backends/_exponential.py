@@ -12,7 +12,9 @@ Parameter = Tensor | float
 def step_(out: Tensor, before: Tensor | None, x: Tensor, decay: Parameter, gain: Parameter) -> Tensor:
     """out = decay * before + gain * x; ``before`` may be ``out``, or None at rest; x may be narrower."""
     if before is None:
-        return torch.mul(x, gain, out=out)
+        return torch.mul(
+            x.to(out.dtype), gain, out=out
+        )  # a 16-bit x times a number would be rounded to 16 bits
     if isinstance(decay, float) and gain == 1.0:
         return torch.add(x, before, alpha=decay, out=out)  # one pass
     torch.mul(before, decay, out=out)
