@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from itertools import product
 
 from mfp_neurons.backends import _cuda_exp, _cuda_finite, _cuda_fir
-from mfp_neurons.backends._cuda_call import DONE, KINDS, MASKED, NO_SPIKES, cpp
+from mfp_neurons.backends._call import SURROGATES
+from mfp_neurons.backends._cuda_call import DONE, MASKED, NO_SPIKES, cpp
 from mfp_neurons.backends._cuda_launch import TYPES
 from mfp_neurons.kernels.device import Kernel
 
@@ -13,7 +14,7 @@ def exponential() -> Iterator[Kernel]:
     for dtype, held in product(TYPES, (_cuda_exp.FEW, _cuda_exp.MANY)):
         for width, along in _groups(_cuda_exp.forward_width(dtype, held), held == _cuda_exp.FEW):
             yield _exp(f"exp_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
-        for kind, summing in product([*KINDS.values(), MASKED, NO_SPIKES], (False, True)):
+        for kind, summing in product([*range(len(SURROGATES)), MASKED, NO_SPIKES], (False, True)):
             if kind == MASKED and summing:
                 continue
             for width, along in _groups(
@@ -28,7 +29,7 @@ def fir() -> Iterator[Kernel]:
         may_run_along = held == _cuda_exp.FEW
         for width, along in _groups(_cuda_exp.forward_width(dtype, held), may_run_along):
             yield Kernel("fir.cu", f"mfp::fir_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
-        for kind, summing in product([*KINDS.values(), MASKED, NO_SPIKES], (False, True)):
+        for kind, summing in product([*range(len(SURROGATES)), MASKED, NO_SPIKES], (False, True)):
             if kind == MASKED and summing:
                 continue
             for width, along in _groups(_cuda_fir.backward_width(dtype, held), may_run_along):
@@ -39,7 +40,7 @@ def fir() -> Iterator[Kernel]:
 def finite() -> Iterator[Kernel]:
     kinds = {
         _cuda_finite.FORWARD: [0],
-        _cuda_finite.LOCAL: [*KINDS.values()],
+        _cuda_finite.LOCAL: [*range(len(SURROGATES))],
         _cuda_finite.ADJOINT: [MASKED, NO_SPIKES, DONE],
     }
     for form in TYPES.values():

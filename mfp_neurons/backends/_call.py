@@ -1,5 +1,6 @@
 """What backends are asked, and what they answer: plain values."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -42,3 +43,20 @@ class Gradients:
 def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype of potentials and sums: float64 for float64, else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+SURROGATES = ("atan", "sigmoid", "rect", "piecewise_quadratic", "super_spike", "erf")
+
+
+def in_kernels(surrogate: Surrogate) -> tuple[int, float, float]:
+    """A surrogate's number in kernels/arithmetic.h, and the constants a, b of its derivative there."""
+    name, (alpha, *others) = surrogate.name, surrogate.parameters
+    a, b = {
+        "atan": (math.pi**2 * alpha / 2, 2 / alpha),
+        "sigmoid": (alpha, 0.0),
+        "rect": (alpha, 0.5 / alpha),
+        "piecewise_quadratic": (alpha, alpha * alpha),
+        "super_spike": (alpha, others[0] if others else 1.0),
+        "erf": (alpha, alpha / math.sqrt(math.pi)),
+    }[name]
+    return SURROGATES.index(name), a, b

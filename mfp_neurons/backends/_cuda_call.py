@@ -1,15 +1,12 @@
 """What the kernels are told about a call, and which gradients go back."""
 
-import math
-
 import torch
 from torch import Tensor
 
 from ..kernels.device import Field
-from ._call import Call, Gradients
+from ._call import Call, Gradients, in_kernels
 
-# what multiplies the spikes' gradient, by number in the sources (arithmetic.h, cuda/common.cuh)
-KINDS = {"atan": 0, "sigmoid": 1, "rect": 2, "piecewise_quadratic": 3, "super_spike": 4, "erf": 5}
+# what multiplies the spikes' gradient besides surrogates, by number in cuda/common.cuh
 MASKED, NO_SPIKES, DONE = 6, 7, 8
 
 
@@ -17,20 +14,8 @@ def surrogate(call: Call, spikes: bool, masked: bool) -> tuple[int, list[Field]]
     """The number of what multiplies the spikes' gradient, and its constants a, b (see arithmetic.h)."""
     if not spikes or call.surrogate is None:
         return NO_SPIKES, [0.0, 0.0]
-    name, alpha = call.surrogate.name, float(call.surrogate.alpha)
-    return MASKED if masked else KINDS[name], _constants(name, alpha, call.surrogate.parameters[-1])
-
-
-def _constants(name: str, alpha: float, last: float) -> list[Field]:
-    pairs = {
-        "atan": (math.pi**2 * alpha / 2, 2 / alpha),
-        "sigmoid": (alpha, 0.0),
-        "rect": (alpha, 0.5 / alpha),
-        "piecewise_quadratic": (alpha, alpha * alpha),
-        "super_spike": (alpha, last),
-        "erf": (alpha, alpha / math.sqrt(math.pi)),
-    }
-    return [*pairs[name]]
+    number, a, b = in_kernels(call.surrogate)
+    return MASKED if masked else number, [a, b]
 
 
 def packed(mask: Tensor | None) -> list[Field]:

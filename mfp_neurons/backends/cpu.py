@@ -11,12 +11,10 @@ import torch
 from torch import Tensor
 
 from ..kernels import host
-from ..surrogate import Surrogate
-from ._call import Call, Gradients, accumulate_dtype
+from ._call import Call, Gradients, accumulate_dtype, in_kernels
 from ._rows import Rows, Seen
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
-_SURROGATES = ("atan", "sigmoid", "rect", "piecewise_quadratic", "super_spike", "erf")
 _PARALLEL = 1 << 15  # elements from which a second thread pays
 
 
@@ -133,22 +131,8 @@ def _launch(x: Tensor, call: Call, like: Tensor | None = None) -> _Launch:
     for name in ("threshold", "scale", "shift"):
         launch.parameter(name, getattr(call, name))
     if call.surrogate is not None:
-        c.surrogate, c.surrogate_a, c.surrogate_b = _constants(call.surrogate)
+        c.surrogate, c.surrogate_a, c.surrogate_b = in_kernels(call.surrogate)
     return launch
-
-
-def _constants(surrogate: Surrogate) -> tuple[int, float, float]:
-    """Which derivative, and its constants a, b as kernels/arithmetic.h says."""
-    name, (alpha, *others) = surrogate.name, surrogate.parameters
-    a, b = {
-        "atan": (math.pi**2 * alpha / 2, 2 / alpha),
-        "sigmoid": (alpha, 0.0),
-        "rect": (alpha, 0.5 / alpha),
-        "piecewise_quadratic": (alpha, alpha * alpha),
-        "super_spike": (alpha, others[0] if others else 1.0),
-        "erf": (alpha, alpha / math.sqrt(math.pi)),
-    }[name]
-    return _SURROGATES.index(name), a, b
 
 
 def _kernel_of(call: Call) -> str:
