@@ -215,6 +215,17 @@ def test_a_cache_that_cannot_be_written_is_replaced_for_this_process(tmp_path, m
     assert "cannot be written" in caplog.text
 
 
+def test_a_user_without_a_home_gets_a_folder_of_this_process(monkeypatch):
+    for name in ("MFP_NEURONS_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def homeless() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(host.Path, "home", homeless)
+    assert host.cache_folder().is_dir()
+
+
 WITHOUT_COMPILER = """
 import torch
 from mfp_neurons import backends, functional

@@ -69,8 +69,12 @@ def cache_folder() -> Path:
     named = os.environ.get("MFP_NEURONS_CACHE")
     if named:
         return Path(named)
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(user) / "mfp_neurons"
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "mfp_neurons"
+    try:
+        return Path.home() / ".cache" / "mfp_neurons"
+    except RuntimeError:  # a user without a home
+        return _process_folder()
 
 
 def _fingerprint() -> str:
