@@ -14,6 +14,7 @@
 #endif
 
 #include "../arithmetic.h"
+#include "stream.h"
 
 namespace mfp {
 
@@ -80,6 +81,7 @@ struct Tiles {
                     const int64_t tile = backwards ? end - 1 - (i - begin) : i, first = tile % per_run * width;
                     f(*rows, task, tile / per_run, first, std::min(width, c.run - first));
                 }
+                stream_fence();
             }
         }
     }

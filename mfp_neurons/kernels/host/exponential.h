@@ -228,8 +228,10 @@ template <class X> struct Exponential {
             const int64_t steps = end - begin, soon = read + AHEAD, later = soon - 2 * steps;
             if (soon < steps) prefetch(x(begin + soon), n * sizeof(X));
             else if (later < 0) prefetch(gradient(end - 1 - (soon - steps)), n * sizeof(X));
-            else if (begin > 0) prefetch(needs_u ? x(begin - STRETCH + later) : gradient(begin - 1 - later), n * sizeof(X));
-            else prefetch((needs_u ? x(later % c.steps) : gradient(c.steps - 1 - later % c.steps)) - n, n * sizeof(X));
+            else if (begin > 0)
+                prefetch(needs_u ? x(begin - STRETCH + later) : gradient(begin - 1 - later), n * sizeof(X));
+            else
+                prefetch((needs_u ? x(later % c.steps) : gradient(c.steps - 1 - later % c.steps)) - n, n * sizeof(X));
         }
 
         W *row_of(int64_t t) const { return us + t % STRETCH * LANES; }

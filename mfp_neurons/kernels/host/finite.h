@@ -165,7 +165,8 @@ template <class X> struct Finite {
                         if (large) stream(spikes, tile.spikes, n * sizeof(X));
                     }
                     if (c.mask.data)
-                        pack_window(c.mask.at<uint8_t>(t, a) + first / 8, tile.row, tile.threshold, W(c.surrogate_b), n);
+                        pack_window(c.mask.at<uint8_t>(t, a) + first / 8, tile.row, tile.threshold,
+                                    W(c.surrogate_b), n);
                     if (c.u.data && (c.all_steps || t == c.steps - 1))
                         std::copy(tile.row, tile.row + n, c.u.at<W>(c.all_steps ? t : 0, a) + first);
                 }
@@ -258,16 +259,18 @@ template <class X> struct Finite {
             const W *g = tile.gradients + t * tile.width;
             double *row = sums + t * inputs;
             int64_t s = 0;
-            for (; s + 4 <= c.before + t + 1; s += 4) add_products<4>(row + s, g, tile.inputs + s * tile.width, tile.width);
-            for (; s <= c.before + t; s++) add_products<1>(row + s, g, tile.inputs + s * tile.width, tile.width);
+            const W *x = tile.inputs;
+            for (; s + 4 <= c.before + t + 1; s += 4) add_products<4>(row + s, g, x + s * tile.width, tile.width);
+            for (; s <= c.before + t; s++) add_products<1>(row + s, g, x + s * tile.width, tile.width);
         }
     }
 
     template <int count> static void add_products(double *sums, const W *g, const W *x, int64_t width) {
         Vector sum[count] = {};
-        for (int64_t lane = 0; lane < width; lane += VECTOR)
-            for (int i = 0; i < count; i++)
-                sum[i] += *reinterpret_cast<const Vector *>(g + lane) * *reinterpret_cast<const Vector *>(x + i * width + lane);
+        for (int64_t lane = 0; lane < width; lane += VECTOR) {
+            const Vector factor = *reinterpret_cast<const Vector *>(g + lane);
+            for (int i = 0; i < count; i++) sum[i] += factor * *reinterpret_cast<const Vector *>(x + i * width + lane);
+        }
         for (int i = 0; i < count; i++)
             for (int64_t lane = 0; lane < VECTOR; lane++) sums[i] += sum[i][lane];
     }

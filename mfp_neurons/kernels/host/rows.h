@@ -2,14 +2,14 @@
 #pragma once
 
 #include "call.h"
-#include "stream.h"
 
 namespace mfp {
 
 constexpr int64_t AHEAD = 4; /* rows: what is asked for now arrives about when it is needed */
 
 /* Asks for the row AHEAD of step t, in this tile or in the one after it. */
-template <class X> MFP_FN void prefetch_row(const Call &c, const Tensor &x, int64_t t, int64_t a, int64_t first, int64_t n) {
+template <class X>
+MFP_FN void prefetch_row(const Call &c, const Tensor &x, int64_t t, int64_t a, int64_t first, int64_t n) {
     const int64_t soon = t + AHEAD, tile = soon / c.steps;
     prefetch(x.at<X>(soon - tile * c.steps, a) + first + tile * n, n * sizeof(X));
 }
@@ -34,7 +34,8 @@ template <class X> inline void fire_row(X *spikes, const Wide<X> *u, const Wide<
     }
 }
 
-template <int kind, class W> inline void derivative_loop(W *out, const W *u, const W *threshold, Surrogate<W> s, int64_t n) {
+template <int kind, class W>
+inline void derivative_loop(W *out, const W *u, const W *threshold, Surrogate<W> s, int64_t n) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) out[i] = derivative<kind>(u[i] - threshold[i], s);
 }

@@ -33,9 +33,11 @@ inline void stream(void *to, const void *from, int64_t bytes) {
 #if defined(__AVX512F__)
             _mm512_stream_si512(reinterpret_cast<__m512i *>(out + i), _mm512_loadu_si512(in + i));
 #elif defined(__AVX__)
-            _mm256_stream_si256(reinterpret_cast<__m256i *>(out + i), _mm256_loadu_si256(reinterpret_cast<const __m256i *>(in + i)));
+            _mm256_stream_si256(reinterpret_cast<__m256i *>(out + i),
+                                _mm256_loadu_si256(reinterpret_cast<const __m256i *>(in + i)));
 #else
-            _mm_stream_si128(reinterpret_cast<__m128i *>(out + i), _mm_loadu_si128(reinterpret_cast<const __m128i *>(in + i)));
+            _mm_stream_si128(reinterpret_cast<__m128i *>(out + i),
+                             _mm_loadu_si128(reinterpret_cast<const __m128i *>(in + i)));
 #endif
         }
         std::memcpy(out + end, in + end, bytes - end);
@@ -43,6 +45,13 @@ inline void stream(void *to, const void *from, int64_t bytes) {
     }
 #endif
     std::memcpy(to, from, bytes);
+}
+
+/* After this, what this thread has streamed comes before whatever it writes next, for every other thread. */
+inline void stream_fence() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
 }
 
 /* Asks for a row that will be read soon: rows lie too far apart for the machine to guess the next. Inlined
