@@ -226,12 +226,14 @@ template <class X> struct Exponential {
          * end - 1 .. begin; then those of the stretch before, or of the next tile, which lies before this one. */
         MFP_FN void prefetch_after(int64_t read, int64_t begin, int64_t end) const {
             const int64_t steps = end - begin, soon = read + AHEAD, later = soon - 2 * steps;
-            if (soon < steps) prefetch(x(begin + soon), n * sizeof(X));
-            else if (later < 0) prefetch(gradient(end - 1 - (soon - steps)), n * sizeof(X));
-            else if (begin > 0)
-                prefetch(needs_u ? x(begin - STRETCH + later) : gradient(begin - 1 - later), n * sizeof(X));
-            else
-                prefetch((needs_u ? x(later % c.steps) : gradient(c.steps - 1 - later % c.steps)) - n, n * sizeof(X));
+            const bool of_x = soon < steps || (later >= 0 && needs_u);
+            if (!of_x && !c.grad_spikes.data) return;
+            const X *row;
+            if (soon < steps) row = x(begin + soon);
+            else if (later < 0) row = gradient(end - 1 - (soon - steps));
+            else if (begin > 0) row = of_x ? x(begin - STRETCH + later) : gradient(begin - 1 - later);
+            else row = (of_x ? x(later % c.steps) : gradient(c.steps - 1 - later % c.steps)) - n;
+            prefetch(row, n * sizeof(X));
         }
 
         W *row_of(int64_t t) const { return us + t % STRETCH * LANES; }
