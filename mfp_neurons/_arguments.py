@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ._checks import check_finite, describe
 from .backends import check_name
-from .backends.torch import accumulate_dtype
+from .backends._call import accumulate_dtype
 from .history import FIR, Exponential, Kernel, Matrix, as_row
 from .norm import Norm
 

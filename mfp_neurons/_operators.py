@@ -1,18 +1,18 @@
-"""What the operator files share: operators return tensors, never None, and refuse second derivatives."""
+"""What the operators share: they return tensors, never None, and refuse second derivatives."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .backends.torch import accumulate_dtype
+from .backends._call import accumulate_dtype
 
 
 def empty_potential(x: Tensor, record: bool, potential: bool = True) -> Tensor:
     """The potential that a fake kernel returns: of every step if ``record``, of the last, or none."""
-    if not potential:
-        return x.new_empty(0, dtype=accumulate_dtype(x.dtype))
     wide = accumulate_dtype(x.dtype)
+    if not potential:
+        return x.new_empty(0, dtype=wide)
     if record:
         return torch.empty_like(x, dtype=wide)
     return torch.empty(x.shape[1:], dtype=wide, device=x.device)
@@ -38,6 +38,11 @@ def empty_gradient(of: Tensor | None, wanted: bool, x: Tensor) -> Tensor:
 def in_dtype(gradient: Tensor | None, of: Tensor | None) -> Tensor | None:
     """A gradient in the dtype of what it is the gradient of."""
     return None if gradient is None or of is None else gradient.to(of.dtype)
+
+
+def along_channels(value: Tensor, dims: int) -> Tensor:
+    """[C] as [C, 1, ..., 1], to run along dim 2 of [T, N, C, *]; [1] as it is."""
+    return value.reshape(-1, *[1] * (dims - 3)) if value.numel() > 1 else value
 
 
 def refuse_double_backward(ctx: Any, *grads: Tensor | None) -> Any:

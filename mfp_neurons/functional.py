@@ -18,6 +18,7 @@ from torch.nn.functional import batch_norm
 from . import norm_ops, ops
 from ._arguments import Prepared, check_norm, check_surrogate, prepare
 from ._checks import log_once
+from ._operators import along_channels
 from .history import Kernel
 from .norm import Norm
 from .surrogate import ATan, Rect, Surrogate
@@ -244,7 +245,7 @@ def _run(
         surrogate,
     )
     u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
-    spikes = surrogate(u - _along_channels(call.threshold, u.dim()))
+    spikes = surrogate(u - along_channels(call.threshold, u.dim()))
     return spikes.to(call.x.dtype), (u if record else u[-1].clone())
 
 
@@ -282,9 +283,9 @@ def _is_one_short_step(call: Prepared) -> bool:
 def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     x = call.x[0].to(call.kernel.dtype)
-    decay, gain = (_along_channels(row, call.x.dim()) for row in call.kernel)
+    decay, gain = (along_channels(row, call.x.dim()) for row in call.kernel)
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
-    above = u - _along_channels(call.threshold, call.x.dim())
+    above = u - along_channels(call.threshold, call.x.dim())
     spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
     return Chunk(spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u, u)
 
@@ -309,7 +310,7 @@ def _run_norm(
     )
     spikes, u = _fused(call._replace(scale=scale, shift=shift), surrogate, strict, record)
     ends = call.x[len(call.x) - last :].to(scale.dtype)
-    given = torch.addcmul(norm_ops.rows(shift, ends.dim()), ends, norm_ops.rows(scale, ends.dim()))
+    given = torch.addcmul(along_channels(shift, ends.dim()), ends, along_channels(scale, ends.dim()))
     return spikes, u, given.to(call.x.dtype)
 
 
@@ -351,8 +352,3 @@ def _next_state(call: Prepared, inputs: Tensor, last: Tensor) -> Tensor:
     if len(seen) >= keep:
         return seen[len(seen) - keep :].clone()
     return torch.cat([seen.new_zeros(keep - len(seen), *seen.shape[1:]), seen])
-
-
-def _along_channels(value: Tensor, dims: int) -> Tensor:
-    """[C] as [C, 1, ..., 1], to run along dim 2 of [T, N, C, *]; [1] as it is."""
-    return value.reshape(-1, *[1] * (dims - 3)) if value.numel() > 1 else value

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from . import surrogate as _surrogate
 from ._operators import (
+    along_channels,
     empty_gradient,
     empty_potential,
     in_dtype,
@@ -29,7 +30,7 @@ from ._operators import (
     refuse_double_backward,
 )
 from .backends import choose
-from .backends.torch import Call, Gradients, accumulate_dtype
+from .backends._call import Call, Gradients, accumulate_dtype
 
 
 class _Affine(NamedTuple):
@@ -48,11 +49,6 @@ def affine(
     scale = rstd if weight is None else weight.to(wide) * rstd
     shift = -mean.to(wide) * scale
     return _Affine(scale, shift if bias is None else shift + bias.to(wide), rstd)
-
-
-def rows(value: Tensor, dims: int) -> Tensor:
-    """[C] as [C, 1, ..., 1], to run along dim 2 of [T, N, C, *]."""
-    return value.reshape(-1, *[1] * (dims - 3))
 
 
 @torch.library.custom_op("mfp_neurons::norm_fire", mutates_args=())
@@ -81,7 +77,9 @@ def norm_fire(
         derivative = _surrogate.from_name(surrogate, parameters)
         call = Call(kind, kernel, threshold, state, derivative, strict, scale, shift)
         spikes, u = chosen.forward(x, call, record)
-        given = torch.addcmul(rows(shift, x.dim()), x[len(x) - last :].to(wide), rows(scale, x.dim()))
+        given = torch.addcmul(
+            along_channels(shift, x.dim()), x[len(x) - last :].to(wide), along_channels(scale, x.dim())
+        )
     return spikes, u, given.to(x.dtype).contiguous(), mean, variance
 
 
@@ -154,7 +152,7 @@ def _sums(grads: Gradients, grad_given: Tensor | None, x: Tensor, scale: Tensor)
     first, others = len(x) - len(grad_given), [d for d in range(x.dim()) if d != 2]
     part = grad_given.to(scale.dtype)
     if grads.x is not None:
-        grads.x[first:].add_(part * rows(scale, x.dim()))
+        grads.x[first:].add_(part * along_channels(scale, x.dim()))
     return g_scale + (part * x[first:]).sum(others), g_shift + part.sum(others)
 
 

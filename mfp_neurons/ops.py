@@ -23,7 +23,7 @@ from ._operators import (
     refuse_double_backward,
 )
 from .backends import choose
-from .backends.torch import Call
+from .backends._call import Call
 
 # torch.library reads these annotations; on torch 2.6 it knows Optional and List, not unions by | and not list
 
@@ -79,9 +79,8 @@ def fire_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     derivative = _surrogate.from_name(surrogate, parameters)
     call = Call(kind, kernel, threshold, state, derivative, scale=scale, shift=shift)
-    needed = tuple(needs if scale is not None else needs[:4])
     with torch.autocast(x.device.type, enabled=False):
-        grads = choose(backend, x.device).backward(grad_spikes, grad_u, x, call, record, needed)
+        grads = choose(backend, x.device).backward(grad_spikes, grad_u, x, call, record, tuple(needs))
     return (
         or_empty(grads.x, x),
         or_empty(grads.kernel, x),
@@ -233,7 +232,7 @@ def potential_backward(
     needs: List[bool],
 ) -> tuple[Tensor, Tensor, Tensor]:
     call = Call(kind, kernel, state=state)
-    needed = (needs[0], needs[1], False, needs[2])
+    needed = (needs[0], needs[1], False, needs[2], False, False)
     with torch.autocast(x.device.type, enabled=False):
         grads = choose(backend, x.device).backward(None, grad_u, x, call, True, needed)
     return or_empty(grads.x, x), or_empty(grads.kernel, x), or_empty(grads.state, x)
@@ -242,9 +241,7 @@ def potential_backward(
 @potential_backward.register_fake
 def _(grad_u, x, kernel, state, kind, backend, needs):  # type: ignore[no-untyped-def]
     gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
-    gk = torch.empty_like(kernel) if needs[1] else x.new_empty(0)
-    gs = torch.empty(state.shape, dtype=state.dtype, device=x.device) if needs[2] else x.new_empty(0)
-    return gx, gk, gs
+    return gx, empty_gradient(kernel, needs[1], x), empty_gradient(state, needs[2], x)
 
 
 def _setup_potential(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:

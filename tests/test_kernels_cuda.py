@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mfp_neurons import functional, norm_ops, ops, reference
 from mfp_neurons._arguments import prepare
+from mfp_neurons._operators import along_channels
 from mfp_neurons.backends import _cuda_exp, _cuda_launch, cupy
 from mfp_neurons.backends.torch import Call
 from mfp_neurons.history import FIR, Exponential
@@ -190,7 +191,7 @@ def test_one_thread_a_neuron_gives_what_the_scan_gives(steps):
     grad = torch.randn_like(x)
 
     def run():
-        gradients = cupy.backward(grad, None, x, call, False, (True,) * 4)
+        gradients = cupy.backward(grad, None, x, call, False, (*(True,) * 4, False, False))
         return cupy.forward(x, call, True)[1], gradients.x, gradients.kernel, gradients.state
 
     scanned = run()
@@ -214,7 +215,9 @@ def test_a_mask_gives_the_spikes_and_exactly_the_gradients_of_the_input(case: Ca
     ds = torch.randn_like(spikes)
     du = torch.randn_like(u) if record else torch.randn_like(u[-1])
     for own in (du, None):
-        plain = cupy.backward(ds, own, case.x, call, record, (True, False, False, state is not None))
+        plain = cupy.backward(
+            ds, own, case.x, call, record, (True, False, False, state is not None, False, False)
+        )
         masked = cupy.backward_masked(ds, own, mask, call, record, (True, state is not None))
         assert torch.equal(plain.x, masked.x)
         assert state is None or torch.equal(plain.state, masked.state)
@@ -230,7 +233,7 @@ def test_a_mask_of_a_long_sequence_gives_exactly_the_gradients_too(dtype, steps,
     call = Call("exp", kernel, torch.ones(1, device=DEVICE, dtype=wide), None, Rect(0.5))
     _, _, mask = cupy.forward_masked(x, call, False)
     grad = torch.randn_like(x)
-    plain = cupy.backward(grad, None, x, call, False, (True, False, False, False))
+    plain = cupy.backward(grad, None, x, call, False, (True, False, False, False, False, False))
     assert torch.equal(plain.x, cupy.backward_masked(grad, None, mask, call, False, (True, False)).x)
     assert plain.x.any()
 
@@ -302,7 +305,7 @@ def test_an_affine_map_of_each_channel_is_added_in_place(dtype, shape, layout):
         gx = gx.movedim(2, -1).contiguous().movedim(-1, 2)
     wide = torch.float64 if dtype == torch.float64 else torch.float32
     factor, offset = torch.randn(2, shape[2], dtype=wide, device=DEVICE)
-    expected = gx.double() + norm_ops.rows(factor, x.dim()) * x.double() + norm_ops.rows(offset, x.dim())
+    expected = gx.double() + along_channels(factor, x.dim()) * x.double() + along_channels(offset, x.dim())
     cupy.add_channel_affine_(gx, x, factor, offset)
     assert_close(gx, expected, dtype)
 
@@ -351,7 +354,7 @@ def test_runs_repeat_bit_for_bit_whatever_order_blocks_take(kernel):
     grad = torch.randn_like(x)
 
     def run():
-        gradients = cupy.backward(grad, None, x, call, False, (True, True, True, False))
+        gradients = cupy.backward(grad, None, x, call, False, (True, True, True, False, False, False))
         return *cupy.forward(x, call, True), gradients.x, gradients.kernel, gradients.threshold
 
     first = run()
@@ -380,7 +383,7 @@ def test_an_empty_batch_gives_empty_spikes_and_zero_gradients(kind, shape):
     call = Call(kind, torch.rand(4 if kind == "matrix" else 2, 4 if kind == "matrix" else 1, device=DEVICE),
                 torch.ones(1, device=DEVICE), None, ATan())  # fmt: skip
     spikes, u = cupy.forward(x, call, True)
-    found = cupy.backward(spikes, None, x, call, True, (True, True, True, False))
+    found = cupy.backward(spikes, None, x, call, True, (True, True, True, False, False, False))
     assert spikes.shape == u.shape == found.x.shape == x.shape
     assert not found.kernel.any() and not found.threshold.any()
 

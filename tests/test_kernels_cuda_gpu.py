@@ -139,7 +139,7 @@ def test_more_neurons_than_32_bits_count_are_all_reached():
     for start in range(0, neurons, 1 << 28):
         part = slice(start, start + (1 << 28))
         assert torch.equal(spikes[0, part], (x[0, part] >= 1).half())
-    gx = cupy.backward(spikes, None, x, call, False, (True, False, False, False)).x
+    gx = cupy.backward(spikes, None, x, call, False, (True, False, False, False, False, False)).x
     tail = x[0, -1000:].float()
     expected = spikes[0, -1000:].float() / (1 + (torch.pi * (tail - 1)).square())
     torch.testing.assert_close(gx[0, -1000:].float(), expected, rtol=1e-3, atol=1e-4)

@@ -77,8 +77,7 @@ def forward(
     """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask, those that are not None."""
     tiling = Tiling.of(len(x))
     wide, masked = accumulate_dtype(x.dtype), mask is not None
-    seen_x = rows.see(x)
-    seen_u, seen_spikes = (None if tensor is None else rows.see(tensor) for tensor in (u, spikes))
+    seen_x, seen_u, seen_spikes = rows.see_each(x, u, spikes)
     state = _seen_state(call, rows, wide)
     of = groups(
         rows,
@@ -119,9 +118,7 @@ def backward(
     gx = torch.empty_like(like) if need_x else None
     gstate = torch.empty((1, *like.shape[1:]), dtype=wide, device=like.device) if need_state else None
     reads = x if summing or kind < MASKED else None
-    seen_x, seen_ds, seen_du, seen_gx, seen_gstate = (
-        None if tensor is None else rows.see(tensor) for tensor in (reads, grad_spikes, grad_u, gx, gstate)
-    )
+    seen_x, seen_ds, seen_du, seen_gx, seen_gstate = rows.see_each(reads, grad_spikes, grad_u, gx, gstate)
     state = _seen_state(call, rows, wide) if reads is not None else None
     of = groups(
         rows,

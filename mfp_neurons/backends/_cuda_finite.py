@@ -36,11 +36,11 @@ def forward(
 ) -> None:
     """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask, those that are not None."""
     finite = _Finite(x, call, rows, x.dtype)
-    seen_u, seen_spikes = (None if tensor is None else rows.see(tensor) for tensor in (u, spikes))
-    finite.spikes, finite.u, finite.mask = seen_spikes, seen_u, mask
+    finite.spikes, finite.u = rows.see_each(spikes, u)
+    finite.mask = mask
     _, finite.constants = surrogate(call, mask is not None, mask is not None)
     finite.run(FORWARD, 0)
-    finish(rows, (seen_u, u), (seen_spikes, spikes))
+    finish(rows, (finite.u, u), (finite.spikes, spikes))
 
 
 def backward(
@@ -56,8 +56,7 @@ def backward(
     """Gradients where ``needs`` asks; grad_u [T, N, *] or [1, N, *]; like: shape, dtype and strides of x."""
     need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
     finite = _Finite(x, call, rows, like.dtype)
-    finite.spikes = None if grad_spikes is None else rows.see(grad_spikes)
-    finite.u = None if grad_u is None else rows.see(grad_u)
+    finite.spikes, finite.u = rows.see_each(grad_spikes, grad_u)
     finite.mask = mask
     kind, finite.constants = surrogate(call, grad_spikes is not None, mask is not None)
     found: dict[str, Tensor] = {}

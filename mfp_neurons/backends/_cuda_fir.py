@@ -46,7 +46,7 @@ def forward(
 ) -> None:
     """Writes spikes, u ([T, N, *], or [1, N, *]: the last step's) and the mask, those that are not None."""
     held, masked = _held(rows), mask is not None
-    seen = tuple(None if tensor is None else rows.see(tensor) for tensor in (x, spikes, u))
+    seen = rows.see_each(x, spikes, u)
     of = groups(rows, forward_width(x.dtype, held), seen, masked, held == FEW)
     name = f"fir_forward<{TYPES[x.dtype]}, {of.width}, {held}, {cpp(of.along)}>"
     constants = surrogate(call, masked, masked)[1]
@@ -71,8 +71,7 @@ def backward(
     summing = need_kernel or need_scale or need_shift or (need_threshold and grad_spikes is not None)
     gx = torch.empty_like(like) if need_x else None
     reads = x if summing or kind < MASKED else None
-    tensors = (reads, grad_spikes, grad_u, gx)
-    seen = tuple(None if tensor is None else rows.see(tensor) for tensor in tensors)
+    seen = rows.see_each(reads, grad_spikes, grad_u, gx)
     of = groups(rows, backward_width(like.dtype, held), seen, mask is not None, held == FEW)
     instance = f"{of.width}, {held}, {cpp(of.along)}, {kind}, {cpp(summing)}"
     sums = None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -37,6 +38,11 @@ class Rows:
             self._split = self._where_to_split([strides[d] for d in self._axes])
         self.outer, self.run = prod(self._sizes[: self._split]), prod(self._sizes[self._split :])
         self.repeat = 1 if channels == 1 else prod(self._sizes[self._axes.index(1) + 1 :])
+
+    @classmethod
+    def of_call(cls, x: Tensor, per_channel: bool) -> "Rows":
+        """The view of a call on x whose parameters are one for all neurons, or one a channel (dim 2)."""
+        return cls(x, x.shape[2] if per_channel else 1)
 
     def _where_to_split(self, strides: list[int]) -> int:
         expected, first = 1, len(strides)
@@ -68,6 +74,10 @@ class Rows:
         assert apart is not None
         return Seen(moved, moved.stride(0), apart, copied)
 
+    def see_each(self, *tensors: Tensor | None) -> tuple[Seen | None, ...]:
+        """:meth:`see` of each; None for those that a call goes without."""
+        return tuple(None if tensor is None else self.see(tensor) for tensor in tensors)
+
     def see_step(self, tensor: Tensor) -> Seen:
         """One step [N, *]."""
         return self.see(tensor.unsqueeze(0))
@@ -79,6 +89,12 @@ class Rows:
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor if self._in_order else tensor.permute(0, *(d + 1 for d in self._axes))
+
+
+def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
+    """The shape of the uint8 mask that a compiled backend's ``forward_masked`` makes of x."""
+    spikes = torch.empty_like(x, device="meta")  # bits are in the order of the spikes
+    return list(Rows.of_call(spikes, per_channel).mask_shape)
 
 
 def _joined_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:

@@ -4,6 +4,7 @@ Twin: :mod:`mfp_neurons.backends.torch`, whose functions these are.
 """
 
 import ctypes
+import functools
 import math
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from ..kernels import host
 from ._call import Call, Gradients, accumulate_dtype, in_kernels
 from ._rows import Rows, Seen
+from ._rows import mask_shape as mask_shape
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _PARALLEL = 1 << 15  # elements from which a second thread pays
@@ -106,6 +108,7 @@ class _Launch:
             self.rows.finish(seen, tensor)
 
 
+@functools.cache
 def _library() -> ctypes.CDLL:
     library = host.library()
     if library.mfp_call_size() != ctypes.sizeof(_Call):
@@ -115,9 +118,7 @@ def _library() -> ctypes.CDLL:
 
 def _launch(x: Tensor, call: Call, like: Tensor | None = None) -> _Launch:
     """A launch with the call's parameters; neurons in the order of ``like`` (x if None)."""
-    tensors = [call.threshold, call.scale] + ([call.kernel] if call.kind != "matrix" else [])
-    channels = max([1, *(t.shape[-1] for t in tensors if t is not None)])
-    launch = _Launch(Rows(x if like is None else like, channels), x)
+    launch = _Launch(Rows.of_call(x if like is None else like, call.per_channel), x)
     c = launch.c
     c.strict = call.strict
     if call.kind == "exp":
@@ -140,12 +141,6 @@ def _kernel_of(call: Call) -> str:
 
 
 # --- the backend ------------------------------------------------------------------------------------------
-
-
-def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
-    """As :func:`mfp_neurons.backends.torch.mask_shape`: a run of bytes for each run of neurons."""
-    spikes = torch.empty_like(x, device="meta")  # bits are in the order of the spikes
-    return list(Rows(spikes, x.shape[2] if per_channel else 1).mask_shape)
 
 
 def forward(x: Tensor, call: Call, record: bool, potential: bool = True) -> tuple[Tensor | None, Tensor]:
@@ -198,7 +193,7 @@ def backward(
     needs: tuple[bool, ...],
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward`."""
-    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = (*needs, False, False)[:6]
+    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
     given, state = x, call.state
     x, call = _in_one_dtype(x, call if need_state else _without_rest(call))
     launch = _launch(x, call)

@@ -13,7 +13,7 @@ from . import _cuda_exp, _cuda_finite, _cuda_fir
 from ._call import Call, Gradients, accumulate_dtype
 from ._cuda_channels import add_affine_ as add_channel_affine_
 from ._cuda_channels import moments as channel_moments
-from ._rows import Rows
+from ._rows import Rows, mask_shape
 
 __all__ = [
     "add_channel_affine_",
@@ -24,12 +24,6 @@ __all__ = [
     "forward_masked",
     "mask_shape",
 ]
-
-
-def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
-    """The shape of the uint8 mask that :func:`forward_masked` makes of x; private to the backend."""
-    spikes = torch.empty_like(x, device="meta")  # bits are in the order of the spikes
-    return list(Rows(spikes, x.shape[2] if per_channel else 1).mask_shape)
 
 
 def forward(x: Tensor, call: Call, record: bool, potential: bool = True) -> tuple[Tensor | None, Tensor]:
@@ -59,7 +53,7 @@ def backward(
     record: bool,
     needs: tuple[bool, ...],
 ) -> Gradients:
-    """Gradients for (x, kernel, threshold, state) or (.., scale, shift) where ``needs`` asks for them."""
+    """Gradients for (x, kernel, threshold, state, scale, shift) where ``needs`` asks for them."""
     return _backward(grad_spikes, grad_u, x, None, call, record, needs)
 
 
@@ -75,11 +69,13 @@ def backward_masked(
 
     ``grad_spikes`` must have the strides of the spikes; of ``call.state`` the shape and dtype are read alone.
     """
-    return _backward(grad_spikes, grad_u, None, mask, call, record, (needs[0], False, False, needs[1]))
+    return _backward(
+        grad_spikes, grad_u, None, mask, call, record, (needs[0], False, False, needs[1], False, False)
+    )
 
 
 def _rows(tensor: Tensor, call: Call) -> Rows:
-    return Rows(tensor, tensor.shape[2] if call.per_channel else 1)
+    return Rows.of_call(tensor, call.per_channel)
 
 
 def _kernels(call: Call, steps: int) -> ModuleType:
@@ -121,7 +117,6 @@ def _backward(
 ) -> Gradients:
     like = x if x is not None else grad_spikes
     assert like is not None
-    needs = (*needs, False, False)[:6]
     if like.numel() == 0:
         return _of_nothing(like, call, needs)
     du = grad_u if grad_u is None or record else grad_u.unsqueeze(0)

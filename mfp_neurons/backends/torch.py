@@ -81,13 +81,13 @@ def backward(
     record: bool,
     needs: tuple[bool, ...],
 ) -> Gradients:
-    """Gradients for (x, kernel, threshold, state) or (.., scale, shift) where ``needs`` asks for them.
+    """Gradients for (x, kernel, threshold, state, scale, shift) where ``needs`` asks for them.
 
     With g[t] = dL/ds[t] * surrogate'(u[t] - v_threshold) + dL/du[t] and y = scale * x + shift (or y = x):
     dL/dy[t] = sum_j m[j] g[t+j], dL/dm[j] = sum_t <g[t], y[t-j]>, dL/dv_threshold = -sum g of the spikes'
     share, dL/dscale = sum <dL/dy, x>, dL/dshift = sum dL/dy.
     """
-    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = (*needs, False, False)[:6]
+    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
     wide = accumulate_dtype(x.dtype)
     layout = Layout(x, call.per_channel)
     xs = layout.seen(x)
