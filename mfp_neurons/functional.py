@@ -309,9 +309,7 @@ def _run_norm(
         norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, call.kernel.dtype
     )
     spikes, u = _fused(call._replace(scale=scale, shift=shift), surrogate, strict, record)
-    ends = call.x[len(call.x) - last :].to(scale.dtype)
-    given = torch.addcmul(along_channels(shift, ends.dim()), ends, along_channels(scale, ends.dim()))
-    return spikes, u, given.to(call.x.dtype)
+    return spikes, u, norm_ops.last_given(call.x, last, scale, shift)
 
 
 def _normalized(x_seq: Tensor, norm: Norm) -> Tensor:

@@ -51,6 +51,13 @@ def affine(
     return _Affine(scale, shift if bias is None else shift + bias.to(wide), rstd)
 
 
+def last_given(x: Tensor, last: int, scale: Tensor, shift: Tensor) -> Tensor:
+    """scale * x + shift of the ``last`` steps: what the neuron got there, in the dtype of x."""
+    ends = x[len(x) - last :].to(scale.dtype)
+    y = torch.addcmul(along_channels(shift, x.dim()), ends, along_channels(scale, x.dim()))
+    return y.to(x.dtype)
+
+
 @torch.library.custom_op("mfp_neurons::norm_fire", mutates_args=())
 def norm_fire(
     x: Tensor,
@@ -77,10 +84,8 @@ def norm_fire(
         derivative = _surrogate.from_name(surrogate, parameters)
         call = Call(kind, kernel, threshold, state, derivative, strict, scale, shift)
         spikes, u = chosen.forward(x, call, record)
-        given = torch.addcmul(
-            along_channels(shift, x.dim()), x[len(x) - last :].to(wide), along_channels(scale, x.dim())
-        )
-    return spikes, u, given.to(x.dtype).contiguous(), mean, variance
+        given = last_given(x, last, scale, shift)
+    return spikes, u, given.contiguous(), mean, variance
 
 
 @norm_fire.register_fake
