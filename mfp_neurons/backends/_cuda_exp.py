@@ -29,9 +29,8 @@ FEW, MANY = 4, 16  # steps a thread holds
 SEGMENTS = 16  # of a block, at most
 SUMS = 4  # of spikes, of the adjoint, of input, of the potential before
 
-TIME_PARALLEL = (
-    True  # False: one thread goes through all of a neuron's steps; what the scan is measured against
-)
+# False: one thread goes through all of a neuron's steps, which is what the scan is measured against
+TIME_PARALLEL = True
 
 
 class Tiling(NamedTuple):
