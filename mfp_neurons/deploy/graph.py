@@ -1,0 +1,291 @@
+"""The integer network: frozen dataclasses of NumPy arrays, and what follows from them. Knows NumPy alone.
+
+A network is a list of operations. Operation i reads *maps* and makes map i + 1; map 0 is the input. A map
+holds, for every step and sample, whole numbers from 0 to ``top`` of shape (C, H, W): channels, rows, columns
+(a sequence of length L is (C, 1, L), a vector (F, 1, 1)). Spikes are a map with top 1.
+
+    Neurons   spikes: what the synapses add up, weighted over the last K steps, against thresholds
+    Pool      the largest number, or the sum, of each window
+    Sum       sources times whole numbers, added (SEW residuals)
+    Concat    sources side by side, channel after channel
+    Scores    always last, and only there: what the synapses add up, read out
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, int, int]
+Pair = tuple[int, int]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Input:
+    """What the network is given: levels from 0 to ``top``; 1 is events, 255 images of bytes.
+
+    Attributes:
+        shape: (C, H, W).
+        features: the shape of one step of one sample as the user gives it; row-major equal to ``shape``.
+        top: the largest level.
+        static: the network repeats one image [N, *] itself and takes no [T, N, *].
+    """
+
+    shape: Shape
+    features: tuple[int, ...]
+    top: int
+    static: bool = False
+
+
+@dataclass(frozen=True)
+class Window:
+    """Which rows and columns one output sees; what lies outside the map is 0.
+
+    Attributes:
+        size, stride, dilation: (rows, columns), as torch has them.
+        padding: (rows above, columns to the left); how far it goes on the other side follows from the output.
+    """
+
+    size: Pair = (1, 1)
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+
+
+@dataclass(frozen=True)
+class CurrentPool:
+    """Pooling of what a synapse has accumulated, before the neuron: "max" or "sum" of each window.
+
+    A window of "max" that reaches outside the map looks at what is inside alone; one of "sum" adds zeros.
+    """
+
+    kind: Literal["max", "sum"]
+    window: Window
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Synapse:
+    """acc[o] = sum of codes[o] * source over the window: an integer convolution, or what is one.
+
+    A linear layer is a window as large as its source. Attributes:
+        source: the map it reads.
+        codes: int8 [out, C / groups, rows, columns].
+        bits: what the codes are stored with: 1 (+1, -1), 1.58 (-1, 0, +1) or 2 to 8.
+        window: ``size`` is that of the codes.
+        shape: (out, H, W) of what is accumulated.
+        groups: as in torch.
+        pool: what happens to the accumulated numbers then, if anything.
+        factor: int64 [out], what one accumulated unit is worth here; None is 1 everywhere.
+    """
+
+    source: int
+    codes: NDArray[np.int8]
+    bits: float
+    window: Window
+    shape: Shape
+    groups: int = 1
+    pool: CurrentPool | None = None
+    factor: Ints | None = None
+
+    @property
+    def out_shape(self) -> Shape:
+        return self.shape if self.pool is None else self.pool.shape
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """spikes[t] = 1 where sum over j of taps[j] * current[t-j] >= thresholds[t], in whole numbers.
+
+    ``current`` is the sum of the synapses. Attributes:
+        name: the path of the neuron's module.
+        synapses: what feeds it, one or more, all of shape ``shape``.
+        taps: int64 [1, K, 1 or C]; of a matrix kernel [T, K, 1], whose row t is for step t.
+        thresholds: int64 [R, C]; step t uses row min(t, R - 1). They depend on t while t < K - 1, since the
+            constant part of a current counts once for every tap that is reached. Of a matrix kernel R = T.
+        shape: (C, H, W).
+        unit: what one unit of the potential is worth in the model's own unit, for each channel [C].
+        error: a bound on what rounding the factors to whole numbers changes in the potential, in the model's
+            unit, [C]; 0 where there was nothing to round.
+    """
+
+    name: str
+    synapses: tuple[Synapse, ...]
+    taps: Ints
+    thresholds: Ints
+    shape: Shape
+    unit: NDArray[np.float64]
+    error: NDArray[np.float64]
+    top: int = field(default=1, init=False)
+
+    @property
+    def order(self) -> int:
+        """K, the number of steps that an input is remembered."""
+        return self.taps.shape[1]
+
+    @property
+    def steps(self) -> int | None:
+        """T of a matrix kernel, which ends there; None for all others."""
+        return self.taps.shape[0] if self.taps.shape[0] > 1 else None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The largest number of each window ("max": OR for spikes), or the sum ("sum": a count)."""
+
+    name: str
+    source: int
+    kind: Literal["max", "sum"]
+    window: Window
+    shape: Shape
+    top: int
+
+
+@dataclass(frozen=True)
+class Sum:
+    """weights[i] * source[i], added up; all of one shape. Weights are whole and positive."""
+
+    name: str
+    sources: tuple[int, ...]
+    weights: tuple[int, ...]
+    shape: Shape
+    top: int
+
+
+@dataclass(frozen=True)
+class Concat:
+    """weights[i] * source[i], channel after channel."""
+
+    name: str
+    sources: tuple[int, ...]
+    weights: tuple[int, ...]
+    shape: Shape
+    top: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """score[t] = unit * (offset + sum of the synapses), whole numbers times one number for all classes.
+
+    Attributes:
+        name: path of the last module.
+        synapses: as for Neurons.
+        offset: int64 [C], added at every step.
+        shape: (C, H, W); the user gets ``features``, row-major equal to it.
+        unit: float, what 1 is worth.
+        error: a bound on what rounding factors and offset changes in one step's score, [C].
+        reduce: "none" returns every step, "sum" and "mean" one score over the last ``last`` steps.
+        last: how many; None is all steps.
+    """
+
+    name: str
+    synapses: tuple[Synapse, ...]
+    offset: Ints
+    shape: Shape
+    features: tuple[int, ...]
+    unit: float
+    error: NDArray[np.float64]
+    reduce: Literal["none", "sum", "mean"] = "mean"
+    last: int | None = None
+
+
+Op = Neurons | Pool | Sum | Concat | Scores
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A whole network.
+
+    Attributes:
+        input: what comes in.
+        ops: in the order in which they run; the last one is Scores.
+        steps: T of the example it was lowered with.
+    """
+
+    input: Input
+    ops: tuple[Op, ...]
+    steps: int
+
+    @property
+    def scores(self) -> Scores:
+        last = self.ops[-1]
+        assert isinstance(last, Scores)
+        return last
+
+    def map_shape(self, index: int) -> Shape:
+        return self.input.shape if index == 0 else self.ops[index - 1].shape
+
+    def map_top(self, index: int) -> int:
+        if index == 0:
+            return self.input.top
+        op = self.ops[index - 1]
+        assert not isinstance(op, Scores)
+        return op.top
+
+    def map_name(self, index: int) -> str:
+        return "input" if index == 0 else self.ops[index - 1].name
+
+    def fixed_steps(self) -> int | None:
+        """T where a matrix kernel fixes it."""
+        return next((op.steps for op in self.ops if isinstance(op, Neurons) and op.steps), None)
+
+    def history(self) -> dict[int, int]:
+        """{map: how many past steps of it a stream keeps}: K - 1 of the slowest neuron that it feeds."""
+        kept: dict[int, int] = {}
+        for op in self.ops:
+            if isinstance(op, Neurons) and op.order > 1:
+                for synapse in op.synapses:
+                    kept[synapse.source] = max(kept.get(synapse.source, 0), op.order - 1)
+        return kept
+
+    def state_bits(self) -> int:
+        """Bits that a stream of one sample keeps between steps."""
+        return sum(
+            steps * planes(self.map_top(index)) * prod(self.map_shape(index))
+            for index, steps in self.history().items()
+        )
+
+
+def sources(op: Op) -> Iterator[int]:
+    """The maps that an operation reads."""
+    if isinstance(op, Neurons | Scores):
+        yield from (synapse.source for synapse in op.synapses)
+    elif isinstance(op, Pool):
+        yield op.source
+    else:
+        yield from op.sources
+
+
+def planes(top: int) -> int:
+    """How many bits a number of a map takes."""
+    return max(1, top.bit_length())
+
+
+def synapse_bound(synapse: Synapse, top: int) -> Ints:
+    """The largest size that an accumulated number of each output channel can have, before its factor."""
+    weight = np.abs(synapse.codes.astype(np.int64)).sum(axis=(1, 2, 3)) * top
+    if synapse.pool is not None and synapse.pool.kind == "sum":
+        weight = weight * prod(synapse.pool.window.size)
+    return weight
+
+
+def current_bound(graph: Graph, synapses: tuple[Synapse, ...]) -> list[int]:
+    """The same for the sum of synapses, times their factors; Python integers, which do not overflow."""
+    total = [0] * synapses[0].out_shape[0]
+    for synapse in synapses:
+        sizes = synapse_bound(synapse, graph.map_top(synapse.source)).tolist()
+        factors = [1] * len(sizes) if synapse.factor is None else synapse.factor.tolist()
+        total = [a + abs(f) * b for a, f, b in zip(total, factors, sizes, strict=True)]
+    return total
+
+
+def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
+    """The largest size that a potential of each channel can have; decides 32 or 64 bits."""
+    currents = current_bound(graph, neurons.synapses)
+    taps = np.abs(neurons.taps).astype(object).sum(axis=1).max(axis=0).tolist()
+    taps = taps * len(currents) if len(taps) == 1 else taps
+    return [a * int(b) for a, b in zip(currents, taps, strict=True)]

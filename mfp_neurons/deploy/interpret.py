@@ -1,0 +1,177 @@
+"""The definition of what an integer network computes, in plain NumPy: whole numbers, nothing packed, not fast.
+
+``run`` computes all steps at once, ``Stream`` one step after the other. A map is int64 [T, N, C, H, W]; one
+that is the same at every step may have T = 1. The compiled runtime and the generated C say the same, bit for
+bit.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+
+import numpy as np
+
+from .graph import Concat, CurrentPool, Graph, Ints, Neurons, Op, Pool, Sum, Synapse, Window
+
+
+def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
+    """All steps at once.
+
+    Args:
+        graph: a valid network.
+        levels: the input [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
+        steps: T.
+
+    Returns:
+        The scores of every step, whole numbers [T, N, C, H, W], and every map, the input first.
+    """
+    maps = [levels]
+    for op in graph.ops[:-1]:
+        maps.append(evaluate(op, maps, steps))
+    current = sum_currents(graph.scores.synapses, maps)
+    scores = current + graph.scores.offset[:, None, None]
+    return np.broadcast_to(scores, (steps, *scores.shape[1:])), maps
+
+
+def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
+    """The map that one operation makes."""
+    match op:
+        case Neurons():
+            current = sum_currents(op.synapses, maps)
+            current = np.broadcast_to(current, (steps, *current.shape[1:]))
+            return np.stack([fire(op, current[: t + 1], t) for t in range(steps)])
+        case Pool():
+            return pool(maps[op.source], op.kind, op.window, op.shape[1:])
+        case Sum():
+            return sum_maps([weight * maps[i] for i, weight in zip(op.sources, op.weights, strict=True)])
+        case Concat():
+            parts = [weight * maps[i] for i, weight in zip(op.sources, op.weights, strict=True)]
+            longest = max(len(part) for part in parts)
+            return np.concatenate([np.broadcast_to(p, (longest, *p.shape[1:])) for p in parts], axis=2)
+    raise TypeError(f"{type(op).__name__} makes no map")
+
+
+def fire(op: Neurons, current: Ints, t: int) -> Ints:
+    """Spikes [N, C, H, W] of step t, from the currents up to and including it, the newest last."""
+    taps = op.taps[min(t, len(op.taps) - 1)]
+    potential = np.zeros_like(current[-1])
+    for j in range(min(len(current), t + 1, op.order)):
+        potential += taps[j][:, None, None] * current[-1 - j]
+    threshold = op.thresholds[min(t, len(op.thresholds) - 1)]
+    return (potential >= threshold[:, None, None]).astype(np.int64)
+
+
+def sum_currents(synapses: tuple[Synapse, ...], maps: Sequence[Ints]) -> Ints:
+    """Integer currents [T, N, C, H, W] of synapses that end in the same neurons."""
+    return sum_maps([accumulate(synapse, maps[synapse.source]) for synapse in synapses])
+
+
+def sum_maps(parts: Sequence[Ints]) -> Ints:
+    """Their sum; those of one step count for all."""
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total
+
+
+def accumulate(synapse: Synapse, source: Ints) -> Ints:
+    """What one synapse adds up, [T, N, out, H, W]."""
+    codes = synapse.codes.astype(np.int64)
+    out, inner = codes.shape[:2]
+    groups = synapse.groups
+    acc = np.zeros((*source.shape[:2], *synapse.shape), np.int64)
+    by_group = acc.reshape(*source.shape[:2], groups, out // groups, *synapse.shape[1:])
+    weights = codes.reshape(groups, out // groups, inner, *codes.shape[2:])
+    for (row, column), seen in shifted(source, synapse.window, synapse.shape[1:], fill=0):
+        inputs = seen.reshape(*seen.shape[:2], groups, inner, *seen.shape[3:])
+        for g in range(groups):
+            # float64 holds every number here exactly (they are below 2**31) and has a fast product
+            product = np.tensordot(
+                weights[g, :, :, row, column].astype(np.float64), inputs[:, :, g].astype(np.float64), (1, 2)
+            )
+            by_group[:, :, g] += np.moveaxis(product, 0, 2).astype(np.int64)
+    if synapse.pool is not None:
+        acc = pool_current(synapse.pool, acc)
+    return acc if synapse.factor is None else acc * synapse.factor[:, None, None]
+
+
+def pool_current(chosen: CurrentPool, acc: Ints) -> Ints:
+    """Pooling of accumulated numbers, which can be negative."""
+    lowest = np.iinfo(np.int64).min
+    return pool(acc, chosen.kind, chosen.window, chosen.shape[1:], fill=lowest if chosen.kind == "max" else 0)
+
+
+def pool(source: Ints, kind: str, window: Window, out: tuple[int, ...], fill: int = 0) -> Ints:
+    """The largest number, or the sum, of each window."""
+    seen = [part for _, part in shifted(source, window, out, fill)]
+    return np.maximum.reduce(seen) if kind == "max" else np.add.reduce(seen)
+
+
+def shifted(
+    source: Ints, window: Window, out: tuple[int, ...], fill: int
+) -> list[tuple[tuple[int, int], Ints]]:
+    """For every place (row, column) of a window, what all outputs see there: [T, N, C, *out]."""
+    before = window.padding
+    after = [
+        max(0, (o - 1) * stride + (size - 1) * dilation + 1 - pad - length)
+        for o, stride, size, dilation, pad, length in zip(
+            out, window.stride, window.size, window.dilation, before, source.shape[3:], strict=True
+        )
+    ]
+    margins = [(0, 0)] * 3 + [(b, a) for b, a in zip(before, after, strict=True)]
+    padded = np.pad(source, margins, constant_values=fill)
+    places = []
+    for row in range(window.size[0]):
+        for column in range(window.size[1]):
+            y, x = row * window.dilation[0], column * window.dilation[1]
+            part = padded[..., y :: window.stride[0], x :: window.stride[1]][..., : out[0], : out[1]]
+            places.append(((row, column), part))
+    return places
+
+
+class Stream:
+    """One step in, one step out, for ever. Keeps the last K - 1 steps of the maps that neurons look back at.
+
+    They are kept as bits: a map of spikes takes one bit an element and step, and nothing else is kept but the
+    number of the step.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.t = 0
+        self._past: dict[int, deque[tuple[np.ndarray, tuple[int, ...]]]] = {
+            index: deque(maxlen=steps) for index, steps in graph.history().items()
+        }
+
+    def step(self, levels: Ints) -> tuple[Ints, list[Ints]]:
+        """Scores [N, C, H, W] of one more step from its input [N, C, H, W], and every map of the step."""
+        maps = [levels[None]]
+        for op in self.graph.ops[:-1]:
+            if isinstance(op, Neurons):
+                windows = [self._window(synapse.source, maps, op.order) for synapse in op.synapses]
+                currents = [accumulate(s, w) for s, w in zip(op.synapses, windows, strict=True)]
+                maps.append(fire(op, sum_maps(currents), self.t)[None])
+            else:
+                maps.append(evaluate(op, maps, 1))
+        scores = sum_currents(self.graph.scores.synapses, maps)[0] + self.graph.scores.offset[:, None, None]
+        for index, past in self._past.items():
+            past.append(_to_bits(maps[index][0], self.graph.map_top(index)))
+        self.t += 1
+        return scores, [map_[0] for map_ in maps]
+
+    def _window(self, index: int, maps: list[Ints], order: int) -> Ints:
+        """The last steps of a map, the newest last: as many as there are, at most ``order``."""
+        if order == 1:
+            return maps[index]
+        past = list(self._past[index])[-(order - 1) :]
+        return np.concatenate([*(_from_bits(*kept)[None] for kept in past), maps[index]])
+
+
+def _to_bits(numbers: Ints, top: int) -> tuple[np.ndarray, tuple[int, ...]]:
+    planes = max(1, top.bit_length())
+    bits = (numbers[None] >> np.arange(planes).reshape(-1, *[1] * numbers.ndim)) & 1
+    return np.packbits(bits.astype(bool)), bits.shape
+
+
+def _from_bits(packed: np.ndarray, shape: tuple[int, ...]) -> Ints:
+    bits = np.unpackbits(packed, count=int(np.prod(shape))).reshape(shape).astype(np.int64)
+    return (bits << np.arange(shape[0]).reshape(-1, *[1] * (len(shape) - 1))).sum(axis=0)

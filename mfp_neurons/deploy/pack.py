@@ -1,0 +1,60 @@
+"""How numbers become bits: the one definition that the file, the compiled runtime and the generated C share.
+
+Codes are split into *planes* of single bits, so that with ``source`` a plane of spikes
+
+    sum of codes * source = sum over planes of weight * popcount(plane & source) + base * popcount(source)
+
+    bits    planes                              weights                    base
+    1       code > 0                            2                          -1
+    1.58    code > 0, code < 0                  1, -1                      0
+    2..8    two's complement, lowest bit first  1, 2, .., -2**(bits - 1)   0
+
+A word holds consecutive channels of one place of a map, the first in its lowest bit; what is left over at the
+end is 0. Numbers above 1 have several planes of words, lowest bit first.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def plane_weights(bits: float) -> tuple[tuple[int, ...], int]:
+    """What each plane of ``bits``-bit codes counts, and the base."""
+    if bits == 1:
+        return (2,), -1
+    if bits == 1.58:
+        return (1, -1), 0
+    high = int(bits) - 1
+    return (*(1 << i for i in range(high)), -(1 << high)), 0
+
+
+def code_planes(codes: NDArray[np.int8], bits: float) -> NDArray[np.bool_]:
+    """The planes of codes, [planes, *codes.shape]."""
+    if bits == 1:
+        return (codes > 0)[None]
+    if bits == 1.58:
+        return np.stack([codes > 0, codes < 0])
+    pattern = codes.astype(np.uint8)
+    return np.stack([(pattern >> i) & 1 for i in range(int(bits))]).astype(bool)
+
+
+def codes_of_planes(planes: NDArray[np.bool_], bits: float) -> NDArray[np.int8]:
+    """The inverse of :func:`code_planes`."""
+    weights, base = plane_weights(bits)
+    weighed = sum(w * plane.astype(np.int64) for w, plane in zip(weights, planes, strict=True))
+    return (weighed + base).astype(np.int8)
+
+
+def words(bits: NDArray[np.bool_], width: int) -> NDArray[Any]:
+    """Bits [..., n] as words [..., ceil(n / width)] of ``width`` bits (8, 16, 32 or 64), the first bit lowest."""
+    length = -(-bits.shape[-1] // width) * width
+    padded = np.zeros((*bits.shape[:-1], length), bool)
+    padded[..., : bits.shape[-1]] = bits
+    return np.packbits(padded, axis=-1, bitorder="little").view(np.dtype(f"<u{width // 8}"))
+
+
+def bits_of_words(packed: NDArray[Any], count: int) -> NDArray[np.bool_]:
+    """The inverse of :func:`words`: the first ``count`` bits of each row."""
+    flat = np.ascontiguousarray(packed).view(np.uint8)
+    return np.unpackbits(flat, axis=-1, count=count, bitorder="little").astype(bool)
