@@ -11,13 +11,16 @@ from .neuron import MFP as MFP
 from .quantize import quantize_weights as quantize_weights
 
 if TYPE_CHECKING:
+    from . import deploy as deploy
     from .spikingjelly import MFPNode as MFPNode
 
 __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """Adapters import their framework on first use."""
+    """Adapters import their framework on first use, deploy imports NumPy."""
+    if name == "deploy":
+        return importlib.import_module(".deploy", __name__)
     if name == "MFPNode":
         return importlib.import_module(".spikingjelly", __name__).MFPNode
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

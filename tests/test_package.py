@@ -19,6 +19,7 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
     ["_broadcast", "_checks"],
+    ["_build"],
     ["kernels"],
     ["history", "norm", "surrogate", "_quantize"],
     ["reference", "backends"],
@@ -29,6 +30,7 @@ LAYERS = [
     ["spikingjelly", "snntorch"],
     ["_convert"],
     ["_report"],
+    ["deploy"],
     ["bench", "train"],
     ["cli"],
     ["__main__"],
@@ -36,7 +38,7 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Who may import what besides the standard library, torch and the package, when imported or later.
-ON_IMPORT = {"spikingjelly": {"spikingjelly"}, "snntorch": {"snntorch"}}
+ON_IMPORT = {"spikingjelly": {"spikingjelly"}, "snntorch": {"snntorch"}, "deploy": {"numpy"}}
 _TRAIN = [
     "matplotlib",
     "numpy",
@@ -48,6 +50,7 @@ _TRAIN = [
     "tqdm",
 ]
 LATER = {
+    "deploy": {"safetensors"},
     "kernels": {"cupy"},
     "train": set(_TRAIN),
     "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"},

@@ -1,0 +1,12 @@
+"""From a trained, quantized network to whole numbers that run anywhere."""
+
+# ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)
+
+from .._checks import require
+
+require("numpy", "deploy")
+
+from .errors import InvalidNetworkError as InvalidNetworkError
+from .errors import LoweringError as LoweringError
+
+__all__ = ["InvalidNetworkError", "LoweringError"]

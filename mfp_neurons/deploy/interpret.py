@@ -1,4 +1,4 @@
-"""The definition of what an integer network computes, in plain NumPy: whole numbers, nothing packed, not fast.
+"""The definition of what an integer network computes, in plain NumPy: whole numbers, unpacked, not fast.
 
 ``run`` computes all steps at once, ``Stream`` one step after the other. A map is int64 [T, N, C, H, W]; one
 that is the same at every step may have T = 1. The compiled runtime and the generated C say the same, bit for

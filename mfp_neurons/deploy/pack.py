@@ -47,7 +47,7 @@ def codes_of_planes(planes: NDArray[np.bool_], bits: float) -> NDArray[np.int8]:
 
 
 def words(bits: NDArray[np.bool_], width: int) -> NDArray[Any]:
-    """Bits [..., n] as words [..., ceil(n / width)] of ``width`` bits (8, 16, 32 or 64), the first bit lowest."""
+    """Bits [..., n] as words [..., ceil(n / width)] of 8, 16, 32 or 64 bits, the first bit lowest."""
     length = -(-bits.shape[-1] // width) * width
     padded = np.zeros((*bits.shape[:-1], length), bool)
     padded[..., : bits.shape[-1]] = bits

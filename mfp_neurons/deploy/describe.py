@@ -1,0 +1,80 @@
+"""An integer network as text: its layers with shapes, bits and bytes."""
+
+from math import prod
+
+from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, planes
+from .memory import memory, parameter_bytes, synapses, weight_bytes
+
+_HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state, bits")
+
+
+def describe(graph: Graph) -> str:
+    """A table of the operations, then the totals."""
+    rows = [_HEAD, _input_row(graph)]
+    for index, op in enumerate(graph.ops, start=1):
+        rows += [_synapse_row(graph, synapse) for synapse in synapses(op)]
+        rows.append(_op_row(graph, index, op))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([*lines, "", str(memory(graph, 1, graph.steps)), *_errors(graph)])
+
+
+def _input_row(graph: Graph) -> tuple[str, ...]:
+    given = graph.input
+    kind = "events" if given.top == 1 else f"levels 0..{given.top}"
+    time = "one image" if given.static else f"T = {graph.steps}"
+    return ("input", f"{kind}, {time}", _shape(given.shape), "", "", "", "", _state(graph, 0))
+
+
+def _synapse_row(graph: Graph, synapse: Synapse) -> tuple[str, ...]:
+    rows, columns = synapse.window.size
+    groups = f", {synapse.groups} groups" if synapse.groups > 1 else ""
+    pooled = f", {synapse.pool.kind} pool" if synapse.pool else ""
+    return (
+        f"  from {graph.map_name(synapse.source)}",
+        f"{rows} x {columns} synapses{groups}{pooled}",
+        _shape(synapse.out_shape),
+        f"{synapse.codes.size:,}",
+        f"{synapse.bits:g}",
+        f"{weight_bytes(synapse):,}",
+        "",
+        "",
+    )
+
+
+def _op_row(graph: Graph, index: int, op: Op) -> tuple[str, ...]:
+    state = "" if isinstance(op, Scores) else _state(graph, index)
+    order = str(op.order) if isinstance(op, Neurons) else ""
+    own = f"{parameter_bytes(op):,}" if synapses(op) else ""
+    return (op.name, _words(op), _shape(op.shape), "", "", own, order, state)
+
+
+def _words(op: Op) -> str:
+    match op:
+        case Neurons():
+            return "neurons"
+        case Pool():
+            return f"{op.kind} pool, 0..{op.top}"
+        case Sum():
+            return f"sum, 0..{op.top}"
+        case Concat():
+            return f"concat, 0..{op.top}"
+        case Scores():
+            steps = f" of the last {op.last} steps" if op.last else " of all steps"
+            return "scores of each step" if op.reduce == "none" else f"{op.reduce}{steps}"
+
+
+def _state(graph: Graph, index: int) -> str:
+    """Bits of this map that a stream keeps."""
+    kept = graph.history().get(index, 0)
+    return f"{kept * planes(graph.map_top(index)) * prod(graph.map_shape(index)):,}"
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))
+
+
+def _errors(graph: Graph) -> list[str]:
+    rounded = [op for op in graph.ops if isinstance(op, Neurons | Scores) and op.error.any()]
+    words = "factors rounded to whole numbers, at most"
+    return [f"{op.name}: {words} {op.error.max():.2g} off" for op in rounded]

@@ -1,0 +1,142 @@
+"""What the user gives, as levels: uint8 [T, N, C, H, W], or [1, N, C, H, W] for one image at every step."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .events import Events
+from .graph import Graph
+
+Levels = NDArray[np.uint8]
+
+
+def read(graph: Graph, x: Any) -> tuple[Levels, int]:
+    """Levels and the number of steps.
+
+    Args:
+        graph: whose input this is to be.
+        x: NumPy or torch, [T, N, *] or [N, *] (shown at every step): whole numbers or booleans are levels,
+            from 0 to ``graph.input.top``; floats are fractions of it, from 0 to 1, and are rounded to levels.
+
+    Raises:
+        TypeError: x is no array of real numbers.
+        ValueError: the shape does not fit, or a number is NaN, outside the range or, for events, not 0 or 1.
+    """
+    numbers = _as_numpy(x)
+    levels = _levels(numbers, graph.input.top)
+    shaped, steps = _shaped(levels, graph)
+    _check_steps(graph, steps)
+    return shaped, steps
+
+
+def read_step(graph: Graph, x: Any) -> Levels:
+    """Levels [N, C, H, W] of one step [N, *] of a stream; the rest as for :func:`read`."""
+    levels = _levels(_as_numpy(x), graph.input.top)
+    wanted = graph.input.features
+    if levels.ndim != len(wanted) + 1 or levels.shape[1:] != wanted or 0 in levels.shape:
+        raise ValueError(f"x must be one step {_text('N', wanted)}, got shape {list(levels.shape)}")
+    return levels.reshape(-1, *graph.input.shape)
+
+
+def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
+    """Events of one sample, and the number of steps: that of the example, or as many as they need.
+
+    Raises:
+        TypeError, ValueError: not two integer arrays of one length, an address or a time outside the network,
+            the same event twice, or a network whose input is not events.
+    """
+    if graph.input.top != 1:
+        raise ValueError(
+            f"events: the input of this network is levels from 0 to {graph.input.top}, not events; give x as "
+            "an array, whose levels above 0 are then the events"
+        )
+    time, address = _whole("times", times), _whole("addresses", addresses)
+    if time.shape != address.shape:
+        raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
+    size = int(np.prod(graph.input.shape))
+    _check_range("addresses", address, size - 1)
+    steps = graph.fixed_steps() or max(graph.steps, int(time.max(initial=-1)) + 1)
+    if graph.input.static:
+        raise ValueError("events: this network repeats one image itself and takes no events over time")
+    _check_range("times", time, steps - 1)
+    keys = np.unique(time * size + address)
+    if len(keys) != len(time):
+        raise ValueError(f"events: {len(time) - len(keys)} of {len(time)} are there twice; a spike is 0 or 1")
+    channel, row, column = np.unravel_index(address, graph.input.shape)
+    return Events(time, np.zeros_like(time), channel, row, column, np.ones_like(time)), steps
+
+
+def _as_numpy(x: Any) -> NDArray[Any]:
+    if type(x).__module__.split(".")[0] == "torch" and hasattr(x, "detach"):
+        x = x.detach().cpu()
+        x = (x.float() if x.is_floating_point() else x).numpy()  # NumPy has no bfloat16
+    if not isinstance(x, np.ndarray):
+        raise TypeError(f"x must be a NumPy array or a torch tensor, got {type(x).__name__}")
+    if x.dtype.kind not in "buif":
+        raise TypeError(f"x must hold real numbers, got dtype {x.dtype}")
+    return x
+
+
+def _levels(numbers: NDArray[Any], top: int) -> Levels:
+    if numbers.dtype.kind == "f":
+        _check_fractions(numbers, top)
+        return np.rint(numbers.astype(np.float64) * top).astype(np.uint8)
+    if numbers.size and (numbers.min() < 0 or numbers.max() > top):
+        kind = "events (0 or 1)" if top == 1 else f"levels from 0 to {top}"
+        raise ValueError(f"x must hold {kind}, got {int(numbers.min())} to {int(numbers.max())}")
+    return numbers.astype(np.uint8)
+
+
+def _check_fractions(numbers: NDArray[Any], top: int) -> None:
+    if np.isnan(numbers).any():
+        raise ValueError(f"x must hold numbers, got NaN in {int(np.isnan(numbers).sum())} places")
+    if top == 1 and not np.isin(numbers, (0, 1)).all():
+        odd = numbers[~np.isin(numbers, (0, 1))]
+        raise ValueError(f"x must hold binary events, 0 or 1, got {odd[0]:g}")
+    if numbers.size and (numbers.min() < 0 or numbers.max() > 1):
+        raise ValueError(
+            f"x of floats must lie in [0, 1], got {numbers.min():g} to {numbers.max():g}; whole levels from "
+            f"0 to {top} go in as integers, such as uint8"
+        )
+
+
+def _shaped(levels: Levels, graph: Graph) -> tuple[Levels, int]:
+    given, wanted = graph.input, graph.input.features
+    sequence = levels.ndim == len(wanted) + 2
+    fits = (sequence or levels.ndim == len(wanted) + 1) and levels.shape[
+        levels.ndim - len(wanted) :
+    ] == wanted
+    if not fits or 0 in levels.shape or (sequence and given.static):
+        accepted = [_text("N", wanted)] if given.static else [_text("T, N", wanted), _text("N", wanted)]
+        raise ValueError(f"x must be {' or '.join(accepted)}, got shape {list(levels.shape)}")
+    if sequence:
+        return levels.reshape(*levels.shape[:2], *given.shape), len(levels)
+    return levels.reshape(1, len(levels), *given.shape), graph.steps
+
+
+def _text(lead: str, features: tuple[int, ...]) -> str:
+    return f"[{', '.join([lead, *map(str, features)])}]"
+
+
+def _check_steps(graph: Graph, steps: int) -> None:
+    fixed = graph.fixed_steps()
+    if fixed and steps != fixed:
+        raise ValueError(f"x must have T = {fixed} steps, as the network's matrix kernel has, got {steps}")
+    last = graph.scores.last
+    if last and steps < last:
+        raise ValueError(f"x must have at least {last} steps, which the scores average, got {steps}")
+
+
+def _whole(name: str, values: Any) -> NDArray[np.int64]:
+    array = np.asarray(values) if not hasattr(values, "detach") else _as_numpy(values)
+    if array.size == 0:
+        return np.zeros(0, np.int64)
+    if array.ndim != 1 or array.dtype.kind not in "ui":
+        raise TypeError(f"{name} must be a 1-d integer array, got {array.dtype} {list(array.shape)}")
+    return array.astype(np.int64)
+
+
+def _check_range(name: str, values: NDArray[np.int64], top: int) -> None:
+    if values.size and (values.min() < 0 or values.max() > top):
+        raise ValueError(f"{name} must lie from 0 to {top}, got {values.min()} to {values.max()}")

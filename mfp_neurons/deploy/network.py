@@ -1,0 +1,241 @@
+"""The integer network as its user sees it."""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import log_once
+from . import events as events_module
+from . import interpret
+from .check import check
+from .compiled import Compiled, unavailable
+from .describe import describe
+from .events import Events
+from .graph import Graph, Ints, Neurons
+from .inputs import read, read_events, read_step
+from .memory import Memory, memory
+
+Scores = NDArray[Any]  # float64
+BACKENDS = ("auto", "compiled", "numpy")
+
+
+@dataclass(frozen=True)
+class EventRun:
+    """What :meth:`IntegerNetwork.run_events` found.
+
+    Attributes:
+        scores: as :meth:`IntegerNetwork.run` returns them.
+        spikes: the spikes of every layer of neurons, by the path of its module.
+        synaptic_operations: additions: one for every spike and non-zero weight that it reached.
+        multiply_accumulates: the same for input levels above 1, which multiply.
+    """
+
+    scores: Scores
+    spikes: dict[str, Events]
+    synaptic_operations: int
+    multiply_accumulates: int
+
+
+class IntegerNetwork:
+    """A network of whole numbers: bits for spikes, integers for weights and thresholds, no potential stored.
+
+    :func:`mfp_neurons.deploy.lower` makes it, :meth:`load` reads one. :meth:`run`, :meth:`stream` and
+    :meth:`run_events` agree bit for bit. ``print`` shows the layers.
+
+    Args:
+        graph: the operations; see :mod:`mfp_neurons.deploy.graph`.
+
+    Raises:
+        InvalidNetworkError: the graph is none that could be run.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        check(graph)
+        self.graph = graph
+        self._compiled: Compiled | None = None
+
+    def run(self, x: Any, *, backend: str = "auto") -> Scores:
+        r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
+
+        Args:
+            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers or booleans
+                are levels (images 0 to 255, events 0 and 1); floats lie in [0, 1] and are rounded to levels.
+            backend: "compiled" is portable C on all cores; "numpy" the readable definition, slow; "auto"
+                takes the first and says once why if it can't.
+
+        Returns:
+            float64 [N, \*], or [T, N, \*] for a model that returns every step: whole numbers times one unit.
+
+        Raises:
+            TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range.
+            RuntimeError: ``backend="compiled"`` can't run here.
+        """
+        levels, steps = read(self.graph, x)
+        if self._use_compiled(backend):
+            scores, _ = self._runtime().run(levels, steps)
+        else:
+            scores, _ = interpret.run(self.graph, levels.astype(np.int64), steps)
+        return self._reduced(scores)
+
+    def stream(self, *, backend: str = "auto") -> "Stream":
+        """A session that takes one step at a time; see :class:`Stream` and, for ``backend``, :meth:`run`."""
+        compiled = self._use_compiled(backend)
+        return Stream(self, self._runtime().stream() if compiled else _InterpretedStream(self.graph))
+
+    def run_events(self, x: Any) -> EventRun:
+        r"""Asynchronous execution: each spike updates only what it reaches; the work goes with the spikes.
+
+        Args:
+            x: ``(times, addresses)``, two integer arrays of one length with the events of one sample in any
+                order; an address is the place in a step's features, row-major. Or an array as for
+                :meth:`run`, whose numbers above 0 are the events.
+
+        Returns:
+            :class:`EventRun`: the same scores and spikes, and the operations that the spikes caused.
+
+        Raises:
+            TypeError, ValueError: as :meth:`run`; also addresses or times out of range, or an event twice.
+        """
+        if isinstance(x, tuple):
+            if len(x) != 2:
+                raise ValueError(f"x must be (times, addresses), got a tuple of {len(x)}")
+            given, steps = read_events(self.graph, *x)
+            samples = 1
+        else:
+            levels, steps = read(self.graph, x)
+            given, samples = events_module.of_levels(levels, steps), levels.shape[1]
+        scores, maps, counts = events_module.run(self.graph, given, samples, steps)
+        spikes = {
+            op.name: made
+            for op, made in zip(self.graph.ops[:-1], maps[1:], strict=True)
+            if isinstance(op, Neurons)
+        }
+        return EventRun(
+            self._reduced(scores), spikes, counts.synaptic_operations, counts.multiply_accumulates
+        )
+
+    def memory(self, *, batch: int = 1, steps: int | None = None) -> Memory:
+        """Bytes of weights and parameters, state between steps, peak buffers; from the arrays themselves."""
+        return memory(self.graph, batch, steps or self.graph.steps)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes a safetensors file with a JSON header; replaces an existing one whole."""
+        from .file import save
+
+        save(self.graph, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "IntegerNetwork":
+        """Reads what :meth:`save` wrote. Nothing in the file is executed.
+
+        Raises:
+            InvalidNetworkError: the file is damaged, of another version, or describes no network.
+        """
+        from .file import load
+
+        return cls(load(path))
+
+    def to_c(self, directory: str | PathLike[str], *, name: str = "mfp_net") -> list[Path]:
+        """Writes C99 for one sample at a time, without floating point, allocation or dependencies.
+
+        Args:
+            directory: made if need be.
+            name: of the files and the prefix of every C name.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ValueError: ``name`` is no C identifier.
+        """
+        from .codegen import write_c
+
+        return write_c(self.graph, directory, name=name)
+
+    def __str__(self) -> str:
+        return describe(self.graph)
+
+    def __repr__(self) -> str:
+        layers = sum(isinstance(op, Neurons) for op in self.graph.ops)
+        return f"IntegerNetwork({layers} layers of neurons, T={self.graph.steps})"
+
+    def _runtime(self) -> Compiled:
+        if self._compiled is None:
+            self._compiled = Compiled(self.graph)
+        return self._compiled
+
+    def _use_compiled(self, backend: str) -> bool:
+        if backend not in BACKENDS:
+            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+        reason = unavailable() if backend != "numpy" else None
+        if reason and backend == "compiled":
+            raise RuntimeError(f"backend='compiled' cannot run here: {reason}")
+        if reason:
+            log_once(
+                "deploy.interpreted", f"integer networks run in NumPy, same results, far slower: {reason}"
+            )
+        return backend != "numpy" and reason is None
+
+    def _reduced(self, scores: Ints) -> Scores:
+        """Scores of every step, or what the model makes of them: exact sums, one rounding at the end."""
+        last = self.graph.scores
+        if last.reduce == "none":
+            return self._shaped(scores) * last.unit
+        counted = scores[len(scores) - (last.last or len(scores)) :]
+        total = self._shaped(counted.sum(axis=0)) * last.unit
+        return total / len(counted) if last.reduce == "mean" else total
+
+    def _shaped(self, scores: Ints) -> NDArray[np.int64]:
+        lead = scores.ndim - 3
+        return scores.reshape(*scores.shape[:lead], *self.graph.scores.features)
+
+
+class Stream:
+    """One step in, one step out, for as many steps as come; :meth:`IntegerNetwork.stream` makes it.
+
+    Between steps it keeps the last K - 1 bits of each presynaptic neuron, the number of the step, and nothing
+    else. A neuron lowered from an infinite exponential has forgotten what is more than K steps old.
+    """
+
+    def __init__(self, network: IntegerNetwork, session: Any) -> None:
+        self._network, self._session = network, session
+        self.t = 0
+        self._samples: int | None = None
+
+    def step(self, x: Any) -> Scores:
+        r"""Scores of this step, float64 [N, \*]; what a model averages over time is left to the caller.
+
+        Args:
+            x: one step [N, \*], as for :meth:`IntegerNetwork.run`; N stays that of the first step.
+
+        Raises:
+            TypeError, ValueError: as :meth:`IntegerNetwork.run`; also another N, or a step past the end of a
+                matrix kernel. Nothing has changed then.
+        """
+        graph = self._network.graph
+        levels = read_step(graph, x)
+        if self._samples not in (None, len(levels)):
+            raise ValueError(f"x must have N = {self._samples}, as the steps before, got {len(levels)}")
+        end = graph.fixed_steps()
+        if end is not None and self.t >= end:
+            raise ValueError(f"the network has a matrix kernel of T = {end} steps, and all have passed")
+        scores = self._session.step(levels)
+        self.t, self._samples = self.t + 1, len(levels)
+        return self._network._shaped(scores) * graph.scores.unit
+
+    @property
+    def state_bits(self) -> int:
+        """Bits kept between steps for all samples of this stream."""
+        return self._network.graph.state_bits() * (self._samples or 0)
+
+
+class _InterpretedStream:
+    def __init__(self, graph: Graph) -> None:
+        self._stream = interpret.Stream(graph)
+
+    def step(self, levels: NDArray[np.uint8]) -> Ints:
+        return self._stream.step(levels.astype(np.int64))[0]
