@@ -201,7 +201,7 @@ def test_a_compiler_without_threads_makes_a_library_and_the_log_says_so(
 
 def test_a_file_that_is_no_library_is_reported(elsewhere):
     elsewhere.mkdir()
-    (elsewhere / f"host-{host._fingerprint()}.so").write_text("not a library")
+    (elsewhere / f"host-{host.SOURCE.fingerprint()}.so").write_text("not a library")
     with pytest.raises(host.Unavailable, match=r"does not load .* delete it"):
         host.library.__wrapped__()
 
@@ -222,7 +222,7 @@ def test_a_user_without_a_home_gets_a_folder_of_this_process(monkeypatch):
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(host.Path, "home", homeless)
+    monkeypatch.setattr(Path, "home", homeless)
     assert host.cache_folder().is_dir()
 
 
@@ -253,7 +253,7 @@ def test_without_a_compiler_the_stock_operators_run_and_the_log_says_so_once(els
 
 def test_the_sources_compile_without_a_warning():
     command = ["c++", "-std=c++17", "-O1", "-fopenmp", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
-    done = subprocess.run([*command, str(host._ENTRY)], capture_output=True, text=True, check=False)
+    done = subprocess.run([*command, str(host.SOURCE.entry)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -1,0 +1,196 @@
+"""Builds this package's C and C++ with the system's compiler, once, and loads them through ctypes.
+
+A library is built for this machine's processor and kept in a cache folder (``MFP_NEURONS_CACHE``, else
+``mfp_neurons`` in the user's cache folder) under a name made of the sources, the flags and the processor.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._checks import log_once
+
+_SHARED = ("-O3", "-shared", "-fPIC")
+_THREADS, _NATIVE = "-fopenmp", "-march=native"
+_FLAGS = ((_NATIVE, _THREADS), (_THREADS,), (_NATIVE,), ())  # the first that the compiler can take
+
+
+class Unavailable(RuntimeError):
+    """What is compiled cannot run here; the message says why."""
+
+
+@dataclass(frozen=True)
+class Language:
+    """Which compilers there are; ``variable`` of the environment can name another, with arguments."""
+
+    name: str
+    variable: str
+    compilers: tuple[str, ...]
+    standard: str
+
+    def compiler(self) -> list[str]:
+        """The command to call.
+
+        Raises:
+            Unavailable: there is none.
+        """
+        named = os.environ.get(self.variable)
+        if named:
+            command = shlex.split(named)
+            if shutil.which(command[0]) is None:
+                raise Unavailable(
+                    f"the {self.name} compiler that {self.variable} names, {command[0]!r}, is not there"
+                )
+            return command
+        found = next((name for name in self.compilers if shutil.which(name)), None)
+        if found is None:
+            raise Unavailable(
+                f"there is no {self.name} compiler (looked for {', '.join(self.compilers)}; "
+                f"{self.variable} can name one)"
+            )
+        return [found]
+
+
+C = Language("C", "CC", ("cc", "gcc", "clang"), "-std=c11")
+CPP = Language("C++", "CXX", ("c++", "g++", "clang++"), "-std=c++17")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One library: how it is called, what it is to a reader, where it is, what it takes.
+
+    Attributes:
+        name: what file names and log keys begin with.
+        what: in words, for messages.
+        entry: the file that is compiled.
+        files: all that it is made of.
+        flags: beside those for every library.
+        wanted: flags that a compiler need not know.
+    """
+
+    name: str
+    what: str
+    language: Language
+    entry: Path
+    files: tuple[Path, ...]
+    flags: tuple[str, ...] = ()
+    wanted: tuple[str, ...] = ()
+
+    def fingerprint(self) -> str:
+        """What a built library depends on: the sources, the flags, the processor."""
+        flags = (self.language.standard, _SHARED, self.flags, self._choices())
+        found = hashlib.sha256(repr((flags, _processor())).encode())
+        for file in self.files:
+            found.update(file.read_bytes())
+        return found.hexdigest()[:16]
+
+    def load(self) -> ctypes.CDLL:
+        """The library, built if need be.
+
+        Raises:
+            Unavailable: there is no compiler, or it fails, or what it made does not load.
+        """
+        path = cache_folder() / f"{self.name}-{self.fingerprint()}.so"
+        if not path.exists():
+            path = self._build(path)
+        try:
+            return ctypes.CDLL(str(path))
+        except OSError as error:
+            raise Unavailable(f"{path} does not load ({error}); delete it to have it built again") from error
+
+    def say_threads_are_missing(self) -> None:
+        """For a library that finds itself built without OpenMP."""
+        language = self.language
+        log_once(
+            f"{self.name}-threads",
+            f"the {language.name} compiler has no OpenMP: {self.what} run on one thread, slower. A compiler "
+            f"that takes -fopenmp (GCC, or Clang with libomp), named in {language.variable}, gives them all.",
+        )
+
+    def _choices(self) -> tuple[tuple[str, ...], ...]:
+        """Sets of flags, the best first."""
+        if not self.wanted:
+            return _FLAGS
+        return (*((*flags, *self.wanted) for flags in _FLAGS), *_FLAGS)
+
+    def _build(self, path: Path) -> Path:
+        compiler = self.language.compiler()
+        log_once(
+            f"{self.name}-build",
+            f"compiling {self.what} with {compiler[0]} into {path.parent} (once, some 10 seconds)",
+        )
+        folder = self._writable(path.parent)
+        handle, made = tempfile.mkstemp(suffix=".so", dir=folder)
+        os.close(handle)
+        try:
+            self._compile(compiler, made)
+            os.replace(made, folder / path.name)  # whole or not at all, if several processes build at once
+        finally:
+            Path(made).unlink(missing_ok=True)
+        return folder / path.name
+
+    def _compile(self, compiler: list[str], made: str) -> None:
+        for flags in self._choices():
+            fixed = [self.language.standard, *_SHARED, *self.flags]
+            command = [*compiler, *fixed, *flags, "-o", made, str(self.entry)]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode == 0:
+                return
+        raise Unavailable(f"{shlex.join(command)} failed: {done.stderr.strip()[-2000:]}")
+
+    def _writable(self, folder: Path) -> Path:
+        """``folder``, or one for this process alone where that cannot be written."""
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                return folder
+        except OSError as error:
+            log_once(
+                f"{self.name}-cache",
+                f"the cache folder {folder} cannot be written ({error}): every process compiles {self.what} "
+                "anew. MFP_NEURONS_CACHE can name another folder.",
+            )
+            return _process_folder()
+
+
+def cache_folder() -> Path:
+    """Where built libraries are kept."""
+    named = os.environ.get("MFP_NEURONS_CACHE")
+    if named:
+        return Path(named)
+    if os.environ.get("XDG_CACHE_HOME"):
+        return Path(os.environ["XDG_CACHE_HOME"]) / "mfp_neurons"
+    try:
+        return Path.home() / ".cache" / "mfp_neurons"
+    except RuntimeError:  # a user without a home
+        return _process_folder()
+
+
+def _processor() -> str:
+    """The processor's model and what it can do; a cache folder may be shared by unlike machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    told = sorted(
+        {line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))}
+    )
+    return "\n".join([platform.machine(), platform.processor(), *told])
+
+
+@functools.cache
+def _process_folder() -> Path:
+    holder = tempfile.TemporaryDirectory(prefix="mfp_neurons-", ignore_cleanup_errors=True)
+    _kept.append(holder)
+    return Path(holder.name)
+
+
+_kept: list[tempfile.TemporaryDirectory[str]] = []  # removed when the process ends
