@@ -1,0 +1,388 @@
+"""What hypothesis draws for deployment: small valid integer networks, with inputs that meet their thresholds.
+
+``cases()`` gives a network with an input; its thresholds are potentials that really occur on that input, so
+that ties are hit. ``graphs()`` is the network alone, ``levels(graph)`` other inputs for it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from math import prod
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.graph import (
+    Concat,
+    CurrentPool,
+    Graph,
+    Input,
+    Ints,
+    Neurons,
+    Op,
+    Pool,
+    Scores,
+    Shape,
+    Sum,
+    Synapse,
+    Window,
+    current_bound,
+    potential_bound,
+    synapse_bound,
+)
+
+CHANNELS = [1, 1, 2, 3, 4, 6, 31, 32, 33, 63, 64, 65]
+LENGTHS = [1, 2, 3, 5, 6]
+STEPS = [1, 2, 3, 4, 5, 8]
+LONG = [31, 32, 33, 63, 64, 65]  # around a machine word; the maps are tiny then
+TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255]
+BITS = [1, 1, 1.58, 1.58, 2, 3, 4, 5, 6, 7, 8]
+MAX_TOP = 2**15
+MAX_CHANNELS = 130
+# names come from outside: no comment, string or format of generated code may end in one
+NAMES = ["", "layers.0.sn", "é", 'a"b', "*/ int x; /*", "\\", "??/", "%s%n", "n" * 1000]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, an input for it (uint8 [T or 1, N, C, H, W]) and T."""
+
+    graph: Graph
+    levels: NDArray[np.uint8]
+    steps: int
+
+
+@dataclass(frozen=True)
+class Axis:
+    """How one axis of a map is seen through a window: a column of a Window, and how many outputs there are."""
+
+    size: int
+    stride: int
+    padding: int
+    dilation: int
+    out: int
+    natural: bool  # as many outputs as torch makes with equal padding
+    seen: bool  # every output sees an element of the map
+
+
+@cache
+def axes(length: int, out: int | None = None) -> list[Axis]:
+    """Every window over a map of ``length``, with ``out`` outputs or as many as it likes."""
+    found = []
+    for size in range(1, 8):
+        for stride in (1, 2, 3):
+            for dilation in (1, 2) if size > 1 else (1,):
+                extent = (size - 1) * dilation + 1
+                for padding in range(extent):
+                    natural = (length + 2 * padding - extent) // stride + 1
+                    for o in range(1, 7) if out is None else (out,):
+                        starts = [i * stride - padding for i in range(o)]
+                        if starts[-1] >= length:
+                            continue
+                        seen = all(any(0 <= s + k * dilation < length for k in range(size)) for s in starts)
+                        found.append(Axis(size, stride, padding, dilation, o, o == natural, seen))
+    return found
+
+
+def cases(*, max_ops: int = 5) -> st.SearchStrategy[Case]:
+    """Valid networks of up to ``max_ops`` operations before the scores, each with an input."""
+    return st.composite(lambda draw: _Builder(draw).case(max_ops))()
+
+
+def graphs(*, max_ops: int = 5) -> st.SearchStrategy[Graph]:
+    """Valid networks alone."""
+    return cases(max_ops=max_ops).map(lambda case: case.graph)
+
+
+@st.composite
+def levels(
+    draw: st.DrawFn, graph: Graph, *, steps: int | None = None, batch: int | None = None
+) -> NDArray[np.uint8]:
+    """Inputs uint8 [T or 1, N, C, H, W]; without ``steps`` T is the graph's own."""
+    steps = graph.steps if steps is None else steps
+    batch = draw(st.integers(1, 3)) if batch is None else batch
+    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
+    frames = 1 if graph.input.static or draw(st.integers(0, 3)) == 0 else steps
+    return _levels(draw, generator, graph.input.top, (frames, batch, *graph.input.shape))
+
+
+def _levels(
+    draw: st.DrawFn, generator: np.random.Generator, top: int, shape: Sequence[int]
+) -> NDArray[np.uint8]:
+    density = draw(st.sampled_from([0.5, 0.9, 0.1, 0.0, 1.0]))
+    drawn = generator.integers(1, top + 1, shape)
+    if density == 1.0:
+        drawn[:] = top
+    return (drawn * (generator.random(shape) < density)).astype(np.uint8)
+
+
+class _Builder:
+    """One network under construction: structure from ``draw``, numbers from a generator that draw seeds."""
+
+    def __init__(self, draw: st.DrawFn) -> None:
+        self.draw = draw
+        self.rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+        self.ops: list[Op] = []
+        self.maps: list[Ints] = []
+
+    def case(self, max_ops: int) -> Case:
+        long = self.draw(st.integers(0, 9)) == 9
+        self.small = long
+        self.steps = self.draw(st.sampled_from(LONG if long else STEPS))
+        self.batch = 1 if long else self.draw(st.integers(1, 3))
+        shape = self.pick_shape()
+        static = self.draw(st.booleans())
+        self.input = Input(shape, self.features(shape), self.draw(st.sampled_from(TOPS)), static)
+        frames = 1 if static or self.draw(st.integers(0, 4)) == 0 else self.steps
+        given = _levels(self.draw, self.rng, self.input.top, (frames, self.batch, *shape))
+        self.maps = [given.astype(np.int64)]
+        makers = [self.neurons, self.neurons, self.neurons, self.pool, self.sum, self.concat]
+        for _ in range(self.draw(st.integers(0, max_ops))):
+            op = self.draw(st.sampled_from(makers))()
+            self.ops.append(op)
+            self.maps.append(interpret.evaluate(op, self.maps, self.steps))
+        self.ops.append(self.scores())
+        return Case(self.graph(), given, self.steps)
+
+    def graph(self) -> Graph:
+        return Graph(self.input, tuple(self.ops), self.steps)
+
+    # shapes
+
+    def pick_shape(self) -> Shape:
+        """A vector, a sequence or an image."""
+        channels = self.channels()
+        lengths = st.sampled_from(LENGTHS[:3] if self.small else LENGTHS)
+        kind = self.draw(st.sampled_from(["vector", "sequence", "image", "image"]))
+        height = self.draw(lengths) if kind == "image" else 1
+        return channels, height, 1 if kind == "vector" else self.draw(lengths)
+
+    def channels(self) -> int:
+        return self.draw(st.sampled_from([n for n in CHANNELS if n <= 4] if self.small else CHANNELS))
+
+    def features(self, shape: Shape) -> tuple[int, ...]:
+        """One step as the user sees it: with or without axes of one, or flat."""
+        kept = tuple(n for n in shape if n > 1)
+        return self.draw(st.sampled_from([shape, shape[:1] + shape[2:] if shape[1] == 1 else shape, kept]))
+
+    def window(self, shape: Shape, out: Shape | None = None, *, seen: bool = False) -> tuple[Window, Shape]:
+        """A window over a map, and the rows and columns that it gives (with the channels of ``shape``)."""
+        chosen = []
+        for length, wanted in zip(shape[1:], (None, None) if out is None else out[1:], strict=True):
+            fitting = [axis for axis in axes(length, wanted) if axis.seen or not seen]
+            usual = [a for a in fitting if a.natural and a.size <= 3]
+            chosen.append(
+                self.draw(st.sampled_from(usual if usual and self.draw(st.booleans()) else fitting))
+            )
+        row, column = chosen
+        window = Window(
+            (row.size, column.size),
+            (row.stride, column.stride),
+            (row.padding, column.padding),
+            (row.dilation, column.dilation),
+        )
+        return window, (shape[0], row.out, column.out)
+
+    def source(self) -> int:
+        """A map: the newest as often as not."""
+        newest = len(self.maps) - 1
+        return newest if self.draw(st.booleans()) else self.draw(st.integers(0, newest))
+
+    def shape_of(self, index: int) -> Shape:
+        return self.graph().map_shape(index)
+
+    def top_of(self, index: int) -> int:
+        return self.graph().map_top(index)
+
+    def name(self) -> str:
+        return self.draw(st.sampled_from(NAMES))
+
+    # operations
+
+    def neurons(self) -> Neurons:
+        synapses = self.synapses()
+        shape = synapses[0].out_shape
+        matrix = self.draw(st.integers(0, 4)) == 0
+        taps = self.taps(shape[0], matrix)
+        thresholds = np.zeros((1, shape[0]), np.int64)
+        floats = self.rng.random((2, shape[0]))
+        made = Neurons(self.name(), synapses, taps, thresholds, shape, floats[0], floats[1])
+        if max(potential_bound(self.graph(), made)) >= 2**62:
+            made = replace(made, taps=np.sign(taps))
+        made = replace(made, taps=self.scaled(made))
+        return replace(made, thresholds=self.thresholds(made, matrix))
+
+    def taps(self, channels: int, matrix: bool) -> Ints:
+        """Small whole numbers; powers of two, negative ones and zeros among them."""
+        order = self.steps if matrix else self.draw(st.sampled_from([1, 2, 3, 4, 7, self.steps]))
+        if matrix and self.draw(st.booleans()):
+            order = self.draw(st.integers(1, self.steps))  # banded
+        columns = 1 if matrix else self.draw(st.sampled_from([1, channels]))
+        size = (self.steps if matrix else 1, order, columns)
+        match self.draw(st.sampled_from(["halving", "powers", "whole", "last alone"])):
+            case "halving":
+                falling = 2 ** np.maximum(0, min(order, 20) - 1 - np.arange(order))
+                taps = np.broadcast_to(falling[:, None], size).copy()
+            case "powers":
+                taps = 2 ** self.rng.integers(0, 6, size) * self.rng.choice([-1, 0, 1, 1], size)
+            case "whole":
+                taps = self.rng.integers(-9, 10, size)
+            case _:
+                taps = np.zeros(size, np.int64)
+                taps[:, -1] = 1
+        return taps.astype(np.int64)
+
+    def scaled(self, neurons: Neurons) -> Ints:
+        """Its taps, or them times the power of two that brings the potential to where a register ends."""
+        bits = max(potential_bound(self.graph(), neurons)).bit_length()
+        wanted = self.draw(st.sampled_from([bits, bits, 31, 32, 62]))
+        largest = int(np.abs(neurons.taps).max()).bit_length()
+        return neurons.taps << max(0, min(wanted - bits, 61 - largest))
+
+    def thresholds(self, neurons: Neurons, matrix: bool) -> Ints:
+        """Rows of potentials that occur (ties), their neighbours, and numbers that no potential reaches."""
+        rows = self.steps if matrix else self.draw(st.integers(1, min(neurons.order, self.steps)))
+        potential = potentials(neurons, self.maps, self.steps)  # [T, N, C, H, W]
+        out = np.empty((rows, neurons.shape[0]), np.int64)
+        for r in range(rows):
+            of_row = potential[r:] if r == rows - 1 else potential[r : r + 1]
+            flat = np.moveaxis(of_row, 2, 0).reshape(neurons.shape[0], -1)
+            out[r] = flat[np.arange(len(flat)), self.rng.integers(0, flat.shape[1], len(flat))]
+        nudge = self.rng.choice([0, 0, 0, 1, -1], out.shape)
+        bound = np.array(potential_bound(self.graph(), neurons), dtype=np.int64)
+        never, always, far = bound + 1, -bound - 1, np.full_like(bound, 2**62)
+        kind = self.rng.integers(0, 40, out.shape)
+        return np.select([kind == i for i in range(4)], [never, always, far, -far], out + nudge)
+
+    def scores(self) -> Scores:
+        synapses = self.synapses()
+        shape = synapses[0].out_shape
+        high = int(self.draw(st.sampled_from([1, 9, 2**40])))
+        return Scores(
+            self.name(),
+            synapses,
+            self.rng.integers(-high, high, shape[0]),
+            shape,
+            self.features(shape),
+            float(self.rng.random()),
+            self.rng.random(shape[0]),
+            self.draw(st.sampled_from(["none", "sum", "mean"])),
+            self.draw(st.none() | st.integers(1, self.steps)),
+        )
+
+    def synapses(self) -> tuple[Synapse, ...]:
+        """One to three that end in the same shape, each from a map of its own choice."""
+        count = self.draw(st.sampled_from([1, 1, 1, 2, 3]))
+        made = [self.synapse(None, with_factor=count > 1)]
+        made += [self.synapse(made[0].out_shape, with_factor=True) for _ in range(count - 1)]
+        return tuple(made)
+
+    def synapse(self, out: Shape | None, *, with_factor: bool) -> Synapse:
+        index = self.source()
+        source = self.shape_of(index)
+        channels = self.channels() if out is None else out[0]
+        groups = self.groups(source[0], channels)
+        if groups == source[0] and out is None and self.draw(st.booleans()):
+            channels = source[0]  # depthwise
+        pooled = self.draw(st.integers(0, 3)) == 0
+        if out is None and source[1:] != (1, 1) and self.draw(st.integers(0, 4)) == 0:
+            window, shape = Window(source[1:]), (channels, 1, 1)  # linear
+            groups = 1
+        else:
+            window, shape = self.window(source, None if pooled else out)
+            shape = (channels, *shape[1:])
+        pool = self.current_pool(shape, out) if pooled else None
+        size = (channels, source[0] // groups, *window.size)
+        bits = self.draw(st.sampled_from(BITS))
+        made = Synapse(index, self.codes(size, bits), bits, window, shape, groups, pool)
+        top = self.top_of(index)
+        if int(synapse_bound(made, top).max()) >= 2**31:  # too many high numbers for an accumulator
+            made = replace(made, codes=self.codes(size, 1), bits=1)
+        return (
+            replace(made, factor=self.factor(made, top)) if with_factor or self.rng.random() < 0.2 else made
+        )
+
+    def groups(self, inner: int, out: int) -> int:
+        common = [g for g in range(1, inner + 1) if inner % g == 0 and out % g == 0]
+        return self.draw(st.sampled_from([1, 1, *common[-2:]]))
+
+    def current_pool(self, shape: Shape, out: Shape | None) -> CurrentPool:
+        kind = self.draw(st.sampled_from(["max", "sum"]))
+        window, made = self.window(shape, out, seen=kind == "max")
+        return CurrentPool(kind, window, made)
+
+    def codes(self, size: tuple[int, ...], bits: float) -> NDArray[np.int8]:
+        if bits == 1:
+            drawn = self.rng.choice([-1, 1], size)
+        elif bits == 1.58:
+            drawn = self.rng.integers(-1, 2, size)
+        else:
+            drawn = self.rng.integers(-(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1), size)
+        return drawn.astype(np.int8)
+
+    def factor(self, synapse: Synapse, top: int) -> Ints:
+        """Worth of each output: small or near 2**31, of both signs; 0 sometimes."""
+        high = self.draw(st.sampled_from([3, 1000, 2**31 - 1]))
+        bound = max(1, int(synapse_bound(synapse, top).max()))
+        high = min(high, 2**52 // bound)  # room for three synapses, 65 taps of one and an offset
+        return self.rng.integers(-high, high + 1, synapse.out_shape[0])
+
+    def pool(self) -> Pool:
+        index = self.source()
+        shape, top = self.shape_of(index), self.top_of(index)
+        kind = self.draw(st.sampled_from(["max", "sum"]))
+        window, out = self.window(shape, seen=kind == "max")
+        if kind == "sum" and top * prod(window.size) > MAX_TOP:
+            window, out = Window(), shape
+        return Pool(self.name(), index, kind, window, out, top * (prod(window.size) if kind == "sum" else 1))
+
+    def sum(self) -> Sum:
+        first = self.source()
+        shape = self.shape_of(first)
+        equal = [i for i in range(len(self.maps)) if self.shape_of(i) == shape]
+        chosen = (first, *self.draw(st.lists(st.sampled_from(equal), min_size=1, max_size=2)))
+        tops = [self.top_of(i) for i in chosen]
+        weights = self.weights(chosen)
+        top = sum(w * t for w, t in zip(weights, tops, strict=True))
+        if top > MAX_TOP:
+            chosen, weights, top = chosen[:1], weights[:1], weights[0] * tops[0]
+        return Sum(self.name(), chosen, weights, shape, top)
+
+    def concat(self) -> Concat:
+        first = self.source()
+        shape = self.shape_of(first)
+        equal = [i for i in range(len(self.maps)) if self.shape_of(i)[1:] == shape[1:]]
+        chosen = (first, *self.draw(st.lists(st.sampled_from(equal), min_size=1, max_size=2)))
+        while len(chosen) > 1 and sum(self.shape_of(i)[0] for i in chosen) > MAX_CHANNELS:
+            chosen = chosen[:-1]
+        weights = self.weights(chosen)
+        top = max(w * self.top_of(i) for i, w in zip(chosen, weights, strict=True))
+        channels = sum(self.shape_of(i)[0] for i in chosen)
+        return Concat(self.name(), chosen, weights, (channels, *shape[1:]), top)
+
+    def weights(self, chosen: Sequence[int]) -> tuple[int, ...]:
+        """1 to 3, or as much as a map can hold."""
+        most = [MAX_TOP // self.top_of(i) for i in chosen]
+        if self.draw(st.integers(0, 9)) == 9:
+            return tuple(most)
+        return tuple(min(m, self.draw(st.integers(1, 3))) for m in most)
+
+
+def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int) -> Ints:
+    """Potentials int64 [T, N, C, H, W] that the thresholds are compared with."""
+    current = interpret.sum_currents(neurons.synapses, maps)
+    current = np.broadcast_to(current, (steps, *current.shape[1:]))
+    out = np.zeros(current.shape, np.int64)
+    for t in range(steps):
+        row = neurons.taps[min(t, len(neurons.taps) - 1)]
+        for j in range(min(t + 1, len(row))):
+            out[t] += row[j][:, None, None] * current[t - j]
+    return out
+
+
+def bound_of_scores(graph: Graph) -> int:
+    """The largest size that a score can have."""
+    offsets = np.abs(graph.scores.offset).tolist()
+    return max(a + b for a, b in zip(current_bound(graph, graph.scores.synapses), offsets, strict=True))
