@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .graph import Concat, CurrentPool, Graph, Ints, Neurons, Op, Pool, Scores, Shape, Sum, Synapse, Window
+from .reached import Reached, added, gathered, inside, outputs
 
 Rows = tuple[Ints, Ints, Ints, Ints]  # time, sample, row, column: one entry a place
 
@@ -45,14 +46,6 @@ class Counts:
             self.synaptic_operations + other.synaptic_operations,
             self.multiply_accumulates + other.multiply_accumulates,
         )
-
-
-@dataclass(frozen=True)
-class _Reached:
-    """Whole numbers [places, C] at the places of a layer that something reached; all others are 0."""
-
-    places: Ints  # sorted flat indices over (time, sample, row, column)
-    values: Ints
 
 
 def run(graph: Graph, events: Events, samples: int, steps: int) -> tuple[Ints, list[Events], Counts]:
@@ -120,16 +113,16 @@ class _Run:
 
     # --- synapses
 
-    def _current(self, op: Neurons | Scores) -> _Reached:
+    def _current(self, op: Neurons | Scores) -> Reached:
         """What the synapses of an operation add up where they add up anything."""
         parts = [self._accumulate(synapse) for synapse in op.synapses]
         places = reduce(np.union1d, [part.places for part in parts])
         total = np.zeros((len(places), op.shape[0]), np.int64)
         for part in parts:
             total[np.searchsorted(places, part.places)] += part.values
-        return _Reached(places, total)
+        return Reached(places, total)
 
-    def _accumulate(self, synapse: Synapse) -> _Reached:
+    def _accumulate(self, synapse: Synapse) -> Reached:
         source = self.maps[synapse.source]
         spikes = self.graph.map_top(synapse.source) == 1 or synapse.source > 0
         wide = _ungrouped(synapse)  # [C, out, rows, columns]
@@ -139,7 +132,7 @@ class _Run:
             found.append((places, codes * source.level[hit, None]))
             used = int((np.count_nonzero(codes, axis=1) * (source.level[hit] if spikes else 1)).sum())
             self.counts += Counts(used, 0) if spikes else Counts(0, used)
-        reached = _added(found, synapse.shape[0])
+        reached = added(found, synapse.shape[0])
         if synapse.pool is not None:
             reached = self._pool_current(synapse.pool, reached, synapse.shape)
         return reached if synapse.factor is None else replace(reached, values=reached.values * synapse.factor)
@@ -156,14 +149,14 @@ class _Run:
     ) -> Iterator[tuple[tuple[int, int], tuple[NDArray[np.intp], Ints]]]:
         time, sample, row, column = at
         for i in range(window.size[0]):
-            y, in_rows = _outputs(row, i, 0, window, shape[1])
+            y, in_rows = outputs(row, i, 0, window, shape[1])
             for j in range(window.size[1]):
-                x, in_columns = _outputs(column, j, 1, window, shape[2])
+                x, in_columns = outputs(column, j, 1, window, shape[2])
                 hit = np.nonzero(in_rows & in_columns)[0]
                 place = ((time[hit] * self.samples + sample[hit]) * shape[1] + y[hit]) * shape[2] + x[hit]
                 yield (i, j), (hit, place)
 
-    def _pool_current(self, chosen: CurrentPool, reached: _Reached, shape: Shape) -> _Reached:
+    def _pool_current(self, chosen: CurrentPool, reached: Reached, shape: Shape) -> Reached:
         at = self._rows(reached.places, shape)
         found = [
             (places, reached.values[hit])
@@ -171,15 +164,15 @@ class _Run:
         ]
         channels = reached.values.shape[1]
         if chosen.kind == "sum":
-            return _added(found, channels)
-        places, inverse, values = _gathered(found, channels)
+            return added(found, channels)
+        places, inverse, values = gathered(found, channels)
         largest = np.full((len(places), channels), np.iinfo(np.int64).min)
         np.maximum.at(largest, inverse, values)
         _, _, y, x = self._rows(places, chosen.shape)
-        inside = _inside(y, 0, chosen.window, shape[1]) * _inside(x, 1, chosen.window, shape[2])
-        partly = np.bincount(inverse, minlength=len(places)) < inside  # the rest of the window is 0
+        seen = inside(y, 0, chosen.window, shape[1]) * inside(x, 1, chosen.window, shape[2])
+        partly = np.bincount(inverse, minlength=len(places)) < seen  # the rest of the window is 0
         largest[partly] = np.maximum(largest[partly], 0)
-        return _Reached(places, largest)
+        return Reached(places, largest)
 
     def _rows(self, places: Ints, shape: Shape) -> Rows:
         time, sample, row, column = np.unravel_index(places, (self.steps, self.samples, shape[1], shape[2]))
@@ -196,7 +189,7 @@ class _Run:
         fired = Events(time[which], sample[which], channel, row[which], column[which], ones)
         return _joined([fired, self._unreached(op, potential.places)])
 
-    def _potential(self, op: Neurons, current: _Reached) -> _Reached:
+    def _potential(self, op: Neurons, current: Reached) -> Reached:
         """Taps times currents, wherever one of the last K steps had any."""
         time = self._rows(current.places, op.shape)[0]
         a_step = self.samples * op.shape[1] * op.shape[2]
@@ -205,7 +198,7 @@ class _Run:
             hit = np.nonzero(time + j < self.steps)[0]
             taps = op.taps[np.minimum(time[hit] + j, len(op.taps) - 1), j]
             found.append((current.places[hit] + j * a_step, taps * current.values[hit]))
-        return _added(found, op.shape[0])
+        return added(found, op.shape[0])
 
     def _unreached(self, op: Neurons, reached: Ints) -> Events:
         """Neurons that nothing reached fire where their threshold is not above 0."""
@@ -268,39 +261,6 @@ def _ungrouped(synapse: Synapse) -> Ints:
         codes = synapse.codes[g * each : (g + 1) * each].astype(np.int64)
         wide[g * inner : (g + 1) * inner, g * each : (g + 1) * each] = np.moveaxis(codes, 0, 1)
     return wide
-
-
-def _outputs(
-    position: Ints, place: int, axis: int, window: Window, length: int
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """The output that sees a source position at this place of its window, and whether there is one."""
-    start = position + window.padding[axis] - place * window.dilation[axis]
-    output = start // window.stride[axis]
-    return output, (start % window.stride[axis] == 0) & (output >= 0) & (output < length)
-
-
-def _inside(output: Ints, axis: int, window: Window, length: int) -> Ints:
-    """How many places of an output's window lie inside a map of this length."""
-    places = np.arange(window.size[axis]) * window.dilation[axis]
-    position = output[:, None] * window.stride[axis] - window.padding[axis] + places
-    return ((position >= 0) & (position < length)).sum(axis=1)
-
-
-def _gathered(found: list[tuple[Ints, Ints]], channels: int) -> tuple[Ints, NDArray[np.intp], Ints]:
-    """Distinct places, the index among them of every row, and all rows [rows, C]."""
-    values = np.concatenate([np.zeros((0, channels), np.int64), *(v for _, v in found)])
-    places, inverse = np.unique(
-        np.concatenate([np.zeros(0, np.int64), *(p for p, _ in found)]), return_inverse=True
-    )
-    return places, inverse, values
-
-
-def _added(found: list[tuple[Ints, Ints]], channels: int) -> _Reached:
-    """Rows that fall on the same place, added."""
-    places, inverse, values = _gathered(found, channels)
-    total = np.zeros((len(places), channels), np.int64)
-    np.add.at(total, inverse, values)
-    return _Reached(places, total)
 
 
 def _joined(parts: list[Events]) -> Events:
