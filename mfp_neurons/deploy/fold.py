@@ -35,7 +35,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LoweringError
-from .graph import Ints
+from .graph import Ints, Synapse
 from .neurons import NeuronValues
 
 Decimals = NDArray[np.object_]  # of decimal.Decimal
@@ -190,6 +190,21 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
             np.array([float(value * step) for value in worth]),
             _upwards(value * step for value in lost),
         )
+
+
+def with_factors(synapse: Synapse, factors: Ints) -> Synapse:
+    """A synapse whose numbers are worth factors [C]: signs go into its codes where they can, for free.
+
+    They cannot behind a max pool, whose largest is not that of the negated numbers, nor where the codes hold
+    the lowest number of their bits, which has no positive twin.
+    """
+    lowest = {1: -1, 1.58: -1}.get(synapse.bits, 1 - 2 ** (int(synapse.bits) - 1))
+    fits = synapse.codes.min(axis=(1, 2, 3)) >= lowest
+    moved = fits & (factors < 0) & (synapse.pool is None or synapse.pool.kind == "sum")
+    signs = np.where(moved, -1, 1)
+    factors = factors * signs
+    codes = synapse.codes * signs[:, None, None, None].astype(np.int8)
+    return replace(synapse, codes=codes, factor=None if bool((factors == 1).all()) else factors)
 
 
 @dataclass(frozen=True)
