@@ -267,7 +267,9 @@ def planes(top: int) -> int:
 
 def synapse_bound(synapse: Synapse, top: int) -> Ints:
     """The largest size that an accumulated number of each output channel can have, before its factor."""
-    weight = np.abs(synapse.codes.astype(np.int64)).sum(axis=(1, 2, 3)) * top
+    # int16 holds every size and needs little memory beside the codes
+    sizes: Ints = np.abs(synapse.codes, dtype=np.int16).sum(axis=(1, 2, 3), dtype=np.int64)
+    weight = sizes * top
     if synapse.pool is not None and synapse.pool.kind == "sum":
         weight = weight * prod(synapse.pool.window.size)
     return weight
@@ -286,6 +288,10 @@ def current_bound(graph: Graph, synapses: tuple[Synapse, ...]) -> list[int]:
 def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
     """The largest size that a potential of each channel can have; decides 32 or 64 bits."""
     currents = current_bound(graph, neurons.synapses)
-    taps = np.abs(neurons.taps).astype(object).sum(axis=1).max(axis=0).tolist()
+    # one tap at a time: Python integers take much more room than the array
+    sizes = np.zeros_like(neurons.taps[:, 0], object)
+    for j in range(neurons.order):
+        sizes = sizes + np.abs(neurons.taps[:, j])
+    taps = sizes.max(axis=0).tolist()
     taps = taps * len(currents) if len(taps) == 1 else taps
     return [a * int(b) for a, b in zip(currents, taps, strict=True)]

@@ -56,7 +56,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Axis:
-    """How one axis of a map is seen through a window: a column of a Window, and how many outputs there are."""
+    """How one axis of a map is seen through a window: and how many outputs there are."""
 
     size: int
     stride: int
