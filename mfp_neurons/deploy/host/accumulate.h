@@ -1,0 +1,130 @@
+/* Codes times what is seen, for a block of channels: the loops in which the time goes. */
+#ifndef MFP_ACCUMULATE_H
+#define MFP_ACCUMULATE_H
+
+#include "seen.h"
+
+/* acc[step][channel] += scale * popcount(weights & seen), a vector of channels at a time: the sums of STEPS steps
+ * stay in registers while the rows pass by. Numbers wrap around; only their total is below 2**31. */
+#define DEFINE_COUNT(STEPS)                                                                                            \
+    static void count_##STEPS(const Seen *seen, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc)     \
+    {                                                                                                                  \
+        const word *values = seen->values;                                                                             \
+        for (int64_t first = 0; first < lanes; first += VECTOR) {                                                      \
+            word sum[STEPS][VECTOR];                                                                                   \
+            memset(sum, 0, sizeof sum);                                                                                \
+            for (int64_t r = 0; r < seen->rows; r++) {                                                                 \
+                const word *row = weights + seen->row[r] * lanes + first;                                              \
+                for (int s = 0; s < STEPS; s++) {                                                                      \
+                    const word value = values[r * STEPS + s];                                                          \
+                    _Pragma("omp simd") for (int c = 0; c < VECTOR; c++) sum[s][c] += popcount(row[c] & value);        \
+                }                                                                                                      \
+            }                                                                                                          \
+            for (int s = 0; s < STEPS; s++)                                                                            \
+                for (int c = 0; c < VECTOR; c++) acc[s * BLOCK + first + c] += scale * (uint32_t)sum[s][c];            \
+        }                                                                                                              \
+    }
+
+/* acc[step][channel] += weights * seen. */
+#define DEFINE_MULTIPLY(STEPS)                                                                                         \
+    static void multiply_##STEPS(const Seen *seen, const int8_t *weights, int64_t lanes, uint32_t *acc)                \
+    {                                                                                                                  \
+        const int32_t *values = seen->values;                                                                          \
+        for (int64_t first = 0; first < lanes; first += VECTOR) {                                                      \
+            int32_t sum[STEPS][VECTOR];                                                                                \
+            memset(sum, 0, sizeof sum);                                                                                \
+            for (int64_t r = 0; r < seen->rows; r++) {                                                                 \
+                const int8_t *row = weights + seen->row[r] * lanes + first;                                            \
+                for (int s = 0; s < STEPS; s++) {                                                                      \
+                    const int32_t value = values[r * STEPS + s];                                                       \
+                    _Pragma("omp simd") for (int c = 0; c < VECTOR; c++) sum[s][c] += row[c] * value;                  \
+                }                                                                                                      \
+            }                                                                                                          \
+            for (int s = 0; s < STEPS; s++)                                                                            \
+                for (int c = 0; c < VECTOR; c++) acc[s * BLOCK + first + c] += (uint32_t)sum[s][c];                    \
+        }                                                                                                              \
+    }
+
+DEFINE_COUNT(1)
+DEFINE_COUNT(2)
+DEFINE_COUNT(3)
+DEFINE_COUNT(4)
+DEFINE_MULTIPLY(1)
+DEFINE_MULTIPLY(2)
+DEFINE_MULTIPLY(3)
+DEFINE_MULTIPLY(4)
+
+static void count(const Synapse *synapse, const Seen *seen, const word *weights, int64_t lanes, int plane, uint32_t *acc)
+{
+    for (int s = 0; s < seen->steps; s++) {
+        const uint32_t start = (uint32_t)synapse->base * (uint32_t)seen->ones[s] << plane;
+        for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += start;
+    }
+    for (int64_t p = 0; p < synapse->planes; p++, weights += synapse->rows * lanes) {
+        const uint32_t scale = (uint32_t)synapse->plane_weight[p] << plane;
+        switch (seen->steps) {
+        case 1: count_1(seen, weights, lanes, scale, acc); break;
+        case 2: count_2(seen, weights, lanes, scale, acc); break;
+        case 3: count_3(seen, weights, lanes, scale, acc); break;
+        default: count_4(seen, weights, lanes, scale, acc); break;
+        }
+    }
+}
+
+static void multiply(const Seen *seen, const int8_t *weights, int64_t lanes, uint32_t *acc)
+{
+    switch (seen->steps) {
+    case 1: multiply_1(seen, weights, lanes, acc); break;
+    case 2: multiply_2(seen, weights, lanes, acc); break;
+    case 3: multiply_3(seen, weights, lanes, acc); break;
+    default: multiply_4(seen, weights, lanes, acc); break;
+    }
+}
+
+/* Every channel has source channels of its own: those that `index` names, or the one of its own number. */
+static void multiply_groups(const Synapse *synapse, const Seen *seen, const Map *source, const int8_t *weights,
+                            int64_t block, int64_t lanes, uint32_t *acc)
+{
+    const int64_t width = source->words * BLOCK, channels = (synapse->channels + BLOCK - 1) / BLOCK * BLOCK;
+    const int64_t window = places(&synapse->window);
+    for (int s = 0; s < seen->steps; s++, acc += BLOCK) {
+        const int8_t *row = weights;
+        for (int64_t place = 0; place < window; place++) {
+            const int32_t *numbers = (const int32_t *)seen->values + (s * window + place) * width;
+            for (int64_t i = 0; i < synapse->inner; i++, row += lanes) {
+                const int32_t *index = synapse->index + i * channels + block * BLOCK;
+                if (synapse->aligned)
+                    for (int64_t c = 0; c < lanes; c++) acc[c] += (uint32_t)(row[c] * numbers[block * BLOCK + c]);
+                else
+                    for (int64_t c = 0; c < lanes; c++) acc[c] += (uint32_t)(row[c] * numbers[index[c]]);
+            }
+        }
+    }
+}
+
+static inline int64_t lanes_of(int64_t channels, int64_t block)
+{
+    const int64_t left = channels - block * BLOCK;
+    return left >= BLOCK ? BLOCK : (left + VECTOR - 1) / VECTOR * VECTOR;
+}
+
+/* acc[step][channel of the block], from what was gathered of `steps` steps. */
+static void accumulate(const Synapse *synapse, const Map *source, Seen **all, int64_t steps, int64_t block, uint32_t *acc)
+{
+    const int64_t planes = seen_planes(synapse, source), lanes = lanes_of(synapse->channels, block);
+    memset(acc, 0, (size_t)(steps * BLOCK) * sizeof *acc);
+    for (int64_t done = 0; done < steps; done += TOGETHER, acc += TOGETHER * BLOCK) {
+        for (int plane = 0; plane < planes; plane++) {
+            const Seen *seen = *all++;
+            const int64_t first = block * BLOCK * synapse->rows;
+            if (synapse->kind == COUNT)
+                count(synapse, seen, (const word *)synapse->weights + first * synapse->planes, lanes, plane, acc);
+            else if (synapse->kind == MULTIPLY)
+                multiply(seen, (const int8_t *)synapse->weights + first, lanes, acc);
+            else
+                multiply_groups(synapse, seen, source, (const int8_t *)synapse->weights + first, block, lanes, acc);
+        }
+    }
+}
+
+#endif

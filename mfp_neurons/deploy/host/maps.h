@@ -1,0 +1,123 @@
+/* Operations on whole numbers that need no weights: the input, Pool, Sum, Concat. */
+#ifndef MFP_MAPS_H
+#define MFP_MAPS_H
+
+#include "seen.h"
+#include "threads.h"
+
+/* Levels [step][sample][channel][row][column] into map 0; returns 1 if one is above the top. */
+static int put_levels(const Call *call)
+{
+    const Map *map = call->maps;
+    const int64_t steps = map->same ? 1 : call->count, size = map->height * map->width;
+    const uint8_t *levels = call->levels;
+    uint8_t largest = 0;
+    for (int64_t t = 0; t < steps; t++) {
+        for (int64_t n = 0; n < call->samples; n++, levels += map->channels * size) {
+            for (int64_t i = 0; i < map->channels * size; i++) largest = levels[i] > largest ? levels[i] : largest;
+            if (map->bytes) {
+                uint8_t *to = bytes_at(map, n, call->first + t, 0, 0);
+                for (int64_t c = 0; c < map->channels; c++)
+                    for (int64_t i = 0; i < size; i++) to[i * map->channels + c] = levels[c * size + i];
+            } else {
+                word *to = bits_at(map, n, call->first + t, 0, 0);
+                memset(to, 0, (size_t)(size * map->words) * sizeof *to);
+                for (int64_t c = 0; c < map->channels; c++)
+                    for (int64_t i = 0; i < size; i++)
+                        to[i * map->words + c / BLOCK] |= (word)(levels[c * size + i] & 1) << c % BLOCK;
+            }
+        }
+    }
+    return largest > call->top;
+}
+
+/* Spikes of a window, or-ed. */
+static void pool_bits(const Map *source, const Op *op, word *to, int64_t sample, int64_t t, int64_t out_y, int64_t out_x)
+{
+    memset(to, 0, (size_t)source->words * sizeof *to);
+    for (int64_t i = 0; i < op->window.size[0]; i++) {
+        for (int64_t j = 0; j < op->window.size[1]; j++) {
+            int64_t y, x;
+            if (!place_of(&op->window, source->height, source->width, out_y, out_x, i, j, &y, &x)) continue;
+            const word *from = bits_at(source, sample, t, y, x);
+            for (int64_t w = 0; w < source->words; w++) to[w] |= from[w];
+        }
+    }
+}
+
+static void pool_numbers(const Map *source, const Op *op, int32_t *numbers, int32_t *out, int64_t sample, int64_t t,
+                         int64_t out_y, int64_t out_x)
+{
+    const int64_t width = source->words * BLOCK;
+    memset(out, 0, (size_t)width * sizeof *out);
+    for (int64_t i = 0; i < op->window.size[0]; i++) {
+        for (int64_t j = 0; j < op->window.size[1]; j++) {
+            int64_t y, x;
+            if (!place_of(&op->window, source->height, source->width, out_y, out_x, i, j, &y, &x)) continue;
+            load_numbers(source, sample, t, y, x, numbers);
+            if (op->pool == MAX)
+                for (int64_t c = 0; c < width; c++) out[c] = numbers[c] > out[c] ? numbers[c] : out[c];
+            else
+                for (int64_t c = 0; c < width; c++) out[c] += numbers[c];
+        }
+    }
+}
+
+/* Sum adds its sources, Concat sets them side by side; `out` has room for the words of all. */
+static void join_numbers(const Call *call, const Op *op, int32_t *numbers, int32_t *out, int64_t room, int64_t sample,
+                         int64_t t, int64_t y, int64_t x)
+{
+    memset(out, 0, (size_t)room * sizeof *out);
+    for (int64_t i = 0; i < op->source_count; i++) {
+        const Map *source = call->maps + op->sources[i];
+        const int32_t weight = (int32_t)op->source_weights[i];
+        load_numbers(source, sample, t, y, x, numbers);
+        for (int64_t c = 0; c < source->channels; c++) out[c] += weight * numbers[c];
+        if (op->kind == CONCAT) out += source->channels;
+    }
+}
+
+static int64_t join_room(const Call *call, const Op *op)
+{
+    int64_t room = 0;
+    for (int64_t i = 0; i < op->source_count; i++) room += call->maps[op->sources[i]].words * BLOCK;
+    return room;
+}
+
+static int64_t map_bytes(const Call *call, const Op *op) { return 2 * padded(join_room(call, op) * 4); }
+
+static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t sample, int64_t t, int64_t y, int64_t x)
+{
+    const Map *target = call->maps + op->target, *source = call->maps + op->sources[0];
+    if (op->kind == POOL && op->pool == MAX && source->planes == 1 && !source->bytes) {
+        pool_bits(source, op, bits_at(target, sample, t, y, x), sample, t, y, x);
+        return;
+    }
+    const int64_t room = join_room(call, op);
+    int32_t *numbers = take(&scratch, room * 4), *out = take(&scratch, room * 4);
+    if (op->kind == POOL)
+        pool_numbers(source, op, numbers, out, sample, t, y, x);
+    else
+        join_numbers(call, op, numbers, out, room, sample, t, y, x);
+    store_numbers(target, sample, t, y, x, out);
+}
+
+static void map_op(const Call *call, const Op *op)
+{
+    const int64_t steps = call->maps[op->target].same ? 1 : call->count;
+#ifdef _OPENMP
+#pragma omp parallel num_threads((int)call->threads) if (call->threads > 1)
+#endif
+    {
+        const Scratch scratch = {call->scratch + thread_number() * call->scratch_bytes};
+#ifdef _OPENMP
+#pragma omp for schedule(static)
+#endif
+        for (int64_t item = 0; item < call->samples * op->height; item++)
+            for (int64_t t = call->first; t < call->first + steps; t++)
+                for (int64_t x = 0; x < op->width; x++)
+                    map_place(call, op, scratch, item / op->height, t, item % op->height, x);
+    }
+}
+
+#endif

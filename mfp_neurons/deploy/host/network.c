@@ -1,0 +1,45 @@
+/* The compiled runtime of integer networks behind a plain C interface; deploy/compiled.py calls it. */
+#include "layer.h"
+#include "maps.h"
+
+static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind == SCORES; }
+
+/* Runs all operations for the steps of a call; returns 1, having run none, if a level is above the top. */
+int64_t mfp_network_run(const Call *call)
+{
+    if (put_levels(call)) return 1;
+    for (int64_t i = 0; i < call->op_count; i++) {
+        const Op *op = call->ops + i;
+        if (has_synapses(op))
+            layer(call, op);
+        else
+            map_op(call, op);
+    }
+    return 0;
+}
+
+/* Bytes of scratch that a call needs for each thread. */
+int64_t mfp_network_scratch(const Call *call)
+{
+    int64_t most = 64;
+    for (int64_t i = 0; i < call->op_count; i++) {
+        const Op *op = call->ops + i;
+        const int64_t bytes = has_synapses(op) ? layer_bytes(call, op) : map_bytes(call, op);
+        if (bytes > most) most = bytes;
+    }
+    return most;
+}
+
+int64_t mfp_network_threads(void) { return threads_wanted(); }
+int64_t mfp_network_has_threads(void) { return has_threads(); }
+
+/* Sizes of the structs, for the other side to compare its own with. */
+int64_t mfp_network_size(int64_t which)
+{
+    switch (which) {
+    case 0: return sizeof(Map);
+    case 1: return sizeof(Synapse);
+    case 2: return sizeof(Op);
+    default: return sizeof(Call);
+    }
+}

@@ -1,0 +1,89 @@
+/* What Python hands over: an integer network laid out for one call. deploy/_structs.py mirrors these structs,
+ * deploy/_layout.py fills them, graph.py says what the numbers mean. No function here allocates. */
+#ifndef MFP_NETWORK_H
+#define MFP_NETWORK_H
+
+#include <stdint.h>
+
+typedef uint64_t word;
+
+enum {
+    BLOCK = 64, /* channels computed together: those of one word */
+    VECTOR = 16, /* channels whose sums are in registers at one time; a last block has a multiple of it */
+    TOGETHER = 4, /* steps that share one pass over the weights */
+    CHUNK = 64, /* steps gathered at one time */
+};
+
+/* Numbers [sample][slot][row][column]: bits [plane][word] of the channels, or one byte a channel. */
+typedef struct {
+    void *data;
+    int64_t channels, height, width;
+    int64_t planes; /* bits a number */
+    int64_t words; /* of 64 channels */
+    int64_t bytes; /* 1: a byte a number, not bits */
+    int64_t slots; /* step t is in slot t % slots */
+    int64_t same; /* 1: the same at every step */
+} Map;
+
+typedef struct {
+    int64_t size[2], stride[2], padding[2], dilation[2];
+} Window;
+
+enum SynapseKind { COUNT, MULTIPLY, GROUPED };
+enum PoolKind { NONE, MAX, ADD };
+
+typedef struct {
+    int64_t source; /* map */
+    int64_t kind;
+    Window window;
+    int64_t height, width; /* of what is accumulated */
+    int64_t pool;
+    Window pooling;
+    int64_t channels; /* out */
+    int64_t rows; /* of weights: places of the window times words (COUNT), channels, or channels of a group */
+    int64_t inner; /* GROUPED: channels of a group */
+    int64_t aligned; /* GROUPED: every channel reads the one of its own number */
+    int64_t planes, base; /* COUNT: of the codes; see pack.plane_weights */
+    int32_t plane_weight[8];
+    const void *weights; /* [block][plane][row][lane]: words (COUNT) or int8 */
+    const int32_t *index; /* GROUPED: [inner][channel], the source channel */
+    const int64_t *factor; /* [channel], or NULL: 1 */
+} Synapse;
+
+enum OpKind { NEURONS, POOL, SUM, CONCAT, SCORES };
+
+typedef struct {
+    int64_t kind;
+    int64_t target; /* map */
+    int64_t channels, height, width;
+    const Synapse *synapses;
+    int64_t synapse_count;
+    int64_t order; /* K */
+    int64_t wide; /* 1: potentials need 64 bits */
+    int64_t taps_rows, taps_per_channel;
+    const void *taps; /* [row][K][1 or channel]; int64_t if wide, else int32_t, as the thresholds */
+    int64_t threshold_rows;
+    const void *thresholds; /* [row][channel] */
+    const int64_t *offset; /* SCORES: [channel] */
+    const int64_t *sources; /* POOL, SUM, CONCAT: maps */
+    const int64_t *source_weights;
+    int64_t source_count;
+    int64_t pool;
+    Window window;
+} Op;
+
+/* Steps [first, first + count) of all samples. Arrays of channels are padded to a multiple of BLOCK. */
+typedef struct {
+    const Map *maps;
+    const Op *ops;
+    int64_t op_count;
+    int64_t samples, first, count;
+    const uint8_t *levels; /* [count or 1][sample][channel][row][column] */
+    int64_t top; /* the largest level */
+    int64_t *scores; /* [count][sample][channel][row][column] */
+    uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
+    int64_t scratch_bytes;
+    int64_t threads;
+} Call;
+
+#endif

@@ -1,0 +1,87 @@
+/* Bits of numbers: counting, packing, unpacking, and where the numbers of a place are. */
+#ifndef MFP_WORDS_H
+#define MFP_WORDS_H
+
+#include <string.h>
+
+#include "network.h"
+
+/* Where the processor counts bits the compiler knows how, in vectors if it can; elsewhere this does too. */
+static inline word popcount(word x)
+{
+#if defined(__POPCNT__) || defined(__AVX512VPOPCNTDQ__) || defined(__aarch64__)
+    return (word)__builtin_popcountll(x);
+#else
+    x -= x >> 1 & UINT64_C(0x5555555555555555);
+    x = (x & UINT64_C(0x3333333333333333)) + (x >> 2 & UINT64_C(0x3333333333333333));
+    x = (x + (x >> 4)) & UINT64_C(0x0f0f0f0f0f0f0f0f);
+    x += x >> 8;
+    x += x >> 16;
+    x += x >> 32;
+    return x & 127;
+#endif
+}
+
+/* 64 bytes of 0 or 1 as a word, the first in its lowest bit. */
+static inline word pack(const uint8_t *hit)
+{
+    word packed = 0;
+    for (int i = 0; i < 8; i++) {
+        uint64_t eight;
+        memcpy(&eight, hit + 8 * i, 8); /* little endian: Python sees to it */
+        packed |= (eight * UINT64_C(0x0102040810204080)) >> 56 << 8 * i;
+    }
+    return packed;
+}
+
+static inline int64_t place_words(const Map *map) { return map->planes * map->words; }
+
+static inline int64_t at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
+{
+    return ((sample * map->slots + step % map->slots) * map->height + y) * map->width + x;
+}
+
+static inline word *bits_at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
+{
+    return (word *)map->data + at(map, sample, step, y, x) * place_words(map);
+}
+
+static inline uint8_t *bytes_at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
+{
+    return (uint8_t *)map->data + at(map, sample, step, y, x) * map->channels;
+}
+
+/* The numbers of a place, [words * 64] of them; those beyond the last channel are 0. */
+static inline void load_numbers(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x, int32_t *out)
+{
+    memset(out, 0, (size_t)(map->words * BLOCK) * sizeof *out);
+    if (map->bytes) {
+        const uint8_t *bytes = bytes_at(map, sample, step, y, x);
+        for (int64_t c = 0; c < map->channels; c++) out[c] = bytes[c];
+        return;
+    }
+    const word *bits = bits_at(map, sample, step, y, x);
+    for (int64_t p = 0; p < map->planes; p++) {
+        for (int64_t w = 0; w < map->words; w++) {
+            const word chosen = bits[p * map->words + w];
+            if (chosen == 0) continue;
+            int32_t *to = out + w * BLOCK;
+            for (int c = 0; c < BLOCK; c++) to[c] |= (int32_t)(chosen >> c & 1) << p;
+        }
+    }
+}
+
+static inline void store_numbers(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x, const int32_t *in)
+{
+    word *bits = bits_at(map, sample, step, y, x);
+    for (int64_t p = 0; p < map->planes; p++) {
+        for (int64_t w = 0; w < map->words; w++) {
+            const int32_t *from = in + w * BLOCK;
+            uint8_t hit[BLOCK];
+            for (int c = 0; c < BLOCK; c++) hit[c] = (uint8_t)(from[c] >> p & 1);
+            bits[p * map->words + w] = pack(hit);
+        }
+    }
+}
+
+#endif
