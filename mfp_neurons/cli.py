@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_evaluate, _add_report, _add_bench, _add_doctor):
+    for add in (_add_demo, _add_train, _add_evaluate, _add_report, _add_deploy, _add_bench, _add_doctor):
         add(commands)
     return parser
 
@@ -87,6 +87,20 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(command=_report)
+
+
+def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "deploy",
+        help="a checkpoint as an integer network and as C",
+        description="Turns the network of a checkpoint into integers, tries it on the test split, writes it.",
+    )
+    _add_checkpoint(parser)
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="the integer network (beside the checkpoint)"
+    )
+    parser.add_argument("--c", type=Path, metavar="DIR", help="write C99 for small devices there")
+    parser.set_defaults(command=_deploy)
 
 
 def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -179,6 +193,21 @@ def _report(args: argparse.Namespace) -> str:
     module, data, *_ = load_network(args.checkpoint, args.data_root)
     found = report(module, data.sequence(data.test.samples[: args.samples]))
     return json.dumps(found.as_dict(), indent=1) if args.json else str(found)
+
+
+def _deploy(args: argparse.Namespace) -> str:
+    from mfp_neurons.train import deployment
+
+    deployed = deployment.lower_checkpoint(args.checkpoint, args.data_root)
+    out = args.out or args.checkpoint.with_name(deployment.INTEGERS)
+    return "\n\n".join(
+        [
+            str(deployed.network),
+            deployment.costs(deployed),
+            deployment.agreement(deployed),
+            deployment.write(deployed, out, args.c),
+        ]
+    )
 
 
 def _bench(args: argparse.Namespace) -> str:

@@ -8,5 +8,9 @@ require("numpy", "deploy")
 
 from .errors import InvalidNetworkError as InvalidNetworkError
 from .errors import LoweringError as LoweringError
+from .memory import Memory as Memory
+from .network import EventRun as EventRun
+from .network import IntegerNetwork as IntegerNetwork
+from .network import Stream as Stream
 
-__all__ = ["InvalidNetworkError", "LoweringError"]
+__all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream"]

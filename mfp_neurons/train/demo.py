@@ -1,4 +1,4 @@
-"""The demonstration: three networks of one size learn to read digits row by row, and are compared."""
+"""The demonstration: three networks learn to read digits row by row, are compared, and one is deployed."""
 
 import statistics
 import time
@@ -12,7 +12,7 @@ import torch
 from mfp_neurons._report import Report, report
 from mfp_neurons.train import config as config_module
 from mfp_neurons.train import data as data_module
-from mfp_neurons.train import figures, tables
+from mfp_neurons.train import deployment, figures, tables
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import BEST, LAST, Trainer, bar, load_network
 
@@ -62,7 +62,8 @@ def run(out: Path, *, seeds: int = 3, epochs: int | None = None, bars: bool = Tr
     best = out / "digits-mfp" / "seed0" / BEST
     return (
         f"{_table(outcomes)}\n\n{notes}\n\nfigure      {figure}\ncheckpoint  {best}\n"
-        f"            mfp-neurons evaluate {best}\n            mfp-neurons report {best}"
+        f"            mfp-neurons evaluate {best}\n            mfp-neurons report {best}\n\n"
+        f"{_deployed(best, data, out / 'device')}"
     )
 
 
@@ -95,6 +96,18 @@ def step_milliseconds(data: Data, steps: int = TIMED_STEPS) -> dict[str, float]:
 def _report(checkpoint: Path, data: Data) -> Report:
     module, *_ = load_network(checkpoint, data=data)
     return report(module, data.sequence(data.test.samples[:REPORTED_SAMPLES]))
+
+
+def _deployed(checkpoint: Path, data: Data, c_directory: Path) -> str:
+    """The memory-free network in integers: what it costs, whether its executions agree, and its C."""
+    deployed = deployment.lower_checkpoint(checkpoint, data=data)
+    parts = [
+        "The memory-free network as integers, one thread:",
+        deployment.costs(deployed),
+        deployment.agreement(deployed),
+        deployment.write(deployed, checkpoint.with_name(deployment.INTEGERS), c_directory),
+    ]
+    return "\n\n".join(parts)
 
 
 def _table(outcomes: list[Outcome]) -> str:

@@ -1,0 +1,174 @@
+"""A trained checkpoint as an integer network, and what that network does on the test split."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mfp_neurons import deploy
+from mfp_neurons.train import tables
+from mfp_neurons.train.config import ConfigError
+from mfp_neurons.train.data import Data
+from mfp_neurons.train.engine import load_network
+
+INTEGERS = "integer.safetensors"  # the file beside a checkpoint
+STREAMED_SAMPLES = 100  # one by one in NumPy where there is no compiler, so not all of a large split
+TIMED = 200
+
+
+class Readout(nn.Module):
+    """A network of scores at every step, averaged over the last of them: what is deployed."""
+
+    def __init__(self, network: nn.Module, steps: int) -> None:
+        super().__init__()
+        self.network, self.steps = network, steps
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Scores [N, classes] of a sequence [T, N, *]."""
+        scores: Tensor = self.network(x_seq)
+        return scores[-self.steps :].mean(0)
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """A checkpoint beside its integer network."""
+
+    model: Readout
+    network: deploy.IntegerNetwork
+    data: Data
+    checkpoint: Path
+
+    def given(self, samples: Tensor) -> Tensor:
+        """Samples as the integer network takes them: an image that is shown at every step comes once."""
+        sequence = self.data.sequence(samples)
+        return sequence[0] if self.data.reading == "repeat" else sequence
+
+
+def lower_checkpoint(checkpoint: Path, data_root: str | None = None, data: Data | None = None) -> Deployed:
+    """Lowers the network of a checkpoint with the read-out that validation chose.
+
+    Raises:
+        CheckpointError: the file is no checkpoint of a network.
+        ConfigError: its samples are not whole numbers from 0 to 255, the network is not quantized, or a part
+            of it has no integer form.
+    """
+    module, data, _, facts = load_network(checkpoint, data_root, data)
+    if data.scale != int(data.scale) or data.scale > 255:
+        raise ConfigError(f"data: samples go up to {data.scale:g}; a deployed network takes levels up to 255")
+    model = Readout(module, facts["readout_steps"]).eval()
+    example = data.sequence(data.test.samples[:1])
+    try:
+        network = deploy.lower(model, example, levels=int(data.scale))
+    except deploy.LoweringError as error:
+        raise ConfigError(f"{checkpoint} cannot be deployed: {error}") from error
+    return Deployed(model, network, data, checkpoint)
+
+
+def agreement(deployed: Deployed) -> str:
+    """Runs the test split in all ways; says how it went.
+
+    Raises:
+        RuntimeError: two executions differ in a score.
+    """
+    network, test = deployed.network, deployed.data.test
+    scores = network.run(deployed.given(test.samples))
+    samples = test.samples[:STREAMED_SAMPLES]
+    driven = network.run_events(deployed.given(samples))
+    _check_equal("event by event", driven.scores, scores[: len(samples)])
+    _check_equal("step by step", _streamed(deployed, samples), scores[: len(samples)])
+    with torch.no_grad():
+        expected = deployed.model(deployed.data.sequence(test.samples))
+    labels = test.labels.numpy()
+    right = 100 * (scores.argmax(1) == labels).mean()
+    right_torch = 100 * (expected.numpy().argmax(1) == labels).mean()
+    same = int((scores.argmax(1) == expected.numpy().argmax(1)).sum())
+    operations = driven.synaptic_operations / len(samples)
+    return (
+        f"accuracy    {right:.2f} % in integers, {right_torch:.2f} % in PyTorch; the same answer to {same:,} "
+        f"of {len(test):,} test samples\n"
+        "agreement   all steps at once, step by step and event by event give the same scores to the last bit "
+        f"({len(samples)} samples)\n"
+        f"operations  {operations:,.0f} synaptic operations a sample, event by event"
+    )
+
+
+def _streamed(deployed: Deployed, samples: Tensor) -> Any:
+    """What the last steps of a stream average to."""
+    stream = deployed.network.stream()
+    steps = [stream.step(x) for x in deployed.data.sequence(samples)]
+    last = steps[-deployed.model.steps :]
+    return sum(last[1:], start=last[0]) / len(last)
+
+
+def _check_equal(what: str, found: Any, expected: Any) -> None:
+    if not (found == expected).all():
+        raise RuntimeError(f"{what}, the integer network gives other scores than all steps at once")
+
+
+def costs(deployed: Deployed) -> str:
+    """A table of time and memory beside PyTorch, one thread each, medians of turns."""
+    network, model = deployed.network, deployed.model
+    one = deployed.data.test.samples[:1]
+    sequence, given = deployed.data.sequence(one), deployed.given(one).numpy()
+    with torch.no_grad():
+        torch_us, integer_us = _microseconds(lambda: model(sequence), lambda: network.run(given))
+    memory = network.memory()
+    floats = 4 * sum(p.numel() for p in model.parameters())
+    rows = [
+        (
+            "time for one sample, us",
+            f"{torch_us:,.0f}",
+            f"{integer_us:,.0f}",
+            f"{torch_us / integer_us:.1f}x",
+        ),
+        (
+            "parameters, bytes",
+            f"{floats:,}",
+            f"{memory.weights + memory.parameters:,}",
+            f"{floats / (memory.weights + memory.parameters):.1f}x",
+        ),
+        ("kept between steps of a stream, bytes", "", f"{memory.state_stream:,}", ""),
+        ("packed buffers of a run, bytes", "", f"{memory.peak_buffers:,}", ""),
+    ]
+    return tables.markdown(("", "PyTorch, float32", "integers", "ratio"), rows)
+
+
+def _microseconds(*calls: Callable[[], object]) -> list[float]:
+    """Median time of each call on one thread, the calls taking turns."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times: list[list[float]] = [[] for _ in calls]
+    try:
+        for turn in range(TIMED + 5):
+            for call, taken in zip(calls, times, strict=True):
+                start = time.perf_counter()
+                call()
+                if turn >= 5:  # the first ones warm up
+                    taken.append(1e6 * (time.perf_counter() - start))
+    finally:
+        torch.set_num_threads(threads)
+    return [statistics.median(taken) for taken in times]
+
+
+def write(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
+    """Saves the integer network, and its C if asked; says what to do with them."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    deployed.network.save(out)
+    lines = [
+        f"network     {out} ({out.stat().st_size:,} bytes)",
+        f"            deploy.IntegerNetwork.load({str(out)!r}).run(x)",
+    ]
+    if c_directory is not None:
+        files = deployed.network.to_c(c_directory)
+        sources = " ".join(str(file) for file in files if file.suffix == ".c")
+        lines += [
+            f"C           {', '.join(str(file) for file in files)}",
+            f"            cc -std=c99 -O2 -c {sources}",
+            f"            arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -std=c99 -Os -c {sources}",
+        ]
+    return "\n".join(lines)

@@ -1,0 +1,162 @@
+"""The integer network as its user meets it: three executions, one answer; what it keeps; how it says no."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret
+from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
+
+from .graphs import Case, cases
+
+
+def small(**scores: Any) -> Graph:
+    """Three input bits, four neurons that remember three steps, two scores of a half."""
+    rng = np.random.default_rng(0)
+    first = Synapse(0, rng.choice([-1, 1], (4, 3, 1, 1)).astype(np.int8), 1, Window(), (4, 1, 1))
+    taps = np.array([[[4], [2], [1]]])
+    thresholds = rng.integers(-3, 4, (3, 4))
+    neurons = Neurons("hidden", (first,), taps, thresholds, (4, 1, 1), np.ones(4), np.zeros(4))
+    last = Synapse(1, rng.integers(-7, 8, (2, 4, 1, 1)).astype(np.int8), 4, Window(), (2, 1, 1))
+    end = Scores("readout", (last,), np.array([1, -1]), (2, 1, 1), (2,), 0.5, np.zeros(2))
+    return Graph(Input((3, 1, 1), (3,), 1), (neurons, replace(end, **scores)), 5)
+
+
+EVENTS = np.random.default_rng(1).integers(0, 2, (5, 6, 3)).astype(np.uint8)
+
+
+def given_x(case: Case) -> np.ndarray:
+    """The input in the shape that the user gives."""
+    frames, samples = case.levels.shape[:2]
+    shaped = case.levels.reshape(frames, samples, *case.graph.input.features)
+    return shaped if frames == case.steps and not case.graph.input.static else shaped[0]
+
+
+@given(case=cases(), seed=st.integers(0, 2**32))
+@settings(deadline=None, max_examples=100)
+def test_all_at_once_step_by_step_and_event_by_event_are_equal_bit_for_bit(case: Case, seed: int) -> None:
+    steps_wanted = case.graph.fixed_steps() or case.graph.steps
+    graph = replace(case.graph, steps=steps_wanted)
+    last = replace(graph.scores, reduce="none", last=None)
+    network = IntegerNetwork(replace(graph, ops=(*graph.ops[:-1], last)))
+    x = given_x(replace(case, steps=steps_wanted))
+    expected = network.run(x, backend="numpy")
+    np.testing.assert_array_equal(network.run(x, backend="compiled"), expected)
+    np.testing.assert_array_equal(network.run_events(x).scores, expected)
+    frames = x if x.ndim == len(graph.input.features) + 2 else np.broadcast_to(x, (steps_wanted, *x.shape))
+    for backend in ("numpy", "compiled"):
+        stream = network.stream(backend=backend)
+        streamed = np.stack([stream.step(frame) for frame in frames])
+        np.testing.assert_array_equal(streamed, expected)
+
+
+@pytest.mark.parametrize(
+    ("scores", "expected"),
+    [
+        ({"reduce": "none"}, lambda s: s),
+        ({"reduce": "sum"}, lambda s: s.sum(0)),
+        ({"reduce": "mean"}, lambda s: s.sum(0) / 5),
+        ({"reduce": "mean", "last": 1}, lambda s: s[-1]),
+        ({"reduce": "sum", "last": 3}, lambda s: s[-3:].sum(0)),
+        ({"reduce": "mean", "last": 3}, lambda s: s[-3:].sum(0) / 3),
+    ],
+)
+def test_scores_are_read_out_over_the_steps_that_the_model_reads(scores: Any, expected: Any) -> None:
+    every, _ = interpret.run(small(), EVENTS.astype(np.int64)[..., None, None], 5)
+    found = IntegerNetwork(small(**scores)).run(EVENTS)
+    assert found.dtype == np.float64
+    np.testing.assert_array_equal(found, expected(0.5 * every[..., 0, 0]))
+
+
+def test_events_of_one_sample_come_as_times_and_addresses() -> None:
+    network = IntegerNetwork(small())
+    x = EVENTS[:, :1]
+    times, _, addresses = np.nonzero(x)
+    order = np.random.default_rng(0).permutation(len(times))
+    ran = network.run_events((times[order], addresses[order]))
+    np.testing.assert_array_equal(ran.scores, network.run(x))
+    assert list(ran.spikes) == ["hidden"]
+    assert ran.synaptic_operations > 4 * len(times)
+    assert ran.multiply_accumulates == 0
+
+
+def test_a_stream_goes_on_past_the_steps_of_the_example_and_keeps_k_minus_1_bits_a_neuron() -> None:
+    network = IntegerNetwork(small())
+    stream = network.stream()
+    assert stream.state_bits == 0  # nothing has come yet
+    long = np.random.default_rng(2).integers(0, 2, (40, 2, 3))
+    found = np.stack([stream.step(frame) for frame in long])
+    assert stream.t == 40
+    assert stream.state_bits == 2 * 2 * 3  # samples, K - 1 bits, presynaptic neurons
+    longer = IntegerNetwork(replace(small(reduce="none"), steps=40))
+    np.testing.assert_array_equal(found, longer.run(long))
+
+
+def test_a_stream_refuses_another_batch_and_stays_where_it_was() -> None:
+    stream = IntegerNetwork(small()).stream()
+    stream.step(EVENTS[0])
+    with pytest.raises(ValueError, match="N = 6, as the steps before, got 2"):
+        stream.step(EVENTS[1, :2])
+    twin = IntegerNetwork(small()).stream()
+    twin.step(EVENTS[0])
+    np.testing.assert_array_equal(stream.step(EVENTS[1]), twin.step(EVENTS[1]))
+
+
+def test_a_stream_of_a_matrix_kernel_ends() -> None:
+    graph = small()
+    taps = np.tril(np.ones((5, 5), np.int64))[:, :, None]
+    matrix = replace(graph.ops[0], taps=taps, thresholds=np.zeros((5, 4), np.int64))
+    stream = IntegerNetwork(replace(graph, ops=(matrix, graph.ops[1]))).stream()
+    for frame in EVENTS:
+        stream.step(frame)
+    with pytest.raises(ValueError, match="matrix kernel of T = 5 steps, and all have passed"):
+        stream.step(EVENTS[0])
+
+
+def test_memory_counts_bits_and_nothing_is_kept_between_the_steps_of_a_run() -> None:
+    memory = IntegerNetwork(small()).memory(batch=2)
+    assert memory.weights == 2 + 4  # 12 codes of 1 bit, 8 of 4 bits
+    assert memory.parameters == 3 + 12 + 2  # taps, thresholds and offsets of a byte
+    assert memory.state_run == 0
+    assert memory.state_stream == 2 * 1  # 6 bits a sample
+    assert memory.peak_buffers == 2 * 5 * (8 + 8)  # input and spikes: a word a step each
+
+
+def test_print_shows_every_layer_with_shape_bits_and_bytes() -> None:
+    lines = str(IntegerNetwork(small())).splitlines()
+    assert [line.split()[0] for line in lines[1:6]] == ["input", "from", "hidden", "from", "readout"]
+    assert "events, T = 5" in lines[1]
+    assert "weights 6 bytes" in lines[-1]
+
+
+def test_a_graph_that_cannot_run_is_refused_at_once() -> None:
+    graph = small()
+    with pytest.raises(InvalidNetworkError, match="hidden"):
+        IntegerNetwork(
+            replace(graph, ops=(replace(graph.ops[0], taps=np.zeros((1, 0, 1), np.int64)), graph.ops[1]))
+        )
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    with pytest.raises(ValueError, match="'auto', 'compiled', 'numpy', got 'gpu'"):
+        IntegerNetwork(small()).run(EVENTS, backend="gpu")
+
+
+def test_without_a_compiler_the_interpreter_says_once_that_it_runs(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = IntegerNetwork(small())
+    expected = network.run(EVENTS)
+    monkeypatch.setattr("mfp_neurons.deploy.network.unavailable", lambda: "there is no C compiler")
+    monkeypatch.setattr("mfp_neurons._checks._said", set())
+    for _ in range(2):
+        np.testing.assert_array_equal(network.run(EVENTS), expected)
+    assert [record.message for record in caplog.records] == [
+        "integer networks run in NumPy, same results, far slower: there is no C compiler"
+    ]
+    with pytest.raises(RuntimeError, match="cannot run here: there is no C compiler"):
+        network.run(EVENTS, backend="compiled")
