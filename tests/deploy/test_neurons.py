@@ -1,0 +1,219 @@
+"""Whole numbers read from neuron modules, against what the modules themselves fire on exact inputs."""
+
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import snntorch as snn
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from snntorch.functional import quant
+from spikingjelly.activation_based import functional, neuron, surrogate
+from torch import nn
+
+from mfp_neurons import MFP, MFPNode, baseline, convert
+from mfp_neurons.deploy.errors import LoweringError
+from mfp_neurons.deploy.neurons import NeuronValues, is_neuron, read
+from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
+from mfp_neurons.surrogate import Sigmoid
+
+T, C = 4, 3
+KERNELS = {
+    "exponential of one half": dict(),
+    "of finite order": dict(order=2),
+    "power-of-two taps": dict(order=3, kernel_bits="pow2"),
+    "3-bit taps": dict(order=4, kernel_bits=3),
+    "free taps": dict(kernel="fir", order=3, kernel_bits="pow2"),
+    "free taps of 4 bits": dict(kernel="fir", order=6, kernel_bits=4),
+    "free taps a channel": dict(kernel="fir", order=3, kernel_bits=5, num_channels=C),
+    "matrix": dict(kernel="matrix", time_steps=T, kernel_bits="pow2"),
+    "banded matrix": dict(kernel="matrix", time_steps=T, order=2, kernel_bits=4),
+}
+kernels = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS)
+
+
+def shuffled(module, seed=0):
+    """Free taps and thresholds away from where they start; thresholds stay dyadic so that ties happen."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in module.named_parameters():
+            if "threshold" in name:
+                parameter.copy_(torch.randint(-4, 8, parameter.shape) / 4)
+            elif "taps" in name or "matrix" in name:
+                parameter.normal_()
+    return module
+
+
+def spikes(values, x):
+    """What the whole numbers say for inputs [T, N, C, *] that are multiples of 1/4, all in integers."""
+    quarters = (4 * x).to(torch.int64).numpy().astype(object)
+    spread = [1] * (x.dim() - 3)
+    fired = []
+    for t in range(len(x)):
+        taps = values.taps[min(t, len(values.taps) - 1)].astype(object)
+        u = sum(taps[j].reshape(-1, *spread) * quarters[t - j] for j in range(min(t + 1, len(taps))))
+        # u 2**exponent / 4 against v: all of it times 2**40
+        scaled = np.vectorize(lambda p: p * 2 ** (38 + values.exponent), otypes=[object])(u)
+        v = np.array([int(v * 2**40) for v in values.v_threshold], object).reshape(-1, *spread)
+        fired.append(scaled > v if values.strict else scaled >= v)
+    return torch.tensor(np.array(fired).astype(np.float32))
+
+
+def inputs(seed, *features):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(-6, 9, (T, 5, *features), generator=generator) / 4
+
+
+def check(module, *features):
+    values = read(module, "n", T, features)
+    for seed in range(5):
+        x = inputs(seed, *features)
+        fired = module(x)
+        fired = fired[0] if isinstance(fired, tuple) else fired
+        assert torch.equal(fired, spikes(values, x))
+    return values
+
+
+@kernels
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_plain_neuron(options, strict):
+    check(shuffled(MFP(strict=strict, learn_threshold=True, **options)), C)
+    check(shuffled(MFP(strict=strict, **options)), C, 2, 2)
+
+
+@kernels
+@pytest.mark.parametrize("decay_input", [True, False])
+def test_spikingjellys_neuron(options, decay_input):
+    node = shuffled(MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options))
+    values = read(node, "n", T, (C, 2))
+    for seed in range(5):
+        functional.reset_net(node)
+        x = inputs(seed, C, 2)
+        assert torch.equal(node(x), spikes(values, x))
+
+
+@kernels
+def test_snntorchs_neuron(options):
+    check(shuffled(MFPLeakyParallel(beta=0.5, threshold=0.75, learn_threshold=True, **options)), C, 2, 2)
+
+
+def test_snntorchs_parameters_that_broadcast_are_channels_where_they_are_the_same_inside_one():
+    beta = torch.tensor([1.0, 0.5, 0.0])
+    assert check(MFPLeakyParallel(beta=beta), C).taps.shape == (1, T, C)
+    assert check(MFPLeakyParallel(beta=beta.reshape(C, 1, 1), threshold=beta.reshape(1, C, 1, 1)), C, 2, 2)
+    check(MFPLeakyParallel(beta=beta, num_channels=C, order=2), C, 2, 2)
+    check(MFPLeakyParallel(beta=0.5, gain=torch.tensor(0.25)), C)
+
+
+def test_a_tensor_as_spikingjellys_threshold_is_one_a_layer_a_channel_or_what_broadcasts():
+    node = MFPNode(step_mode="m")
+    for threshold in (
+        torch.tensor(0.5),
+        torch.tensor([0.25]),
+        torch.tensor([0.5, 0.25, 1.0]),
+        torch.tensor([0.5, 0.25, 1.0]).reshape(1, C, 1),
+    ):
+        node.v_threshold = threshold
+        values = read(node, "n", T, (C, 2))
+        functional.reset_net(node)
+        x = inputs(0, C, 2)
+        assert torch.equal(node(x), spikes(values, x))
+
+
+def test_an_infinite_kernel_gets_the_order_of_the_example():
+    assert read(MFP(0.5), "n", 7, (C,)).taps.ravel().tolist() == [64, 32, 16, 8, 4, 2, 1]
+
+
+def test_lags_without_a_tap_are_not_kept():
+    assert read(MFP(0.0, order=5), "n", 7, (C,)).taps.ravel().tolist() == [1]
+    taps = read(MFP(0.5, order=28, kernel_bits="pow2"), "n", 28, (C,)).taps
+    assert taps.shape == (1, 8, 1)  # a power-of-two tap is 2**-7 of the largest at the least
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.floats(-4, 4, width=32), st.integers(1, 6), st.sampled_from(["pow2", 2, 3, 8]), st.integers(0, 99))
+def test_quantized_taps_are_read_exactly(largest, order, bits, seed):
+    module = shuffled(MFP(kernel="fir", order=order, kernel_bits=bits, num_channels=C), seed)
+    with torch.no_grad():
+        module.kernel.taps.mul_(largest)
+    values = read(module, "n", T, (C,))
+    real = module.kernel().taps.detach().double().numpy()
+    kept = values.taps.shape[1]
+    assert np.array_equal(values.taps[0] * 2.0**values.exponent, real[:kept]) and not real[kept:].any()
+
+
+class Weird(nn.Module):
+    spiking = True
+
+    def forward(self, x):
+        return torch.sigmoid(x)
+
+
+@pytest.mark.parametrize("module", [MFP(surrogate=lambda x: (x > 0).float()), MFPLeakyParallel(0.5)])
+def test_the_rule_is_that_of_the_function_that_fires(module):
+    assert read(module, "n", T, (C,)).strict
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (MFP(0.9), r"real taps \(kernel_bits=None\).*kernel_bits=\"pow2\""),
+        (MFP(0.5, learnable=True, order=3), None),
+        (MFP(0.6, learnable=True), r"real taps"),
+        (MFP(kernel="fir", order=3, decay=0.7), r"real taps"),
+        (
+            MFP(kernel="fir", order=3, kernel_bits="pow2", num_channels=2),
+            r"taps of shape \[2\].*does not broadcast",
+        ),
+        (MFP(0.5, surrogate=Weird()), r"does not fire spikes of 0 and 1"),
+        (MFPNode(), r'step_mode="s".*set_step_mode'),
+        (
+            MFPNode(step_mode="m", surrogate_function=surrogate.Sigmoid(spiking=False)),
+            r"does not fire spikes",
+        ),
+        (MFPLeaky(0.5), r"MFPLeakyParallel"),
+        (MFPLeakyParallel(0.5, graded_spikes_factor=2.0), r"graded spikes"),
+        (MFPLeakyParallel(0.5, order=2, state_quant=quant.state_quant(4)), r"state_quant"),
+        (MFPLeakyParallel(torch.tensor([0.5, 1.0])), r"decay of its own for each neuron"),
+        (snn.Leaky(0.5), r"keeps a membrane potential.*mfp_neurons.convert"),
+        (neuron.LIFNode(), r"keeps a membrane potential.*mfp_neurons.convert"),
+        (baseline.QuantizedMembraneLIF(), r"keeps a membrane potential.*mfp_neurons.convert"),
+    ],
+)
+def test_what_cannot_be_read_says_where_it_is_why_and_what_helps(module, words):
+    features = (C, 2)
+    if words is None:
+        assert isinstance(read(module, "layers.3", T, features), NeuronValues)
+        return
+    assert is_neuron(module)
+    with pytest.raises(LoweringError, match=rf"(?s)'layers\.3' \({type(module).__name__}\) .*{words}"):
+        read(module, "layers.3", T, features)
+
+
+def test_a_tap_range_that_is_too_wide_is_refused():
+    with pytest.raises(LoweringError, match=r"70 taps that do not fit 62 bits.*smaller order"):
+        read(MFP(0.5), "n", 70, (C,))
+
+
+def test_synapses_are_no_neurons():
+    assert not any(is_neuron(module) for module in (nn.Linear(2, 2), nn.Conv1d(2, 2, 1), nn.Sequential()))
+
+
+@pytest.mark.parametrize("old", [neuron.LIFNode(step_mode="m"), snn.StateLeaky(0.5, channels=C, output=True)])
+def test_what_convert_makes_can_be_read(old):
+    assert read(convert(old, order=3, kernel_bits="pow2"), "n", T, (C,)).taps.shape[1] <= 3
+
+
+def test_reading_imports_no_framework():
+    frameworks = "{'spikingjelly', 'snntorch'} & set(sys.modules)"
+    code = f"import sys, mfp_neurons.deploy.neurons; print(sorted({frameworks}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert re.fullmatch(r"\[\]\s*", done.stdout)
+
+
+def test_a_surrogate_of_ours_fires_as_its_neuron_says():
+    assert not read(MFP(surrogate=Sigmoid(2.0)), "n", T, (C,)).strict
+    assert read(MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0)), "n", T, (C,)).strict
