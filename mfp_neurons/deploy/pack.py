@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+BITS = (1, 1.58, 2, 3, 4, 5, 6, 7, 8)
+
 
 def plane_weights(bits: float) -> tuple[tuple[int, ...], int]:
     """What each plane of ``bits``-bit codes counts, and the base."""
@@ -36,14 +38,16 @@ def code_planes(codes: NDArray[np.int8], bits: float) -> NDArray[np.bool_]:
     if bits == 1.58:
         return np.stack([codes > 0, codes < 0])
     pattern = codes.astype(np.uint8)
-    return np.stack([(pattern >> i) & 1 for i in range(int(bits))]).astype(bool)
+    return np.stack([(pattern >> i) & 1 for i in range(int(bits))]).view(bool)
 
 
 def codes_of_planes(planes: NDArray[np.bool_], bits: float) -> NDArray[np.int8]:
     """The inverse of :func:`code_planes`."""
     weights, base = plane_weights(bits)
-    weighed = sum(w * plane.astype(np.int64) for w, plane in zip(weights, planes, strict=True))
-    return (weighed + base).astype(np.int8)
+    codes = np.full(planes.shape[1:], base % 256, np.uint8)  # modulo 256 all the way: a byte a code, no more
+    for weight, plane in zip(weights, planes, strict=True):
+        codes += plane * np.uint8(weight % 256)
+    return codes.view(np.int8)
 
 
 def words(bits: NDArray[np.bool_], width: int) -> NDArray[Any]:
@@ -57,4 +61,4 @@ def words(bits: NDArray[np.bool_], width: int) -> NDArray[Any]:
 def bits_of_words(packed: NDArray[Any], count: int) -> NDArray[np.bool_]:
     """The inverse of :func:`words`: the first ``count`` bits of each row."""
     flat = np.ascontiguousarray(packed).view(np.uint8)
-    return np.unpackbits(flat, axis=-1, count=count, bitorder="little").astype(bool)
+    return np.unpackbits(flat, axis=-1, count=count, bitorder="little").view(bool)
