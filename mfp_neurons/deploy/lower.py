@@ -1,0 +1,278 @@
+"""From a trained torch model to whole numbers: the only way from modules to a :class:`Graph`."""
+
+from dataclasses import replace
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import describe
+from .._quantize.layers import FLOAT_LAYERS
+from ..quantize import is_quantized
+from . import arithmetic, pools, readout, reshape, synapses
+from .axes import Axis, Dims, flat, kinds, of_features, sizes
+from .capture import Capture, StandIn, named, stand_ins
+from .check import check
+from .errors import InvalidNetworkError, LoweringError
+from .fold import scores as fold_scores
+from .fold import thresholds, with_factors
+from .graph import Graph, Input, Neurons, Scores, Shape, synapse_bound
+from .neurons import is_neuron, read
+from .rules import Lowering
+from .symbols import Branch, Current, Draft, Map, Potential, Value
+
+RULES = (arithmetic, pools, readout, reshape, synapses)  # importing them registers what they know
+
+
+def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None) -> Graph:
+    r"""The integer network of a trained, quantized model.
+
+    Args:
+        model: made of what :mod:`mfp_neurons.deploy.refusals` lists; it is left exactly as it is, and read in
+            evaluation mode.
+        example: what it is given, [T, N, \*], or [N, \*] of a model that repeats an image over time itself.
+            Of its numbers only their kind counts. uint8: levels from 0 to 255, of which the model sees
+            level / 255. bool: events. Floats: events if all are 0 or 1, else images in [0, 1] in 255 levels.
+        levels: the largest level, where it is another: 16 for images of scikit-learn's digits divided by 16.
+
+    Returns:
+        A checked graph; ``steps`` is T of the example, or that of the model's own repetition.
+
+    Raises:
+        TypeError: model is no module, example no tensor of one of these dtypes.
+        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1].
+        LoweringError: the model cannot be lowered; the message says which module, its type, why, and what to
+            use instead.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+    top = _top(example, levels)
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    _check_that_weights_are_quantized(model)
+    readings = [_Reading(example.shape, top, timed) for timed in (True, False) if example.dim() > 1 + timed]
+    for reading in readings:
+        try:
+            return reading.lower(model)
+        except LoweringError as error:
+            reading.error = error
+    furthest = max(readings, key=lambda reading: reading.handled)
+    assert furthest.error is not None
+    raise furthest.error
+
+
+def _top(example: Any, levels: int | None) -> int:
+    """The largest level of the input."""
+    if not isinstance(example, Tensor):
+        raise TypeError(f"example must be a torch.Tensor, got {describe(example)}")
+    if example.dtype not in (torch.uint8, torch.bool) and not example.is_floating_point():
+        raise TypeError(f"example must be uint8, bool or floating point, got {describe(example)}")
+    if example.dim() < 2 or example.numel() == 0:
+        raise ValueError(f"example must be [T, N, *] or [N, *], none of them empty, got {describe(example)}")
+    if levels is not None and (
+        isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= 255
+    ):
+        raise ValueError(f"levels must be an integer from 1 to 255, got {levels!r}")
+    if example.is_floating_point():
+        real = example.detach()
+        if not bool(((real >= 0) & (real <= 1)).all()):  # NaN included
+            raise ValueError(
+                f"example must lie in [0, 1], got numbers from {real.min().item():g} to {real.max().item():g}"
+            )
+        return levels or (1 if bool(((real == 0) | (real == 1)).all()) else 255)
+    if example.dtype == torch.bool:
+        return levels or 1
+    if levels and int(example.max()) > levels:
+        raise ValueError(f"example must be at most levels={levels}, got {int(example.max())}")
+    return levels or 255
+
+
+def _check_that_weights_are_quantized(model: nn.Module) -> None:
+    inside = {child for module in model.modules() if is_neuron(module) for child in module.modules()}
+    real = [
+        named(path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, FLOAT_LAYERS) and not is_quantized(module) and module not in inside
+    ]
+    if real:
+        raise LoweringError(
+            f"{', '.join(real)}: the weights are real numbers, and integer hardware has codes of 1 to 8 "
+            "bits. "
+            "quantize_weights(model, bits=1) quantizes them; train the model with that"
+        )
+
+
+class _Reading:
+    """One way to read the example's dimensions.
+
+    Args:
+        shape: of the example.
+        top: the largest level.
+        timed: whether it is [T, N, *], not [N, *].
+    """
+
+    def __init__(self, shape: torch.Size, top: int, timed: bool) -> None:
+        self.timed, features = timed, tuple(shape[1 + timed :])
+        self.input = Input(_as_map(features), features, top, static=not timed)
+        self.steps = shape[0] if timed else None
+        # a batch of 2 at least: there is no size by which one sample and one channel could be told apart
+        batch = (Axis("N", max(2, shape[timed])),)
+        time: Dims = ((Axis("T", shape[0]),),) if timed else ()
+        self.dims = (*time, batch, *of_features(features))
+        self.handled, self.error = 0, None  # type: tuple[int, LoweringError | None]
+
+    def lower(self, model: nn.Module) -> Graph:
+        lowering = Lowering(self.input, self.steps, call_module)
+        lowering.capture = Capture(model, lowering)
+        given = Value(Map(0, Fraction(1, self.input.top)), self.dims)
+        try:
+            out = lowering.capture.run(sizes(self.dims), given)
+            return _finished(lowering, out)
+        finally:
+            self.handled = lowering.capture.handled
+
+
+def _as_map(features: tuple[int, ...]) -> Shape:
+    """(C, H, W) of features [C, H, W], [C, L] or [F]; more dimensions are channels."""
+    if len(features) < 2:
+        return (prod(features), 1, 1)
+    if len(features) == 2:
+        return (features[0], 1, features[1])
+    return (prod(features[:-2]), features[-2], features[-1])
+
+
+def call_module(low: Lowering, module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
+    """What a call of a module gives, if it is not to be looked into."""
+    if not stand_ins((args, kwargs)):
+        return NotImplemented
+    if is_neuron(module):
+        return _fire(low, module, path, *args, **kwargs)
+    if synapses.is_brevitas(module):
+        return synapses.brevitas_layer(low, module, *args, **kwargs)
+    return NotImplemented
+
+
+def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> Any:
+    """A layer of neurons."""
+    x, *others = (*args, *kwargs.values())
+    value = low.value(x, "the input of a neuron")
+    if any(isinstance(one, StandIn) or (isinstance(one, Tensor) and bool(one.any())) for one in others):
+        low.refuse("starts from a potential. Every sequence starts from rest: pass no mem")
+    if isinstance(value.content, Potential):
+        low.refuse(f"reads the membrane potential of {value.content.behind}. Use its spikes")
+    steps, value = _steps(low, value)
+    for norm in getattr(module, "_norm", ()):  # a batch norm whose work the neuron does
+        value = synapses.apply_norm(
+            low, value, 2, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
+        )
+    current = low.current(value)
+    values = read(module, path, steps, sizes(value.dims[2:]))
+    if max(values.taps.shape[2], len(values.v_threshold)) > 1:
+        low.check_channels(value, 2, "what the neuron has for each channel")
+    branches = current.branches
+    folded = thresholds([branch.affine for branch in branches], _bounds(low.draft, branches), values)
+    made = tuple(with_factors(b.synapse, f) for b, f in zip(branches, folded.factors, strict=True))
+    index = low.draft.add(
+        Neurons(path, made, values.taps, folded.thresholds, current.shape, folded.unit, folded.error)
+    )
+    spikes = low.stand_in(replace(value, content=Map(index, Fraction(1))), x.dtype)
+    if not hasattr(module, "init_hidden") or (module.init_hidden and not module.output):
+        return spikes
+    return spikes, low.stand_in(replace(value, content=Potential(named(path, module))))
+
+
+def _steps(low: Lowering, value: Value) -> tuple[int, Value]:
+    """T, and the value [T, N, *]."""
+    if value.reduce or value.last:
+        low.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
+    first = kinds(value.dims[0]) if value.dims else set()
+    if not first and low.steps is None and not value.has_time():  # a single step
+        return 1, replace(value, dims=((Axis("T", 1),), *value.dims[1:]))
+    if first != {"T"} or len(value.dims) < 2 or kinds(value.dims[1]) != {"N"}:
+        low.refuse(
+            f"reads {_labels(value.dims)}. Neurons take whole sequences [T, N, *]: time first, then the "
+            "batch, "
+            "then features"
+        )
+    return value.dims[0][0].size, value
+
+
+def _labels(dims: Dims) -> str:
+    """Dimensions for messages: [T*N, 16]."""
+    shown = [
+        "*".join(axis.kind if axis.kind != "F" else str(axis.size) for axis in dim) if dim else "1"
+        for dim in dims
+    ]
+    return f"[{', '.join(shown)}]"
+
+
+def _bounds(draft: Draft, branches: tuple[Branch, ...]) -> list[Any]:
+    return [synapse_bound(one.synapse, draft.top(one.synapse.source)) for one in branches]
+
+
+def _finished(low: Lowering, out: Any) -> Graph:
+    """The graph that computes what the model returned."""
+    if not isinstance(out, StandIn):
+        low.refuse(
+            f"returns {_kind(out)}, not one tensor of scores that is computed from its input. Wrap it in "
+            "a module "
+            "that returns the scores alone"
+        )
+    value: Value = out.value
+    content = value.content
+    if isinstance(content, Potential):
+        low.refuse(
+            f"returns the membrane potential of {content.behind}, which is never written. Return its "
+            "spikes, or "
+            "the synapse's scores without a neuron"
+        )
+    features = _check_places(low, value)
+    current: Current = low.draft.current(content, low.capture.where())
+    folded = fold_scores([b.affine for b in current.branches], _bounds(low.draft, current.branches))
+    made = tuple(with_factors(b.synapse, f) for b, f in zip(current.branches, folded.factors, strict=True))
+    scores = Scores(
+        _name(low, current),
+        made,
+        folded.offset,
+        current.shape,
+        features,
+        folded.unit,
+        folded.error,
+        value.reduce or "none",
+        value.last,
+    )
+    graph = low.draft.graph(scores, low.steps or low.repeats)
+    try:
+        check(graph)
+    except InvalidNetworkError as error:
+        raise LoweringError(f"the model is too large for integers of 32 and 64 bits: {error}") from error
+    return graph
+
+
+def _check_places(low: Lowering, value: Value) -> tuple[int, ...]:
+    """The shape of one sample's scores; they must be [N, *] or [T, N, *], in their own order."""
+    assert not isinstance(value.content, Potential)
+    timed = value.reduce is None
+    places = [{"T"}, {"N"}][1 - timed :]
+    front, rest = value.dims[: len(places)], value.dims[len(places) :]
+    shape = low.draft.shape(value.content)
+    ordered = rest == of_features(sizes(rest)) and flat(rest) == flat(of_features(shape))
+    if [kinds(dim) for dim in front] != places or not ordered or (timed and value.last):
+        low.refuse(
+            f"returns {_labels(value.dims)}, which is not [N, *] reduced over time (x.mean(0), x.sum(0), "
+            "x[-1], "
+            "x[-k:].mean(0)) or [T, N, *] of every step. Return one of these, features in their order"
+        )
+    return sizes(rest)
+
+
+def _kind(out: Any) -> str:
+    if isinstance(out, tuple | list):
+        return f"a {type(out).__name__} of {len(out)}"
+    return f"a {type(out).__name__}"
+
+
+def _name(low: Lowering, current: Current) -> str:
+    """The path of what made the scores."""
+    return current.behind.split("'")[1] if current.behind.startswith("'") else ""

@@ -1,0 +1,198 @@
+"""What a torch function does to the tensors of a network: one rule for each, by its name.
+
+A rule takes what the function takes, after the :class:`Lowering` that it is part of and the function's result
+on the meta device. It returns the new :class:`Value`, or what the model gets as it is.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from .axes import Dims, kinds, of_features, sizes
+from .capture import Capture, StandIn, stand_ins
+from .graph import Input, Shape
+from .refusals import ADVICE, OTHERWISE
+from .symbols import Current, Draft, Map, Potential, Value
+
+Rule = Callable[..., Any]
+_RULES: dict[str, Rule] = {}
+_SHARE_MEMORY: set[str] = set()  # functions that give a view of their input
+
+
+def rule(*names: str, view: bool = False) -> Callable[[Rule], Rule]:
+    """Makes a function the rule of these torch functions; ``view``: they give a view of their first input."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            assert name not in _RULES, name
+            _RULES[name] = function
+        if view:
+            _SHARE_MEMORY.update(names)
+        return function
+
+    return register
+
+
+class Lowering:
+    """The listener of one capture: applies the rules, and grows the network.
+
+    Args:
+        given: the input.
+        steps: T of the input; None for a model that repeats it itself.
+        modules: what a call of a module gives, or NotImplemented to look inside.
+    """
+
+    def __init__(self, given: Input, steps: int | None, modules: Callable[..., Any]) -> None:
+        self.draft, self.steps = Draft(given), steps
+        self.repeats = 1  # T of a model that repeats its input
+        self.name = ""  # of the function whose rule is applied
+        self._modules = modules
+        self.capture: Capture
+
+    def module(self, module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
+        """A call of a module."""
+        return self._modules(self, module, path, args, kwargs)
+
+    def function(self, name: str, args: Any, kwargs: Any, on_meta: Callable[[], Any]) -> Any:
+        """A torch function that met a tensor of the network."""
+        plain = _plain(name)
+        if plain not in _RULES:
+            self.refuse_function(plain)
+        if any(isinstance(one.value.content, Potential) for one in _arguments(args, kwargs)):
+            self.refuse(
+                f"{plain} reads a membrane potential, which is never written in a memory-free network. "
+                "Use the "
+                "spikes (in the last layer: the synapse's scores, without a neuron)"
+            )
+        try:
+            inspect.signature(_RULES[plain]).bind(self, None, *args, **kwargs)
+        except TypeError as error:
+            self.refuse(f"{plain} is called in a way that cannot be lowered: {error}")
+        self.name = plain
+        result = on_meta() if plain not in _WITHOUT_META else None
+        made = _RULES[plain](self, result, *args, **kwargs)
+        if not isinstance(made, Value):
+            return made
+        family = _arguments(args, kwargs)[0].family if plain in _SHARE_MEMORY else None
+        return self.stand_in(made, getattr(result, "dtype", None), family)
+
+    def stand_in(self, value: Value, dtype: torch.dtype | None = None, family: Any = None) -> StandIn:
+        """What the model gets for a value."""
+        return StandIn(sizes(value.dims), value, self.capture, dtype, family)
+
+    def value(self, tensor: Any, what: str) -> Value:
+        """The value of a tensor of the network; anything else is refused."""
+        if not isinstance(tensor, StandIn):
+            self.refuse(f"{what} must be computed from the input of the model, got {type(tensor).__name__}")
+        value: Value = tensor.value
+        return value
+
+    def refuse(self, why: str) -> NoReturn:
+        self.capture.refuse(why)
+
+    def refuse_function(self, name: str) -> NoReturn:
+        self.refuse(f"{name} is not in the grammar of integer networks. {ADVICE.get(name, OTHERWISE)}")
+
+    def features(self, value: Value, rank: int, what: str) -> tuple[Dims, Shape]:
+        """The leading dimensions of a tensor, and (C, H, W) of its last ``rank`` ones, which are its map."""
+        leading, trailing = value.dims[: len(value.dims) - rank], value.dims[len(value.dims) - rank :]
+        given = sizes(trailing)
+        shape: Shape = (given[0], 1, given[1]) if rank == 2 else (given[0], given[1], given[2])
+        batch = all(kinds(dim) <= {"T", "N"} for dim in leading)
+        assert not isinstance(value.content, Potential)
+        if not batch or trailing != of_features(given) or not self.draft.fits(value.content, shape):
+            self.refuse(
+                f"{what} sees channels, rows or columns that were cut up, moved or made from others "
+                f"(its input is {list(sizes(value.dims))}, the map {list(self.draft.shape(value.content))}). "
+                "Features keep the shape that a layer gave them until they are flattened for a linear layer"
+            )
+        return leading, shape
+
+    def check_channels(self, value: Value, dim: int, what: str) -> int:
+        """The number of channels; they have to lie along ``dim``."""
+        assert not isinstance(value.content, Potential)
+        channels = self.draft.channel_dim(value.content)
+        if len(value.dims) <= dim or value.dims[dim] != channels:
+            self.refuse(
+                f"{what} is for each channel of dim {dim}, but there lie "
+                f"{list(sizes(value.dims))[dim : dim + 1]} "
+                f"numbers, while the map has {self.draft.shape(value.content)[0]} channels. Put it before "
+                "the "
+                "flattening"
+            )
+        return self.draft.shape(value.content)[0]
+
+    def current(self, value: Value) -> Current:
+        """A value as a current."""
+        assert not isinstance(value.content, Potential)
+        return self.draft.current(value.content, self.capture.where())
+
+
+def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fraction]:
+    """A number, or one for each channel, that meets a value; read exactly."""
+    if isinstance(number, bool | int | float):
+        return _fraction(low, float(number) if isinstance(number, float) else int(number))
+    if not isinstance(number, Tensor) or number.is_complex():
+        low.refuse(f"an operand must be a number or a tensor, got {type(number).__name__}")
+    exact = number.detach().cpu().double()
+    if exact.numel() and bool((exact == exact.flatten()[0]).all()):
+        return _fraction(low, exact.flatten()[0].item())
+    assert not isinstance(value.content, Potential)
+    channels = low.draft.channel_dim(value.content)
+    place = [len(value.dims) - exact.dim() + i for i, size in enumerate(exact.shape) if size > 1]
+    if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != channels:
+        low.refuse(
+            f"an operand of shape {list(number.shape)} meets {list(sizes(value.dims))}. Only one number, "
+            "or one "
+            "for each channel, folds into a threshold"
+        )
+    return [_fraction(low, one) for one in exact.flatten().tolist()]
+
+
+def _fraction(low: Lowering, number: float) -> Fraction:
+    if number != number or number in (float("inf"), float("-inf")):
+        low.refuse(f"an operand must be finite, got {number}")
+    return Fraction(number)
+
+
+def with_content(value: Value, content: Map | Current, dims: Dims | None = None) -> Value:
+    """A value with another content, and dims."""
+    return replace(value, content=content, dims=value.dims if dims is None else dims)
+
+
+def _arguments(args: Any, kwargs: Any) -> list[StandIn]:
+    return stand_ins((args, kwargs))
+
+
+# functions whose shapes need no device, or that the meta device can't do
+_WITHOUT_META = frozenset(("to", "cpu", "cuda", "type", "type_as", "data", "requires_grad", "pin_memory"))
+_DUNDERS = {"truediv": "div", "rtruediv": "rdiv", "matmul": "matmul", "rmatmul": "matmul"}
+
+
+def _plain(name: str) -> str:
+    """The name of a function without what says that it is an operator or works in place: add for __iadd__."""
+    if name.startswith("__") and name.endswith("__"):
+        inner = name[2:-2]
+        if inner in (
+            "getitem",
+            "setitem",
+            "iter",
+            "bool",
+            "int",
+            "float",
+            "index",
+            "array",
+            "contains",
+            "len",
+        ):
+            return name
+        inner = _DUNDERS.get(inner, inner)
+        if inner in ("radd", "rmul", "iadd", "isub", "imul", "itruediv"):
+            inner = {"itruediv": "div"}.get(inner, inner[1:])
+        return inner
+    return name.rstrip("_") if not name.startswith("_") else name

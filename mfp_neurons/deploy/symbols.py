@@ -1,0 +1,155 @@
+"""What is known of a tensor while a model is lowered, and the network that grows meanwhile."""
+
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import Literal
+
+import numpy as np
+
+from .axes import Dim, Dims, of_features
+from .fold import Affine, affine
+from .graph import Graph, Input, Neurons, Op, Pool, Scores, Shape, Sum, Synapse, Window, sources
+
+Reduction = Literal["sum", "mean"]
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Whole numbers of map ``index`` times ``scale``."""
+
+    index: int
+    scale: Fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """What one synapse adds up, as the real number that it stands for."""
+
+    synapse: Synapse
+    affine: Affine
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """The sum of branches, all of one shape; ``behind`` names what made it, for messages."""
+
+    branches: tuple[Branch, ...]
+    behind: str
+
+    @property
+    def shape(self) -> Shape:
+        return self.branches[0].synapse.out_shape
+
+    def then(self, after: Affine) -> "Current":
+        """after.scale * current + after.offset."""
+        nothing = affine(after.scale, [0] * len(after.scale))
+        changed = (
+            replace(branch, affine=branch.affine.then(nothing if i else after))
+            for i, branch in enumerate(self.branches)
+        )
+        return replace(self, branches=tuple(changed))
+
+    def has_offset(self) -> bool:
+        return any(bool(branch.affine.offset.any()) for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Potential:
+    """A membrane potential, which a memory-free network never writes down."""
+
+    behind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """A tensor of the model.
+
+    Attributes:
+        content: what its numbers are.
+        dims: where they are.
+        reduce: how the steps were reduced; None while there are steps.
+        last: over how many of the last steps; None for all.
+    """
+
+    content: Map | Current | Potential
+    dims: Dims
+    reduce: Reduction | None = None
+    last: int | None = None
+
+    def has_time(self) -> bool:
+        return any(axis.kind == "T" for dim in self.dims for axis in dim)
+
+
+class Draft:
+    """The operations so far."""
+
+    def __init__(self, given: Input) -> None:
+        self.input = given
+        self.ops: list[Op] = []
+        self._input_is_read = False
+
+    def add(self, op: Op) -> int:
+        """The index of the map that an operation makes."""
+        self.ops.append(op)
+        return len(self.ops)
+
+    def shape(self, content: Map | Current) -> Shape:
+        if isinstance(content, Current):
+            return content.shape
+        return self.input.shape if content.index == 0 else self.ops[content.index - 1].shape
+
+    def top(self, index: int) -> int:
+        if index == 0:
+            return self.input.top
+        op = self.ops[index - 1]
+        assert not isinstance(op, Scores)
+        return op.top
+
+    def fits(self, content: Map | Current, shape: Shape) -> bool:
+        """Whether it has this shape; that of the input is up to its first reader."""
+        if isinstance(content, Map) and content.index == 0:
+            if not self._input_is_read:
+                self.input = replace(self.input, shape=shape)
+            self._input_is_read = True
+        return self.shape(content) == shape
+
+    def read(self, content: Map) -> Shape:
+        """The shape of a map, which stays from now on."""
+        self._input_is_read |= content.index == 0
+        return self.shape(content)
+
+    def channel_dim(self, content: Map | Current) -> Dim:
+        """The dimension of the channels."""
+        return of_features(self.shape(content))[0]
+
+    def current(self, content: Map | Current, behind: str) -> Current:
+        """Numbers as a current: those of a map go through a synapse of weight 1 each."""
+        if isinstance(content, Current):
+            return content
+        shape = self.read(content)
+        channels = shape[0]
+        codes = np.ones((channels, 1, 1, 1), np.int8)
+        synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
+        return Current((Branch(synapse, affine([content.scale] * channels, [0] * channels)),), behind)
+
+    def graph(self, scores: Scores, steps: int) -> Graph:
+        """The network, without the operations that nobody reads."""
+        ops: list[Op] = [*self.ops, scores]
+        needed = {len(ops)}
+        for index in range(len(ops), 0, -1):
+            if index in needed:
+                needed.update(sources(ops[index - 1]))
+        kept = [index for index in range(1, len(ops) + 1) if index in needed]
+        new = {0: 0} | {old: place for place, old in enumerate(kept, start=1)}
+        return Graph(self.input, tuple(_moved(ops[index - 1], new) for index in kept), steps)
+
+
+def _moved(op: Op, new: dict[int, int]) -> Op:
+    """An operation that reads its sources at their new places."""
+    if isinstance(op, Neurons | Scores):
+        synapses = tuple(replace(synapse, source=new[synapse.source]) for synapse in op.synapses)
+        return replace(op, synapses=synapses)
+    if isinstance(op, Pool):
+        return replace(op, source=new[op.source])
+    assert isinstance(op, Sum) or op.sources
+    return replace(op, sources=tuple(new[source] for source in op.sources))
