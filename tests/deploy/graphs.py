@@ -10,6 +10,7 @@ from functools import cache
 from math import prod
 
 import numpy as np
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -386,3 +387,17 @@ def bound_of_scores(graph: Graph) -> int:
     """The largest size that a score can have."""
     offsets = np.abs(graph.scores.offset).tolist()
     return max(a + b for a, b in zip(current_bound(graph, graph.scores.synapses), offsets, strict=True))
+
+
+def examples(count: int, number: int, *, max_ops: int = 5) -> list[Case]:
+    """``count`` cases, the same for the same ``number`` in one version of hypothesis."""
+    found: list[Case] = []
+
+    @seed(number)
+    @settings(max_examples=count, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(cases(max_ops=max_ops))
+    def draw(case: Case) -> None:
+        found.append(case)
+
+    draw()
+    return found

@@ -1,0 +1,283 @@
+"""What was saved comes back; everything else is refused, with the reason and without cost."""
+
+import json
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mfp_neurons.deploy import InvalidNetworkError
+from mfp_neurons.deploy.check import check
+from mfp_neurons.deploy.file import KEY, MAX_HEADER, from_bytes, load, save, to_bytes
+from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
+from tests.deploy.graphs import BITS, Case, cases
+from tests.deploy.mutations import Arrays, parts, signed, signed_again
+from tests.deploy.test_check import REFUSED, network
+
+
+@given(cases())
+def test_a_network_comes_back_as_it_was(case: Case) -> None:
+    data = to_bytes(case.graph)
+    again = from_bytes(data)
+    assert_same(again, case.graph)
+    assert to_bytes(again) == data
+
+
+def assert_same(mine: Any, theirs: Any) -> None:
+    assert type(mine) is type(theirs)
+    if isinstance(theirs, np.ndarray):
+        assert mine.dtype == theirs.dtype
+        np.testing.assert_array_equal(mine, theirs)
+    elif isinstance(theirs, tuple):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            assert_same(one, other)
+    elif hasattr(theirs, "__dataclass_fields__"):
+        for name in theirs.__dataclass_fields__:
+            assert_same(getattr(mine, name), getattr(theirs, name))
+    else:
+        assert mine == theirs
+
+
+def test_a_file_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
+    save(network(), tmp_path / "net.safetensors")
+    assert_same(load(str(tmp_path / "net.safetensors")), network())
+    with safetensors.safe_open(tmp_path / "net.safetensors", "numpy") as opened:
+        assert json.loads(opened.metadata()[KEY])["version"] == 1
+        taps = next(name for name in opened.keys() if name.endswith("taps"))  # noqa: SIM118 (not a dict)
+        assert opened.get_tensor(taps).tolist() == network().ops[0].taps.tolist()
+
+
+@pytest.mark.parametrize("words", [words for words, graph in REFUSED.items() if graph is not None])
+def test_nothing_is_saved_that_could_not_run(words: str) -> None:
+    with pytest.raises(InvalidNetworkError):
+        to_bytes(REFUSED[words])
+
+
+def large(bits: float, out: int = 256, inner: int = 4096) -> Graph:
+    """One synapse of a million codes."""
+    rng = np.random.default_rng(0)
+    low, high = {1: (0, 2), 1.58: (-1, 2)}.get(bits, (-(2 ** int(bits - 1)), 2 ** int(bits - 1)))
+    codes = rng.integers(low, high, (out, inner, 1, 1)).astype(np.int8)
+    codes = 2 * codes - 1 if bits == 1 else codes
+    synapse = Synapse(0, codes.astype(np.int8), bits, Window(), (out, 1, 1))
+    scores = Scores("", (synapse,), np.zeros(out, np.int64), (out, 1, 1), (out,), 1.0, np.zeros(out))
+    return Graph(Input((inner, 1, 1), (inner,), 1), (scores,), 4)
+
+
+@pytest.mark.parametrize("bits", sorted(set(BITS)))
+def test_a_code_takes_its_bits_in_the_file(bits: float) -> None:
+    graph = large(bits)
+    codes = graph.scores.synapses[0].codes.size
+    assert len(to_bytes(graph)) <= codes * (2 if bits == 1.58 else bits) / 8 + 8000
+
+
+def test_whole_numbers_take_the_smallest_type() -> None:
+    thresholds = {127: 1, -128: 1, 128: 2, 2**15: 4, -(2**31): 4, 2**31: 8, 2**62: 8}
+    for value, size in thresholds.items():
+        graph = network()
+        neurons = graph.ops[0]
+        assert isinstance(neurons, Neurons)
+        neurons.thresholds[:] = value
+        _, arrays = parts(to_bytes(graph))
+        assert next(a for name, a in arrays.items() if "thresholds" in name).itemsize == size
+
+
+# what is refused
+
+
+@given(st.data())
+def test_any_bit_flipped_is_noticed(data: st.DataObject) -> None:
+    good = to_bytes(network())
+    place = data.draw(st.integers(0, 8 * len(good) - 1))
+    bad = bytearray(good)
+    bad[place // 8] ^= 1 << place % 8
+    with pytest.raises(InvalidNetworkError):
+        from_bytes(bytes(bad))
+
+
+@given(st.data())
+def test_a_file_cut_off_or_longer_is_refused(data: st.DataObject) -> None:
+    good = to_bytes(network())
+    with pytest.raises(InvalidNetworkError):
+        from_bytes(good[: data.draw(st.integers(0, len(good) - 1))])
+    with pytest.raises(InvalidNetworkError):
+        from_bytes(good + data.draw(st.binary(min_size=1, max_size=9)))
+
+
+@given(st.binary(max_size=200))
+def test_other_bytes_are_not_a_network(data: bytes) -> None:
+    with pytest.raises(InvalidNetworkError, match="the file is not safetensors, or is cut off"):
+        from_bytes(data)
+    with pytest.raises(InvalidNetworkError, match="the file is not safetensors, or is cut off"):
+        from_bytes(len(data).to_bytes(8, "little") + data)
+
+
+def changed(change: Callable[[Any, Arrays], Any]) -> bytes:
+    """The network's file after a change of its JSON or arrays, with the right checksum."""
+    described, arrays = parts(to_bytes(network()))
+    change(described, arrays)
+    return signed(described, arrays)
+
+
+def with_text(change: Callable[[bytes], bytes]) -> bytes:
+    """The same after a change of the header's bytes."""
+    data = to_bytes(network())
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = change(data[8:end])
+    return signed_again(len(header).to_bytes(8, "little") + header + data[end:])
+
+
+def first(described: Any) -> Any:
+    return described["ops"][0]
+
+
+def synapse(described: Any) -> Any:
+    return described["ops"][0]["synapses"][0]
+
+
+CODES, TAPS = "ops.0.synapses.0.codes", "ops.0.taps"
+
+
+def set_bits(described: Any, arrays: Arrays) -> None:
+    arrays[CODES] = arrays[CODES] | np.uint8(0xF0)  # 36 codes: the last four bits of 40 belong to none
+
+
+def both_signs(described: Any, arrays: Arrays) -> None:
+    synapse(described)["codes"]["bits"] = 1.58
+    arrays[CODES] = np.full(9, 255, np.uint8)
+
+
+HOSTILE: dict[str, bytes] = {
+    "has version 2; this release of mfp-neurons reads version 1": signed({}, {}, version=2),
+    "has version True": signed({}, {}, version=True),
+    "has version None": signed({}, {}, version=None),
+    "its checksum does not match": to_bytes(network()).replace(b"fire", b"fira"),
+    "has no 'mfp_neurons.network' in its metadata": with_text(
+        lambda text: text.replace(b"mfp_neurons.network", b"mfp_neurons.netwerk")
+    ),
+    "describes its network in broken JSON": with_text(lambda text: text.replace(b"{\\", b"[\\")),
+    "has NaN for a number": changed(lambda d, a: d.update(steps=float("nan"))),
+    "has Infinity for a number": changed(lambda d, a: d.update(steps=float("inf"))),
+    "is nested too deeply": with_text(
+        lambda text: text.replace(b'\\"network\\": ', b'\\"network\\": ' + b"[" * 200_000, 1)
+    ),
+    "lacks the array 'ops.0.taps'": changed(lambda d, a: a.pop(TAPS)),
+    "has arrays that are not part of the network: 'extra'": changed(lambda d, a: a.update(extra=np.zeros(3))),
+    "or uses it twice": changed(lambda d, a: first(d)["thresholds"].update(array=TAPS)),
+    "lacks the array 7": changed(lambda d, a: first(d).update(taps={"array": 7})),
+    "of type F32, which no network has": changed(lambda d, a: a.update({TAPS: np.zeros(3, np.float32)})),
+    "of shape [1, 3, 2, 1, 1], which": changed(lambda d, a: a.update({TAPS: a[TAPS][..., None, None]})),
+    "of shape [0], which no network has": changed(lambda d, a: a.update({TAPS: np.zeros(0, np.int8)})),
+    "of shape [], which no network has": changed(lambda d, a: a.update({TAPS: np.zeros((), np.int8)})),
+    "has something of type 'os.system'": changed(lambda d, a: first(d).update(type="os.system")),
+    "has something of type None": changed(lambda d, a: first(d).pop("type")),
+    "has something of type ['Neurons']": changed(lambda d, a: first(d).update(type=["Neurons"])),
+    "has Neurons with fields": changed(lambda d, a: first(d).pop("unit")),
+    "has Window with fields": changed(lambda d, a: synapse(d)["window"].update(size_=1)),
+    "the network must be a Graph": signed([], {}),
+    "has codes described by": changed(lambda d, a: synapse(d)["codes"].pop("bits")),
+    "has codes of 9 bits; 1, 1.58": changed(lambda d, a: synapse(d)["codes"].update(bits=9)),
+    "has codes of True bits": changed(lambda d, a: synapse(d)["codes"].update(bits=True)),
+    "has codes of shape [2, -2, 3, 3]": changed(lambda d, a: synapse(d)["codes"].update(shape=[2, -2, 3, 3])),
+    "has codes of shape 4": changed(lambda d, a: synapse(d)["codes"].update(shape=4)),
+    "for codes of 1 bits and shape [1048576, 1048576, 3, 3]": changed(
+        lambda d, a: synapse(d)["codes"].update(shape=[2**20, 2**20, 3, 3])
+    ),
+    "has int8 [5] for codes of 1 bits": changed(lambda d, a: a.update({CODES: a[CODES].astype(np.int8)})),
+    "has bits in 'ops.0.synapses.0.codes' that belong to no code": changed(set_bits),
+    "belong to no code": changed(both_signs),
+    "codes must be int8 [2, 2, 3, 3]": changed(lambda d, a: synapse(d)["codes"].update(shape=[2, 2, 9, 1])),
+    "accumulated numbers must be always below": changed(
+        lambda d, a: (
+            d["input"].update(shape=[2, 1000, 1000], features=[2, 1000, 1000]),
+            synapse(d)["pool"]["window"].update(size=[1000, 1000], padding=[999, 999]),
+            synapse(d)["pool"].update(kind="sum"),
+        )
+    ),
+    "input: shape must be a tuple of 3 integers from 1 to 2**26, got (2, -4, 4)": changed(
+        lambda d, a: d["input"].update(shape=[2, -4, 4])
+    ),
+    "got (2, 67108864, 67108864)": changed(lambda d, a: d["input"].update(shape=[2, 2**26, 2**26])),
+    "got an integer of 1001 bits": changed(lambda d, a: d.update(steps=2**1000)),
+    "thresholds must be from -2**62 to 2**62": changed(
+        lambda d, a: a.update({"ops.0.thresholds": np.full((3, 2), 2**63 - 1)})
+    ),
+    "name must be at most 1000 printable": changed(lambda d, a: first(d).update(name="a\u202eb")),
+}
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_a_hostile_file_is_refused_with_the_reason(words: str) -> None:
+    from_bytes(changed(lambda d, a: None))  # the signing is right
+    with pytest.raises(InvalidNetworkError) as caught:
+        from_bytes(HOSTILE[words])
+    assert words in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_no_file_a_folder_and_no_permission_are_os_errors(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "nothing")
+    with pytest.raises(IsADirectoryError):
+        load(tmp_path)
+
+
+def peak(data: bytes) -> int:
+    """Bytes that reading takes beside the file, whether or not it is refused."""
+    tracemalloc.start()
+    try:
+        from_bytes(data)
+    except InvalidNetworkError:
+        pass
+    finally:
+        size = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    return size
+
+
+@pytest.mark.parametrize("words", HOSTILE)
+def test_a_hostile_file_takes_no_memory(words: str) -> None:
+    assert peak(HOSTILE[words]) < 3_000_000
+
+
+@pytest.mark.parametrize("bits", [1, 1.58, 8])
+def test_reading_takes_a_small_multiple_of_the_file(bits: float) -> None:
+    data = to_bytes(large(bits))
+    # a bit becomes a code of one byte, 8 times; the rest is there while it is unpacked and checked
+    assert peak(data) < 64 * len(data)
+
+
+def test_a_large_header_is_not_read() -> None:
+    bomb = b'{"__metadata__": {"a": "' + b"[" * MAX_HEADER + b'"}}'
+    data = len(bomb).to_bytes(8, "little") + bomb
+    with pytest.raises(InvalidNetworkError):
+        from_bytes(data)
+    assert peak(data) < 100_000
+
+
+def test_a_header_of_small_things_takes_a_bounded_multiple() -> None:
+    described, arrays = parts(to_bytes(network()))
+    described["input"]["features"] = [[]] * (MAX_HEADER // 40)
+    data = signed(described, arrays)
+    assert peak(data) < 40 * len(data)
+
+
+def test_every_network_read_has_been_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Graph] = []
+    monkeypatch.setattr("mfp_neurons.deploy.file.check", lambda graph: (seen.append(graph), check(graph)))
+    data = to_bytes(network())
+    seen.clear()
+    assert from_bytes(data) is seen[0]
+
+
+def test_the_signature_of_the_tests_is_that_of_the_file() -> None:
+    data = to_bytes(network())
+    assert signed_again(data) == data
+    assert signed(*parts(data)) == data
