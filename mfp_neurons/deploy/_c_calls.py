@@ -1,0 +1,152 @@
+"""What the generated NAME_run and NAME_step do: one call of a primitive for each operation."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import prod
+
+from ._c_layers import title
+from ._c_memory import (
+    Places,
+    Scratch,
+    constant_maps,
+    remembered,
+    run_places,
+    run_scratch,
+    scored_steps,
+    step_places,
+    step_scratch,
+    step_words,
+)
+from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, sources
+
+
+@dataclass(frozen=True)
+class Time:
+    """The steps that one call is about, as C expressions.
+
+    Attributes:
+        first: number of the first step since the start.
+        steps: how many are looked at.
+        start: the first of them whose result is wanted.
+    """
+
+    first: str
+    steps: str
+    start: str
+
+
+def run_body(graph: Graph) -> list[str]:
+    """Of a whole sequence: every layer at all steps, then the next."""
+    places, constant = run_places(graph), constant_maps(graph)
+
+    def view(index: int, op: Op) -> str:
+        """A map from its first step on; the scores look at the last ones alone."""
+        skipped = graph.steps - scored_steps(graph) if isinstance(op, Scores) else 0
+        stride = 0 if index in constant else step_words(graph, index)
+        return f"{{maps + {places.offset[index] + skipped * stride}, {stride}}}"
+
+    lines = _memory(places, run_scratch(graph))
+    lines += _pack(graph, f"maps + {places.offset[0]}", 1 if graph.input.static else graph.steps)
+    for index, op in enumerate(graph.ops, start=1):
+        steps = scored_steps(graph) if isinstance(op, Scores) else 1 if index in constant else graph.steps
+        out = "" if isinstance(op, Scores) else f"maps + {places.offset[index]}"
+        views = [view(i, op) for i in sources(op)]
+        lines += _call(graph, index, views, Time("0", str(steps), "0"), out)
+    return lines
+
+
+def step_body(graph: Graph) -> list[str]:
+    """Of one step of a stream: every layer looks at the new step of its sources and those it remembers."""
+    places, history = step_places(graph), graph.history()
+    lines = _memory(places, step_scratch(graph))
+    lines += [
+        f"    mfp_shift(maps + {places.offset[i]}, {step_words(graph, i)}, {past});"
+        for i, past in history.items()
+    ]
+
+    def newest(index: int) -> int:
+        return places.offset[index] + history.get(index, 0) * step_words(graph, index)
+
+    lines += _pack(graph, f"maps + {newest(0)}", 1)
+    for index, op in enumerate(graph.ops, start=1):
+        order = op.order if isinstance(op, Neurons) else 1
+        views = []
+        for i in sources(op):
+            words = step_words(graph, i)
+            back = "" if order == 1 else f" - (steps - 1) * {words}"
+            views.append(f"{{maps + {newest(i)}{back}, {words}}}")
+        out = "" if isinstance(op, Scores) else f"maps + {newest(index)}"
+        lines += _call(graph, index, views, _time(graph, order), out)
+    if remembered(graph):
+        lines += [f"    if (now < {remembered(graph)}) now++;"]
+    return lines
+
+
+def _time(graph: Graph, order: int) -> Time:
+    now = "now" if remembered(graph) else "0"
+    if order == 1:
+        return Time(now, "1", "0")
+    return Time(f"{now} + 1 - steps", f"now < {order - 1} ? now + 1 : {order}", "steps - 1")
+
+
+def _memory(places: Places, scratch: Scratch) -> list[str]:
+    """The static buffers of a function."""
+    return [
+        f"    static uint32_t maps[{places.words}];",
+        f"    static uint32_t patches[{scratch.patches}], totals[{scratch.totals}];",
+        f"    static mfp_seen seen[{scratch.seen}];",
+        f"    static int32_t narrow[{scratch.narrow}];",
+        f"    static int64_t wide[{scratch.wide}];",
+        "    static const mfp_scratch scratch = {patches, totals, seen, narrow, wide};",
+        "",
+    ]
+
+
+def _pack(graph: Graph, out: str, steps: int) -> list[str]:
+    top, size = graph.input.top, prod(graph.input.shape)
+    if steps == 1:
+        return [f"    mfp_pack(&map0, {top}, input, {out});"]
+    return [
+        f"    for (uint32_t t = 0; t < {steps}; t++)",
+        f"        mfp_pack(&map0, {top}, input + t * {size}, {out} + t * {step_words(graph, 0)});",
+    ]
+
+
+def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> list[str]:
+    """One operation, in a block of its own."""
+    op = graph.ops[index - 1]
+    match op:
+        case Neurons():
+            body = list(_fire(index, views, time, out))
+        case Scores():
+            total = int(op.reduce != "none")
+            body = [_from(views), f"mfp_score(&layer{index}, from, {time.steps}, {total}, scores, &scratch);"]
+        case Pool():
+            body = [
+                _from(views),
+                f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {time.steps}, {out});",
+            ]
+        case Sum() | Concat():
+            body = [_from(views), f"mfp_clear({out}, {step_words(graph, index)} * {time.steps});"]
+            body += _add(graph, index, op, time, out)
+    return [f"    {{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
+
+
+def _from(views: list[str]) -> str:
+    return f"const mfp_view from[] = {{{', '.join(views)}}};"
+
+
+def _fire(index: int, views: list[str], time: Time, out: str) -> Iterator[str]:
+    steps = time.steps
+    if time.start != "0":
+        yield f"const uint32_t steps = {time.steps};"
+        steps = "steps"
+    yield _from(views)
+    yield f"mfp_fire(&layer{index}, from, {time.first}, {steps}, {time.start}, {out}, &scratch);"
+
+
+def _add(graph: Graph, index: int, op: Sum | Concat, time: Time, out: str) -> Iterator[str]:
+    channel = 0
+    for i, (source, weight) in enumerate(zip(op.sources, op.weights, strict=True)):
+        yield f"mfp_add(&map{source}, from[{i}], {weight}, &map{index}, {channel}, {time.steps}, {out});"
+        channel += graph.map_shape(source)[0] if isinstance(op, Concat) else 0

@@ -1,0 +1,225 @@
+"""Where the generated C keeps its maps: places in static arrays, shared over time.
+
+Words are of 32 bits. Each bit of the numbers of a C x H x W map takes ceil(C * H * W / 32) words a step.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+from .graph import Graph, Ints, Neurons, Op, Scores, Synapse, current_bound, planes, potential_bound, sources
+
+WORD = 32
+
+
+@dataclass(frozen=True)
+class Places:
+    """One static array of maps.
+
+    Attributes:
+        offset: first word of each map.
+        slots: steps that each map has room for.
+        words: of the array.
+    """
+
+    offset: list[int]
+    slots: list[int]
+    words: int
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What one layer needs while it is computed; of a whole network, the most that a layer needs of each.
+
+    Attributes:
+        patches, totals: words for what windows see, and for how much that adds up to.
+        seen: synapses.
+        narrow, wide: integers of 32 and 64 bits for currents and taps.
+    """
+
+    patches: int = 0
+    totals: int = 0
+    seen: int = 0
+    narrow: int = 0
+    wide: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return 4 * (self.patches + self.totals + 4 * self.seen + self.narrow) + 8 * self.wide
+
+
+def plane_words(graph: Graph, index: int) -> int:
+    """Words of one plane of a map."""
+    return -(-prod(graph.map_shape(index)) // WORD)
+
+
+def step_words(graph: Graph, index: int) -> int:
+    """Words of one step of a map."""
+    return planes(graph.map_top(index)) * plane_words(graph, index)
+
+
+def constant_maps(graph: Graph) -> set[int]:
+    """Maps that are the same at every step of a run: a static input, and what is made of such maps alone."""
+    found = {0} if graph.input.static else set()
+    for index, op in enumerate(graph.ops[:-1], start=1):
+        if not isinstance(op, Neurons) and found.issuperset(sources(op)):
+            found.add(index)
+    return found
+
+
+def run_places(graph: Graph) -> Places:
+    """All steps of every map, for as long as it is read."""
+    constant = constant_maps(graph)
+    slots = [1 if index in constant else graph.steps for index in range(len(graph.ops))]
+    return _places(graph, slots, kept=())
+
+
+def step_places(graph: Graph) -> Places:
+    """One step of every map, behind the past steps of those that neurons look back at, which stay."""
+    history = graph.history()
+    slots = [1 + history.get(index, 0) for index in range(len(graph.ops))]
+    return _places(graph, slots, kept=history)
+
+
+def _places(graph: Graph, slots: list[int], kept: Iterable[int]) -> Places:
+    """Kept maps have a place of their own; the largest of the others choose first, as low as they can."""
+    sizes = [steps * step_words(graph, index) for index, steps in enumerate(slots)]
+    lives = _lives(graph) | {index: (-1, len(graph.ops)) for index in kept}
+    offset = [0] * len(sizes)
+    placed: list[int] = []
+    for index in sorted(range(len(sizes)), key=lambda i: (i not in kept, -sizes[i])):
+        first, last = lives[index]
+        beside = [i for i in placed if lives[i][0] <= last and lives[i][1] >= first]
+        for other in sorted(beside, key=lambda i: offset[i]):
+            if offset[index] + sizes[index] <= offset[other]:
+                break
+            offset[index] = max(offset[index], offset[other] + sizes[other])
+        placed.append(index)
+    return Places(offset, slots, max(o + size for o, size in zip(offset, sizes, strict=True)))
+
+
+def _lives(graph: Graph) -> dict[int, tuple[int, int]]:
+    """{map: (operation that makes it, last operation that reads it)}; the input is made by -1."""
+    lives = {index: (index - 1, index - 1) for index in range(len(graph.ops))}
+    for number, op in enumerate(graph.ops):
+        for index in sources(op):
+            lives[index] = (index - 1, number)
+    return lives
+
+
+def is_whole(graph: Graph, synapse: Synapse) -> bool:
+    """Whether the one output sees all of the source in the order in which it lies there."""
+    _, height, width = graph.map_shape(synapse.source)
+    return (
+        not in_bytes(graph, synapse)
+        and synapse.groups == 1
+        and synapse.shape[1:] == (1, 1)
+        and synapse.window.size == (height, width)
+        and synapse.window.padding == (0, 0)
+        and (height == 1 or synapse.window.dilation[0] == 1)
+        and (width == 1 or synapse.window.dilation[1] == 1)
+    )
+
+
+def in_bytes(graph: Graph, synapse: Synapse) -> bool:
+    """Whether codes are multiplied as bytes: planes against planes take longer where both are many."""
+    top = graph.map_top(synapse.source)
+    return synapse.bits > 4 and 1 < top <= 255
+
+
+def row_words(synapse: Synapse) -> int:
+    """Words of what one output sees in one plane."""
+    return -(-prod(synapse.codes.shape[1:]) // WORD)
+
+
+def patch_words(graph: Graph, synapse: Synapse) -> int:
+    """Words of what one output sees."""
+    if in_bytes(graph, synapse):
+        return -(-prod(synapse.codes.shape[1:]) // 4)
+    return row_words(synapse) * planes(graph.map_top(synapse.source))
+
+
+def is_wide(graph: Graph, op: Neurons | Scores) -> bool:
+    """Whether currents, taps, potentials or thresholds need more than 32 bits."""
+    largest = max(current_bound(graph, op.synapses))
+    if isinstance(op, Neurons):
+        largest = max(
+            largest, *potential_bound(graph, op), int(abs(op.taps).max()), int(abs(op.thresholds).max())
+        )
+    return largest >= 2**31
+
+
+def without_repeats(rows: Ints) -> Ints:
+    """Without last rows that say what the one before says: the last row holds for all steps after it."""
+    count = len(rows)
+    while count > 1 and (rows[count - 1] == rows[count - 2]).all():
+        count -= 1
+    return rows[:count]
+
+
+def remembered(graph: Graph) -> int:
+    """The step from which on all steps are alike: every tap and every row of thresholds has been reached."""
+    layers = [op for op in graph.ops if isinstance(op, Neurons)]
+    rows = [max(op.order, len(op.taps), len(without_repeats(op.thresholds))) for op in layers]
+    return max(rows, default=1) - 1
+
+
+def scored_steps(graph: Graph) -> int:
+    """Steps whose scores a run computes."""
+    scores = graph.scores
+    return graph.steps if scores.reduce == "none" else scores.last or graph.steps
+
+
+def run_scratch(graph: Graph) -> Scratch:
+    """For the layers of a run."""
+    constant = constant_maps(graph)
+
+    def steps(op: Op) -> int:
+        return scored_steps(graph) if isinstance(op, Scores) else graph.steps
+
+    return _most(_scratch(graph, op, steps(op), constant) for op in graph.ops)
+
+
+def step_scratch(graph: Graph) -> Scratch:
+    """For the layers of a step of a stream."""
+    return _most(_scratch(graph, op, op.order if isinstance(op, Neurons) else 1, set()) for op in graph.ops)
+
+
+def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
+    if not isinstance(op, Neurons | Scores):
+        return Scratch()
+    patches = totals = 0
+    for synapse in op.synapses:
+        windows = prod(synapse.pool.window.size) if synapse.pool else 1
+        seen = windows * (1 if synapse.source in constant else steps)
+        patches += 0 if is_whole(graph, synapse) else seen * patch_words(graph, synapse)
+        totals += seen
+    numbers = steps + (min(op.order, steps) if isinstance(op, Neurons) else 0)
+    wide = is_wide(graph, op)
+    return Scratch(patches, totals, len(op.synapses), 0 if wide else numbers, numbers if wide else 0)
+
+
+def _most(needs: Iterable[Scratch]) -> Scratch:
+    """The most of each; at least one of each, as C knows no empty arrays."""
+    found = list(needs)
+    fields = ("patches", "totals", "seen", "narrow", "wide")
+    return Scratch(*(max(1, *(getattr(need, field) for need in found)) for field in fields))
+
+
+def run_bytes(graph: Graph) -> int:
+    """Bytes of static buffers that a run uses."""
+    return 4 * run_places(graph).words + run_scratch(graph).bytes
+
+
+def state_bytes(graph: Graph) -> int:
+    """Bytes that a stream keeps between steps: past bits in whole words, and the number of the step."""
+    return 4 * _past_words(graph) + (4 if remembered(graph) else 0)
+
+
+def step_bytes(graph: Graph) -> int:
+    """Bytes of static buffers that a step uses beyond what it keeps."""
+    return 4 * (step_places(graph).words - _past_words(graph)) + step_scratch(graph).bytes
+
+
+def _past_words(graph: Graph) -> int:
+    return sum(steps * step_words(graph, index) for index, steps in graph.history().items())

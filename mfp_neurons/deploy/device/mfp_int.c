@@ -1,0 +1,434 @@
+/* The primitives of mfp_int.h, in this order: bits, windows, synapses, neurons, maps. */
+#include "mfp_int.h"
+
+#define WORD 32u
+
+/* ---- bits ---- */
+
+static uint32_t popcount(uint32_t x)
+{
+    x -= (x >> 1) & UINT32_C(0x55555555);
+    x = (x & UINT32_C(0x33333333)) + ((x >> 2) & UINT32_C(0x33333333));
+    x = (x + (x >> 4)) & UINT32_C(0x0f0f0f0f);
+    return (x * UINT32_C(0x01010101)) >> 24;
+}
+
+/* How many bits two rows of words have in common. */
+static uint32_t common(const uint32_t *a, const uint32_t *b, uint32_t words)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < words; i++) count += popcount(a[i] & b[i]);
+    return count;
+}
+
+/* `count` (1 to 32) bits from bit `at` on. */
+static uint32_t get_bits(const uint32_t *words, uint32_t at, uint32_t count)
+{
+    const uint32_t shift = at % WORD;
+    words += at / WORD;
+    uint32_t bits = words[0] >> shift;
+    if (shift + count > WORD) bits |= words[1] << (WORD - shift);
+    return count < WORD ? bits & ((UINT32_C(1) << count) - 1u) : bits;
+}
+
+/* Flips the bits from bit `at` on where `bits` has a 1; in words of 0 that writes them. */
+static void flip_bits(uint32_t *words, uint32_t at, uint32_t bits, uint32_t count)
+{
+    const uint32_t shift = at % WORD;
+    words += at / WORD;
+    words[0] ^= bits << shift;
+    if (shift + count > WORD) words[1] ^= bits >> (WORD - shift);
+}
+
+static uint32_t get_number(const mfp_map *map, const uint32_t *bits, uint32_t index)
+{
+    uint32_t number = 0;
+    for (uint32_t p = 0; p < map->planes; p++) number |= get_bits(bits + p * map->words, index, 1) << p;
+    return number;
+}
+
+static int64_t table_number(const mfp_table *table, uint32_t index)
+{
+    switch (table->bytes) {
+    case 1: return ((const int8_t *)table->numbers)[index];
+    case 2: return ((const int16_t *)table->numbers)[index];
+    case 4: return ((const int32_t *)table->numbers)[index];
+    default: return ((const int64_t *)table->numbers)[index];
+    }
+}
+
+/* ---- windows ---- */
+
+/* Row (axis 0) or column (axis 1) that place k of the window of output `out` sees; 0 if it lies outside. */
+static uint8_t sees(const mfp_window *window, uint8_t axis, uint32_t out, uint32_t k, uint32_t length, uint32_t *at)
+{
+    const uint32_t padded = out * window->stride[axis] + k * window->dilation[axis];
+    *at = padded - window->padding[axis];
+    return padded >= window->padding[axis] && *at < length;
+}
+
+/* ---- synapses ---- */
+
+static uint32_t patch_words(const mfp_synapse *synapse)
+{
+    return synapse->bytes ? (synapse->row + 3u) / 4u : synapse->row_words * synapse->source.planes;
+}
+
+/* One plane of what an output sees, bits side by side. */
+static void gather_bits(const mfp_synapse *synapse, const uint32_t *plane, uint32_t y, uint32_t x, uint32_t group,
+                        uint32_t *patch)
+{
+    const mfp_map *source = &synapse->source;
+    const uint32_t inputs = synapse->group_in;
+    uint32_t at = 0, row, column;
+    mfp_clear(patch, synapse->row_words);
+    for (uint32_t i = 0; i < synapse->window.size[0]; i++) {
+        for (uint32_t j = 0; j < synapse->window.size[1]; j++, at += inputs) {
+            if (!sees(&synapse->window, 0, y, i, source->height, &row)) continue;
+            if (!sees(&synapse->window, 1, x, j, source->width, &column)) continue;
+            const uint32_t from = (row * source->width + column) * source->channels + group * inputs;
+            for (uint32_t c = 0; c < inputs; c += WORD) {
+                const uint32_t count = inputs - c < WORD ? inputs - c : WORD;
+                flip_bits(patch, at + c, get_bits(plane, from + c, count), count);
+            }
+        }
+    }
+}
+
+/* The same as bytes, for codes that are multiplied with levels. */
+static void gather_bytes(const mfp_synapse *synapse, const uint32_t *bits, uint32_t y, uint32_t x, uint32_t group,
+                         uint8_t *patch)
+{
+    const mfp_map *source = &synapse->source;
+    const uint32_t inputs = synapse->group_in;
+    uint32_t row, column;
+    for (uint32_t i = 0; i < synapse->window.size[0]; i++) {
+        for (uint32_t j = 0; j < synapse->window.size[1]; j++, patch += inputs) {
+            const uint8_t inside = sees(&synapse->window, 0, y, i, source->height, &row) &&
+                                   sees(&synapse->window, 1, x, j, source->width, &column);
+            const uint32_t from = (row * source->width + column) * source->channels + group * inputs;
+            for (uint32_t c = 0; c < inputs; c++) patch[c] = inside ? (uint8_t)get_number(source, bits, from + c) : 0;
+        }
+    }
+}
+
+/* Gathers what output (y, x) of one group sees at every step, behind the windows that are there already. */
+static void look_at(const mfp_synapse *synapse, const mfp_view *view, uint32_t y, uint32_t x, uint32_t group,
+                    mfp_seen *seen, const mfp_scratch *scratch)
+{
+    const uint32_t words = patch_words(synapse), planes = synapse->source.planes, first = seen->windows * seen->steps;
+    uint32_t *patch = scratch->patches + seen->patches + first * words;
+    uint32_t *total = scratch->totals + seen->totals + first;
+    for (uint32_t t = 0; t < seen->steps; t++, patch += words) {
+        const uint32_t *bits = view->bits + t * view->stride;
+        if (synapse->bytes) {
+            gather_bytes(synapse, bits, y, x, group, (uint8_t *)patch);
+            continue;
+        }
+        total[t] = 0;
+        for (uint32_t p = 0; p < planes; p++) {
+            const uint32_t *plane = bits + p * synapse->source.words;
+            if (!synapse->whole) {
+                uint32_t *gathered = patch + p * synapse->row_words;
+                gather_bits(synapse, plane, y, x, group, gathered);
+                plane = gathered;
+            }
+            if (synapse->base) total[t] += common(plane, plane, synapse->row_words) << p;
+        }
+    }
+    seen->windows++;
+}
+
+/* Gathers what the neurons of one group at (y, x) see: one window, or all that are pooled there. */
+static void look(const mfp_synapse *synapse, const mfp_view *view, uint32_t y, uint32_t x, uint32_t group,
+                 mfp_seen *seen, const mfp_scratch *scratch)
+{
+    const mfp_window *pooled = &synapse->pooling.window;
+    uint32_t row, column;
+    seen->windows = 0;
+    for (uint32_t i = 0; i < pooled->size[0]; i++)
+        for (uint32_t j = 0; j < pooled->size[1]; j++)
+            if (sees(pooled, 0, y, i, synapse->height, &row) && sees(pooled, 1, x, j, synapse->width, &column))
+                look_at(synapse, view, row, column, group, seen, scratch);
+}
+
+/* Planes of codes against planes of numbers. Sums wrap around; the last one fits. */
+static int32_t count_row(const mfp_synapse *synapse, uint32_t channel, const uint32_t *patch, uint32_t total)
+{
+    const uint32_t words = synapse->row_words;
+    const uint32_t *row = synapse->bits + channel * synapse->planes * words;
+    uint32_t sum = synapse->base * total;
+    for (uint32_t p = 0; p < synapse->planes; p++, row += words)
+        for (uint32_t q = 0; q < synapse->source.planes; q++)
+            sum += (synapse->weight[p] * common(row, patch + q * words, words)) << q;
+    return (int32_t)sum;
+}
+
+static int32_t multiply_row(const mfp_synapse *synapse, uint32_t channel, const uint8_t *patch)
+{
+    const int8_t *row = synapse->bytes + channel * synapse->row;
+    int32_t sum = 0;
+    for (uint32_t i = 0; i < synapse->row; i++) sum += (int32_t)row[i] * patch[i];
+    return sum;
+}
+
+/* What one output channel has accumulated at step t, pooled, before its factor. */
+static int32_t accumulated(const mfp_synapse *synapse, const mfp_view *view, const mfp_seen *seen, uint32_t channel,
+                           uint32_t t, const mfp_scratch *scratch)
+{
+    int32_t found = 0;
+    for (uint32_t w = 0; w < seen->windows; w++) {
+        const uint32_t index = w * seen->steps + t;
+        const uint32_t *patch = synapse->whole ? view->bits + t * view->stride
+                                                  : scratch->patches + seen->patches + index * patch_words(synapse);
+        const int32_t one = synapse->bytes
+                                ? multiply_row(synapse, channel, (const uint8_t *)patch)
+                                : count_row(synapse, channel, patch, scratch->totals[seen->totals + index]);
+        if (synapse->pooling.kind == MFP_SUM)
+            found += one;
+        else if (w == 0 || one > found)
+            found = one;
+    }
+    return found;
+}
+
+/* Where each synapse of a layer puts its patches. */
+static void share_scratch(const mfp_currents *currents, const mfp_view *sources, uint32_t steps,
+                          const mfp_scratch *scratch)
+{
+    uint32_t patches = 0, totals = 0;
+    for (uint32_t i = 0; i < currents->count; i++) {
+        const mfp_synapse *synapse = &currents->synapses[i];
+        mfp_seen *seen = &scratch->seen[i];
+        const mfp_window *pooled = &synapse->pooling.window;
+        seen->steps = sources[i].stride ? steps : 1u;
+        seen->patches = patches;
+        seen->totals = totals;
+        const uint32_t most = pooled->size[0] * pooled->size[1] * seen->steps;
+        if (!synapse->whole) patches += most * patch_words(synapse);
+        totals += most;
+    }
+}
+
+/* The currents of channel c at (y, x), at every step, into scratch.narrow or scratch.wide. Channels come in order:
+ * those of a group see the same. */
+static void add_up(const mfp_currents *currents, const mfp_view *sources, uint32_t steps, uint32_t y, uint32_t x,
+                   uint32_t c, const mfp_scratch *scratch)
+{
+    for (uint32_t i = 0; i < currents->count; i++) {
+        const mfp_synapse *synapse = &currents->synapses[i];
+        const int64_t factor = synapse->factor.numbers ? table_number(&synapse->factor, c) : 1;
+        mfp_seen *seen = &scratch->seen[i];
+        int32_t acc = 0;
+        if (c % synapse->group_out == 0) look(synapse, &sources[i], y, x, c / synapse->group_out, seen, scratch);
+        for (uint32_t t = 0; t < steps; t++) {
+            if (t < seen->steps) acc = accumulated(synapse, &sources[i], seen, c, t, scratch);
+            if (currents->wide)
+                scratch->wide[t] = factor * acc + (i ? scratch->wide[t] : 0);
+            else
+                scratch->narrow[t] = (int32_t)factor * acc + (i ? scratch->narrow[t] : 0);
+        }
+    }
+}
+
+/* ---- neurons ---- */
+
+static uint32_t row_of(uint32_t step, uint32_t rows)
+{
+    return step < rows ? step : rows - 1u;
+}
+
+/* Potential at step t of those in `current`, weighted with the taps of `row`; only here does a potential exist. */
+static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps)
+{
+    const uint32_t reach = t < layer->order ? t + 1u : layer->order;
+    int32_t potential = 0;
+    for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
+    return potential;
+}
+
+static int64_t wide_potential(const mfp_neurons *layer, uint32_t t, const int64_t *current, const int64_t *taps)
+{
+    const uint32_t reach = t < layer->order ? t + 1u : layer->order;
+    int64_t potential = 0;
+    for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
+    return potential;
+}
+
+/* The taps of channel c that `steps` steps can reach, behind the currents. */
+static void load_taps(const mfp_neurons *layer, uint32_t row, uint32_t c, uint32_t steps, const mfp_scratch *scratch)
+{
+    const uint32_t reach = steps < layer->order ? steps : layer->order;
+    uint32_t at = row * layer->order * layer->tap_columns + (layer->tap_columns > 1u ? c : 0u);
+    for (uint32_t j = 0; j < reach; j++, at += layer->tap_columns) {
+        if (layer->currents.wide)
+            scratch->wide[steps + j] = table_number(&layer->taps, at);
+        else
+            scratch->narrow[steps + j] = (int32_t)table_number(&layer->taps, at);
+    }
+}
+
+void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
+              uint32_t *out, const mfp_scratch *scratch)
+{
+    const mfp_currents *currents = &layer->currents;
+    const uint32_t size = currents->channels * currents->height * currents->width;
+    const uint32_t words = (size + WORD - 1u) / WORD;
+    mfp_clear(out, words * (steps - from));
+    share_scratch(currents, sources, steps, scratch);
+    for (uint32_t n = 0; n < size; n++) {
+        const uint32_t c = n % currents->channels, place = n / currents->channels;
+        add_up(currents, sources, steps, place / currents->width, place % currents->width, c, scratch);
+        for (uint32_t t = from; t < steps; t++) {
+            if (t == from || layer->tap_rows > 1u)
+                load_taps(layer, row_of(first + t, layer->tap_rows), c, steps, scratch);
+            const int64_t potential = currents->wide
+                                          ? wide_potential(layer, t, scratch->wide, scratch->wide + steps)
+                                          : narrow_potential(layer, t, scratch->narrow, scratch->narrow + steps);
+            const uint32_t row = row_of(first + t, layer->threshold_rows);
+            if (potential >= table_number(&layer->thresholds, row * currents->channels + c))
+                flip_bits(out + (t - from) * words, n, 1, 1);
+        }
+    }
+}
+
+void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps, uint8_t sum, int64_t *scores,
+               const mfp_scratch *scratch)
+{
+    const mfp_currents *currents = &layer->currents;
+    const uint32_t places = currents->height * currents->width, size = currents->channels * places;
+    share_scratch(currents, sources, steps, scratch);
+    for (uint32_t n = 0; n < size; n++) {
+        const uint32_t c = n % currents->channels, place = n / currents->channels;
+        add_up(currents, sources, steps, place / currents->width, place % currents->width, c, scratch);
+        int64_t *score = scores + c * places + place;
+        for (uint32_t t = 0; t < steps; t++) {
+            const int64_t current = currents->wide ? scratch->wide[t] : scratch->narrow[t];
+            const int64_t one = current + table_number(&layer->offset, c);
+            if (sum)
+                *score = one + (t ? *score : 0);
+            else
+                score[t * size] = one;
+        }
+    }
+}
+
+/* ---- maps ---- */
+
+/* Below, up to 32 numbers side by side are one: bit `at` of every plane and the `count` - 1 that follow. */
+
+/* to += weight * from: a carry ripples through the planes, once for each bit of the weight. */
+static void add_lanes(const mfp_map *source, const uint32_t *from, uint32_t from_at, uint32_t weight,
+                      const mfp_map *target, uint32_t *to, uint32_t to_at, uint32_t count)
+{
+    for (uint32_t shift = 0; shift < target->planes; shift++) {
+        uint32_t carry = 0;
+        if (!((weight >> shift) & 1u)) continue;
+        for (uint32_t p = shift; p < target->planes; p++) {
+            const uint32_t q = p - shift;
+            const uint32_t a = get_bits(to + p * target->words, to_at, count);
+            const uint32_t b = q < source->planes ? get_bits(from + q * source->words, from_at, count) : 0;
+            flip_bits(to + p * target->words, to_at, b ^ carry, count);
+            carry = (a & b) | (carry & (a | b));
+        }
+    }
+}
+
+/* to = max(to, from): from the highest plane down, the first bits that differ decide. */
+static void max_lanes(const mfp_map *source, const uint32_t *from, uint32_t from_at, const mfp_map *target,
+                      uint32_t *to, uint32_t to_at, uint32_t count)
+{
+    uint32_t larger = 0, equal = UINT32_C(0xffffffff);
+    for (uint32_t p = target->planes; p-- > 0;) {
+        const uint32_t a = get_bits(to + p * target->words, to_at, count);
+        const uint32_t b = get_bits(from + p * source->words, from_at, count);
+        larger |= equal & b & ~a;
+        equal &= ~(a ^ b);
+    }
+    for (uint32_t p = 0; p < target->planes; p++) {
+        const uint32_t a = get_bits(to + p * target->words, to_at, count);
+        const uint32_t b = get_bits(from + p * source->words, from_at, count);
+        flip_bits(to + p * target->words, to_at, larger & (a ^ b), count);
+    }
+}
+
+/* One place of a map into one place of another, all channels. */
+static void merge(uint8_t kind, const mfp_map *source, const uint32_t *from, uint32_t from_at, uint32_t weight,
+                  const mfp_map *target, uint32_t *to, uint32_t to_at, uint32_t channels)
+{
+    for (uint32_t c = 0; c < channels; c += WORD) {
+        const uint32_t count = channels - c < WORD ? channels - c : WORD;
+        if (kind == MFP_MAX)
+            max_lanes(source, from, from_at + c, target, to, to_at + c, count);
+        else
+            add_lanes(source, from, from_at + c, weight, target, to, to_at + c, count);
+    }
+}
+
+static void pool_place(const mfp_map *source, const uint32_t *from, const mfp_pooling *pooling, uint32_t y, uint32_t x,
+                       const mfp_map *target, uint32_t *to)
+{
+    const mfp_window *window = &pooling->window;
+    const uint32_t channels = target->channels, to_at = (y * target->width + x) * channels;
+    uint32_t row, column;
+    for (uint32_t i = 0; i < window->size[0]; i++)
+        for (uint32_t j = 0; j < window->size[1]; j++)
+            if (sees(window, 0, y, i, source->height, &row) && sees(window, 1, x, j, source->width, &column))
+                merge(pooling->kind, source, from, (row * source->width + column) * channels, 1, target, to, to_at,
+                      channels);
+}
+
+void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, const mfp_map *target, uint32_t steps,
+              uint32_t *out)
+{
+    const uint32_t stride = target->planes * target->words;
+    mfp_clear(out, stride * steps);
+    for (uint32_t t = 0; t < steps; t++)
+        for (uint32_t y = 0; y < target->height; y++)
+            for (uint32_t x = 0; x < target->width; x++)
+                pool_place(source, view.bits + t * view.stride, pooling, y, x, target, out + t * stride);
+}
+
+void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_map *target, uint32_t channel,
+             uint32_t steps, uint32_t *out)
+{
+    /* where both have the same channels, all places are next to each other and count as one */
+    const uint32_t all = source->height * source->width;
+    const uint32_t places = source->channels == target->channels ? 1u : all;
+    const uint32_t channels = source->channels * (all / places);
+    for (uint32_t t = 0; t < steps; t++)
+        for (uint32_t place = 0; place < places; place++)
+            merge(MFP_SUM, source, view.bits + t * view.stride, place * channels, weight, target,
+                  out + t * target->planes * target->words, place * target->channels + channel, channels);
+}
+
+void mfp_pack(const mfp_map *map, uint8_t top, const uint8_t *levels, uint32_t *out)
+{
+    const uint32_t places = map->height * map->width;
+    mfp_clear(out, map->planes * map->words);
+    for (uint32_t place = 0; place < places; place++) {
+        for (uint32_t c = 0; c < map->channels; c++) {
+            const uint8_t given = levels[c * places + place], level = given < top ? given : top;
+            for (uint32_t p = 0; p < map->planes; p++)
+                flip_bits(out + p * map->words, place * map->channels + c, (uint32_t)(level >> p) & 1u, 1);
+        }
+    }
+}
+
+void mfp_clear(uint32_t *words, uint32_t count)
+{
+    for (uint32_t i = 0; i < count; i++) words[i] = 0;
+}
+
+void mfp_shift(uint32_t *steps, uint32_t words, uint32_t past)
+{
+    for (uint32_t i = 0; i < past * words; i++) steps[i] = steps[i + words];
+}
+
+uint32_t mfp_largest(const int64_t *numbers, uint32_t count)
+{
+    uint32_t best = 0;
+    for (uint32_t i = 1; i < count; i++)
+        if (numbers[i] > numbers[best]) best = i;
+    return best;
+}

@@ -1,0 +1,133 @@
+/* Integer spiking networks for small devices: what the generated NAME.c calls. C99 and <stdint.h>, nothing else: no
+ * allocation, no floating point, no recursion; every buffer is the caller's. No membrane potential is stored: the
+ * currents of one neuron are added up, weighted over time, compared with its thresholds, and gone. */
+#ifndef MFP_INT_H
+#define MFP_INT_H
+
+#include <stdint.h>
+
+/* Whole numbers of shape (channels, height, width) at one step, as bits: `planes` planes, the lowest bit of the
+ * numbers first, of `words` words each. Number (y * width + x) * channels + c of a plane is channel c of row y and
+ * column x; the first is the lowest bit of the first word; bits after the last are 0. Spikes have one plane. */
+typedef struct {
+    uint32_t channels, height, width;
+    uint32_t planes;
+    uint32_t words;
+} mfp_map;
+
+/* The steps of a map, one after the other: step t is at bits + t * stride. A stride of 0 is one step for all. */
+typedef struct {
+    const uint32_t *bits;
+    uint32_t stride;
+} mfp_view;
+
+/* A table of signed integers of 1, 2, 4 or 8 bytes, the fewest that hold them. */
+typedef struct {
+    const void *numbers;
+    uint8_t bytes;
+} mfp_table;
+
+/* Which (rows, columns) of a map one output sees; what lies outside counts 0, for a maximum not at all. */
+typedef struct {
+    uint32_t size[2], stride[2], padding[2], dilation[2];
+} mfp_window;
+
+enum { MFP_SUM, MFP_MAX };
+
+/* A window of `kind` over numbers: over one number where nothing is pooled. */
+typedef struct {
+    uint8_t kind;
+    mfp_window window;
+} mfp_pooling;
+
+/* accumulated[o] = sum of codes[o] * source over the window, then pooled, then times factor[o].
+ *
+ * One row of codes belongs to each output channel, in the order (row, column, channel of the group) of what it sees:
+ *     bits    [channel][plane][row_words]: sum over planes of weight * popcount(plane & seen) + base * sum of seen
+ *     bytes   [channel][row]: sum of code * seen; for levels and codes of many bits, where this is faster */
+typedef struct {
+    mfp_map source;
+    mfp_window window;
+    uint32_t height, width;        /* of what is accumulated, before it is pooled */
+    uint32_t group_in, group_out;  /* channels of one group */
+    uint32_t row, row_words;       /* numbers that an output sees, and their words in one plane */
+    uint8_t whole;                 /* 1: these are the source as it lies there, so nothing is gathered */
+    const uint32_t *bits;          /* codes, or */
+    const int8_t *bytes;           /* codes */
+    uint32_t planes;               /* of the codes */
+    uint32_t weight[8];            /* of each plane, modulo 2**32 */
+    uint32_t base;                 /* modulo 2**32 */
+    mfp_table factor;              /* [channel]; no numbers: 1 everywhere */
+    mfp_pooling pooling;
+} mfp_synapse;
+
+/* What ends in the same neurons: one or more synapses, all giving (channels, height, width). */
+typedef struct {
+    uint32_t channels, height, width;
+    uint32_t count;
+    const mfp_synapse *synapses;
+    uint8_t wide; /* 1: currents and potentials need 64 bits */
+} mfp_currents;
+
+/* spikes[t] = 1 where sum over j = 0 .. min(t, order - 1) of taps[j] * current[t - j] >= threshold[t]. */
+typedef struct {
+    mfp_currents currents;
+    uint32_t order;
+    uint32_t tap_rows, tap_columns; /* taps [tap_rows][order][tap_columns]; step t has row min(t, tap_rows - 1) */
+    mfp_table taps;
+    uint32_t threshold_rows; /* thresholds [threshold_rows][channels], the same */
+    mfp_table thresholds;
+} mfp_neurons;
+
+/* score[t] = offset + current[t]. */
+typedef struct {
+    mfp_currents currents;
+    mfp_table offset; /* [channel] */
+} mfp_readout;
+
+/* Where the patches of one synapse are: what the windows of one output place see, [window][step]. */
+typedef struct {
+    uint32_t windows, steps;
+    uint32_t patches; /* first word in scratch.patches */
+    uint32_t totals;  /* first number in scratch.totals */
+} mfp_seen;
+
+/* Memory for one layer at a time; NAME.c has as much of it as its largest layer needs. */
+typedef struct {
+    uint32_t *patches;
+    uint32_t *totals;
+    mfp_seen *seen;
+    int32_t *narrow; /* currents of one neuron at all steps, then its taps; */
+    int64_t *wide;   /* here if they need 64 bits */
+} mfp_scratch;
+
+/* Bytes of a step, row-major (channels, height, width), as a map. A level above `top` counts as `top`. */
+void mfp_pack(const mfp_map *map, uint8_t top, const uint8_t *levels, uint32_t *out);
+
+/* Spikes of steps from .. steps - 1 of those that `sources` hold, one view for each synapse. `first` is the number of
+ * the first of them since the start. `out` takes steps - from maps. */
+void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
+              uint32_t *out, const mfp_scratch *scratch);
+
+/* Scores of `steps` steps, row-major (channels, height, width): summed if `sum` is 1, else [step][score]. */
+void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps, uint8_t sum, int64_t *scores,
+               const mfp_scratch *scratch);
+
+/* The largest number, or the sum, of each window: `target` at `steps` steps. */
+void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, const mfp_map *target, uint32_t steps,
+              uint32_t *out);
+
+/* Adds weight * source to the channels of `out` from `channel` on, at `steps` steps. */
+void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_map *target, uint32_t channel,
+             uint32_t steps, uint32_t *out);
+
+/* Sets words to 0. */
+void mfp_clear(uint32_t *words, uint32_t count);
+
+/* Forgets the oldest of past + 1 steps of `words` words each: step i moves to i - 1, and the last is free. */
+void mfp_shift(uint32_t *steps, uint32_t words, uint32_t past);
+
+/* The place of the largest number, of the first one if there are several. */
+uint32_t mfp_largest(const int64_t *numbers, uint32_t count);
+
+#endif

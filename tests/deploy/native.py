@@ -1,0 +1,129 @@
+"""Runs generated C on this machine: a program that feeds networks from its input and prints their scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfp_neurons.deploy.codegen import write_c
+from tests.deploy.graphs import Case
+from tests.deploy.toolchain import STRICT, run, tool
+
+SANITIZED = (
+    "-O1",
+    "-g",
+    "-fsanitize=address,undefined",
+    "-fno-sanitize-recover=all",
+    "-fno-omit-frame-pointer",
+)
+
+# of every sample: a stream with a run of the whole sequence in its middle, as neither may disturb the other
+_PROGRAM = """\
+#include <stdio.h>
+#include <stdlib.h>
+{includes}
+
+/* heap buffers of the exact size, so that a sanitizer sees a byte too many */
+static void *room(size_t bytes)
+{{
+    void *found = malloc(bytes ? bytes : 1);
+    if (!found) exit(2);
+    return found;
+}}
+
+static void get(uint8_t *to, size_t bytes) {{ if (fread(to, 1, bytes, stdin) != bytes) exit(3); }}
+static void put(const int64_t *from, size_t count) {{ if (fwrite(from, 8, count, stdout) != count) exit(4); }}
+
+typedef void call(const uint8_t *, int64_t *);
+
+static void sample(call *run, call *step, void (*reset)(void), size_t input, size_t step_input, size_t scores,
+                   size_t classes, size_t steps)
+{{
+    uint8_t *given = room(input), *one = room(step_input);
+    int64_t *found = room(8 * scores), *now = room(8 * classes);
+    get(given, input);
+    reset();
+    for (size_t t = 0; t < steps; t++) {{
+        get(one, step_input);
+        step(one, now);
+        put(now, classes);
+        if (t == steps / 2) run(given, found);
+    }}
+    put(found, scores);
+    free(given), free(one), free(found), free(now);
+}}
+
+int main(void)
+{{
+{calls}
+    return 0;
+}}
+"""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """int64 scores of one network, sample by sample.
+
+    Attributes:
+        run: [N, what NAME_run writes].
+        step: [N, steps, classes].
+    """
+
+    run: NDArray[np.int64]
+    step: NDArray[np.int64]
+
+
+def score(
+    cases: Sequence[Case], streams: Sequence[NDArray[np.uint8]], folder: Path, compiler: str, *flags: str
+) -> list[Scored]:
+    """Writes, compiles and runs networks.
+
+    Args:
+        cases: networks with an input for NAME_run.
+        streams: what NAME_step gets of each, uint8 [steps, N, C, H, W].
+        folder: an empty one.
+        compiler: "gcc" or "clang".
+        flags: besides those that must never warn.
+    """
+    names = [f"net{i}" for i in range(len(cases))]
+    for name, case in zip(names, cases, strict=True):
+        write_c(case.graph, folder, name=name)
+    calls = [
+        f"    for (int i = 0; i < {stream.shape[1]}; i++)\n"
+        f"        sample({name}_run, {name}_step, {name}_reset, {name.upper()}_INPUT_BYTES, "
+        f"{name.upper()}_STEP_INPUT_BYTES, {name.upper()}_SCORES, {name.upper()}_CLASSES, {len(stream)});"
+        for name, stream in zip(names, streams, strict=True)
+    ]
+    includes = "\n".join(f'#include "{name}.h"' for name in names)
+    (folder / "main.c").write_text(_PROGRAM.format(includes=includes, calls="\n".join(calls)))
+    sources = [f"{name}.c" for name in (*names, "mfp_int", "main")]
+    run([tool(compiler), *STRICT, *flags, *sources, "-o", "main"], folder)
+    given = b"".join(map(_given, cases, streams))
+    return _read(run([folder / "main"], folder, given), cases, streams)
+
+
+def _given(case: Case, stream: NDArray[np.uint8]) -> bytes:
+    """Of each sample the input of a run, then those of the steps."""
+    graph, levels = case.graph, case.levels
+    frames = 1 if graph.input.static else graph.steps
+    whole = np.broadcast_to(levels, (frames, *levels.shape[1:]))
+    samples = range(stream.shape[1])
+    return b"".join(whole[:, n].tobytes() + stream[:, n].tobytes() for n in samples)
+
+
+def _read(printed: bytes, cases: Sequence[Case], streams: Sequence[NDArray[np.uint8]]) -> list[Scored]:
+    numbers = np.frombuffer(printed, np.int64)
+    found = []
+    for case, stream in zip(cases, streams, strict=True):
+        scores = case.graph.scores
+        classes = int(np.prod(scores.shape))
+        rows = case.graph.steps if scores.reduce == "none" else 1
+        size = (len(stream) + rows) * classes
+        mine, numbers = np.split(numbers, [stream.shape[1] * size])
+        step, whole = np.split(mine.reshape(-1, size), [len(stream) * classes], axis=1)
+        found.append(Scored(whole, step.reshape(stream.shape[1], len(stream), classes)))
+    assert not numbers.size
+    return found
