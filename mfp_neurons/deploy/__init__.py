@@ -2,15 +2,49 @@
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)
 
+from torch import Tensor, nn
+
 from .._checks import require
 
 require("numpy", "deploy")
 
 from .errors import InvalidNetworkError as InvalidNetworkError
 from .errors import LoweringError as LoweringError
+from .lower import lower_graph
 from .memory import Memory as Memory
 from .network import EventRun as EventRun
 from .network import IntegerNetwork as IntegerNetwork
 from .network import Stream as Stream
 
-__all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream"]
+__all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream", "lower"]
+
+
+def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> IntegerNetwork:
+    r"""The integer network of a trained, quantized model: the same spikes, no potential stored, no floats.
+
+    Args:
+        model: synapses quantized to 1 to 8 bits, memory-free neurons with taps that are whole numbers times a
+            power of two, and what may stand between them (docs/deployment.md). It is left exactly as it is,
+            and read in evaluation mode.
+        example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Of its
+            numbers only the kind counts. uint8: images of levels 0 to 255, of which the model sees
+            level / 255. bool: events. Floats: events if all are 0 or 1, else images in [0, 1] in 255 levels.
+        levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16.
+
+    Returns:
+        :class:`IntegerNetwork`. T is the example's, or that of the model's own repetition.
+
+    Raises:
+        TypeError: model is no module, example no tensor of one of these dtypes.
+        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1].
+        LoweringError: the model cannot be lowered; the message says which module, its type, why, and what to
+            use instead. Nothing has been computed then.
+
+    >>> import torch
+    >>> from mfp_neurons import MFP, quantize_weights
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 16), MFP(0.5, order=3), torch.nn.Linear(16, 4))
+    >>> network = lower(quantize_weights(net, bits=1), torch.rand(5, 1, 8))  # [T, N, 8]
+    >>> network.run(torch.rand(5, 10, 8)).shape
+    (5, 10, 4)
+    """
+    return IntegerNetwork(lower_graph(model, example, levels=levels))

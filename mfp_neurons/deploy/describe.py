@@ -60,8 +60,10 @@ def _words(op: Op) -> str:
         case Concat():
             return f"concat, 0..{op.top}"
         case Scores():
-            steps = f" of the last {op.last} steps" if op.last else " of all steps"
-            return "scores of each step" if op.reduce == "none" else f"{op.reduce}{steps}"
+            if op.reduce == "none":
+                return "scores of each step"
+            steps = f"the last {op.last} steps" if op.last else "all steps"
+            return "scores of the last step" if op.last == 1 else f"{op.reduce} of scores over {steps}"
 
 
 def _state(graph: Graph, index: int) -> str:
