@@ -246,7 +246,7 @@ def _finished(low: Lowering, out: Any) -> Graph:
     try:
         check(graph)
     except InvalidNetworkError as error:
-        raise LoweringError(f"the model is too large for integers of 32 and 64 bits: {error}") from error
+        raise LoweringError(f"its numbers are too large for integers of 32 and 64 bits: {error}") from error
     return graph
 
 

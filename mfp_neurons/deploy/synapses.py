@@ -98,20 +98,33 @@ def convolve(
     else:
         before = pair(0 if padding == "valid" else padding, rank, 0)
     window = Window(size, pair(stride, rank, 1), before, spread)
+    _check_padding(low, window)
     shape = (len(weights), *((1, *result.shape[-1:]) if rank == 2 else result.shape[-2:]))
     synapse = Synapse(source.index, weights, bits, window, shape, groups)
     dims = (*leading, *of_features(result.shape[-rank:]))
     return _current(low, value, synapse, scale, bias, dims)
 
 
+def _check_padding(low: Lowering, window: Window) -> None:
+    options = zip(window.size, window.padding, window.dilation, strict=True)
+    if any(padding > (size - 1) * dilation for size, padding, dilation in options):
+        low.refuse(
+            f"pads by {max(window.padding)}, more than its window reaches, so that outputs at the border see "
+            "nothing at all. Use less padding"
+        )
+
+
 def connect(low: Lowering, value: Value, codes: Codes, bias: Tensor | None) -> Value:
     """A linear layer: over all features, or over the channels at every place."""
     source = spikes(low, value)
     weights, bits, scale = codes
-    shape = low.draft.read(source)
     *others, last = value.dims
     out = len(weights)
-    if last == flat(of_features(shape)) and all(kinds(dim) <= {"T", "N"} for dim in others):
+    over_all = last == flat(of_features(low.draft.shape(source)))
+    if over_all:
+        low.draft.fits(source, (weights.shape[1], 1, 1))  # of an input that nothing has read, the best shape
+    shape = low.draft.read(source)
+    if over_all and all(kinds(dim) <= {"T", "N"} for dim in others):
         by_place = weights.reshape(out, *shape)
         made = Synapse(source.index, by_place, bits, Window((shape[1], shape[2])), (out, 1, 1))
     elif last == low.draft.channel_dim(source) and prod(sizes(value.dims)) == _count(value.dims) * prod(
