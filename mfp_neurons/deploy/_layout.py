@@ -74,6 +74,8 @@ class Layout:
         made.order, made.wide, made.taps_rows = op.order, wide, len(taps)
         made.taps_per_channel = op.taps.shape[2] > 1
         made.taps = self._keep(taps.astype(dtype))  # wraps around, as the sums do
+        sums = sums_of(taps)
+        made.sums, made.sums_rows = self._keep(sums.astype(dtype)), len(sums)
         thresholds = np.clip(op.thresholds, limits.min, limits.max)
         # channels that are not there never fire
         made.thresholds = self._keep(pad_channels(thresholds, limits.max).astype(dtype))
@@ -141,6 +143,13 @@ def pad_channels(array: Ints, value: int = 0) -> Ints:
     """The same number after the last axis, to whole blocks."""
     margins = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % c.BLOCK)]
     return np.pad(array, margins, constant_values=value)
+
+
+def sums_of(taps: Ints) -> Ints:
+    """Sums [row, 1 or C] of the taps that step ``row`` reaches, whole numbers that may wrap around."""
+    rows = np.arange(max(taps.shape[:2]))
+    sums = np.cumsum(taps, axis=1)
+    return sums[np.minimum(rows, taps.shape[0] - 1), np.minimum(rows, taps.shape[1] - 1)]
 
 
 def in_blocks(weights: NDArray[Any]) -> NDArray[Any]:

@@ -54,6 +54,8 @@ class OpStruct(ctypes.Structure):
         ("synapses", ctypes.POINTER(SynapseStruct)),
         *((name, _Long) for name in ("synapse_count", "order", "wide", "taps_rows", "taps_per_channel")),
         ("taps", _Pointer),
+        ("sums_rows", _Long),
+        ("sums", _Pointer),
         ("threshold_rows", _Long),
         ("thresholds", _Pointer),
         ("offset", _Pointer),
@@ -87,7 +89,7 @@ SOURCE = _build.Source(
     entry=_FOLDER / "network.c",
     files=tuple(sorted(_FOLDER.iterdir())),
     # GCC takes half of an x86 processor's vectors where nobody asks for more
-    wanted=("-mprefer-vector-width=512",),
+    wanted=("-fopenmp-simd", "-mprefer-vector-width=512"),
 )
 
 

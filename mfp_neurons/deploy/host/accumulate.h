@@ -25,23 +25,30 @@
         }                                                                                                              \
     }
 
-/* acc[step][channel] += weights * seen. */
+/* acc[step][channel] += weights * seen, ROWS rows at a time. */
+enum { ROWS = 4 };
+
 #define DEFINE_MULTIPLY(STEPS)                                                                                         \
     static void multiply_##STEPS(const Seen *seen, const int8_t *weights, int64_t lanes, uint32_t *acc)                \
     {                                                                                                                  \
         const int32_t *values = seen->values;                                                                          \
-        for (int64_t first = 0; first < lanes; first += VECTOR) {                                                      \
-            int32_t sum[STEPS][VECTOR];                                                                                \
-            memset(sum, 0, sizeof sum);                                                                                \
-            for (int64_t r = 0; r < seen->rows; r++) {                                                                 \
-                const int8_t *row = weights + seen->row[r] * lanes + first;                                            \
+        int64_t r = 0;                                                                                                 \
+        for (; r + ROWS <= seen->rows; r += ROWS, values += ROWS * STEPS) {                                            \
+            const int8_t *row[ROWS];                                                                                   \
+            for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * lanes;                                \
+            _Pragma("omp simd") for (int64_t c = 0; c < lanes; c++)                                                    \
+            {                                                                                                          \
                 for (int s = 0; s < STEPS; s++) {                                                                      \
-                    const int32_t value = values[r * STEPS + s];                                                       \
-                    _Pragma("omp simd") for (int c = 0; c < VECTOR; c++) sum[s][c] += row[c] * value;                  \
+                    int32_t sum = 0;                                                                                   \
+                    for (int i = 0; i < ROWS; i++) sum += row[i][c] * values[i * STEPS + s];                           \
+                    acc[s * BLOCK + c] += (uint32_t)sum;                                                               \
                 }                                                                                                      \
             }                                                                                                          \
+        }                                                                                                              \
+        for (; r < seen->rows; r++, values += STEPS) {                                                                 \
+            const int8_t *row = weights + seen->row[r] * lanes;                                                        \
             for (int s = 0; s < STEPS; s++)                                                                            \
-                for (int c = 0; c < VECTOR; c++) acc[s * BLOCK + first + c] += (uint32_t)sum[s][c];                    \
+                for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += (uint32_t)(row[c] * values[s]);              \
         }                                                                                                              \
     }
 

@@ -14,31 +14,37 @@ static void NAMED(add)(const Synapse *synapse, int64_t steps, int64_t block, int
     }
 }
 
-/* Spikes of step t, a word of them. total[j] is what came `j` steps before: `back` is BLOCK, or 0 if it is always
- * the same. */
-static word NAMED(fire)(const Op *op, int64_t t, int64_t block, int64_t lanes, const UNSIGNED *total, int64_t back)
+/* potential[channel] += tap * current, with one tap or one for each channel. */
+static inline void NAMED(weigh)(const NUMBER *taps, int64_t per_channel, const UNSIGNED *current, UNSIGNED *potential)
+{
+    const UNSIGNED tap = (UNSIGNED)taps[0];
+    if (per_channel)
+        for (int c = 0; c < BLOCK; c++) potential[c] += (UNSIGNED)taps[c] * current[c];
+    else
+        for (int c = 0; c < BLOCK; c++) potential[c] += tap * current[c];
+}
+
+/* The spikes of step t, a word of them, from total[step - start][channel]. What is the same at every step is weighed
+ * by the sum of the taps that are reached. */
+static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start, int64_t same)
 {
     const int64_t channels = (op->channels + BLOCK - 1) / BLOCK * BLOCK, first = block * BLOCK;
-    const int64_t reach = t + 1 < op->order ? t + 1 : op->order;
-    const int64_t row = t < op->taps_rows ? t : op->taps_rows - 1;
+    const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;
     const int64_t threshold_row = t < op->threshold_rows ? t : op->threshold_rows - 1;
     const NUMBER *threshold = (const NUMBER *)op->thresholds + threshold_row * channels + first;
-    const NUMBER *taps = op->taps;
-    taps += op->taps_per_channel ? row * op->order * channels + first : row * op->order;
-    uint8_t hit[BLOCK] = {0};
-    for (int64_t v = 0; v < lanes; v += VECTOR) {
-        UNSIGNED potential[VECTOR] = {0};
-        for (int64_t j = 0; j < reach; j++) {
-            const UNSIGNED *current = total - j * back + v;
-            if (op->taps_per_channel) {
-                const NUMBER *tap = taps + j * channels + v;
-                for (int c = 0; c < VECTOR; c++) potential[c] += (UNSIGNED)tap[c] * current[c];
-            } else {
-                const UNSIGNED tap = (UNSIGNED)taps[j];
-                for (int c = 0; c < VECTOR; c++) potential[c] += tap * current[c];
-            }
-        }
-        for (int c = 0; c < VECTOR; c++) hit[v + c] = (NUMBER)potential[c] >= threshold[v + c];
+    UNSIGNED potential[BLOCK] = {0};
+    if (same) {
+        const int64_t row = t < op->sums_rows ? t : op->sums_rows - 1;
+        NAMED(weigh)((const NUMBER *)op->sums + row * width + offset, op->taps_per_channel, total, potential);
+    } else {
+        const int64_t reach = t + 1 < op->order ? t + 1 : op->order;
+        const int64_t row = t < op->taps_rows ? t : op->taps_rows - 1;
+        const NUMBER *taps = (const NUMBER *)op->taps + row * op->order * width + offset;
+        const UNSIGNED *current = total + (t - start) * BLOCK;
+        for (int64_t j = 0; j < reach; j++, taps += width, current -= BLOCK)
+            NAMED(weigh)(taps, op->taps_per_channel, current, potential);
     }
+    uint8_t hit[BLOCK];
+    for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[c];
     return pack(hit);
 }

@@ -118,16 +118,14 @@ static void add_up(const Place *place, int64_t done, int64_t steps, int64_t bloc
     }
 }
 
-static void spikes_of_block(const Place *place, int64_t block, int64_t lanes)
+static void spikes_of_block(const Place *place, int64_t block)
 {
     const Op *op = place->op;
     const Map *target = place->call->maps + op->target;
-    const int64_t back = place->same ? 0 : BLOCK;
     for (int64_t t = place->call->first; t < place->call->first + place->call->count; t++) {
-        const int64_t newest = place->same ? 0 : (t - place->start) * BLOCK;
         word *to = bits_at(target, place->sample, t, place->y, place->x) + block;
-        *to = op->wide ? fire_wide(op, t, block, lanes, (const uint64_t *)place->total + newest, back)
-                       : fire_narrow(op, t, block, lanes, (const uint32_t *)place->total + newest, back);
+        *to = op->wide ? fire_wide(op, t, block, place->total, place->start, place->same)
+                       : fire_narrow(op, t, block, place->total, place->start, place->same);
     }
 }
 
@@ -163,7 +161,7 @@ static void blocks(Place *place, int64_t first, int64_t last, Seen ***all)
         if (op->kind == SCORES)
             scores_of_block(place, block);
         else
-            spikes_of_block(place, block, lanes);
+            spikes_of_block(place, block);
     }
 }
 

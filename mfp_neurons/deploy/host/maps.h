@@ -16,7 +16,7 @@ static int put_levels(const Call *call)
         for (int64_t n = 0; n < call->samples; n++, levels += map->channels * size) {
             for (int64_t i = 0; i < map->channels * size; i++) largest = levels[i] > largest ? levels[i] : largest;
             if (map->bytes) {
-                uint8_t *to = bytes_at(map, n, call->first + t, 0, 0);
+                uint8_t *to = address(map, n, call->first + t, 0, 0);
                 for (int64_t c = 0; c < map->channels; c++)
                     for (int64_t i = 0; i < size; i++) to[i * map->channels + c] = levels[c * size + i];
             } else {

@@ -62,6 +62,8 @@ typedef struct {
     int64_t wide; /* 1: potentials need 64 bits */
     int64_t taps_rows, taps_per_channel;
     const void *taps; /* [row][K][1 or channel]; int64_t if wide, else int32_t, as the thresholds */
+    int64_t sums_rows;
+    const void *sums; /* [row][1 or channel]: of the taps that step t, or the last row, reaches */
     int64_t threshold_rows;
     const void *thresholds; /* [row][channel] */
     const int64_t *offset; /* SCORES: [channel] */

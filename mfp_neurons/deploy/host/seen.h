@@ -65,21 +65,35 @@ typedef struct {
     int64_t sample, step, y, x; /* the first step; place of what is accumulated */
 } View;
 
-static inline void see_words(const View *view, int64_t plane, Seen *seen)
+/* Where each step of a view begins in its map. */
+typedef struct {
+    const uint8_t *step[TOGETHER];
+} Starts;
+
+static inline Starts starts_of(const View *view, int steps)
+{
+    Starts starts = {{NULL}};
+    for (int s = 0; s < steps; s++) starts.step[s] = address(view->map, view->sample, view->step + s, 0, 0);
+    return starts;
+}
+
+/* `steps` is seen->steps, written out by the caller so that the commonest has loops of its own. */
+static inline void see_words_of(const View *view, int64_t plane, Seen *seen, const int steps)
 {
     const Map *map = view->map;
     const Window *window = &view->synapse->window;
-    const int steps = seen->steps;
+    const Starts starts = starts_of(view, steps);
     word *values = seen->values;
     word counted[TOGETHER] = {0};
     int64_t kept = 0;
+    int32_t row = 0;
     for (int64_t i = 0; i < window->size[0]; i++) {
-        for (int64_t j = 0; j < window->size[1]; j++) {
+        for (int64_t j = 0; j < window->size[1]; j++, row += (int32_t)map->words) {
             int64_t y, x;
             if (!place_of(window, map->height, map->width, view->y, view->x, i, j, &y, &x)) continue;
+            const int64_t at = (y * map->width + x) * map->planes + plane;
             const word *from[TOGETHER];
-            for (int s = 0; s < steps; s++)
-                from[s] = bits_at(map, view->sample, view->step + s, y, x) + plane * map->words;
+            for (int s = 0; s < steps; s++) from[s] = (const word *)starts.step[s] + at * map->words;
             for (int64_t w = 0; w < map->words; w++) {
                 word any = 0;
                 for (int s = 0; s < steps; s++) {
@@ -88,7 +102,7 @@ static inline void see_words(const View *view, int64_t plane, Seen *seen)
                     counted[s] += popcount(bits);
                     any |= bits;
                 }
-                seen->row[kept] = (int32_t)((i * window->size[1] + j) * map->words + w);
+                seen->row[kept] = row + (int32_t)w;
                 kept += any != 0;
             }
         }
@@ -97,32 +111,69 @@ static inline void see_words(const View *view, int64_t plane, Seen *seen)
     for (int s = 0; s < steps; s++) seen->ones[s] = (int32_t)counted[s];
 }
 
+static inline void see_words(const View *view, int64_t plane, Seen *seen)
+{
+    if (seen->steps == TOGETHER)
+        see_words_of(view, plane, seen, TOGETHER);
+    else if (seen->steps == 1)
+        see_words_of(view, plane, seen, 1);
+    else
+        see_words_of(view, plane, seen, seen->steps);
+}
+
+/* The numbers of a map of bytes. */
+static inline void see_bytes_of(const View *view, Seen *seen, const int steps)
+{
+    const Map *map = view->map;
+    const Window *window = &view->synapse->window;
+    const Starts starts = starts_of(view, steps);
+    int32_t *values = seen->values;
+    int64_t kept = 0;
+    int32_t row = 0;
+    for (int64_t i = 0; i < window->size[0]; i++) {
+        for (int64_t j = 0; j < window->size[1]; j++, row += (int32_t)map->channels) {
+            int64_t y, x;
+            if (!place_of(window, map->height, map->width, view->y, view->x, i, j, &y, &x)) continue;
+            const int64_t at = (y * map->width + x) * map->channels;
+            for (int64_t c = 0; c < map->channels; c++) {
+                int32_t any = 0;
+                for (int s = 0; s < steps; s++) any |= values[kept * steps + s] = starts.step[s][at + c];
+                seen->row[kept] = row + (int32_t)c;
+                kept += any != 0;
+            }
+        }
+    }
+    seen->rows = kept;
+}
+
+static inline void see_bytes(const View *view, Seen *seen)
+{
+    if (seen->steps == 1)
+        see_bytes_of(view, seen, 1);
+    else
+        see_bytes_of(view, seen, seen->steps);
+}
+
+/* The same of a map of bits, unpacked into `numbers` [step][channel] place by place. */
 static inline void see_numbers(const View *view, int32_t *numbers, Seen *seen)
 {
     const Map *map = view->map;
     const Window *window = &view->synapse->window;
     const int steps = seen->steps;
+    const int64_t width = map->words * BLOCK;
     int32_t *values = seen->values;
     int64_t kept = 0;
+    int32_t row = 0;
     for (int64_t i = 0; i < window->size[0]; i++) {
-        for (int64_t j = 0; j < window->size[1]; j++) {
+        for (int64_t j = 0; j < window->size[1]; j++, row += (int32_t)map->channels) {
             int64_t y, x;
             if (!place_of(window, map->height, map->width, view->y, view->x, i, j, &y, &x)) continue;
-            const uint8_t *bytes[TOGETHER];
-            for (int s = 0; s < steps; s++) {
-                if (map->bytes)
-                    bytes[s] = bytes_at(map, view->sample, view->step + s, y, x);
-                else
-                    load_numbers(map, view->sample, view->step + s, y, x, numbers + s * map->words * BLOCK);
-            }
+            for (int s = 0; s < steps; s++)
+                load_numbers(map, view->sample, view->step + s, y, x, numbers + s * width);
             for (int64_t c = 0; c < map->channels; c++) {
                 int32_t any = 0;
-                for (int s = 0; s < steps; s++) {
-                    const int32_t value = map->bytes ? bytes[s][c] : numbers[s * map->words * BLOCK + c];
-                    values[kept * steps + s] = value;
-                    any |= value;
-                }
-                seen->row[kept] = (int32_t)((i * window->size[1] + j) * map->channels + c);
+                for (int s = 0; s < steps; s++) any |= values[kept * steps + s] = numbers[s * width + c];
+                seen->row[kept] = row + (int32_t)c;
                 kept += any != 0;
             }
         }
@@ -164,10 +215,12 @@ static inline Seen **see(View view, int64_t steps, int32_t *numbers, Scratch *sc
             seen->steps = (int32_t)(steps - done < TOGETHER ? steps - done : TOGETHER);
             if (synapse->kind == COUNT)
                 see_words(&view, plane, seen);
-            else if (synapse->kind == MULTIPLY)
-                see_numbers(&view, numbers, seen);
-            else
+            else if (synapse->kind == GROUPED)
                 see_groups(&view, seen);
+            else if (view.map->bytes)
+                see_bytes(&view, seen);
+            else
+                see_numbers(&view, numbers, seen);
             all[made++] = seen;
         }
     }

@@ -34,21 +34,18 @@ static inline word pack(const uint8_t *hit)
     return packed;
 }
 
-static inline int64_t place_words(const Map *map) { return map->planes * map->words; }
-
-static inline int64_t at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
+/* Where the numbers of a place are. */
+static inline uint8_t *address(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
 {
-    return ((sample * map->slots + step % map->slots) * map->height + y) * map->width + x;
+    const int64_t slot = map->slots == 1 ? 0 : step % map->slots;
+    const int64_t place = ((sample * map->slots + slot) * map->height + y) * map->width + x;
+    const int64_t size = map->bytes ? map->channels : map->planes * map->words * (int64_t)sizeof(word);
+    return (uint8_t *)map->data + place * size;
 }
 
 static inline word *bits_at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
 {
-    return (word *)map->data + at(map, sample, step, y, x) * place_words(map);
-}
-
-static inline uint8_t *bytes_at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
-{
-    return (uint8_t *)map->data + at(map, sample, step, y, x) * map->channels;
+    return (word *)(void *)address(map, sample, step, y, x);
 }
 
 /* The numbers of a place, [words * 64] of them; those beyond the last channel are 0. */
@@ -56,7 +53,7 @@ static inline void load_numbers(const Map *map, int64_t sample, int64_t step, in
 {
     memset(out, 0, (size_t)(map->words * BLOCK) * sizeof *out);
     if (map->bytes) {
-        const uint8_t *bytes = bytes_at(map, sample, step, y, x);
+        const uint8_t *bytes = address(map, sample, step, y, x);
         for (int64_t c = 0; c < map->channels; c++) out[c] = bytes[c];
         return;
     }
