@@ -1,7 +1,7 @@
 """What every executor relies on: ``check`` proves it of a graph, or says what is wrong where.
 
 After it no executor can read outside an array, divide by 0 or overflow: an accumulated number stays below
-2**31, and what factors, taps and offsets make of it below 2**62.
+2**31, what factors and taps make of it below 2**62, and a score below 2**46.
 """
 
 from dataclasses import replace
@@ -37,6 +37,7 @@ MAX_NAME = 1000
 MAX_FEATURES = 16
 MAX_FACTOR = 2**31 - 1
 MAX_POTENTIAL = 2**62
+MAX_SCORE = 2**46  # a sum of them over 2**16 steps stays below 2**62
 MAX_ACCUMULATED = 2**31
 _RANGES: dict[float, tuple[int, int]] = {1: (-1, 1), 1.58: (-1, 1)} | {
     bits: (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) for bits in range(2, 9)
@@ -230,10 +231,10 @@ def _check_neurons(graph: Graph, where: str, op: Neurons) -> None:
 def _check_scores(graph: Graph, where: str, op: Scores) -> None:
     channels = op.shape[0]
     array(where, "offset", op.offset, np.int64, (channels,))
-    within(where, "offset", op.offset, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
+    within(where, "offset", op.offset, 1 - MAX_SCORE, MAX_SCORE - 1)
     sizes = zip(current_bound(graph, op.synapses), op.offset.tolist(), strict=True)
     largest = max(current + abs(offset) for current, offset in sizes)
-    demand(largest < MAX_POTENTIAL, where, "scores", largest, "always below 2**62")
+    demand(largest < MAX_SCORE, where, "scores", largest, "always below 2**46")
     _check_features(where, op.features, op.shape)
     demand(isinstance(op.unit, float), where, "unit", op.unit, "a float")
     demand(isfinite(op.unit) and op.unit >= 0, where, "unit", op.unit, "finite and >= 0")

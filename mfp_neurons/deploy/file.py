@@ -15,7 +15,7 @@ import hashlib
 import json
 from dataclasses import fields, is_dataclass
 from math import prod
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -50,13 +50,18 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def save(graph: Graph, path: str | PathLike[str]) -> None:
-    """Writes a network to a file.
+    """Writes a network to a file; an older one at ``path`` stays whole until the new one is.
 
     Raises:
         InvalidNetworkError: ``graph`` is not a network that can be run.
         OSError: ``path`` cannot be written.
     """
-    Path(path).write_bytes(to_bytes(graph))
+    part = Path(f"{fspath(path)}.part")
+    part.write_bytes(to_bytes(graph))
+    try:
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def load(path: str | PathLike[str]) -> Graph:

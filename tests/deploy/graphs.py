@@ -258,7 +258,7 @@ class _Builder:
         return np.select([kind == i for i in range(4)], [never, always, far, -far], out + nudge)
 
     def scores(self) -> Scores:
-        synapses = self.synapses()
+        synapses = self.synapses(room=2**44)
         shape = synapses[0].out_shape
         high = int(self.draw(st.sampled_from([1, 9, 2**40])))
         return Scores(
@@ -273,14 +273,17 @@ class _Builder:
             self.draw(st.none() | st.integers(1, self.steps)),
         )
 
-    def synapses(self) -> tuple[Synapse, ...]:
-        """One to three that end in the same shape, each from a map of its own choice."""
+    def synapses(self, room: int = 2**52) -> tuple[Synapse, ...]:
+        """One to three that end in the same shape, each from a map of its own choice.
+
+        With its factor none adds up more than ``room``: that leaves some for the others and 65 taps of one.
+        """
         count = self.draw(st.sampled_from([1, 1, 1, 2, 3]))
-        made = [self.synapse(None, with_factor=count > 1)]
-        made += [self.synapse(made[0].out_shape, with_factor=True) for _ in range(count - 1)]
+        made = [self.synapse(None, room, with_factor=count > 1)]
+        made += [self.synapse(made[0].out_shape, room, with_factor=True) for _ in range(count - 1)]
         return tuple(made)
 
-    def synapse(self, out: Shape | None, *, with_factor: bool) -> Synapse:
+    def synapse(self, out: Shape | None, room: int, *, with_factor: bool) -> Synapse:
         index = self.source()
         source = self.shape_of(index)
         channels = self.channels() if out is None else out[0]
@@ -302,7 +305,9 @@ class _Builder:
         if int(synapse_bound(made, top).max()) >= 2**31:  # too many high numbers for an accumulator
             made = replace(made, codes=self.codes(size, 1), bits=1)
         return (
-            replace(made, factor=self.factor(made, top)) if with_factor or self.rng.random() < 0.2 else made
+            replace(made, factor=self.factor(made, top, room))
+            if with_factor or self.rng.random() < 0.2
+            else made
         )
 
     def groups(self, inner: int, out: int) -> int:
@@ -323,11 +328,11 @@ class _Builder:
             drawn = self.rng.integers(-(2 ** (int(bits) - 1)), 2 ** (int(bits) - 1), size)
         return drawn.astype(np.int8)
 
-    def factor(self, synapse: Synapse, top: int) -> Ints:
+    def factor(self, synapse: Synapse, top: int, room: int) -> Ints:
         """Worth of each output: small or near 2**31, of both signs; 0 sometimes."""
         high = self.draw(st.sampled_from([3, 1000, 2**31 - 1]))
         bound = max(1, int(synapse_bound(synapse, top).max()))
-        high = min(high, 2**52 // bound)  # room for three synapses, 65 taps of one and an offset
+        high = min(high, room // bound)
         return self.rng.integers(-high, high + 1, synapse.out_shape[0])
 
     def pool(self) -> Pool:

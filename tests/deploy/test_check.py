@@ -248,10 +248,10 @@ REFUSED: dict[str, Graph] = {
         SCORES, codes=np.zeros((3, 2, 2, 2), np.int8)
     ),
     "offset must be int64 [3]": of(SCORES, offset=int64(2)),
-    "offset must be from .* got 4611686018427387904": of(SCORES, offset=int64(3, value=2**62)),
-    "scores must be always below 2**62": of(
+    "offset must be from .* got 70368744177664": of(SCORES, offset=int64(3, value=2**46)),
+    "scores must be always below 2**46": of(
         SCORES,
-        offset=int64(3, value=2**62 - 1),
+        offset=int64(3, value=2**46 - 1),
         synapses=(replace(network().ops[SCORES].synapses[0], codes=np.ones((3, 4, 2, 2), np.int8)),),
     ),
     "operation 4 .* features must be of 3": of(SCORES, features=(4,)),

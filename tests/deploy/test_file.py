@@ -229,6 +229,16 @@ def test_no_file_a_folder_and_no_permission_are_os_errors(tmp_path: Path) -> Non
         load(tmp_path)
 
 
+def test_saving_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
+    for _ in range(2):
+        save(network(), tmp_path / "net")
+        assert [path.name for path in tmp_path.iterdir()] == ["net"]
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError):
+        save(network(), tmp_path / "folder")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "net"]
+
+
 def peak(data: bytes) -> int:
     """Bytes that reading takes beside the file, whether or not it is refused."""
     tracemalloc.start()
