@@ -232,8 +232,11 @@ class Maker:
         out = channels if same else groups * self.pick(1, 2)
         return self.quantized(kind(channels, out, size, stride, padding, dilation, groups, bias=bias))
 
-    def pooling(self, features: tuple[int, ...]) -> nn.Module:
-        """Max or average, with overlap and padding too; windows of 2 or 4 places in a dyadic case."""
+    def pooling(self, features: tuple[int, ...], of_spikes: bool = False) -> nn.Module:
+        """Max or average, with overlap and padding too; windows of 2 or 4 places in a dyadic case.
+
+        Averages of currents have no padding: what is constant in a current does not reach it.
+        """
         dims = len(features) - 1
         smallest = min(features[1:])
         if smallest < 2:
@@ -247,11 +250,10 @@ class Maker:
             )
             chosen = pools[2 * dims - 2 + (self.dyadic or self.flip())]
             return chosen(1)
-        size = 2 if self.dyadic else self.pick(2, 2, min(3, smallest))
-        padding = self.pick(0, 0, 1)
-        stride = self.pick(size, 1)
         pool: Any = self.pick(*((nn.MaxPool1d, nn.AvgPool1d) if dims == 1 else (nn.MaxPool2d, nn.AvgPool2d)))
-        return pool(size, stride, padding)
+        size = 2 if self.dyadic else self.pick(2, 2, min(3, smallest))
+        pads = of_spikes or pool in (nn.MaxPool1d, nn.MaxPool2d)
+        return pool(size, self.pick(size, 1), self.pick(0, 0, 1) if pads else 0)
 
     def current(self, x: Tensor, same: bool = False) -> nn.Module:
         """From spikes to a current, at every step: a synapse, perhaps with norm and pooling, in any order."""
@@ -366,7 +368,7 @@ class Maker:
         )
 
     def _pool(self) -> nn.Module:
-        return Each(self.pooling(tuple(self.h.shape[2:])))
+        return Each(self.pooling(tuple(self.h.shape[2:]), of_spikes=True))
 
     def _flatten(self) -> nn.Module:
         return nn.Sequential(nn.Flatten(2), self.stage(self.h.flatten(2)))

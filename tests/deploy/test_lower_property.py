@@ -12,7 +12,7 @@ from mfp_neurons.deploy.lower import lower_graph
 
 from .models import ROUNDING, Case, Watched, exact, models
 
-EXAMPLES = 60
+EXAMPLES = 200
 
 
 def lowered(case: Case) -> Graph:
@@ -70,4 +70,5 @@ def test_a_model_that_float64_computes_exactly_agrees_in_every_spike(case):
 @settings(max_examples=EXAMPLES)
 @given(models())
 def test_a_model_agrees_in_every_spike_that_float64_decides(case):
-    agree(case)
+    spikes, undecided = agree(case)
+    assert undecided <= 1 + spikes // 100  # of 170,000 in 1,500 models it was none
