@@ -94,10 +94,10 @@ def _memory(places: Places, scratch: Scratch) -> list[str]:
     return [
         f"    static uint32_t maps[{places.words}];",
         f"    static uint32_t patches[{scratch.patches}], totals[{scratch.totals}];",
+        f"    static int32_t sums[{scratch.sums}], narrow[{scratch.narrow}];",
         f"    static mfp_seen seen[{scratch.seen}];",
-        f"    static int32_t narrow[{scratch.narrow}];",
         f"    static int64_t wide[{scratch.wide}];",
-        "    static const mfp_scratch scratch = {patches, totals, seen, narrow, wide};",
+        "    static const mfp_scratch scratch = {patches, totals, sums, seen, narrow, wide};",
         "",
     ]
 

@@ -33,19 +33,21 @@ class Scratch:
 
     Attributes:
         patches, totals: words for what windows see, and for how much that adds up to.
+        sums: integers of 32 bits for what one neuron gets from one synapse.
         seen: synapses.
         narrow, wide: integers of 32 and 64 bits for currents and taps.
     """
 
     patches: int = 0
     totals: int = 0
+    sums: int = 0
     seen: int = 0
     narrow: int = 0
     wide: int = 0
 
     @property
     def bytes(self) -> int:
-        return 4 * (self.patches + self.totals + 4 * self.seen + self.narrow) + 8 * self.wide
+        return 4 * (self.patches + self.totals + self.sums + 4 * self.seen + self.narrow) + 8 * self.wide
 
 
 def plane_words(graph: Graph, index: int) -> int:
@@ -188,21 +190,22 @@ def step_scratch(graph: Graph) -> Scratch:
 def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
     if not isinstance(op, Neurons | Scores):
         return Scratch()
-    patches = totals = 0
+    patches = totals = sums = 0
     for synapse in op.synapses:
         windows = prod(synapse.pool.window.size) if synapse.pool else 1
         seen = windows * (1 if synapse.source in constant else steps)
         patches += 0 if is_whole(graph, synapse) else seen * patch_words(graph, synapse)
         totals += seen
+        sums = max(sums, seen)
     numbers = steps + (min(op.order, steps) if isinstance(op, Neurons) else 0)
     wide = is_wide(graph, op)
-    return Scratch(patches, totals, len(op.synapses), 0 if wide else numbers, numbers if wide else 0)
+    return Scratch(patches, totals, sums, len(op.synapses), 0 if wide else numbers, numbers if wide else 0)
 
 
 def _most(needs: Iterable[Scratch]) -> Scratch:
     """The most of each; at least one of each, as C knows no empty arrays."""
     found = list(needs)
-    fields = ("patches", "totals", "seen", "narrow", "wide")
+    fields = ("patches", "totals", "sums", "seen", "narrow", "wide")
     return Scratch(*(max(1, *(getattr(need, field) for need in found)) for field in fields))
 
 

@@ -30,10 +30,10 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
     return f"""\
 /* {name}: an integer spiking network for one sample at a time. Written by mfp_neurons; do not edit.
  *
- * Compile {name}.c and mfp_int.c with any C99 compiler. Tables are const (flash), buffers static (RAM), nothing
- * is allocated, and no function may be called while another runs. With -ffunction-sections -fdata-sections
- * when compiling and -Wl,--gc-sections when linking, only what you call takes memory: a device that streams
- * has no buffers for runs. */
+ * Compile {name}.c and mfp_int.c with any C99 compiler. Tables are const (flash), buffers static (RAM);
+ * nothing is allocated, and no function may be called while another runs. With -ffunction-sections and
+ * -fdata-sections when compiling and -Wl,--gc-sections when linking, only what you call takes memory: a
+ * device that streams has no buffers for runs. */
 #ifndef {big}_H
 #define {big}_H
 
@@ -45,8 +45,8 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
 #define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
 #define {big}_SCORES {rows * classes} /* that {name}_run writes */
 
-/* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps nothing
- * of; what a step uses; and what a stream keeps between steps. */
+/* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps
+ * nothing of; what a step uses; and what a stream keeps between steps. */
 #define {big}_WEIGHT_BYTES {tables.weight_bytes}
 #define {big}_PARAMETER_BYTES {tables.parameter_bytes}
 #define {big}_RUN_BUFFER_BYTES {run_bytes(graph)}
@@ -122,7 +122,7 @@ void {name}_run(const uint8_t *input, int64_t scores[])
 {body(run_body(graph))}
 }}
 {number if counted else ""}
-/* Buffers: {4 * step.words:,} bytes for maps and the past, {step_scratch(graph).bytes:,} for the layer at work. */
+/* Buffers: {4 * step.words:,} bytes for maps, {step_scratch(graph).bytes:,} for the layer at work. */
 void {name}_step(const uint8_t *input, int64_t scores[])
 {{
 {body(step_body(graph))}

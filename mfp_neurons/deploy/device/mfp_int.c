@@ -59,12 +59,16 @@ static int64_t table_number(const mfp_table *table, uint32_t index)
 
 /* ---- windows ---- */
 
-/* Row (axis 0) or column (axis 1) that place k of the window of output `out` sees; 0 if it lies outside. */
-static uint8_t sees(const mfp_window *window, uint8_t axis, uint32_t out, uint32_t k, uint32_t length, uint32_t *at)
+#define OUTSIDE UINT32_C(0xffffffff)
+
+/* The place, row * width + column, that place (i, j) of the window of output (y, x) sees. */
+static uint32_t seen_place(const mfp_window *window, uint32_t height, uint32_t width, uint32_t y, uint32_t x,
+                           uint32_t i, uint32_t j)
 {
-    const uint32_t padded = out * window->stride[axis] + k * window->dilation[axis];
-    *at = padded - window->padding[axis];
-    return padded >= window->padding[axis] && *at < length;
+    /* what lies above or to the left wraps around to a large number */
+    const uint32_t row = y * window->stride[0] + i * window->dilation[0] - window->padding[0];
+    const uint32_t column = x * window->stride[1] + j * window->dilation[1] - window->padding[1];
+    return row < height && column < width ? row * width + column : OUTSIDE;
 }
 
 /* ---- synapses ---- */
@@ -74,19 +78,20 @@ static uint32_t patch_words(const mfp_synapse *synapse)
     return synapse->bytes ? (synapse->row + 3u) / 4u : synapse->row_words * synapse->source.planes;
 }
 
-/* One plane of what an output sees, bits side by side. */
+/* One plane of what output (y, x) of one group sees, bits side by side. */
 static void gather_bits(const mfp_synapse *synapse, const uint32_t *plane, uint32_t y, uint32_t x, uint32_t group,
                         uint32_t *patch)
 {
     const mfp_map *source = &synapse->source;
+    const mfp_window *window = &synapse->window;
     const uint32_t inputs = synapse->group_in;
-    uint32_t at = 0, row, column;
+    uint32_t at = 0;
     mfp_clear(patch, synapse->row_words);
-    for (uint32_t i = 0; i < synapse->window.size[0]; i++) {
-        for (uint32_t j = 0; j < synapse->window.size[1]; j++, at += inputs) {
-            if (!sees(&synapse->window, 0, y, i, source->height, &row)) continue;
-            if (!sees(&synapse->window, 1, x, j, source->width, &column)) continue;
-            const uint32_t from = (row * source->width + column) * source->channels + group * inputs;
+    for (uint32_t i = 0; i < window->size[0]; i++) {
+        for (uint32_t j = 0; j < window->size[1]; j++, at += inputs) {
+            const uint32_t place = seen_place(window, source->height, source->width, y, x, i, j);
+            if (place == OUTSIDE) continue;
+            const uint32_t from = place * source->channels + group * inputs;
             for (uint32_t c = 0; c < inputs; c += WORD) {
                 const uint32_t count = inputs - c < WORD ? inputs - c : WORD;
                 flip_bits(patch, at + c, get_bits(plane, from + c, count), count);
@@ -100,14 +105,14 @@ static void gather_bytes(const mfp_synapse *synapse, const uint32_t *bits, uint3
                          uint8_t *patch)
 {
     const mfp_map *source = &synapse->source;
+    const mfp_window *window = &synapse->window;
     const uint32_t inputs = synapse->group_in;
-    uint32_t row, column;
-    for (uint32_t i = 0; i < synapse->window.size[0]; i++) {
-        for (uint32_t j = 0; j < synapse->window.size[1]; j++, patch += inputs) {
-            const uint8_t inside = sees(&synapse->window, 0, y, i, source->height, &row) &&
-                                   sees(&synapse->window, 1, x, j, source->width, &column);
-            const uint32_t from = (row * source->width + column) * source->channels + group * inputs;
-            for (uint32_t c = 0; c < inputs; c++) patch[c] = inside ? (uint8_t)get_number(source, bits, from + c) : 0;
+    for (uint32_t i = 0; i < window->size[0]; i++) {
+        for (uint32_t j = 0; j < window->size[1]; j++, patch += inputs) {
+            const uint32_t place = seen_place(window, source->height, source->width, y, x, i, j);
+            const uint32_t from = place * source->channels + group * inputs;
+            for (uint32_t c = 0; c < inputs; c++)
+                patch[c] = place == OUTSIDE ? 0 : (uint8_t)get_number(source, bits, from + c);
         }
     }
 }
@@ -116,7 +121,7 @@ static void gather_bytes(const mfp_synapse *synapse, const uint32_t *bits, uint3
 static void look_at(const mfp_synapse *synapse, const mfp_view *view, uint32_t y, uint32_t x, uint32_t group,
                     mfp_seen *seen, const mfp_scratch *scratch)
 {
-    const uint32_t words = patch_words(synapse), planes = synapse->source.planes, first = seen->windows * seen->steps;
+    const uint32_t words = patch_words(synapse), first = seen->windows * seen->steps;
     uint32_t *patch = scratch->patches + seen->patches + first * words;
     uint32_t *total = scratch->totals + seen->totals + first;
     for (uint32_t t = 0; t < seen->steps; t++, patch += words) {
@@ -126,7 +131,7 @@ static void look_at(const mfp_synapse *synapse, const mfp_view *view, uint32_t y
             continue;
         }
         total[t] = 0;
-        for (uint32_t p = 0; p < planes; p++) {
+        for (uint32_t p = 0; p < synapse->source.planes; p++) {
             const uint32_t *plane = bits + p * synapse->source.words;
             if (!synapse->whole) {
                 uint32_t *gathered = patch + p * synapse->row_words;
@@ -144,52 +149,66 @@ static void look(const mfp_synapse *synapse, const mfp_view *view, uint32_t y, u
                  mfp_seen *seen, const mfp_scratch *scratch)
 {
     const mfp_window *pooled = &synapse->pooling.window;
-    uint32_t row, column;
+    const uint32_t height = synapse->height, width = synapse->width;
     seen->windows = 0;
-    for (uint32_t i = 0; i < pooled->size[0]; i++)
-        for (uint32_t j = 0; j < pooled->size[1]; j++)
-            if (sees(pooled, 0, y, i, synapse->height, &row) && sees(pooled, 1, x, j, synapse->width, &column))
-                look_at(synapse, view, row, column, group, seen, scratch);
+    for (uint32_t i = 0; i < pooled->size[0]; i++) {
+        for (uint32_t j = 0; j < pooled->size[1]; j++) {
+            const uint32_t place = seen_place(pooled, height, width, y, x, i, j);
+            if (place != OUTSIDE) look_at(synapse, view, place / width, place % width, group, seen, scratch);
+        }
+    }
 }
 
-/* Planes of codes against planes of numbers. Sums wrap around; the last one fits. */
-static int32_t count_row(const mfp_synapse *synapse, uint32_t channel, const uint32_t *patch, uint32_t total)
+/* sums[k] of one output channel for patch k: planes of codes against planes of numbers. Sums wrap around; in the
+ * end they fit. */
+static void count_bits(const mfp_synapse *synapse, uint32_t channel, const uint32_t *patch, uint32_t stride,
+                       const uint32_t *totals, uint32_t patches, int32_t *sums)
 {
-    const uint32_t words = synapse->row_words;
-    const uint32_t *row = synapse->bits + channel * synapse->planes * words;
-    uint32_t sum = synapse->base * total;
-    for (uint32_t p = 0; p < synapse->planes; p++, row += words)
-        for (uint32_t q = 0; q < synapse->source.planes; q++)
-            sum += (synapse->weight[p] * common(row, patch + q * words, words)) << q;
-    return (int32_t)sum;
+    const uint32_t words = synapse->row_words, planes = synapse->planes, source_planes = synapse->source.planes;
+    const uint32_t *row = synapse->bits + channel * planes * words;
+    for (uint32_t k = 0; k < patches; k++, patch += stride) {
+        uint32_t sum = synapse->base * totals[k];
+        for (uint32_t p = 0; p < planes; p++)
+            for (uint32_t q = 0; q < source_planes; q++)
+                sum += (synapse->weight[p] * common(row + p * words, patch + q * words, words)) << q;
+        sums[k] = (int32_t)sum;
+    }
 }
 
-static int32_t multiply_row(const mfp_synapse *synapse, uint32_t channel, const uint8_t *patch)
+/* The same with codes and levels in bytes. */
+static void multiply_bytes(const mfp_synapse *synapse, uint32_t channel, const uint32_t *patch, uint32_t stride,
+                           uint32_t patches, int32_t *sums)
 {
     const int8_t *row = synapse->bytes + channel * synapse->row;
-    int32_t sum = 0;
-    for (uint32_t i = 0; i < synapse->row; i++) sum += (int32_t)row[i] * patch[i];
-    return sum;
+    for (uint32_t k = 0; k < patches; k++, patch += stride) {
+        const uint8_t *levels = (const uint8_t *)patch;
+        int32_t sum = 0;
+        for (uint32_t i = 0; i < synapse->row; i++) sum += (int32_t)row[i] * levels[i];
+        sums[k] = sum;
+    }
 }
 
-/* What one output channel has accumulated at step t, pooled, before its factor. */
-static int32_t accumulated(const mfp_synapse *synapse, const mfp_view *view, const mfp_seen *seen, uint32_t channel,
-                           uint32_t t, const mfp_scratch *scratch)
+/* What one output channel has accumulated at every step, pooled, before its factor, into scratch.sums. */
+static void accumulate(const mfp_synapse *synapse, const mfp_view *view, const mfp_seen *seen, uint32_t channel,
+                       const mfp_scratch *scratch)
 {
-    int32_t found = 0;
-    for (uint32_t w = 0; w < seen->windows; w++) {
-        const uint32_t index = w * seen->steps + t;
-        const uint32_t *patch = synapse->whole ? view->bits + t * view->stride
-                                                  : scratch->patches + seen->patches + index * patch_words(synapse);
-        const int32_t one = synapse->bytes
-                                ? multiply_row(synapse, channel, (const uint8_t *)patch)
-                                : count_row(synapse, channel, patch, scratch->totals[seen->totals + index]);
+    const uint32_t steps = seen->steps, patches = seen->windows * steps;
+    const uint32_t *patch = synapse->whole ? view->bits : scratch->patches + seen->patches;
+    const uint32_t stride = synapse->whole ? view->stride : patch_words(synapse);
+    int32_t *sums = scratch->sums;
+    if (patches == 0) /* pooled where there is nothing */
+        for (uint32_t t = 0; t < steps; t++) sums[t] = 0;
+    if (synapse->bytes)
+        multiply_bytes(synapse, channel, patch, stride, patches, sums);
+    else
+        count_bits(synapse, channel, patch, stride, scratch->totals + seen->totals, patches, sums);
+    for (uint32_t k = steps; k < patches; k++) {
+        int32_t *pooled = sums + k % steps;
         if (synapse->pooling.kind == MFP_SUM)
-            found += one;
-        else if (w == 0 || one > found)
-            found = one;
+            *pooled += sums[k];
+        else if (sums[k] > *pooled)
+            *pooled = sums[k];
     }
-    return found;
 }
 
 /* Where each synapse of a layer puts its patches. */
@@ -210,24 +229,24 @@ static void share_scratch(const mfp_currents *currents, const mfp_view *sources,
     }
 }
 
-/* The currents of channel c at (y, x), at every step, into scratch.narrow or scratch.wide. Channels come in order:
- * those of a group see the same. */
+/* Adds up the currents of channel c at (y, x), at every step, in scratch.narrow or scratch.wide. Channels come in
+ * order: those of a group see the same. */
 static void add_up(const mfp_currents *currents, const mfp_view *sources, uint32_t steps, uint32_t y, uint32_t x,
                    uint32_t c, const mfp_scratch *scratch)
 {
     for (uint32_t i = 0; i < currents->count; i++) {
         const mfp_synapse *synapse = &currents->synapses[i];
-        const int64_t factor = synapse->factor.numbers ? table_number(&synapse->factor, c) : 1;
+        const int32_t factor = synapse->factor.numbers ? (int32_t)table_number(&synapse->factor, c) : 1;
         mfp_seen *seen = &scratch->seen[i];
-        int32_t acc = 0;
         if (c % synapse->group_out == 0) look(synapse, &sources[i], y, x, c / synapse->group_out, seen, scratch);
-        for (uint32_t t = 0; t < steps; t++) {
-            if (t < seen->steps) acc = accumulated(synapse, &sources[i], seen, c, t, scratch);
-            if (currents->wide)
-                scratch->wide[t] = factor * acc + (i ? scratch->wide[t] : 0);
-            else
-                scratch->narrow[t] = (int32_t)factor * acc + (i ? scratch->narrow[t] : 0);
-        }
+        accumulate(synapse, &sources[i], seen, c, scratch);
+        const uint32_t one = seen->steps == 1; /* holds for all steps */
+        if (currents->wide)
+            for (uint32_t t = 0; t < steps; t++)
+                scratch->wide[t] = (i ? scratch->wide[t] : 0) + (int64_t)factor * scratch->sums[one ? 0 : t];
+        else
+            for (uint32_t t = 0; t < steps; t++)
+                scratch->narrow[t] = (i ? scratch->narrow[t] : 0) + factor * scratch->sums[one ? 0 : t];
     }
 }
 
@@ -370,12 +389,13 @@ static void pool_place(const mfp_map *source, const uint32_t *from, const mfp_po
 {
     const mfp_window *window = &pooling->window;
     const uint32_t channels = target->channels, to_at = (y * target->width + x) * channels;
-    uint32_t row, column;
-    for (uint32_t i = 0; i < window->size[0]; i++)
-        for (uint32_t j = 0; j < window->size[1]; j++)
-            if (sees(window, 0, y, i, source->height, &row) && sees(window, 1, x, j, source->width, &column))
-                merge(pooling->kind, source, from, (row * source->width + column) * channels, 1, target, to, to_at,
-                      channels);
+    for (uint32_t i = 0; i < window->size[0]; i++) {
+        for (uint32_t j = 0; j < window->size[1]; j++) {
+            const uint32_t place = seen_place(window, source->height, source->width, y, x, i, j);
+            if (place != OUTSIDE)
+                merge(pooling->kind, source, from, place * channels, 1, target, to, to_at, channels);
+        }
+    }
 }
 
 void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, const mfp_map *target, uint32_t steps,

@@ -96,6 +96,7 @@ typedef struct {
 typedef struct {
     uint32_t *patches;
     uint32_t *totals;
+    int32_t *sums; /* what one neuron gets from one synapse */
     mfp_seen *seen;
     int32_t *narrow; /* currents of one neuron at all steps, then its taps; */
     int64_t *wide;   /* here if they need 64 bits */
