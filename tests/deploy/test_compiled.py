@@ -1,48 +1,124 @@
-"""The compiled runtime against the interpreter: every map and score of random networks."""
+"""The compiled runtime: equal to the interpreter, run and streamed; what it keeps, and what it refuses."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy import compiled, interpret
+from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.compiled import Compiled
+from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
+from tests.deploy.agreement import run_agrees, stream_agrees
 from tests.deploy.graphs import Case, cases
-
-
-def agrees(case: Case, threads: int) -> None:
-    """Every number of a run."""
-    scores, maps = Compiled(case.graph, threads=threads).run(case.levels, case.steps, record=True)
-    expected, expected_maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
-    for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
-        np.testing.assert_array_equal(mine, theirs, err_msg=f"map {index}")
-    np.testing.assert_array_equal(scores, expected)
-    again, none = Compiled(case.graph, threads=threads).run(case.levels, case.steps)
-    np.testing.assert_array_equal(again, expected)  # where maps share memory
-    assert none == []
 
 
 @given(case=cases(), threads=st.sampled_from([1, 1, 3]))
 @settings(max_examples=250)
 def test_every_map_and_score_is_that_of_the_interpreter(case: Case, threads: int) -> None:
-    agrees(case, threads)
+    run_agrees(case, threads)
 
 
-@given(case=cases())
+@given(case=cases(), threads=st.sampled_from([1, 1, 3]))
 @settings(max_examples=150)
-def test_a_stream_gives_the_same_step_by_step(case: Case) -> None:
-    mine, theirs = Compiled(case.graph, threads=1).stream(), interpret.Stream(case.graph)
-    for t in range(case.steps):
-        levels = case.levels[min(t, len(case.levels) - 1)]
-        scores = mine.step(levels)
-        expected, maps = theirs.step(levels.astype(np.int64))
-        for index, (got, wanted) in enumerate(zip(mine.maps(), maps, strict=True)):
-            np.testing.assert_array_equal(got, wanted, err_msg=f"step {t}, map {index}")
-        np.testing.assert_array_equal(scores, expected)
+def test_a_stream_gives_the_same_step_by_step(case: Case, threads: int) -> None:
+    stream_agrees(case, threads)
 
 
-def test_it_runs_here() -> None:
-    assert compiled.unavailable() is None
+def network(order: int = 3, top: int = 255, channels: int = 70) -> Graph:
+    """An image of 2 channels, ``channels`` neurons with 1-bit weights, two scores."""
+    rng = np.random.default_rng(0)
+    first = Synapse(
+        0, rng.integers(-8, 8, (channels, 2, 3, 3)).astype(np.int8), 4, Window((3, 3)), (channels, 3, 3)
+    )
+    last = Synapse(1, rng.choice([-1, 1], (2, channels, 3, 3)).astype(np.int8), 1, Window((3, 3)), (2, 1, 1))
+    taps = 2 ** np.minimum(20, np.arange(order)[::-1]).reshape(1, order, 1)
+    hidden = Neurons(
+        "hidden",
+        (first,),
+        taps,
+        np.full((1, channels), 40 * top),
+        first.shape,
+        np.ones(channels),
+        np.zeros(channels),
+    )
+    scores = Scores("scores", (last,), np.array([3, -4]), (2, 1, 1), (2,), 1.0, np.zeros(2))
+    return Graph(Input((2, 5, 5), (2, 5, 5), top), (hidden, scores), 4)
 
 
-pytestmark = pytest.mark.filterwarnings("error")
+def images(steps: int, samples: int, top: int = 255) -> np.ndarray:
+    return np.random.default_rng(1).integers(0, top + 1, (steps, samples, 2, 5, 5)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("order", [3, 150])
+def test_long_sequences_are_taken_in_chunks(order: int) -> None:
+    levels = images(200, 2)
+    run_agrees(Case(network(order), levels, 200), threads=2)
+    stream_agrees(Case(network(order), levels, 200), threads=1)
+
+
+def test_runs_of_other_sizes_follow_one_another() -> None:
+    runtime, graph = Compiled(network(), threads=1), network()
+    for steps, samples in [(4, 3), (4, 1), (1, 3), (9, 2), (4, 3)]:
+        levels = images(steps, samples)
+        expected, _ = interpret.run(graph, levels.astype(np.int64), steps)
+        np.testing.assert_array_equal(runtime.run(levels, steps)[0], expected)
+
+
+def test_an_input_in_any_memory_order_is_read_right() -> None:
+    levels = images(4, 3)
+    turned = np.asfortranarray(levels)
+    runtime = Compiled(network(), threads=1)
+    np.testing.assert_array_equal(runtime.run(turned, 4)[0], runtime.run(levels, 4)[0])
+
+
+def test_a_stream_keeps_history_and_nothing_else() -> None:
+    stream = Compiled(network(order=6), threads=1).stream()
+    assert stream.state_bytes == 0
+    for step in images(4, 3):
+        stream.step(step)
+        assert 8 * stream.state_bytes == network(order=6).state_bits() * 3
+    forgetful = Compiled(network(order=1), threads=1).stream()
+    forgetful.step(images(1, 3)[0])
+    assert forgetful.state_bytes == 0
+
+
+def test_a_run_keeps_only_the_maps_that_are_still_to_be_read() -> None:
+    runtime = Compiled(network(), threads=1)
+    few, many = runtime.buffer_bytes(4, 1), runtime.buffer_bytes(4, 9)
+    a_sample = 4 * (2 * 5 * 5 + 3 * 3 * 2 * 8)  # bytes of images, two words for 70 channels of 9 places
+    assert a_sample * 8 <= many - few <= a_sample * 8 + 128
+
+
+@pytest.mark.parametrize(
+    ("levels", "words"),
+    [
+        (images(4, 1).astype(np.int64), r"uint8 \[T, N, 2, 5, 5\], got int64"),
+        (images(4, 1)[:, :, :1], r"got uint8 \[4, 1, 1, 5, 5\]"),
+        (images(4, 1)[0], r"got uint8 \[1, 2, 5, 5\]"),
+        (images(3, 1), "1 or T = 4 steps, got 3"),
+    ],
+)
+def test_an_input_that_does_not_fit_is_refused(levels: np.ndarray, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        Compiled(network()).run(levels, 4)
+
+
+def test_a_level_above_the_top_is_refused_and_changes_nothing() -> None:
+    runtime = Compiled(network(top=16), threads=1)
+    good, bad = images(1, 2, 16)[0], np.full((2, 2, 5, 5), 17, np.uint8)
+    stream, undisturbed = runtime.stream(), runtime.stream()
+    for step in images(3, 2, 16):
+        stream.step(step)
+        undisturbed.step(step)
+    with pytest.raises(ValueError, match="at most 16, got 17"):
+        stream.step(bad)
+    with pytest.raises(ValueError, match="N = 2, as before, got 1"):
+        stream.step(good[:1])
+    np.testing.assert_array_equal(stream.step(good), undisturbed.step(good))
+    with pytest.raises(ValueError, match="at most 16, got 17"):
+        runtime.run(bad[None], 1)
+
+
+def test_threads_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        Compiled(network(), threads=0)

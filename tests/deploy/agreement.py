@@ -1,0 +1,60 @@
+"""The compiled runtime against the interpreter, on random networks; also as a process of its own.
+
+``python -m tests.deploy.agreement N`` draws N networks, for runs under another compiler or a sanitizer.
+"""
+
+import sys
+
+import numpy as np
+from hypothesis import HealthCheck, Phase, given, settings
+
+from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.compiled import Compiled
+from tests.deploy.graphs import Case, cases
+
+
+def run_agrees(case: Case, threads: int) -> None:
+    """Every number of a run; then the scores again, with maps that share memory."""
+    runtime = Compiled(case.graph, threads=threads)
+    scores, maps = runtime.run(case.levels, case.steps, record=True)
+    expected, expected_maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
+        np.testing.assert_array_equal(mine, theirs, err_msg=f"map {index}")
+    np.testing.assert_array_equal(scores, expected)
+    again, none = runtime.run(case.levels, case.steps)
+    np.testing.assert_array_equal(again, expected)
+    assert none == []
+
+
+def stream_agrees(case: Case, threads: int) -> None:
+    """Every number of every step."""
+    mine, theirs = Compiled(case.graph, threads=threads).stream(), interpret.Stream(case.graph)
+    for t in range(case.steps):
+        levels = case.levels[min(t, len(case.levels) - 1)]
+        scores = mine.step(levels)
+        expected, maps = theirs.step(levels.astype(np.int64))
+        for index, (got, wanted) in enumerate(zip(mine.maps(), maps, strict=True)):
+            np.testing.assert_array_equal(got, wanted, err_msg=f"step {t}, map {index}")
+        np.testing.assert_array_equal(scores, expected)
+
+
+def main(examples: int) -> None:
+    """Both, on ``examples`` networks."""
+
+    @given(case=cases())
+    @settings(
+        max_examples=examples,
+        phases=[Phase.generate],
+        database=None,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+    )
+    def agree(case: Case) -> None:
+        run_agrees(case, threads=2)
+        stream_agrees(case, threads=1)
+
+    agree()
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,77 @@
+"""The compiled runtime whatever compiles it: other processors, other compilers, sanitizers, none."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mfp_neurons import _build
+from mfp_neurons.deploy import _structs, compiled
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_it_runs_here() -> None:
+    assert compiled.unavailable() is None
+
+
+def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MFP_NEURONS_CACHE", str(tmp_path))
+    monkeypatch.setenv("CC", "no-such-compiler")
+    with pytest.raises(
+        _build.Unavailable, match="the C compiler that CC names, 'no-such-compiler', is not there"
+    ):
+        _structs.library.__wrapped__()
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_the_sources_compile_without_a_warning(compiler: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    strict = [
+        "-std=c11",
+        "-pedantic",
+        "-Wall",
+        "-Wextra",
+        "-Wconversion",
+        "-Wshadow",
+        "-Werror",
+        "-fopenmp-simd",
+    ]
+    command = [compiler, *strict, "-O2", "-fsyntax-only", str(_structs.SOURCE.entry)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def elsewhere(folder: Path, compiler: str, flags: str, examples: int, **environment: str) -> None:
+    """Draws networks in another process, with a library that another compiler call has made."""
+    wrapper = folder / "cc"
+    wrapper.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {compiler} "$@" {flags}\n')
+    wrapper.chmod(0o755)
+    told = {**os.environ, "MFP_NEURONS_CACHE": str(folder), "CC": str(wrapper), **environment}
+    command = [sys.executable, "-m", "tests.deploy.agreement", str(examples)]
+    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_a_plain_processor_and_another_compiler_give_the_same(tmp_path: Path, compiler: str) -> None:
+    if shutil.which(compiler) is None:
+        pytest.skip(f"no {compiler}")
+    plain = "-march=x86-64" if os.uname().machine == "x86_64" else ""
+    elsewhere(tmp_path, compiler, plain, examples=40)
+
+
+def test_sanitizers_find_nothing(tmp_path: Path) -> None:
+    found = subprocess.run(
+        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
+    )
+    runtime = Path(found.stdout.strip())
+    if not runtime.is_absolute():
+        pytest.skip("no address sanitizer")
+    flags = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
+    quiet = {"LD_PRELOAD": str(runtime), "ASAN_OPTIONS": "detect_leaks=0"}  # Python leaks on its way out
+    elsewhere(tmp_path, "gcc", flags, examples=20, **quiet)
