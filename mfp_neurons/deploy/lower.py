@@ -128,9 +128,11 @@ class _Reading:
         given = Value(Map(0, Fraction(1, self.input.top)), self.dims)
         try:
             out = lowering.capture.run(sizes(self.dims), given)
-            return _finished(lowering, out)
         finally:
             self.handled = lowering.capture.handled
+        if not (self.timed or lowering.repeats):
+            self.handled = 0  # no step anywhere: hardly what was meant
+        return _finished(lowering, out)
 
 
 def _as_map(features: tuple[int, ...]) -> Shape:
@@ -161,7 +163,7 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
         low.refuse("starts from a potential. Every sequence starts from rest: pass no mem")
     if isinstance(value.content, Potential):
         low.refuse(f"reads the membrane potential of {value.content.behind}. Use its spikes")
-    steps, value = _steps(low, value)
+    steps, value = _steps(low, module, path, value)
     for norm in getattr(module, "_norm", ()):  # a batch norm whose work the neuron does
         value = synapses.apply_norm(
             low, value, 2, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
@@ -182,14 +184,16 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
     return spikes, low.stand_in(replace(value, content=Potential(named(path, module))))
 
 
-def _steps(low: Lowering, value: Value) -> tuple[int, Value]:
+def _steps(low: Lowering, module: nn.Module, path: str, value: Value) -> tuple[int, Value]:
     """T, and the value [T, N, *]."""
     if value.reduce or value.last:
         low.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     first = kinds(value.dims[0]) if value.dims else set()
     if not first and low.steps is None and not value.has_time():  # a single step
+        low.repeats = 1
         return 1, replace(value, dims=((Axis("T", 1),), *value.dims[1:]))
     if first != {"T"} or len(value.dims) < 2 or kinds(value.dims[1]) != {"N"}:
+        read(module, path, 1, sizes(value.dims[1:]))  # one that takes single steps has a better word for it
         low.refuse(
             f"reads {_labels(value.dims)}. Neurons take whole sequences [T, N, *]: time first, then the "
             "batch, "
@@ -242,7 +246,7 @@ def _finished(low: Lowering, out: Any) -> Graph:
         value.reduce or "none",
         value.last,
     )
-    graph = low.draft.graph(scores, low.steps or low.repeats)
+    graph = low.draft.graph(scores, low.steps or low.repeats or 1)
     try:
         check(graph)
     except InvalidNetworkError as error:

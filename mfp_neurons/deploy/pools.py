@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from .axes import Axis, Dims, flat, kinds, of_features, sizes
+from .axes import Axis, Dim, Dims, flat, kinds, merged, of_features, sizes
 from .fold import Affine, decimals
 from .graph import CurrentPool, Pair, Pool, Shape, Synapse, Window
 from .rules import Lowering, rule
@@ -217,6 +217,10 @@ def _vote(low: Lowering, value: Value, size: int) -> Value:
     return sum_of_groups(low, value, kept, [Axis("F", size, axis.stride)], Fraction(1, size))
 
 
+def _in_order(axes: Sequence[Axis]) -> Dim:
+    return merged(sorted(axes, key=lambda axis: -axis.stride))
+
+
 def mean_over_features(
     low: Lowering, value: Value, places: Sequence[int], keepdim: bool, mean: bool
 ) -> Value:
@@ -226,9 +230,9 @@ def mean_over_features(
     scale = Fraction(1, count) if mean else Fraction(1)
     assert not isinstance(value.content, Potential)
     shape = low.draft.shape(value.content)
-    over_places = [axis for dim in of_features(shape)[1:] for axis in dim]
+    rows_and_columns = [axis for dim in of_features(shape)[1:] for axis in dim]
     kept = tuple(() if i in places else dim for i, dim in enumerate(value.dims))
-    if sorted(flat((tuple(gone),)) or ()) == sorted(flat((tuple(over_places),)) or ()):
+    if gone and _in_order(gone) == _in_order(rows_and_columns):
         size: Pair = shape[1:]
         content = pool_content(low, value, "sum", Window(size, size), (shape[0], 1, 1), scale)
         channels = of_features((shape[0], 1, 1))[0]

@@ -44,7 +44,7 @@ _ADVICE = [
     (
         "What the model does may not depend on the numbers of a tensor",
         "item tolist numpy __bool__ __int__ __float__ __index__ __array__ __contains__ equal allclose "
-        "is_nonzero nonzero",
+        "is_nonzero nonzero any all",
     ),
     (
         "A threshold is part of a neuron: use MFPNode, MFPLeakyParallel or MFP",

@@ -49,7 +49,7 @@ class Lowering:
 
     def __init__(self, given: Input, steps: int | None, modules: Callable[..., Any]) -> None:
         self.draft, self.steps = Draft(given), steps
-        self.repeats = 1  # T of a model that repeats its input
+        self.repeats = 0  # T of a model that repeats its input, once it does
         self.name = ""  # of the function whose rule is applied
         self._modules = modules
         self.capture: Capture
