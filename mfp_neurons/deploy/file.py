@@ -103,7 +103,7 @@ def from_bytes(data: bytes) -> Graph:
     except RecursionError:
         raise InvalidNetworkError("the file's header is nested too deeply") from None
     if arrays:
-        _refuse(f"has arrays that are not part of the network: {', '.join(map(repr, sorted(arrays)[:3]))}")
+        _refuse(f"has arrays that are not part of the network, such as {_brief(min(arrays))}")
     check(network)
     return network
 
@@ -130,7 +130,7 @@ def _open(data: bytes) -> tuple[str, Arrays]:
         tensors = safetensors.deserialize(data)
         metadata = json.loads(data[8 : _header_end(data)].decode()).get("__metadata__")
     except (safetensors.SafetensorError, ValueError) as error:
-        _refuse(f"is not safetensors, or is cut off: {error}")
+        _refuse(f"is not safetensors, or is cut off: {str(error)[:200]}")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
         _refuse(f"is safetensors, but has no {KEY!r} in its metadata")
@@ -145,9 +145,9 @@ def _array(name: str, tensor: dict[str, Any]) -> NDArray[Any]:
     """One array as it is stored; the container's sizes agree with its bytes already."""
     dtype, shape = tensor["dtype"], tensor["shape"]
     if dtype not in _DTYPES:
-        _refuse(f"has {name!r} of type {dtype}, which no network has")
+        _refuse(f"has {_brief(name)} of type {dtype}, which no network has")
     if not 1 <= len(shape) <= _MAX_AXES or 0 in shape:
-        _refuse(f"has {name!r} of shape {shape[:9]}, which no network has")
+        _refuse(f"has {_brief(name)} of shape {_brief(shape)}, which no network has")
     return np.frombuffer(tensor["data"], _DTYPES[dtype]).reshape(shape)
 
 
@@ -268,7 +268,7 @@ def _decode_codes(value: Any, arrays: Arrays) -> dict[str, Any]:
     unpacked = pack.bits_of_words(packed, planes * prod(shape)).reshape(planes, *shape)
     codes = pack.codes_of_planes(unpacked, bits)
     if not np.array_equal(pack.words(pack.code_planes(codes, bits).reshape(-1), 8), packed):
-        _refuse(f"has bits in {value['codes']!r} that belong to no code")
+        _refuse(f"has bits in {_brief(value['codes'])} that belong to no code")
     return {"codes": codes, "bits": bits}
 
 

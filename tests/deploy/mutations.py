@@ -80,6 +80,14 @@ def digits(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def flip_numbers(data: bytes, rng: random.Random) -> bytes:
+    """Bits of the arrays alone."""
+    changed = bytearray(data)
+    for _ in range(rng.choice([1, 1, 2, 8])):
+        changed[rng.randrange(8 + int.from_bytes(data[:8], "little"), len(data))] ^= 1 << rng.randrange(8)
+    return bytes(changed)
+
+
 # the structure
 
 _VALUES: list[Any] = [
@@ -185,13 +193,17 @@ def _other_numbers(array: NDArray[Any], rng: random.Random) -> NDArray[Any]:
         array = array if array.dtype == np.uint8 else array.astype(np.int64)
         if array.dtype == np.uint8:
             extremes = list(range(256))
+    if array.size == 0:
+        return array
     changed = array.copy()
     for _ in range(rng.choice([1, 1, 2, 9])):
-        changed.reshape(-1)[rng.randrange(array.size)] = rng.choice(extremes)
+        with np.errstate(over="ignore"):  # of float32
+            changed.reshape(-1)[rng.randrange(array.size)] = rng.choice(extremes)
     return changed
 
 
-def _both(data: bytes, rng: random.Random) -> bytes:
+def rewrite(data: bytes, rng: random.Random) -> bytes:
+    """Structure and arrays, one to three times."""
     network, arrays = parts(data)
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         if rng.random() < 0.6:
@@ -213,5 +225,6 @@ KINDS: dict[str, Callable[[bytes, random.Random], bytes]] = {
     "bits flipped, signed": _again(flip),
     "spliced, signed": _again(splice),
     "header's digits, signed": _again(digits),
-    "rewritten, signed": _both,
+    "numbers flipped, signed": _again(flip_numbers),
+    "rewritten, signed": rewrite,
 }

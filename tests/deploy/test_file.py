@@ -169,9 +169,14 @@ HOSTILE: dict[str, bytes] = {
         lambda text: text.replace(b'\\"network\\": ', b'\\"network\\": ' + b"[" * 200_000, 1)
     ),
     "lacks the array 'ops.0.taps'": changed(lambda d, a: a.pop(TAPS)),
-    "has arrays that are not part of the network: 'extra'": changed(lambda d, a: a.update(extra=np.zeros(3))),
+    "has arrays that are not part of the network, such as 'extra'": changed(
+        lambda d, a: a.update(extra=np.zeros(3))
+    ),
     "or uses it twice": changed(lambda d, a: first(d)["thresholds"].update(array=TAPS)),
     "lacks the array 7": changed(lambda d, a: first(d).update(taps={"array": 7})),
+    "such as 'xxx": changed(lambda d, a: a.update({"x" * 10**6: a[TAPS]})),
+    "lacks the array 'xxx": changed(lambda d, a: first(d)["taps"].update(array="x" * 10**6)),
+    "has 'xxx": changed(lambda d, a: a.update({"x" * 10**6: np.zeros(1, np.float32)})),
     "of type F32, which no network has": changed(lambda d, a: a.update({TAPS: np.zeros(3, np.float32)})),
     "of shape [1, 3, 2, 1, 1], which": changed(lambda d, a: a.update({TAPS: a[TAPS][..., None, None]})),
     "of shape [0], which no network has": changed(lambda d, a: a.update({TAPS: np.zeros(0, np.int8)})),

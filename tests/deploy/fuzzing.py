@@ -1,0 +1,204 @@
+"""Broken files and random inputs by the thousand; what became of them is counted, the unexpected raises.
+
+``files`` feeds mutated files to the loader. Each is refused with InvalidNetworkError, or is a network that the
+interpreter and the compiled runtime run with one result. ``inputs`` compares the two on random networks.
+"""
+
+import random
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mfp_neurons.deploy import InvalidNetworkError, interpret
+from mfp_neurons.deploy.check import check
+from mfp_neurons.deploy.compiled import Compiled
+from mfp_neurons.deploy.file import from_bytes, to_bytes
+from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
+from mfp_neurons.deploy.inputs import read
+from tests.deploy.graphs import Case
+from tests.deploy.mutations import KINDS
+
+_OFTEN = ["numbers flipped, signed"] + ["rewritten, signed"] * 8  # these get past the container
+_MOST_STEPS = 6
+_MOST_NUMBERS = 2**17  # in a map with its padding
+_MOST_WORK = 2**24  # additions of a step of one sample
+
+
+@dataclass
+class Found:
+    """What came of mutated files.
+
+    Attributes:
+        outcomes: how many of each kind of mutation were refused, ran, or were networks too large to try here.
+        reasons: how often each reason was given, without its names and numbers.
+        slowest: seconds that the slowest file took to read.
+    """
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    reasons: Counter[str] = field(default_factory=Counter)
+    slowest: float = 0.0
+
+
+def files(bases: Sequence[bytes], numbers: Sequence[int], found: Found | None = None) -> Found:
+    """Mutated files through the loader; each number is a file, the same on every run.
+
+    Raises:
+        Exception: whatever the loader, the interpreter or the runtime raised but should not have, with a note
+            of the file's number.
+    """
+    found = Found() if found is None else found
+    for number in numbers:
+        rng = random.Random(number)
+        kind = rng.choice([*sorted(KINDS), *_OFTEN])
+        base = rng.choice(bases)
+        data = KINDS[kind](base, rng)
+        try:
+            outcome = read_file(data, rng.getrandbits(32), found)
+            assert outcome == "refused" or data == base or kind.endswith("signed"), "a change went unnoticed"
+            outcome = "nothing had changed" if data == base else outcome
+        except BaseException as error:
+            error.add_note(f"file {number} ({kind})")
+            raise
+        found.outcomes[kind, outcome] += 1
+    return found
+
+
+def read_file(data: bytes, seed: int, found: Found) -> str:
+    """What became of one file."""
+    start = time.perf_counter()
+    try:
+        graph = from_bytes(data)
+    except InvalidNetworkError as error:
+        found.reasons[re.sub(r"'[^']*'|\"[^\"]*\"|\(.*?\)|\[.*?\]|-?\d[\d.]*", "_", str(error))] += 1
+        return "refused"
+    finally:
+        found.slowest = max(found.slowest, time.perf_counter() - start)
+    check(graph)
+    assert to_bytes(from_bytes(to_bytes(graph))) == to_bytes(graph)
+    if too_large(graph):
+        return "a network too large to run here"
+    rng = np.random.default_rng(seed)
+    steps = graph.fixed_steps() or min(graph.steps, _MOST_STEPS)
+    frames = 1 if graph.input.static else steps
+    levels = rng.integers(0, graph.input.top + 1, (frames, 2, *graph.input.shape)).astype(np.uint8)
+    agree(graph, levels, steps)
+    return "ran"
+
+
+def too_large(graph: Graph) -> bool:
+    """Whether the interpreter would take more than some hundredths of a second."""
+    work = 0
+    for op in graph.ops:
+        windows: list[tuple[Window, tuple[int, ...], int]] = []
+        if isinstance(op, Pool):
+            windows = [(op.window, op.shape, 1)]
+        elif isinstance(op, Neurons | Scores):
+            windows = [(s.window, s.shape, s.codes.shape[1]) for s in op.synapses]
+            windows += [(s.pool.window, s.pool.shape, 1) for s in op.synapses if s.pool]
+        for window, shape, each in windows:
+            reach = [
+                (n - 1) * stride + (size - 1) * dilation + padding
+                for n, stride, size, dilation, padding in zip(
+                    shape[1:], window.stride, window.size, window.dilation, window.padding, strict=True
+                )
+            ]
+            work += prod(shape) * prod(window.size) * each
+            if prod(reach) * shape[0] > _MOST_NUMBERS or prod(window.size) > 2**12:
+                return True
+    largest = max(prod(graph.map_shape(i)) for i in range(len(graph.ops) + 1))
+    return work > _MOST_WORK or largest > _MOST_NUMBERS or (graph.fixed_steps() or 1) > 100
+
+
+def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1) -> None:
+    """The compiled runtime gives the interpreter's scores, and neither overflows."""
+    with np.errstate(all="raise"):
+        expected, maps = interpret.run(graph, levels.astype(np.int64), steps)
+    for index, numbers in enumerate(maps):
+        assert numbers.min() >= 0
+        assert numbers.max() <= graph.map_top(index)
+    scores, _ = Compiled(graph, threads=threads).run(levels, steps)
+    np.testing.assert_array_equal(scores, expected)
+
+
+def inputs(
+    draw: Callable[[int], Sequence[Case]], numbers: Sequence[int], samples: int
+) -> tuple[int, int, int]:
+    """Random inputs of random networks through both executions, and through the reader of what users give.
+
+    Args:
+        draw: cases for a number, the same on every run.
+        numbers: what to draw.
+        samples: inputs for each network.
+
+    Returns:
+        Networks, inputs that ran, and inputs that were rightly refused.
+    """
+    networks = ran = refused = 0
+    for number in numbers:
+        for place, case in enumerate(draw(number)):
+            rng = np.random.default_rng([number, place])
+            try:
+                ran += _compare(case, samples, rng)
+                refused += _misuse(case, rng)
+            except BaseException as error:
+                error.add_note(f"network {place} of draw {number}")
+                raise
+            networks += 1
+    return networks, ran, refused
+
+
+def _compare(case: Case, samples: int, rng: np.random.Generator) -> int:
+    """Runs inputs around the one that met the thresholds: its samples with some places changed."""
+    graph = case.graph
+    size = prod(case.levels.shape[0:1] + case.levels.shape[2:])
+    samples = max(1, min(samples, 2**20 // size))
+    chosen = rng.integers(0, case.levels.shape[1], samples)
+    levels = case.levels[:, chosen].copy()
+    rate = rng.choice([0.0, 0.01, 0.1, 0.5, 1.0], (1, samples, 1, 1, 1))
+    changed = rng.random(levels.shape) < rate
+    levels[changed] = rng.integers(0, graph.input.top + 1, int(changed.sum()))
+    agree(graph, levels, case.steps, threads=int(rng.integers(1, 3)))
+    _compare_stream(case, levels[:, :2])
+    return samples
+
+
+def _compare_stream(case: Case, levels: NDArray[np.uint8]) -> None:
+    mine, theirs = Compiled(case.graph, threads=1).stream(), interpret.Stream(case.graph)
+    for t in range(case.steps):
+        frame = levels[min(t, len(levels) - 1)]
+        np.testing.assert_array_equal(mine.step(frame), theirs.step(frame.astype(np.int64))[0])
+
+
+def _misuse(case: Case, rng: np.random.Generator) -> int:
+    """Inputs that are none: too high levels, wrong shapes and types, NaN. Returns how many were refused."""
+    graph, refused = case.graph, 0
+    runtime = Compiled(graph, threads=1)
+    high = case.levels.copy()
+    high.reshape(-1)[rng.integers(0, high.size)] = rng.integers(min(graph.input.top + 1, 255), 256)
+    wrong = [high, case.levels.astype(np.int64), case.levels[..., :0], case.levels[0], case.levels[:0]]
+    for levels in wrong:
+        try:
+            runtime.run(levels, case.steps)
+        except ValueError:
+            refused += 1
+    given = case.levels.reshape(*case.levels.shape[:2], *graph.input.features)
+    for x in (
+        given / 7.0,
+        given - 1.0,
+        given * np.nan,
+        given + np.inf,
+        given[..., None],
+        given.astype(object),
+    ):
+        try:
+            levels, steps = read(replace(graph, steps=case.steps), x)
+            agree(graph, levels, steps)
+        except (ValueError, TypeError):
+            refused += 1
+    return refused
