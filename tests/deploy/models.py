@@ -2,12 +2,12 @@
 
 ``models()`` gives a :class:`Case`: a model with its example, as a user has them. A *dyadic* case has scales,
 batch norms and thresholds of so few bits that float64 computes without rounding; its thresholds are
-potentials that really occur, so that ties are hit. :func:`exact` evaluates a model in float64.
+potentials that really occur, so that ties are hit.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mfp_neurons import MFP, quantize, quantize_weights
-from mfp_neurons.history import Exponential, Matrix
+
+from .oracle import exact, potential
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
@@ -140,31 +141,22 @@ class Case:
         model: float32 parameters, quantized weights and taps.
         example: uint8 [T, N, *] or [N, *] levels, or boolean events.
         top: the largest level; the model sees example / top.
-        steps: T.
-        dyadic: whether float64 computes all of it exactly.
     """
 
     model: nn.Module
     example: Tensor
     top: int
-    steps: int
-    dyadic: bool
-
-    def seen(self) -> Tensor:
-        """The model's input in float64."""
-        return self.example.double() / self.top
 
 
 @dataclass
 class Maker:
-    """Draws one model; ``h`` is what the example is at the point that it has got to, [T, N, *] in float64."""
+    """Draws one model; ``h`` is what the example is at the point that it has got to, float64 [T, N, *]."""
 
     draw: Draw
     dyadic: bool
     steps: int
     h: Tensor
     random: torch.Generator
-    top: int = field(default=1)  # the largest number in h, in units of 1 / unit
 
     def pick(self, *choices: Any) -> Any:
         return self.draw(st.sampled_from(choices))
@@ -438,95 +430,4 @@ def models(draw: Draw, *, dyadic: bool = False) -> Case:
     readout = pick("mean", "mean", "sum", "last", "every step")
     last = pick(None, 1, steps) if readout in ("mean", "sum") else None
     model = Network(blocks, head, readout, last).eval()
-    return Case(model, example.bool() if kind == "events" else example, top, steps, dyadic)
-
-
-# --- evaluating them --------------------------------------------------------------------------------------
-
-
-def potential(neuron: MFP, current: Tensor) -> Tensor:
-    """u[t] = sum of m[j] current[t-j] in float64, by the definition, with the taps that the neuron has."""
-    kernel = neuron.kernel()
-    if isinstance(kernel, Matrix):
-        weights = kernel.matrix.detach().double().tril()
-        return torch.einsum("ts,s...->t...", weights, current)
-    steps = len(current)
-    taps = kernel.taps(kernel.order or steps) if isinstance(kernel, Exponential) else kernel.taps
-    rows = taps.detach().double().reshape(len(taps), -1)
-    u = torch.zeros_like(current)
-    for j, row in enumerate(rows[:steps]):
-        u[j:] += row.reshape(-1, *[1] * (current.dim() - 3)) * current[: steps - j]
-    return u
-
-
-ROUNDING = 1e-10  # of float64, relative to the largest number around; some thousand times what it is
-
-
-class Watched(nn.Module):
-    """A neuron in float64 that keeps what it saw.
-
-    Args:
-        neuron: what to evaluate.
-        doubt: what may be wrong with the potential of each channel [C], besides float64's rounding.
-        given: spikes to go on with where it is unsure.
-
-    Attributes:
-        unsure: where the potential is so close to the threshold that it may be on the other side.
-        spikes: what it fires, [T, N, *].
-    """
-
-    def __init__(self, neuron: MFP, doubt: Tensor, rounding: float, given: Tensor | None) -> None:
-        super().__init__()
-        self.neuron, self.doubt, self.given = [neuron], doubt, given  # in a list, no cast reaches it
-        self.rounding = rounding
-
-    def forward(self, x: Tensor) -> Tensor:
-        neuron, rows = self.neuron[0], (-1, *[1] * (x.dim() - 3))
-        u = potential(neuron, x)
-        v = torch.as_tensor(neuron.v_threshold).double().reshape(rows)
-        size = 1 + max(float(x.abs().max()), float(u.abs().max()), float(v.abs().max()))
-        doubt = self.doubt.reshape(rows) + self.rounding * size
-        self.unsure = ((u - v).abs() <= doubt) & (doubt > 0)
-        self.spikes = (u > v if neuron.strict else u >= v).double()
-        if self.given is None:
-            return self.spikes
-        return torch.where(self.unsure, self.given.reshape(u.shape).double(), self.spikes)
-
-
-class NoGrad(nn.Module):
-    """Without gradients, in float64."""
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model = model
-
-    @torch.no_grad()
-    def forward(self, x: Tensor) -> Tensor:
-        return self.model(x.double())
-
-
-def exact(
-    model: nn.Module,
-    *,
-    rounding: float = 0.0,
-    doubts: Mapping[str, Tensor] | None = None,
-    given: Mapping[str, Tensor] | None = None,
-) -> nn.Module:
-    """A float64 copy: weights are codes times scales, unrounded; neurons are :class:`Watched`.
-
-    ``doubts`` and ``given`` are theirs, by path.
-    """
-    copied = quantize.materialize(model).double().eval()
-    for path, module in model.named_modules():
-        if quantize.is_quantized(module):
-            codes = quantize.codes(module)
-            with torch.no_grad():
-                weight = copied.get_submodule(path).get_parameter("weight")
-                weight.copy_(codes.codes.double() * codes.scale.double())
-        elif isinstance(module, MFP):
-            doubt = (doubts or {}).get(path, torch.zeros(1, dtype=torch.float64))
-            watched = Watched(module, doubt, rounding, (given or {}).get(path))
-            if not path:
-                return NoGrad(watched)
-            copied.set_submodule(path, watched)
-    return NoGrad(copied)
+    return Case(model, example.bool() if kind == "events" else example, top)

@@ -1,0 +1,169 @@
+"""What a model computes, in float64: what its integer network is compared with, spike for spike.
+
+Weights are codes times scales, unrounded; potentials are sums over the taps that a neuron has. Where a
+potential is closer to its threshold than float64 or a stated error can tell, the comparison goes on with the
+spike of the integer network, and counts it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mfp_neurons import quantize
+from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.check import check
+from mfp_neurons.deploy.graph import Graph, Neurons
+from mfp_neurons.deploy.inputs import read
+from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.history import Exponential, Matrix
+
+ROUNDING = 1e-10  # of float64, relative to the largest number around; some thousand times what it is
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """What was compared: the network, how many spikes, and how many of them float64 cannot decide."""
+
+    graph: Graph
+    spikes: int
+    undecided: int
+
+
+def agree(model: nn.Module, example: Tensor, top: int, *, rounding: float = ROUNDING) -> Agreement:
+    """Lowers a model and compares every spike and all scores on its example; ``rounding`` 0: ties as well."""
+    graph = lower_graph(model, example, levels=top)
+    check(graph)
+    levels, steps = read(graph, example)
+    scores, maps = interpret.run(graph, levels.astype(np.int64), steps)
+    layers = {
+        op.name: (op, made) for op, made in zip(graph.ops, maps[1:], strict=False) if isinstance(op, Neurons)
+    }
+    spikes = {path: torch.from_numpy(made) for path, (_, made) in layers.items()}
+    doubts = {path: torch.from_numpy(op.error) for path, (op, _) in layers.items()}
+    reference = exact(model, rounding=rounding, doubts=doubts, given=spikes)
+    expected = reference(example.double() / top)
+    watched = {p.removeprefix("model."): m for p, m in reference.named_modules() if isinstance(m, Watched)}
+    assert set(watched) == set(spikes)
+    for path, neuron in watched.items():
+        fired = spikes[path].reshape(neuron.spikes.shape)
+        wrong = (fired != neuron.spikes) & ~neuron.unsure
+        assert not wrong.any(), f"{path}: {int(wrong.sum())} of {wrong.numel()} spikes differ\n{model}"
+    _check_scores(graph, scores, expected)
+    return Agreement(
+        graph,
+        sum(neuron.spikes.numel() for neuron in watched.values()),
+        sum(int(neuron.unsure.sum()) for neuron in watched.values()),
+    )
+
+
+def _check_scores(graph: Graph, scores: np.ndarray, expected: Tensor) -> None:
+    out = graph.scores
+    kept = scores if out.last is None else scores[-out.last :]
+    reduced = {"none": kept, "sum": kept.sum(axis=0), "mean": kept.mean(axis=0)}[out.reduce] * out.unit
+    error = out.error * (len(kept) if out.reduce == "sum" else 1)
+    assert tuple(expected.shape[-len(out.features) :]) == out.features
+    real = expected.numpy().reshape(reduced.shape)
+    assert np.abs(reduced - real).max() <= error.max() + ROUNDING * (1 + np.abs(real).max())
+
+
+def is_neuron(module: nn.Module) -> bool:
+    """One of the memory-free neurons."""
+    return hasattr(getattr(module, "kernel", None), "state_steps")
+
+
+def threshold(neuron: Any) -> Tensor:
+    """Its threshold [1] or [C] in float64."""
+    value = neuron.threshold if hasattr(neuron, "spike_grad") else neuron.v_threshold
+    return torch.as_tensor(value).detach().double().reshape(-1)
+
+
+def potential(neuron: Any, current: Tensor) -> Tensor:
+    """u[t] = sum of m[j] current[t-j] in float64, by the definition."""
+    kernel = neuron.kernel()
+    if isinstance(kernel, Matrix):
+        weights = kernel.matrix.detach().double().tril()
+        return torch.einsum("ts,s...->t...", weights, current)
+    steps = len(current)
+    taps = kernel.taps(kernel.order or steps) if isinstance(kernel, Exponential) else kernel.taps
+    rows = taps.detach().double().reshape(len(taps), -1)
+    u = torch.zeros_like(current)
+    for j, row in enumerate(rows[:steps]):
+        u[j:] += row.reshape(-1, *[1] * (current.dim() - 3)) * current[: steps - j]
+    return u
+
+
+class Watched(nn.Module):
+    """A neuron in float64 that keeps what it saw.
+
+    Args:
+        neuron: what to evaluate.
+        doubt: what may be wrong with the potential of each channel [C], besides rounding.
+        rounding: what may be wrong with it, relative to the largest number around.
+        given: spikes to go on with where it is unsure.
+
+    Attributes:
+        unsure: where the potential is so close to the threshold that it may be on the other side.
+        spikes: what it fires, [T, N, *].
+    """
+
+    def __init__(self, neuron: Any, doubt: Tensor, rounding: float, given: Tensor | None) -> None:
+        super().__init__()
+        self.neuron, self.doubt, self.given = [neuron], doubt, given  # in a list, no cast reaches it
+        self.rounding = rounding
+
+    def forward(self, x: Tensor) -> Tensor:
+        neuron, rows = self.neuron[0], (-1, *[1] * (x.dim() - 3))
+        u, v = potential(neuron, x), threshold(neuron).reshape(rows)
+        size = 1 + max(float(one.abs().max()) for one in (x, u, v))
+        doubt = self.doubt.reshape(rows) + self.rounding * size
+        self.unsure = ((u - v).abs() <= doubt) & (doubt > 0)
+        strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
+        self.spikes = (u > v if strict else u >= v).double()
+        if self.given is None:
+            return self.spikes
+        return torch.where(self.unsure, self.given.reshape(u.shape).double(), self.spikes)
+
+
+class NoGrad(nn.Module):
+    """Without gradients, in float64."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model(x.double())
+
+
+def exact(
+    model: nn.Module,
+    *,
+    rounding: float = 0.0,
+    doubts: Mapping[str, Tensor] | None = None,
+    given: Mapping[str, Tensor] | None = None,
+) -> nn.Module:
+    """A float64 copy: weights are codes times scales, unrounded; neurons are :class:`Watched`.
+
+    ``doubts`` and ``given`` are theirs, by path.
+    """
+    copied = quantize.materialize(model).double().eval()
+    for path, module in model.named_modules():
+        if quantize.is_quantized(module):
+            codes = quantize.codes(module)
+            with torch.no_grad():
+                weight = copied.get_submodule(path).get_parameter("weight")
+                weight.copy_(codes.codes.double() * codes.scale.double())
+        elif hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
+            copied.get_submodule(path).__class__ = module.plain_class
+        elif is_neuron(module):
+            doubt = (doubts or {}).get(path, torch.zeros(1, dtype=torch.float64))
+            watched = Watched(module, doubt, rounding, (given or {}).get(path))
+            if not path:
+                return NoGrad(watched)
+            copied.set_submodule(path, watched)
+    return NoGrad(copied)
