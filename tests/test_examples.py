@@ -1,4 +1,4 @@
-"""The programs in examples/ and the Python in README.md run as they are printed."""
+"""The programs in examples/ and the Python in README.md and docs/ run as they are printed."""
 
 import re
 import runpy
@@ -9,9 +9,24 @@ import torch
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = sorted((ROOT / "examples").glob("*.py"))
-BLOCKS = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL
-)
+
+
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+README = blocks(ROOT / "README.md")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [
+    pytest.param(block, id=f"{page.name}-{number}")
+    for page in PAGES
+    for number, block in enumerate(blocks(page), start=1)
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # some write files
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
@@ -33,14 +48,20 @@ def test_an_example_is_one_short_idea(program: Path) -> None:
     assert "argparse" not in text
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_a_python_block_of_the_readme_runs_as_printed(number: int) -> None:
+@pytest.mark.parametrize("block", BLOCKS)
+def test_a_printed_python_block_runs(block: str) -> None:
     torch.manual_seed(0)
-    exec(compile(BLOCKS[number], f"README.md block {number + 1}", "exec"), {})
+    exec(compile(block, "a block", "exec"), {})
+
+
+def test_the_readme_goes_from_training_to_c_in_under_15_lines() -> None:
+    (block,) = (block for block in README if "to_c" in block)
+    assert "backward" in block
+    assert len([line for line in block.splitlines() if line]) < 15
 
 
 def test_the_readme_shows_both_swaps() -> None:
-    text = "\n".join(BLOCKS)
+    text = "\n".join(README)
     assert "from mfp_neurons import MFPNode" in text
     assert "from mfp_neurons.snntorch import MFPLeaky" in text
 
