@@ -4,8 +4,8 @@
     python -m benchmarks.fuzz_deploy inputs --count 1000000 --sanitize
 
 Start it in the root of a checkout. A mutated file has to be refused with InvalidNetworkError, or to be a
-network that the interpreter and the compiled runtime run with equal results. Inputs of random networks have to
-give equal results too, and what is no input has to be refused. --sanitize builds the runtime under
+network that the interpreter and the compiled runtime run with equal results. Inputs of random networks have
+to give equal results too, and what is no input has to be refused. --sanitize builds the runtime under
 AddressSanitizer and UndefinedBehaviorSanitizer, every buffer between poisoned margins. Anything else ends the
 run with the number that brings it back: --first NUMBER --count 1.
 """

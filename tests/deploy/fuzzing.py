@@ -1,7 +1,7 @@
 """Broken files and random inputs by the thousand; what became of them is counted, the unexpected raises.
 
-``files`` feeds mutated files to the loader. Each is refused with InvalidNetworkError, or is a network that the
-interpreter and the compiled runtime run with one result. ``inputs`` compares the two on random networks.
+``files`` feeds mutated files to the loader. Each is refused with InvalidNetworkError, or is a network that
+the interpreter and the compiled runtime run with one result. ``inputs`` compares the two on random networks.
 """
 
 import random
