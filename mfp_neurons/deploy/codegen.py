@@ -9,10 +9,10 @@ import re
 from pathlib import Path
 
 from ._c_layers import write_layers
-from ._c_memory import run_bytes, scored_steps, state_bytes, step_bytes
+from ._c_memory import run_bytes, state_bytes, step_bytes
 from ._c_text import header, source
 from .check import check
-from .graph import Graph, current_bound
+from .graph import Graph
 
 _PRIMITIVES = Path(__file__).parent / "device"
 _TAKEN = ("mfp_int", "stdint")
@@ -32,11 +32,22 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
 
     Raises:
         InvalidNetworkError: the graph is none that could be run.
-        ValueError: ``name`` can't be used, or tables, buffers or scores are too large for the C.
+        ValueError: ``name`` can't be used, or tables or buffers are too large for the C. Nothing has been
+            written then.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from mfp_neurons.deploy.graph import Graph, Input, Scores, Synapse, Window
+    >>> codes = np.array([[1, -1], [-1, 1]], np.int8).reshape(2, 2, 1, 1)
+    >>> shape, zeros = (2, 1, 1), np.zeros(2)
+    >>> synapse = Synapse(0, codes, 1, Window(), shape)
+    >>> scores = Scores("fc", (synapse,), zeros.astype(int), shape, (2,), 1.0, zeros)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     [file.name for file in write_c(Graph(Input(shape, (2,), 1), (scores,), 4), folder, name="tiny")]
+    ['tiny.h', 'tiny.c', 'mfp_int.h', 'mfp_int.c']
     """
     _check_name(name)
     check(graph)
-    _check_scores(graph)
     _check_bytes("the buffers of a run", run_bytes(graph))
     _check_bytes("the buffers of a step", step_bytes(graph) + state_bytes(graph))
     tables = write_layers(graph)
@@ -55,18 +66,6 @@ def _check_name(name: str) -> None:
         raise ValueError(f"name must be a C identifier that begins with a letter, got {name!r}")
     if name.lower() in _TAKEN:
         raise ValueError(f"name must be other than {' and '.join(_TAKEN)}, whose headers the C includes")
-
-
-def _check_scores(graph: Graph) -> None:
-    scores = graph.scores
-    bounds = current_bound(graph, scores.synapses)
-    one = max(bound + abs(offset) for bound, offset in zip(bounds, scores.offset.tolist(), strict=True))
-    largest = one if scores.reduce == "none" else one * scored_steps(graph)
-    if largest >= 2**63:
-        raise ValueError(
-            f"the sum of {scored_steps(graph)} steps' scores can reach {largest:,}, more than 64 bits hold: "
-            "read out fewer steps"
-        )
 
 
 def _check_bytes(what: str, count: int) -> None:

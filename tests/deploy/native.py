@@ -38,8 +38,8 @@ static void put(const int64_t *from, size_t count) {{ if (fwrite(from, 8, count,
 
 typedef void call(const uint8_t *, int64_t *);
 
-static void sample(call *run, call *step, void (*reset)(void), size_t input, size_t step_input, size_t scores,
-                   size_t classes, size_t steps)
+static void sample(call *run, call *step, void (*reset)(void), uint32_t (*argmax)(const int64_t *),
+                   size_t input, size_t step_input, size_t scores, size_t classes, size_t steps)
 {{
     uint8_t *given = room(input), *one = room(step_input);
     int64_t *found = room(8 * scores), *now = room(8 * classes);
@@ -49,6 +49,7 @@ static void sample(call *run, call *step, void (*reset)(void), size_t input, siz
         get(one, step_input);
         step(one, now);
         put(now, classes);
+        put(&(const int64_t){{argmax(now)}}, 1);
         if (t == steps / 2) run(given, found);
     }}
     put(found, scores);
@@ -70,10 +71,12 @@ class Scored:
     Attributes:
         run: [N, what NAME_run writes].
         step: [N, steps, classes].
+        best: [N, steps], the class with the largest of them.
     """
 
     run: NDArray[np.int64]
     step: NDArray[np.int64]
+    best: NDArray[np.int64]
 
 
 def score(
@@ -93,7 +96,7 @@ def score(
         write_c(case.graph, folder, name=name)
     calls = [
         f"    for (int i = 0; i < {stream.shape[1]}; i++)\n"
-        f"        sample({name}_run, {name}_step, {name}_reset, {name.upper()}_INPUT_BYTES, "
+        f"        sample({name}_run, {name}_step, {name}_reset, {name}_argmax, {name.upper()}_INPUT_BYTES, "
         f"{name.upper()}_STEP_INPUT_BYTES, {name.upper()}_SCORES, {name.upper()}_CLASSES, {len(stream)});"
         for name, stream in zip(names, streams, strict=True)
     ]
@@ -121,9 +124,10 @@ def _read(printed: bytes, cases: Sequence[Case], streams: Sequence[NDArray[np.ui
         scores = case.graph.scores
         classes = int(np.prod(scores.shape))
         rows = case.graph.steps if scores.reduce == "none" else 1
-        size = (len(stream) + rows) * classes
-        mine, numbers = np.split(numbers, [stream.shape[1] * size])
-        step, whole = np.split(mine.reshape(-1, size), [len(stream) * classes], axis=1)
-        found.append(Scored(whole, step.reshape(stream.shape[1], len(stream), classes)))
+        per_step = len(stream) * (classes + 1)
+        mine, numbers = np.split(numbers, [stream.shape[1] * (per_step + rows * classes)])
+        steps, whole = np.split(mine.reshape(stream.shape[1], -1), [per_step], axis=1)
+        steps = steps.reshape(stream.shape[1], len(stream), classes + 1)
+        found.append(Scored(whole, steps[..., :-1], steps[..., -1]))
     assert not numbers.size
     return found

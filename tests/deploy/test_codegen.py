@@ -1,6 +1,8 @@
 """The generated C on this machine: the interpreter's scores, no warnings, no errors that sanitizers see."""
 
+import re
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +11,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mfp_neurons.deploy import interpret
-from tests.deploy.graphs import Case, cases
+from mfp_neurons.deploy import InvalidNetworkError, interpret
+from mfp_neurons.deploy.codegen import write_c
+from mfp_neurons.deploy.graph import Graph, Input, Scores, Synapse, Window
+from tests.deploy.graphs import Case, cases, graphs
 from tests.deploy.native import SANITIZED, Scored, score
+from tests.deploy.toolchain import STRICT, run, tool
 
 TOGETHER = 6  # networks in one program: the compiler's start is what costs
 LONGER = 3  # steps that a stream goes on after T
+LARGE = [HealthCheck.data_too_large, HealthCheck.too_slow]  # several networks are
+ARM = ("arm-none-eabi-gcc", "-mthumb", "-ffreestanding")
+COMPILERS = [("gcc",), ("clang",), (*ARM, "-mcpu=cortex-m4"), (*ARM, "-mcpu=cortex-m0")]
 
 
 def stream_of(case: Case) -> NDArray[np.uint8]:
@@ -31,11 +39,8 @@ def expected(case: Case, stream: NDArray[np.uint8]) -> Scored:
         scores = scores[case.steps - (last.last or case.steps) :].sum(axis=0, keepdims=True)
     session = interpret.Stream(case.graph)
     steps = np.stack([session.step(levels.astype(np.int64))[0] for levels in stream])
-    samples = stream.shape[1]
-    return Scored(
-        np.moveaxis(scores, 1, 0).reshape(samples, -1),
-        np.moveaxis(steps, 1, 0).reshape(samples, len(stream), -1),
-    )
+    steps = np.moveaxis(steps, 1, 0).reshape(stream.shape[1], len(stream), -1)
+    return Scored(np.moveaxis(scores, 1, 0).reshape(len(steps), -1), steps, steps.argmax(axis=2))
 
 
 def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
@@ -46,10 +51,138 @@ def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
         right = expected(case, stream)
         np.testing.assert_array_equal(mine.run, right.run)
         np.testing.assert_array_equal(mine.step, right.step)
+        np.testing.assert_array_equal(mine.best, right.best)
+
+
+def small(**changes: object) -> Graph:
+    """Two inputs, two classes."""
+    codes = np.array([[1, -1], [-1, 1]], np.int8).reshape(2, 2, 1, 1)
+    shape, zeros = (2, 1, 1), np.zeros(2)
+    synapse = Synapse(0, codes, 1, Window(), shape)
+    scores = Scores("readout", (synapse,), np.zeros(2, np.int64), shape, (2,), 1.0, zeros)
+    return Graph(Input(shape, (2,), 3), (replace(scores, **changes),), 4)
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@settings(max_examples=6, suppress_health_check=[HealthCheck.data_too_large, HealthCheck.too_slow])
+@settings(max_examples=6, suppress_health_check=LARGE)
 @given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
 def test_c_gives_the_interpreters_scores_under_sanitizers(compiler, networks):
     check_scores(networks, compiler, *SANITIZED)
+
+
+@settings(max_examples=3, suppress_health_check=LARGE)
+@given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
+def test_optimized_c_gives_the_interpreters_scores(networks):
+    check_scores(networks, "gcc", "-O3")
+
+
+def test_a_level_above_the_top_counts_as_the_top(tmp_path):
+    graph = small(reduce="none")
+    given, top = np.array([[255, 0], [4, 3], [1, 200], [0, 2]], np.uint8), 3
+    case = Case(graph, given.reshape(4, 1, 2, 1, 1), 4)
+    clipped = replace(case, levels=np.minimum(case.levels, top))
+    (found,) = score([case], [stream_of(case)], tmp_path, "gcc")
+    np.testing.assert_array_equal(found.run, expected(clipped, stream_of(clipped)).run)
+
+
+@pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-O3", "-Os"])
+@pytest.mark.parametrize("compiler", COMPILERS, ids=lambda compiler: " ".join(compiler[::3]))
+def test_the_primitives_compile_without_a_warning(compiler, level, tmp_path):
+    write_c(small(), tmp_path, name="net")
+    run([tool(compiler[0]), *compiler[1:], *STRICT, level, "-c", "mfp_int.c", "net.c"], tmp_path)
+
+
+@pytest.mark.parametrize("compiler", COMPILERS[2:], ids=lambda compiler: compiler[-1])
+@settings(max_examples=3, suppress_health_check=LARGE)
+@given(networks=st.lists(graphs(), min_size=TOGETHER, max_size=TOGETHER))
+def test_networks_compile_for_a_cortex_m_without_a_warning(compiler, networks):
+    with tempfile.TemporaryDirectory() as folder:
+        for i, graph in enumerate(networks):
+            write_c(graph, folder, name=f"net{i}")
+        sources = [f"net{i}.c" for i in range(len(networks))]
+        run([tool(compiler[0]), *compiler[1:], *STRICT, "-Os", "-c", *sources], Path(folder))
+
+
+def test_the_header_is_also_one_for_cpp(tmp_path):
+    write_c(small(), tmp_path, name="net")
+    (tmp_path / "main.cpp").write_text(
+        '#include "net.h"\nint main() { net_reset(); return NET_STEPS != 4; }\n'
+    )
+    run([tool("gcc"), *STRICT[1:], "-std=c99", "-c", "net.c", "mfp_int.c"], tmp_path)
+    run([tool("g++"), *STRICT[1:], "-std=c++11", "main.cpp", "net.o", "mfp_int.o", "-o", "main"], tmp_path)
+    run([tmp_path / "main"], tmp_path)
+
+
+@settings(max_examples=10)
+@given(graph=graphs())
+def test_the_macros_say_how_many_bytes_the_arrays_take(graph):
+    with tempfile.TemporaryDirectory() as folder:
+        write_c(graph, folder, name="net")
+        run([tool("gcc"), "-std=c99", "-fno-pie", "-c", "net.c"], Path(folder))
+        symbols = run([tool("nm"), "-S", "net.o"], Path(folder)).decode()
+        said = dict(re.findall(r"#define NET_(\w+) (\d+)", (Path(folder) / "net.h").read_text()))
+    sized = re.findall(r"^\w+ (\w+) (\w) (\w+)", symbols, re.MULTILINE)
+    variables = sum(int(size, 16) for size, kind, _ in sized if kind in "bBdD")
+    named = {"codes": 0, "taps": 0, "thresholds": 0, "factor": 0, "offset": 0}
+    for size, kind, name in sized:
+        family = re.match("[a-z]*", name)[0]
+        if kind in "rR" and family in named:
+            named[family] += int(size, 16)
+    buffers = ("RUN_BUFFER_BYTES", "STEP_BUFFER_BYTES", "STATE_BYTES")
+    assert variables == sum(int(said[buffer]) for buffer in buffers)
+    assert named.pop("codes") == int(said["WEIGHT_BYTES"])
+    assert sum(named.values()) == int(said["PARAMETER_BYTES"])
+
+
+@settings(max_examples=20)
+@given(graph=graphs())
+def test_the_c_includes_stdint_alone_and_knows_no_floating_point(graph):
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_c(graph, folder, name="net")
+        text = "\n".join(file.read_text(encoding="ascii") for file in files)
+    code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    assert set(re.findall(r"#include (.*)", code)) == {"<stdint.h>", '"net.h"', '"mfp_int.h"'}
+    assert not re.search(r"\b(float|double|malloc|alloca)\b|\d\.\d", code)
+
+
+def test_files_are_replaced_whole(tmp_path):
+    write_c(small(), tmp_path, name="net")
+    (tmp_path / "net.c").write_text("x" * 100_000)
+    write_c(small(), tmp_path, name="net")
+    write_c(small(), tmp_path / "deep" / "er", name="net")
+    for file in ("net.c", "net.h", "mfp_int.c", "mfp_int.h"):
+        assert (tmp_path / file).read_bytes() == (tmp_path / "deep" / "er" / file).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "deep",
+        "mfp_int.c",
+        "mfp_int.h",
+        "net.c",
+        "net.h",
+    ]
+
+
+@pytest.mark.parametrize("name", ["", "1net", "a-b", "a b", "_net", "é", "net.c", "../net", "a\n", None, 3])
+def test_a_name_that_is_no_identifier_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match=r"name must be a C identifier .* got"):
+        write_c(small(), tmp_path / "new", name=name)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("name", ["mfp_int", "MFP_INT", "stdint"])
+def test_a_name_of_a_header_that_is_included_is_refused(name, tmp_path):
+    with pytest.raises(ValueError, match="name must be other than mfp_int and stdint"):
+        write_c(small(), tmp_path, name=name)
+
+
+def test_buffers_that_32_bits_cannot_count_are_refused(tmp_path):
+    graph = small()
+    large = replace(graph, input=Input((2, 1024, 1024), (2, 2**20), 1), steps=2**16)
+    with pytest.raises(ValueError, match=r"the buffers of a run would take 17,179,\d+,\d+ bytes"):
+        write_c(large, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_graph_that_could_not_be_run_is_refused(tmp_path):
+    with pytest.raises(InvalidNetworkError, match="offset"):
+        write_c(small(offset=np.zeros(3, np.int64)), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
