@@ -1,0 +1,135 @@
+"""The interpreter against what torch makes of the same network, and against itself step by step."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from torch import Tensor
+
+from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.graph import Concat, CurrentPool, Neurons, Op, Pool, Scores, Sum, Synapse, Window
+from tests.deploy.graphs import Case, cases
+
+
+def reached(x: Tensor, window: Window, out: tuple[int, ...], value: float) -> Tensor:
+    """A map [T * N, C, H, W] with its padding, and no row or column that no output sees."""
+    for axis, (size, stride, before, dilation) in enumerate(
+        zip(window.size, window.stride, window.padding, window.dilation, strict=True), start=2
+    ):
+        wanted = (out[axis - 2] - 1) * stride + (size - 1) * dilation + 1
+        after = wanted - before - x.shape[axis]
+        margins = [0, 0, before, max(0, after)] if axis == 2 else [before, max(0, after)]
+        x = F.pad(x, margins, value=value).narrow(axis, 0, wanted)
+    return x
+
+
+def pooled(x: Tensor, kind: str, window: Window, out: tuple[int, ...]) -> Tensor:
+    """Pooling as torch does it: of float64, which holds these numbers exactly."""
+    if kind == "max":
+        x = reached(x, window, out, float("-inf"))
+        return F.max_pool2d(x, window.size, window.stride, 0, window.dilation)
+    ones = torch.ones(x.shape[1], 1, *window.size, dtype=torch.float64)
+    x = reached(x, window, out, 0.0)
+    return F.conv2d(x, ones, stride=window.stride, dilation=window.dilation, groups=x.shape[1])
+
+
+def current(synapses: tuple[Synapse, ...], maps: list[Tensor]) -> Tensor:
+    """Currents int64 [T, N, C, H, W]: what torch convolves in float64, below 2**31, times the factors."""
+    total: Tensor | int = 0
+    for s in synapses:
+        source = maps[s.source]
+        x = reached(source.flatten(0, 1), s.window, s.shape[1:], 0.0)
+        weight = torch.from_numpy(s.codes).double()
+        acc = F.conv2d(x, weight, stride=s.window.stride, dilation=s.window.dilation, groups=s.groups)
+        if isinstance(s.pool, CurrentPool):
+            acc = pooled(acc, s.pool.kind, s.pool.window, s.pool.shape[1:])
+        acc = acc.unflatten(0, source.shape[:2]).long()
+        factor = (
+            torch.ones(len(s.codes), dtype=torch.int64) if s.factor is None else torch.from_numpy(s.factor)
+        )
+        total = total + acc * factor[:, None, None]
+    assert isinstance(total, Tensor)
+    return total
+
+
+def spikes(op: Neurons, x: Tensor, steps: int) -> Tensor:
+    """Neurons by the matrix that their taps are: u = M x with M[t, s] the tap of lag t - s."""
+    x = x.expand(steps, *x.shape[1:])
+    channels = x.shape[2]
+    matrix = torch.zeros(steps, steps, channels, dtype=torch.int64)
+    for t in range(steps):
+        for s in range(max(0, t - op.order + 1), t + 1):
+            matrix[t, s] = torch.from_numpy(op.taps[t if op.steps else 0, t - s])
+    potential = (matrix[:, :, None, :, None, None] * x[None]).sum(1)
+    rows = torch.arange(steps).clamp(max=len(op.thresholds) - 1)
+    return (potential >= torch.from_numpy(op.thresholds)[rows][:, None, :, None, None]).double()
+
+
+def made(op: Op, maps: list[Tensor], steps: int) -> Tensor:
+    match op:
+        case Neurons():
+            return spikes(op, current(op.synapses, maps), steps)
+        case Pool():
+            x = maps[op.source]
+            return pooled(x.flatten(0, 1), op.kind, op.window, op.shape[1:]).unflatten(0, x.shape[:2])
+        case Sum():
+            return sum(w * maps[i] for i, w in zip(op.sources, op.weights, strict=True))  # type: ignore[return-value]
+        case Concat():
+            parts = [w * maps[i] for i, w in zip(op.sources, op.weights, strict=True)]
+            longest = max(len(part) for part in parts)
+            return torch.cat([part.expand(longest, *part.shape[1:]) for part in parts], 2)
+        case Scores():
+            total = current(op.synapses, maps) + torch.from_numpy(op.offset)[:, None, None]
+            return total.expand(steps, *total.shape[1:])
+
+
+@given(cases())
+def test_every_map_and_score_is_what_torch_makes(case: Case) -> None:
+    scores, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    expected = [torch.from_numpy(case.levels).double()]
+    for op in case.graph.ops:
+        expected.append(made(op, expected, case.steps))
+    for index, (mine, theirs) in enumerate(zip([*maps, scores], expected, strict=True)):
+        assert mine.shape == tuple(theirs.shape), f"map {index}"
+        np.testing.assert_array_equal(mine, theirs.numpy(), err_msg=f"map {index}")
+
+
+@given(cases())
+def test_a_stream_makes_the_same_maps_step_by_step(case: Case) -> None:
+    scores, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    stream = interpret.Stream(case.graph)
+    for t in range(case.steps):
+        mine, of_step = stream.step(case.levels[min(t, len(case.levels) - 1)].astype(np.int64))
+        np.testing.assert_array_equal(mine, scores[t])
+        for index, (one, all_steps) in enumerate(zip(of_step, maps, strict=True)):
+            expected = all_steps[min(t, len(all_steps) - 1)]
+            np.testing.assert_array_equal(one, expected, err_msg=f"step {t}, map {index}")
+
+
+@given(cases())
+def test_a_stream_keeps_no_more_than_it_says(case: Case) -> None:
+    stream = interpret.Stream(case.graph)
+    samples = case.levels.shape[1]
+    for t in range(case.steps):
+        stream.step(case.levels[min(t, len(case.levels) - 1)].astype(np.int64))
+    kept = sum(bits.nbytes for past in stream._past.values() for bits, _ in past)
+    rows = sum(len(past) for past in stream._past.values())
+    assert kept * 8 <= case.graph.state_bits() * samples + 7 * rows  # whole bytes
+
+
+def test_an_example_worked_out_by_hand() -> None:
+    """Inputs a and b, weights +1 and -1, taps 2 and 1: u[t] = 2 (a[t] - b[t]) + a[t-1] - b[t-1] against 1."""
+    codes = np.array([1, -1], np.int8).reshape(1, 2, 1, 1)
+    neurons = Neurons(
+        "n",
+        (Synapse(0, codes, 1, Window(), (1, 1, 1)),),
+        np.array([[[2], [1]]]),
+        np.array([[1]]),
+        (1, 1, 1),
+        np.ones(1),
+        np.zeros(1),
+    )
+    a, b = [1, 0, 0, 1, 0], [0, 0, 1, 1, 0]
+    x = np.array([a, b]).T.reshape(5, 1, 2, 1, 1)
+    # u = 2, 1, -2, -1, 0
+    assert interpret.evaluate(neurons, [x], 5).ravel().tolist() == [1, 1, 0, 0, 0]
