@@ -113,6 +113,7 @@ class Capture:
         self.handled = 0  # functions and modules so far
         self._paths = {module: path for path, module in model.named_modules()}
         self._inside: list[tuple[str, nn.Module]] = []
+        self._refused: LoweringError | None = None
 
     def run(self, shape: tuple[int, ...], value: Any) -> Any:
         """What the model returns for an input of this shape that the listener knows as ``value``."""
@@ -134,7 +135,8 @@ class Capture:
         return self._inside[-1][1] if self._inside else self.model
 
     def refuse(self, why: str) -> NoReturn:
-        raise LoweringError(f"{self.where()}: {why}.")
+        self._refused = LoweringError(f"{self.where()}: {why}.")
+        raise self._refused
 
     def function(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A torch function that met a stand-in."""
@@ -205,6 +207,8 @@ class Capture:
         except LoweringError:
             raise
         except Exception as error:  # whatever the model's own Python makes of a stand-in
+            if self._refused:  # TorchScript makes an error of its own of it
+                raise self._refused from error
             first = (str(error).strip().splitlines() or [""])[0]
             raise LoweringError(
                 f"{self.where()}: its forward raised {type(error).__name__}: {first}"

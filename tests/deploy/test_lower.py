@@ -4,105 +4,17 @@ from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfp_neurons import MFP, quantize_weights
-from mfp_neurons.deploy import interpret
+from mfp_neurons import quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.graph import Concat, Graph, Neurons, Pool, Sum
+from mfp_neurons.deploy.graph import Concat, Neurons, Pool, Sum
 from mfp_neurons.deploy.lower import lower_graph
-from mfp_neurons.quantize import codes, is_quantized, materialize
 
-T, N = 4, 2
-
-
-class Do(nn.Module):
-    """A model whose forward is given; its layers are arguments."""
-
-    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.does = forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.does(x, *self.layers)
-
-
-class Each(nn.Sequential):
-    """Layers that take [N, *], at every step."""
-
-    def forward(self, x):
-        return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-
-
-def neuron(threshold: float = 0.3, **options: Any) -> MFP:
-    return MFP(0.5, v_threshold=threshold, order=options.pop("order", 3), kernel_bits="pow2", **options)
-
-
-def norm(kind: type, channels: int) -> nn.Module:
-    made = kind(channels)
-    with torch.no_grad():
-        made.running_mean.normal_(0, 0.3)
-        made.running_var.uniform_(0.05, 0.5)
-        made.weight.normal_(0.5, 0.7)  # some negative
-        made.bias.normal_(0, 0.3)
-    return made
-
-
-def prepared(model: nn.Module, bits: float = 3) -> nn.Module:
-    torch.manual_seed(1)
-    return quantize_weights(model, bits)
-
-
-def scores(graph: Graph, example: Tensor) -> np.ndarray:
-    """What the interpreter gives, in the model's unit."""
-    given = example.double() / 255 if example.dtype == torch.uint8 else example.double()
-    levels = np.rint(given.numpy() * graph.input.top).astype(np.int64)
-    steps = 1 if graph.input.static else graph.steps
-    levels = levels.reshape(steps, -1, *graph.input.shape)
-    made, _ = interpret.run(graph, levels, graph.steps)
-    made = made[-(graph.scores.last or graph.steps) :]
-    how = graph.scores.reduce
-    made = made.mean(0) if how == "mean" else made.sum(0) if how == "sum" else made
-    return (made * graph.scores.unit).reshape(*made.shape[: made.ndim - 3], *graph.scores.features)
-
-
-def in_float64(model: nn.Module) -> nn.Module:
-    """A copy for evaluation, whose weights are codes times scales, unrounded."""
-    exact = materialize(model).double().eval()
-    for path, module in model.named_modules():
-        if is_quantized(module):
-            read = codes(module)
-            with torch.no_grad():
-                exact.get_submodule(path).weight.copy_(read.codes * read.scale.double())
-    return exact
-
-
-def check_agreement(model: nn.Module, example: Tensor, **options: Any) -> Graph:
-    """Lowers, and compares with the model's own float64 scores."""
-    graph = lower_graph(model, example, **options)
-    exact = in_float64(model)
-    given = example.double() / 255 if example.dtype == torch.uint8 else example.double()
-    with torch.no_grad():
-        expected = exact(given).numpy()
-    found = scores(graph, example)
-    assert found.shape == expected.shape
-    assert np.abs(expected).max() > 0, "a model that says nothing tests nothing"
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
-    return graph
-
-
-def events(*shape: int) -> Tensor:
-    return torch.rand(T, N, *shape, generator=torch.Generator().manual_seed(0)) < 0.4
-
-
-def images(*shape: int) -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (N, *shape), dtype=torch.uint8, generator=generator)
+from .lowering import Do, Each, N, T, check_agreement, events, images, neuron, norm, prepared
 
 
 def after(*layers: nn.Module, features: int, classes: int = 3) -> nn.Module:

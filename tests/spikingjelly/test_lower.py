@@ -1,0 +1,193 @@
+"""Lowering SpikingJelly's models, as their users write them."""
+
+from copy import deepcopy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+from torch import Tensor, nn
+
+from mfp_neurons import MFPNode, convert, quantize_weights
+from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.errors import LoweringError
+from mfp_neurons.deploy.graph import Graph, Neurons, Sum
+from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.quantize import codes, is_quantized, materialize
+
+T = 4
+NEURON: dict[str, Any] = {"kernel_bits": "pow2", "order": 3, "v_threshold": 0.3}
+
+
+class Shown(nn.Module):
+    """A network in multi-step mode that sees one image T times."""
+
+    def __init__(self, network: nn.Module, mode: str = "m") -> None:
+        super().__init__()
+        self.network = network
+        functional.set_step_mode(self, mode)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x.unsqueeze(0).repeat(T, 1, 1, 1, 1)).mean(0)
+
+
+def settled(model: nn.Module, bits: float = 1) -> nn.Module:
+    """Quantized, and with the batch norms of a trained network."""
+    quantize_weights(model, bits)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+            with torch.no_grad():
+                module.running_mean.normal_(0, 0.3)
+                module.running_var.uniform_(0.05, 0.5)
+                module.weight.normal_(0.7, 0.6)
+                module.bias.normal_(0.2, 0.4)
+    return model
+
+
+def check_agreement(model: nn.Module, example: Tensor) -> Graph:
+    graph = lower_graph(model, example)
+    functional.reset_net(model)
+    exact = materialize(model).double().eval()
+    for path, module in model.named_modules():
+        if is_quantized(module):
+            read = codes(module)
+            with torch.no_grad():
+                exact.get_submodule(path).weight.copy_(read.codes * read.scale.double())
+    with torch.no_grad():
+        expected = exact(example.double()).numpy()
+    levels = np.rint(example.double().numpy() * graph.input.top).astype(np.int64)
+    levels = levels.reshape(1 if graph.input.static else T, -1, *graph.input.shape)
+    scores, _ = interpret.run(graph, levels, graph.steps)
+    found = scores.mean(0) if graph.scores.reduce == "mean" else scores
+    assert np.abs(expected).max() > 0, "a model that says nothing tests nothing"
+    np.testing.assert_allclose(
+        (found * graph.scores.unit).reshape(expected.shape), expected, rtol=1e-6, atol=1e-7
+    )
+    return graph
+
+
+def image(*shape: int) -> Tensor:
+    return torch.randint(0, 256, (2, *shape)) / 255
+
+
+def small(convolution: type = layer.Conv2d) -> nn.Module:
+    return nn.Sequential(
+        convolution(1, 6, kernel_size=3, padding=1, bias=False),
+        layer.BatchNorm2d(6),
+        MFPNode(**NEURON),
+        layer.MaxPool2d(2, 2),
+        layer.Conv2d(6, 6, kernel_size=3, padding=1, bias=False),
+        layer.BatchNorm2d(6),
+        layer.MaxPool2d(2, 2),
+        MFPNode(**NEURON),
+        layer.Flatten(),
+        layer.Dropout(0.5),
+        layer.Linear(54, 20),
+        MFPNode(**NEURON),
+        layer.VotingLayer(10),
+    )
+
+
+@pytest.mark.parametrize("bits", [1, 1.58, 4])
+def test_a_network_of_multi_step_layers_agrees_with_float64(bits: float) -> None:
+    graph = check_agreement(settled(Shown(small()), bits), image(1, 12, 12))
+    assert graph.input.static
+    assert [op.name for op in graph.ops if isinstance(op, Neurons)] == [f"network.{i}" for i in (2, 7, 11)]
+
+
+def test_memories_and_masks_stay_as_they_were() -> None:
+    model = settled(Shown(small())).train()
+    model(image(1, 12, 12))
+    memories = [dict(m._memories) for m in model.modules() if hasattr(m, "_memories")]
+    norms = [m.running_mean.clone() for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    lower_graph(model, image(1, 12, 12))
+    after = [m._memories for m in model.modules() if hasattr(m, "_memories")]
+    for before, now in zip(memories, after, strict=True):
+        assert all(now[name] is value for name, value in before.items())
+    left = [m.running_mean for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert all(torch.equal(a, b) for a, b in zip(norms, left, strict=True))
+
+
+def test_a_fused_batch_norm_is_the_plain_one() -> None:
+    plain = settled(Shown(small()))
+    with torch.no_grad():
+        plain.network[2].v_threshold = 0.25
+    fused = convert(deepcopy(plain), fuse=True)
+    assert "FusedBatchNorm2d" in {type(m).__name__ for m in fused.modules()}
+    one, other = (lower_graph(model, image(1, 12, 12)) for model in (plain, fused))
+    for a, b in zip(one.ops, other.ops, strict=True):
+        assert type(a) is type(b)
+        if isinstance(a, Neurons):
+            assert (a.thresholds == b.thresholds).all()
+            assert (a.synapses[0].codes == b.synapses[0].codes).all()
+
+
+def test_layers_in_a_sequence_container_agree() -> None:
+    model = nn.Sequential(
+        layer.SeqToANNContainer(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.AvgPool2d(2)),
+        MFPNode(step_mode="m", **NEURON),
+        layer.SeqToANNContainer(nn.Flatten(), nn.Linear(6 * 9, 5)),
+    )
+    check_agreement(settled(model, 3), (torch.rand(T, 2, 2, 8, 8) < 0.4).float())
+
+
+def test_the_zoos_residual_networks_agree() -> None:
+    sew_resnet = pytest.importorskip("spikingjelly.activation_based.model.sew_resnet")
+    spiking_resnet = pytest.importorskip("spikingjelly.activation_based.model.spiking_resnet")
+    options = {"spiking_neuron": MFPNode, "num_classes": 5, **NEURON}
+
+    sew = sew_resnet.SEWResNet(sew_resnet.BasicBlock, [1, 1, 1, 1], cnf="ADD", **options)
+    graph = check_agreement(settled(Shown(sew)), image(3, 32, 32))
+    assert any(isinstance(op, Sum) for op in graph.ops)
+
+    plain = spiking_resnet.SpikingResNet(spiking_resnet.BasicBlock, [1, 1, 1, 1], **options)
+    graph = check_agreement(settled(Shown(plain)), image(3, 32, 32))
+    assert max(len(op.synapses) for op in graph.ops if isinstance(op, Neurons)) == 2
+
+
+def refusal(model: nn.Module, example: Tensor | None = None) -> str:
+    with pytest.raises(LoweringError) as caught:
+        lower_graph(settled(model), image(1, 12, 12) if example is None else example)
+    return str(caught.value)
+
+
+def test_neurons_with_a_potential_are_named_with_what_to_do() -> None:
+    model = small()
+    model[7] = neuron.LIFNode(surrogate_function=surrogate.ATan())
+    words = refusal(Shown(model))
+    assert "'network.7' (LIFNode)" in words
+    assert "convert" in words
+
+
+def test_single_step_mode_is_named_with_what_to_do() -> None:
+    model = Shown(small(), mode="s")
+
+    class Loop(nn.Module):
+        def __init__(self, network: nn.Module) -> None:
+            super().__init__()
+            self.network = network
+
+        def forward(self, x):
+            return sum(self.network(x) for _ in range(T)) / T
+
+    words = refusal(Loop(model.network))
+    assert "'network.2' (MFPNode)" in words
+    assert "set_step_mode" in words
+
+
+def test_a_container_that_loops_over_time_gets_a_clear_word() -> None:
+    model = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON))
+    words = refusal(nn.Sequential(model), torch.ones(T, 2, 1, 8, 8))
+    assert "'0' (MultiStepContainer)" in words
+    assert "A loop over time cannot be captured" in words
+
+
+def test_products_of_spikes_in_residual_blocks_are_refused() -> None:
+    sew_resnet = pytest.importorskip("spikingjelly.activation_based.model.sew_resnet")
+    options = {"spiking_neuron": MFPNode, "num_classes": 5, **NEURON}
+    for cnf in ("AND", "IAND"):
+        model = sew_resnet.SEWResNet(sew_resnet.BasicBlock, [2, 1, 1, 1], cnf=cnf, **options)
+        words = refusal(Shown(model), image(3, 32, 32))
+        assert "'network.layer1.0' (BasicBlock)" in words
+        assert "SEW 'ADD'" in words
