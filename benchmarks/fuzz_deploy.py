@@ -73,7 +73,7 @@ def _files(first: int, count: int) -> str:
         [
             *lines,
             f"{count} files: {told}; {len(found.reasons)} different reasons; "
-            f"the slowest took {1000 * found.slowest:.0f} ms to read",
+            f"the slowest took {1000 * found.slowest[0]:.0f} ms to read (file {found.slowest[1]})",
         ]
     )
 

@@ -4,8 +4,9 @@ The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
 
     version    1
     sha256     of the whole file, with 64 zeros in place of these digits
-    network    the dataclasses of :mod:`.graph` by name and field; an array is ``{"array": name}``, codes are
-               ``{"codes": name, "bits": .., "shape": [..]}``: the planes of :mod:`.pack`, one after the other
+    network    the dataclasses of :mod:`.graph` by name and field; an array is ``{"array": name}``, one number
+               over and over ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": ..,
+               "shape": [..]}``: the planes of :mod:`.pack`, one after the other
 
 Whole numbers are stored in the smallest signed type that holds them. What a file says is believed only after
 it was measured against what the file holds, and a network leaves here only after ``check``.
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 
 from .._checks import require
 from . import pack
+from ._windows import MAX_NUMBERS
 from .check import check
 from .errors import InvalidNetworkError
 from .graph import Concat, CurrentPool, Graph, Input, Neurons, Pool, Scores, Sum, Synapse, Window
@@ -198,6 +200,8 @@ def _encode(value: Any, path: str, arrays: Arrays) -> Any:
     if isinstance(value, tuple):
         return [_encode(item, f"{path}{i}.", arrays) for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and np.unique(value.view(np.int64)).size == 1:
+            return {"repeat": float(value[0]), "times": len(value)}
         name = path.removesuffix(".")
         arrays[name] = _smallest(value)
         return {"array": name}
@@ -229,6 +233,8 @@ def _decode(value: Any, arrays: Arrays) -> Any:
     if set(value) == {"array"}:
         numbers = _take(value["array"], arrays)
         return numbers.astype(np.float64 if numbers.dtype.kind == "f" else np.int64)
+    if set(value) == {"repeat", "times"}:
+        return _repeat(value["repeat"], value["times"])
     kind = value.get("type")
     if not isinstance(kind, str) or kind not in _KINDS:
         _refuse(f"has something of type {_brief(kind)}, which no network has")
@@ -239,6 +245,13 @@ def _decode(value: Any, arrays: Arrays) -> Any:
     if set(given) != wanted:
         _refuse(f"has {kind} with fields {_brief(sorted(given))}, not {', '.join(sorted(wanted))}")
     return _KINDS[kind](**{name: _decode(item, arrays) for name, item in given.items()})
+
+
+def _repeat(number: Any, times: Any) -> NDArray[np.float64]:
+    """A number many times: a view, which takes no memory however many there are said to be."""
+    if type(number) is not float or type(times) is not int or not 1 <= times <= MAX_NUMBERS:
+        _refuse(f"has {_brief(number)} repeated {_brief(times)} times")
+    return np.broadcast_to(np.float64(number), (times,))
 
 
 def _take(name: Any, arrays: Arrays) -> NDArray[Any]:

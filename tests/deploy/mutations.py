@@ -123,7 +123,13 @@ _VALUES: list[Any] = [
         [[]],
         [1, 1],
     ),
-    *([1, 1, 1], {"type": "Window"}, {"array": "input"}, {"codes": 1, "bits": 1, "shape": [1]}),
+    *(
+        [1, 1, 1],
+        {"type": "Window"},
+        {"repeat": 0.5, "times": 1},
+        {"array": "input"},
+        {"codes": 1, "bits": 1, "shape": [1]},
+    ),
 ]
 
 

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy import InvalidNetworkError
+from mfp_neurons import convert, quantize_weights
+from mfp_neurons.deploy import InvalidNetworkError, lower
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.file import KEY, MAX_HEADER, from_bytes, load, save, to_bytes
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
@@ -87,6 +89,19 @@ def test_whole_numbers_take_the_smallest_type() -> None:
         neurons.thresholds[:] = value
         _, arrays = parts(to_bytes(graph))
         assert next(a for name, a in arrays.items() if "thresholds" in name).itemsize == size
+
+
+def test_a_convolutional_network_takes_a_28th_of_its_float_state() -> None:
+    pytest.importorskip("spikingjelly", reason="the 'spikingjelly' extra is not installed")
+    from spikingjelly.activation_based import functional, neuron
+    from spikingjelly.activation_based.model.parametric_lif_net import FashionMNISTNet
+
+    net = FashionMNISTNet(channels=128, spiking_neuron=neuron.LIFNode)
+    functional.set_step_mode(net, "m")
+    floats = sum(4 * value.numel() for value in net.state_dict().values() if value.is_floating_point())
+    net = quantize_weights(convert(net, order=4, kernel_bits="pow2"), bits=1).eval()
+    lowered = lower(net, torch.zeros(4, 1, 1, 28, 28, dtype=torch.uint8))
+    assert len(to_bytes(lowered.graph)) <= floats / 28
 
 
 # what is refused
@@ -187,6 +202,12 @@ HOSTILE: dict[str, bytes] = {
     "has Neurons with fields": changed(lambda d, a: first(d).pop("unit")),
     "has Window with fields": changed(lambda d, a: synapse(d)["window"].update(size_=1)),
     "the network must be a Graph": signed([], {}),
+    "unit must be float64 [2], got float64 [67108864]": changed(
+        lambda d, a: first(d)["unit"].update(times=2**26)
+    ),
+    "has 0.0 repeated 1000000000": changed(lambda d, a: first(d)["unit"].update(times=10**30)),
+    "has 0 repeated 2 times": changed(lambda d, a: first(d)["unit"].update(repeat=0)),
+    "unit must be finite and >= 0": changed(lambda d, a: first(d)["unit"].update(repeat=-1.0)),
     "has codes described by": changed(lambda d, a: synapse(d)["codes"].pop("bits")),
     "has codes of 9 bits; 1, 1.58": changed(lambda d, a: synapse(d)["codes"].update(bits=9)),
     "has codes of True bits": changed(lambda d, a: synapse(d)["codes"].update(bits=True)),
