@@ -192,6 +192,7 @@ def test_type_information_and_configs_are_in_the_package() -> None:
 
 PUBLIC = {
     "mfp_neurons": ["MFP", "MFPNode", "QuantizedMembraneLIF", "convert", "quantize_weights", "report"],
+    "mfp_neurons.deploy": ["IntegerNetwork", "lower"],
     "mfp_neurons.functional": ["fire", "fire_chunk", "norm_fire", "norm_fire_chunk", "potential"],
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
     "mfp_neurons.neuron": ["HistoryKernel"],

@@ -51,6 +51,17 @@ class IntegerNetwork:
 
     Raises:
         InvalidNetworkError: the graph is none that could be run.
+
+    >>> import torch
+    >>> from mfp_neurons import MFP, deploy, quantize_weights
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 64), MFP(0.5, order=4), torch.nn.Linear(64, 10))
+    >>> network = deploy.lower(quantize_weights(net, bits=1), torch.rand(5, 1, 8))
+    >>> x = torch.rand(5, 3, 8)  # [T, N, *]
+    >>> scores, stream = network.run(x), network.stream()
+    >>> (np.stack([stream.step(step) for step in x]) == scores).all()
+    np.True_
+    >>> network.memory().state_stream  # 3 steps of 8 levels of 8 bits: bytes kept between steps
+    24
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -17,7 +17,7 @@ from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import load_network
 
 INTEGERS = "integer.safetensors"  # the file beside a checkpoint
-STREAMED_SAMPLES = 100  # one by one in NumPy where there is no compiler, so not all of a large split
+COMPARED = 500  # samples of the test split, at most, that go through a stream and event by event
 TIMED = 200
 
 
@@ -77,7 +77,7 @@ def agreement(deployed: Deployed) -> str:
     """
     network, test = deployed.network, deployed.data.test
     scores = network.run(deployed.given(test.samples))
-    samples = test.samples[:STREAMED_SAMPLES]
+    samples = test.samples[:COMPARED]
     driven = network.run_events(deployed.given(samples))
     _check_equal("event by event", driven.scores, scores[: len(samples)])
     _check_equal("step by step", _streamed(deployed, samples), scores[: len(samples)])

@@ -20,7 +20,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert stop.value.code == 0
     shown = capsys.readouterr().out
-    assert all(word in shown for word in ("demo", "train", "evaluate", "report"))
+    assert all(word in shown for word in ("demo", "train", "evaluate", "report", "deploy"))
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     words = capsys.readouterr().out.split()

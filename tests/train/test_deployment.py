@@ -1,0 +1,80 @@
+"""From a checkpoint to integers and C, and what is said about it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mfp_neurons import deploy
+from mfp_neurons.cli import main
+from mfp_neurons.train import deployment
+from mfp_neurons.train.config import Config, ConfigError, load
+from mfp_neurons.train.engine import BEST, Trainer
+
+from .conftest import SMALL, write_fashion_mnist
+
+
+@pytest.fixture
+def checkpoint(small: Config, tmp_path: Path) -> Path:
+    Trainer(small, tmp_path / "run", bars=False).run()
+    return tmp_path / "run" / BEST
+
+
+def test_the_command_says_what_it_costs_whether_it_agrees_and_what_to_do_next(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "TIMED", 3)
+    assert main(["deploy", str(checkpoint), "--c", str(tmp_path / "c")]) == 0
+    said = capsys.readouterr().out
+    assert "network.hidden.2.neuron" in said
+    assert "the same scores to the last bit (364 samples)" in said
+    assert re.search(r"time for one sample, us +\| +[\d,]+ +\| +[\d,]+ +\| +[\d.]+x", said)
+    named = re.findall(r"\S+mfp_\w+\.[ch]\b", said)
+    assert {Path(file).name for file in named} == {"mfp_net.h", "mfp_net.c", "mfp_int.h", "mfp_int.c"}
+    assert all(Path(file).is_file() for file in named)
+    network = deploy.IntegerNetwork.load(checkpoint.with_name("integer.safetensors"))
+    assert str(network) in said
+
+
+def test_the_integer_network_answers_as_the_checkpoint_does(checkpoint: Path) -> None:
+    deployed = deployment.lower_checkpoint(checkpoint)
+    samples = deployed.data.test.samples
+    with torch.no_grad():
+        expected = deployed.model.double()(deployed.data.sequence(samples).double()).numpy()
+    found = deployed.network.run(deployed.given(samples))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_an_image_that_is_shown_at_every_step_is_given_once(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path / "data", zipped=False)
+    settings = {"network.channels": [4, 4], "network.hidden": [8], "training.epochs": 1, "data.time_steps": 3}
+    config = load(
+        "fashion-mnist", {**SMALL, **settings, "data.root": str(tmp_path / "data"), "data.limit": 20}
+    )
+    Trainer(config, tmp_path / "run", bars=False).run()
+    deployed = deployment.lower_checkpoint(tmp_path / "run" / BEST)
+    samples = deployed.data.test.samples[:4]
+    assert deployed.given(samples).shape == (4, 1, 28, 28)
+    sequence = deployed.data.sequence(samples)
+    np.testing.assert_array_equal(
+        deployed.network.run(deployed.given(samples)), deployed.network.run(sequence)
+    )
+
+
+def test_a_disagreement_would_be_an_error(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed = deployment.lower_checkpoint(checkpoint)
+    monkeypatch.setattr(deployment, "_streamed", lambda *_: np.zeros(10))
+    with pytest.raises(RuntimeError, match="step by step, the integer network gives other scores"):
+        deployment.agreement(deployed)
+
+
+def test_a_network_with_a_potential_is_refused_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Trainer(load("digits-lif-2bit", SMALL), tmp_path, bars=False).run()
+    with pytest.raises(ConfigError, match="cannot be deployed"):
+        deployment.lower_checkpoint(tmp_path / BEST)
+    assert main(["deploy", str(tmp_path / BEST)]) == 2
+    assert "QuantizedMembraneLIF" in capsys.readouterr().err
