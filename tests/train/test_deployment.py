@@ -51,7 +51,7 @@ def test_an_image_that_is_shown_at_every_step_is_given_once(tmp_path: Path) -> N
     write_fashion_mnist(tmp_path / "data", zipped=False)
     settings = {"network.channels": [4, 4], "network.hidden": [8], "training.epochs": 1, "data.time_steps": 3}
     config = load(
-        "fashion-mnist", {**SMALL, **settings, "data.root": str(tmp_path / "data"), "data.limit": 20}
+        "fashion-mnist", {**SMALL, **settings, "data.root": str(tmp_path / "data"), "data.validation": 20}
     )
     Trainer(config, tmp_path / "run", bars=False).run()
     deployed = deployment.lower_checkpoint(tmp_path / "run" / BEST)
