@@ -120,20 +120,25 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> l
             body = list(_fire(index, views, time, out))
         case Scores():
             total = int(op.reduce != "none")
-            body = [_from(views), f"mfp_score(&layer{index}, from, {time.steps}, {total}, scores, &scratch);"]
+            body = [
+                _from(views, time),
+                f"mfp_score(&layer{index}, from, {time.steps}, {total}, scores, &scratch);",
+            ]
         case Pool():
             body = [
-                _from(views),
+                _from(views, time),
                 f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {time.steps}, {out});",
             ]
         case Sum() | Concat():
-            body = [_from(views), f"mfp_clear({out}, {step_words(graph, index)} * {time.steps});"]
+            body = [_from(views, time), f"mfp_clear({out}, {step_words(graph, index)} * {time.steps});"]
             body += _add(graph, index, op, time, out)
     return [f"    {{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
 
 
-def _from(views: list[str]) -> str:
-    return f"const mfp_view from[] = {{{', '.join(views)}}};"
+def _from(views: list[str], time: Time) -> str:
+    """Where the sources are: constant, so in flash, unless that depends on how many steps there were."""
+    kind = "static const" if time.start == "0" else "const"
+    return f"{kind} mfp_view from[] = {{{', '.join(views)}}};"
 
 
 def _fire(index: int, views: list[str], time: Time, out: str) -> Iterator[str]:
@@ -141,7 +146,7 @@ def _fire(index: int, views: list[str], time: Time, out: str) -> Iterator[str]:
     if time.start != "0":
         yield f"const uint32_t steps = {time.steps};"
         steps = "steps"
-    yield _from(views)
+    yield _from(views, time)
     yield f"mfp_fire(&layer{index}, from, {time.first}, {steps}, {time.start}, {out}, &scratch);"
 
 

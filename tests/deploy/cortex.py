@@ -25,6 +25,8 @@ class Machine:
 
 M4 = Machine("mps2-an386", "cortex-m4", 25_000_000)
 M0 = Machine("microbit", "cortex-m0", 16_000_000)
+M0_CODE_ON_M4 = Machine("mps2-an386", "cortex-m0", 25_000_000)  # has room for large random networks
+TARGET = ("-mthumb", "-ffreestanding")
 
 
 @dataclass(frozen=True)
@@ -59,19 +61,10 @@ def compile_for(
 ) -> str:
     """Links programs of C files in ``folder`` or beside the board's; returns what the linker prints."""
     files = [folder / s if (folder / s).exists() else BOARD / s for s in (*sources, "board.c")]
-    target = [f"-mcpu={machine.cpu}", "-mthumb", "-ffreestanding", "-nostdlib"]
-    sections = ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,--print-memory-usage"]
-    command = [
-        tool("arm-none-eabi-gcc"),
-        *target,
-        *STRICT,
-        optimize,
-        *sections,
-        *flags,
-        f"-I{folder}",
-        f"-I{BOARD}",
-    ]
-    command += [*map(str, files), f"-L{BOARD}", f"-T{machine.board}.ld", "-lgcc", "-o", "program.elf"]
+    command = [tool("arm-none-eabi-gcc"), f"-mcpu={machine.cpu}", *TARGET, *STRICT, optimize, *flags]
+    command += ["-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections", "-Wl,--print-memory-usage"]
+    command += [f"-I{folder}", f"-I{BOARD}", *map(str, files), f"-L{BOARD}", f"-T{machine.board}.ld"]
+    command += ["-nostdlib", "-lgcc", "-o", "program.elf"]
     return run(command, folder).decode()
 
 
@@ -126,13 +119,14 @@ def _read(printed: bytes, machine: Machine, graph: Graph, samples: int, count: b
     scores = graph.scores
     classes = int(np.prod(scores.shape))
     rows = graph.steps if scores.reduce == "none" else 1
-    whole, each = numbers[:-3].reshape(samples, -1)[:, : rows * classes], numbers[:-3].reshape(samples, -1)
+    each, took = numbers[:-3].reshape(samples, -1), numbers[-3:]
+    whole, steps = np.split(each, [rows * classes], axis=1)
     # -icount shift=0 takes a nanosecond for an instruction
-    ticks = [int(n) * 1_000_000_000 // machine.clock for n in numbers[-3:-1]]
+    ticks = [int(n) * 1_000_000_000 // machine.clock for n in took[:2]]
     return Found(
         whole,
-        each[:, rows * classes :].reshape(samples, graph.steps, classes),
+        steps.reshape(samples, graph.steps, classes),
         ticks[0] if count else None,
         ticks[1] if count else None,
-        int(numbers[-1]),
+        int(took[2]),
     )

@@ -1,0 +1,108 @@
+"""The generated C on emulated Cortex-M boards: the demo's digits on every test image, and random networks."""
+
+import re
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+
+from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.codegen import write_c
+from mfp_neurons.train import config, data, deployment
+from mfp_neurons.train.deployment import Deployed
+from mfp_neurons.train.engine import BEST, Trainer
+from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
+from tests.deploy.graphs import cases
+from tests.deploy.test_codegen import expected, small, stream_of
+from tests.deploy.toolchain import STRICT, run, tool
+
+# of the compiler's own library: products and quotients of whole numbers; loops that copy or clear
+HELPERS = {"__aeabi_lmul", "__aeabi_uidiv", "__aeabi_uidivmod", "memset", "memcpy", "memmove"}
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
+    """The network of the demonstration, trained and lowered as there."""
+    tool("arm-none-eabi-gcc"), tool("qemu-system-arm")  # before the seconds of training
+    chosen = config.load("digits-mfp")
+    folder = tmp_path_factory.mktemp("digits")
+    split = data.load(chosen.data)
+    Trainer(chosen, folder, split, bars=False).run()
+    return deployment.lower_checkpoint(folder / BEST, None, split)
+
+
+@pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)
+def test_every_test_image_of_the_digits_scores_on_the_board_what_run_says(machine, digits, tmp_path):
+    graph, samples = digits.network.graph, digits.data.test.samples
+    levels = digits.data.sequence(samples).mul(graph.input.top).round().byte().numpy()
+    levels = levels.reshape(*levels.shape[:2], *graph.input.shape)
+    scores, _ = interpret.run(graph, levels.astype(np.int64), graph.steps)
+    found = score(machine, graph, np.moveaxis(levels, 1, 0), tmp_path)
+    every = np.moveaxis(scores, 1, 0).reshape(len(samples), graph.steps, -1)
+    last = graph.scores.last or graph.steps
+    np.testing.assert_array_equal(found.run, every[:, -last:].sum(axis=1))
+    np.testing.assert_array_equal(found.step, every)
+    answers = digits.network.run(digits.given(samples))
+    np.testing.assert_array_equal(found.run * graph.scores.unit / last, answers)
+
+
+@pytest.mark.parametrize("machine", [M4, M0_CODE_ON_M4], ids=lambda machine: machine.cpu)
+@settings(max_examples=6, suppress_health_check=[HealthCheck.too_slow])
+@given(case=cases())
+def test_random_networks_score_on_the_board_what_the_interpreter_says(machine, case):
+    assume(case.steps <= 8)  # every number is printed
+    stream = stream_of(case)[: case.steps]
+    right = expected(case, stream)
+    frames = 1 if case.graph.input.static else case.steps
+    samples = np.moveaxis(np.broadcast_to(case.levels, (frames, *case.levels.shape[1:])), 1, 0)
+    with tempfile.TemporaryDirectory() as folder:
+        found = score(machine, case.graph, samples, Path(folder))
+    np.testing.assert_array_equal(found.run, right.run)
+    np.testing.assert_array_equal(found.step, right.step)
+
+
+@pytest.mark.parametrize("stream", [False, True], ids=["run", "step"])
+def test_the_linker_finds_the_memory_that_the_header_states(stream, digits, tmp_path):
+    found = footprint(M4, digits.network.graph, tmp_path, stream=stream)
+    said = dict(re.findall(r"#define NET_(\w+) (\d+)", (tmp_path / "net.h").read_text()))
+    size = {name: int(number) for name, number in said.items()}
+    if stream:
+        static = size["STEP_BUFFER_BYTES"] + size["STATE_BYTES"]
+        static += size["STEP_INPUT_BYTES"] + 8 * size["CLASSES"]
+    else:
+        static = size["RUN_BUFFER_BYTES"] + size["INPUT_BYTES"] + 8 * size["SCORES"]
+    assert static <= found.ram < static + 32  # alignment
+    assert size["WEIGHT_BYTES"] + size["PARAMETER_BYTES"] < found.flash
+
+
+@pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)
+def test_the_c_needs_no_library_no_floating_point_and_no_recursion(machine, tmp_path):
+    write_c(small(), tmp_path, name="net")
+    flags = [*TARGET, f"-mcpu={machine.cpu}", *STRICT, "-Os", "-fcallgraph-info=su"]
+    run([tool("arm-none-eabi-gcc"), *flags, "-c", "net.c", "mfp_int.c"], tmp_path)
+    names = run([tool("arm-none-eabi-nm"), "net.o", "mfp_int.o"], tmp_path).decode()
+    missing = set(re.findall(r"^ +U (\w+)", names, re.MULTILINE))
+    defined = set(re.findall(r"^[0-9a-f]+ T (\w+)", names, re.MULTILINE))
+    assert missing - defined <= HELPERS
+    graph = "".join((tmp_path / file).read_text() for file in ("net.ci", "mfp_int.ci"))
+    calls: dict[str, set[str]] = {}
+    for caller, called in re.findall(r'edge: { sourcename: "([^"]+)" targetname: "([^"]+)"', graph):
+        calls.setdefault(caller, set()).add(called)
+    assert (
+        "mfp_fire" in calls["net_run"] | calls["net_step"] | {"mfp_fire"} and "mfp_score" in calls["net_run"]
+    )
+    assert not [name for name in calls if name in reached(calls, name)]
+    assert "dynamic" not in graph  # stack
+
+
+def reached(calls: dict[str, set[str]], start: str) -> set[str]:
+    """Functions that a call of ``start`` can end up in."""
+    found: set[str] = set()
+    ahead = set(calls[start])
+    while ahead:
+        name = ahead.pop()
+        found.add(name)
+        ahead |= calls.get(name, set()) - found
+    return found
