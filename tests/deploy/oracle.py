@@ -26,9 +26,17 @@ ROUNDING = 1e-10  # of float64, relative to the largest number around; some thou
 
 @dataclass(frozen=True)
 class Agreement:
-    """What was compared: the network, how many spikes, and how many of them float64 cannot decide."""
+    """What was compared.
+
+    Attributes:
+        graph: the network.
+        rates: of the spikes of every layer, by its path.
+        spikes: how many neurons and steps.
+        undecided: how many of them float64 cannot decide.
+    """
 
     graph: Graph
+    rates: dict[str, float]
     spikes: int
     undecided: int
 
@@ -55,6 +63,7 @@ def agree(model: nn.Module, example: Tensor, top: int, *, rounding: float = ROUN
     _check_scores(graph, scores, expected)
     return Agreement(
         graph,
+        {path: float(neuron.spikes.mean()) for path, neuron in watched.items()},
         sum(neuron.spikes.numel() for neuron in watched.values()),
         sum(int(neuron.unsure.sum()) for neuron in watched.values()),
     )
@@ -115,7 +124,7 @@ class Watched(nn.Module):
         self.neuron, self.doubt, self.given = [neuron], doubt, given  # in a list, no cast reaches it
         self.rounding = rounding
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         neuron, rows = self.neuron[0], (-1, *[1] * (x.dim() - 3))
         u, v = potential(neuron, x), threshold(neuron).reshape(rows)
         size = 1 + max(float(one.abs().max()) for one in (x, u, v))
@@ -123,9 +132,11 @@ class Watched(nn.Module):
         self.unsure = ((u - v).abs() <= doubt) & (doubt > 0)
         strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
         self.spikes = (u > v if strict else u >= v).double()
-        if self.given is None:
-            return self.spikes
-        return torch.where(self.unsure, self.given.reshape(u.shape).double(), self.spikes)
+        fired = self.spikes
+        if self.given is not None:
+            fired = torch.where(self.unsure, self.given.reshape(u.shape).double(), fired)
+        alone = not hasattr(neuron, "init_hidden") or (neuron.init_hidden and not neuron.output)
+        return fired if alone else (fired, u)
 
 
 class NoGrad(nn.Module):

@@ -1,0 +1,284 @@
+"""Lowering of networks that people use, small: converted, quantized, with statistics as if trained."""
+
+import importlib
+
+import pytest
+import torch
+from torch import nn
+
+from mfp_neurons import convert, quantize_weights
+from mfp_neurons.deploy import LoweringError
+from mfp_neurons.deploy.graph import Neurons, Sum
+from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.snntorch import MFPLeakyParallel
+
+from .oracle import Agreement, agree, is_neuron
+
+pytest.importorskip("spikingjelly.activation_based", reason="the 'spikingjelly' extra is not installed")
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
+
+T = 3
+
+
+def zoo(module: str, name: str, **arguments) -> nn.Module:
+    """A model of SpikingJelly's zoo with LIF neurons, for sequences."""
+    options = {"spiking_neuron": neuron.LIFNode, "surrogate_function": surrogate.ATan(), **arguments}
+    model = importlib.import_module(f"spikingjelly.activation_based.model.{module}")
+    net = getattr(model, name)(**options)
+    functional.set_step_mode(net, "m")
+    return net
+
+
+class MeanOverTime(nn.Module):
+    """The zoo's classifiers return every step."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x):
+        return self.net(x).mean(0)
+
+
+def memory_free(net: nn.Module, bits: float = 1, **options) -> nn.Module:
+    return quantize_weights(convert(net, **{"order": 2, "kernel_bits": "pow2", **options}), bits)
+
+
+def as_if_trained(net: nn.Module, x: torch.Tensor) -> nn.Module:
+    """Batch norms get the statistics of an input and gammas of both signs; thresholds some spikes."""
+    torch.manual_seed(0)
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the plain average
+            nn.init.normal_(module.weight, 0.5, 0.8)
+            nn.init.normal_(module.bias, 0.2, 0.5)
+        if is_neuron(module) and hasattr(module, "v_threshold"):
+            module.v_threshold = 0.25
+    with torch.no_grad():
+        net.train()(x)
+    functional.reset_net(net)
+    return net.eval()
+
+
+def image(*shape: int) -> torch.Tensor:
+    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+def check(net: nn.Module, example: torch.Tensor, top: int = 255) -> Agreement:
+    net = as_if_trained(net, example.float() / top)
+    seen = agree(net, example, top)
+    assert seen.undecided <= seen.spikes // 10_000
+    assert all(0 < rate < 1 for rate in seen.rates.values()), seen.rates
+    return seen
+
+
+# --- SpikingJelly's zoo -----------------------------------------------------------------------------------
+
+V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
+CLASSIFIER = {"v_threshold": 0.25, "num_classes": 10}
+
+
+def parametric(name: str, channels: int, **options) -> nn.Module:
+    arguments = {"v_threshold": 1.0, "tau": 2.0, "detach_reset": True}
+    return MeanOverTime(
+        memory_free(zoo("parametric_lif_net", name, channels=channels, **arguments), **options)
+    )
+
+
+def spiking_vgg11_bn() -> nn.Module:
+    """Its 100 million classifier weights stay on the meta device; small ones take their place."""
+    with torch.device("meta"):
+        net = zoo("spiking_vgg", "spiking_vgg11_bn", **CLASSIFIER)
+        net.avgpool = layer.AdaptiveAvgPool2d((1, 1))
+        linears = [i for i, module in enumerate(net.classifier) if isinstance(module, nn.Linear)]
+        for i, (inputs, outputs) in zip(linears, [(512, 16), (16, 16), (16, 10)], strict=True):
+            net.classifier[i] = layer.Linear(inputs, outputs)
+        functional.set_step_mode(net, "m")
+    net.to_empty(device="cpu")
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
+            module.reset_parameters()
+    return MeanOverTime(memory_free(net))
+
+
+def events(*shape: int) -> torch.Tensor:
+    return image(*shape) > 200
+
+
+ZOO = {
+    "MNISTNet": (lambda: parametric("MNISTNet", 4), image(T, 2, 1, 28, 28)),
+    "FashionMNISTNet": (lambda: parametric("FashionMNISTNet", 8), image(T, 2, 1, 28, 28)),
+    "CIFAR10Net": (lambda: parametric("CIFAR10Net", 4), image(T, 2, 3, 32, 32)),
+    "NMNISTNet": (lambda: parametric("NMNISTNet", 4), events(T, 2, 2, 34, 34)),
+    "CIFAR10DVSNet": (lambda: parametric("CIFAR10DVSNet", 2), events(T, 1, 2, 128, 128)),
+    "DVSGestureNet": (lambda: parametric("DVSGestureNet", 2), events(T, 1, 2, 128, 128)),
+    "spiking_vgg11_bn": (spiking_vgg11_bn, image(T, 2, 3, 32, 32)),
+    "spiking_resnet18": (
+        lambda: MeanOverTime(memory_free(zoo("spiking_resnet", "spiking_resnet18", **CLASSIFIER))),
+        image(T, 2, 3, 32, 32),
+    ),
+    "sew_resnet18": (
+        lambda: MeanOverTime(memory_free(zoo("sew_resnet", "sew_resnet18", cnf="ADD", **CLASSIFIER))),
+        image(T, 2, 3, 32, 32),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)
+def test_networks_of_spikingjellys_zoo_agree_with_float64(case):
+    make, example = case
+    check(make(), example, 1 if example.dtype == torch.bool else 255)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(order=None, kernel_bits=None),
+        dict(order=5, kernel_bits="pow2", num_channels="auto", kernel="fir"),
+        dict(order=3, kernel_bits=4, learnable=True),
+        dict(order=None, kernel="matrix", time_steps=T, kernel_bits="pow2"),
+        dict(fuse=True),
+        dict(bits=1.58),
+        dict(bits=4),
+    ],
+    ids=str,
+)
+def test_kernels_weights_and_fused_norms_of_fashion_mnist_net_agree_with_float64(options):
+    check(parametric("FashionMNISTNet", 4, **options), image(T, 2, 1, 28, 28))
+
+
+def test_a_residual_of_spikes_is_counted_and_one_of_currents_has_a_small_error():
+    net, example = ZOO["sew_resnet18"]
+    counted = check(net(), example).graph
+    assert max(op.top for op in counted.ops if isinstance(op, Sum)) == 3  # 1 + 1 of a block, + 1 of the next
+    assert not any(op.error.any() for op in counted.ops if isinstance(op, Neurons))
+    net, example = ZOO["spiking_resnet18"]
+    layers = [op for op in check(net(), example).graph.ops if isinstance(op, Neurons)]
+    errors = [op.error.max() for op in layers if len(op.synapses) > 1]
+    assert len(errors) == 8 and 0 < max(errors) < 1e-4  # of a threshold of 0.25
+
+
+@pytest.mark.skipif(not V2, reason="came with 2.0.0")
+def test_a_shortcut_that_convolves_currents_is_refused_by_its_name():
+    net = zoo("ms_resnet", "MSResNet", layers=(1, 1, 1, 1), base_channels=8, T=T, in_channels=1, **CLASSIFIER)
+    with pytest.raises(
+        LoweringError, match=r"'layer1.0.downsample.0' \(QuantizedConv2d\).*reads real numbers"
+    ):
+        lower_graph(memory_free(net), image(T, 2, 1, 28, 28))
+
+
+# --- written by hand --------------------------------------------------------------------------------------
+
+
+class MembraneBlock(nn.Module):
+    """MS-ResNet: x + norm(conv(neuron(norm(conv(neuron(x))))))."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.body = nn.Sequential(
+            neuron.LIFNode(step_mode="m"),
+            layer.Conv2d(channels, channels, 3, padding=1, bias=False, step_mode="m"),
+            layer.BatchNorm2d(channels, step_mode="m"),
+            neuron.LIFNode(step_mode="m"),
+            layer.Conv2d(channels, channels, 3, padding=1, bias=False, step_mode="m"),
+            layer.BatchNorm2d(channels, step_mode="m"),
+        )
+
+    def forward(self, x):
+        return x + self.body(x)
+
+
+def membrane_resnet() -> nn.Module:
+    stem = layer.Conv2d(3, 8, 3, padding=1, step_mode="m"), layer.BatchNorm2d(8, step_mode="m")
+    blocks = [MembraneBlock(8) for _ in range(3)]
+    last = neuron.LIFNode(step_mode="m"), layer.AdaptiveAvgPool2d(1, step_mode="m")
+    head = nn.Flatten(2), layer.Linear(8, 10, step_mode="m")
+    return nn.Sequential(*stem, *blocks, *last, *head)
+
+
+def test_membrane_shortcuts_add_up_within_their_stated_error():
+    seen = check(MeanOverTime(memory_free(membrane_resnet())), image(T, 2, 3, 12, 12))
+    layers = [op for op in seen.graph.ops if isinstance(op, Neurons)]
+    assert [len(op.synapses) for op in layers] == [1, 1, 2, 1, 3, 1, 4]
+    assert max(op.error.max() for op in layers) < 1e-4
+
+
+class StaticImage(nn.Module):
+    """SpikingJelly's tutorial: the first synapse sees the image once, its neurons T times."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(layer.Conv2d(1, 6, 3, padding=1, bias=False), layer.BatchNorm2d(6))
+        self.body = nn.Sequential(
+            neuron.IFNode(),
+            layer.MaxPool2d(2, 2),
+            layer.Conv2d(6, 6, 3, padding=1, bias=False),
+            layer.BatchNorm2d(6),
+            neuron.IFNode(),
+            layer.MaxPool2d(2, 2),
+            layer.Flatten(),
+            layer.Linear(6 * 9, 20, bias=False),
+            neuron.IFNode(),
+            layer.VotingLayer(2),
+        )
+        functional.set_step_mode(self.body, "m")
+
+    def forward(self, x):
+        return self.body(self.stem(x).unsqueeze(0).repeat(T, 1, 1, 1, 1)).mean(0)
+
+
+def test_a_static_image_and_a_vote_agree_with_float64():
+    seen = check(memory_free(StaticImage(), order=None, kernel_bits="pow2"), image(2, 1, 12, 12))
+    assert seen.graph.input.static and seen.graph.steps == T
+
+
+# --- snnTorch ---------------------------------------------------------------------------------------------
+
+
+class Sequences(nn.Module):
+    """snnTorch's way with whole sequences: neurons return (spk, mem), or spikes alone."""
+
+    def __init__(self, **options):
+        super().__init__()
+        self.first, self.second = nn.Linear(12, 16), nn.Linear(16, 16)
+        self.last = nn.Linear(16, 4)
+        self.neurons = nn.ModuleList(
+            [
+                MFPLeakyParallel(beta=0.5, threshold=0.3, **options),
+                MFPLeakyParallel(beta=0.5, threshold=torch.linspace(0.1, 0.4, 16), **options),
+                MFPLeakyParallel(beta=0.5, threshold=0.1, init_hidden=True, **options),
+            ]
+        )
+
+    def forward(self, x):
+        spikes, _ = self.neurons[0](self.first(x.flatten(2)))
+        spikes, _mem = self.neurons[1](self.second(spikes))
+        return self.neurons[2](self.last(spikes)).sum(0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(),
+        dict(order=2),
+        dict(order=6, kernel_bits="pow2"),
+        dict(kernel="matrix", time_steps=T, kernel_bits=4),
+    ],
+    ids=str,
+)
+def test_networks_of_mfp_leaky_parallel_agree_with_float64(options):
+    torch.manual_seed(1)
+    seen = check(quantize_weights(Sequences(**options)), image(T, 6, 3, 4))
+    assert seen.graph.scores.reduce == "sum"
+
+
+def test_converted_state_leaky_agrees_with_float64():
+    snn = pytest.importorskip("snntorch")
+    if not hasattr(snn, "StateLeaky"):
+        pytest.skip("came with a later snnTorch")
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Linear(12, 16), snn.StateLeaky(beta=0.6, channels=16, output=True))
+    net = convert(net, order=4, kernel_bits="pow2", init_hidden=True, output=False, threshold=0.2)
+    net = quantize_weights(nn.Sequential(*net, nn.Linear(16, 3)))
+    seen = check(MeanOverTime(net), events(T, 6, 12), 1)
+    assert len(seen.rates) == 1
