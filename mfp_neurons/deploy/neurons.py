@@ -1,6 +1,6 @@
 """What a memory-free neuron module computes with, as whole numbers: taps, threshold, rule.
 
-Neurons are recognized by what they are made of, so that no framework is imported here.
+Neurons are known by what they are made of, so that no framework is imported here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..baseline import QuantizedMembraneLIF
+from .._report.neurons import is_memory_free
 from ..history import FIR, Exponential, Kernel, Matrix, as_row
 from ..neuron import MFP
 from ..surrogate import Surrogate
@@ -45,15 +45,6 @@ class NeuronValues:
     strict: bool
 
 
-def is_neuron(module: nn.Module) -> bool:
-    """Whether a module is a spiking neuron, whoever made it; :func:`read` may still refuse it."""
-    if isinstance(module, QuantizedMembraneLIF) or _is_memory_free(module):
-        return True
-    return bool(
-        _names(module) & {"BaseNode", "SimpleBaseNode", "SpikingNeuron", "PSN", "MaskedPSN", "SlidingPSN"}
-    )
-
-
 @torch.no_grad()
 def read(module: nn.Module, path: str, steps: int, features: tuple[int, ...]) -> NeuronValues:
     """The whole numbers of a neuron module.
@@ -78,14 +69,6 @@ def read(module: nn.Module, path: str, steps: int, features: tuple[int, ...]) ->
     return NeuronValues(path, taps, exponent, reader.threshold(), reader.fires_above_only())
 
 
-def _is_memory_free(module: nn.Module) -> bool:
-    return hasattr(getattr(module, "kernel", None), "state_steps")
-
-
-def _names(module: nn.Module) -> set[str]:
-    return {kind.__name__ for kind in type(module).__mro__}
-
-
 @dataclass(frozen=True)
 class _Reader:
     module: Any
@@ -98,12 +81,12 @@ class _Reader:
 
     def check_kind(self) -> None:
         module = self.module
-        if not _is_memory_free(module):
+        if not is_memory_free(module):
             self.refuse(
                 "keeps a membrane potential, and an integer network has none",
                 "mfp_neurons.convert(model) makes it memory-free; train the network again with that",
             )
-        if "MFPLeaky" in _names(module):
+        if any(kind.__name__ == "MFPLeaky" for kind in type(module).__mro__):
             self.refuse(
                 "takes one step at a time in a loop over time, which cannot be captured",
                 "Use mfp_neurons.snntorch.MFPLeakyParallel, which takes the whole sequence [T, N, *]",

@@ -16,7 +16,7 @@ from torch import nn
 
 from mfp_neurons import MFP, MFPNode, baseline, convert
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.neurons import NeuronValues, is_neuron, read
+from mfp_neurons.deploy.neurons import NeuronValues, read
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 from mfp_neurons.surrogate import Sigmoid
 
@@ -188,7 +188,6 @@ def test_what_cannot_be_read_says_where_it_is_why_and_what_helps(module, words):
     if words is None:
         assert isinstance(read(module, "layers.3", T, features), NeuronValues)
         return
-    assert is_neuron(module)
     with pytest.raises(LoweringError, match=rf"(?s)'layers\.3' \({type(module).__name__}\) .*{words}"):
         read(module, "layers.3", T, features)
 
@@ -196,10 +195,6 @@ def test_what_cannot_be_read_says_where_it_is_why_and_what_helps(module, words):
 def test_a_tap_range_that_is_too_wide_is_refused():
     with pytest.raises(LoweringError, match=r"70 taps that do not fit 62 bits.*smaller order"):
         read(MFP(0.5), "n", 70, (C,))
-
-
-def test_synapses_are_no_neurons():
-    assert not any(is_neuron(module) for module in (nn.Linear(2, 2), nn.Conv1d(2, 2, 1), nn.Sequential()))
 
 
 @pytest.mark.parametrize("old", [neuron.LIFNode(step_mode="m"), snn.StateLeaky(0.5, channels=C, output=True)])
