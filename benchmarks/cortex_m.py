@@ -4,8 +4,9 @@
 
 CHECKPOINT is the digits network of `make demo`, or another one that mfp-neurons can deploy. Needs
 arm-none-eabi-gcc and qemu-system-arm. Every test sample is run and streamed, and every score has to be the
-interpreter's. Flash and RAM are what the linker prints of the smallest program around the network: with vectors,
-start-up code, input and scores, without the stack. Instructions are QEMU's count; most take a Cortex-M4 one cycle.
+interpreter's. Flash and RAM are what the linker prints of the smallest program around the network: with
+vectors, start-up code, input and scores, without the stack. Instructions are QEMU's count; most take a
+Cortex-M4 one cycle.
 """
 
 import argparse
