@@ -41,11 +41,17 @@ class Agreement:
     undecided: int
 
 
-def agree(model: nn.Module, example: Tensor, top: int, *, rounding: float = ROUNDING) -> Agreement:
-    """Lowers a model and compares every spike and all scores on its example; ``rounding`` 0: ties as well."""
+def agree(
+    model: nn.Module, example: Tensor, top: int, *, rounding: float = ROUNDING, x: Tensor | None = None
+) -> Agreement:
+    """Lowers a model and compares every spike and all scores on ``x``, or its example.
+
+    ``rounding`` 0 is for models that float64 computes without any: ties are compared as well.
+    """
     graph = lower_graph(model, example, levels=top)
     check(graph)
-    levels, steps = read(graph, example)
+    x = example if x is None else x
+    levels, steps = read(graph, x)
     scores, maps = interpret.run(graph, levels.astype(np.int64), steps)
     layers = {
         op.name: (op, made) for op, made in zip(graph.ops, maps[1:], strict=False) if isinstance(op, Neurons)
@@ -53,7 +59,7 @@ def agree(model: nn.Module, example: Tensor, top: int, *, rounding: float = ROUN
     spikes = {path: torch.from_numpy(made) for path, (_, made) in layers.items()}
     doubts = {path: torch.from_numpy(op.error) for path, (op, _) in layers.items()}
     reference = exact(model, rounding=rounding, doubts=doubts, given=spikes)
-    expected = reference(example.double() / top)
+    expected = reference(x.double() / top)
     watched = {p.removeprefix("model."): m for p, m in reference.named_modules() if isinstance(m, Watched)}
     assert set(watched) == set(spikes)
     for path, neuron in watched.items():
