@@ -14,7 +14,7 @@ from .fold import affine
 from .graph import Concat, Sum
 from .refusals import PRODUCT
 from .rules import Lowering, constant, rule
-from .symbols import Current, Map, Potential, Value
+from .symbols import Map, Potential, Value
 
 _LARGEST_TOP = 2**15
 
@@ -73,6 +73,8 @@ def _scaled(low: Lowering, value: Value, factor: Fraction | list[Fraction]) -> V
     content = value.content
     assert not isinstance(content, Potential)
     if isinstance(content, Map) and isinstance(factor, Fraction) and factor > 0:
+        if content.index == 0 and factor == content.scale == Fraction(1, 255):
+            low.refuse("divides its input by 255, but levels reach the model as level / 255. Leave that out")
         return replace(value, content=replace(content, scale=content.scale * factor))
     current = low.current(value)
     factors = factor if isinstance(factor, list) else [factor] * current.shape[0]
@@ -112,13 +114,13 @@ def _sum(low: Lowering, a: Value, b: Value) -> Value:
     if isinstance(a.content, Map) and isinstance(b.content, Map) and a.reduce is None:
         weights, scale = _common_scale([a.content, b.content])
         top = sum(w * low.draft.top(m.index) for w, m in zip(weights, (a.content, b.content), strict=True))
-        if top <= _LARGEST_TOP and scale > 0:
+        if top <= _LARGEST_TOP:
             shape = low.draft.read(a.content)
             low.draft.read(b.content)
             made = Sum(low.capture.path(), (a.content.index, b.content.index), weights, shape, top)
             return replace(a, content=Map(low.draft.add(made), scale), dims=dims)
     one, other = low.current(a), low.current(b)
-    current = Current((*one.branches, *other.branches), low.capture.where())
+    current = low.made(*one.branches, *other.branches)
     return replace(a, content=current, dims=dims)
 
 

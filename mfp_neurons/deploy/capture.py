@@ -27,7 +27,7 @@ _ASKED = (
     "itemsize nbytes "
     "stride storage_offset is_contiguous is_floating_point is_complex is_signed is_same_size get_device "
     "is_cuda is_cpu is_meta is_mps is_xpu is_mkldnn is_sparse is_quantized is_nested is_leaf is_inference "
-    "is_conj is_neg requires_grad grad grad_fn _version has_names __hash__ __repr__"
+    "is_conj is_neg requires_grad grad grad_fn _version has_names __hash__"
 )
 _QUESTIONS = frozenset(_ASKED.split())
 
@@ -65,6 +65,13 @@ class StandIn(Tensor):
         made.family = [] if family is None else family
         made.family.append(ref(made))
         return made
+
+    def __repr__(self) -> str:  # type: ignore[override]
+        with torch._C.DisableTorchFunctionSubclass():
+            return f"{type(self).__name__}({list(self.shape)})"
+
+    def __format__(self, specification: str) -> str:
+        return repr(self)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

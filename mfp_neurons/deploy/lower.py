@@ -158,6 +158,7 @@ def call_module(low: Lowering, module: nn.Module, path: str, args: Any, kwargs: 
 
 def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> Any:
     """A layer of neurons."""
+    _check_that_it_only_fires(low, module)
     x, *others = (*args, *kwargs.values())
     value = low.value(x, "the input of a neuron")
     if any(isinstance(one, StandIn) or (isinstance(one, Tensor) and bool(one.any())) for one in others):
@@ -183,6 +184,20 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
     if not hasattr(module, "init_hidden") or (module.init_hidden and not module.output):
         return spikes
     return spikes, low.stand_in(replace(value, content=Potential(named(path, module))))
+
+
+def _check_that_it_only_fires(low: Lowering, module: nn.Module) -> None:
+    """A class of the user's own may do more than the neuron that it is derived from."""
+    for kind in type(module).__mro__:
+        if kind.__module__.startswith(("mfp_neurons.", "spikingjelly.", "snntorch.")):
+            return
+        changed = [name for name in vars(kind) if name.endswith("forward") or name in ("fire", "_run")]
+        if changed:
+            low.refuse(
+                f"computes in its own way ({kind.__name__}.{changed[0]}), which is not read. Use the "
+                "neuron as it "
+                "is, and put what it does besides into a module around it"
+            )
 
 
 def _steps(low: Lowering, module: nn.Module, path: str, value: Value) -> tuple[int, Value]:
@@ -233,11 +248,11 @@ def _finished(low: Lowering, out: Any) -> Graph:
             "the synapse's scores without a neuron"
         )
     features = _check_places(low, value)
-    current: Current = low.draft.current(content, low.capture.where())
+    current = low.current(value)
     folded = fold_scores([b.affine for b in current.branches], _bounds(low.draft, current.branches))
     made = tuple(with_factors(b.synapse, f) for b, f in zip(current.branches, folded.factors, strict=True))
     scores = Scores(
-        _name(low, current),
+        current.path if isinstance(content, Current) else low.draft.name(content),
         made,
         folded.offset,
         current.shape,
@@ -276,8 +291,3 @@ def _kind(out: Any) -> str:
     if isinstance(out, tuple | list):
         return f"a {type(out).__name__} of {len(out)}"
     return f"a {type(out).__name__}"
-
-
-def _name(low: Lowering, current: Current) -> str:
-    """The path of what made the scores."""
-    return current.behind.split("'")[1] if current.behind.startswith("'") else ""

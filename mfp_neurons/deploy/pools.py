@@ -175,7 +175,7 @@ def _pooled_current(
         count = scale * prod(window.size) if kind == "sum" else Fraction(1)
         affine = rising.affine
         branches.append(Branch(synapse, Affine(affine.times(scale).scale, affine.times(count).offset)))
-    return Current(tuple(branches), low.capture.where())
+    return low.made(*branches)
 
 
 def _rising(low: Lowering, branch: Branch) -> Branch:

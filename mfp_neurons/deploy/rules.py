@@ -17,7 +17,7 @@ from .axes import Dims, kinds, of_features, sizes
 from .capture import Capture, StandIn, stand_ins
 from .graph import Input, Shape
 from .refusals import ADVICE, OTHERWISE
-from .symbols import Current, Draft, Map, Potential, Value
+from .symbols import Branch, Current, Draft, Map, Potential, Value
 
 Rule = Callable[..., Any]
 _RULES: dict[str, Rule] = {}
@@ -78,6 +78,10 @@ class Lowering:
         made = _RULES[plain](self, result, *args, **kwargs)
         if not isinstance(made, Value):
             return made
+        if isinstance(result, Tensor) and sizes(made.dims) != tuple(result.shape):
+            self.refuse(
+                f"{plain} makes {list(result.shape)} of {list(sizes(made.dims))}, which repeats numbers"
+            )
         family = _arguments(args, kwargs)[0].family if plain in _SHARE_MEMORY else None
         return self.stand_in(made, getattr(result, "dtype", None), family)
 
@@ -130,7 +134,11 @@ class Lowering:
     def current(self, value: Value) -> Current:
         """A value as a current."""
         assert not isinstance(value.content, Potential)
-        return self.draft.current(value.content, self.capture.where())
+        return self.draft.current(value.content, self.capture.path(), self.capture.where())
+
+    def made(self, *branches: Branch) -> Current:
+        """What the module that is running makes."""
+        return Current(branches, self.capture.path(), self.capture.where())
 
 
 def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fraction]:

@@ -31,9 +31,11 @@ class Branch:
 
 @dataclass(frozen=True, eq=False)
 class Current:
-    """The sum of branches, all of one shape; ``behind`` names what made it, for messages."""
+    """The sum of branches, all of one shape; ``path`` is that of the module that made it, ``behind`` "
+    "its name."""
 
     branches: tuple[Branch, ...]
+    path: str
     behind: str
 
     @property
@@ -113,6 +115,10 @@ class Draft:
             self._input_is_read = True
         return self.shape(content) == shape
 
+    def name(self, content: Map) -> str:
+        """The path of the module that made a map."""
+        return "input" if content.index == 0 else self.ops[content.index - 1].name
+
     def read(self, content: Map) -> Shape:
         """The shape of a map, which stays from now on."""
         self._input_is_read |= content.index == 0
@@ -122,7 +128,7 @@ class Draft:
         """The dimension of the channels."""
         return of_features(self.shape(content))[0]
 
-    def current(self, content: Map | Current, behind: str) -> Current:
+    def current(self, content: Map | Current, path: str, behind: str) -> Current:
         """Numbers as a current: those of a map go through a synapse of weight 1 each."""
         if isinstance(content, Current):
             return content
@@ -130,7 +136,7 @@ class Draft:
         channels = shape[0]
         codes = np.ones((channels, 1, 1, 1), np.int8)
         synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
-        return Current((Branch(synapse, affine([content.scale] * channels, [0] * channels)),), behind)
+        return Current((Branch(synapse, affine([content.scale] * channels, [0] * channels)),), path, behind)
 
     def graph(self, scores: Scores, steps: int) -> Graph:
         """The network, without the operations that nobody reads."""

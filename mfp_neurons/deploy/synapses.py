@@ -19,7 +19,7 @@ from .capture import StandIn
 from .fold import affine, batch_norm
 from .graph import Pair, Synapse, Window
 from .rules import Lowering, rule
-from .symbols import Branch, Current, Map, Value
+from .symbols import Branch, Map, Value
 
 Codes = tuple[NDArray[np.int8], float, Sequence[float]]  # codes, bits, scale of each output channel
 
@@ -176,7 +176,7 @@ def _current(
     if value.reduce == "sum" and any(offset):
         low.refuse("adds its bias to a sum over time. Take the mean over time, or bias=False")
     made = affine(scale, offset).of_units(value.content.scale)
-    return replace(value, content=Current((Branch(synapse, made),), low.capture.where()), dims=dims)
+    return replace(value, content=low.made(Branch(synapse, made)), dims=dims)
 
 
 def sum_of_groups(low: Lowering, value: Value, kept: Dims, gone: Sequence[Axis], scale: Fraction) -> Value:
@@ -254,7 +254,7 @@ def apply_norm(
         after = batch_norm(gain, shift, _list(mean), _list(variance), eps)
     except ValueError as error:
         low.refuse(str(error))
-    return replace(value, content=replace(low.current(value).then(after), behind=low.capture.where()))
+    return replace(value, content=low.made(*low.current(value).then(after).branches))
 
 
 def _list(tensor: Tensor) -> list[float]:

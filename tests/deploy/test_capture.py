@@ -148,6 +148,12 @@ def test_shapes_dtypes_and_devices_can_be_asked_for() -> None:
     lower_graph(Do(forward, neuron()), events(5))
 
 
+def test_a_tensor_can_be_printed() -> None:
+    said = []
+    lower_graph(Do(lambda x, fire: (said.append(f"{x} {x!r}"), fire(x).mean(0))[1], neuron()), events(5))
+    assert said[0] == "StandIn([4, 2, 5]) StandIn([4, 2, 5])"
+
+
 def test_writing_in_place_is_followed_where_no_view_sees_it() -> None:
     def forward(x, a, b, fire, out):
         y = a(x)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfp_neurons import quantize_weights
+from mfp_neurons import MFP, quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Concat, Neurons, Pool, Sum
 from mfp_neurons.deploy.lower import lower_graph
@@ -283,6 +283,12 @@ def test_other_levels_can_be_named() -> None:
     assert graph.input.top == 16
 
 
+def test_levels_of_a_byte_are_divided_once() -> None:
+    model = prepared(Do(lambda x, *rest: shown(x.float() / 255, *rest), *layers()))
+    with pytest.raises(LoweringError, match="divides its input by 255"):
+        lower_graph(model, images(4, 5))
+
+
 REPEATS: dict[str, Callable[[Tensor], Tensor]] = {
     "repeat": lambda x: x.unsqueeze(0).repeat(T, 1, 1, 1),
     "repeat with a new dimension": lambda x: x.repeat(T, 1, 1, 1),
@@ -368,6 +374,11 @@ def test_all_real_weights_are_listed_before_anything_else() -> None:
     assert "quantize_weights(model, bits=1)" in words
 
 
+class Louder(MFP):
+    def forward(self, x_seq):
+        return 2 * super().forward(x_seq)
+
+
 MODULES: dict[str, tuple[nn.Module, str, str]] = {
     "layer norm": (nn.LayerNorm(6), "LayerNorm", "BatchNorm"),
     "group norm": (Each(nn.GroupNorm(2, 4)), "GroupNorm", "BatchNorm"),
@@ -421,6 +432,8 @@ MODULES: dict[str, tuple[nn.Module, str, str]] = {
         "QuantizedConv2d",
         "flattened for a linear layer",
     ),
+    "numbers that repeat it": (Do(lambda x: x + torch.zeros(3, 1, 1, 1, 1, 1)), "Do", "repeats numbers"),
+    "a neuron that does more": (Louder(), "Louder", "a module around it"),
     "numbers for each place": (Do(lambda x: x * torch.rand(6)), "Do", "each channel"),
     "a view of which a part is written": (Do(lambda x: (x.flatten(2), x.add_(1))[0]), "Do", "Use add"),
     "a vmapped function": (Do(lambda x: torch.vmap(lambda y: y + 1)(x)), "Do", ""),
