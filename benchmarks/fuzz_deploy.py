@@ -34,7 +34,7 @@ from tests.deploy.graphs import examples
 _SPARE = 2 * 2**30  # bytes of address space beside what is in use; a file that asks for more ends the run
 _BASES = 200  # networks whose files are mutated
 _AT_ONCE = 50  # networks in a draw
-_SAMPLES = 200  # inputs for each of them
+_SAMPLES = 1000  # inputs for each of them, at most
 _MARGIN = 64  # poisoned bytes after every buffer
 _SANITIZERS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 _UNDER = "MFP_FUZZ_SANITIZED"
@@ -109,7 +109,7 @@ def _sanitized() -> int:
             "CC": f"gcc {_SANITIZERS}",
             "MFP_NEURONS_CACHE": cache,
             "LD_PRELOAD": asan,
-            "ASAN_OPTIONS": "detect_leaks=0",  # Python's own
+            "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16",  # the leaks are Python's own
         }
         again = [sys.executable, "-m", "benchmarks.fuzz_deploy", *sys.argv[1:]]
         return subprocess.run(again, env=environment, check=False).returncode
