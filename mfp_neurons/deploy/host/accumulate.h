@@ -4,36 +4,35 @@
 
 #include "seen.h"
 
-/* acc[step][channel] += scale * popcount(weights & seen), a vector of channels at a time: the sums of STEPS steps
- * stay in registers while the rows pass by. Numbers wrap around; only their total is below 2**31. */
+/* acc[step][channel] += scale * popcount(weights & seen). Numbers wrap around; only their total is below 2**31. */
 #define DEFINE_COUNT(STEPS)                                                                                            \
     static void count_##STEPS(const Seen *seen, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc)     \
     {                                                                                                                  \
         const word *values = seen->values;                                                                             \
-        for (int64_t first = 0; first < lanes; first += VECTOR) {                                                      \
-            word sum[STEPS][VECTOR];                                                                                   \
-            memset(sum, 0, sizeof sum);                                                                                \
-            for (int64_t r = 0; r < seen->rows; r++) {                                                                 \
-                const word *row = weights + seen->row[r] * lanes + first;                                              \
-                for (int s = 0; s < STEPS; s++) {                                                                      \
-                    const word value = values[r * STEPS + s];                                                          \
-                    _Pragma("omp simd") for (int c = 0; c < VECTOR; c++) sum[s][c] += popcount(row[c] & value);        \
+        word sum[STEPS][BLOCK];                                                                                        \
+        memset(sum, 0, sizeof sum);                                                                                    \
+        for (int64_t r = 0; r < seen->rows; r += ROWS, values += ROWS * STEPS) {                                       \
+            const word *row[ROWS];                                                                                     \
+            for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * lanes;                                \
+            for (int s = 0; s < STEPS; s++) {                                                                          \
+                _Pragma("omp simd") for (int64_t c = 0; c < lanes; c++)                                                \
+                {                                                                                                      \
+                    word bits = 0;                                                                                     \
+                    for (int i = 0; i < ROWS; i++) bits += popcount(row[i][c] & values[i * STEPS + s]);                \
+                    sum[s][c] += bits;                                                                                 \
                 }                                                                                                      \
             }                                                                                                          \
-            for (int s = 0; s < STEPS; s++)                                                                            \
-                for (int c = 0; c < VECTOR; c++) acc[s * BLOCK + first + c] += scale * (uint32_t)sum[s][c];            \
         }                                                                                                              \
+        for (int s = 0; s < STEPS; s++)                                                                                \
+            for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += scale * (uint32_t)sum[s][c];                     \
     }
 
-/* acc[step][channel] += weights * seen, ROWS rows at a time. */
-enum { ROWS = 4 };
-
+/* acc[step][channel] += weights * seen. */
 #define DEFINE_MULTIPLY(STEPS)                                                                                         \
     static void multiply_##STEPS(const Seen *seen, const int8_t *weights, int64_t lanes, uint32_t *acc)                \
     {                                                                                                                  \
         const int32_t *values = seen->values;                                                                          \
-        int64_t r = 0;                                                                                                 \
-        for (; r + ROWS <= seen->rows; r += ROWS, values += ROWS * STEPS) {                                            \
+        for (int64_t r = 0; r < seen->rows; r += ROWS, values += ROWS * STEPS) {                                       \
             const int8_t *row[ROWS];                                                                                   \
             for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * lanes;                                \
             _Pragma("omp simd") for (int64_t c = 0; c < lanes; c++)                                                    \
@@ -44,11 +43,6 @@ enum { ROWS = 4 };
                     acc[s * BLOCK + c] += (uint32_t)sum;                                                               \
                 }                                                                                                      \
             }                                                                                                          \
-        }                                                                                                              \
-        for (; r < seen->rows; r++, values += STEPS) {                                                                 \
-            const int8_t *row = weights + seen->row[r] * lanes;                                                        \
-            for (int s = 0; s < STEPS; s++)                                                                            \
-                for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += (uint32_t)(row[c] * values[s]);              \
         }                                                                                                              \
     }
 
@@ -61,7 +55,8 @@ DEFINE_MULTIPLY(2)
 DEFINE_MULTIPLY(3)
 DEFINE_MULTIPLY(4)
 
-static void count(const Synapse *synapse, const Seen *seen, const word *weights, int64_t lanes, int plane, uint32_t *acc)
+static void count(const Synapse *synapse, const Seen *seen, const word *weights, int64_t lanes, int plane,
+                  uint32_t *acc)
 {
     for (int s = 0; s < seen->steps; s++) {
         const uint32_t start = (uint32_t)synapse->base * (uint32_t)seen->ones[s] << plane;
@@ -116,7 +111,8 @@ static inline int64_t lanes_of(int64_t channels, int64_t block)
 }
 
 /* acc[step][channel of the block], from what was gathered of `steps` steps. */
-static void accumulate(const Synapse *synapse, const Map *source, Seen **all, int64_t steps, int64_t block, uint32_t *acc)
+static void accumulate(const Synapse *synapse, const Map *source, Seen **all, int64_t steps, int64_t block,
+                       uint32_t *acc)
 {
     const int64_t planes = seen_planes(synapse, source), lanes = lanes_of(synapse->channels, block);
     memset(acc, 0, (size_t)(steps * BLOCK) * sizeof *acc);

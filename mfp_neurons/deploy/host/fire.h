@@ -26,7 +26,8 @@ static inline void NAMED(weigh)(const NUMBER *taps, int64_t per_channel, const U
 
 /* The spikes of step t, a word of them, from total[step - start][channel]. What is the same at every step is weighed
  * by the sum of the taps that are reached. */
-static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start, int64_t same)
+static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start,
+                               int64_t same)
 {
     const int64_t channels = (op->channels + BLOCK - 1) / BLOCK * BLOCK, first = block * BLOCK;
     const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;

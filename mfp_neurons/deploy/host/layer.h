@@ -3,129 +3,19 @@
 #ifndef MFP_LAYER_H
 #define MFP_LAYER_H
 
-#include "accumulate.h"
+#include "place.h"
 #include "threads.h"
-
-#define NUMBER int32_t
-#define UNSIGNED uint32_t
-#define NAMED(x) x##_narrow
-#include "fire.h"
-#undef NUMBER
-#undef UNSIGNED
-#undef NAMED
-#define NUMBER int64_t
-#define UNSIGNED uint64_t
-#define NAMED(x) x##_wide
-#include "fire.h"
-#undef NUMBER
-#undef UNSIGNED
-#undef NAMED
-
-/* A place of a layer: which steps of the currents are needed, and where a thread keeps what. */
-typedef struct {
-    const Call *call;
-    const Op *op;
-    int64_t sample, y, x;
-    int64_t start, steps; /* of the currents */
-    int64_t same; /* all of them are: steps is 1 */
-    uint32_t *acc, *pooled; /* [CHUNK][BLOCK] */
-    void *total; /* [steps][BLOCK] */
-    int32_t *numbers;
-    Scratch gathered;
-} Place;
-
-static const Window ONE = {{1, 1}, {1, 1}, {0, 0}, {1, 1}};
-
-static const Window *pooling(const Synapse *synapse) { return synapse->pool == NONE ? &ONE : &synapse->pooling; }
-
-/* What a synapse sees from one place of its pooling window, or 0 if that is outside of what it accumulates. */
-static int view_of(const Place *place, const Synapse *synapse, int64_t i, int64_t j, View *view)
-{
-    const Map *map = place->call->maps + synapse->source;
-    *view = (View){.map = map, .synapse = synapse, .sample = place->sample};
-    return place_of(pooling(synapse), synapse->height, synapse->width, place->y, place->x, i, j, &view->y, &view->x);
-}
-
-static int64_t steps_of(const Map *source, int64_t steps) { return source->same ? 1 : steps; }
-
-/* Gathers for all synapses and all places of their pooling windows, `steps` from `start` on. */
-static void gather(const Place *place, int64_t start, int64_t steps, Seen ***all)
-{
-    Scratch scratch = place->gathered;
-    for (int64_t s = 0; s < place->op->synapse_count; s++) {
-        const Synapse *synapse = place->op->synapses + s;
-        const Window *window = pooling(synapse);
-        for (int64_t i = 0; i < window->size[0]; i++) {
-            for (int64_t j = 0; j < window->size[1]; j++, all++) {
-                View view;
-                if (!view_of(place, synapse, i, j, &view)) continue;
-                view.step = start;
-                *all = see(view, steps_of(view.map, steps), place->numbers, &scratch);
-            }
-        }
-    }
-}
-
-static void pool_into(const Synapse *synapse, int64_t count, const uint32_t *acc, uint32_t *pooled)
-{
-    if (synapse->pool == MAX)
-        for (int64_t c = 0; c < count; c++)
-            pooled[c] = (int32_t)acc[c] > (int32_t)pooled[c] ? acc[c] : pooled[c];
-    else
-        for (int64_t c = 0; c < count; c++) pooled[c] += acc[c];
-}
-
-/* One synapse's numbers of a block, pooled; returns how many entries of `all` it used. */
-static int64_t currents(const Place *place, const Synapse *synapse, int64_t steps, int64_t block, Seen ***all,
-                        const uint32_t **found)
-{
-    const Window *window = pooling(synapse);
-    const Map *source = place->call->maps + synapse->source;
-    if (synapse->pool == NONE) {
-        accumulate(synapse, source, *all, steps, block, place->acc);
-        *found = place->acc;
-        return 1;
-    }
-    const int64_t count = steps * BLOCK;
-    for (int64_t c = 0; c < count; c++) place->pooled[c] = synapse->pool == MAX ? UINT32_C(0x80000000) : 0;
-    for (int64_t i = 0; i < window->size[0]; i++) {
-        for (int64_t j = 0; j < window->size[1]; j++, all++) {
-            View view;
-            if (!view_of(place, synapse, i, j, &view)) continue;
-            accumulate(synapse, source, *all, steps, block, place->acc);
-            pool_into(synapse, count, place->acc, place->pooled);
-        }
-    }
-    *found = place->pooled;
-    return places(window);
-}
-
-/* total[step] of a block for the steps of one chunk: the sum of the synapses. */
-static void add_up(const Place *place, int64_t done, int64_t steps, int64_t block, int64_t lanes, Seen ***all)
-{
-    for (int64_t s = 0; s < place->op->synapse_count; s++) {
-        const Synapse *synapse = place->op->synapses + s;
-        const int64_t given = steps_of(place->call->maps + synapse->source, steps);
-        const uint32_t *found;
-        all += currents(place, synapse, given, block, all, &found);
-        for (int64_t t = 0; t < steps; t += given) { /* what is the same at every step counts for each */
-            const int64_t offset = (done + t) * BLOCK;
-            if (place->op->wide)
-                add_wide(synapse, given, block, lanes, found, (uint64_t *)place->total + offset);
-            else
-                add_narrow(synapse, given, block, lanes, found, (uint32_t *)place->total + offset);
-        }
-    }
-}
 
 static void spikes_of_block(const Place *place, int64_t block)
 {
     const Op *op = place->op;
     const Map *target = place->call->maps + op->target;
+    int64_t slot = place->slot;
     for (int64_t t = place->call->first; t < place->call->first + place->call->count; t++) {
-        word *to = bits_at(target, place->sample, t, place->y, place->x) + block;
-        *to = op->wide ? fire_wide(op, t, block, place->total, place->start, place->same)
-                       : fire_narrow(op, t, block, place->total, place->start, place->same);
+        word *to = (word *)(void *)in_slot(target, place->sample, slot, place->y, place->x);
+        slot = next_slot(target, slot);
+        to[block] = op->wide ? fire_wide(op, t, block, place->total, place->start, place->same)
+                             : fire_narrow(op, t, block, place->total, place->start, place->same);
     }
 }
 
@@ -138,8 +28,9 @@ static void scores_of_block(const Place *place, int64_t block)
         const uint64_t *total = (const uint64_t *)place->total + (place->same ? 0 : t * BLOCK);
         for (int64_t c = 0; c < channels; c++) {
             const int64_t channel = block * BLOCK + c;
-            int64_t *to = call->scores + ((t * call->samples + place->sample) * op->channels + channel) * op->height * op->width;
-            to[place->y * op->width + place->x] = (int64_t)(total[c] + (uint64_t)op->offset[channel]);
+            const int64_t map = (t * call->samples + place->sample) * op->channels + channel;
+            const int64_t at = (map * op->height + place->y) * op->width + place->x;
+            call->scores[at] = (int64_t)(total[c] + (uint64_t)op->offset[channel]);
         }
     }
 }
@@ -165,72 +56,13 @@ static void blocks(Place *place, int64_t first, int64_t last, Seen ***all)
     }
 }
 
-/* How many Seen ** an operation gathers. */
-static int64_t views(const Op *op)
-{
-    int64_t count = 0;
-    for (int64_t s = 0; s < op->synapse_count; s++) count += places(pooling(op->synapses + s));
-    return count;
-}
-
-static int64_t first_step(const Call *call, const Op *op)
-{
-    const int64_t first = op->kind == SCORES ? call->first : call->first - op->order + 1;
-    return first < 0 ? 0 : first;
-}
-
-static int all_same(const Call *call, const Op *op)
-{
-    for (int64_t s = 0; s < op->synapse_count; s++)
-        if (!call->maps[op->synapses[s].source].same) return 0;
-    return 1;
-}
-
-/* Bytes that one thread needs for an operation; `place_in` hands the same out. */
-static int64_t layer_bytes(const Call *call, const Op *op)
-{
-    const int64_t steps = call->first + call->count - first_step(call, op);
-    int64_t widest = 0, gathered = 0;
-    for (int64_t s = 0; s < op->synapse_count; s++) {
-        const Synapse *synapse = op->synapses + s;
-        const Map *source = call->maps + synapse->source;
-        const int64_t planes = seen_planes(synapse, source), groups = (steps_of(source, steps < CHUNK ? steps : CHUNK) + TOGETHER - 1) / TOGETHER;
-        gathered += places(pooling(synapse)) * (padded(CHUNK / TOGETHER * planes * (int64_t)sizeof(Seen *)) +
-                                                groups * planes * seen_bytes(synapse, source));
-        if (source->words > widest) widest = source->words;
-    }
-    return 2 * padded(CHUNK * BLOCK * 4) + padded(steps * BLOCK * 8) + padded(TOGETHER * widest * BLOCK * 4) +
-           padded(views(op) * (int64_t)sizeof(Seen **)) + gathered;
-}
-
-static Seen ***place_in(Scratch *scratch, Place *place)
-{
-    const Op *op = place->op;
-    int64_t widest = 0;
-    for (int64_t s = 0; s < op->synapse_count; s++) {
-        const Map *source = place->call->maps + op->synapses[s].source;
-        if (source->words > widest) widest = source->words;
-    }
-    place->start = first_step(place->call, op);
-    place->same = all_same(place->call, op);
-    const int64_t steps = place->call->first + place->call->count - place->start;
-    place->steps = place->same ? 1 : steps;
-    place->acc = take(scratch, CHUNK * BLOCK * 4);
-    place->pooled = take(scratch, CHUNK * BLOCK * 4);
-    place->total = take(scratch, steps * BLOCK * 8);
-    place->numbers = take(scratch, TOGETHER * widest * BLOCK * 4);
-    Seen ***all = take(scratch, views(op) * (int64_t)sizeof(Seen **));
-    place->gathered = *scratch;
-    return all;
-}
-
-/* Rows of places are shared out among threads; of a layer with one place, blocks are, and samples follow one
- * another in the innermost loop, so that weights are read once. */
+/* Places are shared out among threads; of a layer with one place, blocks are, and samples follow one another in the
+ * innermost loop, so that weights are read once. */
 static void layer(const Call *call, const Op *op)
 {
     const int64_t all_blocks = (op->channels + BLOCK - 1) / BLOCK;
     const int single = op->height * op->width == 1;
-    const int64_t items = single ? all_blocks * call->samples : call->samples * op->height;
+    const int64_t shared = single ? all_blocks : op->height * op->width;
 #ifdef _OPENMP
 #pragma omp parallel num_threads((int)call->threads) if (call->threads > 1)
 #endif
@@ -241,15 +73,16 @@ static void layer(const Call *call, const Op *op)
 #ifdef _OPENMP
 #pragma omp for schedule(static)
 #endif
-        for (int64_t item = 0; item < items; item++) {
+        for (int64_t item = 0; item < shared * call->samples; item++) {
             if (single) {
                 place.sample = item % call->samples;
                 blocks(&place, item / call->samples, item / call->samples + 1, all);
-                continue;
+            } else {
+                place.sample = item / shared;
+                place.y = item % shared / op->width;
+                place.x = item % op->width;
+                blocks(&place, 0, all_blocks, all);
             }
-            place.sample = item / op->height;
-            place.y = item % op->height;
-            for (place.x = 0; place.x < op->width; place.x++) blocks(&place, 0, all_blocks, all);
         }
     }
 }

@@ -32,7 +32,8 @@ static int put_levels(const Call *call)
 }
 
 /* Spikes of a window, or-ed. */
-static void pool_bits(const Map *source, const Op *op, word *to, int64_t sample, int64_t t, int64_t out_y, int64_t out_x)
+static void pool_bits(const Map *source, const Op *op, word *to, int64_t sample, int64_t t, int64_t out_y,
+                      int64_t out_x)
 {
     memset(to, 0, (size_t)source->words * sizeof *to);
     for (int64_t i = 0; i < op->window.size[0]; i++) {

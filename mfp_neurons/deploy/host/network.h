@@ -9,7 +9,8 @@ typedef uint64_t word;
 
 enum {
     BLOCK = 64, /* channels computed together: those of one word */
-    VECTOR = 16, /* channels whose sums are in registers at one time; a last block has a multiple of it */
+    VECTOR = 16, /* a last block has a multiple of it */
+    ROWS = 4, /* of weights that share one pass over the sums of a block */
     TOGETHER = 4, /* steps that share one pass over the weights */
     CHUNK = 64, /* steps gathered at one time */
 };

@@ -34,13 +34,22 @@ static inline word pack(const uint8_t *hit)
     return packed;
 }
 
+static inline int64_t slot_of(const Map *map, int64_t step) { return map->slots == 1 ? 0 : step % map->slots; }
+
+/* The slot of the step that follows. */
+static inline int64_t next_slot(const Map *map, int64_t slot) { return slot + 1 == map->slots ? 0 : slot + 1; }
+
 /* Where the numbers of a place are. */
-static inline uint8_t *address(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
+static inline uint8_t *in_slot(const Map *map, int64_t sample, int64_t slot, int64_t y, int64_t x)
 {
-    const int64_t slot = map->slots == 1 ? 0 : step % map->slots;
     const int64_t place = ((sample * map->slots + slot) * map->height + y) * map->width + x;
     const int64_t size = map->bytes ? map->channels : map->planes * map->words * (int64_t)sizeof(word);
     return (uint8_t *)map->data + place * size;
+}
+
+static inline uint8_t *address(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
+{
+    return in_slot(map, sample, slot_of(map, step), y, x);
 }
 
 static inline word *bits_at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
