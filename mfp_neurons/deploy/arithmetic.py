@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .axes import Dims, flat, join, kinds, sizes
+from .axes import Dims, flat, join, of_features, sizes
 from .capture import StandIn
 from .fold import affine
 from .graph import Concat, Sum
@@ -21,7 +21,7 @@ _LARGEST_TOP = 2**15
 
 @rule("add")
 def add(low: Lowering, result: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> Value:
-    return _added(low, a, b if alpha == 1 else multiply(low, result, b, alpha))
+    return _added(low, a, b if alpha == 1 else _times(low, b, Fraction(alpha)))
 
 
 @rule("sub", "subtract")
@@ -41,7 +41,7 @@ def negate(low: Lowering, result: Tensor, a: Any) -> Value:
 
 @rule("mul", "multiply")
 def multiply(low: Lowering, result: Tensor, a: Any, b: Any) -> Value:
-    if isinstance(a, StandIn | Value) and isinstance(b, StandIn | Value):
+    if isinstance(a, StandIn) and isinstance(b, StandIn):
         low.refuse(f"multiplies two tensors of the network. {PRODUCT}")
     if not isinstance(a, StandIn):
         a, b = b, a
@@ -108,8 +108,7 @@ def _sum(low: Lowering, a: Value, b: Value) -> Value:
     if dims is None or not same or (a.reduce, a.last) != (b.reduce, b.last):
         low.refuse(
             f"adds tensors of different places or times, {list(sizes(a.dims))} and {list(sizes(b.dims))}. "
-            "Both "
-            "must have the same channels, rows, columns and steps"
+            "Both must have the same channels, rows, columns and steps"
         )
     if isinstance(a.content, Map) and isinstance(b.content, Map) and a.reduce is None:
         weights, scale = _common_scale([a.content, b.content])
@@ -149,20 +148,11 @@ def concatenate(low: Lowering, result: Tensor, tensors: Any, dim: int = 0) -> Va
     shape = (sum(low.draft.read(one)[0] for one in contents), *rest[0])
     index = low.draft.add(Concat(low.capture.path(), tuple(c.index for c in contents), weights, shape, top))
     made = Map(index, scale)
-    along = low.draft.channel_dim(made) if values[0].dims[place] == _channels(low, values[0]) else _all(shape)
+    by_channel = values[0].dims[place] == low.draft.channel_dim(contents[0])
+    along = low.draft.channel_dim(made) if by_channel else flat(of_features(shape))
+    assert along is not None
     dims: Dims = (*values[0].dims[:place], along, *values[0].dims[place + 1 :])
     return replace(values[0], content=made, dims=dims)
-
-
-def _channels(low: Lowering, value: Value) -> Any:
-    assert not isinstance(value.content, Potential)
-    return low.draft.channel_dim(value.content)
-
-
-def _all(shape: Sequence[int]) -> Any:
-    from .axes import of_features
-
-    return flat(of_features(shape))
 
 
 def _joined_map(low: Lowering, value: Value, place: int) -> Map:
@@ -170,7 +160,7 @@ def _joined_map(low: Lowering, value: Value, place: int) -> Map:
     content = value.content
     if not isinstance(content, Map) or value.reduce or value.last:
         low.refuse("puts currents side by side. Put a neuron in front of the concatenation")
-    shape = low.draft.read(content)
-    if value.dims[place] not in (_channels(low, value), _all(shape)) or kinds(value.dims[place]) - {"F"}:
+    all_features = flat(of_features(low.draft.read(content)))
+    if value.dims[place] not in (low.draft.channel_dim(content), all_features):
         low.refuse("puts maps side by side along another dimension than that of their channels")
     return content

@@ -23,11 +23,10 @@ _CAPTURING = threading.Lock()  # one at a time: a method of torch.nn.Module is r
 
 # what can be asked of a tensor without looking at its numbers
 _ASKED = (
-    "shape dtype device ndim layout names dim size numel nelement ndimension __len__ element_size "
-    "itemsize nbytes "
-    "stride storage_offset is_contiguous is_floating_point is_complex is_signed is_same_size get_device "
-    "is_cuda is_cpu is_meta is_mps is_xpu is_mkldnn is_sparse is_quantized is_nested is_leaf is_inference "
-    "is_conj is_neg requires_grad grad grad_fn _version has_names __hash__"
+    "shape dtype device ndim layout names dim size numel nelement ndimension __len__ element_size itemsize "
+    "nbytes stride storage_offset is_contiguous is_floating_point is_complex is_signed is_same_size "
+    "get_device is_cuda is_cpu is_meta is_mps is_xpu is_mkldnn is_sparse is_quantized is_nested is_leaf "
+    "is_inference is_conj is_neg requires_grad grad grad_fn _version has_names __hash__"
 )
 _QUESTIONS = frozenset(_ASKED.split())
 
@@ -87,8 +86,7 @@ class StandIn(Tensor):
     ) -> Any:
         stand_ins((args, kwargs))[0].capture.refuse(
             f"{func} runs outside torch's Python functions (a scripted, compiled or vmapped function), "
-            "where it "
-            "cannot be captured. Call plain torch functions and modules there"
+            "where it cannot be captured. Call plain torch functions and modules there"
         )
 
 

@@ -31,8 +31,8 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     r"""The integer network of a trained, quantized model.
 
     Args:
-        model: made of what :mod:`mfp_neurons.deploy.refusals` lists; it is left exactly as it is, and read in
-            evaluation mode.
+        model: convolutions, linear layers, batch norms, memory-free neurons, pools and sums; left exactly as
+            it is, and read in evaluation mode.
         example: what it is given, [T, N, \*], or [N, \*] of a model that repeats an image over time itself.
             Of its numbers only their kind counts. uint8: levels from 0 to 255, of which the model sees
             level / 255. bool: events. Floats: events if all are 0 or 1, else images in [0, 1] in 255 levels.
@@ -43,9 +43,17 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.
-        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1].
+        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1] or above
+            levels; levels is not from 1 to 255.
         LoweringError: the model cannot be lowered; the message says which module, its type, why, and what to
             use instead.
+
+    >>> from mfp_neurons import MFP, quantize_weights
+    >>> fire = MFP(decay=0.5, order=2, kernel_bits="pow2")
+    >>> model = quantize_weights(nn.Sequential(nn.Linear(8, 4), fire, nn.Linear(4, 3)))
+    >>> graph = lower_graph(model, torch.zeros(5, 1, 8))
+    >>> [(type(op).__name__, op.name, op.shape) for op in graph.ops]
+    [('Neurons', '1', (4, 1, 1)), ('Scores', '2', (3, 1, 1))]
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
@@ -99,8 +107,7 @@ def _check_that_weights_are_quantized(model: nn.Module) -> None:
     if real:
         raise LoweringError(
             f"{', '.join(real)}: the weights are real numbers, and integer hardware has codes of 1 to 8 "
-            "bits. "
-            "quantize_weights(model, bits=1) quantizes them; train the model with that"
+            "bits. quantize_weights(model, bits=1) quantizes them; train the model with that"
         )
 
 
@@ -194,9 +201,8 @@ def _check_that_it_only_fires(low: Lowering, module: nn.Module) -> None:
         changed = [name for name in vars(kind) if name.endswith("forward") or name in ("fire", "_run")]
         if changed:
             low.refuse(
-                f"computes in its own way ({kind.__name__}.{changed[0]}), which is not read. Use the "
-                "neuron as it "
-                "is, and put what it does besides into a module around it"
+                f"computes in its own way ({kind.__name__}.{changed[0]}), which is not read. Use the neuron "
+                "as it is, and put what it does besides into a module around it"
             )
 
 
@@ -212,8 +218,7 @@ def _steps(low: Lowering, module: nn.Module, path: str, value: Value) -> tuple[i
         read(module, path, 1, sizes(value.dims[1:]))  # one that takes single steps has a better word for it
         low.refuse(
             f"reads {_labels(value.dims)}. Neurons take whole sequences [T, N, *]: time first, then the "
-            "batch, "
-            "then features"
+            "batch, then features"
         )
     return value.dims[0][0].size, value
 
@@ -235,17 +240,15 @@ def _finished(low: Lowering, out: Any) -> Graph:
     """The graph that computes what the model returned."""
     if not isinstance(out, StandIn):
         low.refuse(
-            f"returns {_kind(out)}, not one tensor of scores that is computed from its input. Wrap it in "
-            "a module "
-            "that returns the scores alone"
+            f"returns {_kind(out)}, not one tensor of scores that is computed from its input. Wrap it in a "
+            "module that returns the scores alone"
         )
     value: Value = out.value
     content = value.content
     if isinstance(content, Potential):
         low.refuse(
             f"returns the membrane potential of {content.behind}, which is never written. Return its "
-            "spikes, or "
-            "the synapse's scores without a neuron"
+            "spikes, or the synapse's scores without a neuron"
         )
     features = _check_places(low, value)
     current = low.current(value)
@@ -281,8 +284,8 @@ def _check_places(low: Lowering, value: Value) -> tuple[int, ...]:
     if [kinds(dim) for dim in front] != places or not ordered or (timed and value.last):
         low.refuse(
             f"returns {_labels(value.dims)}, which is not [N, *] reduced over time (x.mean(0), x.sum(0), "
-            "x[-1], "
-            "x[-k:].mean(0)) or [T, N, *] of every step. Return one of these, features in their order"
+            "x[-1], x[-k:].mean(0)) or [T, N, *] of every step. Return one of these, features in their "
+            "order"
         )
     return sizes(rest)
 

@@ -102,8 +102,8 @@ def _even(low: Lowering, value: Value, result: Tensor, rank: int) -> Window:
     before, after = sizes(value.dims)[1 - rank :], tuple(result.shape[1 - rank :])
     if any(a % b for a, b in zip(before, after, strict=True)):
         low.refuse(
-            f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size that "
-            "divides the input"
+            f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size "
+            "that divides the input"
         )
     size = pair([a // b for a, b in zip(before, after, strict=True)], rank, 1)
     return Window(size, size)
@@ -191,8 +191,7 @@ def _rising(low: Lowering, branch: Branch) -> Branch:
     if bits > 8:
         low.refuse(
             "takes the largest of a current that falls as the codes' sum grows, whose codes are -128. "
-            "Quantize the "
-            "weights to 7 bits or less"
+            "Quantize the weights to 7 bits or less"
         )
     scale = branch.affine.scale * decimals(signs.tolist())
     synapse: Synapse = replace(branch.synapse, codes=codes.astype(np.int8), bits=bits)

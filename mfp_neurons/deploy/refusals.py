@@ -2,8 +2,8 @@
 
 TIME_LOOP = (
     "A loop over time cannot be captured: give whole sequences [T, N, *] to neurons that take them "
-    "(MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and x[-k:] "
-    "read the last steps, x.mean(0) all of them"
+    "(MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and "
+    "x[-k:] read the last steps, x.mean(0) all of them"
 )
 PRODUCT = (
     "Products of spikes (attention, gates, SEW 'AND' and 'IAND') are no integer sums; add them (SEW 'ADD')"
@@ -15,7 +15,7 @@ OTHERWISE = (
 )
 
 _ADVICE = [
-    (TIME_LOOP, "__iter__ unbind"),
+    (TIME_LOOP, "__iter__ unbind __setitem__"),
     (
         PRODUCT,
         "matmul mm bmm einsum baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
@@ -23,15 +23,15 @@ _ADVICE = [
     (PRODUCT, "scaled_dot_product_attention multi_head_attention_forward"),
     (PART, "split chunk narrow index_select gather tensor_split"),
     (
-        "It normalizes with statistics of its input. Use BatchNorm1d or BatchNorm2d, whose statistics "
-        "are fixed",
+        "It normalizes with statistics of its input. Use BatchNorm1d or BatchNorm2d, whose statistics are "
+        "fixed",
         "layer_norm group_norm instance_norm rms_norm normalize local_response_norm",
     ),
     (
-        "Only a spiking neuron stands between two layers; use MFPNode, MFPLeakyParallel or MFP instead, "
-        "or nothing",
-        "relu relu6 rrelu leaky_relu prelu elu celu selu gelu silu mish hardtanh hardswish hardsigmoid tanh "
-        "softplus softsign clamp clip sigmoid logsigmoid threshold abs",
+        "Only a spiking neuron stands between two layers; use MFPNode, MFPLeakyParallel or MFP instead, or "
+        "nothing",
+        "relu relu6 rrelu leaky_relu prelu elu celu selu gelu silu mish hardtanh hardswish hardsigmoid "
+        "tanh softplus softsign clamp clip sigmoid logsigmoid threshold abs",
     ),
     (
         "Lower the model without it: the class of the largest score is the same",

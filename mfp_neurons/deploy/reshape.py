@@ -19,8 +19,7 @@ def _placed(low: Lowering, value: Value, wanted: Sequence[int]) -> Value:
     if dims is None:
         low.refuse(
             f"a tensor {list(sizes(value.dims))} cannot become {list(wanted)}: that mixes time or batch "
-            "with each "
-            "other or with features"
+            "with each other or with features"
         )
     return replace(value, dims=dims)
 
@@ -132,9 +131,8 @@ def _time(low: Lowering, value: Value, dim: Dim, size: int) -> Dim:
     """A dimension of nothing, repeated: time, of a model that repeats its input."""
     if low.steps is not None or value.has_time() or value.reduce or kinds(dim):
         low.refuse(
-            f"repeats a tensor {list(sizes(value.dims))} along one of its dimensions, {size} times. Only "
-            "an input "
-            "without time is repeated, over time"
+            f"repeats a tensor {list(sizes(value.dims))} along one of its dimensions, {size} times. Only an "
+            "input without time is repeated, over time"
         )
     low.repeats = size
     return (Axis("T", size),)

@@ -6,7 +6,6 @@ on the meta device. It returns the new :class:`Value`, or what the model gets as
 
 import inspect
 from collections.abc import Callable
-from dataclasses import replace
 from fractions import Fraction
 from typing import Any, NoReturn
 
@@ -17,7 +16,7 @@ from .axes import Dims, kinds, of_features, sizes
 from .capture import Capture, StandIn, stand_ins
 from .graph import Input, Shape
 from .refusals import ADVICE, OTHERWISE
-from .symbols import Branch, Current, Draft, Map, Potential, Value
+from .symbols import Branch, Current, Draft, Potential, Value
 
 Rule = Callable[..., Any]
 _RULES: dict[str, Rule] = {}
@@ -63,11 +62,11 @@ class Lowering:
         plain = _plain(name)
         if plain not in _RULES:
             self.refuse_function(plain)
-        if any(isinstance(one.value.content, Potential) for one in _arguments(args, kwargs)):
+        given = stand_ins((args, kwargs))
+        if any(isinstance(one.value.content, Potential) for one in given):
             self.refuse(
-                f"{plain} reads a membrane potential, which is never written in a memory-free network. "
-                "Use the "
-                "spikes (in the last layer: the synapse's scores, without a neuron)"
+                f"{plain} reads a membrane potential, which is never written in a memory-free network. Use "
+                "the spikes (in the last layer: the synapse's scores, without a neuron)"
             )
         try:
             inspect.signature(_RULES[plain]).bind(self, None, *args, **kwargs)
@@ -82,7 +81,7 @@ class Lowering:
             self.refuse(
                 f"{plain} makes {list(result.shape)} of {list(sizes(made.dims))}, which repeats numbers"
             )
-        family = _arguments(args, kwargs)[0].family if plain in _SHARE_MEMORY else None
+        family = given[0].family if plain in _SHARE_MEMORY else None
         return self.stand_in(made, getattr(result, "dtype", None), family)
 
     def stand_in(self, value: Value, dtype: torch.dtype | None = None, family: Any = None) -> StandIn:
@@ -111,8 +110,8 @@ class Lowering:
         assert not isinstance(value.content, Potential)
         if not batch or trailing != of_features(given) or not self.draft.fits(value.content, shape):
             self.refuse(
-                f"{what} sees channels, rows or columns that were cut up, moved or made from others "
-                f"(its input is {list(sizes(value.dims))}, the map {list(self.draft.shape(value.content))}). "
+                f"{what} sees channels, rows or columns that were cut up, moved or made from others (its "
+                f"input is {list(sizes(value.dims))}, the map {list(self.draft.shape(value.content))}). "
                 "Features keep the shape that a layer gave them until they are flattened for a linear layer"
             )
         return leading, shape
@@ -124,10 +123,8 @@ class Lowering:
         if len(value.dims) <= dim or value.dims[dim] != channels:
             self.refuse(
                 f"{what} is for each channel of dim {dim}, but there lie "
-                f"{list(sizes(value.dims))[dim : dim + 1]} "
-                f"numbers, while the map has {self.draft.shape(value.content)[0]} channels. Put it before "
-                "the "
-                "flattening"
+                f"{list(sizes(value.dims))[dim : dim + 1]} numbers, while the map has "
+                f"{self.draft.shape(value.content)[0]} channels. Put it before the flattening"
             )
         return self.draft.shape(value.content)[0]
 
@@ -155,9 +152,8 @@ def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fracti
     place = [len(value.dims) - exact.dim() + i for i, size in enumerate(exact.shape) if size > 1]
     if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != channels:
         low.refuse(
-            f"an operand of shape {list(number.shape)} meets {list(sizes(value.dims))}. Only one number, "
-            "or one "
-            "for each channel, folds into a threshold"
+            f"an operand of shape {list(number.shape)} meets {list(sizes(value.dims))}. Only one number, or "
+            "one for each channel, folds into a threshold"
         )
     return [_fraction(low, one) for one in exact.flatten().tolist()]
 
@@ -168,39 +164,10 @@ def _fraction(low: Lowering, number: float) -> Fraction:
     return Fraction(number)
 
 
-def with_content(value: Value, content: Map | Current, dims: Dims | None = None) -> Value:
-    """A value with another content, and dims."""
-    return replace(value, content=content, dims=value.dims if dims is None else dims)
-
-
-def _arguments(args: Any, kwargs: Any) -> list[StandIn]:
-    return stand_ins((args, kwargs))
-
-
 # functions whose shapes need no device, or that the meta device can't do
 _WITHOUT_META = frozenset(("to", "cpu", "cuda", "type", "type_as", "data", "requires_grad", "pin_memory"))
-_DUNDERS = {"truediv": "div", "rtruediv": "rdiv", "matmul": "matmul", "rmatmul": "matmul"}
 
 
 def _plain(name: str) -> str:
-    """The name of a function without what says that it is an operator or works in place: add for __iadd__."""
-    if name.startswith("__") and name.endswith("__"):
-        inner = name[2:-2]
-        if inner in (
-            "getitem",
-            "setitem",
-            "iter",
-            "bool",
-            "int",
-            "float",
-            "index",
-            "array",
-            "contains",
-            "len",
-        ):
-            return name
-        inner = _DUNDERS.get(inner, inner)
-        if inner in ("radd", "rmul", "iadd", "isub", "imul", "itruediv"):
-            inner = {"itruediv": "div"}.get(inner, inner[1:])
-        return inner
-    return name.rstrip("_") if not name.startswith("_") else name
+    """The name of a function without what says that it is an operator or works in place: add for add_."""
+    return name if name in _RULES or name in ADVICE else name.strip("_")

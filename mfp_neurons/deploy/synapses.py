@@ -67,8 +67,8 @@ def _codes(low: Lowering, weight: Any) -> Codes:
     module = low.capture.running()
     if not quantize.is_quantized(module):
         low.refuse(
-            "multiplies with a weight that is no quantized layer's. Use Conv1d, Conv2d or Linear modules and "
-            "quantize_weights(model, bits=1)"
+            "multiplies with a weight that is no quantized layer's. Use Conv1d, Conv2d or Linear modules "
+            "and quantize_weights(model, bits=1)"
         )
     found = quantize.codes(module)
     if not torch.equal(found.codes.to(weight.dtype) * found.scale, weight):
@@ -109,8 +109,8 @@ def _check_padding(low: Lowering, window: Window) -> None:
     options = zip(window.size, window.padding, window.dilation, strict=True)
     if any(padding > (size - 1) * dilation for size, padding, dilation in options):
         low.refuse(
-            f"pads by {max(window.padding)}, more than its window reaches, so that outputs at the border see "
-            "nothing at all. Use less padding"
+            f"pads by {max(window.padding)}, more than its window reaches, so that outputs at the border "
+            "see nothing at all. Use less padding"
         )
 
 
@@ -134,9 +134,8 @@ def connect(low: Lowering, value: Value, codes: Codes, bias: Tensor | None) -> V
     else:
         low.refuse(
             f"a linear layer sees {sizes(value.dims)[-1]} numbers of each step that are neither all "
-            "features nor "
-            f"the channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). Flatten all "
-            "of them"
+            f"features nor the channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). "
+            "Flatten all of them"
         )
     channels = of_features(made.shape)[0]
     return _current(low, value, made, scale, bias, (*others, channels))
@@ -157,8 +156,7 @@ def spikes(low: Lowering, value: Value) -> Map:
 def _two_synapses(behind: str) -> str:
     return (
         f"reads real numbers: {behind} stands before it, and there is no neuron between them. A synapse "
-        "reads "
-        "spikes; put a neuron between the two, and a normalization between the synapse before it and "
+        "reads spikes; put a neuron between the two, and a normalization between the synapse before it and "
         "that neuron"
     )
 
