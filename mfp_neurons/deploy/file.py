@@ -14,30 +14,24 @@ it was measured against what the file holds, and a network leaves here only afte
 
 import hashlib
 import json
-from dataclasses import fields, is_dataclass
-from math import prod
+import re
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import require
-from . import pack
-from ._windows import MAX_NUMBERS
+from ._encoding import Arrays, brief, decode, encode, refuse
 from .check import check
 from .errors import InvalidNetworkError
-from .graph import Concat, CurrentPool, Graph, Input, Neurons, Pool, Scores, Sum, Synapse, Window
+from .graph import Graph
 
 VERSION = 1
 KEY = "mfp_neurons.network"
 MAX_HEADER = 2**22  # bytes; a thousand layers take about one million
 _NO_DIGEST = "0" * 64
-_KINDS = {
-    kind.__name__: kind
-    for kind in (Graph, Input, Neurons, Synapse, Window, CurrentPool, Pool, Sum, Concat, Scores)
-}
 _DTYPES: dict[str, Any] = {
     "U8": np.uint8,
     "I8": np.int8,
@@ -47,8 +41,6 @@ _DTYPES: dict[str, Any] = {
     "F64": "<f8",
 }
 _MAX_AXES = 4
-
-Arrays = dict[str, NDArray[Any]]
 
 
 def save(graph: Graph, path: str | PathLike[str]) -> None:
@@ -87,8 +79,7 @@ def to_bytes(graph: Graph) -> bytes:
         InvalidNetworkError: ``graph`` is not a network that can be run.
     """
     check(graph)
-    arrays: Arrays = {}
-    network = _encode(graph, "", arrays)
+    network, arrays = encode(graph)
     unsigned = _serialize(network, arrays, _NO_DIGEST)
     return _serialize(network, arrays, _digest(unsigned, _NO_DIGEST))
 
@@ -101,11 +92,11 @@ def from_bytes(data: bytes) -> Graph:
     """
     try:
         text, arrays = _open(data)
-        network = _decode(_verified(text, data), arrays)
+        network = decode(_verified(text, data), arrays)
     except RecursionError:
         raise InvalidNetworkError("the file's header is nested too deeply") from None
     if arrays:
-        _refuse(f"has arrays that are not part of the network, such as {_brief(min(arrays))}")
+        refuse(f"has arrays that are not part of the network, such as {brief(min(arrays))}")
     check(network)
     return network
 
@@ -126,16 +117,16 @@ def _serialize(network: Any, arrays: Arrays, digest: str) -> bytes:
 def _open(data: bytes) -> tuple[str, Arrays]:
     """What stands under the one key, and the arrays."""
     if len(data) < 8 or not 8 < _header_end(data) <= min(len(data), MAX_HEADER):
-        _refuse("is not safetensors, or is cut off: its header is missing")
+        refuse("is not safetensors, or is cut off: its header is missing")
     safetensors = require("safetensors", "deploy")
     try:
         tensors = safetensors.deserialize(data)
         metadata = json.loads(data[8 : _header_end(data)].decode()).get("__metadata__")
     except (safetensors.SafetensorError, ValueError) as error:
-        _refuse(f"is not safetensors, or is cut off: {str(error)[:200]}")
+        refuse(f"is not safetensors, or is cut off: {str(error)[:200]}")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        _refuse(f"is safetensors, but has no {KEY!r} in its metadata")
+        refuse(f"is safetensors, but has no {KEY!r} in its metadata")
     return text, {name: _array(name, tensor) for name, tensor in tensors}
 
 
@@ -147,9 +138,9 @@ def _array(name: str, tensor: dict[str, Any]) -> NDArray[Any]:
     """One array as it is stored; the container's sizes agree with its bytes already."""
     dtype, shape = tensor["dtype"], tensor["shape"]
     if dtype not in _DTYPES:
-        _refuse(f"has {_brief(name)} of type {dtype}, which no network has")
+        refuse(f"has {brief(name)} of type {dtype}, which no network has")
     if not 1 <= len(shape) <= _MAX_AXES or 0 in shape:
-        _refuse(f"has {_brief(name)} of shape {_brief(shape)}, which no network has")
+        refuse(f"has {brief(name)} of shape {brief(shape)}, which no network has")
     return np.frombuffer(tensor["data"], _DTYPES[dtype]).reshape(shape)
 
 
@@ -159,20 +150,21 @@ def _array(name: str, tensor: dict[str, Any]) -> NDArray[Any]:
 def _verified(text: str, data: bytes) -> Any:
     """The network's JSON, if this release wrote it and no bit has changed since."""
     try:
-        header = json.loads(text, parse_constant=lambda word: _refuse(f"has {word} for a number"))
+        header = json.loads(text, parse_constant=lambda word: refuse(f"has {word} for a number"))
+    except InvalidNetworkError:
+        raise
     except ValueError as error:
-        if isinstance(error, InvalidNetworkError):
-            raise
-        _refuse(f"describes its network in broken JSON: {error}")
+        refuse(f"describes its network in broken JSON: {error}")
     if not isinstance(header, dict):
-        _refuse("describes its network by something else than a JSON object")
+        refuse("describes its network by something else than a JSON object")
     version, digest = header.get("version"), header.get("sha256")
-    if version != VERSION or isinstance(version, bool):
-        _refuse(f"has version {_brief(version)}; this release of mfp-neurons reads version {VERSION}")
-    if not isinstance(digest, str) or len(digest) != 64 or _digest(data, digest) != digest:
-        _refuse("has changed since it was written: its checksum does not match")
+    if type(version) is not int or version != VERSION:
+        refuse(f"has version {brief(version)}; this release of mfp-neurons reads version {VERSION}")
+    well_formed = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
+    if not well_formed or _digest(data, str(digest)) != digest:
+        refuse("has changed since it was written: its checksum does not match")
     if set(header) != {"version", "sha256", "network"}:
-        _refuse(f"describes its network by {_brief(sorted(header))}")
+        refuse(f"describes its network by {brief(sorted(header))}")
     return header["network"]
 
 
@@ -182,113 +174,3 @@ def _digest(data: bytes, written: str) -> str:
     digest = hashlib.sha256(data[:end].replace(written.encode(), _NO_DIGEST.encode()))
     digest.update(memoryview(data)[end:])
     return digest.hexdigest()
-
-
-# the network
-
-
-def _encode(value: Any, path: str, arrays: Arrays) -> Any:
-    """Plain JSON of a value of the graph; its arrays go into ``arrays``."""
-    if isinstance(value, Synapse):
-        described = _fields(value, path, arrays, leave=("codes", "bits"))
-        planes = pack.code_planes(value.codes, value.bits)
-        arrays[f"{path}codes"] = pack.words(planes.reshape(-1), 8)
-        shape = list(value.codes.shape)
-        return described | {"codes": {"codes": f"{path}codes", "bits": value.bits, "shape": shape}}
-    if is_dataclass(value):
-        return _fields(value, path, arrays)
-    if isinstance(value, tuple):
-        return [_encode(item, f"{path}{i}.", arrays) for i, item in enumerate(value)]
-    if isinstance(value, np.ndarray):
-        if value.dtype.kind == "f" and np.unique(value.view(np.int64)).size == 1:
-            return {"repeat": float(value[0]), "times": len(value)}
-        name = path.removesuffix(".")
-        arrays[name] = _smallest(value)
-        return {"array": name}
-    return value
-
-
-def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) -> dict[str, Any]:
-    kept = [field.name for field in fields(value) if field.init and field.name not in leave]
-    described = {name: _encode(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
-    return {"type": type(value).__name__} | described
-
-
-def _smallest(numbers: NDArray[Any]) -> NDArray[Any]:
-    """The same whole numbers in the smallest signed type; floats as they are."""
-    if numbers.dtype.kind == "f":
-        return np.ascontiguousarray(numbers)
-    types = (np.int8, np.int16, np.int32, np.int64)
-    low, high = numbers.min(), numbers.max()
-    fits = (t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
-    return np.ascontiguousarray(numbers, next(fits))
-
-
-def _decode(value: Any, arrays: Arrays) -> Any:
-    """The inverse of :func:`_encode`; of wrong types and sizes ``check`` knows more."""
-    if isinstance(value, list):
-        return tuple(_decode(item, arrays) for item in value)
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {"array"}:
-        numbers = _take(value["array"], arrays)
-        return numbers.astype(np.float64 if numbers.dtype.kind == "f" else np.int64)
-    if set(value) == {"repeat", "times"}:
-        return _repeat(value["repeat"], value["times"])
-    kind = value.get("type")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        _refuse(f"has something of type {_brief(kind)}, which no network has")
-    given = {name: item for name, item in value.items() if name != "type"}
-    if kind == "Synapse":
-        given |= _decode_codes(given.get("codes"), arrays)
-    wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
-    if set(given) != wanted:
-        _refuse(f"has {kind} with fields {_brief(sorted(given))}, not {', '.join(sorted(wanted))}")
-    return _KINDS[kind](**{name: _decode(item, arrays) for name, item in given.items()})
-
-
-def _repeat(number: Any, times: Any) -> NDArray[np.float64]:
-    """A number many times: a view, which takes no memory however many there are said to be."""
-    if type(number) is not float or type(times) is not int or not 1 <= times <= MAX_NUMBERS:
-        _refuse(f"has {_brief(number)} repeated {_brief(times)} times")
-    return np.broadcast_to(np.float64(number), (times,))
-
-
-def _take(name: Any, arrays: Arrays) -> NDArray[Any]:
-    """An array, which belongs to one place alone: a small file cannot become large by naming it often."""
-    if not isinstance(name, str) or name not in arrays:
-        _refuse(f"lacks the array {_brief(name)}, or uses it twice")
-    return arrays.pop(name)
-
-
-def _decode_codes(value: Any, arrays: Arrays) -> dict[str, Any]:
-    """The fields ``codes`` and ``bits`` of a synapse."""
-    if not isinstance(value, dict) or set(value) != {"codes", "bits", "shape"}:
-        _refuse(f"has codes described by {_brief(value)}")
-    bits, shape = value["bits"], value["shape"]
-    if bits not in pack.BITS or isinstance(bits, bool):
-        _refuse(f"has codes of {_brief(bits)} bits; 1, 1.58 and 2 to 8 are known")
-    if (
-        not isinstance(shape, list)
-        or not all(type(n) is int and n > 0 for n in shape)
-        or len(shape) > _MAX_AXES
-    ):
-        _refuse(f"has codes of shape {_brief(shape)}")
-    packed = _take(value["codes"], arrays)
-    planes = len(pack.plane_weights(bits)[0])
-    if packed.dtype != np.uint8 or packed.shape != (-(-planes * prod(shape) // 8),):
-        _refuse(f"has {packed.dtype} {list(packed.shape)} for codes of {bits} bits and shape {_brief(shape)}")
-    unpacked = pack.bits_of_words(packed, planes * prod(shape)).reshape(planes, *shape)
-    codes = pack.codes_of_planes(unpacked, bits)
-    if not np.array_equal(pack.words(pack.code_planes(codes, bits).reshape(-1), 8), packed):
-        _refuse(f"has bits in {_brief(value['codes'])} that belong to no code")
-    return {"codes": codes, "bits": bits}
-
-
-def _refuse(what: str) -> NoReturn:
-    raise InvalidNetworkError(f"the file {what}")
-
-
-def _brief(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -304,6 +304,10 @@ class _Builder:
         top = self.top_of(index)
         if int(synapse_bound(made, top).max()) >= 2**31:  # too many high numbers for an accumulator
             made = replace(made, codes=self.codes(size, 1), bits=1)
+        if int(synapse_bound(made, top).max()) >= 2**31:
+            few = self.codes(size, 1.58)
+            few[:, 8:] = 0
+            made = replace(made, codes=few, bits=1.58)
         return (
             replace(made, factor=self.factor(made, top, room))
             if with_factor or self.rng.random() < 0.2

@@ -1,6 +1,7 @@
 """What was saved comes back; everything else is refused, with the reason and without cost."""
 
 import json
+import re
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -172,8 +173,12 @@ def both_signs(described: Any, arrays: Arrays) -> None:
 HOSTILE: dict[str, bytes] = {
     "has version 2; this release of mfp-neurons reads version 1": signed({}, {}, version=2),
     "has version True": signed({}, {}, version=True),
+    "has version 1.0": signed({}, {}, version=1.0),
     "has version None": signed({}, {}, version=None),
     "its checksum does not match": to_bytes(network()).replace(b"fire", b"fira"),
+    "checksum does not match": with_text(
+        lambda text: re.sub(rb"[0-9a-f]{64}", rb"\\\\ud800" * 64, text, count=1)  # no text that has bytes
+    ),
     "has no 'mfp_neurons.network' in its metadata": with_text(
         lambda text: text.replace(b"mfp_neurons.network", b"mfp_neurons.netwerk")
     ),
