@@ -1,6 +1,7 @@
 """A graph as the compiled runtime wants it: weights in the order in which its loops read them."""
 
 import ctypes
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -41,6 +42,20 @@ class Layout:
     def is_bytes(self, index: int) -> bool:
         """Whether a map holds bytes instead of bits: levels of images, which are multiplied."""
         return index == 0 and self.graph.input.top > 1
+
+    def past(self, samples: int) -> dict[int, tuple[int, int]]:
+        """{map: (where a stream keeps its past, bytes of one step)}: its bits, without gaps."""
+        places, end = {}, 0
+        for index, steps in self.graph.history().items():
+            bits = samples * planes(self.graph.map_top(index)) * prod(self.graph.map_shape(index))
+            places[index] = end, -(-bits // 8)
+            end += steps * places[index][1]
+        return places
+
+    def empty_past(self, samples: int) -> NDArray[np.uint8]:
+        """What a stream keeps, before its first step."""
+        kept = self.graph.history()
+        return np.zeros(sum(kept[i] * size for i, (_, size) in self.past(samples).items()), np.uint8)
 
     def _op(self, index: int, op: Op) -> c.OpStruct:
         channels, height, width = op.shape

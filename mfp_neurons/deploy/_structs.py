@@ -24,10 +24,8 @@ class WindowStruct(ctypes.Structure):
 class MapStruct(ctypes.Structure):
     _fields_ = [
         ("data", _Pointer),
-        *(
-            (name, _Long)
-            for name in ("channels", "height", "width", "planes", "words", "bytes", "slots", "same")
-        ),
+        *((name, _Long) for name in ("channels", "height", "width", "planes", "words")),
+        *((name, _Long) for name in ("bytes", "slots", "same", "past", "past_bytes")),
     ]
 
 
@@ -78,6 +76,7 @@ class CallStruct(ctypes.Structure):
         ("scratch", _Pointer),
         ("scratch_bytes", _Long),
         ("threads", _Long),
+        ("past", _Pointer),
     ]
 
 

@@ -27,15 +27,17 @@ def run_agrees(case: Case, threads: int) -> None:
 
 
 def stream_agrees(case: Case, threads: int) -> None:
-    """Every number of every step."""
-    mine, theirs = Compiled(case.graph, threads=threads).stream(), interpret.Stream(case.graph)
+    """Every number of every step; also of a second stream beside, whose maps share memory."""
+    runtime = Compiled(case.graph, threads=threads)
+    mine, beside, theirs = runtime.stream(), runtime.stream(), interpret.Stream(case.graph)
     for t in range(case.steps):
         levels = case.levels[min(t, len(case.levels) - 1)]
-        scores = mine.step(levels)
+        scores, recorded = mine.record(levels)
         expected, maps = theirs.step(levels.astype(np.int64))
-        for index, (got, wanted) in enumerate(zip(mine.maps(), maps, strict=True)):
+        for index, (got, wanted) in enumerate(zip(recorded, maps, strict=True)):
             np.testing.assert_array_equal(got, wanted, err_msg=f"step {t}, map {index}")
         np.testing.assert_array_equal(scores, expected)
+        np.testing.assert_array_equal(beside.step(levels), expected)
 
 
 def main(examples: int) -> None:

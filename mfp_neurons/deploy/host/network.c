@@ -1,6 +1,7 @@
 /* The compiled runtime of integer networks behind a plain C interface; deploy/compiled.py calls it. */
 #include "layer.h"
 #include "maps.h"
+#include "past.h"
 
 static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind == SCORES; }
 
@@ -8,6 +9,7 @@ static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind =
 int64_t mfp_network_run(const Call *call)
 {
     if (put_levels(call)) return 1;
+    if (call->past) recall(call);
     for (int64_t i = 0; i < call->op_count; i++) {
         const Op *op = call->ops + i;
         if (has_synapses(op))
@@ -15,6 +17,7 @@ int64_t mfp_network_run(const Call *call)
         else
             map_op(call, op);
     }
+    if (call->past) keep(call);
     return 0;
 }
 

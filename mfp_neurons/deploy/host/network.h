@@ -24,6 +24,7 @@ typedef struct {
     int64_t bytes; /* 1: a byte a number, not bits */
     int64_t slots; /* step t is in slot t % slots */
     int64_t same; /* 1: the same at every step */
+    int64_t past, past_bytes; /* where a stream keeps slots - 1 steps of it, and how much one takes */
 } Map;
 
 typedef struct {
@@ -87,6 +88,7 @@ typedef struct {
     uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
     int64_t scratch_bytes;
     int64_t threads;
+    uint8_t *past; /* of a stream, or NULL */
 } Call;
 
 #endif
