@@ -116,7 +116,7 @@ def _sum(low: Lowering, a: Value, b: Value) -> Value:
         if top <= _LARGEST_TOP:
             shape = low.draft.read(a.content)
             low.draft.read(b.content)
-            made = Sum(low.capture.path(), (a.content.index, b.content.index), weights, shape, top)
+            made = Sum(low.here(), (a.content.index, b.content.index), weights, shape, top)
             return replace(a, content=Map(low.draft.add(made), scale), dims=dims)
     one, other = low.current(a), low.current(b)
     current = low.made(*one.branches, *other.branches)
@@ -146,7 +146,7 @@ def concatenate(low: Lowering, result: Tensor, tensors: Any, dim: int = 0) -> Va
             f"({', '.join(str(list(sizes(v.dims))) for v in values)})"
         )
     shape = (sum(low.draft.read(one)[0] for one in contents), *rest[0])
-    index = low.draft.add(Concat(low.capture.path(), tuple(c.index for c in contents), weights, shape, top))
+    index = low.draft.add(Concat(low.here(), tuple(c.index for c in contents), weights, shape, top))
     made = Map(index, scale)
     by_channel = values[0].dims[place] == low.draft.channel_dim(contents[0])
     along = low.draft.channel_dim(made) if by_channel else flat(of_features(shape))

@@ -148,7 +148,7 @@ def pool_content(
         if top > 2**15:
             low.refuse(f"adds up {prod(window.size)} numbers up to {low.draft.top(content.index)}: too many")
         low.draft.read(content)
-        made = Pool(low.capture.path(), content.index, kind, window, out, top)
+        made = Pool(low.here(), content.index, kind, window, out, top)
         return Map(low.draft.add(made), content.scale * scale)
     assert isinstance(content, Current)
     return _pooled_current(low, content, kind, window, out, scale)

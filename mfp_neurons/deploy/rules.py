@@ -131,11 +131,15 @@ class Lowering:
     def current(self, value: Value) -> Current:
         """A value as a current."""
         assert not isinstance(value.content, Potential)
-        return self.draft.current(value.content, self.capture.path(), self.capture.where())
+        return self.draft.current(value.content, self.here(), self.capture.where())
 
     def made(self, *branches: Branch) -> Current:
         """What the module that is running makes."""
-        return Current(branches, self.capture.path(), self.capture.where())
+        return Current(branches, self.here(), self.capture.where())
+
+    def here(self) -> str:
+        """The path of the module that is running; of the whole model, the function that it calls."""
+        return self.capture.path() or self.name
 
 
 def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fraction]:

@@ -134,7 +134,7 @@ def test_residual_sums_of_spikes_are_small_counts() -> None:
     model = Do(forward, block(), neuron(), block(), neuron(), nn.Linear(144, 3))
     graph = check_agreement(prepared(model), events(4, 6, 6))
     made = [op for op in graph.ops if isinstance(op, Sum)]
-    assert [(op.weights, op.top) for op in made] == [((1, 2), 3), ((1, 1), 4)]
+    assert [(op.name, op.weights, op.top) for op in made] == [("add", (1, 2), 3), ("add", (1, 1), 4)]
 
 
 def test_differences_of_spikes_and_scaled_ones_become_currents() -> None:
@@ -236,6 +236,11 @@ def test_groups_of_neurons_vote() -> None:
         return (votes + fire(a(x)).view(T, -1, 3, 4).mean(-1)).mean(0)
 
     check_agreement(prepared(Do(forward, nn.Linear(8, 12), neuron())), events(8))
+
+
+def test_a_network_may_have_no_neurons() -> None:
+    graph = check_agreement(prepared(nn.Sequential(nn.Linear(5, 3))), events(5))
+    assert [op.name for op in graph.ops] == ["0"]
 
 
 def test_scores_keep_the_shape_of_their_features() -> None:
