@@ -63,7 +63,7 @@ class Buffers:
         return [self._numbers(m, first) for m in self._maps]
 
     def _map_structs(self) -> Any:
-        """The maps with their slots: all steps, one if all are the same; of a stream its past and one more."""
+        """The maps and their slots: all steps, one if all are the same; of a stream its past and one more."""
         graph, size = self._layout.graph, self.size
         same = [size.static]
         for op in graph.ops[:-1]:
