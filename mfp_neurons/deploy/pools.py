@@ -203,7 +203,8 @@ def _is_voting(low: Lowering, value: Value, window: Window) -> bool:
     *_, channels, row = value.dims
     if not isinstance(value.content, Map) or channels or kinds(row) != {"F"}:
         return False
-    whole = row == flat(of_features(low.draft.shape(value.content)))
+    shape = low.draft.shape(value.content)
+    whole = row == flat(of_features(shape)) and shape[0] > 1  # one channel is a sequence, pooled as such
     size, stride, padding = window.size[1], window.stride[1], window.padding[1]
     return whole and size == stride and not padding and sizes((row,))[0] % size == 0
 

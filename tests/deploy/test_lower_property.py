@@ -11,7 +11,7 @@ from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.deploy.compiled import unavailable
 from mfp_neurons.deploy.lower import lower_graph
 
-from .models import models
+from .models import Each, models
 from .oracle import agree
 
 EXAMPLES = 200
@@ -65,3 +65,10 @@ def test_a_network_of_finite_order_goes_on_beyond_the_steps_of_its_example(order
     )
     long = torch.randint(0, 256, (9, 2, 5), dtype=torch.uint8)
     agree(quantize_weights(net), long[:short], 255, x=long)
+
+
+def test_an_average_over_a_sequence_of_one_channel_is_no_vote():
+    torch.manual_seed(0)
+    conv, pool = Each(nn.Conv1d(1, 1, 1)), Each(nn.AvgPool1d(2, 2))
+    net = nn.Sequential(conv, MFP(0.5, v_threshold=0.1), pool, nn.Flatten(2), nn.Linear(3, 3))
+    agree(quantize_weights(net), torch.randint(0, 256, (5, 2, 1, 6), dtype=torch.uint8), 255)
