@@ -80,6 +80,21 @@ class CallStruct(ctypes.Structure):
     ]
 
 
+class ScatterStruct(ctypes.Structure):
+    _fields_ = [
+        *((name, _Pointer) for name in ("time", "sample", "channel", "row", "column", "level")),
+        ("count", _Long),
+        ("samples", _Long),
+        ("window", WindowStruct),
+        *((name, _Long) for name in ("channels", "height", "width", "inner", "each")),
+        ("codes", _Pointer),
+        ("nonzero", _Pointer),
+        ("by_level", _Long),
+        ("acc", _Pointer),
+        ("reached", _Pointer),
+    ]
+
+
 _FOLDER = Path(__file__).parent / "host"
 SOURCE = _build.Source(
     name="network",
@@ -112,11 +127,12 @@ def library() -> ctypes.CDLL:
     if sys.byteorder != "little":
         raise Unavailable("the compiled runtime is for little-endian processors")
     loaded = SOURCE.load()
-    for name in ("run", "scratch", "threads", "has_threads", "size"):
+    for name in ("run", "scatter", "scratch", "threads", "has_threads", "size"):
         getattr(loaded, f"mfp_network_{name}").restype = _Long
     loaded.mfp_network_run.argtypes = loaded.mfp_network_scratch.argtypes = [ctypes.POINTER(CallStruct)]
     loaded.mfp_network_size.argtypes = [_Long]
-    structs = (MapStruct, SynapseStruct, OpStruct, CallStruct)
+    loaded.mfp_network_scatter.argtypes = [ctypes.POINTER(ScatterStruct)]
+    structs = (MapStruct, SynapseStruct, OpStruct, CallStruct, ScatterStruct)
     if any(loaded.mfp_network_size(i) != ctypes.sizeof(struct) for i, struct in enumerate(structs)):
         raise Unavailable("the structs of host/network.h are not those of _structs.py")
     if not loaded.mfp_network_has_threads():

@@ -6,7 +6,7 @@ potential of zero; whether that fires is the same for a whole channel. Sums of w
 the order of their terms, so the result is that of :mod:`.interpret`, bit for bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from functools import reduce
 
@@ -33,6 +33,11 @@ class Events:
     def __len__(self) -> int:
         return len(self.level)
 
+    @property
+    def places(self) -> Rows:
+        """Where they are, without channels."""
+        return self.time, self.sample, self.row, self.column
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -48,19 +53,25 @@ class Counts:
         )
 
 
-def run(graph: Graph, events: Events, samples: int, steps: int) -> tuple[Ints, list[Events], Counts]:
+Adder = Callable[[Synapse, Events, int, int, bool], tuple[Reached, int]]
+
+
+def run(
+    graph: Graph, events: Events, samples: int, steps: int, adder: Adder | None = None
+) -> tuple[Ints, list[Events], Counts]:
     """All steps of a network, driven by events.
 
     Args:
         graph: a valid network.
         events: the input's.
         samples, steps: N and T.
+        adder: what adds codes up; None is :func:`scatter`, :class:`.scatter.Scatter` the same compiled.
 
     Returns:
         The scores of every step, whole numbers [T, N, C, H, W]; the events of every map, the input's first;
         the operations that the spikes caused.
     """
-    return _Run(graph, samples, steps).run(events)
+    return _Run(graph, samples, steps, adder or scatter).run(events)
 
 
 def of_levels(levels: NDArray[np.uint8], steps: int) -> Events:
@@ -78,9 +89,40 @@ def dense(events: Events, shape: Shape, samples: int, steps: int) -> Ints:
     return numbers
 
 
+def scatter(
+    synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool
+) -> tuple[Reached, int]:
+    """What the events of a map add up to, and how many operations that takes.
+
+    One for each code that is not 0 that an event reaches, or ``by_level`` one for each unit of its level.
+    """
+    wide = _ungrouped(synapse)  # [C, out, rows, columns]
+    found: list[tuple[Ints, Ints]] = []
+    used = 0
+    for place, (hit, places) in reach(source.places, samples, synapse.window, synapse.shape):
+        codes = wide[source.channel[hit], :, place[0], place[1]]
+        found.append((places, codes * source.level[hit, None]))
+        used += int((np.count_nonzero(codes, axis=1) * (source.level[hit] if by_level else 1)).sum())
+    return added(found, synapse.shape[0]), used
+
+
+def reach(
+    at: Rows, samples: int, window: Window, shape: Shape
+) -> Iterator[tuple[tuple[int, int], tuple[NDArray[np.intp], Ints]]]:
+    """For each place of a window: which rows of ``at`` are seen there, and the output places that see it."""
+    time, sample, row, column = at
+    for i in range(window.size[0]):
+        y, in_rows = outputs(row, i, 0, window, shape[1])
+        for j in range(window.size[1]):
+            x, in_columns = outputs(column, j, 1, window, shape[2])
+            hit = np.nonzero(in_rows & in_columns)[0]
+            place = ((time[hit] * samples + sample[hit]) * shape[1] + y[hit]) * shape[2] + x[hit]
+            yield (i, j), (hit, place)
+
+
 class _Run:
-    def __init__(self, graph: Graph, samples: int, steps: int) -> None:
-        self.graph, self.samples, self.steps = graph, samples, steps
+    def __init__(self, graph: Graph, samples: int, steps: int, adder: Adder) -> None:
+        self.graph, self.samples, self.steps, self.adder = graph, samples, steps, adder
         self.maps: list[Events] = []
         self.counts = Counts()
 
@@ -125,42 +167,17 @@ class _Run:
     def _accumulate(self, synapse: Synapse) -> Reached:
         source = self.maps[synapse.source]
         spikes = self.graph.map_top(synapse.source) == 1 or synapse.source > 0
-        wide = _ungrouped(synapse)  # [C, out, rows, columns]
-        found: list[tuple[Ints, Ints]] = []
-        for place, (hit, places) in self._reach(source, synapse.window, synapse.shape):
-            codes = wide[source.channel[hit], :, place[0], place[1]]
-            found.append((places, codes * source.level[hit, None]))
-            used = int((np.count_nonzero(codes, axis=1) * (source.level[hit] if spikes else 1)).sum())
-            self.counts += Counts(used, 0) if spikes else Counts(0, used)
-        reached = added(found, synapse.shape[0])
+        reached, used = self.adder(synapse, source, self.samples, self.steps, spikes)
+        self.counts += Counts(used, 0) if spikes else Counts(0, used)
         if synapse.pool is not None:
             reached = self._pool_current(synapse.pool, reached, synapse.shape)
         return reached if synapse.factor is None else replace(reached, values=reached.values * synapse.factor)
-
-    def _reach(
-        self, source: Events, window: Window, shape: Shape
-    ) -> Iterator[tuple[tuple[int, int], tuple[NDArray[np.intp], Ints]]]:
-        """For each place of a window: which events are seen there, and the output places that see them."""
-        at = source.time, source.sample, source.row, source.column
-        yield from self._reach_rows(at, window, shape)
-
-    def _reach_rows(
-        self, at: Rows, window: Window, shape: Shape
-    ) -> Iterator[tuple[tuple[int, int], tuple[NDArray[np.intp], Ints]]]:
-        time, sample, row, column = at
-        for i in range(window.size[0]):
-            y, in_rows = outputs(row, i, 0, window, shape[1])
-            for j in range(window.size[1]):
-                x, in_columns = outputs(column, j, 1, window, shape[2])
-                hit = np.nonzero(in_rows & in_columns)[0]
-                place = ((time[hit] * self.samples + sample[hit]) * shape[1] + y[hit]) * shape[2] + x[hit]
-                yield (i, j), (hit, place)
 
     def _pool_current(self, chosen: CurrentPool, reached: Reached, shape: Shape) -> Reached:
         at = self._rows(reached.places, shape)
         found = [
             (places, reached.values[hit])
-            for _, (hit, places) in self._reach_rows(at, chosen.window, chosen.shape)
+            for _, (hit, places) in reach(at, self.samples, chosen.window, chosen.shape)
         ]
         channels = reached.values.shape[1]
         if chosen.kind == "sum":
@@ -220,7 +237,7 @@ class _Run:
         source = self.maps[op.source]
         found = [
             self._placed(source, hit, places, op.shape)
-            for _, (hit, places) in self._reach(source, op.window, op.shape)
+            for _, (hit, places) in reach(source.places, self.samples, op.window, op.shape)
         ]
         return self._merged(found, op.shape, largest=op.kind == "max")
 

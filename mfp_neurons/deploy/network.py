@@ -18,6 +18,7 @@ from .events import Events
 from .graph import Graph, Ints, Neurons
 from .inputs import read, read_events, read_step
 from .memory import Memory, memory
+from .scatter import Scatter
 
 Scores = NDArray[Any]  # float64
 BACKENDS = ("auto", "compiled", "numpy")
@@ -68,6 +69,7 @@ class IntegerNetwork:
         check(graph)
         self.graph = graph
         self._compiled: Compiled | None = None
+        self._scatter: Scatter | None = None
 
     def run(self, x: Any, *, backend: str = "auto") -> Scores:
         r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
@@ -97,19 +99,21 @@ class IntegerNetwork:
         compiled = self._use_compiled(backend)
         return Stream(self, self._runtime().stream() if compiled else _InterpretedStream(self.graph))
 
-    def run_events(self, x: Any) -> EventRun:
+    def run_events(self, x: Any, *, backend: str = "auto") -> EventRun:
         r"""Asynchronous execution: each spike updates only what it reaches; the work goes with the spikes.
 
         Args:
             x: ``(times, addresses)``, two integer arrays of one length with the events of one sample in any
                 order; an address is the place in a step's features, row-major. Or an array as for
                 :meth:`run`, whose numbers above 0 are the events.
+            backend: as for :meth:`run`; what is compiled is the adding up.
 
         Returns:
             :class:`EventRun`: the same scores and spikes, and the operations that the spikes caused.
 
         Raises:
-            TypeError, ValueError: as :meth:`run`; also addresses or times out of range, or an event twice.
+            TypeError, ValueError, RuntimeError: as :meth:`run`; also addresses or times out of range, or an
+                event twice.
         """
         if isinstance(x, tuple):
             if len(x) != 2:
@@ -119,7 +123,8 @@ class IntegerNetwork:
         else:
             levels, steps = read(self.graph, x)
             given, samples = events_module.of_levels(levels, steps), levels.shape[1]
-        scores, maps, counts = events_module.run(self.graph, given, samples, steps)
+        adder = self._adder() if self._use_compiled(backend) else None
+        scores, maps, counts = events_module.run(self.graph, given, samples, steps, adder)
         spikes = {
             op.name: made
             for op, made in zip(self.graph.ops[:-1], maps[1:], strict=True)
@@ -178,6 +183,11 @@ class IntegerNetwork:
         if self._compiled is None:
             self._compiled = Compiled(self.graph)
         return self._compiled
+
+    def _adder(self) -> Scatter:
+        if self._scatter is None:
+            self._scatter = Scatter()
+        return self._scatter
 
     def _use_compiled(self, backend: str) -> bool:
         if backend not in BACKENDS:

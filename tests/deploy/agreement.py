@@ -8,8 +8,9 @@ import sys
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
-from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy import events, interpret
 from mfp_neurons.deploy.compiled import Compiled
+from mfp_neurons.deploy.scatter import Scatter
 from tests.deploy.graphs import Case, cases
 
 
@@ -40,8 +41,22 @@ def stream_agrees(case: Case, threads: int) -> None:
         np.testing.assert_array_equal(beside.step(levels), expected)
 
 
+def events_agree(case: Case) -> None:
+    """The compiled addition of events, its result and its count of operations."""
+    samples = case.levels.shape[1]
+    given_events = events.of_levels(case.levels, case.steps)
+    scores, maps, counts = events.run(case.graph, given_events, samples, case.steps, Scatter())
+    expected, expected_maps, expected_counts = events.run(case.graph, given_events, samples, case.steps)
+    np.testing.assert_array_equal(scores, expected)
+    assert counts == expected_counts
+    for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
+        shape = case.graph.map_shape(index)
+        dense = [events.dense(made, shape, samples, case.steps) for made in (mine, theirs)]
+        np.testing.assert_array_equal(*dense, err_msg=f"map {index}")
+
+
 def main(examples: int) -> None:
-    """Both, on ``examples`` networks."""
+    """All three, on ``examples`` networks."""
 
     @given(case=cases())
     @settings(
@@ -54,6 +69,7 @@ def main(examples: int) -> None:
     def agree(case: Case) -> None:
         run_agrees(case, threads=2)
         stream_agrees(case, threads=1)
+        events_agree(case)
 
     agree()
 

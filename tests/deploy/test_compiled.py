@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.compiled import Compiled
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
-from tests.deploy.agreement import run_agrees, stream_agrees
+from tests.deploy.agreement import events_agree, run_agrees, stream_agrees
 from tests.deploy.graphs import Case, cases
 
 
@@ -22,6 +22,12 @@ def test_every_map_and_score_is_that_of_the_interpreter(case: Case, threads: int
 @settings(max_examples=150)
 def test_a_stream_gives_the_same_step_by_step(case: Case, threads: int) -> None:
     stream_agrees(case, threads)
+
+
+@given(case=cases())
+@settings(max_examples=150)
+def test_events_add_up_to_the_same_with_as_many_operations(case: Case) -> None:
+    events_agree(case)
 
 
 def network(order: int = 3, top: int = 255, channels: int = 70) -> Graph:

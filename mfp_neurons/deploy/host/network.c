@@ -2,6 +2,7 @@
 #include "layer.h"
 #include "maps.h"
 #include "past.h"
+#include "scatter.h"
 
 static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind == SCORES; }
 
@@ -19,6 +20,14 @@ int64_t mfp_network_run(const Call *call)
     }
     if (call->past) keep(call);
     return 0;
+}
+
+/* Adds up what events reach; returns how many operations that took. */
+int64_t mfp_network_scatter(const Scatter *scatter)
+{
+    int64_t operations = 0;
+    for (int64_t event = 0; event < scatter->count; event++) operations += scatter_event(scatter, event);
+    return operations;
 }
 
 /* Bytes of scratch that a call needs for each thread. */
@@ -43,6 +52,7 @@ int64_t mfp_network_size(int64_t which)
     case 0: return sizeof(Map);
     case 1: return sizeof(Synapse);
     case 2: return sizeof(Op);
-    default: return sizeof(Call);
+    case 3: return sizeof(Call);
+    default: return sizeof(Scatter);
     }
 }
