@@ -34,7 +34,7 @@ from tests.deploy.graphs import examples
 _SPARE = 2 * 2**30  # bytes of address space beside what is in use; a file that asks for more ends the run
 _BASES = 200  # networks whose files are mutated
 _AT_ONCE = 50  # networks in a draw
-_SAMPLES = 1000  # inputs for each of them, at most
+_SAMPLES = 4000  # inputs for each of them, at most
 _MARGIN = 64  # poisoned bytes after every buffer
 _SANITIZERS = "-g -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer"
 _UNDER = "MFP_FUZZ_SANITIZED"

@@ -169,7 +169,7 @@ def inputs(
 def _compare(case: Case, samples: int, rng: np.random.Generator) -> int:
     """Runs inputs around the one that met the thresholds: its samples with some places changed."""
     graph = case.graph
-    samples = max(1, min(samples, 2**26 // (1 + work_of(graph)[0] * case.steps)))  # more where they cost less
+    samples = max(1, min(samples, 2**25 // (1 + work_of(graph)[0] * case.steps)))  # more where they cost less
     chosen = rng.integers(0, case.levels.shape[1], samples)
     levels = case.levels[:, chosen].copy()
     rate = rng.choice([0.0, 0.01, 0.1, 0.5, 1.0], (1, samples, 1, 1, 1))

@@ -1,7 +1,7 @@
 """What hypothesis draws for deployment: small valid integer networks, with inputs that meet their thresholds.
 
 ``cases()`` gives a network with an input; its thresholds are potentials that really occur on that input, so
-that ties are hit. ``graphs()`` is the network alone, ``levels(graph)`` other inputs for it.
+that ties are hit. ``graphs()`` is the network alone, ``examples()`` a list for where hypothesis cannot be.
 """
 
 from collections.abc import Sequence
@@ -95,18 +95,6 @@ def cases(*, max_ops: int = 5) -> st.SearchStrategy[Case]:
 def graphs(*, max_ops: int = 5) -> st.SearchStrategy[Graph]:
     """Valid networks alone."""
     return cases(max_ops=max_ops).map(lambda case: case.graph)
-
-
-@st.composite
-def levels(
-    draw: st.DrawFn, graph: Graph, *, steps: int | None = None, batch: int | None = None
-) -> NDArray[np.uint8]:
-    """Inputs uint8 [T or 1, N, C, H, W]; without ``steps`` T is the graph's own."""
-    steps = graph.steps if steps is None else steps
-    batch = draw(st.integers(1, 3)) if batch is None else batch
-    generator = np.random.default_rng(draw(st.integers(0, 2**32)))
-    frames = 1 if graph.input.static or draw(st.integers(0, 3)) == 0 else steps
-    return _levels(draw, generator, graph.input.top, (frames, batch, *graph.input.shape))
 
 
 def _levels(
