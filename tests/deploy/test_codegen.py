@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mfp_neurons.deploy import InvalidNetworkError, interpret
 from mfp_neurons.deploy.codegen import write_c
-from mfp_neurons.deploy.graph import Graph, Input, Scores, Synapse, Window
-from tests.deploy.graphs import Case, cases, graphs
+from mfp_neurons.deploy.graph import Graph, Input, Neurons, Pool, Scores, Synapse, Window, potential_bound
+from tests.deploy.graphs import Case, cases, graphs, potentials
 from tests.deploy.native import SANITIZED, Scored, score
 from tests.deploy.toolchain import STRICT, run, tool
 
@@ -68,6 +68,33 @@ def small(**changes: object) -> Graph:
 @given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
 def test_c_gives_the_interpreters_scores_under_sanitizers(compiler, networks):
     check_scores(networks, compiler, *SANITIZED)
+
+
+def corner(*, matrix: bool, bits: int) -> Case:
+    """Maxima of levels feed neurons whose potentials need ``bits`` bits, of a matrix kernel or not."""
+    random = np.random.default_rng(bits)
+    levels = random.integers(0, 201, (5, 2, 3, 4, 4)).astype(np.uint8)
+    levels[:, 1] = 200  # with weights of one sign, the largest potential
+    codes, taps = random.choice([-1, 1], (4, 3, 5, 2)), random.integers(1, 9, (5 if matrix else 1, 3, 1))
+    codes[0] = 1
+    shape, zeros = (4, 1, 1), np.zeros(4)
+    pooled = Pool("pool", 0, "max", Window((2, 3), (1, 2), (1, 1)), (3, 5, 2), 200)
+    synapse = Synapse(1, codes.astype(np.int8), 1, Window((5, 2)), shape)
+    neurons = Neurons("sn", (synapse,), taps, np.zeros((1, 4), np.int64), shape, zeros, zeros)
+    read = Synapse(2, np.ones((2, 4, 1, 1), np.int8), 1, Window(), (2, 1, 1))
+    scores = replace(small().scores, synapses=(read,), reduce="none")
+    graph = Graph(Input((3, 4, 4), (3, 4, 4), 200), (pooled, neurons, scores), 5)
+    spare = bits - max(potential_bound(graph, neurons)).bit_length()
+    neurons = replace(neurons, taps=taps << spare)
+    maps = [levels.astype(np.int64)]
+    maps.append(interpret.evaluate(pooled, maps, 5))
+    rows = potentials(neurons, maps, 5)[:, 0, :, 0, 0][: 5 if matrix else 3]  # ties in the first sample
+    return Case(replace(graph, ops=(pooled, replace(neurons, thresholds=rows), scores)), levels, 5)
+
+
+def test_corners_that_random_networks_rarely_meet_give_the_interpreters_scores():
+    chosen = [corner(matrix=matrix, bits=bits) for matrix in (False, True) for bits in (20, 31, 32, 33, 62)]
+    check_scores(chosen, "gcc", *SANITIZED)
 
 
 @settings(max_examples=3, suppress_health_check=LARGE)
