@@ -85,8 +85,8 @@ class StandIn(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         stand_ins((args, kwargs))[0].capture.refuse(
-            f"{func} runs outside torch's Python functions (a scripted, compiled or vmapped function), "
-            "where it cannot be captured. Call plain torch functions and modules there"
+            f"runs {func} outside torch's Python functions (in a scripted, compiled or vmapped one), where "
+            "it cannot be captured. Call plain torch functions and modules there"
         )
 
 
@@ -96,10 +96,11 @@ def stand_ins(tree: Any) -> list[StandIn]:
 
 
 def name_of(func: Any) -> str:
-    """The name of a torch function, or of the attribute that is read."""
-    if getattr(func, "__name__", "") in ("__get__", "__set__", "__delete__"):
+    """The name of a torch function, or of the attribute that is read (of one that is set: .data=)."""
+    name = str(getattr(func, "__name__", func))
+    if name == "__get__":
         return str(func.__self__.__name__)
-    return str(getattr(func, "__name__", func))
+    return f".{func.__self__.__name__}=" if name in ("__set__", "__delete__") else name
 
 
 class Capture:
@@ -140,7 +141,7 @@ class Capture:
         return self._inside[-1][1] if self._inside else self.model
 
     def refuse(self, why: str) -> NoReturn:
-        self._refused = LoweringError(f"{self.where()}: {why}.")
+        self._refused = LoweringError(f"{self.where()} {why}.")
         raise self._refused
 
     def function(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -167,16 +168,16 @@ class Capture:
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             shapes = ", ".join(str(list(one.shape)) for one in stand_ins((args, kwargs)))
             first = str(error).strip().splitlines()[0]
-            raise LoweringError(f"{self.where()}: {name} cannot take {shapes}: {first}") from error
+            raise LoweringError(f"{self.where()} calls {name} on {shapes}: {first}") from error
 
     def _write(self, name: str, target: Any, value: Any) -> Any:
         """An in-place function: ``target`` has another value from now on."""
         if not isinstance(target, StandIn) or not isinstance(value, StandIn):
-            self.refuse(f"{name} writes into a tensor that is not computed from the input")
+            self.refuse(f"writes into a tensor that is not computed from the input ({name})")
         others = [one for one in target.family if one() is not None and one() is not target]
         if others and name not in _IN_PLACE_SHAPES:
             self.refuse(
-                f"{name} writes into a tensor of which a view is still in use. Use {name.rstrip('_')}"
+                f"writes into a tensor of which a view is still in use ({name}). Use {name.rstrip('_')}"
             )
         with torch._C.DisableTorchFunctionSubclass():
             target.data = _blank_like(value)
@@ -215,9 +216,7 @@ class Capture:
             if self._refused:  # TorchScript makes an error of its own of it
                 raise self._refused from error
             first = (str(error).strip().splitlines() or [""])[0]
-            raise LoweringError(
-                f"{self.where()}: its forward raised {type(error).__name__}: {first}"
-            ) from error
+            raise LoweringError(f"{self.where()} raised {type(error).__name__}: {first}") from error
         finally:
             self._inside.pop()
 

@@ -98,7 +98,8 @@ def _top(example: Any, levels: int | None) -> int:
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
-    inside = {child for module in model.modules() if is_neuron(module) for child in module.modules()}
+    wholes = [module for module in model.modules() if _reads_its_parts(module)]
+    inside = {child for whole in wholes for child in whole.modules()}
     real = [
         named(path, module)
         for path, module in model.named_modules()
@@ -106,9 +107,14 @@ def _check_that_weights_are_quantized(model: nn.Module) -> None:
     ]
     if real:
         raise LoweringError(
-            f"{', '.join(real)}: the weights are real numbers, and integer hardware has codes of 1 to 8 "
+            f"{', '.join(real)}: weights that are real numbers, where integer hardware has codes of 1 to 8 "
             "bits. quantize_weights(model, bits=1) quantizes them; train the model with that"
         )
+
+
+def _reads_its_parts(module: nn.Module) -> bool:
+    """Whether the layers inside a module are no layers of the network; it is refused as a whole, if at all."""
+    return is_neuron(module) or isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
 
 
 class _Reading:
@@ -180,7 +186,7 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
     current = low.current(value)
     values = read(module, path, steps, sizes(value.dims[2:]))
     if max(values.taps.shape[2], len(values.v_threshold)) > 1:
-        low.check_channels(value, 2, "what the neuron has for each channel")
+        low.check_channels(value, 2, "taps or a threshold")
     branches = current.branches
     folded = thresholds([branch.affine for branch in branches], _bounds(low.draft, branches), values)
     made = tuple(with_factors(b.synapse, f) for b, f in zip(branches, folded.factors, strict=True))
@@ -269,7 +275,7 @@ def _finished(low: Lowering, out: Any) -> Graph:
     try:
         check(graph)
     except InvalidNetworkError as error:
-        raise LoweringError(f"its numbers are too large for integers of 32 and 64 bits: {error}") from error
+        raise LoweringError(f"the numbers do not fit integers of 32 and 64 bits: {error}") from error
     return graph
 
 

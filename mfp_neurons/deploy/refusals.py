@@ -64,7 +64,7 @@ _ADVICE = [
         "Use a stride or a pool to change the resolution",
         "interpolate upsample pixel_shuffle pixel_unshuffle grid_sample unfold fold",
     ),
-    ("Leave it out, or use a number", "zeros_like ones_like new_zeros new_ones full_like new_full rand_like"),
+    ("Leave it out, or use a number", "full_like new_full rand_like randn_like bernoulli"),
 ]
 
 ADVICE = {name: words for words, names in _ADVICE for name in names.split()}

@@ -18,8 +18,8 @@ def _placed(low: Lowering, value: Value, wanted: Sequence[int]) -> Value:
     dims = regroup(value.dims, wanted)
     if dims is None:
         low.refuse(
-            f"a tensor {list(sizes(value.dims))} cannot become {list(wanted)}: that mixes time or batch "
-            "with each other or with features"
+            f"makes {list(wanted)} of {list(sizes(value.dims))}, which mixes time or batch with each other "
+            "or with features. Flatten and unflatten features alone, or time and batch alone"
         )
     return replace(value, dims=dims)
 
@@ -121,7 +121,7 @@ def stack(low: Lowering, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     values = [low.value(one, "x") for one in tensors]
     first = values[0]
     if any(one.content is not first.content or one.dims != first.dims for one in values):
-        low.refuse(f"stack puts the steps of a loop together. {TIME_LOOP}")
+        low.refuse(f"puts the steps of a loop together. {TIME_LOOP}")
     place = dim % (len(first.dims) + 1)
     time = _time(low, first, (), len(values))
     return replace(first, dims=(*first.dims[:place], time, *first.dims[place:]))
@@ -206,3 +206,10 @@ def dropout(
     if training and p > 0:
         low.refuse("drops spikes in evaluation too (training=True). Pass training=self.training")
     return low.value(x, "x")
+
+
+@rule("zeros_like", "new_zeros", "ones_like", "new_ones")
+def filled(low: Lowering, result: Tensor, x: Any, *anything: Any, **named: Any) -> Tensor:
+    """Numbers that do not depend on the input, and take no memory."""
+    number = torch.full((), "ones" in low.name, dtype=result.dtype, device=low.capture.device)
+    return number.expand(result.shape)

@@ -65,13 +65,13 @@ class Lowering:
         given = stand_ins((args, kwargs))
         if any(isinstance(one.value.content, Potential) for one in given):
             self.refuse(
-                f"{plain} reads a membrane potential, which is never written in a memory-free network. Use "
-                "the spikes (in the last layer: the synapse's scores, without a neuron)"
+                f"reads a membrane potential ({plain}), which is never written in a memory-free network. "
+                "Use the spikes (in the last layer: the synapse's scores, without a neuron)"
             )
         try:
             inspect.signature(_RULES[plain]).bind(self, None, *args, **kwargs)
         except TypeError as error:
-            self.refuse(f"{plain} is called in a way that cannot be lowered: {error}")
+            self.refuse(f"calls {plain} in a way that cannot be lowered: {error}")
         self.name = plain
         result = on_meta() if plain not in _WITHOUT_META else None
         made = _RULES[plain](self, result, *args, **kwargs)
@@ -79,7 +79,7 @@ class Lowering:
             return made
         if isinstance(result, Tensor) and sizes(made.dims) != tuple(result.shape):
             self.refuse(
-                f"{plain} makes {list(result.shape)} of {list(sizes(made.dims))}, which repeats numbers"
+                f"makes {list(result.shape)} of {list(sizes(made.dims))} by {plain}, which repeats numbers"
             )
         family = given[0].family if plain in _SHARE_MEMORY else None
         return self.stand_in(made, getattr(result, "dtype", None), family)
@@ -91,7 +91,7 @@ class Lowering:
     def value(self, tensor: Any, what: str) -> Value:
         """The value of a tensor of the network; anything else is refused."""
         if not isinstance(tensor, StandIn):
-            self.refuse(f"{what} must be computed from the input of the model, got {type(tensor).__name__}")
+            self.refuse(f"wants {what} to be computed from the model's input, got {type(tensor).__name__}")
         value: Value = tensor.value
         return value
 
@@ -99,7 +99,7 @@ class Lowering:
         self.capture.refuse(why)
 
     def refuse_function(self, name: str) -> NoReturn:
-        self.refuse(f"{name} is not in the grammar of integer networks. {ADVICE.get(name, OTHERWISE)}")
+        self.refuse(f"calls {name}, which no integer network has. {ADVICE.get(name, OTHERWISE)}")
 
     def features(self, value: Value, rank: int, what: str) -> tuple[Dims, Shape]:
         """The leading dimensions of a tensor, and (C, H, W) of its last ``rank`` ones, which are its map."""
@@ -110,7 +110,7 @@ class Lowering:
         assert not isinstance(value.content, Potential)
         if not batch or trailing != of_features(given) or not self.draft.fits(value.content, shape):
             self.refuse(
-                f"{what} sees channels, rows or columns that were cut up, moved or made from others (its "
+                f"gives {what} channels, rows or columns that were cut up, moved or made from others (its "
                 f"input is {list(sizes(value.dims))}, the map {list(self.draft.shape(value.content))}). "
                 "Features keep the shape that a layer gave them until they are flattened for a linear layer"
             )
@@ -122,7 +122,7 @@ class Lowering:
         channels = self.draft.channel_dim(value.content)
         if len(value.dims) <= dim or value.dims[dim] != channels:
             self.refuse(
-                f"{what} is for each channel of dim {dim}, but there lie "
+                f"has {what} for each channel of dim {dim}, but there lie "
                 f"{list(sizes(value.dims))[dim : dim + 1]} numbers, while the map has "
                 f"{self.draft.shape(value.content)[0]} channels. Put it before the flattening"
             )
@@ -147,7 +147,7 @@ def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fracti
     if isinstance(number, bool | int | float):
         return _fraction(low, float(number) if isinstance(number, float) else int(number))
     if not isinstance(number, Tensor) or number.is_complex():
-        low.refuse(f"an operand must be a number or a tensor, got {type(number).__name__}")
+        low.refuse(f"computes with {type(number).__name__}, which is neither number nor tensor")
     exact = number.detach().cpu().double()
     if exact.numel() and bool((exact == exact.flatten()[0]).all()):
         return _fraction(low, exact.flatten()[0].item())
@@ -156,7 +156,7 @@ def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fracti
     place = [len(value.dims) - exact.dim() + i for i, size in enumerate(exact.shape) if size > 1]
     if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != channels:
         low.refuse(
-            f"an operand of shape {list(number.shape)} meets {list(sizes(value.dims))}. Only one number, or "
+            f"computes with {list(number.shape)} numbers and {list(sizes(value.dims))}. Only one number, or "
             "one for each channel, folds into a threshold"
         )
     return [_fraction(low, one) for one in exact.flatten().tolist()]
@@ -164,7 +164,7 @@ def constant(low: Lowering, number: Any, value: Value) -> Fraction | list[Fracti
 
 def _fraction(low: Lowering, number: float) -> Fraction:
     if number != number or number in (float("inf"), float("-inf")):
-        low.refuse(f"an operand must be finite, got {number}")
+        low.refuse(f"computes with {number}. Numbers must be finite")
     return Fraction(number)
 
 

@@ -133,9 +133,8 @@ def connect(low: Lowering, value: Value, codes: Codes, bias: Tensor | None) -> V
         made = Synapse(source.index, weights[:, :, None, None], bits, Window(), (out, *shape[1:]))
     else:
         low.refuse(
-            f"a linear layer sees {sizes(value.dims)[-1]} numbers of each step that are neither all "
-            f"features nor the channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). "
-            "Flatten all of them"
+            f"sees {sizes(value.dims)[-1]} numbers of each step that are neither all features nor the "
+            f"channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). Flatten all of them"
         )
     channels = of_features(made.shape)[0]
     return _current(low, value, made, scale, bias, (*others, channels))
@@ -251,7 +250,7 @@ def apply_norm(
     try:
         after = batch_norm(gain, shift, _list(mean), _list(variance), eps)
     except ValueError as error:
-        low.refuse(str(error))
+        low.refuse(f"has a batch norm that does not fold: {error}")
     return replace(value, content=low.made(*low.current(value).then(after).branches))
 
 

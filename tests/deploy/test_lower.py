@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfp_neurons import MFP, quantize_weights
+from mfp_neurons import MFP, QuantizedMembraneLIF, quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Concat, Neurons, Pool, Sum
 from mfp_neurons.deploy.lower import lower_graph
@@ -144,6 +144,14 @@ def test_differences_of_spikes_and_scaled_ones_become_currents() -> None:
 
     model = Do(forward, block(), neuron(), neuron(0.2), nn.Linear(144, 3))
     check_agreement(prepared(model), events(4, 6, 6))
+
+
+def test_zeros_and_ones_are_numbers() -> None:
+    def forward(x, a, fire, out):
+        y = a(x) + torch.zeros_like(x) - 0.5 * x.new_ones(4, 1, 1) + torch.ones_like(x)
+        return out(fire(y).flatten(2)).mean(0)
+
+    check_agreement(prepared(Do(forward, block(), neuron(), nn.Linear(144, 3))), events(4, 6, 6))
 
 
 def test_numbers_for_each_channel_fold() -> None:
@@ -421,6 +429,12 @@ MODULES: dict[str, tuple[nn.Module, str, str]] = {
     "a cut channel": (Each(nn.PixelShuffle(2)), "PixelShuffle", "resolution"),
     "zeros around": (Each(nn.ZeroPad2d(1)), "ZeroPad2d", "padding of the convolution"),
     "recurrence": (Do(lambda x, r: r(x.flatten(2)), nn.LSTM(144, 4)), "LSTM", "order"),
+    "torch's attention": (
+        Do(lambda x, a: a(x, x, x), nn.MultiheadAttention(6, 2)),
+        "MultiheadAttention",
+        "add them",
+    ),
+    "a transformer": (nn.TransformerEncoderLayer(6, 2), "MultiheadAttention", "add them"),
     "a plain threshold": (Do(lambda x: (x > 0.5).float()), "Do", "MFP"),
     "a product of spikes": (Do(lambda x: x * x), "Do", "'AND' and 'IAND'"),
     "SEW IAND": (Do(lambda x: x * (1.0 - x)), "Do", "'AND' and 'IAND'"),
@@ -442,7 +456,9 @@ MODULES: dict[str, tuple[nn.Module, str, str]] = {
     "numbers for each place": (Do(lambda x: x * torch.rand(6)), "Do", "each channel"),
     "a view of which a part is written": (Do(lambda x: (x.flatten(2), x.add_(1))[0]), "Do", "Use add"),
     "a vmapped function": (Do(lambda x: torch.vmap(lambda y: y + 1)(x)), "Do", ""),
-    "unknown words": (Do(lambda x: torch.fft.rfft(x).real), "Do", "grammar"),
+    "an attribute that is set": (Do(lambda x: setattr(x, "data", x + 1) or x), "Do", "no integer network"),
+    "a baseline with a potential": (QuantizedMembraneLIF(0.5), "QuantizedMembraneLIF", "convert"),
+    "unknown words": (Do(lambda x: torch.fft.rfft(x).real), "Do", "no integer network"),
 }
 
 
@@ -529,12 +545,12 @@ def test_forwards_that_cannot_be_lowered_say_why(forward: Callable[..., Any], wo
 
 def test_errors_of_the_model_itself_say_where_they_came_from() -> None:
     words = refusal(prepared(nn.Sequential(Each(nn.Linear(7, 3)))))
-    assert "'0.0' (QuantizedLinear): linear cannot take [8, 4, 6, 6]" in words
+    assert "'0.0' (QuantizedLinear) calls linear on [8, 4, 6, 6]" in words
 
     def forward(x):
         raise KeyError("nothing here")
 
-    assert "the model (Do): its forward raised KeyError: 'nothing here'" in refusal(Do(forward))
+    assert "the model (Do) raised KeyError: 'nothing here'" in refusal(Do(forward))
 
 
 # arguments
