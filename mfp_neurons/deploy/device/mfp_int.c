@@ -166,6 +166,12 @@ static void count_bits(const mfp_synapse *synapse, uint32_t channel, const uint3
 {
     const uint32_t words = synapse->row_words, planes = synapse->planes, source_planes = synapse->source.planes;
     const uint32_t *row = synapse->bits + channel * planes * words;
+    if (planes == 1 && source_planes == 1) { /* the same as below, without its loops */
+        const uint32_t weight = synapse->weight[0], base = synapse->base;
+        for (uint32_t k = 0; k < patches; k++, patch += stride)
+            sums[k] = (int32_t)(base * totals[k] + weight * common(row, patch, words));
+        return;
+    }
     for (uint32_t k = 0; k < patches; k++, patch += stride) {
         uint32_t sum = synapse->base * totals[k];
         for (uint32_t p = 0; p < planes; p++)
