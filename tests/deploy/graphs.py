@@ -37,7 +37,7 @@ from mfp_neurons.deploy.graph import (
 CHANNELS = [1, 1, 2, 3, 4, 6, 31, 32, 33, 63, 64, 65]
 LENGTHS = [1, 2, 3, 5, 6]
 STEPS = [1, 2, 3, 4, 5, 8]
-LONG = [31, 32, 33, 63, 64, 65]  # around a machine word; the maps are tiny then
+LONG = [31, 32, 33, 63, 64, 65, 66, 66]  # around a machine word; the maps are tiny then
 TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255]
 BITS = [1, 1, 1.58, 1.58, 2, 3, 4, 5, 6, 7, 8]
 MAX_TOP = 2**15
@@ -117,7 +117,7 @@ class _Builder:
         self.maps: list[Ints] = []
 
     def case(self, max_ops: int) -> Case:
-        long = self.draw(st.integers(0, 9)) == 9
+        long = self.draw(st.sampled_from([False] * 6 + [True]))
         self.small = long
         self.steps = self.draw(st.sampled_from(LONG if long else STEPS))
         self.batch = 1 if long else self.draw(st.integers(1, 3))
@@ -363,9 +363,10 @@ class _Builder:
     def weights(self, chosen: Sequence[int]) -> tuple[int, ...]:
         """1 to 3, or as much as a map can hold."""
         most = [MAX_TOP // self.top_of(i) for i in chosen]
-        if self.draw(st.integers(0, 9)) == 9:
+        high = self.draw(st.sampled_from([1, 3, 3, 3, None]))
+        if high is None:
             return tuple(most)
-        return tuple(min(m, self.draw(st.integers(1, 3))) for m in most)
+        return tuple(min(m, self.draw(st.integers(1, high))) for m in most)
 
 
 def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int) -> Ints:
