@@ -29,6 +29,15 @@ class Compiled:
     Raises:
         Unavailable: it cannot be built here; :func:`unavailable` says why without raising.
         ValueError: ``threads`` is below 1.
+
+    >>> from mfp_neurons.deploy.graph import Input, Scores, Synapse, Window
+    >>> codes = np.array([1, -1, 1], np.int8).reshape(1, 3, 1, 1)
+    >>> synapse = Synapse(0, codes, 1, Window(), (1, 1, 1))
+    >>> scores = Scores("scores", (synapse,), np.array([5]), (1, 1, 1), (1,), 1.0, np.zeros(1))
+    >>> runtime = Compiled(Graph(Input((3, 1, 1), (3,), top=1), (scores,), steps=2), threads=1)
+    >>> events = np.array([[1, 1, 1], [0, 1, 0]], np.uint8).reshape(2, 1, 3, 1, 1)  # [T, N, C, H, W]
+    >>> runtime.run(events, steps=2)[0].flatten()
+    array([6, 4])
     """
 
     def __init__(self, graph: Graph, *, threads: int | None = None) -> None:

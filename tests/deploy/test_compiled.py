@@ -125,6 +125,10 @@ def test_a_level_above_the_top_is_refused_and_changes_nothing() -> None:
         runtime.run(bad[None], 1)
 
 
+def test_no_samples_give_no_scores() -> None:
+    assert Compiled(network(), threads=2).run(images(4, 0), 4)[0].shape == (4, 0, 2, 1, 1)
+
+
 def test_threads_must_be_positive() -> None:
     with pytest.raises(ValueError, match="at least 1, got 0"):
         Compiled(network(), threads=0)
