@@ -18,12 +18,10 @@ class Places:
 
     Attributes:
         offset: first word of each map.
-        slots: steps that each map has room for.
         words: of the array.
     """
 
     offset: list[int]
-    slots: list[int]
     words: int
 
 
@@ -97,7 +95,7 @@ def _places(graph: Graph, slots: list[int], kept: Iterable[int]) -> Places:
                 break
             offset[index] = max(offset[index], offset[other] + sizes[other])
         placed.append(index)
-    return Places(offset, slots, max(o + size for o, size in zip(offset, sizes, strict=True)))
+    return Places(offset, max(o + size for o, size in zip(offset, sizes, strict=True)))
 
 
 def _lives(graph: Graph) -> dict[int, tuple[int, int]]:

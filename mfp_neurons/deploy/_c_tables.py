@@ -1,7 +1,6 @@
 """The arrays of an integer network as constant tables in C."""
 
 import re
-import textwrap
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,12 +46,9 @@ class Tables:
 def body(numbers: NDArray[Any]) -> str:
     """The numbers of a table, as many to a line as fit."""
     flat = numbers.reshape(-1).tolist()
-    if numbers.dtype == np.uint32:
-        each = [f"0x{number:08x}," for number in flat]
-        row = WIDTH // len("0x00000000, ")
-        return "\n".join("    " + " ".join(each[i : i + row]) for i in range(0, len(each), row))
-    text = " ".join(f"{number}," for number in flat)
-    return textwrap.fill(text, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    each = [f"0x{number:08x}," if numbers.dtype == np.uint32 else f"{number}," for number in flat]
+    row = WIDTH // (1 + max(map(len, each)))
+    return "\n".join("    " + " ".join(each[i : i + row]) for i in range(0, len(each), row))
 
 
 def packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:

@@ -25,7 +25,7 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
     frames = 1 if given.static else graph.steps
     rows = graph.steps if graph.scores.reduce == "none" else 1
     levels = "events, 0 or 1" if given.top == 1 else f"levels 0..{given.top}"
-    order = "[" + ", ".join(map(str, given.features)) + "]"
+    order = list(given.features or given.shape)
     sequence = f"one image, {levels}" if given.static else f"{graph.steps} steps, each {levels}"
     return f"""\
 /* {name}: an integer spiking network for one sample at a time. Written by mfp_neurons; do not edit.

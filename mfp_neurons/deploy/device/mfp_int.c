@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* The primitives of mfp_int.h, in this order: bits, windows, synapses, neurons, maps. */
 #include "mfp_int.h"
 

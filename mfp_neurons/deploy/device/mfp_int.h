@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: MIT */
 /* Integer spiking networks for small devices: what the generated NAME.c calls. C99 and <stdint.h>, nothing else: no
  * allocation, no floating point, no recursion; every buffer is the caller's. No membrane potential is stored: the
  * currents of one neuron are added up, weighted over time, compared with its thresholds, and gone. */
