@@ -113,7 +113,7 @@ def _check_that_weights_are_quantized(model: nn.Module) -> None:
 
 
 def _reads_its_parts(module: nn.Module) -> bool:
-    """Whether the layers inside a module are no layers of the network; it is refused as a whole, if at all."""
+    """Whether the layers inside a module are none of the network: it is read, or refused, as a whole."""
     return is_neuron(module) or isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
 
 
