@@ -29,6 +29,7 @@ from mfp_neurons.bench.facts import facts
 from mfp_neurons.bench.run import write
 from mfp_neurons.bench.text import bullets, markdown, number
 from mfp_neurons.bench.timing import TOTAL, Effort, Sample, alternate, summary
+from mfp_neurons.quantize import materialize
 
 STEPS = 4
 OURS, EAGER, COMPILED = "integer network", "LIFNode, eager", "LIFNode, torch.compile"
@@ -140,7 +141,7 @@ def contestants(channels: int, batch: int) -> dict[str, Callable[[], Sample]]:
         OURS: lambda: timed(lambda: network.run(given, backend="compiled")),
         f"{OURS}, image given once": lambda: timed(lambda: network.run(given[0], backend="compiled")),
         f"{OURS}, one step of a stream": lambda: timed(lambda: stream.step(given[0])),
-        "MFPNode, eager": lambda: torch_call(memory_free(channels), compiled=False),
+        "MFPNode, eager": lambda: torch_call(materialize(memory_free(channels)), compiled=False),
         EAGER: lambda: torch_call(lif(channels), compiled=False),
         COMPILED: lambda: torch_call(lif(channels), compiled=True),
     }
