@@ -67,7 +67,7 @@ def small(**changes: object) -> Graph:
 @settings(max_examples=6, suppress_health_check=LARGE)
 @given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
 def test_c_gives_the_interpreters_scores_under_sanitizers(compiler, networks):
-    check_scores(networks, compiler, *SANITIZED)
+    check_scores(networks, compiler, *SANITIZED[compiler])
 
 
 def corner(*, matrix: bool, bits: int) -> Case:
@@ -94,7 +94,7 @@ def corner(*, matrix: bool, bits: int) -> Case:
 
 def test_corners_that_random_networks_rarely_meet_give_the_interpreters_scores():
     chosen = [corner(matrix=matrix, bits=bits) for matrix in (False, True) for bits in (20, 31, 32, 33, 62)]
-    check_scores(chosen, "gcc", *SANITIZED)
+    check_scores(chosen, "gcc", *SANITIZED["gcc"])
 
 
 @settings(max_examples=3, suppress_health_check=LARGE)
