@@ -1,8 +1,8 @@
 """Broken files and random inputs by the thousand; what became of them is counted, the unexpected raises.
 
 ``files`` feeds mutated files to the loader. Each is refused with InvalidNetworkError, or is a network that
-the interpreter, the compiled runtime and the events run with one result, and that C can be written of.
-``inputs`` compares the first two on random networks.
+the interpreter, the compiled runtime, streams and events run with one result, and that C can be written of.
+``inputs`` compares the same on random networks.
 """
 
 import random
@@ -24,6 +24,8 @@ from mfp_neurons.deploy.compiled import Compiled
 from mfp_neurons.deploy.file import from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
 from mfp_neurons.deploy.inputs import read
+from mfp_neurons.deploy.scatter import Scatter
+from tests.deploy.agreement import events_agree, stream_agrees
 from tests.deploy.graphs import Case
 from tests.deploy.mutations import KINDS
 
@@ -92,8 +94,7 @@ def read_file(data: bytes, number: int, found: Found) -> str:
     levels = rng.integers(0, graph.input.top + 1, (frames, 2, *graph.input.shape)).astype(np.uint8)
     agree(graph, levels, steps)
     if number % 8 == 0:  # the slow ones
-        scores, _, _ = events.run(graph, events.of_levels(levels, steps), 2, steps)
-        np.testing.assert_array_equal(scores, interpret.run(graph, levels.astype(np.int64), steps)[0])
+        agree_otherwise(Case(graph, levels, steps))
         with TemporaryDirectory() as folder:
             assert write_c(graph, folder)
     return "ran"
@@ -139,10 +140,20 @@ def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1)
     np.testing.assert_array_equal(scores, expected)
 
 
+def agree_otherwise(case: Case) -> None:
+    """The same step by step, and driven by events, which are slow in Python."""
+    stream_agrees(case, threads=1)
+    events_agree(case)
+    given, samples = events.of_levels(case.levels, case.steps), case.levels.shape[1]
+    scores, _, _ = events.run(case.graph, given, samples, case.steps, Scatter())
+    expected, _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    np.testing.assert_array_equal(scores, expected)
+
+
 def inputs(
     draw: Callable[[int], Sequence[Case]], numbers: Sequence[int], samples: int
 ) -> tuple[int, int, int]:
-    """Random inputs of random networks through both executions, and through the reader of what users give.
+    """Random inputs of random networks through all executions, and through the reader of what users give.
 
     Args:
         draw: cases for a number, the same on every run.
@@ -176,15 +187,8 @@ def _compare(case: Case, samples: int, rng: np.random.Generator) -> int:
     changed = rng.random(levels.shape) < rate
     levels[changed] = rng.integers(0, graph.input.top + 1, int(changed.sum()))
     agree(graph, levels, case.steps, threads=2 if rng.random() < 0.1 else 1)
-    _compare_stream(case, levels[:, :2])
+    agree_otherwise(replace(case, levels=levels[:, :2]))
     return samples
-
-
-def _compare_stream(case: Case, levels: NDArray[np.uint8]) -> None:
-    mine, theirs = Compiled(case.graph, threads=1).stream(), interpret.Stream(case.graph)
-    for t in range(case.steps):
-        frame = levels[min(t, len(levels) - 1)]
-        np.testing.assert_array_equal(mine.step(frame), theirs.step(frame.astype(np.int64))[0])
 
 
 def _misuse(case: Case, rng: np.random.Generator) -> int:
