@@ -117,7 +117,7 @@ class Layout:
         made.kind = self._kind(synapse)
         weights = self._counted(made, synapse) if made.kind == c.COUNT else self._multiplied(made, synapse)
         made.rows = weights.shape[1]
-        made.weights = self._keep(in_blocks(weights))
+        made.weights = self._keep(in_blocks(weights, c.VECTOR if made.kind == c.COUNT else c.BLOCK))
         return made
 
     def _kind(self, synapse: Synapse) -> int:
@@ -167,13 +167,13 @@ def sums_of(taps: Ints) -> Ints:
     return sums[np.minimum(rows, taps.shape[0] - 1), np.minimum(rows, taps.shape[1] - 1)]
 
 
-def in_blocks(weights: NDArray[Any]) -> NDArray[Any]:
+def in_blocks(weights: NDArray[Any], vector: int) -> NDArray[Any]:
     """[plane, row, out] as [block][plane][row][lane], flat; the last block is as wide as whole vectors."""
     out = weights.shape[2]
     full = out - out % c.BLOCK
     blocks = [weights[..., i : i + c.BLOCK] for i in range(0, full, c.BLOCK)]
     if out > full:
-        blocks.append(np.pad(weights[..., full:], [(0, 0), (0, 0), (0, -(out - full) % c.VECTOR)]))
+        blocks.append(np.pad(weights[..., full:], [(0, 0), (0, 0), (0, -(out - full) % vector)]))
     return np.concatenate([block.reshape(-1) for block in blocks])
 
 

@@ -27,15 +27,15 @@
             for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += scale * (uint32_t)sum[s][c];                     \
     }
 
-/* acc[step][channel] += weights * seen. */
+/* acc[step][channel] += weights * seen. Blocks are whole: a vector of bytes holds many channels. */
 #define DEFINE_MULTIPLY(STEPS)                                                                                         \
-    static void multiply_##STEPS(const Seen *seen, const int8_t *weights, int64_t lanes, uint32_t *acc)                \
+    static void multiply_##STEPS(const Seen *seen, const int8_t *weights, uint32_t *restrict acc)                      \
     {                                                                                                                  \
         const int32_t *values = seen->values;                                                                          \
         for (int64_t r = 0; r < seen->rows; r += ROWS, values += ROWS * STEPS) {                                       \
             const int8_t *row[ROWS];                                                                                   \
-            for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * lanes;                                \
-            _Pragma("omp simd") for (int64_t c = 0; c < lanes; c++)                                                    \
+            for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * BLOCK;                                \
+            _Pragma("omp simd") for (int c = 0; c < BLOCK; c++)                                                        \
             {                                                                                                          \
                 for (int s = 0; s < STEPS; s++) {                                                                      \
                     int32_t sum = 0;                                                                                   \
@@ -73,19 +73,19 @@ static void count(const Synapse *synapse, const Seen *seen, const word *weights,
     }
 }
 
-static void multiply(const Seen *seen, const int8_t *weights, int64_t lanes, uint32_t *acc)
+static void multiply(const Seen *seen, const int8_t *weights, uint32_t *acc)
 {
     switch (seen->steps) {
-    case 1: multiply_1(seen, weights, lanes, acc); break;
-    case 2: multiply_2(seen, weights, lanes, acc); break;
-    case 3: multiply_3(seen, weights, lanes, acc); break;
-    default: multiply_4(seen, weights, lanes, acc); break;
+    case 1: multiply_1(seen, weights, acc); break;
+    case 2: multiply_2(seen, weights, acc); break;
+    case 3: multiply_3(seen, weights, acc); break;
+    default: multiply_4(seen, weights, acc); break;
     }
 }
 
 /* Every channel has source channels of its own: those that `index` names, or the one of its own number. */
 static void multiply_groups(const Synapse *synapse, const Seen *seen, const Map *source, const int8_t *weights,
-                            int64_t block, int64_t lanes, uint32_t *acc)
+                            int64_t block, uint32_t *acc)
 {
     const int64_t width = source->words * BLOCK, channels = (synapse->channels + BLOCK - 1) / BLOCK * BLOCK;
     const int64_t window = places(&synapse->window);
@@ -93,12 +93,12 @@ static void multiply_groups(const Synapse *synapse, const Seen *seen, const Map 
         const int8_t *row = weights;
         for (int64_t place = 0; place < window; place++) {
             const int32_t *numbers = (const int32_t *)seen->values + (s * window + place) * width;
-            for (int64_t i = 0; i < synapse->inner; i++, row += lanes) {
+            for (int64_t i = 0; i < synapse->inner; i++, row += BLOCK) {
                 const int32_t *index = synapse->index + i * channels + block * BLOCK;
                 if (synapse->aligned)
-                    for (int64_t c = 0; c < lanes; c++) acc[c] += (uint32_t)(row[c] * numbers[block * BLOCK + c]);
+                    for (int c = 0; c < BLOCK; c++) acc[c] += (uint32_t)(row[c] * numbers[block * BLOCK + c]);
                 else
-                    for (int64_t c = 0; c < lanes; c++) acc[c] += (uint32_t)(row[c] * numbers[index[c]]);
+                    for (int c = 0; c < BLOCK; c++) acc[c] += (uint32_t)(row[c] * numbers[index[c]]);
             }
         }
     }
@@ -123,9 +123,9 @@ static void accumulate(const Synapse *synapse, const Map *source, Seen **all, in
             if (synapse->kind == COUNT)
                 count(synapse, seen, (const word *)synapse->weights + first * synapse->planes, lanes, plane, acc);
             else if (synapse->kind == MULTIPLY)
-                multiply(seen, (const int8_t *)synapse->weights + first, lanes, acc);
+                multiply(seen, (const int8_t *)synapse->weights + first, acc);
             else
-                multiply_groups(synapse, seen, source, (const int8_t *)synapse->weights + first, block, lanes, acc);
+                multiply_groups(synapse, seen, source, (const int8_t *)synapse->weights + first, block, acc);
         }
     }
 }

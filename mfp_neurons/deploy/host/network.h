@@ -9,7 +9,7 @@ typedef uint64_t word;
 
 enum {
     BLOCK = 64, /* channels computed together: those of one word */
-    VECTOR = 16, /* a last block has a multiple of it */
+    VECTOR = 16, /* the last block of words has a multiple of it; blocks of bytes are whole */
     ROWS = 4, /* of weights that share one pass over the sums of a block */
     TOGETHER = 4, /* steps that share one pass over the weights */
     CHUNK = 64, /* steps gathered at one time */
