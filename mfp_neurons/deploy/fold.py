@@ -55,6 +55,7 @@ _SAME = Decimal("1e-50")
 _POTENTIAL_LIMIT = 2**62
 _SCORE_LIMIT = 2**46  # so that a sum over 2**16 steps stays below 2**62
 _FACTOR_LIMIT = 2**31
+_PRECISION = 2**16  # a larger part of the largest potential than 1 in this is no rounding error
 
 
 def decimals(values: Iterable[Number]) -> Decimals:
@@ -177,12 +178,16 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
         scales = [[branch.scale[c] for branch in branches] for c in range(channels)]
         made = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
         limits = [_total(one.factors, size) for one, size in zip(made, sizes, strict=True)]
-        if max(limits) >= _POTENTIAL_LIMIT:
+        lost = [_lost(a, one, size) for a, one, size in zip(scales, made, sizes, strict=True)]
+        rough = any(
+            error * _PRECISION > one.worth * limit
+            for error, one, limit in zip(lost, made, limits, strict=True)
+        )
+        if rough or max(limits) >= _POTENTIAL_LIMIT:
             raise LoweringError(_too_large(neuron, bounds))
         needed = _needed(neuron, sum(branch.offset for branch in branches))
         worth = [one.worth for one in made]
         rows = [_ceilings(row, worth, limits, neuron.strict) for row in needed]
-        lost = [_lost(a, one, size) for a, one, size in zip(scales, made, sizes, strict=True)]
         step = Decimal(2) ** neuron.exponent
         return Folded(
             tuple(np.array(row, np.int64) for row in zip(*(one.factors for one in made), strict=True)),
@@ -219,8 +224,11 @@ def _whole_factors(scales: list[Decimal], sizes: list[int]) -> _Whole:
     """Of a single synapse the sign; of several round(a 2**F)."""
     if len(scales) == 1:
         return _Whole([-1 if scales[0] < 0 else 1], abs(scales[0]))
+    heard = [
+        a if size else Decimal() for a, size in zip(scales, sizes, strict=True)
+    ]  # a silent one needs no F
     return _fixed_point(
-        scales, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT
+        heard, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT
     )
 
 
@@ -272,7 +280,7 @@ def _ceilings(needed: Decimals, worth: list[Decimal], limits: list[int], strict:
     least = []
     for z, a, limit in zip(needed, worth, limits, strict=True):
         if a == 0:
-            always = z < 0 or (z == 0 and not strict)
+            always = _least_above(z, strict) <= 0
             least.append(-limit - 1 if always else limit + 1)
         else:
             within = max(min(z / a, Decimal(limit + 1)), Decimal(-limit - 1))
@@ -304,17 +312,18 @@ def _upwards(values: Iterable[Decimal]) -> NDArray[np.float64]:
 def _too_large(neuron: NeuronValues, bounds: Sequence[Ints]) -> str:
     """What to say where the potential does not fit, with the largest order that would."""
     largest = max(sum(int(bound[c]) for bound in bounds) for c in range(len(bounds[0])))
+    room = largest * (_PRECISION if len(bounds) > 1 else 1)
     fitting = 0
     for order in range(1, neuron.taps.shape[1]):
         kept = neuron.taps[:, :order].astype(object)
         shared = math.gcd(*kept.ravel().tolist()) or 1
         reach = int(np.abs(kept).sum(axis=1).max()) // (shared & -shared)
-        fitting = order if reach * largest < _POTENTIAL_LIMIT else fitting
+        fitting = order if reach * room < _POTENTIAL_LIMIT else fitting
     advice = f"give it order={fitting} or less" if fitting else "use a smaller layer before it"
     return (
         f"{neuron.path!r}: its potential does not fit 62 bits. Its {neuron.taps.shape[1]} taps span "
-        f"{int(np.abs(neuron.taps.astype(object)).max()).bit_length()} bits, its synapses add up to "
-        f"{largest}; {advice}"
+        f"{int(np.abs(neuron.taps.astype(object)).max()).bit_length()} bits, its {len(bounds)} synapses add "
+        f"up to {largest}; {advice}"
     )
 
 

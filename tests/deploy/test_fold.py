@@ -264,6 +264,19 @@ def test_a_potential_that_does_not_fit_says_which_order_would():
     assert fold.thresholds([fold.affine([1], [0])], [np.array([1000])], kept).thresholds[0, 0] == 2**51
 
 
+def test_several_synapses_need_room_for_factors_that_say_something():
+    """Within 62 bits the factors would come down to 0 and 1, with an error as large as the current."""
+    long = np.array([[[2**j] for j in reversed(range(52))]])
+    neuron = NeuronValues("layers.3", long, -51, np.array([1.0]), False)
+    third, seventh = fold.affine([Fraction(1, 3)], [0]), fold.affine([Fraction(1, 7)], [0])
+    bounds = [np.array([500]), np.array([500])]
+    with pytest.raises(LoweringError, match=r"'layers.3'.*62 bits.*order=36 or less"):
+        fold.thresholds([third, seventh], bounds, neuron)
+    kept = NeuronValues("layers.3", long[:, -36:], -35, np.array([1.0]), False)
+    assert 0 < fold.thresholds([third, seventh], bounds, kept).error[0] < 0.02
+    assert fold.thresholds([third, third], bounds, kept).factors[0] >= 2**15
+
+
 def test_what_cannot_fold_says_so():
     with pytest.raises(ValueError, match="must be finite, got nan"):
         fold.affine([float("nan")], [0])
