@@ -105,13 +105,16 @@ def work_of(graph: Graph) -> tuple[int, int]:
     work, largest = 0, prod(graph.input.shape)
     for op in graph.ops:
         largest = max(largest, prod(op.shape))
-        windows: list[tuple[Window, tuple[int, ...], int]] = []
+        windows: list[
+            tuple[Window, tuple[int, ...], int, int]
+        ] = []  # and channels: that one output sees, in all
         if isinstance(op, Pool):
-            windows = [(op.window, op.shape, 1)]
+            windows = [(op.window, op.shape, 1, op.shape[0])]
         elif isinstance(op, Neurons | Scores):
-            windows = [(s.window, s.shape, s.codes.shape[1]) for s in op.synapses]
-            windows += [(s.pool.window, s.pool.shape, 1) for s in op.synapses if s.pool]
-        for window, shape, each in windows:
+            for s in op.synapses:
+                windows.append((s.window, s.shape, s.codes.shape[1], s.codes.shape[1] * s.groups))
+                windows += [(s.pool.window, s.pool.shape, 1, s.shape[0])] if s.pool else []
+        for window, shape, each, channels in windows:
             reach = [
                 (n - 1) * stride + (size - 1) * dilation + padding
                 for n, stride, size, dilation, padding in zip(
@@ -119,7 +122,7 @@ def work_of(graph: Graph) -> tuple[int, int]:
                 )
             ]
             work += prod(shape) * prod(window.size) * each
-            largest = max(largest, prod(reach) * shape[0] * each, prod(window.size) * 2**5)
+            largest = max(largest, prod(reach) * channels, prod(window.size) * 2**5)
     return work, largest
 
 
