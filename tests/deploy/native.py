@@ -11,7 +11,7 @@ from mfp_neurons.deploy.codegen import write_c
 from tests.deploy.graphs import Case
 from tests.deploy.toolchain import STRICT, run, tool
 
-# clang's own sanitizer library is often not installed with it, so there undefined behavior traps without a word
+# clang's sanitizer library is often not installed with it: there undefined behavior traps without a word
 SANITIZED = {
     "gcc": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
     "clang": ("-O1", "-g", "-fsanitize=undefined", "-fsanitize-trap=undefined"),
