@@ -166,9 +166,11 @@ def write(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
     if c_directory is not None:
         files = deployed.network.to_c(c_directory)
         sources = " ".join(str(file) for file in files if file.suffix == ".c")
+        small = "-Os -ffunction-sections -fdata-sections"  # what is not called can be dropped in linking
         lines += [
             f"C           {', '.join(str(file) for file in files)}",
             f"            cc -std=c99 -O2 -c {sources}",
-            f"            arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -std=c99 -Os -c {sources}",
+            f"            arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -std=c99 {small} -c {sources}",
+            "            call mfp_net_run or mfp_net_step: docs/deployment.md has a program that does",
         ]
     return "\n".join(lines)
