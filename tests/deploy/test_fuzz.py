@@ -8,9 +8,9 @@ from tests.deploy.mutations import KINDS
 
 def test_mutated_files_are_refused_or_run() -> None:
     bases = [to_bytes(case.graph) for case in examples(40, 0, max_ops=3)]
-    found = fuzzing.files(bases, range(3000))
+    found = fuzzing.files(bases, range(2000))
     assert {kind for kind, _ in found.outcomes} == set(KINDS)
-    assert found.outcomes["rewritten, signed", "ran"] > 20  # past all checks
+    assert found.outcomes["rewritten, signed", "ran"] > 15  # past all checks
     assert len(found.reasons) > 80  # and turned back at each of them
 
 
