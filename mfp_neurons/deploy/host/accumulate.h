@@ -29,7 +29,7 @@
 
 /* acc[step][channel] += weights * seen. Blocks are whole: a vector of bytes holds many channels. */
 #define DEFINE_MULTIPLY(STEPS)                                                                                         \
-    static void multiply_##STEPS(const Seen *seen, const int8_t *weights, uint32_t *restrict acc)                      \
+    static void multiply_##STEPS(const Seen *seen, const int8_t *weights, uint32_t *acc)                               \
     {                                                                                                                  \
         const int32_t *values = seen->values;                                                                          \
         for (int64_t r = 0; r < seen->rows; r += ROWS, values += ROWS * STEPS) {                                       \
