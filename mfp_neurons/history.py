@@ -163,5 +163,6 @@ def _snap_uniform(taps: Tensor, bits: int) -> Tensor:
     top = 2 ** (bits - 1) - 1
     largest = taps.abs().amax(0, keepdim=True)
     step = (largest / top).log2().ceil().exp2()  # a power of two, so that scaling is a shift
+    step = step.clamp_min(torch.finfo(step.dtype).tiny)  # of subnormal taps it would be 0
     step = torch.where(largest > 0, step, torch.ones_like(step))
     return (taps / step).round().clamp(-top, top) * step

@@ -101,3 +101,11 @@ def test_every_power_of_two_of_float32_is_exact():
 def test_bad_values_are_refused_by_name(make, error, words):
     with pytest.raises(error, match=words):
         make()
+
+
+@pytest.mark.parametrize("bits", ["pow2", 2, 3, 8])
+@pytest.mark.parametrize("tap", [1.4e-45, 1e-42, 1e-38])
+def test_vanishing_taps_are_quantized_to_finite_ones(bits, tap):
+    snapped = quantize_taps(torch.tensor([tap, 0.0, -tap]), bits)
+    assert bool(snapped.isfinite().all())
+    assert bool((snapped.abs() <= 2 * tap).all())
