@@ -40,7 +40,7 @@ pytest: $(VENV)/dev.stamp
 	$(PYTEST)
 
 pytest-old-spikingjelly: $(VENV)/dev.stamp $(OLD).stamp
-	MFP_SPIKINGJELLY=$(OLD_SPIKINGJELLY) PYTHONPATH=$(OLD) $(PYTEST) tests/spikingjelly mfp_neurons/spikingjelly
+	MFP_SPIKINGJELLY=$(OLD_SPIKINGJELLY) PYTHONPATH=$(OLD) $(PYTEST) tests/spikingjelly tests/deploy/test_lower_zoo.py tests/deploy/test_neurons.py mfp_neurons/spikingjelly
 
 format: $(VENV)/dev.stamp
 	$(BIN)/ruff check --fix .

@@ -25,9 +25,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mfp_neurons.deploy import _buffers
-from mfp_neurons.deploy._arena import Span
 from mfp_neurons.deploy.file import to_bytes
+from mfp_neurons.deploy.host import buffers as _buffers
+from mfp_neurons.deploy.host.arena import Span
 from tests.deploy import fuzzing
 from tests.deploy.graphs import examples
 

@@ -1,4 +1,9 @@
-"""From a trained, quantized network to whole numbers that run anywhere."""
+"""From a trained, quantized network to whole numbers that run anywhere.
+
+``graph`` says what an integer network is and ``interpret`` what it computes; ``lowering`` makes one from a
+torch model, ``network`` is what the user holds. ``events`` runs it spike by spike, ``host`` compiled;
+``device`` writes it as C; ``check`` and ``file`` let no broken one in.
+"""
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)
 
@@ -10,7 +15,7 @@ require("numpy", "deploy")
 
 from .errors import InvalidNetworkError as InvalidNetworkError
 from .errors import LoweringError as LoweringError
-from .lower import lower_graph
+from .lowering.lower import lower_graph
 from .memory import Memory as Memory
 from .network import EventRun as EventRun
 from .network import IntegerNetwork as IntegerNetwork

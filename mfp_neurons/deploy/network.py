@@ -12,13 +12,13 @@ from .._checks import log_once
 from . import events as events_module
 from . import interpret
 from .check import check
-from .compiled import Compiled, unavailable
 from .describe import describe
 from .events import Events
 from .graph import Graph, Ints, Neurons
+from .host.compiled import Compiled, unavailable
+from .host.scatter import Scatter
 from .inputs import read, read_events, read_step
 from .memory import Memory, memory
-from .scatter import Scatter
 
 Scores = NDArray[Any]  # float64
 BACKENDS = ("auto", "compiled", "numpy")
@@ -168,7 +168,7 @@ class IntegerNetwork:
         Raises:
             ValueError: ``name`` is no C identifier.
         """
-        from .codegen import write_c
+        from .device.codegen import write_c
 
         return write_c(self.graph, directory, name=name)
 

@@ -9,8 +9,8 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mfp_neurons.deploy import events, interpret
-from mfp_neurons.deploy.compiled import Compiled
-from mfp_neurons.deploy.scatter import Scatter
+from mfp_neurons.deploy.host.compiled import Compiled
+from mfp_neurons.deploy.host.scatter import Scatter
 from tests.deploy.graphs import Case, cases
 
 

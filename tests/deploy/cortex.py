@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mfp_neurons.deploy.codegen import write_c
+from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.graph import Graph
 from tests.deploy.toolchain import STRICT, run, tool
 

@@ -19,12 +19,12 @@ from numpy.typing import NDArray
 
 from mfp_neurons.deploy import InvalidNetworkError, events, interpret
 from mfp_neurons.deploy.check import check
-from mfp_neurons.deploy.codegen import write_c
-from mfp_neurons.deploy.compiled import Compiled
+from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.file import from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
+from mfp_neurons.deploy.host.compiled import Compiled
+from mfp_neurons.deploy.host.scatter import Scatter
 from mfp_neurons.deploy.inputs import read
-from mfp_neurons.deploy.scatter import Scatter
 from tests.deploy.agreement import events_agree, stream_agrees
 from tests.deploy.graphs import Case
 from tests.deploy.mutations import KINDS

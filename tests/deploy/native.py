@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mfp_neurons.deploy.codegen import write_c
+from mfp_neurons.deploy.device.codegen import write_c
 from tests.deploy.graphs import Case
 from tests.deploy.toolchain import STRICT, run, tool
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons import _checks
-from mfp_neurons.deploy.capture import Capture, StandIn
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.deploy.lowering.capture import Capture, StandIn
+from mfp_neurons.deploy.lowering.lower import lower_graph
 
 from .lowering import Do, Each, check_agreement, events, neuron, norm, prepared
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from mfp_neurons.deploy import InvalidNetworkError, interpret
-from mfp_neurons.deploy.codegen import write_c
+from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Pool, Scores, Synapse, Window, potential_bound
 from tests.deploy.graphs import Case, cases, graphs, potentials
 from tests.deploy.native import SANITIZED, Scored, score

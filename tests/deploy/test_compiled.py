@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import interpret
-from mfp_neurons.deploy.compiled import Compiled
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
+from mfp_neurons.deploy.host.compiled import Compiled
 from tests.deploy.agreement import events_agree, run_agrees, stream_agrees
 from tests.deploy.graphs import Case, cases
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from mfp_neurons import _build
-from mfp_neurons.deploy import _structs, compiled
+from mfp_neurons.deploy.host import compiled
+from mfp_neurons.deploy.host import structs as _structs
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from mfp_neurons.deploy import interpret
-from mfp_neurons.deploy.codegen import write_c
+from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.train import config, data, deployment
 from mfp_neurons.train.deployment import Deployed
 from mfp_neurons.train.engine import BEST, Trainer

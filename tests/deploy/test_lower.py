@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mfp_neurons import MFP, QuantizedMembraneLIF, quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Concat, Neurons, Pool, Sum
-from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.deploy.lowering.lower import lower_graph
 
 from .lowering import Do, Each, N, T, check_agreement, events, images, neuron, norm, prepared
 

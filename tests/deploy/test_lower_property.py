@@ -8,8 +8,8 @@ from torch import nn
 
 from mfp_neurons import MFP, quantize_weights
 from mfp_neurons.deploy import IntegerNetwork
-from mfp_neurons.deploy.compiled import unavailable
-from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.deploy.host.compiled import unavailable
+from mfp_neurons.deploy.lowering.lower import lower_graph
 
 from .models import Each, models
 from .oracle import agree

@@ -16,7 +16,7 @@ from torch import nn
 
 from mfp_neurons import MFP, MFPNode, baseline, convert
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.neurons import NeuronValues, read
+from mfp_neurons.deploy.lowering.neurons import NeuronValues, read
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 from mfp_neurons.surrogate import Sigmoid
 
@@ -204,7 +204,7 @@ def test_what_convert_makes_can_be_read(old):
 
 def test_reading_imports_no_framework():
     frameworks = "{'spikingjelly', 'snntorch'} & set(sys.modules)"
-    code = f"import sys, mfp_neurons.deploy.neurons; print(sorted({frameworks}))"
+    code = f"import sys, mfp_neurons.deploy.lowering.neurons; print(sorted({frameworks}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert re.fullmatch(r"\[\]\s*", done.stdout)
 

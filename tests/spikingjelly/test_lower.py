@@ -13,7 +13,7 @@ from mfp_neurons import MFPNode, convert, quantize_weights
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Graph, Neurons, Sum
-from mfp_neurons.deploy.lower import lower_graph
+from mfp_neurons.deploy.lowering.lower import lower_graph
 from mfp_neurons.quantize import codes, is_quantized, materialize
 
 T = 4

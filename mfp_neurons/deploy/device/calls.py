@@ -4,8 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from ._c_layers import title
-from ._c_memory import (
+from ..graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, sources
+from .layers import title
+from .memory import (
     Places,
     Scratch,
     constant_maps,
@@ -17,7 +18,6 @@ from ._c_memory import (
     step_scratch,
     step_words,
 )
-from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, sources
 
 
 @dataclass(frozen=True)

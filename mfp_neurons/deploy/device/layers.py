@@ -2,11 +2,11 @@
 
 from math import prod
 
-from ._c_memory import in_bytes, is_whole, is_wide, plane_words, row_words, without_repeats
-from ._c_tables import Tables, comment, packed_codes
-from .graph import Concat, CurrentPool, Graph, Neurons, Pool, Scores, Sum, Synapse, Window, planes
-from .memory import smallest
-from .pack import plane_weights
+from ..graph import Concat, CurrentPool, Graph, Neurons, Pool, Scores, Sum, Synapse, Window, planes
+from ..memory import smallest
+from ..pack import plane_weights
+from .memory import in_bytes, is_whole, is_wide, plane_words, row_words, without_repeats
+from .tables import Tables, comment, packed_codes
 
 
 def write_layers(graph: Graph) -> Tables:

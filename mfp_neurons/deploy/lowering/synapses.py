@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .. import quantize
-from .._quantize import brevitas
+from ... import quantize
+from ..._quantize import brevitas
+from ..graph import Pair, Synapse, Window
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
 from .capture import StandIn
 from .fold import affine, batch_norm
-from .graph import Pair, Synapse, Window
 from .rules import Lowering, rule
 from .symbols import Branch, Map, Value
 

@@ -12,9 +12,9 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from ..graph import Input, Shape
 from .axes import Dims, kinds, of_features, sizes
 from .capture import Capture, StandIn, stand_ins
-from .graph import Input, Shape
 from .refusals import ADVICE, OTHERWISE
 from .symbols import Branch, Current, Draft, Potential, Value
 

@@ -4,11 +4,11 @@ import ctypes
 
 import numpy as np
 
-from . import _structs as c
-from ._layout import window_struct
-from .events import Events
-from .graph import Ints, Synapse
-from .reached import Reached
+from ..events import Events
+from ..graph import Ints, Synapse
+from ..reached import Reached
+from . import structs as c
+from .layout import window_struct
 
 _ARRAYS = ("time", "sample", "channel", "row", "column", "level")
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-from .graph import Shape
+from ..graph import Shape
 
 
 class Axis(NamedTuple):

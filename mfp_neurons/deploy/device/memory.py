@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from .graph import Graph, Ints, Neurons, Op, Scores, Synapse, current_bound, planes, potential_bound, sources
+from ..graph import Graph, Ints, Neurons, Op, Scores, Synapse, current_bound, planes, potential_bound, sources
 
 WORD = 32
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from .._checks import log_once
-from .._report.undisturbed import undisturbed
-from .errors import LoweringError
+from ..._checks import log_once
+from ..._report.undisturbed import undisturbed
+from ..errors import LoweringError
 
 _CAPTURING = threading.Lock()  # one at a time: a method of torch.nn.Module is replaced meanwhile
 

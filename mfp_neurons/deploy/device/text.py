@@ -2,8 +2,9 @@
 
 from math import prod
 
-from ._c_calls import run_body, step_body
-from ._c_memory import (
+from ..graph import Graph
+from .calls import run_body, step_body
+from .memory import (
     remembered,
     run_bytes,
     run_places,
@@ -14,8 +15,7 @@ from ._c_memory import (
     step_places,
     step_scratch,
 )
-from ._c_tables import Tables
-from .graph import Graph
+from .tables import Tables
 
 
 def header(graph: Graph, name: str, tables: Tables) -> str:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ._c_memory import WORD, in_bytes
-from .graph import Graph, Ints, Synapse
-from .memory import smallest
-from .pack import code_planes, words
+from ..graph import Graph, Ints, Synapse
+from ..memory import smallest
+from ..pack import code_planes, words
+from .memory import WORD, in_bytes
 
 WIDTH = 112
 

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _structs as c
-from .graph import (
+from ..graph import (
     Concat,
     Graph,
     Ints,
@@ -23,7 +22,8 @@ from .graph import (
     potential_bound,
     sources,
 )
-from .pack import code_planes, plane_weights, words
+from ..pack import code_planes, plane_weights, words
+from . import structs as c
 
 
 class Layout:

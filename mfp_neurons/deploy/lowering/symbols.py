@@ -6,9 +6,9 @@ from typing import Literal
 
 import numpy as np
 
+from ..graph import Graph, Input, Neurons, Op, Pool, Scores, Shape, Sum, Synapse, Window, sources
 from .axes import Dim, Dims, of_features
 from .fold import Affine, affine
-from .graph import Graph, Input, Neurons, Op, Pool, Scores, Shape, Sum, Synapse, Window, sources
 
 Reduction = Literal["sum", "mean"]
 

@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .._report.neurons import is_memory_free
-from ..history import FIR, Exponential, Kernel, Matrix, as_row
-from ..neuron import MFP
-from ..surrogate import Surrogate
-from .errors import LoweringError
-from .graph import Ints
+from ..._report.neurons import is_memory_free
+from ...history import FIR, Exponential, Kernel, Matrix, as_row
+from ...neuron import MFP
+from ...surrogate import Surrogate
+from ..errors import LoweringError
+from ..graph import Ints
 
 _TAP_BITS = 8  # of the widest quantized tap; what is real is far wider
 

@@ -8,13 +8,13 @@ import os
 import re
 from pathlib import Path
 
-from ._c_layers import write_layers
-from ._c_memory import run_bytes, state_bytes, step_bytes
-from ._c_text import header, source
-from .check import check
-from .graph import Graph
+from ..check import check
+from ..graph import Graph
+from .layers import write_layers
+from .memory import run_bytes, state_bytes, step_bytes
+from .text import header, source
 
-_PRIMITIVES = Path(__file__).parent / "device"
+_PRIMITIVES = Path(__file__).parent
 _TAKEN = ("mfp_int", "stdint")
 _MOST_BYTES = 2**31 - 1  # the C counts in 32 bits
 

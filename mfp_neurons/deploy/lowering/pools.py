@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from ..graph import CurrentPool, Pair, Pool, Shape, Synapse, Window
 from .axes import Axis, Dim, Dims, flat, kinds, merged, of_features, sizes
 from .fold import Affine, decimals
-from .graph import CurrentPool, Pair, Pool, Shape, Synapse, Window
 from .rules import Lowering, rule
 from .symbols import Branch, Current, Map, Potential, Value
 from .synapses import pair, spikes, sum_of_groups

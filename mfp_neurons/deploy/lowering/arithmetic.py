@@ -8,10 +8,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ..graph import Concat, Sum
 from .axes import Dims, flat, join, of_features, sizes
 from .capture import StandIn
 from .fold import affine
-from .graph import Concat, Sum
 from .refusals import PRODUCT
 from .rules import Lowering, constant, rule
 from .symbols import Map, Potential, Value

@@ -5,8 +5,8 @@ import functools
 import sys
 from pathlib import Path
 
-from .. import _build
-from .._build import Unavailable
+from ... import _build
+from ..._build import Unavailable
 
 BLOCK, VECTOR = 64, 16  # as in host/network.h
 
@@ -95,7 +95,7 @@ class ScatterStruct(ctypes.Structure):
     ]
 
 
-_FOLDER = Path(__file__).parent / "host"
+_FOLDER = Path(__file__).parent
 SOURCE = _build.Source(
     name="network",
     what="integer networks",

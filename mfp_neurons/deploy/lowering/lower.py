@@ -8,18 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import describe
-from .._quantize.layers import FLOAT_LAYERS
-from .._report.neurons import is_neuron
-from ..quantize import is_quantized
+from ..._checks import describe
+from ..._quantize.layers import FLOAT_LAYERS
+from ..._report.neurons import is_neuron
+from ...quantize import is_quantized
+from ..check import check
+from ..errors import InvalidNetworkError, LoweringError
+from ..graph import Graph, Input, Neurons, Scores, Shape, synapse_bound
 from . import arithmetic, pools, readout, reshape, synapses
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
 from .capture import Capture, StandIn, named, stand_ins
-from .check import check
-from .errors import InvalidNetworkError, LoweringError
 from .fold import scores as fold_scores
 from .fold import thresholds, with_factors
-from .graph import Graph, Input, Neurons, Scores, Shape, synapse_bound
 from .neurons import read
 from .rules import Lowering
 from .symbols import Branch, Current, Draft, Map, Potential, Value

@@ -1,4 +1,4 @@
-"""The compiled runtime: portable C behind ctypes. Same numbers as :mod:`.interpret`, bit for bit.
+"""The compiled runtime: portable C behind ctypes. Same numbers as ``interpret``, bit for bit.
 
 A map is kept as bits, 64 channels a word (levels of images as bytes). A run keeps nothing; a stream keeps the
 bits that neurons look back at, without gaps. What both work in belongs to the runtime and is shared.
@@ -10,11 +10,11 @@ import threading
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _structs as c
-from ._buffers import Buffers, Size
-from ._layout import Layout
-from ._structs import unavailable
-from .graph import Graph, Ints
+from ..graph import Graph, Ints
+from . import structs as c
+from .buffers import Buffers, Size
+from .layout import Layout
+from .structs import unavailable
 
 __all__ = ["Compiled", "Stream", "unavailable"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import _structs as c
-from ._arena import Span, offsets
-from ._layout import Layout
-from .graph import Ints, Neurons, planes, sources
-from .pack import bits_of_words
+from ..graph import Ints, Neurons, planes, sources
+from ..pack import bits_of_words
+from . import structs as c
+from .arena import Span, offsets
+from .layout import Layout
 
 _ALIGNED = 64  # bytes: a cache line
 
