@@ -9,6 +9,7 @@ from importlib import metadata
 import torch
 
 from . import backends
+from ._checks import MissingDependency
 from .kernels import host
 
 _PACKAGES = ("mfp-neurons", "torch", "spikingjelly", "snntorch", "cupy-cuda13x", "cupy-cuda12x", "triton")
@@ -31,6 +32,16 @@ def _backends() -> Iterator[str]:
     for device in devices:
         chosen = backends.choose("auto", device).__name__.rpartition(".")[2]
         yield _row("auto", f"takes {chosen!r} for tensors on {device}")
+    why = _why_not_deployed()
+    yield _row("deploy", "runs compiled" if why is None else f"does not run compiled: {why}")
+
+
+def _why_not_deployed() -> str | None:
+    try:
+        from .deploy.host.compiled import unavailable
+    except MissingDependency as error:
+        return str(error)
+    return unavailable()
 
 
 def _machine() -> Iterator[str]:

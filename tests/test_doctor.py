@@ -1,5 +1,6 @@
 """mfp-neurons doctor: what runs here, and why the rest does not."""
 
+import sys
 from unittest import mock
 
 import torch
@@ -25,6 +26,17 @@ def test_a_backend_that_cannot_run_says_why():
     backends.choose.cache_clear()
     assert f"cpu           does not run: {reason}" in text
     assert "takes 'torch' for tensors on cpu" in text
+
+
+def test_it_says_whether_integer_networks_run_compiled():
+    assert "  deploy        runs compiled" in doctor()
+    with mock.patch("mfp_neurons.deploy.host.compiled.unavailable", return_value="there is no C compiler"):
+        assert "  deploy        does not run compiled: there is no C compiler" in doctor()
+    with mock.patch.dict("sys.modules"):
+        for name in [name for name in sys.modules if name.startswith("mfp_neurons.deploy")]:
+            del sys.modules[name]
+        sys.modules["numpy"] = None  # type: ignore[assignment]
+        assert "mfp-neurons[deploy]" in doctor()
 
 
 def test_the_command_prints_it(capsys):

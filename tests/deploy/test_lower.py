@@ -187,7 +187,7 @@ def test_a_layer_that_is_used_twice_is_written_twice() -> None:
         return out(fire(a(fire(a(x)))).flatten(2)).mean(0)
 
     graph = check_agreement(prepared(Do(forward, block(), neuron(), nn.Linear(144, 3))), events(4, 6, 6))
-    assert [op.name for op in graph.ops[:-1]] == ["layers.1", "layers.1"]
+    assert [op.name for op in graph.ops[:-1]] == ["layers.1", "layers.1 (2)"]
 
 
 def test_what_nobody_reads_is_left_out() -> None:

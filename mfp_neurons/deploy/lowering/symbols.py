@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain, count
 from typing import Literal
 
 import numpy as np
@@ -91,8 +92,10 @@ class Draft:
         self._input_is_read = False
 
     def add(self, op: Op) -> int:
-        """The index of the map that an operation makes."""
-        self.ops.append(op)
+        """The index of the map that an operation makes; a module that is called twice gets two names."""
+        taken = {made.name for made in self.ops}
+        names = chain([op.name], (f"{op.name} ({number})" for number in count(2)))
+        self.ops.append(replace(op, name=next(name for name in names if name not in taken)))
         return len(self.ops)
 
     def shape(self, content: Map | Current) -> Shape:
