@@ -134,7 +134,7 @@ def test_residual_sums_of_spikes_are_small_counts() -> None:
     model = Do(forward, block(), neuron(), block(), neuron(), nn.Linear(144, 3))
     graph = check_agreement(prepared(model), events(4, 6, 6))
     made = [op for op in graph.ops if isinstance(op, Sum)]
-    assert [(op.name, op.weights, op.top) for op in made] == [("add", (1, 2), 3), ("add", (1, 1), 4)]
+    assert [(op.name, op.weights, op.top) for op in made] == [("add", (1, 2), 3), ("add (2)", (1, 1), 4)]
 
 
 def test_differences_of_spikes_and_scaled_ones_become_currents() -> None:
