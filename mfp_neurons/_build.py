@@ -13,6 +13,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -159,6 +160,15 @@ class Source:
                 "anew. MFP_NEURONS_CACHE can name another folder.",
             )
             return _process_folder()
+
+
+def why_not(library: Callable[[], object]) -> str | None:
+    """Why a library cannot be loaded, or None if it can. Builds it if need be."""
+    try:
+        library()
+    except Unavailable as error:
+        return str(error)
+    return None
 
 
 def cache_folder() -> Path:

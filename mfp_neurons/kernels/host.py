@@ -24,11 +24,7 @@ SOURCE = _build.Source(
 @functools.cache
 def unavailable() -> str | None:
     """Why the host kernels cannot run here, or None if they can. Builds them if need be."""
-    try:
-        library()
-    except Unavailable as error:
-        return str(error)
-    return None
+    return _build.why_not(library)
 
 
 @functools.cache

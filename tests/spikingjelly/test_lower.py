@@ -14,7 +14,7 @@ from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Graph, Neurons, Sum
 from mfp_neurons.deploy.lowering.lower import lower_graph
-from mfp_neurons.quantize import codes, is_quantized, materialize
+from tests.deploy.lowering import in_float64
 
 T = 4
 NEURON: dict[str, Any] = {"kernel_bits": "pow2", "order": 3, "v_threshold": 0.3}
@@ -48,12 +48,7 @@ def settled(model: nn.Module, bits: float = 1) -> nn.Module:
 def check_agreement(model: nn.Module, example: Tensor) -> Graph:
     graph = lower_graph(model, example)
     functional.reset_net(model)
-    exact = materialize(model).double().eval()
-    for path, module in model.named_modules():
-        if is_quantized(module):
-            read = codes(module)
-            with torch.no_grad():
-                exact.get_submodule(path).weight.copy_(read.codes * read.scale.double())
+    exact = in_float64(model)
     with torch.no_grad():
         expected = exact(example.double()).numpy()
     levels = np.rint(example.double().numpy() * graph.input.top).astype(np.int64)

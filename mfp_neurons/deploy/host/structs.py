@@ -101,7 +101,7 @@ SOURCE = _build.Source(
     what="integer networks",
     language=_build.C,
     entry=_FOLDER / "network.c",
-    files=tuple(sorted(_FOLDER.iterdir())),
+    files=tuple(sorted(_FOLDER.glob("*.[ch]"))),
     # GCC takes half of an x86 processor's vectors where nobody asks for more
     wanted=("-fopenmp-simd", "-mprefer-vector-width=512"),
 )
@@ -110,11 +110,7 @@ SOURCE = _build.Source(
 @functools.cache
 def unavailable() -> str | None:
     """Why integer networks cannot run compiled here, or None if they can. Builds them if need be."""
-    try:
-        library()
-    except Unavailable as error:
-        return str(error)
-    return None
+    return _build.why_not(library)
 
 
 @functools.cache
@@ -134,7 +130,7 @@ def library() -> ctypes.CDLL:
     loaded.mfp_network_scatter.argtypes = [ctypes.POINTER(ScatterStruct)]
     structs = (MapStruct, SynapseStruct, OpStruct, CallStruct, ScatterStruct)
     if any(loaded.mfp_network_size(i) != ctypes.sizeof(struct) for i, struct in enumerate(structs)):
-        raise Unavailable("the structs of host/network.h are not those of _structs.py")
+        raise Unavailable("the structs of host/network.h are not those of structs.py")
     if not loaded.mfp_network_has_threads():
         SOURCE.say_threads_are_missing()
     return loaded
