@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .check import MAX_STEPS
 from .events import Events
 from .graph import Graph
 
@@ -56,6 +57,7 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
         raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
     size = int(np.prod(graph.input.shape))
     _check_range("addresses", address, size - 1)
+    _check_range("times", time, MAX_STEPS - 1)
     steps = graph.fixed_steps() or max(graph.steps, int(time.max(initial=-1)) + 1)
     if graph.input.static:
         raise ValueError("events: this network repeats one image itself and takes no events over time")
@@ -120,6 +122,8 @@ def _text(lead: str, features: tuple[int, ...]) -> str:
 
 
 def _check_steps(graph: Graph, steps: int) -> None:
+    if steps > MAX_STEPS:
+        raise ValueError(f"x must have at most {MAX_STEPS} steps, got {steps}; stream() takes any number")
     fixed = graph.fixed_steps()
     if fixed and steps != fixed:
         raise ValueError(f"x must have T = {fixed} steps, as the network's matrix kernel has, got {steps}")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import log_once
+from .._checks import check_int, log_once
 from . import events as events_module
 from . import interpret
 from .check import check
@@ -135,8 +135,14 @@ class IntegerNetwork:
         )
 
     def memory(self, *, batch: int = 1, steps: int | None = None) -> Memory:
-        """Bytes of weights and parameters, state between steps, peak buffers; from the arrays themselves."""
-        return memory(self.graph, batch, steps or self.graph.steps)
+        """Bytes of weights and parameters, state between steps, peak buffers; from the arrays themselves.
+
+        Args:
+            batch: N, at least 1.
+            steps: T, at least 1; None is that of the example.
+        """
+        steps = self.graph.steps if steps is None else check_int("steps", steps, 1)
+        return memory(self.graph, check_int("batch", batch, 1), steps)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a safetensors file with a JSON header; replaces an existing one whole."""

@@ -77,6 +77,7 @@ def test_events_may_be_of_any_dtype(dtype: torch.dtype) -> None:
             ValueError,
             r"must be \[N, 2, 3, 4\], got shape",
         ),
+        (EVENTS, np.zeros((2**16 + 1, 1, *STEP), bool), ValueError, "at most 65536 steps, got 65537; stream"),
         (network(255, last=4), np.zeros((3, 1, *STEP)), ValueError, "at least 4 steps"),
     ],
 )
@@ -113,6 +114,7 @@ def test_events_may_go_on_past_the_steps_of_the_example() -> None:
     [
         (EVENTS, [0], [24], ValueError, "addresses must lie from 0 to 23, got 24"),
         (EVENTS, [-1], [0], ValueError, "times must lie from 0"),
+        (EVENTS, [2**40], [0], ValueError, "times must lie from 0 to 65535"),
         (EVENTS, [0, 1], [0], ValueError, "one length, got 2 and 1"),
         (EVENTS, [1, 1], [3, 3], ValueError, "1 of 2 are there twice"),
         (EVENTS, [0.5], [3], TypeError, "times must be a 1-d integer array"),
