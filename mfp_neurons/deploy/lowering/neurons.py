@@ -144,7 +144,7 @@ class _Reader:
         if max(abs(int(tap)) for tap in whole.ravel()) >= 2**62:
             self.refuse(
                 f"has {exact.shape[1]} taps that do not fit 62 bits, the largest against the smallest",
-                "Give it a smaller order",
+                "Give it a smaller order, such as 32: what is older weighs next to nothing",
             )
         return whole.astype(np.int64), exponent
 
