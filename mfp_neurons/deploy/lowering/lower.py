@@ -87,8 +87,8 @@ def _top(example: Any, levels: int | None) -> int:
         real = example.detach()
         if not bool(((real >= 0) & (real <= 1)).all()):  # NaN included
             raise ValueError(
-                f"example must lie in [0, 1], got numbers from {real.min().item():g} to {real.max().item():g}; "
-                "images of bytes go in as uint8"
+                f"example must lie in [0, 1], got numbers from {real.min().item():g} to "
+                f"{real.max().item():g}; images of bytes go in as uint8"
             )
         return levels or (1 if bool(((real == 0) | (real == 1)).all()) else 255)
     if example.dtype == torch.bool:
