@@ -1,4 +1,4 @@
-# make demo   train three small networks on scikit-learn's digits and compare them (about two minutes)
+# make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes)
 # make test   everything that CI checks: lint, types, tests, the other SpikingJelly, sdist and wheel
 # make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
 # The first call makes .venv; later calls install again only when pyproject.toml has changed.

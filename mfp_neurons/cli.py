@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    words = "train three networks on handwritten digits and compare them (under two minutes)"
+    words = "train three networks on handwritten digits, compare them and deploy one (under two minutes)"
     parser = commands.add_parser("demo", help=words, description=words)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder for results (%(default)s)"
