@@ -83,8 +83,10 @@ def smallest(array: Ints) -> np.ndarray:
 
 
 def map_bytes(graph: Graph, index: int, steps: int) -> int:
-    """Bytes of one packed map of one sample: words of 64 channels at every place."""
+    """Bytes of one packed map of one sample: words of 64 channels at every place, or the bytes of an image."""
     channels, *places = graph.map_shape(index)
+    if index == 0 and graph.input.top > 1:
+        return channels * prod(places) * (1 if graph.input.static else steps)
     return 8 * planes(graph.map_top(index)) * -(-channels // 64) * prod(places) * steps
 
 

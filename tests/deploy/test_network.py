@@ -126,6 +126,14 @@ def test_memory_counts_bits_and_nothing_is_kept_between_the_steps_of_a_run() -> 
     assert memory.peak_buffers == 2 * 5 * (8 + 8)  # input and spikes: a word a step each
 
 
+def test_an_image_of_levels_takes_a_byte_each() -> None:
+    graph = small()
+    image = replace(graph, input=replace(graph.input, top=255))
+    assert IntegerNetwork(image).memory().peak_buffers == 5 * (3 + 8)
+    shown = replace(image, input=replace(image.input, static=True))
+    assert IntegerNetwork(shown).memory().peak_buffers == 3 + 5 * 8
+
+
 def test_print_shows_every_layer_with_shape_bits_and_bytes() -> None:
     lines = str(IntegerNetwork(small())).splitlines()
     assert [line.split()[0] for line in lines[1:6]] == ["input", "from", "hidden", "from", "readout"]
