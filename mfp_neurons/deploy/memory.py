@@ -83,7 +83,7 @@ def smallest(array: Ints) -> np.ndarray:
 
 
 def map_bytes(graph: Graph, index: int, steps: int) -> int:
-    """Bytes of one packed map of one sample: words of 64 channels at every place, or the bytes of an image."""
+    """Bytes of a packed map of one sample: words of 64 channels at every place; of an image, its bytes."""
     channels, *places = graph.map_shape(index)
     if index == 0 and graph.input.top > 1:
         return channels * prod(places) * (1 if graph.input.static else steps)
