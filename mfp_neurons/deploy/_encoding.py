@@ -42,7 +42,7 @@ def _plain(value: Any, path: str, arrays: Arrays) -> Any:
         if value.dtype.kind == "f" and np.unique(value.view(np.int64)).size == 1:
             return {"repeat": float(value[0]), "times": len(value)}
         name = path.removesuffix(".")
-        arrays[name] = _smallest(value)
+        arrays[name] = np.ascontiguousarray(value if value.dtype.kind == "f" else pack.smallest(value))
         return {"array": name}
     return value
 
@@ -51,16 +51,6 @@ def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) 
     kept = [field.name for field in fields(value) if field.init and field.name not in leave]
     described = {name: _plain(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
     return {"type": type(value).__name__} | described
-
-
-def _smallest(numbers: NDArray[Any]) -> NDArray[Any]:
-    """The same whole numbers in the smallest signed type; floats as they are."""
-    if numbers.dtype.kind == "f":
-        return np.ascontiguousarray(numbers)
-    types = (np.int8, np.int16, np.int32, np.int64)
-    low, high = numbers.min(), numbers.max()
-    fits = (t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
-    return np.ascontiguousarray(numbers, next(fits))
 
 
 def decode(value: Any, arrays: Arrays) -> Any:

@@ -2,8 +2,8 @@
 
 from math import prod
 
-from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, planes
-from .memory import memory, parameter_bytes, synapses, weight_bytes
+from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, planes, synapses
+from .memory import memory, parameter_bytes, weight_bytes
 
 _HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state, bits")
 

@@ -15,7 +15,7 @@ it was measured against what the file holds, and a network leaves here only afte
 import hashlib
 import json
 import re
-from os import PathLike, fspath
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import require
+from .._files import write_bytes
 from ._encoding import Arrays, brief, decode, encode, refuse
 from .check import check
 from .errors import InvalidNetworkError
@@ -50,12 +51,7 @@ def save(graph: Graph, path: str | PathLike[str]) -> None:
         InvalidNetworkError: ``graph`` is not a network that can be run.
         OSError: ``path`` cannot be written.
     """
-    part = Path(f"{fspath(path)}.part")
-    part.write_bytes(to_bytes(graph))
-    try:
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    write_bytes(Path(path), to_bytes(graph))
 
 
 def load(path: str | PathLike[str]) -> Graph:

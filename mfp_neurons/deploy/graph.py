@@ -242,12 +242,29 @@ class Graph:
                     kept[synapse.source] = max(kept.get(synapse.source, 0), op.order - 1)
         return kept
 
+    def constant_maps(self, static: bool) -> set[int]:
+        """Maps that are the same at every step: a ``static`` input, and what is made of such maps alone."""
+        found = {0} if static else set()
+        for index, op in enumerate(self.ops[:-1], start=1):
+            if not isinstance(op, Neurons) and found.issuperset(sources(op)):
+                found.add(index)
+        return found
+
+    def last_readers(self) -> dict[int, int]:
+        """{map: number of the last operation that reads it}; nobody reads a map that is not there."""
+        return {index: number for number, op in enumerate(self.ops) for index in sources(op)}
+
     def state_bits(self) -> int:
         """Bits that a stream of one sample keeps between steps."""
         return sum(
             steps * planes(self.map_top(index)) * prod(self.map_shape(index))
             for index, steps in self.history().items()
         )
+
+
+def synapses(op: Op) -> tuple[Synapse, ...]:
+    """The synapses of an operation that has any."""
+    return op.synapses if isinstance(op, Neurons | Scores) else ()
 
 
 def sources(op: Op) -> Iterator[int]:
@@ -263,6 +280,14 @@ def sources(op: Op) -> Iterator[int]:
 def planes(top: int) -> int:
     """How many bits a number of a map takes."""
     return max(1, top.bit_length())
+
+
+def without_repeats(rows: Ints) -> Ints:
+    """Rows of thresholds without those at the end that repeat the one before: the last row holds for ever."""
+    count = len(rows)
+    while count > 1 and (rows[count - 1] == rows[count - 2]).all():
+        count -= 1
+    return rows[:count]
 
 
 def synapse_bound(synapse: Synapse, top: int) -> Ints:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .graph import Concat, CurrentPool, Graph, Ints, Neurons, Op, Pool, Sum, Synapse, Window
+from .graph import Concat, CurrentPool, Graph, Ints, Neurons, Op, Pool, Sum, Synapse, Window, planes
 
 
 def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
@@ -167,8 +167,7 @@ class Stream:
 
 
 def _to_bits(numbers: Ints, top: int) -> tuple[np.ndarray, tuple[int, ...]]:
-    planes = max(1, top.bit_length())
-    bits = (numbers[None] >> np.arange(planes).reshape(-1, *[1] * numbers.ndim)) & 1
+    bits = (numbers[None] >> np.arange(planes(top)).reshape(-1, *[1] * numbers.ndim)) & 1
     return np.packbits(bits.astype(bool)), bits.shape
 
 

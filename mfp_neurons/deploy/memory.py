@@ -3,10 +3,8 @@
 from dataclasses import dataclass
 from math import prod
 
-import numpy as np
-
-from .graph import Graph, Ints, Neurons, Scores, Synapse, planes, sources
-from .pack import code_planes, words
+from .graph import Graph, Neurons, Op, Scores, Synapse, planes, synapses
+from .pack import code_planes, smallest, words
 
 
 @dataclass(frozen=True)
@@ -52,18 +50,13 @@ def memory(graph: Graph, batch: int, steps: int) -> Memory:
     )
 
 
-def synapses(op: object) -> tuple[Synapse, ...]:
-    """The synapses of an operation that has any."""
-    return op.synapses if isinstance(op, Neurons | Scores) else ()
-
-
 def weight_bytes(synapse: Synapse) -> int:
     """Bytes of the packed codes."""
     flat = code_planes(synapse.codes, synapse.bits).reshape(-1)
     return words(flat, 8).nbytes
 
 
-def parameter_bytes(op: object) -> int:
+def parameter_bytes(op: Op) -> int:
     """Bytes of an operation's whole numbers besides its codes."""
     arrays = [s.factor for s in synapses(op) if s.factor is not None]
     if isinstance(op, Neurons):
@@ -71,15 +64,6 @@ def parameter_bytes(op: object) -> int:
     if isinstance(op, Scores):
         arrays += [op.offset]
     return sum(smallest(array).nbytes for array in arrays)
-
-
-def smallest(array: Ints) -> np.ndarray:
-    """The same numbers in the smallest signed integer type that holds them."""
-    for dtype in (np.int8, np.int16, np.int32):
-        info = np.iinfo(dtype)
-        if array.size == 0 or (array.min() >= info.min and array.max() <= info.max):
-            return array.astype(dtype)
-    return array
 
 
 def map_bytes(graph: Graph, index: int, steps: int) -> int:
@@ -92,7 +76,7 @@ def map_bytes(graph: Graph, index: int, steps: int) -> int:
 
 def _peak(graph: Graph, batch: int, steps: int) -> int:
     """The largest sum of maps that are needed at the same time: a map lives until its last reader."""
-    last_reader = {index: number for number, op in enumerate(graph.ops) for index in sources(op)}
+    last_reader = graph.last_readers()
     peak = 0
     for number in range(len(graph.ops)):
         read = [i for i in range(number + 1) if last_reader.get(i, -1) >= number]

@@ -62,3 +62,10 @@ def bits_of_words(packed: NDArray[Any], count: int) -> NDArray[np.bool_]:
     """The inverse of :func:`words`: the first ``count`` bits of each row."""
     flat = np.ascontiguousarray(packed).view(np.uint8)
     return np.unpackbits(flat, axis=-1, count=count, bitorder="little").view(bool)
+
+
+def smallest(numbers: NDArray[Any]) -> NDArray[Any]:
+    """The same whole numbers in the smallest signed integer type that holds them; there is at least one."""
+    low, high = numbers.min(), numbers.max()
+    types = (np.int8, np.int16, np.int32, np.int64)
+    return numbers.astype(next(t for t in types if np.iinfo(t).min <= low and high <= np.iinfo(t).max))

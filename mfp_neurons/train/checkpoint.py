@@ -1,7 +1,6 @@
 """Checkpoints: safetensors with JSON in the header, one file, replaced as a whole or not at all."""
 
 import json
-import os
 import random
 import sys
 from collections.abc import Mapping
@@ -12,27 +11,13 @@ import torch
 from torch import Tensor
 
 from mfp_neurons._checks import require
+from mfp_neurons._files import write_bytes
 
 META = "mfp_neurons"  # the header key that holds the JSON
 
 
 class CheckpointError(ValueError):
     """A file that is not the checkpoint it was taken for."""
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces a file atomically: killed at any moment, it holds the old bytes or the new, never a mix."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)  # makes the rename itself last
-    finally:
-        os.close(folder)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfp_neurons._files import write_bytes
 from mfp_neurons.train import checkpoint
 from mfp_neurons.train.checkpoint import CheckpointError
 
@@ -74,7 +75,7 @@ def test_a_failure_while_writing_leaves_the_old_file_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
 ) -> None:
     path = tmp_path / "file"
-    checkpoint.write_bytes(path, b"old")
+    write_bytes(path, b"old")
 
     def fail(*_: Any) -> None:
         raise OSError("no space left")
@@ -84,7 +85,7 @@ def test_a_failure_while_writing_leaves_the_old_file_whole(
     else:
         monkeypatch.setattr(os, stage, fail)
     with pytest.raises(OSError, match="no space left"):
-        checkpoint.write_bytes(path, b"new")
+        write_bytes(path, b"new")
     monkeypatch.undo()
     assert path.read_bytes() == b"old"
 

@@ -9,7 +9,6 @@ from .layers import title
 from .memory import (
     Places,
     Scratch,
-    constant_maps,
     remembered,
     run_places,
     run_scratch,
@@ -37,7 +36,7 @@ class Time:
 
 def run_body(graph: Graph) -> list[str]:
     """Of a whole sequence: every layer at all steps, then the next."""
-    places, constant = run_places(graph), constant_maps(graph)
+    places, constant = run_places(graph), graph.constant_maps(graph.input.static)
 
     def view(index: int, op: Op) -> str:
         """A map from its first step on; the scores look at the last ones alone."""

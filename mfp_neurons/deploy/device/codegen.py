@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from ..._files import write_bytes
 from ..check import check
 from ..graph import Graph
 from .layers import write_layers
@@ -57,7 +58,7 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
     for file, text in texts.items():
-        _replace(folder / file, text)
+        write_bytes(folder / file, text.encode("ascii"))
     return [folder / file for file in texts]
 
 
@@ -71,13 +72,3 @@ def _check_name(name: str) -> None:
 def _check_bytes(what: str, count: int) -> None:
     if count > _MOST_BYTES:
         raise ValueError(f"{what} would take {count:,} bytes; the C counts up to {_MOST_BYTES:,}")
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        temporary.write_text(text, encoding="ascii", newline="\n")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -2,10 +2,21 @@
 
 from math import prod
 
-from ..graph import Concat, CurrentPool, Graph, Neurons, Pool, Scores, Sum, Synapse, Window, planes
-from ..memory import smallest
-from ..pack import plane_weights
-from .memory import in_bytes, is_whole, is_wide, plane_words, row_words, without_repeats
+from ..graph import (
+    Concat,
+    CurrentPool,
+    Graph,
+    Neurons,
+    Pool,
+    Scores,
+    Sum,
+    Synapse,
+    Window,
+    planes,
+    without_repeats,
+)
+from ..pack import plane_weights, smallest
+from .memory import in_bytes, is_whole, is_wide, plane_words, row_words
 from .tables import Tables, comment, packed_codes
 
 

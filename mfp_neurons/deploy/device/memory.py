@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
-from ..graph import Graph, Ints, Neurons, Op, Scores, Synapse, current_bound, planes, potential_bound, sources
+from ..graph import (
+    Graph,
+    Neurons,
+    Op,
+    Scores,
+    Synapse,
+    current_bound,
+    planes,
+    potential_bound,
+    without_repeats,
+)
 
 WORD = 32
 
@@ -58,18 +68,9 @@ def step_words(graph: Graph, index: int) -> int:
     return planes(graph.map_top(index)) * plane_words(graph, index)
 
 
-def constant_maps(graph: Graph) -> set[int]:
-    """Maps that are the same at every step of a run: a static input, and what is made of such maps alone."""
-    found = {0} if graph.input.static else set()
-    for index, op in enumerate(graph.ops[:-1], start=1):
-        if not isinstance(op, Neurons) and found.issuperset(sources(op)):
-            found.add(index)
-    return found
-
-
 def run_places(graph: Graph) -> Places:
     """All steps of every map, for as long as it is read."""
-    constant = constant_maps(graph)
+    constant = graph.constant_maps(graph.input.static)
     slots = [1 if index in constant else graph.steps for index in range(len(graph.ops))]
     return _places(graph, slots, kept=())
 
@@ -100,11 +101,8 @@ def _places(graph: Graph, slots: list[int], kept: Iterable[int]) -> Places:
 
 def _lives(graph: Graph) -> dict[int, tuple[int, int]]:
     """{map: (operation that makes it, last operation that reads it)}; the input is made by -1."""
-    lives = {index: (index - 1, index - 1) for index in range(len(graph.ops))}
-    for number, op in enumerate(graph.ops):
-        for index in sources(op):
-            lives[index] = (index - 1, number)
-    return lives
+    last = graph.last_readers()
+    return {index: (index - 1, last.get(index, index - 1)) for index in range(len(graph.ops))}
 
 
 def is_whole(graph: Graph, synapse: Synapse) -> bool:
@@ -149,14 +147,6 @@ def is_wide(graph: Graph, op: Neurons | Scores) -> bool:
     return largest >= 2**31
 
 
-def without_repeats(rows: Ints) -> Ints:
-    """Without last rows that say what the one before says: the last row holds for all steps after it."""
-    count = len(rows)
-    while count > 1 and (rows[count - 1] == rows[count - 2]).all():
-        count -= 1
-    return rows[:count]
-
-
 def remembered(graph: Graph) -> int:
     """The step from which on all steps are alike: every tap and every row of thresholds has been reached."""
     layers = [op for op in graph.ops if isinstance(op, Neurons)]
@@ -172,7 +162,7 @@ def scored_steps(graph: Graph) -> int:
 
 def run_scratch(graph: Graph) -> Scratch:
     """For the layers of a run."""
-    constant = constant_maps(graph)
+    constant = graph.constant_maps(graph.input.static)
 
     def steps(op: Op) -> int:
         return scored_steps(graph) if isinstance(op, Scores) else graph.steps

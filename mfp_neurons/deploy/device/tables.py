@@ -8,8 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..graph import Graph, Ints, Synapse
-from ..memory import smallest
-from ..pack import code_planes, words
+from ..pack import code_planes, smallest, words
 from .memory import WORD, in_bytes
 
 WIDTH = 112

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Ints, Neurons, planes, sources
+from ..graph import Ints, Neurons, planes
 from ..pack import bits_of_words
 from . import structs as c
 from .arena import Span, offsets
@@ -65,15 +65,13 @@ class Buffers:
     def _map_structs(self) -> Any:
         """The maps and their slots: all steps, one if all are the same; of a stream its past and one more."""
         graph, size = self._layout.graph, self.size
-        same = [size.static]
-        for op in graph.ops[:-1]:
-            same.append(not size.stream and not isinstance(op, Neurons) and all(same[i] for i in sources(op)))
+        same = set() if size.stream else graph.constant_maps(size.static)
         kept, past = graph.history(), self._layout.past(size.samples)
-        made = (c.MapStruct * len(same))()
+        made = (c.MapStruct * len(graph.ops))()
         for index, m in enumerate(made):
             m.channels, m.height, m.width = graph.map_shape(index)
             m.planes, m.words = planes(graph.map_top(index)), -(-m.channels // c.BLOCK)
-            m.bytes, m.same = self._layout.is_bytes(index), same[index]
+            m.bytes, m.same = self._layout.is_bytes(index), index in same
             m.slots = kept.get(index, 0) + 1 if size.stream else 1 if m.same else size.steps
             m.past, m.past_bytes = past.get(index, (0, 0))
         return made
@@ -82,7 +80,7 @@ class Buffers:
         """From which operation to which each map is needed."""
         graph = self._layout.graph
         end = len(graph.ops)
-        last = {index: number for number, op in enumerate(graph.ops) for index in sources(op)}
+        last = graph.last_readers()
         spans = []
         for index, m in enumerate(self._maps):
             first = max(0, index - 1)

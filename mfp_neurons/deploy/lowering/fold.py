@@ -44,7 +44,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import LoweringError
-from ..graph import Ints, Synapse
+from ..graph import Ints, Synapse, without_repeats
 from .neurons import NeuronValues
 
 Decimals = NDArray[np.object_]  # of decimal.Decimal
@@ -187,11 +187,11 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
             raise LoweringError(_too_large(neuron, bounds))
         needed = _needed(neuron, sum(branch.offset for branch in branches))
         worth = [one.worth for one in made]
-        rows = [_ceilings(row, worth, limits, neuron.strict) for row in needed]
+        rows = np.array([_ceilings(row, worth, limits, neuron.strict) for row in needed], np.int64)
         step = Decimal(2) ** neuron.exponent
         return Folded(
             tuple(np.array(row, np.int64) for row in zip(*(one.factors for one in made), strict=True)),
-            np.array(rows if len(neuron.taps) > 1 else _without_repeats(rows), np.int64),
+            rows if len(neuron.taps) > 1 else without_repeats(rows),
             np.array([float(value * step) for value in worth]),
             _upwards(value * step for value in lost),
         )
@@ -294,14 +294,6 @@ def _least_above(value: Decimal, strict: bool) -> int:
     if abs(value - nearest) < _SAME:
         return int(nearest) + strict
     return int(value.to_integral_value(ROUND_CEILING))
-
-
-def _without_repeats(rows: list[list[int]]) -> list[list[int]]:
-    """Rows without those at the end that repeat the one before: the last row holds for ever."""
-    last = len(rows) - 1
-    while last and rows[last] == rows[last - 1]:
-        last -= 1
-    return rows[: last + 1]
 
 
 def _upwards(values: Iterable[Decimal]) -> NDArray[np.float64]:
