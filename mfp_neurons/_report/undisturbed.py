@@ -30,7 +30,7 @@ def undisturbed(model: nn.Module) -> Iterator[None]:
                         module.__dict__[name] = _copied(value, copies)
             model.eval()
             for module in modules:
-                _reset(module)
+                reset(module)
             yield
     finally:
         for module, saved in zip(modules, attributes, strict=True):
@@ -51,7 +51,7 @@ def _copied(value: Any, copies: dict[int, Tensor], depth: int = 0) -> Any:
     return copied
 
 
-def _reset(module: nn.Module) -> None:
+def reset(module: nn.Module) -> None:
     """What SpikingJelly's ``reset_net`` and snnTorch's ``reset_mem`` do to this one module."""
     reset = getattr(module, "reset" if hasattr(module, "_memories") else "reset_mem", None)
     if callable(reset):
