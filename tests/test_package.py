@@ -26,7 +26,7 @@ LAYERS = [
     ["_operators"],
     ["ops", "norm_ops", "_serial", "_arguments"],
     ["functional"],
-    ["neuron", "quantize", "baseline"],
+    ["neuron", "pooling", "quantize", "baseline"],
     ["spikingjelly", "snntorch"],
     ["_convert"],
     ["_report"],

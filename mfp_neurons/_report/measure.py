@@ -85,14 +85,14 @@ def _summed_up(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any,
         weight_bytes_stored=stored,
         state_bits_per_neuron=charged / total if total else 0.0,
         peak_activation_bytes=peak_bytes,
-        synapses=[_synapse_row(synapse, watch, state, steps, batch) for synapse in watch.synapses.values()],
+        synapses=[_synapse_row(synapse, watch, state, batch) for synapse in watch.synapses.values()],
         neurons=[_neuron_row(neuron, state) for neuron in seen],
         state=state.rows,
         not_counted=dict(watch.not_counted),
     )
 
 
-def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, steps: int, batch: int) -> SynapseRow:
+def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) -> SynapseRow:
     bits, packed, stored = synapses.packed_weight_bytes(synapse.module)
     reached = torch.cat(synapse.reached)
     spikes_in = synapse.values.signed
@@ -111,7 +111,7 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, steps: int, 
         stored_bytes=stored,
         spikes_in=spikes_in,
         synaptic_operations=float(reached.sum()) / samples if spikes_in else 0.0,
-        streaming_synaptic_operations=_repeated(reached, steps, max(orders, default=1)) / samples
+        streaming_synaptic_operations=_repeated(reached, state.steps_of(synapse) or 1, max(orders, default=1)) / samples
         if spikes_in
         else 0.0,
         macs=0.0 if spikes_in else synapse.products / samples,
@@ -120,8 +120,6 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, steps: int, 
 
 def _repeated(reached: Tensor, steps: int, order: int) -> float:
     """Operations if a spike goes through its synapses at every step that remembers it; time-major rows."""
-    if len(reached) % max(steps, 1):  # not a sequence
-        return float(reached.sum())
     a_step = reached.reshape(steps, -1).sum(1)
     left = torch.arange(steps, 0, -1, device=reached.device).clamp(max=order)
     return float((a_step * left).sum())

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..baseline import QuantizedMembraneLIF
 from . import neurons
 from .record import StateRow
-from .watch import Neuron, Synapse, Values, Watch
+from .watch import Neuron, Pool, Synapse, Values, Watch
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class StateCount:
     once, for the longer order. Where real numbers flow into the synapse, the cheapest is kept of: those
     numbers, the spikes that they were computed from (behind an average pooling), the neuron's own inputs,
     and, for an infinite exponential, its potential. Otherwise an infinite kernel counts as one of order T,
-    the steps of the example.
+    the steps of the example. A pooling over time keeps what its window has seen so far, a bit if it is spikes,
+    and a neuron behind it counts in its own, longer steps.
     """
 
     def __init__(self, watch: Watch, steps: int, batch: int) -> None:
@@ -43,6 +44,8 @@ class StateCount:
         self._rows: dict[Any, StateRow] = {}
         for neuron in watch.neurons.values():
             self._add(neuron)
+        for pool in watch.pools.values():
+            self._rows[pool.name, "window"] = _window(pool)
 
     @property
     def rows(self) -> list[StateRow]:
@@ -51,14 +54,27 @@ class StateCount:
     def history(self, neuron: Neuron) -> int:
         """K - 1: how many past inputs a memory-free neuron needs, T - 1 at most."""
         declared: int | None = neuron.module.kernel.state_steps  # type: ignore[union-attr, assignment]
-        longest = max(self._steps - 1, 0)
+        longest = max(min(self._steps, neuron.steps) - 1, 0)
         return longest if declared is None else min(declared, longest)
 
     def bits_a_neuron(self, neuron: Neuron) -> float:
-        """Bits that each neuron of the layer is charged: K-1, or those of its potential."""
+        """Bits that each neuron of the layer is charged: K-1, or its potential's, and a pooled input's window."""
+        pooled = sum(pool.values.packed for pool in self._pools_before(neuron))
         if neurons.is_memory_free(neuron.module):
-            return self.history(neuron)
-        return sum(row.bits for row in self._potential(neuron)) / max(neuron.features, 1)
+            return self.history(neuron) + pooled
+        return sum(row.bits for row in self._potential(neuron)) / max(neuron.features, 1) + pooled
+
+    def steps_of(self, synapse: Synapse) -> int | None:
+        """How many steps a synapse has seen: T, fewer behind a pooling over time; None if outside of time."""
+        taken = {self._steps, *(neuron.steps for neuron in self._watch.neurons.values())}
+        fits = [steps for steps in taken if steps and synapse.rows % (self._batch * steps) == 0]
+        return max(fits, default=None)
+
+    def _pools_before(self, neuron: Neuron) -> list[Pool]:
+        """The poolings over time that this neuron's synapses read."""
+        synapses = [self._watch.synapses[name] for name in neuron.sources if name in self._watch.synapses]
+        read = neuron.sources.union(*(synapse.sources for synapse in synapses))
+        return [pool for name, pool in self._watch.pools.items() if name in read]
 
     def _add(self, neuron: Neuron) -> None:
         if not neurons.is_memory_free(neuron.module):
@@ -123,12 +139,17 @@ class StateCount:
                 return None
             bits = neuron.output.packed if neuron.spikes is None else 1
             return [_Held(("output", name), name, neuron.features, bits, _words(bits))]
+        if name in self._watch.pools:
+            pool = self._watch.pools[name]
+            bits = pool.values.packed
+            return [_Held(("output", name), name, pool.features, bits, _words(bits))]
         if name not in self._watch.synapses:
             return None
         synapse = self._watch.synapses[name]
         bits = synapse.values.packed
-        static = synapse.rows % (self._batch * self._steps) != 0  # it saw its input once, outside of time
-        values = synapse.inputs // (self._batch * (1 if static else self._steps))
+        steps = self.steps_of(synapse)
+        static = steps is None  # it saw its input once, outside of time
+        values = synapse.inputs // (self._batch * (steps or 1))
         of = " + ".join(sorted(synapse.sources)) or f"input of {name}"
         direct = [_Held(self._key(synapse), of, values, bits, _words(bits), once=static)]
         behind = None if bits == 1 else self._behind(synapse.sources, seen)
@@ -142,6 +163,11 @@ class StateCount:
             if neuron is not None and neuron.features * neuron.batch * neuron.steps == synapse.inputs:
                 return "output", name
         return synapse.identity or ("input of", synapse.name)
+
+
+def _window(pool: Pool) -> StateRow:
+    what = "a spike so far" if pool.values.binary else "maximum so far"
+    return StateRow(pool.name, what, pool.features, pool.values.packed, 1, (pool.name,))
 
 
 def _bits(memory: str, tensor: Tensor) -> int:

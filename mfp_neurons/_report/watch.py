@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
+from ..pooling import TimePool
 from . import neurons, synapses
 from .trace import Trace
 
@@ -85,12 +86,23 @@ class Neuron:
         self.output.see(out)
 
 
+@dataclass
+class Pool:
+    """What one pooling over time has sent."""
+
+    name: str
+    window: int
+    values: Values  # of its output
+    features: int
+
+
 class Watch:
     """Records of the layers of ``model`` in the order in which they are first called."""
 
     def __init__(self, model: nn.Module, trace: Trace) -> None:
         self.synapses: dict[str, Synapse] = {}
         self.neurons: dict[str, Neuron] = {}
+        self.pools: dict[str, Pool] = {}
         self.not_counted: dict[str, str] = {}
         self._model, self._trace = model, trace
         inside = {child for owner in model.modules() if neurons.is_neuron(owner) for child in owner.modules()}
@@ -119,6 +131,8 @@ class Watch:
             return self._watch_synapse(name, module)
         if neurons.is_neuron(module):
             return self._watch_neuron(name, module)
+        if isinstance(module, TimePool) and module.window > 1:
+            return self._watch_pool(name, module)
         return self._watch_other(name, module)
 
     def _watch_synapse(self, name: str, module: nn.Module) -> tuple[Any, Any]:
@@ -165,6 +179,19 @@ class Watch:
         known.sources |= self._trace.sources(x)
         known.values.see(x)
         known.steps += steps
+
+    def _watch_pool(self, name: str, module: TimePool) -> tuple[Any, Any]:
+        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
+            pass
+
+        def after(module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
+            with self._trace.paused():
+                values = Values(8 * out.element_size())
+                pool = Pool(name, module.window, values, out[0, 0].numel())  # type: ignore[arg-type]
+                self.pools.setdefault(name, pool).values.see(out)
+            self._mark(out, name)
+
+        return before, after
 
     def _watch_other(self, name: str, module: nn.Module) -> tuple[Any, Any]:
         def before(module: nn.Module, args: Any, kwargs: Any) -> None:
