@@ -101,6 +101,19 @@ def _check_parameter(name: str, value: Tensor | float) -> None:
     check_finite(name, value)
 
 
+def at_lags(taps: Tensor, stride: int) -> Tensor:
+    """K taps [K] or [K, C] put at the lags 0, stride, 2 * stride, ..., with zeros between them.
+
+    >>> at_lags(torch.tensor([1.0, 0.5, 0.25]), 2)
+    tensor([1.0000, 0.0000, 0.5000, 0.0000, 0.2500])
+    """
+    if stride == 1:
+        return taps
+    apart = taps.unsqueeze(1)
+    zeros = apart.new_zeros(()).expand(len(taps), stride - 1, *taps.shape[1:])
+    return torch.cat((apart, zeros), 1).flatten(0, 1)[: (len(taps) - 1) * stride + 1]
+
+
 def check_kernel_bits(bits: KernelBits) -> None:
     """Raises unless ``bits`` is None, "pow2" or an integer from 2 to 8."""
     if bits is None or bits == "pow2":

@@ -1,6 +1,7 @@
 """The neuron as torch modules: :class:`HistoryKernel` holds the parameters, :class:`MFP` fires."""
 
 import math
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from ._checks import check_finite, check_int
 from .backends import check_name
 from .functional import SpikeFunction, fire
-from .history import FIR, Exponential, Kernel, KernelBits, Matrix, check_kernel_bits, quantize_taps
+from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
 from .surrogate import ATan
 
 KINDS = ("exp", "fir", "matrix")
@@ -28,6 +29,8 @@ class HistoryKernel(nn.Module):
         learnable: train the exponential's decay, as sigmoid(decay_logit).
         num_channels: C parameters, one (set) a channel along dim 2 of [T, N, C, *]; None: one for the layer.
         kernel_bits: None, "pow2" or 2 to 8; see :func:`mfp_neurons.history.quantize_taps`.
+        stride: s, steps from one tap to the next: the K taps lie at lags 0, s, .., (K - 1) s and start as the
+            exponential is there. Other than 1 only with an ``order``, and not for "matrix".
 
     Raises:
         TypeError, ValueError: an argument is out of range, or the combination has no meaning.
@@ -50,15 +53,18 @@ class HistoryKernel(nn.Module):
         learnable: bool = False,
         num_channels: int | None = None,
         kernel_bits: KernelBits = None,
+        stride: int = 1,
     ) -> None:
         _check_arguments(kind, decay, gain, order, time_steps, learnable, num_channels, kernel_bits)
+        _check_stride(kind, order, stride)
         super().__init__()
         self.kind, self.order, self.time_steps = kind, order, time_steps
         self.learnable, self.num_channels, self.kernel_bits = bool(learnable), num_channels, kernel_bits
+        self.stride = stride
         self._decay, self._gain = float(decay), gain
         if kind == "fir":
             assert order is not None
-            taps = self._exponential().taps(order).float().squeeze(1)
+            taps = self._at_its_lags(order).float().squeeze(1)
             self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
         elif kind == "matrix":
             assert time_steps is not None
@@ -74,6 +80,11 @@ class HistoryKernel(nn.Module):
         gain = 1.0 if self._gain is None else float(self._gain)
         return Exponential(decay, gain, self.order if self.kind == "exp" else None)
 
+    def _at_its_lags(self, order: int) -> Tensor:
+        """The exponential's taps at lags 0, stride, ..., [order, 1] or [order, C]."""
+        exponential = replace(self._exponential(), order=None)
+        return exponential.taps((order - 1) * self.stride + 1)[:: self.stride]
+
     @property
     def decay(self) -> Tensor | float:
         """The exponential's decay (of "fir" and "matrix": the one they started from)."""
@@ -84,9 +95,10 @@ class HistoryKernel(nn.Module):
 
     @property
     def state_steps(self) -> int | None:
-        """How many past inputs a step needs: K - 1; T - 1 for an unbanded matrix; None for all of them."""
+        """How many past inputs a step needs: as far back as the last tap lies, (K - 1) * stride; T - 1 for an
+        unbanded matrix; None for all of them."""
         if self.order is not None:
-            return self.order - 1
+            return (self.order - 1) * self.stride
         return None if self.time_steps is None else self.time_steps - 1
 
     def forward(self) -> Kernel:
@@ -95,11 +107,11 @@ class HistoryKernel(nn.Module):
             banded = self._banded()  # one grid for all of it
             return Matrix(quantize_taps(banded.reshape(-1), self.kernel_bits).reshape_as(banded))
         if self.kind == "fir":
-            return FIR(quantize_taps(self.taps, self.kernel_bits))
-        exponential = self._exponential()
-        if self.kernel_bits is None or self.order is None:
-            return exponential  # with kernel_bits and no order the constructor made sure of power-of-two taps
-        return FIR(quantize_taps(exponential.taps(self.order), self.kernel_bits))
+            return FIR(at_lags(quantize_taps(self.taps, self.kernel_bits), self.stride))
+        if self.order is None or (self.kernel_bits is None and self.stride == 1):
+            # with kernel_bits and no order the constructor made sure of power-of-two taps
+            return self._exponential()
+        return FIR(at_lags(quantize_taps(self._at_its_lags(self.order), self.kernel_bits), self.stride))
 
     def _banded(self) -> Tensor:
         lower = self.matrix.tril()
@@ -113,6 +125,7 @@ class HistoryKernel(nn.Module):
             "learnable": self.learnable or None,
             "num_channels": self.num_channels,
             "kernel_bits": self.kernel_bits,
+            "stride": None if self.stride == 1 else self.stride,
         }
         return ", ".join([self.kind, *(f"{k}={v}" for k, v in named.items() if v is not None)])
 
@@ -123,7 +136,7 @@ class MFP(nn.Module):
     Args:
         decay: d of the exponential history, from 0 to 1; where "fir" and "matrix" start.
         v_threshold: firing threshold, in the units of the input.
-        kernel, order, time_steps, learnable, num_channels, kernel_bits: see :class:`HistoryKernel`.
+        kernel, order, time_steps, learnable, num_channels, kernel_bits, stride: see :class:`HistoryKernel`.
         learn_threshold: train the threshold (a parameter [1], or [C] with num_channels).
         surrogate, strict, backend: see :func:`mfp_neurons.functional.fire`.
 
@@ -151,6 +164,7 @@ class MFP(nn.Module):
         learn_threshold: bool = False,
         num_channels: int | None = None,
         kernel_bits: KernelBits = None,
+        stride: int = 1,
         surrogate: SpikeFunction = ATan(),
         strict: bool = False,
         backend: str = "auto",
@@ -166,6 +180,7 @@ class MFP(nn.Module):
             learnable=learnable,
             num_channels=num_channels,
             kernel_bits=kernel_bits,
+            stride=stride,
         )
         if learn_threshold:
             self.v_threshold = nn.Parameter(
@@ -233,6 +248,13 @@ def _check_arguments(
     check_kernel_bits(kernel_bits)
     if kind == "exp" and kernel_bits is not None and order is None:
         _check_power_of_two_exponential(decay, gain, learnable, kernel_bits)
+
+
+def _check_stride(kind: str, order: int | None, stride: int) -> None:
+    check_int("stride", stride, 1)
+    if stride > 1 and (kind == "matrix" or order is None):
+        wants = "takes no stride" if kind == "matrix" else "needs order, the number of taps, for a stride"
+        raise ValueError(f"kernel={kind!r} {wants}, got stride={stride}")
 
 
 def _check_power_of_two_exponential(

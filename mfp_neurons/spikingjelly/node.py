@@ -46,6 +46,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         learnable: learn the decay of "exp".
         num_channels: C, for a decay or taps of each channel (dim 1 of a step [N, C, \*]); None shares them.
         kernel_bits: None, "pow2" or 2..8: the grid that the taps are snapped to.
+        stride: steps from one of the ``order`` taps to the next.
 
     Shapes: floating-point input [N, \*] ("s") or [T, N, \*] ("m"); spikes in {0, 1} of its shape and dtype.
     Memories: ``v``, the last potential [N, \*] in float32 (float64 for float64 input); for finite kernels
@@ -89,6 +90,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         learnable: bool = False,
         num_channels: int | None = None,
         kernel_bits: KernelBits = None,
+        stride: int = 1,
     ) -> None:
         if isinstance(backend, bool):  # LIFNode 2.0.0 has no backend: its eighth argument is store_v_seq
             backend, store_v_seq = "auto", backend
@@ -104,6 +106,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             learnable=learnable,
             num_channels=num_channels,
             kernel_bits=kernel_bits,
+            stride=stride,
         )
         if v_reset is not None:
             log_once(
@@ -155,6 +158,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             order=old.order,
             num_channels=old.num_channels,
             kernel_bits=old.kernel_bits,
+            stride=old.stride,
         )
 
     @property
