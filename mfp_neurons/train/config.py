@@ -9,6 +9,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+BLOCKS = "blocks"  # the architecture that is made of channels and hidden
+
 
 class ConfigError(ValueError):
     """A setting that cannot be used: the message names the key, the value and what is accepted."""
@@ -82,18 +84,22 @@ def option(default: Any, rule: Rule) -> Any:
 class DataConfig:
     """Which data, and how a sample becomes a sequence over time.
 
-    ``name`` is ``digits``, ``fashion-mnist``, ``fashion-mnist-rows``, ``torchvision:CLASS`` or
-    ``spikingjelly:CLASS``; ``options`` are keyword arguments of the last two. ``reading`` says how a sample
-    becomes a sequence: its ``rows`` one a step, the same sample at every one of ``time_steps``
-    (``repeat``), or its own first axis (``frames``); empty takes the data set's habit.
+    ``name`` is one of those in docs/data.md: ``digits``, ``fashion-mnist``, ``fashion-mnist-rows``,
+    ``fashion-mnist-events`` (a simulated event camera), ``tiny-imagenet``, or ``torchvision:CLASS``,
+    ``spikingjelly:CLASS``, ``tonic:CLASS``; ``options`` are keyword arguments of such a class. ``reading``
+    says how a sample becomes a sequence: its ``rows`` one a step, the same sample at every one of
+    ``time_steps`` (``repeat``), or its own first axis (``frames``: of events, ``time_steps`` of them); empty
+    takes the data set's habit. ``size`` makes images and frames that high and wide.
     """
 
     name: str = option("digits", text)
     root: str = option("data", text)
     reading: str = option("", choice("", "rows", "repeat", "frames"))
     time_steps: int = option(4, integer(1))
+    size: int = option(0, integer(1) | choice(0))  # pixels along a side; 0: as they come
     validation: int = option(0, integer(0))  # samples held out of the training split; 0: a tenth
     limit: int = option(0, integer(0))  # training samples used; 0: all
+    test_limit: int = option(0, integer(0))  # test samples used; 0: all
     download: bool = option(False, boolean)
     options: dict[str, Any] = option({}, table)
 
@@ -103,10 +109,11 @@ class NeuronConfig:
     """The hidden neurons; each value may be a list, one item a hidden layer.
 
     ``kind`` "lif" resets and stores its potential in ``potential_bits`` (32: a float); "exp", "fir" and
-    "matrix" are the memory-free kernels, which see the last ``order`` inputs (0: all of them).
+    "matrix" are the memory-free kernels, which see the last ``order`` inputs (0: all of them); "sliding-psn"
+    is SpikingJelly's SlidingPSN of that order, which learns a threshold and one set of taps a layer.
     """
 
-    kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix")))
+    kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix", "sliding-psn")))
     decay: Any = option(0.5, per_layer(number(0.0, 1.0, inclusive=True)))
     order: Any = option(0, per_layer(integer(0)))
     kernel_bits: Any = option(0, per_layer(choice(0, "pow2") | integer(2, 8)))  # 0: real taps
@@ -126,15 +133,19 @@ class NeuronConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Blocks of synapse, batch norm and neuron, then a linear read-out at every step.
+    """The network: its ``architecture`` is "blocks", or a name or "module:function" as in ``architectures``.
 
-    ``channels`` (3 x 3 convolutions, a 2 x 2 max pool behind each) come before ``hidden`` (linear layers).
-    ``weight_bits`` 32 leaves weights real; otherwise the first and last layer have ``first_bits`` and
-    ``last_bits`` (32: real).
+    "blocks" are synapse, batch norm and neuron, then a linear read-out at every step: ``channels`` (3 x 3
+    convolutions, a 2 x 2 max pool behind each) come before ``hidden`` (linear layers). Another architecture
+    takes keyword arguments of its own, in ``options``, in their place. ``weight_bits`` 32 leaves weights
+    real; otherwise the first and last layer have ``first_bits`` and ``last_bits`` (32: real).
     """
 
+    architecture: str = option(BLOCKS, text)
+    options: dict[str, Any] = option({}, table)
     channels: tuple[int, ...] = option((), list_of(integer(1)) | Rule("an empty list", lambda v: v == ()))
     hidden: tuple[int, ...] = option((64, 64, 64), list_of(integer(1)))
+    time_pool: Any = option(1, per_layer(integer(1)))  # steps that become one in front of each hidden layer
     weight_bits: float = option(1, choice(1, 1.58, 32) | integer(2, 8))
     first_bits: int = option(8, integer(1, 8) | choice(32))
     last_bits: int = option(8, integer(1, 8) | choice(32))
@@ -197,7 +208,10 @@ def from_dict(settings: Mapping[str, Any]) -> Config:
     mfp_neurons.train.config.ConfigError: training.epochs = 0 is not accepted: give an integer of 1 or more
     """
     config: Config = _build(Config, settings, "")
-    _check_layers(config.network)
+    if config.network.architecture == BLOCKS:
+        _check_layers(config.network)
+    else:
+        _check_no_blocks(config.network)
     return config
 
 
@@ -274,6 +288,17 @@ def _value(spec: "dataclasses.Field[Any]", value: Any, key: str) -> Any:
     return value
 
 
+def _check_no_blocks(network: NetworkConfig) -> None:
+    """The settings of "blocks" mean nothing to another architecture, which alone knows its layers."""
+    for name in ("channels", "hidden", "time_pool"):
+        value, default = getattr(network, name), getattr(NetworkConfig(), name)
+        if value != default:
+            raise ConfigError(
+                f"network.{name} = {value!r} is a setting of architecture {BLOCKS!r}; what "
+                f"{network.architecture!r} takes goes into network.options"
+            )
+
+
 def _check_layers(network: NetworkConfig) -> None:
     layers = len(network.channels) + len(network.hidden)
     for spec in dataclasses.fields(network.neuron):
@@ -295,7 +320,12 @@ def _check_neuron(neuron: NeuronConfig, index: int) -> None:
                 f"network.neuron.order = {neuron.order!r}, kernel_bits = {neuron.kernel_bits!r} {where}: "
                 "a 'lif' neuron keeps its potential and has neither; give 0 and 0"
             )
-    elif neuron.potential_bits != 32:
+        return
+    if neuron.kind == "sliding-psn" and neuron.kernel_bits:
+        raise ConfigError(
+            f"network.neuron.kernel_bits = {neuron.kernel_bits!r} {where}: a 'sliding-psn' neuron has real taps; give 0"
+        )
+    if neuron.potential_bits != 32:
         raise ConfigError(
             f"network.neuron.potential_bits = {neuron.potential_bits!r} {where}: a {neuron.kind!r} neuron "
             "stores no potential; give 32, or kind = 'lif'"

@@ -2,27 +2,43 @@
 
 import itertools
 import math
+from operator import floordiv
 
 from torch import Tensor, nn
 
 from mfp_neurons.baseline import QuantizedMembraneLIF
+from mfp_neurons._checks import require
 from mfp_neurons.neuron import MFP
+from mfp_neurons.pooling import TimePool
 from mfp_neurons.quantize import quantize_weights
 from mfp_neurons.surrogate import ATan
-from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig
+from mfp_neurons.train import architectures
+from mfp_neurons.train.config import BLOCKS, ConfigError, NetworkConfig, NeuronConfig
 
 FLOAT_BITS = 32
 
 
 class Block(nn.Module):
-    """Synapse, batch norm over (T, N) together, neuron and, after a convolution, a 2 x 2 max pool."""
+    """Synapse, batch norm over (T, N) together, neuron and, after a convolution, a 2 x 2 max pool.
 
-    def __init__(self, synapse: nn.Module, norm: nn.Module, neuron: nn.Module, pool: nn.Module | None = None):
+    With ``window`` above 1, that many steps of the input become one first.
+    """
+
+    def __init__(
+        self,
+        synapse: nn.Module,
+        norm: nn.Module,
+        neuron: nn.Module,
+        pool: nn.Module | None = None,
+        window: int = 1,
+    ) -> None:
         super().__init__()
+        self.time_pool = TimePool(window) if window > 1 else None
         self.synapse, self.norm, self.neuron, self.pool = synapse, norm, neuron, pool
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        """Spikes [T, N, C, *] of a sequence [T, N, C_in, *]."""
+        """Spikes [T / window, N, C, *] of a sequence [T, N, C_in, *]."""
+        x_seq = x_seq if self.time_pool is None else self.time_pool(x_seq)
         steps, batch = x_seq.shape[:2]
         x = self.norm(self.synapse(x_seq.flatten(0, 1)))
         spikes: Tensor = self.neuron(x.unflatten(0, (steps, batch)))
@@ -34,9 +50,13 @@ class SequenceClassifier(nn.Module):
 
     def __init__(self, config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int):
         super().__init__()
+        windows = _windows(config, time_steps)
+        steps = itertools.accumulate(windows, floordiv, initial=time_steps)
         neurons = [
-            build_neuron(config.neuron.layer(i), width, time_steps)
-            for i, width in enumerate((*config.channels, *config.hidden))
+            build_neuron(config.neuron.layer(i), width, layer_steps)
+            for i, (width, layer_steps) in enumerate(
+                zip((*config.channels, *config.hidden), list(steps)[1:], strict=True)
+            )
         ]
         blocks: list[Block] = []
         shape = features
@@ -45,15 +65,19 @@ class SequenceClassifier(nn.Module):
                 raise ValueError(
                     f"network.channels: a convolution needs steps of [C, H, W] >= 2 x 2, got {shape}"
                 )
-            convolution = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
-            blocks.append(Block(convolution, nn.BatchNorm2d(width), neurons[len(blocks)], nn.MaxPool2d(2)))
+            convolution, index = nn.Conv2d(shape[0], width, 3, padding=1, bias=False), len(blocks)
+            blocks.append(
+                Block(convolution, nn.BatchNorm2d(width), neurons[index], nn.MaxPool2d(2), windows[index])
+            )
             shape = (width, shape[1] // 2, shape[2] // 2)
         self.convolutions = nn.Sequential(*blocks)
         sizes = [math.prod(shape), *config.hidden]
         self.hidden = nn.Sequential(
             *(
-                Block(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), neuron)
-                for (a, b), neuron in zip(itertools.pairwise(sizes), neurons[len(blocks) :], strict=True)
+                Block(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), neuron, window=window)
+                for (a, b), neuron, window in zip(
+                    itertools.pairwise(sizes), neurons[len(blocks) :], windows[len(blocks) :], strict=True
+                )
             )
         )
         self.readout = nn.Linear(sizes[-1], classes)
@@ -68,25 +92,45 @@ class SequenceClassifier(nn.Module):
         return [*self.convolutions, *self.hidden]  # type: ignore[list-item]
 
 
-def build(
-    config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int
-) -> SequenceClassifier:
+def build(config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int) -> nn.Module:
     """The network of a config, its weights quantized if the config says so.
 
     Raises:
         ConfigError: the settings, each accepted by itself, do not make a network together.
     """
     try:
-        network = SequenceClassifier(config, features, classes, time_steps)
+        network = _architecture(config, features, classes, time_steps)
     except ValueError as error:
-        raise ConfigError(f"network: {error}") from error
+        raise error if isinstance(error, ConfigError) else ConfigError(f"network: {error}") from error
     if config.weight_bits != FLOAT_BITS:
         first, last = (None if b == FLOAT_BITS else b for b in (config.first_bits, config.last_bits))
         quantize_weights(network, config.weight_bits, first=first, last=last)
     return network
 
 
-def build_neuron(config: NeuronConfig, width: int, time_steps: int) -> nn.Module:
+def _windows(config: NetworkConfig, time_steps: int) -> tuple[int, ...]:
+    """Steps joined in front of each hidden layer."""
+    layers = len(config.channels) + len(config.hidden)
+    given = config.time_pool
+    windows: tuple[int, ...] = given if isinstance(given, tuple) else (given,) * layers
+    if len(windows) != layers or time_steps % math.prod(windows):
+        raise ValueError(
+            f"time_pool = {given!r}: give one window, or one for each of the {layers} hidden layers, whose "
+            f"product divides T = {time_steps}"
+        )
+    return windows
+
+
+def _architecture(
+    config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int
+) -> nn.Module:
+    if config.architecture == BLOCKS:
+        return SequenceClassifier(config, features, classes, time_steps)
+    neurons = architectures.Neurons(config.neuron, time_steps, build_neuron)
+    return architectures.build(config.architecture, config.options, features, classes, time_steps, neurons)
+
+
+def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn.Module:
     """One layer's neuron: the LIF baseline, or a memory-free one."""
     channels = width if config.per_channel else None
     surrogate = ATan(alpha=config.surrogate_alpha)
@@ -103,6 +147,8 @@ def build_neuron(config: NeuronConfig, width: int, time_steps: int) -> nn.Module
             surrogate=surrogate,
         )
     order = min(config.order or time_steps, time_steps)
+    if config.kind == "sliding-psn":
+        return _sliding_psn(order, config.surrogate_alpha)
     return MFP(
         config.decay,
         v_threshold=config.threshold,
@@ -114,3 +160,11 @@ def build_neuron(config: NeuronConfig, width: int, time_steps: int) -> nn.Module
         kernel_bits=config.kernel_bits or None,
         surrogate=surrogate,
     )
+
+
+def _sliding_psn(order: int, alpha: float) -> nn.Module:
+    """SpikingJelly's neuron for whole sequences; arXiv 2304.12760."""
+    surrogate = require("spikingjelly.activation_based.surrogate", "spikingjelly").ATan(alpha=alpha)
+    neurons = require("spikingjelly.activation_based.neuron", "spikingjelly")
+    neuron: nn.Module = neurons.SlidingPSN(order, surrogate_function=surrogate, step_mode="m")
+    return neuron
