@@ -8,7 +8,7 @@ from mfp_neurons import MFP, QuantizedMembraneLIF
 from mfp_neurons._report import report
 from mfp_neurons.quantize import is_quantized
 from mfp_neurons.train import network
-from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig
+from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
 
 KINDS = {
     "lif": NeuronConfig(kind="lif"),
@@ -78,3 +78,32 @@ def test_a_memory_free_network_has_no_state_and_a_float_one_its_potential() -> N
     neuron = real.blocks()[0].neuron
     assert isinstance(neuron, QuantizedMembraneLIF)
     assert neuron.state_bits == 32
+
+
+def test_a_window_in_front_of_a_layer_makes_its_steps_fewer() -> None:
+    settings = {"hidden": [6, 5], "time_pool": [1, 4], "neuron": {"order": [1, 0]}}
+    config = from_dict({"network": settings}).network
+    module = network.build(config, (3,), 10, 8)
+    assert module(torch.rand(8, 2, 3)).shape == (2, 2, 10)
+    assert [block.neuron.kernel.order for block in module.blocks()] == [1, 2]  # all that there are behind it
+
+
+@pytest.mark.parametrize("windows", [[1, 3], [1, 1, 2], 3])
+def test_windows_that_do_not_divide_the_sequence_are_refused(windows: object) -> None:
+    config = from_dict({"network": {"hidden": [6, 5], "time_pool": windows}}).network
+    with pytest.raises(ConfigError, match=r"time_pool.*product divides T = 8"):
+        network.build(config, (3,), 10, 8)
+
+
+def test_a_sliding_psn_network_is_spikingjellys_neuron_and_trains() -> None:
+    settings = {"hidden": [6], "neuron": {"kind": "sliding-psn", "order": 3}}
+    module = network.build(from_dict({"network": settings}).network, (3,), 10, 4)
+    (block,) = module.blocks()
+    assert type(block.neuron).__name__ == "SlidingPSN" and block.neuron.k == 3
+    module(torch.rand(4, 2, 3)).sum().backward()
+    assert block.neuron.weight.grad is not None
+
+
+def test_a_sliding_psn_has_real_taps() -> None:
+    with pytest.raises(ConfigError, match="'sliding-psn' neuron has real taps; give 0"):
+        from_dict({"network": {"neuron": {"kind": "sliding-psn", "kernel_bits": "pow2"}}})
