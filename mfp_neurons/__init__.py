@@ -12,15 +12,16 @@ from .quantize import quantize_weights as quantize_weights
 
 if TYPE_CHECKING:
     from . import deploy as deploy
+    from . import zoo as zoo
     from .spikingjelly import MFPNode as MFPNode
 
 __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """Adapters import their framework on first use, deploy imports NumPy."""
-    if name == "deploy":
-        return importlib.import_module(".deploy", __name__)
+    """Adapters import their framework on first use, deploy imports NumPy, the zoo needs both."""
+    if name in ("deploy", "zoo"):
+        return importlib.import_module(f".{name}", __name__)
     if name == "MFPNode":
         return importlib.import_module(".spikingjelly", __name__).MFPNode
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -11,16 +11,27 @@ from mfp_neurons._checks import MissingDependency
 from mfp_neurons.bench.run import BenchError
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
+from mfp_neurons.zoo import commands as zoo
+from mfp_neurons.zoo.cards import AccuracyMoved, CardError
+from mfp_neurons.zoo.catalog import UnknownNetwork
+
+MISTAKES = BenchError, CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit status: 0, 2 for a mistake of the user, 130 after Ctrl-C."""
+    """Runs one command; returns the exit status.
+
+    0, 1 for a network that no longer reaches its card, 2 for a mistake of the user, 130 after Ctrl-C.
+    """
     args = _parser().parse_args(argv)
     try:
         print(args.command(args))
-    except (BenchError, ConfigError, CheckpointError, MissingDependency, OSError) as error:
+    except MISTAKES as error:
         print(f"mfp-neurons: error: {error}", file=sys.stderr)
         return 2
+    except AccuracyMoved as error:
+        print(f"mfp-neurons: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("mfp-neurons: stopped", file=sys.stderr)
         return 130
@@ -34,7 +45,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_demo, _add_train, _add_evaluate, _add_report, _add_deploy, _add_bench, _add_doctor):
+    for add in (
+        _add_demo,
+        _add_train,
+        _add_evaluate,
+        _add_report,
+        _add_deploy,
+        _add_bench,
+        _add_doctor,
+        zoo.add,
+    ):
         add(commands)
     return parser
 

@@ -110,7 +110,7 @@ def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_no_test
     kept = {
         str(path.relative_to(ROOT))
         for path in (ROOT / "mfp_neurons").rglob("*")
-        if path.suffix in (".py", ".toml", ".h", ".c", ".cpp", ".cu", ".cuh")
+        if path.suffix in (".py", ".toml", ".h", ".c", ".cpp", ".cu", ".cuh", ".json", ".safetensors")
     }
     assert kept | {"mfp_neurons/py.typed"} == {name for name in names if name.startswith("mfp_neurons/")}
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mfp_neurons"}

@@ -32,6 +32,7 @@ LAYERS = [
     ["_report"],
     ["deploy"],
     ["_doctor", "bench", "train"],
+    ["zoo"],
     ["cli"],
     ["__main__"],
 ]
@@ -54,6 +55,7 @@ LATER = {
     "kernels": {"cupy"},
     "train": set(_TRAIN),
     "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"},
+    "zoo": {"snntorch", "spikingjelly"},
 }
 
 
@@ -199,6 +201,7 @@ PUBLIC = {
     "mfp_neurons.norm": ["Norm"],
     "mfp_neurons.quantize": ["codes", "materialize"],
     "mfp_neurons.snntorch": ["MFPLeaky", "MFPLeakyParallel"],
+    "mfp_neurons.zoo": ["card", "list", "load"],
     "mfp_neurons.surrogate": ["ATan", "Erf", "PiecewiseQuadratic", "Rect", "Sigmoid", "SuperSpike"],
 }
 NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]

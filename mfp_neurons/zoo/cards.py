@@ -1,0 +1,160 @@
+"""Model cards: how a network was trained, what it reaches and what it costs. JSON beside the weights."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FIRST = 1000  # images of the test set, from its start, whose accuracy a card gives beside that of all
+
+
+class CardError(ValueError):
+    """A model card that cannot be read, or that does not belong to the weights beside it."""
+
+
+class AccuracyMoved(ValueError):
+    """A network no longer reaches what its card says."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Percent of test images answered rightly: in PyTorch (float32) and in integers (None: not lowered)."""
+
+    images: int
+    torch: float
+    integer: float | None
+
+
+@dataclass(frozen=True)
+class Card:
+    """Everything that was measured of a shipped network, and everything needed to train it again.
+
+    Attributes:
+        name: in the zoo; ``summary`` says what it is.
+        sha256: of the packed file, the weights that all this is about.
+        dataset: name in the config; ``training_images`` of it were trained on, validation left out.
+        accuracy: on the whole test set; ``accuracy_first`` on its first images, for a quick check.
+        file_bytes: the packed file. ``integer_bytes``: the saved integer network, None if not lowered.
+            ``float32_bytes``: the state dict of the float network.
+        state_bits: what a device keeps between two steps, for one sample; ``state_bits_per_neuron`` the mean
+            over neurons (:func:`mfp_neurons.report`).
+        synaptic_operations: one for each spike through each synapse, one sample, all steps;
+            ``streaming_synaptic_operations`` where only past spikes are kept; ``macs`` of real inputs.
+        energy_joules: an estimate: 45 nm figures for 32-bit floats.
+        refused: why the network cannot be lowered to integers, None if it can.
+        trained_on: the machine; ``seconds`` of training on it, evaluation left out, ``epochs``, ``date`` when
+            it was done, ``by`` whom (empty: not said).
+        commit: of the code that packed and measured; ``versions`` of the packages that it used.
+        config: the training config; its ``training.seed`` is the seed.
+    """
+
+    name: str
+    summary: str
+    sha256: str
+    dataset: str
+    training_images: int
+    accuracy: Accuracy
+    accuracy_first: Accuracy
+    file_bytes: int
+    integer_bytes: int | None
+    float32_bytes: int
+    state_bits: int
+    state_bits_per_neuron: float
+    synaptic_operations: float
+    streaming_synaptic_operations: float
+    macs: float
+    energy_joules: float
+    refused: str | None
+    trained_on: str
+    seconds: float
+    epochs: int
+    date: str
+    by: str
+    commit: str | None
+    versions: dict[str, str]
+    config: dict[str, Any]
+
+    @property
+    def seed(self) -> int:
+        seed: int = self.config["training"]["seed"]
+        return seed
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return dataclasses.asdict(self)
+
+    def expected(self, images: int) -> Accuracy | None:
+        """What the card says of the first ``images`` test images; None if it says nothing of so many."""
+        return next((a for a in (self.accuracy, self.accuracy_first) if a.images == images), None)
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name:<12}{value}" for name, value in _lines(self))
+
+
+def from_dict(values: Any) -> Card:
+    """A card from the JSON of :meth:`Card.as_dict`.
+
+    Raises:
+        CardError: a field is missing or unknown.
+    """
+    try:
+        accuracies = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_first")}
+        return Card(**{**values, **accuracies})
+    except (KeyError, TypeError) as error:
+        raise CardError(f"model card: {error}") from error
+
+
+def read(path: Path) -> Card:
+    """The card in a JSON file.
+
+    Raises:
+        CardError: the file is no model card.
+    """
+    try:
+        return from_dict(json.loads(path.read_text()))
+    except (CardError, json.JSONDecodeError) as error:
+        raise CardError(f"{path}: {error}") from error
+
+
+def _lines(card: Card) -> list[tuple[str, str]]:
+    integers = card.refused is None
+    commit = card.commit or "not from a checkout"
+    return [
+        ("name", card.name),
+        ("what", card.summary),
+        ("data", f"{card.dataset}, {card.training_images:,} images for training"),
+        ("accuracy", f"{_reached(card.accuracy)}, on all {card.accuracy.images:,} test images"),
+        ("", f"{_reached(card.accuracy_first)}, on the first {card.accuracy_first.images:,}"),
+        ("weights", f"{card.file_bytes:,} bytes packed; {card.float32_bytes:,} in float32"),
+        ("integers", f"{card.integer_bytes:,} bytes saved" if integers else f"refused: {card.refused}"),
+        (
+            "state",
+            f"{card.state_bits:,} bits between steps, {card.state_bits_per_neuron:.3g} a neuron on average",
+        ),
+        (
+            "operations",
+            f"{card.synaptic_operations:,.0f} synaptic operations and {card.macs:,.0f} MACs a sample; "
+            f"{card.streaming_synaptic_operations:,.0f} synaptic operations when streaming",
+        ),
+        ("energy", f"{1e6 * card.energy_joules:.3g} µJ a sample, an estimate (45 nm, float32)"),
+        (
+            "trained",
+            f"{card.date}, {duration(card.seconds)}, {card.epochs} epochs, seed {card.seed}, "
+            f"on {card.trained_on}" + (f", by {card.by}" if card.by else ""),
+        ),
+        ("code", f"{commit}; " + ", ".join(f"{name} {number}" for name, number in card.versions.items())),
+        ("sha256", card.sha256),
+    ]
+
+
+def _reached(found: Accuracy) -> str:
+    integer = "" if found.integer is None else f", {found.integer:.2f} % in integers"
+    return f"{found.torch:.2f} % in PyTorch{integer}"
+
+
+def duration(seconds: float) -> str:
+    """In the unit that fits: ``42 s``, ``7 min``, ``1.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
