@@ -116,6 +116,7 @@ class NeuronConfig:
     kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix", "sliding-psn")))
     decay: Any = option(0.5, per_layer(number(0.0, 1.0, inclusive=True)))
     order: Any = option(0, per_layer(integer(0)))
+    stride: Any = option(1, per_layer(integer(1)))  # steps from one of the taps to the next
     kernel_bits: Any = option(0, per_layer(choice(0, "pow2") | integer(2, 8)))  # 0: real taps
     potential_bits: Any = option(32, per_layer(integer(1, 8) | choice(32)))
     reset: Any = option("subtract", per_layer(choice("subtract", "zero")))  # lif alone
@@ -314,6 +315,11 @@ def _check_layers(network: NetworkConfig) -> None:
 
 def _check_neuron(neuron: NeuronConfig, index: int) -> None:
     where = f"in hidden layer {index}"
+    if neuron.stride > 1 and neuron.kind not in ("exp", "fir"):
+        raise ConfigError(
+            f"network.neuron.stride = {neuron.stride!r} {where}: a {neuron.kind!r} neuron has no taps to set "
+            "apart; give 1, or kind = 'fir' or 'exp'"
+        )
     if neuron.kind == "lif":
         if neuron.order or neuron.kernel_bits:
             raise ConfigError(

@@ -146,7 +146,8 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
             num_channels=channels,
             surrogate=surrogate,
         )
-    order = min(config.order or time_steps, time_steps)
+    reached = (time_steps - 1) // config.stride + 1  # taps that lie within the sequence
+    order = min(config.order or reached, reached)
     if config.kind == "sliding-psn":
         return _sliding_psn(order, config.surrogate_alpha)
     return MFP(
@@ -158,6 +159,7 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
         learnable=config.learnable and config.kind == "exp" and order != 1,  # one tap has no decay
         num_channels=channels,
         kernel_bits=config.kernel_bits or None,
+        stride=config.stride,
         surrogate=surrogate,
     )
 

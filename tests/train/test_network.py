@@ -18,6 +18,8 @@ KINDS = {
     "exp of all the past": NeuronConfig(kind="exp"),
     "fir": NeuronConfig(kind="fir", kernel_bits="pow2", order=4),
     "fir of all the past, one set a layer": NeuronConfig(kind="fir", per_channel=False),
+    "fir, a stride apart": NeuronConfig(kind="fir", stride=2),
+    "exp, a stride apart": NeuronConfig(kind="exp", stride=3),
     "matrix": NeuronConfig(kind="matrix", per_channel=False),
     "mixed": NeuronConfig(kind=("exp", "fir", "lif"), order=(1, 4, 0), potential_bits=(32, 32, 2)),
 }
@@ -34,6 +36,18 @@ def test_every_kind_of_neuron_gives_scores_at_every_step_and_gradients_everywher
     scores.square().mean().backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not missing
+
+
+@pytest.mark.parametrize(("order", "taps"), [(0, 3), (2, 2), (9, 3)])
+def test_strided_taps_reach_as_far_as_the_sequence_and_no_further(order: int, taps: int) -> None:
+    kernel = network.build_neuron(NeuronConfig(order=order, stride=2), 4, time_steps=6).kernel
+    assert kernel.order == taps and kernel.stride == 2
+
+
+@pytest.mark.parametrize("kind", ["lif", "matrix", "sliding-psn"])
+def test_a_stride_is_refused_where_no_taps_can_be_set_apart(kind: str) -> None:
+    with pytest.raises(ConfigError, match=r"network.neuron.stride = 2 in hidden layer 0.*give 1"):
+        from_dict({"network": {"neuron": {"kind": kind, "stride": 2}}})
 
 
 def test_first_and_last_layer_keep_eight_bits_and_float_networks_stay_float() -> None:
