@@ -96,7 +96,7 @@ class DataConfig:
     root: str = option("data", text)
     reading: str = option("", choice("", "rows", "repeat", "frames"))
     time_steps: int = option(4, integer(1))
-    size: int = option(0, integer(1) | choice(0))  # pixels along a side; 0: as they come
+    size: int = option(0, integer(0))  # pixels along a side; 0: as they come
     validation: int = option(0, integer(0))  # samples held out of the training split; 0: a tenth
     limit: int = option(0, integer(0))  # training samples used; 0: all
     test_limit: int = option(0, integer(0))  # test samples used; 0: all
@@ -167,12 +167,20 @@ class ReadoutConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The optimization: AdamW, a linear warm-up and a cosine down to zero."""
+    """The optimization: AdamW, a linear warm-up and a cosine down to zero.
+
+    ``loss`` "mse" is the squared distance of the scores from one-hot labels, for networks whose scores are
+    firing rates. ``shift`` and ``flip`` show each training image moved by up to that many pixels in both
+    directions, and mirrored every other time.
+    """
 
     epochs: int = option(5, integer(1))
     batch_size: int = option(128, integer(1))
     learning_rate: float = option(2e-3, number(0.0, inclusive=False))
     weight_decay: float = option(0.0, number(0.0))
+    loss: str = option("cross-entropy", choice("cross-entropy", "mse"))
+    shift: int = option(0, integer(0))
+    flip: bool = option(False, boolean)
     warmup: float = option(0.05, number(0.0, 1.0))  # share of all steps
     clip: float = option(0.0, number(0.0))  # largest gradient norm; 0: no clipping
     seed: int = option(0, integer(0))

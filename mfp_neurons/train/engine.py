@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,24 @@ from torch import Tensor, nn
 
 from mfp_neurons._checks import require
 from mfp_neurons._report import report
-from mfp_neurons.train import checkpoint, network
+from mfp_neurons.train import augment, checkpoint, network
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import Config, ConfigError, from_dict
 from mfp_neurons.train.data import Data, Split
 
 LAST, BEST, RESULT = "last.safetensors", "best.safetensors", "result.json"
 EVALUATION_BATCH = 500
+
+
+def squared_distance(scores: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared distance of scores [N, classes] from the labels' one-hot vectors."""
+    return nn.functional.mse_loss(scores, nn.functional.one_hot(labels, scores.shape[1]).to(scores))
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross-entropy": nn.functional.cross_entropy,
+    "mse": squared_distance,
+}
 
 
 @dataclass
@@ -62,6 +73,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.training.amp == "float16")
         self.progress = Progress()
         self.batches = math.ceil(len(self.data.train) / config.training.batch_size)
+        _check_can_vary(config, self.data)
         self.board = self._board()
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
@@ -117,9 +129,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         with autocast(self.device, settings.amp):
-            scores = self.model(self.data.sequence(split.samples[picked]))
+            scores = self.model(self.data.sequence(self._varied(split.samples[picked])))
         last = self.config.readout.train
-        loss = nn.functional.cross_entropy(scores[-last:].float().mean(0), split.labels[picked])
+        loss = LOSSES[settings.loss](scores[-last:].float().mean(0), split.labels[picked])
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if settings.clip:
@@ -128,6 +140,13 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.item()
+
+    def _varied(self, samples: Tensor) -> Tensor:
+        """The samples as they are shown in training."""
+        settings = self.config.training
+        if not (settings.shift or settings.flip):
+            return samples
+        return augment.vary(samples, settings.shift, settings.flip)
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -246,6 +265,15 @@ def schedule(done: float, warmup: float) -> float:
     if done < warmup:
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
+
+
+def _check_can_vary(config: Config, data: Data) -> None:
+    shift, flip = config.training.shift, config.training.flip
+    if (shift or flip) and data.reading != "repeat":
+        raise ConfigError(
+            f"training.shift = {shift!r}, flip = {flip!r}: only images that are shown at every step can be "
+            f"moved or mirrored, and data.reading is {data.reading!r}; give 0 and false"
+        )
 
 
 def make_optimizer(module: nn.Module, config: Config, device: torch.device) -> torch.optim.Optimizer:

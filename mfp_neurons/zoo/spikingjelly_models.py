@@ -32,7 +32,13 @@ class FromRest(nn.Module):
 
 
 def fashion_mnist_net(
-    features: tuple[int, ...], classes: int, time_steps: int, neurons: Neurons, *, channels: int = 128
+    features: tuple[int, ...],
+    classes: int,
+    time_steps: int,
+    neurons: Neurons,
+    *,
+    channels: int = 128,
+    dropout: float = 0.5,
 ) -> nn.Module:
     """FashionMNISTNet of ``parametric_lif_net``: images [1, 28, 28], ten classes.
 
@@ -43,11 +49,17 @@ def fashion_mnist_net(
         features == (1, 28, 28) and classes == 10, "FashionMNISTNet", "[1, 28, 28] and 10", features, classes
     )
     net = _model("parametric_lif_net").FashionMNISTNet(channels, spiking_neuron=_jelly("neuron").LIFNode)
-    return FromRest(swap(net, neurons))
+    return FromRest(swap(_with_dropout(net, dropout), neurons))
 
 
 def nmnist_net(
-    features: tuple[int, ...], classes: int, time_steps: int, neurons: Neurons, *, channels: int = 128
+    features: tuple[int, ...],
+    classes: int,
+    time_steps: int,
+    neurons: Neurons,
+    *,
+    channels: int = 128,
+    dropout: float = 0.5,
 ) -> nn.Module:
     """NMNISTNet of ``parametric_lif_net``: events [2, 34, 34], ten classes.
 
@@ -56,7 +68,7 @@ def nmnist_net(
     """
     _check(features == (2, 34, 34) and classes == 10, "NMNISTNet", "[2, 34, 34] and 10", features, classes)
     net = _model("parametric_lif_net").NMNISTNet(channels, spiking_neuron=_jelly("neuron").LIFNode)
-    return FromRest(swap(net, neurons))
+    return FromRest(swap(_with_dropout(net, dropout), neurons))
 
 
 def swap(net: nn.Module, neurons: Neurons, shared: str = "") -> nn.Module:
@@ -97,6 +109,13 @@ def as_node(neuron: nn.Module) -> nn.Module:
     node.v_threshold = neuron.v_threshold
     made: nn.Module = node
     return made
+
+
+def _with_dropout(net: nn.Module, dropout: float) -> nn.Module:
+    for module in net.modules():
+        if isinstance(module, _jelly("layer").Dropout):
+            module.p = dropout
+    return net
 
 
 def _check(right: bool, name: str, accepted: str, features: tuple[int, ...], classes: int) -> None:

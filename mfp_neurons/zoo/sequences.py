@@ -1,0 +1,54 @@
+"""What the method's own networks are made of: synapses over sequences, and who gets which neuron."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from mfp_neurons import MFP
+
+Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so many channels
+
+
+class Over(nn.Sequential):
+    """Layers that know nothing of time, over a sequence: [T, N, *] in, [T, N, *] out."""
+
+    def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
+        steps, batch = x_seq.shape[:2]
+        made: Tensor = super().forward(x_seq.flatten(0, 1))
+        return made.unflatten(0, (steps, batch))
+
+
+def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> Over:
+    """A convolution without bias that keeps the size of maps / stride, and its batch norm over (T, N)."""
+    return Over(
+        nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+def linear(inputs: int, outputs: int) -> Over:
+    """A linear layer without bias and its batch norm over (T, N)."""
+    return Over(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs))
+
+
+def memory_free(orders: list[int]) -> Neurons:
+    """Neurons with so many power-of-two taps for each channel, layer by layer."""
+    left = iter(orders)
+
+    def neuron(num_channels: int | None) -> nn.Module:
+        return MFP(kernel="fir", order=next(left), num_channels=num_channels, kernel_bits="pow2")
+
+    return neuron
+
+
+def orders_of(name: str, order: int | list[int], layers: int) -> list[int]:
+    """One order a layer from one for all, or from such a list.
+
+    Raises:
+        ValueError: the list has another number of orders.
+    """
+    orders = [order] * layers if isinstance(order, int) else list(order)
+    if len(orders) != layers:
+        raise ValueError(f"order must be one number, or one for each of the {layers} layers of neurons of "
+                         f"{name}, got {len(orders)}")  # fmt: skip
+    return orders
