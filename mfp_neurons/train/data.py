@@ -1,26 +1,24 @@
 """Data sets as tensors in memory, and the rule that turns a batch of them into a sequence over time."""
 
-import gzip
-import pkgutil
-import struct
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from mfp_neurons._checks import require
 from mfp_neurons.train.config import ConfigError, DataConfig
-
-FASHION_DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # package dataset-fashion-mnist
-READING = {"digits": "rows", "fashion-mnist": "repeat", "fashion-mnist-rows": "rows"}
-SPLIT_SEED = 20250300  # the validation split never changes with the seed of a run
+from mfp_neurons.train.datasets import bits, catalog
+from mfp_neurons.train.datasets.source import Source, shuffled
 
 
 @dataclass(frozen=True)
 class Split:
-    """Samples [n, C, H, W] (or [n, T, C, H, W] when they are frames), of any real dtype, and labels [n]."""
+    """Samples and labels.
+
+    Attributes:
+        samples: [n, C, H, W], or [n, T, C, H, W] when they are frames, of any real dtype; binary frames may
+            be packed to uint8 [n, T, bytes].
+        labels: int64 [n].
+    """
 
     samples: Tensor
     labels: Tensor
@@ -43,9 +41,12 @@ class Data:
     reading: str
     time_steps: int
     scale: float  # samples are divided by it
+    packed: tuple[int, ...] = ()  # shape [C, H, W] of a frame whose pixels are bits
 
     def sequence(self, samples: Tensor) -> Tensor:
         """A batch of samples as float32: rows [T, N, C*W]; repeated images or frames [T, N, C, H, W]."""
+        if self.packed:
+            return bits.unpack(samples.transpose(0, 1), self.packed)
         x = (samples / self.scale).to(torch.float32)
         if self.reading == "rows":
             return x.permute(2, 0, 1, 3).flatten(2).contiguous()
@@ -77,172 +78,48 @@ def load(config: DataConfig) -> Data:
         ConfigError: the name is unknown, or the files are not where they were looked for.
         MissingDependency: the data set needs a package that is not installed.
     """
-    family, _, member = config.name.partition(":")
-    if config.name == "digits":
-        full, test = _digits()
-    elif config.name in ("fashion-mnist", "fashion-mnist-rows"):
-        full, test = _fashion_mnist(config)
-    elif family == "torchvision" and member:
-        full, test = _torchvision(member, config)
-    elif family == "spikingjelly" and member:
-        full, test = _spikingjelly(member, config)
-    else:
-        raise ConfigError(
-            f"data.name = {config.name!r} is not accepted: give digits, fashion-mnist, fashion-mnist-rows, "
-            "torchvision:CLASS or spikingjelly:CLASS"
-        )
-    reading = (
-        config.reading or READING.get(config.name) or ("frames" if family == "spikingjelly" else "repeat")
+    kind = catalog.find(config.name)
+    full, test = kind.sources(config)
+    kept, held_out = _hold_out(len(full), config)
+    data = Data(
+        train=_take(full, kept),
+        validation=_take(full, held_out),
+        test=_take(test, _tested(len(test), config.test_limit)),
+        classes=int(torch.cat([full.labels, test.labels]).max()) + 1,
+        reading=config.reading or kind.reading,
+        time_steps=config.time_steps,
+        scale=full.scale,
+        packed=full.packed,
     )
-    _check_reading(reading, full.samples, config)
-    train, validation = _hold_out(full, config)
-    classes = int(torch.cat([full.labels, test.labels]).max()) + 1
-    scale = float(full.samples.max()) or 1.0
-    return Data(train, validation, test, classes, reading, config.time_steps, scale)
+    _check_reading(data, config)
+    return data
 
 
-def _check_reading(reading: str, samples: Tensor, config: DataConfig) -> None:
-    if (reading == "frames") != (samples.dim() == 5):
-        shape = tuple(samples.shape[1:])
+def _take(source: Source, indices: Tensor) -> Split:
+    return Split(source.read(indices), source.labels[indices])
+
+
+def _hold_out(samples: int, config: DataConfig) -> tuple[Tensor, Tensor]:
+    """Indices for training and for validation."""
+    order = shuffled(samples)
+    count = config.validation or max(1, samples // 10)
+    if count >= samples:
+        raise ConfigError(f"data.validation = {count}: the training split has {samples} samples, give fewer")
+    held_out, kept = order[:count], order[count:]
+    return kept[: config.limit or samples], held_out
+
+
+def _tested(samples: int, limit: int) -> Tensor:
+    """All test samples, or a fixed choice of ``limit`` of them, in their own order."""
+    return shuffled(samples)[: limit or samples].sort().values
+
+
+def _check_reading(data: Data, config: DataConfig) -> None:
+    shape = tuple(data.train.samples.shape[1:])
+    framed = bool(data.packed) or len(shape) == 4
+    if (data.reading == "frames") != framed:
         raise ConfigError(
-            f"data.reading = {reading!r}: samples of {config.name!r} have shape {shape}; frames need "
-            "[T, C, H, W], rows and repeat need [C, H, W]"
+            f"data.reading = {data.reading!r}: samples of {config.name!r} "
+            + (f"are packed frames of shape {data.packed}" if data.packed else f"have shape {shape}")
+            + "; frames need [T, C, H, W], rows and repeat need [C, H, W]"
         )
-
-
-def _hold_out(full: Split, config: DataConfig) -> tuple[Split, Split]:
-    order = torch.randperm(len(full), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    count = config.validation or max(1, len(full) // 10)
-    if count >= len(full):
-        raise ConfigError(
-            f"data.validation = {count}: the training split has {len(full)} samples, give fewer"
-        )
-    held, kept = order[:count], order[count:]
-    if config.limit:
-        kept = kept[: config.limit]
-    return Split(full.samples[kept], full.labels[kept]), Split(full.samples[held], full.labels[held])
-
-
-def _digits() -> tuple[Split, Split]:
-    """Scikit-learn's 1,797 digits of 8 x 8; every fifth, class by class as they come, is for testing."""
-    bunch = require("sklearn.datasets", "train").load_digits()
-    samples = torch.tensor(bunch.images, dtype=torch.uint8).unsqueeze(1)
-    labels = torch.tensor(bunch.target, dtype=torch.int64)
-    test = torch.zeros(len(labels), dtype=torch.bool)
-    for digit in range(10):
-        test[(labels == digit).nonzero().flatten()[::5]] = True
-    return Split(samples[~test], labels[~test]), Split(samples[test], labels[test])
-
-
-def _fashion_mnist(config: DataConfig) -> tuple[Split, Split]:
-    folders = [Path(config.root) / "FashionMNIST" / "raw", Path(config.root), FASHION_DEBIAN]
-    for folder in folders:
-        if _idx_path(folder, "train-images-idx3-ubyte"):
-            return _idx_split(folder, "train"), _idx_split(folder, "t10k")
-    if config.download:
-        require("torchvision.datasets", "spikingjelly").FashionMNIST(config.root, download=True)
-        return _idx_split(folders[0], "train"), _idx_split(folders[0], "t10k")
-    raise ConfigError(
-        f"data.root = {config.root!r}: no Fashion-MNIST there; looked for train-images-idx3-ubyte[.gz] in "
-        + ", ".join(str(f) for f in folders)
-        + ". Install Debian's dataset-fashion-mnist, or name in --data-root the folder of FashionMNIST/raw"
-    )
-
-
-def _idx_path(folder: Path, stem: str) -> Path | None:
-    return next((p for p in (folder / stem, folder / f"{stem}.gz") if p.is_file()), None)
-
-
-def _idx_split(folder: Path, prefix: str) -> Split:
-    samples = read_idx(folder, f"{prefix}-images-idx3-ubyte").unsqueeze(1)
-    labels = read_idx(folder, f"{prefix}-labels-idx1-ubyte").to(torch.int64)
-    if len(samples) != len(labels):
-        raise ConfigError(f"{folder}: {len(samples)} images but {len(labels)} labels in the {prefix} files")
-    return Split(samples, labels)
-
-
-def read_idx(folder: Path, stem: str) -> Tensor:
-    """One IDX file of unsigned bytes, gzipped or not, as a uint8 tensor of the shape in its header."""
-    path = _idx_path(folder, stem)
-    if path is None:
-        raise ConfigError(f"{folder / stem}[.gz]: no such file")
-    try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        zero, kind, dims = struct.unpack(">HBB", raw[:4])
-        shape = struct.unpack(f">{dims}I", raw[4 : 4 + 4 * dims])
-        body = torch.frombuffer(bytearray(raw[4 + 4 * dims :]), dtype=torch.uint8)
-        if (zero, kind) != (0, 8):
-            raise ValueError(f"starts with {raw[:4].hex()}, not the mark of unsigned bytes")
-        return body.reshape(shape)
-    except (ValueError, RuntimeError, struct.error, EOFError, gzip.BadGzipFile) as error:
-        raise ConfigError(f"{path}: not a whole IDX file ({error})") from None
-
-
-def _torchvision(member: str, config: DataConfig) -> tuple[Split, Split]:
-    cls = _member(require("torchvision.datasets", "spikingjelly"), member)  # torchvision comes with it
-    return _both(cls, config, {"download": config.download})
-
-
-def _spikingjelly(member: str, config: DataConfig) -> tuple[Split, Split]:
-    """Frames of a neuromorphic data set; SpikingJelly keeps the events it starts from in events_np."""
-    events = Path(config.root) / "events_np"
-    if not events.is_dir() and not config.download:
-        raise ConfigError(
-            f"data.root = {config.root!r}: no {events} there, which SpikingJelly makes; "
-            "data.download = true lets it download and convert what it can"
-        )
-    cls = _member(_spikingjelly_datasets(member), member)
-    frames = {"data_type": "frame", "split_by": "number", "frames_number": config.time_steps}
-    return _both(cls, config, frames)
-
-
-def _spikingjelly_datasets(member: str) -> Any:
-    """The module that has the class: the package itself, or (0.0.0.0.14) one of those in it."""
-    try:
-        package = require("spikingjelly.datasets", "spikingjelly")
-        names = [f"{package.__name__}.{m.name}" for m in pkgutil.iter_modules(package.__path__)]
-        if hasattr(package, member):
-            return package
-        modules = (require(name, "spikingjelly") for name in names)
-        return next((m for m in modules if hasattr(m, member)), package)
-    except RuntimeError as error:  # torchaudio, which it imports, refuses some pairs of versions
-        raise ConfigError(f"spikingjelly.datasets cannot be imported here: {error}") from error
-
-
-def _member(module: Any, name: str) -> Any:
-    if not isinstance(getattr(module, name, None), type):
-        raise ConfigError(f"data.name: {module.__name__} has no data set {name!r}")
-    return getattr(module, name)
-
-
-def _both(cls: Any, config: DataConfig, options: dict[str, Any]) -> tuple[Split, Split]:
-    """Training and test split of a class that takes root, train and options."""
-    try:
-        train, test = (cls(config.root, **{**options, "train": t, **config.options}) for t in (True, False))
-    except (RuntimeError, TypeError, OSError, ValueError, AssertionError, NotImplementedError) as error:
-        raise ConfigError(f"data.name = {config.name!r}, data.root = {config.root!r}: {error}") from error
-    return _gather(train), _gather(test)
-
-
-def _gather(dataset: Any) -> Split:
-    """Every sample of an indexable data set, stacked; whole numbers up to 255 are kept as bytes."""
-    samples, labels = [], []
-    for index in range(len(dataset)):
-        sample, label = dataset[index]
-        samples.append(_as_tensor(sample))
-        labels.append(int(label))
-    return Split(torch.stack(samples), torch.tensor(labels))
-
-
-def _as_tensor(sample: Any) -> Tensor:
-    if isinstance(sample, Tensor):
-        return sample
-    numpy = require("numpy", "train")
-    array = numpy.asarray(sample)  # a PIL image is [H, W] or [H, W, C]; frames are [T, C, H, W]
-    if array.ndim == 4:
-        whole = array.size == 0 or (
-            array.min() >= 0 and array.max() <= 255 and (array == array.round()).all()
-        )
-        return torch.from_numpy(array.astype(numpy.uint8 if whole else numpy.float32))
-    tensor = torch.from_numpy(array.copy())
-    return tensor.unsqueeze(0) if tensor.dim() == 2 else tensor.permute(2, 0, 1)

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import torch
 
-from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.data import Data, Split, load
+from mfp_neurons.train.datasets import fashion_mnist, frameworks
 
 from .conftest import write_fashion_mnist
 
 
 @pytest.fixture
 def no_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(data_module, "FASHION_DEBIAN", tmp_path / "no such place")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "no such place")
 
 
 @pytest.mark.usefixtures("no_debian")
@@ -35,7 +35,7 @@ def test_fashion_mnist_is_read_where_torchvision_would_put_it(
 
 def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_fashion_mnist(tmp_path / "debian", zipped=True)
-    monkeypatch.setattr(data_module, "FASHION_DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
     assert len(load(DataConfig(name="fashion-mnist", root=str(tmp_path / "empty"))).test) == 30
 
 
@@ -162,7 +162,7 @@ class Frames(torch.utils.data.Dataset[Any]):
 
 def test_spikingjellys_sets_are_read_as_frames(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = type("module", (), {"Frames": Frames, "__name__": "spikingjelly.datasets"})
-    monkeypatch.setattr(data_module, "_spikingjelly_datasets", lambda member: module)
+    monkeypatch.setattr(frameworks, "_spikingjelly_datasets", lambda member: module)
     config = DataConfig(name="spikingjelly:Frames", root=str(tmp_path), time_steps=5)
     with pytest.raises(ConfigError, match="events_np"):  # SpikingJelly would start to download
         load(config)
