@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-FIRST = 1000  # images of the test set, from its start, whose accuracy a card gives beside that of all
+SAMPLE = 1000  # test images, a fixed choice, on which a card gives the accuracy as well: a quick check
 
 
 class CardError(ValueError):
@@ -34,7 +34,7 @@ class Card:
         name: in the zoo; ``summary`` says what it is.
         sha256: of the packed file, the weights that all this is about.
         dataset: name in the config; ``training_images`` of it were trained on, validation left out.
-        accuracy: on the whole test set; ``accuracy_first`` on its first images, for a quick check.
+        accuracy: on the whole test set; ``accuracy_sample`` on a fixed choice of it.
         file_bytes: the packed file. ``integer_bytes``: the saved integer network, None if not lowered.
             ``float32_bytes``: the state dict of the float network.
         state_bits: what a device keeps between two steps, for one sample; ``state_bits_per_neuron`` the mean
@@ -55,7 +55,7 @@ class Card:
     dataset: str
     training_images: int
     accuracy: Accuracy
-    accuracy_first: Accuracy
+    accuracy_sample: Accuracy
     file_bytes: int
     integer_bytes: int | None
     float32_bytes: int
@@ -85,8 +85,8 @@ class Card:
         return dataclasses.asdict(self)
 
     def expected(self, images: int) -> Accuracy | None:
-        """What the card says of the first ``images`` test images; None if it says nothing of so many."""
-        return next((a for a in (self.accuracy, self.accuracy_first) if a.images == images), None)
+        """What the card says of so many test images; None if it says nothing of them."""
+        return next((a for a in (self.accuracy, self.accuracy_sample) if a.images == images), None)
 
     def __str__(self) -> str:
         return "\n".join(f"{name:<12}{value}" for name, value in _lines(self))
@@ -99,7 +99,7 @@ def from_dict(values: Any) -> Card:
         CardError: a field is missing or unknown.
     """
     try:
-        accuracies = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_first")}
+        accuracies = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_sample")}
         return Card(**{**values, **accuracies})
     except (KeyError, TypeError) as error:
         raise CardError(f"model card: {error}") from error
@@ -125,7 +125,7 @@ def _lines(card: Card) -> list[tuple[str, str]]:
         ("what", card.summary),
         ("data", f"{card.dataset}, {card.training_images:,} images for training"),
         ("accuracy", f"{_reached(card.accuracy)}, on all {card.accuracy.images:,} test images"),
-        ("", f"{_reached(card.accuracy_first)}, on the first {card.accuracy_first.images:,}"),
+        ("", f"{_reached(card.accuracy_sample)}, on {card.accuracy_sample.images:,} of them"),
         ("weights", f"{card.file_bytes:,} bytes packed; {card.float32_bytes:,} in float32"),
         ("integers", f"{card.integer_bytes:,} bytes saved" if integers else f"refused: {card.refused}"),
         (

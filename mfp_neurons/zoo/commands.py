@@ -40,7 +40,7 @@ def _add_evaluate(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "than a point away from the card.",
     )
     parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--images", type=int, help="test images, from the first (all)")
+    parser.add_argument("--images", type=int, help="so many test images (all)")
     _add_common(parser)
     parser.set_defaults(command=_evaluate)
 

@@ -1,6 +1,5 @@
 """What a network of the zoo reaches on its test set, in PyTorch and in integers, and what it costs."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,9 +11,10 @@ from mfp_neurons.deploy.file import to_bytes
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import ConfigError, from_dict
 from mfp_neurons.train.data import Data
-from mfp_neurons.train.engine import bar
+from mfp_neurons.train.datasets.source import shuffled
+from mfp_neurons.train.engine import bar, batches
 
-from .cards import FIRST, Accuracy, AccuracyMoved, Card
+from .cards import SAMPLE, Accuracy, AccuracyMoved, Card
 from .catalog import Trained
 from .runnable import Runnable
 
@@ -23,66 +23,72 @@ COUNTED = 100  # test samples on which operations are counted
 TOLERANCE = 1.0  # points of accuracy that a network may be away from its card
 
 
-def load_test(trained: Runnable, root: str | None = None) -> Data:
-    """The test set that a network was measured on, and next to nothing of the training set.
+def load_test(runnable: Runnable, root: str | None = None, images: int = 0) -> Data:
+    """The test set of a network, or a fixed choice of ``images`` of it; of the training set next to nothing.
 
     Raises:
         ConfigError: the data set is not where it was looked for; ``root`` names another place.
     """
-    settings = from_dict(trained.facts.config).data
-    found = data_module.load(replace(settings, root=root or settings.root, limit=1, validation=1))
-    return replace(found, scale=trained.facts.scale)
+    settings = from_dict(runnable.facts.config).data
+    wanted = replace(settings, root=root or settings.root, limit=1, validation=1, test_limit=images)
+    return replace(data_module.load(wanted), scale=runnable.facts.scale)
 
 
-def accuracies(
-    trained: Runnable, data: Data, images: tuple[int, ...], *, bars: bool = False
-) -> list[Accuracy]:
-    """Accuracy on the first so many test images, for each number; None in integers if it can't be lowered."""
-    most = max(images)
+def right_answers(runnable: Runnable, data: Data, execution: str, *, bars: bool = False) -> Tensor:
+    """Whether each test image is answered rightly, bool [n].
+
+    Args:
+        runnable: the network.
+        data: whose test split is asked.
+        execution: "torch", the model in float32, or "integer".
+        bars: whether to draw a progress bar.
+    """
 
     def in_torch(samples: Tensor) -> Tensor:
-        return trained.model(data.sequence(samples)).argmax(1)
+        return runnable.model(data.sequence(samples)).argmax(1)
 
     def in_integers(samples: Tensor) -> Tensor:
         sequence = data.sequence(samples)
         given = sequence[0] if data.reading == "repeat" else sequence  # a still image is given once
-        return torch.from_numpy(trained.network.run(given).argmax(1))
+        return torch.from_numpy(runnable.network.run(given).argmax(1))
 
-    torch_right = _right(in_torch, data, most, "PyTorch", bars)
-    integer_right = None if trained.refused else _right(in_integers, data, most, "integers", bars)
-    return [
-        Accuracy(n, _percent(torch_right[:n]), None if integer_right is None else _percent(integer_right[:n]))
-        for n in images
-    ]
-
-
-def counted(data: Data) -> tuple[int, ...]:
-    """The numbers of test images that a card speaks of: all of them, and the first."""
-    return len(data.test), min(FIRST, len(data.test))
-
-
-@torch.no_grad()
-def _right(answer: Callable[[Tensor], Tensor], data: Data, images: int, name: str, bars: bool) -> Tensor:
-    """Whether each of the first test images is answered rightly, bool [images]."""
+    answer = {"torch": in_torch, "integer": in_integers}[execution]
     found = []
-    with bar(images, name, bars) as shown:
-        for start in range(0, images, BATCH):
-            stop = min(start + BATCH, images)
-            found.append(answer(data.test.samples[start:stop]) == data.test.labels[start:stop])
-            shown.update(stop - start)
+    with torch.no_grad(), bar(len(data.test), execution, bars) as shown:
+        for samples, labels in batches(data.test, BATCH):
+            found.append(answer(samples) == labels)
+            shown.update(len(labels))
     return torch.cat(found)
 
 
-def _percent(right: Tensor) -> float:
+def accuracies(
+    runnable: Runnable, data: Data, chosen: tuple[Tensor, ...], *, bars: bool = False
+) -> list[Accuracy]:
+    """Accuracy on each choice of test images, in PyTorch and, if it can be lowered, in integers."""
+    of_torch = right_answers(runnable, data, "torch", bars=bars)
+    of_integers = None if runnable.refused else right_answers(runnable, data, "integer", bars=bars)
+    return [
+        Accuracy(len(c), percent(of_torch[c]), None if of_integers is None else percent(of_integers[c]))
+        for c in chosen
+    ]
+
+
+def percent(right: Tensor) -> float:
+    """Of bool [n], how many are true."""
     return 100 * int(right.sum()) / len(right)
 
 
-def cost(trained: Runnable, data: Data) -> dict[str, Any]:
+def sample(images: int) -> Tensor:
+    """Indices of the test images that are left with ``data.test_limit = SAMPLE``."""
+    return shuffled(images)[:SAMPLE]
+
+
+def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
     """The card's fields on bytes, bits and operations, counted from the network on the first test samples."""
-    found = report(trained.model, data.sequence(data.test.samples[:COUNTED]))
+    found = report(runnable.model, data.sequence(data.test.samples[:COUNTED]))
     return dict(
-        integer_bytes=None if trained.refused else len(to_bytes(trained.network.graph)),
-        float32_bytes=sum(t.numel() * t.element_size() for t in trained.model.state_dict().values()),
+        integer_bytes=None if runnable.refused else integer_bytes(runnable),
+        float32_bytes=sum(t.numel() * t.element_size() for t in runnable.model.state_dict().values()),
         state_bits=found.state_bits,
         state_bits_per_neuron=found.state_bits_per_neuron,
         synaptic_operations=found.synaptic_operations,
@@ -92,6 +98,11 @@ def cost(trained: Runnable, data: Data) -> dict[str, Any]:
     )
 
 
+def integer_bytes(runnable: Runnable) -> int:
+    """Size of the file that the integer network is saved as."""
+    return len(to_bytes(runnable.network.graph))
+
+
 def evaluate(
     trained: Trained, images: int | None = None, *, root: str | None = None, bars: bool = False
 ) -> str:
@@ -99,7 +110,7 @@ def evaluate(
 
     Args:
         trained: a network of the zoo.
-        images: how many test images, from the first; None: all.
+        images: so many of the test images, always the same ones; None: all.
         root: the folder of the data set, if not where it was in training.
 
     Raises:
@@ -108,12 +119,11 @@ def evaluate(
     """
     if images is not None and images < 1:
         raise ConfigError(f"images = {images} is not accepted: give 1 or more, or nothing for all")
-    data = load_test(trained, root)
-    count = min(images or len(data.test), len(data.test))
-    (found,) = accuracies(trained, data, (count,), bars=bars)
-    expected = trained.card.expected(count)
+    data = load_test(trained, root, images or 0)
+    (found,) = accuracies(trained, data, (torch.arange(len(data.test)),), bars=bars)
+    expected = trained.card.expected(found.images)
     if expected is None:
-        known = sorted({trained.card.accuracy_first.images, trained.card.accuracy.images})
+        known = sorted({trained.card.accuracy_sample.images, trained.card.accuracy.images})
         return f"{_text(found)}\nnot compared: the card speaks of {' and '.join(map(str, known))} images"
     compare(trained.card, expected, found)
     return f"{_text(found)}\nthe card says {_text(expected)}"

@@ -91,6 +91,8 @@ def pack(
     module, data, config, facts = load_network(run / BEST, data_root, data)
     module, data = module.cpu(), data.to(torch.device("cpu"))
     result = _result(run)
+    if config.data.test_limit:
+        raise ConfigError(f"data.test_limit = {config.data.test_limit}: a card is about the whole test set")
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{name}{WEIGHTS}"
     settings = json.loads(json.dumps(config.as_dict()))  # lists for tuples, as they will be read
@@ -142,7 +144,9 @@ def _anywhere(config: Config) -> Config:
 def _card(
     name: str, weights: Path, runnable: Runnable, data: Data, training: dict[str, Any], bars: bool
 ) -> Card:
-    accuracy, first = measuring.accuracies(runnable, data, measuring.counted(data), bars=bars)
+    images = len(data.test)
+    chosen = torch.arange(images), measuring.sample(images)
+    accuracy, accuracy_sample = measuring.accuracies(runnable, data, chosen, bars=bars)
     found = machine.facts(torch.device("cpu"))
     versions = {k: found["versions"][k] for k in _PACKAGES if found["versions"][k] is not None}
     return Card(
@@ -152,7 +156,7 @@ def _card(
         dataset=runnable.facts.config["data"]["name"],
         training_images=len(data.train),
         accuracy=accuracy,
-        accuracy_first=first,
+        accuracy_sample=accuracy_sample,
         file_bytes=weights.stat().st_size,
         refused=runnable.refused,
         commit=_commit(found["commit"]),

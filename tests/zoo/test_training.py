@@ -30,7 +30,7 @@ def test_the_card_says_what_was_measured(trained: catalog.Trained, zoo: Path) ->
     card = trained.card
     result = json.loads((zoo / "run" / RESULT).read_text())
     assert card.accuracy.torch == pytest.approx(result["test_accuracy"])
-    assert card.accuracy.images == card.accuracy_first.images == 364
+    assert card.accuracy.images == card.accuracy_sample.images == 364
     assert (card.training_images, card.epochs, card.seed, card.by) == (150, 2, 0, "somebody")
     assert card.seconds == pytest.approx(result["seconds_per_epoch"] * 2)
     assert "CPU, 1 thread" in card.trained_on
@@ -149,6 +149,19 @@ def test_evaluating_agrees_with_the_card_and_fails_when_it_does_not(trained: cat
         measuring.evaluate(trained, 0)
 
 
+def test_a_quick_check_is_on_the_same_images_as_the_cards(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "SAMPLE", 50)
+    made = training.train("tiny", zoo / "run", SMALL, bars=False)
+    assert made.card.accuracy_sample.images == 50
+    monkeypatch.setattr(measuring, "TOLERANCE", 0.0)
+    assert "on 50 test images" in measuring.evaluate(made, 50)
+
+
+def test_a_part_of_the_test_set_makes_no_card(zoo: Path) -> None:
+    with pytest.raises(ConfigError, match="whole test set"):
+        training.train("tiny", zoo / "run", SMALL | {"data.test_limit": 50}, bars=False)
+
+
 def test_accuracy_is_compared_to_a_point() -> None:
     said = cards.Accuracy(1000, 90.0, None)
     card = replace(CARD, accuracy=said)
@@ -165,7 +178,7 @@ CARD = cards.Card(
     dataset="digits",
     training_images=1,
     accuracy=cards.Accuracy(364, 1.0, 1.0),
-    accuracy_first=cards.Accuracy(364, 1.0, 1.0),
+    accuracy_sample=cards.Accuracy(364, 1.0, 1.0),
     file_bytes=1,
     integer_bytes=None,
     float32_bytes=1,

@@ -1,0 +1,141 @@
+"""Every network in the package is what its card says, reaches it, and comes from its config."""
+
+import math
+import os
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+
+from mfp_neurons import zoo
+from mfp_neurons.deploy import LoweringError
+from mfp_neurons.quantize import codes, is_quantized, materialize
+from mfp_neurons.train.config import ConfigError, from_dict
+from mfp_neurons.train.data import Data, Split
+from mfp_neurons.zoo import catalog, measuring, packed, training
+from mfp_neurons.zoo.cards import SAMPLE
+
+SHIPPED = zoo.list()
+MOST_BYTES = 2 * 2**20  # of all networks together
+
+each = pytest.mark.parametrize("name", SHIPPED)
+
+
+def test_there_are_networks_and_they_are_small() -> None:
+    assert SHIPPED
+    sizes = [path.stat().st_size for path in catalog.NETWORKS.iterdir()]
+    assert sum(sizes) <= MOST_BYTES
+    assert len(sizes) == 2 * len(SHIPPED)  # a network and its card, nothing else
+
+
+def images_of(trained: catalog.Trained) -> Data:
+    """The card's choice of the test set; where that is not installed the test skips, or fails in CI."""
+    try:
+        return measuring.load_test(trained, None, SAMPLE)
+    except ConfigError as error:
+        if os.environ.get("MFP_REQUIRE_TOOLS") == "1":
+            raise
+        pytest.skip(str(error))
+
+
+@each
+def test_it_reaches_its_card_on_test_images(name: str) -> None:
+    trained = zoo.load(name)
+    data = images_of(trained)
+    said = trained.card.accuracy_sample
+    assert len(data.test) == said.images
+    execution = "torch" if trained.card.refused else "integer"  # integers take a fraction of the time
+    right = measuring.right_answers(trained, data, execution)
+    assert measuring.percent(right) == pytest.approx(getattr(said, execution), abs=measuring.TOLERANCE)
+    few = replace(data, test=Split(data.test.samples[:50], data.test.labels[:50]))
+    in_torch = measuring.right_answers(trained, few, "torch")
+    assert int((in_torch != right[:50]).sum()) <= 1  # float32 may round a potential over its threshold
+
+
+@each
+def test_its_card_tells_everything(name: str) -> None:
+    card = zoo.card(name)
+    assert card.name == name
+    assert len(card.summary) > 40
+    assert card.accuracy.images >= card.accuracy_sample.images > 0
+    assert (card.accuracy.integer is None) == (card.refused is not None)
+    assert card.trained_on
+    assert card.by
+    assert card.seconds > 0
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", card.date)
+    assert re.match("[0-9a-f]{40}", card.commit or "")
+    assert card.versions["torch"]
+    assert all(line in str(card) for line in (card.sha256, card.date, f"seed {card.seed}"))
+
+
+@each
+def test_its_config_in_the_package_trains_it(name: str) -> None:
+    assert training.same_training(from_dict(zoo.card(name).config), catalog.config(name))
+
+
+@each
+def test_its_bytes_and_its_refusal_are_those_on_the_card(name: str) -> None:
+    trained = zoo.load(name)
+    assert (catalog.NETWORKS / f"{name}{catalog.WEIGHTS}").stat().st_size == trained.card.file_bytes
+    assert trained.refused == trained.card.refused
+    if trained.card.refused is None:
+        assert measuring.integer_bytes(trained) == trained.card.integer_bytes
+    else:
+        with pytest.raises(LoweringError):
+            _ = trained.network
+
+
+@each
+def test_packing_it_again_gives_the_same_codes_and_scores(
+    name: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    trained = zoo.load(name)
+    path = tmp_path_factory.mktemp("again") / "net.safetensors"
+    packed.save(path, trained.model.network, trained.facts)  # type: ignore[arg-type]
+    again, _ = packed.load(path)
+    for one, other in zip(trained.model.network.modules(), again.modules(), strict=True):  # type: ignore[union-attr]
+        if is_quantized(one):
+            assert torch.equal(codes(one).codes, codes(other).codes)
+            assert torch.equal(codes(one).scale, codes(other).scale)
+    facts = trained.facts
+    x = (torch.rand(facts.time_steps, 2, *facts.features) < 0.3).float()
+    with torch.no_grad():
+        assert torch.equal(trained.model.network(x), again(x))  # type: ignore[operator]
+
+
+@each
+def test_torch_and_integers_give_the_same_scores(name: str) -> None:
+    trained = zoo.load(name)
+    if trained.card.refused is not None:
+        pytest.skip(f"not lowered: {trained.card.refused}")
+    facts = trained.facts
+    x = (torch.rand(facts.time_steps, 2, *facts.features) < 0.3).float()
+    with torch.no_grad():
+        expected = materialize(trained.model).double()(x.double()).numpy()
+    assert trained.network.run(x.bool() if facts.scale == 1 else x) == pytest.approx(expected, abs=1e-5)
+
+
+@each
+def test_an_unknown_device_or_thread_count_is_no_other_training(name: str) -> None:
+    config = catalog.config(name)
+    elsewhere = replace(config, training=replace(config.training, device="cuda", threads=8))
+    assert training.same_training(config, elsewhere)
+    longer = replace(config, training=replace(config.training, epochs=config.training.epochs + 1))
+    assert not training.same_training(config, longer)
+
+
+def test_unknown_names_are_answered_with_those_there_are() -> None:
+    for ask in (zoo.load, zoo.card):
+        with pytest.raises(ValueError, match=f"no network 'nonsense'; it has .*{SHIPPED[0]}"):
+            ask("nonsense")
+    with pytest.raises(ConfigError, match=f"no config 'nonsense'; it has .*{SHIPPED[0]}"):
+        catalog.config("nonsense")
+    with pytest.raises(AttributeError, match="nonsense"):
+        zoo.nonsense  # noqa: B018
+
+
+@pytest.mark.parametrize("name", catalog.configs())
+def test_every_config_of_the_zoo_is_accepted_and_says_what_it_is(name: str) -> None:
+    assert math.isfinite(catalog.config(name).training.learning_rate)
+    assert len(catalog.summary(name)) > 40
