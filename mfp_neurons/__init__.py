@@ -8,6 +8,8 @@ from ._convert import convert as convert
 from ._report import report as report
 from .baseline import QuantizedMembraneLIF as QuantizedMembraneLIF
 from .neuron import MFP as MFP
+from .orders import fit_orders as fit_orders
+from .orders import late_taps as late_taps
 from .quantize import quantize_weights as quantize_weights
 
 if TYPE_CHECKING:

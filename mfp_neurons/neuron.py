@@ -113,6 +113,19 @@ class HistoryKernel(nn.Module):
             return self._exponential()
         return FIR(at_lags(quantize_taps(self._at_its_lags(self.order), self.kernel_bits), self.stride))
 
+    @torch.no_grad()
+    def truncate(self, order: int) -> None:
+        """Drops all but the first ``order`` taps, in place: ``taps`` stays the same Parameter, with fewer rows.
+
+        Raises:
+            ValueError: ``order`` is below 1 or above what there is.
+        """
+        check_int("order", order, 1, self.time_steps if self.order is None else self.order)
+        self.order = order
+        if self.kind == "fir":
+            self.taps.grad = None  # it has as many rows as there were taps
+            self.taps.data = self.taps[:order].clone()
+
     def _banded(self) -> Tensor:
         lower = self.matrix.tril()
         return lower if self.order is None else lower.triu(1 - self.order)

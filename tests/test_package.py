@@ -30,6 +30,7 @@ LAYERS = [
     ["spikingjelly", "snntorch"],
     ["_convert"],
     ["_report"],
+    ["orders"],
     ["deploy"],
     ["_doctor", "bench", "train"],
     ["zoo"],

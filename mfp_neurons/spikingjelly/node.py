@@ -125,12 +125,6 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         self.kernel = history
         self.decay_input = bool(decay_input)
         self.backend = backend
-        # what the next step depends on: all of the past in v, the last inputs in history, or nothing (K = 1)
-        recursive = history.kind == "exp" and history.state_steps is None
-        self._carries = (
-            "v" if recursive else "history" if history.kind == "matrix" or history.state_steps else None
-        )
-        self._state_names = ("v", "history") if self._carries == "history" else ("v",)
         if self._carries == "history":
             self.register_memory("history", 0.0)
         self.store_v_seq = store_v_seq
@@ -160,6 +154,14 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             kernel_bits=old.kernel_bits,
             stride=old.stride,
         )
+
+    @property
+    def _carries(self) -> str | None:
+        """What the next step depends on: all of the past in v, the last inputs in history, nothing (K = 1)."""
+        kernel = self.kernel
+        if kernel.kind == "exp" and kernel.state_steps is None:
+            return "v"
+        return "history" if kernel.kind == "matrix" or kernel.state_steps else None
 
     @property
     def supported_backends(self) -> tuple[str, ...]:
@@ -259,6 +261,10 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def _states(self) -> tuple[Any, ...]:
         return tuple(self._memories[name] for name in self._state_names)
+
+    @property
+    def _state_names(self) -> tuple[str, ...]:
+        return ("v", "history") if self._carries == "history" else ("v",)
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
         for name, value in zip(self._state_names, states, strict=True):
