@@ -10,11 +10,18 @@ Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so ma
 
 
 class Over(nn.Sequential):
-    """Layers that know nothing of time, over a sequence: [T, N, *] in, [T, N, *] out."""
+    """Layers that know nothing of time, over a sequence: [T, N, *] in, [T, N, *] out.
+
+    Where all steps are one image in memory (``expand``), it goes through them once: the same numbers, but
+    that a batch norm corrects its running variance for N H W samples of it and not T N H W.
+    """
 
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
         steps, batch = x_seq.shape[:2]
-        made: Tensor = super().forward(x_seq.flatten(0, 1))
+        if steps > 1 and x_seq.stride(0) == 0:
+            made: Tensor = super().forward(x_seq[0])
+            return made.expand(steps, *made.shape)
+        made = super().forward(x_seq.flatten(0, 1))
         return made.unflatten(0, (steps, batch))
 
 
