@@ -1,0 +1,31 @@
+"""SpikingJelly's MS-ResNet-18, whose shortcuts add up currents: memory-free neurons, 1-bit weights."""
+
+import torch
+from spikingjelly.activation_based import surrogate
+from spikingjelly.activation_based.model.ms_resnet import ms_resnet18
+
+from mfp_neurons import MFPNode, deploy, quantize_weights, report
+from mfp_neurons.train import data, loop
+from mfp_neurons.train.config import DataConfig
+
+EPOCHS, IMAGES = 2, 4_000
+WIDTH = 32  # 64 is ResNet-18's
+
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+torch.manual_seed(0)
+net = ms_resnet18(
+    T=4, in_channels=1, num_classes=10, base_channels=WIDTH, spiking_neuron=MFPNode, order=2, tau=4 / 3,
+    decay_input=False, v_threshold=0.5, surrogate_function=surrogate.Rect(alpha=2.0), detach_reset=True,
+)  # fmt: skip
+quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
+
+fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
+loop.fit(net, fashion, epochs=EPOCHS)
+print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+
+x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 28, 28]: the image at every step
+print(report(net, x[:, :1]))
+try:
+    deploy.lower(net, x[:, :1])
+except deploy.LoweringError as error:  # where maps shrink, a convolution reads currents, not spikes
+    print(f"not as integers: {error}")

@@ -1,0 +1,42 @@
+"""SpikingJelly's NMNISTNet on simulated events, with memory-free neurons and 1-bit weights."""
+
+import torch
+from spikingjelly.activation_based import functional, surrogate
+from spikingjelly.activation_based.model.parametric_lif_net import NMNISTNet
+from torch import Tensor
+from torch.nn.functional import mse_loss, one_hot
+
+from mfp_neurons import MFPNode, deploy, quantize_weights, report
+from mfp_neurons.train import data, loop
+from mfp_neurons.train.config import DataConfig
+
+EPOCHS, IMAGES = 2, 4_000
+CHANNELS = 16  # 128 is the paper's
+
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=4")
+torch.manual_seed(0)
+net = NMNISTNet(
+    CHANNELS, spiking_neuron=MFPNode, order=4, tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=True
+)
+functional.set_step_mode(net, "m")
+quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
+
+
+def rate_loss(spikes: Tensor, labels: Tensor) -> Tensor:
+    """The rate of each class, voted by ten neurons, should be 1 for the label and 0 for the others."""
+    return mse_loss(spikes.mean(0), one_hot(labels, 10).float())
+
+
+# Fashion-MNIST seen by a simulated event camera; DataConfig("spikingjelly:NMNIST", root=...) is the real one
+events = data.load(DataConfig("fashion-mnist-events", time_steps=16, limit=IMAGES))
+loop.fit(net, events, epochs=EPOCHS, loss=rate_loss)
+print(f"{loop.accuracy(net, events, images=IMAGES):.1f} % of the test images")
+
+x = events.sequence(events.test.samples[:200])  # [T, N, 2, 34, 34]: ON and OFF events
+print(report(net, x[:, :1]))
+network = deploy.lower(net, x[:, :1])  # whole numbers alone; print it to see the layers
+answers = torch.from_numpy(network.run(x)).mean(0).argmax(1)
+with torch.no_grad():
+    same = (answers == net(x).mean(0).argmax(1)).sum()
+print(f"as integers: the same answer to {same} of {len(answers)} images")
+network.save("nmnist_net.safetensors")  # network.to_c("folder") writes C99

@@ -1,0 +1,32 @@
+"""SpikingJelly's Spikformer with patches of 4 x 4: memory-free neurons and 1-bit weights."""
+
+import torch
+from spikingjelly.activation_based import surrogate
+from spikingjelly.activation_based.model.spikformer import Spikformer
+
+from mfp_neurons import MFPNode, deploy, quantize_weights, report
+from mfp_neurons.train import data, loop
+from mfp_neurons.train.config import DataConfig
+
+EPOCHS, IMAGES = 2, 4_000
+DIMS, DEPTH = 64, 2  # 384 and 4 are spikformer_cifar10's
+
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+torch.manual_seed(0)
+net = Spikformer(
+    T=4, in_channels=1, img_size_h=28, img_size_w=28, patch_size=4, num_classes=10, embed_dims=DIMS,
+    num_heads=4, depths=DEPTH, spiking_neuron=MFPNode, order=2, tau=2.0, v_threshold=0.5,
+    surrogate_function=surrogate.ATan(), detach_reset=True,
+)  # fmt: skip
+quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
+
+fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
+loop.fit(net, fashion, epochs=EPOCHS)
+print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+
+x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 28, 28]: the image at every step
+print(report(net, x[:, :1]))
+try:
+    deploy.lower(net, x[:, :1])
+except deploy.LoweringError as error:  # attention cuts maps into tokens and multiplies spikes
+    print(f"not as integers: {error}")
