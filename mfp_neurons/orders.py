@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 
 from ._checks import check_int, describe
 from ._report import neurons, report
+from ._report.record import NeuronRow
 from ._report.undisturbed import reset, undisturbed
 from .history import FIR, Matrix
 from .neuron import HistoryKernel
@@ -68,7 +69,8 @@ def fit_orders(
         example: its input, as :func:`mfp_neurons.report` takes it: says how many neurons a layer has and how
             many steps there are. No order reaches further back than these steps.
         state_bits: the budget, in bits that a neuron keeps between two steps, mean over all neurons: what
-            ``report(model, example).state_bits_per_neuron`` will be at most. Potentials count against it.
+            ``report(model, example).state_bits_per_neuron`` will be at most. Potentials, and poolings over
+            time, count against it.
         loss: what the model loses, as a function of it: ``lambda model: cross_entropy(model(x), y)``. It is
             called once for every order of every layer, in eval mode, without gradients and from reset
             states. None judges by the taps themselves: an order loses the share of sum_j m_j^2 that lies
@@ -82,7 +84,7 @@ def fit_orders(
     Raises:
         TypeError: ``model`` is not a module, or ``state_bits`` not a number.
         ValueError: there is no memory-free neuron, one has infinite order, ``state_bits`` is negative or less
-            than what other neurons keep, or ``loss`` gave NaN. The model has not changed then.
+            than what is kept beside histories, or ``loss`` gave NaN. The model has not changed then.
 
     >>> from mfp_neurons import MFP
     >>> early, late = MFP(0.25, kernel="fir", order=4), MFP(0.75, kernel="fir", order=4)
@@ -94,14 +96,12 @@ def fit_orders(
     found = report(model, example, run=run)
     layers = _finite(model)
     total = sum(row.neurons for row in found.neurons)
-    potentials = sum(
-        row.neurons * row.state_bits_per_neuron for row in found.neurons if row.name not in layers
-    )
-    budget = math.floor(state_bits * total + 1e-9) - math.ceil(potentials)
+    fixed = sum(row.neurons * _bits_beside_history(row, layers.get(row.name)) for row in found.neurons)
+    budget = math.floor(state_bits * total - fixed + 1e-6)
     if budget < 0:
         raise ValueError(
-            f"state_bits must be at least {potentials / total:g}, what the neurons keep that are not "
-            f"memory-free, got {state_bits}"
+            f"state_bits must be at least {fixed / total:g}, what potentials and poolings over time keep, "
+            f"got {state_bits}"
         )
     called = {row.name: row for row in found.neurons if row.name in layers}
     losses = [
@@ -134,12 +134,13 @@ def truncate(model: nn.Module, orders: Mapping[str, int], optimizer: Optimizer |
     >>> net[0].kernel.taps.tolist()
     [1.0, 0.5]
     """
-    layers = _finite(model)
+    layers = _memory_free(model)
     for path, order in orders.items():
         if path not in layers:
             raise ValueError(
                 f"orders: {path!r} is no memory-free neuron of the model; there are {list(layers)}"
             )
+        _check_finite(path, layers[path])
         check_int(f"orders[{path!r}]", order, 1, _order(layers[path]))
     for path, order in orders.items():
         _cut(layers[path], order)
@@ -179,24 +180,36 @@ def _check_bits(state_bits: float) -> None:
         raise ValueError(f"state_bits must be a number >= 0, got {state_bits}")
 
 
-def _finite(model: nn.Module) -> dict[str, Any]:
+def _memory_free(model: nn.Module) -> dict[str, Any]:
     """The memory-free neurons by path, as the report names them."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
-    found: dict[str, Any] = {
-        path or type(module).__name__: module
-        for path, module in model.named_modules()
-        if neurons.is_memory_free(module)
-    }
+    named = ((path or type(module).__name__, module) for path, module in model.named_modules())
+    return {path: module for path, module in named if neurons.is_memory_free(module)}
+
+
+def _finite(model: nn.Module) -> dict[str, Any]:
+    """Them all, if there is one and all have an order."""
+    found = _memory_free(model)
     if not found:
         raise ValueError("model has no memory-free neuron; mfp_neurons.convert swaps them in")
     for path, module in found.items():
-        if module.kernel.state_steps is None:
-            raise ValueError(
-                f"{path!r} ({type(module).__name__}) is an exponential of infinite order: give it an order, "
-                "such as the number of steps"
-            )
+        _check_finite(path, module)
     return found
+
+
+def _check_finite(path: str, module: Any) -> None:
+    if module.kernel.state_steps is None:
+        raise ValueError(
+            f"{path!r} ({type(module).__name__}) is an exponential of infinite order: give it an order, "
+            "such as the number of steps"
+        )
+
+
+def _bits_beside_history(row: NeuronRow, module: Any) -> float:
+    """What a neuron keeps however short its history is: a potential, or the window of a pooling over time."""
+    history = 0 if module is None else min(module.kernel.state_steps, row.steps - 1)
+    return row.state_bits_per_neuron - history
 
 
 def _order(module: Any) -> int:
@@ -215,7 +228,7 @@ def _longest(module: Any, steps: int) -> int:
 
 
 def _by_lag(module: Any, power: int) -> Tensor:
-    """|tap|**power of the taps as they run, [K, C] (C = 1 where shared); of a matrix, summed over its steps."""
+    """|tap|**power of the taps as they run, [K, C] (C = 1 where shared); a matrix's summed over its steps."""
     value, order = module.kernel(), _order(module)
     if isinstance(value, Matrix):
         sums = [value.matrix.diagonal(-lag).abs().pow(power).sum() for lag in range(order)]

@@ -172,6 +172,11 @@ class TrainingConfig:
     ``loss`` "mse" is the squared distance of the scores from one-hot labels, for networks whose scores are
     firing rates. ``shift`` and ``flip`` show each training image moved by up to that many pixels in both
     directions, and mirrored every other time.
+
+    With ``fit_orders_bits`` the orders are found on the way: after ``fit_orders_epoch`` epochs every layer
+    gets one (:func:`mfp_neurons.fit_orders`, by its taps or by the loss on some training samples), so that a
+    neuron keeps that many bits between steps, in the mean; ``late_tap_penalty`` times
+    :func:`mfp_neurons.late_taps` is added to the loss until then.
     """
 
     epochs: int = option(5, integer(1))
@@ -183,6 +188,10 @@ class TrainingConfig:
     flip: bool = option(False, boolean)
     warmup: float = option(0.05, number(0.0, 1.0))  # share of all steps
     clip: float = option(0.0, number(0.0))  # largest gradient norm; 0: no clipping
+    fit_orders_bits: float = option(0.0, number(0.0))  # 0: orders stay as the neurons have them
+    fit_orders_epoch: int = option(1, integer(0))
+    fit_orders_by: str = option("taps", choice("taps", "loss"))
+    late_tap_penalty: float = option(0.0, number(0.0))
     seed: int = option(0, integer(0))
     device: str = option("auto", text)
     threads: int = option(0, integer(0))  # CPU threads of PyTorch; 0: as they are
@@ -221,6 +230,7 @@ def from_dict(settings: Mapping[str, Any]) -> Config:
         _check_layers(config.network)
     else:
         _check_no_blocks(config.network)
+    _check_orders(config.training)
     return config
 
 
@@ -295,6 +305,14 @@ def _value(spec: "dataclasses.Field[Any]", value: Any, key: str) -> Any:
     if not rule.test(value):
         raise ConfigError(f"{key} = {value!r} is not accepted: give {rule.accepts}")
     return value
+
+
+def _check_orders(training: TrainingConfig) -> None:
+    if training.fit_orders_bits and training.fit_orders_epoch >= training.epochs:
+        raise ConfigError(
+            f"training.fit_orders_epoch = {training.fit_orders_epoch} leaves none of the {training.epochs} "
+            "epochs to train with the orders that are found: give fewer"
+        )
 
 
 def _check_no_blocks(network: NetworkConfig) -> None:

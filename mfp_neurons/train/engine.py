@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mfp_neurons._checks import require
 from mfp_neurons._report import report
+from mfp_neurons.orders import fit_orders, late_taps, truncate
 from mfp_neurons.train import augment, checkpoint, network
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import Config, ConfigError, from_dict
@@ -19,6 +20,7 @@ from mfp_neurons.train.data import Data, Split
 
 LAST, BEST, RESULT = "last.safetensors", "best.safetensors", "result.json"
 EVALUATION_BATCH = 500
+ORDERS_BATCH = 500  # training samples on which losses of orders are measured
 
 
 def squared_distance(scores: Tensor, labels: Tensor) -> Tensor:
@@ -41,6 +43,7 @@ class Progress:
     loss_sum: float = 0.0
     seconds: float = 0.0  # spent training, evaluation left out
     best_accuracy: float = -1.0
+    orders: dict[str, int] | None = None  # found by now, module path to order
     history: list[dict[str, Any]] = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
@@ -72,6 +75,7 @@ class Trainer:
         self.optimizer = make_optimizer(self.network, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.training.amp == "float16")
         self.progress = Progress()
+        _check_orders(config, self.network)
         self.batches = math.ceil(len(self.data.train) / config.training.batch_size)
         _check_can_vary(config, self.data)
         self.board = self._board()
@@ -90,6 +94,7 @@ class Trainer:
                 )
             self._restore()
         for _ in range(self.progress.epoch, self.config.training.epochs):
+            self._fit_orders_when_due()
             self._epoch()
         result = self._result()
         checkpoint.write_json(self.out / RESULT, result)
@@ -113,6 +118,31 @@ class Trainer:
                     self._save_last()
         self._end_epoch()
 
+    def _fit_orders_when_due(self) -> None:
+        progress, settings = self.progress, self.config.training
+        found = progress.orders is not None
+        if not settings.fit_orders_bits or found or progress.epoch < settings.fit_orders_epoch:
+            return
+        progress.orders = fit_orders(
+            self.network,
+            self.data.sequence(self.data.train.samples[:1]),
+            state_bits=settings.fit_orders_bits,
+            loss=self._loss_of_orders if settings.fit_orders_by == "loss" else None,
+            optimizer=self.optimizer,
+        )
+        progress.best_accuracy = -1.0  # the best network is one within the budget
+
+    def _loss_of_orders(self, module: nn.Module) -> Tensor:
+        split = self.data.train
+        with autocast(self.device, self.config.training.amp):
+            scores = module(self.data.sequence(split.samples[:ORDERS_BATCH]))
+        return self._loss(scores, split.labels[:ORDERS_BATCH])
+
+    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+        """Of scores [T, N, classes], as training takes it."""
+        last = self.config.readout.train
+        return LOSSES[self.config.training.loss](scores[-last:].float().mean(0), labels)
+
     def order(self) -> tuple[Tensor, ...]:
         """Batches of indices for this epoch: a function of seed and epoch alone, so resuming finds it."""
         generator = torch.Generator().manual_seed(self.config.training.seed * 1_000_003 + self.progress.epoch)
@@ -130,8 +160,9 @@ class Trainer:
             group["lr"] = rate
         with autocast(self.device, settings.amp):
             scores = self.model(self.data.sequence(self._varied(split.samples[picked])))
-        last = self.config.readout.train
-        loss = LOSSES[settings.loss](scores[-last:].float().mean(0), split.labels[picked])
+        loss = self._loss(scores, split.labels[picked])
+        if settings.late_tap_penalty and self.progress.orders is None:
+            loss = loss + settings.late_tap_penalty * late_taps(self.network)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
         if settings.clip:
@@ -160,7 +191,8 @@ class Trainer:
         progress.best_accuracy = max(accuracy, progress.best_accuracy)
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         if improved:  # before LAST: a kill in between repeats the epoch and writes the same file again
-            save_network(self.out / BEST, self.network, self.config, progress.history[-1])
+            facts = {**progress.history[-1], "orders": progress.orders}
+            save_network(self.out / BEST, self.network, self.config, facts)
         self._save_last()
         if self.board is not None:
             self.board.add_scalar("loss", loss, progress.epoch)
@@ -182,6 +214,7 @@ class Trainer:
             "validation_accuracy": facts["validation_accuracy"],
             "test_accuracy": by_steps[facts["readout_steps"]],
             "test_accuracy_by_readout": {str(k): v for k, v in by_steps.items()},
+            "orders": self.progress.orders,
             "state_bits": self._state_bits(),
             "seconds_per_epoch": self.progress.seconds / self.config.training.epochs,
             "milliseconds_per_step": 1e3
@@ -220,11 +253,12 @@ class Trainer:
                 f"{self.out / LAST} was written by another config; resume with the one it was started with"
             )
         state = checkpoint.unflatten(facts["state"], tensors)
+        self.progress = Progress(**facts["progress"])
+        truncate(self.network, self.progress.orders or {})
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         checkpoint.set_random_state(state["random"])
-        self.progress = Progress(**facts["progress"])
 
     def _board(self) -> Any:
         if not self.config.training.tensorboard:
@@ -233,6 +267,15 @@ class Trainer:
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.out / "tensorboard"))
+
+
+def _check_orders(config: Config, module: nn.Module) -> None:
+    """Raises unless the network has orders to be fitted, where the config asks for that."""
+    if config.training.fit_orders_bits or config.training.late_tap_penalty:
+        try:
+            late_taps(module)
+        except ValueError as error:
+            raise ConfigError(f"training.fit_orders_bits, training.late_tap_penalty: {error}") from None
 
 
 @torch.no_grad()
@@ -341,5 +384,6 @@ def load_network(
     config = from_dict(settings)
     data = data or data_module.load(config.data)
     module = network.build(config.network, data.features, data.classes, data.steps)
+    truncate(module, facts.get("orders") or {})
     module.load_state_dict(tensors)
     return module.eval(), data, config, facts
