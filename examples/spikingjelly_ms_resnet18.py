@@ -13,10 +13,14 @@ WIDTH = 32  # 64 is ResNet-18's
 
 print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
 torch.manual_seed(0)
-net = ms_resnet18(
-    T=4, in_channels=1, num_classes=10, base_channels=WIDTH, spiking_neuron=MFPNode, order=2, tau=4 / 3,
-    decay_input=False, v_threshold=0.5, surrogate_function=surrogate.Rect(alpha=2.0), detach_reset=True,
-)  # fmt: skip
+lif = {
+    "tau": 4 / 3,
+    "decay_input": False,
+    "v_threshold": 0.5,
+    "surrogate_function": surrogate.Rect(2.0),
+}
+shape = {"T": 4, "in_channels": 1, "base_channels": WIDTH, "num_classes": 10}
+net = ms_resnet18(**shape, spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode, **lif
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))

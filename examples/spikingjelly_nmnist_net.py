@@ -15,9 +15,8 @@ CHANNELS = 16  # 128 is the paper's
 
 print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=4")
 torch.manual_seed(0)
-net = NMNISTNet(
-    CHANNELS, spiking_neuron=MFPNode, order=4, tau=2.0, surrogate_function=surrogate.ATan(), detach_reset=True
-)
+lif = {"tau": 2.0, "surrogate_function": surrogate.ATan(), "detach_reset": True}
+net = NMNISTNet(CHANNELS, spiking_neuron=MFPNode, order=4, **lif)  # was neuron.LIFNode, **lif
 functional.set_step_mode(net, "m")
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 

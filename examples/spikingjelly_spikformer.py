@@ -13,11 +13,10 @@ DIMS, DEPTH = 64, 2  # 384 and 4 are spikformer_cifar10's
 
 print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
 torch.manual_seed(0)
-net = Spikformer(
-    T=4, in_channels=1, img_size_h=28, img_size_w=28, patch_size=4, num_classes=10, embed_dims=DIMS,
-    num_heads=4, depths=DEPTH, spiking_neuron=MFPNode, order=2, tau=2.0, v_threshold=0.5,
-    surrogate_function=surrogate.ATan(), detach_reset=True,
-)  # fmt: skip
+lif = {"tau": 2.0, "v_threshold": 0.5, "surrogate_function": surrogate.ATan(), "detach_reset": True}
+image = {"in_channels": 1, "img_size_h": 28, "img_size_w": 28, "patch_size": 4, "num_classes": 10}
+shape = {"T": 4, "embed_dims": DIMS, "num_heads": 4, "depths": DEPTH}
+net = Spikformer(**image, **shape, spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode, **lif
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
