@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from mfp_neurons import MFP, MFPNode, QuantizedMembraneLIF, report
 from mfp_neurons.orders import cheapest, fit_orders, late_taps, truncate
+from mfp_neurons.pooling import TimePool
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 
 OF_SEQUENCES = {
@@ -165,6 +166,17 @@ def test_potentials_count_against_the_budget():
     assert report(model, example).state_bits_per_neuron == 2
     with pytest.raises(ValueError, match=r"state_bits must be at least 1, .* got 0.5"):
         fit_orders(model, example, state_bits=0.5)
+
+
+def test_a_pooling_over_time_counts_against_the_budget_too():
+    model = nn.Sequential(*firs(4), TimePool(2), *firs(4))
+    example = (torch.rand(8, 1, 6) < 0.5).float()
+    least = report(copy.deepcopy(model), example).state_bits_per_neuron - 3
+    assert least == 0.5  # a bit a neuron of the second layer
+    assert fit_orders(model, example, state_bits=2) == {"1": 2, "4": 3}
+    assert report(model, example).state_bits_per_neuron == 2
+    with pytest.raises(ValueError, match=r"state_bits must be at least 0.5"):
+        fit_orders(model, example, state_bits=0.4)
 
 
 # --- the cut ----------------------------------------------------------------------------------------------
