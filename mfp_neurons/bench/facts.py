@@ -54,8 +54,13 @@ def _version(package: str) -> str | None:
         return None
 
 
-def commit(root: Path) -> dict[str, Any] | None:
-    """{"id", "dirty"} of a checkout; None elsewhere. The results that a run writes make nothing dirty."""
+def commit(root: Path, *paths: str) -> dict[str, Any] | None:
+    """{"id", "dirty"} of a checkout; None elsewhere. The results that a run writes make nothing dirty.
+
+    Args:
+        root: the checkout.
+        paths: what may be dirty, as git takes it (pathspecs); empty: everything but results.
+    """
     if not (root / ".git").exists():
         return None
 
@@ -64,7 +69,7 @@ def commit(root: Path) -> dict[str, Any] | None:
         return done.stdout.strip()
 
     try:
-        changed = git("status", "--porcelain", "--", ".", ":!benchmarks/results")
+        changed = git("status", "--porcelain", "--", *(paths or (".", ":!benchmarks/results")))
         return {"id": git("rev-parse", "HEAD"), "dirty": bool(changed)}
     except (OSError, subprocess.CalledProcessError):
         return None

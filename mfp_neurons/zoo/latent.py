@@ -6,10 +6,10 @@ many equal floats is rounded, and in which order they are added is the machine's
 multiple of one power of two q, with sizes that add up to less than 2^24 q: whatever the order, no sum is
 rounded. What is left free is the total: sum |w| = S, shared out evenly, so each |w| is within q of the scale.
 
-- 1 and 1.58 bits: S is a float for which S / (number of non-zero codes) rounds to the scale. One exists if
-  the scale was computed so, as it was; the first or second neighbor of (scale * number) is it.
-- 2 to 8 bits: |w| is the multiple of q nearest to |code| * scale, and the step is the float that brings the
-  mean to the scale. Where rounding lets none do that, a few weights take one q more and the mean is another.
+- 1 and 1.58 bits: with n non-zero codes, S is the float nearest to n * scale. The scale came from a division
+  by n of some float, which was no nearer, so S / n rounds to the scale as well.
+- 2 to 8 bits: |w| is |code| * scale to within q, and the step is the float that brings the mean to the scale.
+  Where rounding lets none do that, all weights are made a little larger, and the mean is another.
 """
 
 import torch
@@ -18,7 +18,6 @@ from torch import Tensor
 from mfp_neurons._quantize.arithmetic import encode, learns_step
 from mfp_neurons.quantize import Codes
 
-_TINY = torch.finfo(torch.float32).tiny
 _MANTISSA = 24  # bits of a float32: whole numbers below 2^24 add up without rounding
 _TRIES = 64
 
@@ -69,44 +68,37 @@ def _averaged(codes: Tensor, scale: float) -> Tensor:
     count = int(codes.count_nonzero())
     if count == 0:
         return codes
-    if scale == _TINY:  # the smallest there is, given to whatever is smaller: then so are these
-        return codes * (_TINY / 2)
-    total = _total(scale, count)
+    total = float(torch.tensor(scale * count, dtype=torch.float32))
     quantum = _quantum(total)
     share, rest = divmod(round(total / quantum), count)
     sizes = torch.where(codes.abs().cumsum(0) <= rest, share + 1, share) * quantum
     return codes * sizes
 
 
-def _total(scale: float, count: int) -> float:
-    """A float32 whose quotient by ``count`` is ``scale`` in float32."""
-    middle = torch.tensor(scale * count, dtype=torch.float32)
-    up = torch.nextafter(middle, torch.tensor(torch.inf))
-    down = torch.nextafter(middle, torch.tensor(0.0))
-    near = torch.stack([middle, up, down])
-    exact = near[near / count == scale]
-    return float(exact[0] if len(exact) else middle)
-
-
 def _stepped(codes: Tensor, scale: float, bits: float) -> tuple[Tensor, float]:
     """Weights and step of one channel at 2 to 8 bits."""
-    sizes = (
-        codes.abs() if codes.any() else torch.full_like(codes, 0.25)
-    )  # of none but zeros any size below 1/2
-    quantum = _quantum(2 * scale * float(sizes.sum()))
-    whole = (sizes * (scale / quantum)).round()
-    signs = torch.where(codes < 0, -1.0, 1.0).double()
-    wanted = torch.tensor([[scale]], dtype=torch.float32)
+    sizes = codes.abs()
+    if not codes.any():
+        sizes += 0.25  # weights of any size below 1/2 have such codes; a mean of 0 would have no step
+    quantum = _quantum(1.5 * scale * float(sizes.sum()))  # there is room for more
     for attempt in range(_TRIES):
-        weight = (signs * whole * quantum).float().reshape(1, -1)
-        _, base = encode(weight, torch.ones(1, 1), bits)
-        nearest = wanted / base
-        for step in (
-            nearest,
-            torch.nextafter(nearest, wanted + torch.inf),
-            torch.nextafter(nearest, 0 * wanted),
-        ):
-            if torch.equal(encode(weight, step, bits)[1], wanted):
-                return weight.flatten().double(), float(step)
-        whole[attempt % len(whole)] += 1
-    return weight.flatten().double(), float(nearest)  # refused above
+        # larger by up to 2^-10: less than 1/8 of a code
+        ideal = sizes * (scale / quantum * (1 + attempt / (1024 * _TRIES)))
+        whole = torch.diff(
+            ideal.cumsum(0).round(), prepend=ideal.new_zeros(1)
+        )  # their sum is the nearest, too
+        weight = torch.where(codes < 0, -whole, whole) * quantum
+        step = _step(weight, scale, bits)
+        if step is not None:
+            return weight, step
+    raise ValueError(f"no float32 step of {bits:g} bits found for a scale of {scale}")
+
+
+def _step(weight: Tensor, scale: float, bits: float) -> float | None:
+    """The step that gives these weights this scale; None if rounding lets none do it."""
+    row, wanted = weight.float().reshape(1, -1), torch.tensor([[scale]], dtype=torch.float32)
+    nearest = wanted / encode(row, torch.ones(1, 1), bits)[1]
+    for step in (nearest, nearest.nextafter(torch.tensor(torch.inf)), nearest.nextafter(torch.tensor(0.0))):
+        if torch.equal(encode(row, step, bits)[1], wanted):
+            return float(step)
+    return None

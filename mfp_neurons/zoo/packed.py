@@ -70,7 +70,7 @@ def load(path: Path) -> tuple[nn.Module, Facts]:
         if expected != {name: layer["bits"] for name, layer in layers.items()}:
             raise ValueError("its config builds a network with other quantized layers")
         module.load_state_dict(tensors)
-    except (ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the network that it describes: {error}") from error
     return module.eval(), facts
 

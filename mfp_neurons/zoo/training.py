@@ -159,7 +159,7 @@ def _card(
         accuracy_sample=accuracy_sample,
         file_bytes=weights.stat().st_size,
         refused=runnable.refused,
-        commit=_commit(found["commit"]),
+        commit=_commit(),
         versions={"python": platform.python_version(), **versions},
         config=runnable.facts.config,
         **measuring.cost(runnable, data),
@@ -167,7 +167,9 @@ def _card(
     )
 
 
-def _commit(found: dict[str, Any] | None) -> str | None:
+def _commit() -> str | None:
+    """Of the package's code: other files, and networks shipped a moment ago, may have changed."""
+    found = machine.commit(Path(__file__).parents[2], "mfp_neurons", ":!mfp_neurons/zoo/networks")
     return None if found is None else found["id"] + (" with changes" if found["dirty"] else "")
 
 

@@ -33,7 +33,7 @@ def layers(draw: st.DrawFn) -> nn.Module:
 
 
 @given(layers())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_the_weights_that_are_made_have_the_same_codes_and_scales_bit_for_bit(layer: nn.Module) -> None:
     wanted = codes(layer)
     weight, step = latent(wanted)

@@ -92,6 +92,9 @@ def saved(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
     [
         (lambda t, h: t.pop("hidden.0.synapse.codes"), "hidden.0.synapse.codes"),
         (lambda t, h: t.update({"hidden.0.synapse.scale": torch.ones(6)}), "hidden.0.synapse has codes"),
+        (lambda t, h: t["hidden.0.synapse.scale"].fill_(float("inf")), "does not hold the network"),
+        (lambda t, h: t["hidden.0.synapse.scale"].neg_(), "no float32 weight has these codes"),
+        (lambda t, h: t["readout.scale"].fill_(float("nan")), "no float32 step of 8 bits"),
         (lambda t, h: t.pop("hidden.0.norm.weight"), "hidden.0.norm.weight"),
         (lambda t, h: h.pop("scale"), "'scale'"),
         (lambda t, h: h["config"]["network"].update(hidden=[9]), "does not hold the network"),
