@@ -7,7 +7,7 @@ where they loop. Scores are the spikes of the last layer, [T, N, classes]. How a
 
 import math
 
-from torch import nn
+from torch import Tensor, nn
 
 from mfp_neurons import MFP
 from mfp_neurons._checks import require
@@ -91,8 +91,11 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
             f"MFPLeakyParallel has taps at every step and a fixed threshold, got stride {kernel.stride} and "
             f"threshold {neuron.v_threshold}"
         )
+    decay = (
+        kernel.decay.detach()[0].item() if isinstance(kernel.decay, Tensor) else kernel.decay
+    )  # as it starts
     leaky: nn.Module = require("mfp_neurons.snntorch", "snntorch").MFPLeakyParallel(
-        float(kernel.decay),
+        decay,
         neuron.v_threshold,
         neuron.surrogate,
         init_hidden=True,
