@@ -1,0 +1,73 @@
+"""What a trained network costs: bytes, bits of state, operations and energy an image, time to train."""
+
+import functools
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from mfp_neurons import report
+from mfp_neurons.bench.facts import facts
+from mfp_neurons.train import config, sweep
+from mfp_neurons.train import data as data_module
+from mfp_neurons.train.engine import BEST, Trainer, load_network
+
+IMAGES = 200  # of the test split, over which spikes and operations are averaged
+ROUNDS = 15
+
+_data = functools.lru_cache(maxsize=1)(data_module.load)
+
+
+def of_run(result: Path) -> dict[str, float]:
+    """Costs of the network that a finished run left; kept beside it, since the network does not change."""
+    kept = result.with_suffix("") / "costs.json"
+    if not kept.exists():
+        kept.write_text(json.dumps(_measure(result.with_suffix("") / BEST)))
+    found: dict[str, float] = json.loads(kept.read_text())
+    return found
+
+
+def _measure(path: Path) -> dict[str, float]:
+    settings = json.loads((path.parent / "result.json").read_text())["config"]["data"]
+    module, data, *_ = load_network(path, data=_loaded(settings))
+    found = report(module, data.sequence(data.test.samples[:IMAGES]))
+    return {
+        "weight_bytes": found.weight_bytes,
+        "state_bits": found.state_bits,
+        "state_bits_per_neuron": found.state_bits_per_neuron,
+        "spikes": found.spikes_per_step * found.steps,
+        "synaptic_operations": found.synaptic_operations,
+        "streaming_synaptic_operations": found.streaming_synaptic_operations,
+        "macs": found.macs,
+        "energy_joules": found.energy_joules,
+    }
+
+
+def _loaded(settings: dict[str, Any]) -> data_module.Data:
+    return _data(config.from_dict({"data": settings}).data)
+
+
+def times(plan: sweep.Sweep, out: Path) -> dict[str, Any]:
+    """Milliseconds of a training step of every network, in turns: the median of rounds, and the machine."""
+    trainers = {}
+    data = None
+    for entry in plan.entries:
+        tuned = json.loads((out / f"{entry.name}-tuning.json").read_text())["best"]
+        settings = config.load(plan.base, {**plan.common, **entry.settings, **tuned, "training.threads": 0})
+        trainer = Trainer(settings, Path(tempfile.mkdtemp()), data, bars=False)
+        trainer.network.train()
+        trainers[entry.name], data = trainer, trainer.data
+    taken: dict[str, list[float]] = {name: [] for name in trainers}
+    for turn in range(ROUNDS + 2):
+        for name, trainer in trainers.items():
+            picked = trainer.order()[turn % trainer.batches]
+            start = time.perf_counter()
+            trainer.step(picked)
+            if turn >= 2:  # the first ones warm up
+                taken[name].append(1e3 * (time.perf_counter() - start))
+    return {
+        "milliseconds_per_step": {name: statistics.median(values) for name, values in taken.items()},
+        "facts": facts(data.train.labels.device),
+    }

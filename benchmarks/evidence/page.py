@@ -1,0 +1,80 @@
+"""Tables and figures of the evidence, from the committed results into docs/."""
+
+import json
+import re
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from mfp_neurons.train import figures, tables
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE = DOCS / "evidence.md"
+Runs = Sequence[dict[str, Any]]
+
+
+def write(results: Path) -> None:
+    """Puts a table for each task between its markers in docs/evidence.md, and draws the figures."""
+    text = PAGE.read_text()
+    for path in sorted(results.glob("evidence_*.json")):
+        task = path.stem.removeprefix("evidence_")
+        found = json.loads(path.read_text())
+        if task.endswith("_time"):
+            continue
+        timed = results / f"{path.stem}_time.json"
+        times = json.loads(timed.read_text())["milliseconds_per_step"] if timed.exists() else {}
+        text = between(text, task, table(found, times))
+        figures.accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png")
+    PAGE.write_text(text)
+
+
+def between(text: str, name: str, content: str) -> str:
+    """``text`` with what stands between the markers of ``name`` replaced.
+
+    >>> between("a <!-- begin x -->old<!-- end x --> b", "x", "new")
+    'a <!-- begin x -->\\n\\nnew\\n\\n<!-- end x --> b'
+    """
+    begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+    if text.count(begin) != 1 or text.count(end) != 1:
+        raise ValueError(f"{PAGE}: {begin} and {end} have to stand there once")
+    return re.sub(
+        re.escape(begin) + ".*?" + re.escape(end),
+        lambda _: f"{begin}\n\n{content}\n\n{end}",
+        text,
+        flags=re.DOTALL,
+    )
+
+
+def table(found: Runs, times: dict[str, float]) -> str:
+    """A row for each network: accuracy over seeds, and the mean cost of an image."""
+    head = (
+        "network",
+        "accuracy, %",
+        "state, bits a neuron",
+        "weights, bytes",
+        "ms a training step",
+        "spikes",
+        "synaptic operations",
+        "energy, nJ (estimate)",
+    )
+    rows = []
+    for name, runs in tables.by_network(found).items():
+        mean = _mean_cost(runs)
+        rows.append(
+            (
+                runs[0]["label"] + ("" if len(runs) > 1 else " (one seed)"),
+                tables.spread_text([run["test_accuracy"] for run in runs]),
+                f"{mean('state_bits_per_neuron'):.3g}",
+                f"{mean('weight_bytes'):,.0f}",
+                f"{times[name]:.1f}" if name in times else "",
+                f"{mean('spikes'):,.0f}",
+                f"{mean('synaptic_operations'):,.0f}",
+                f"{1e9 * mean('energy_joules'):,.0f}",
+            )
+        )
+    return tables.markdown(head, rows)
+
+
+def _mean_cost(runs: Runs) -> Callable[[str], float]:
+    return lambda key: statistics.fmean(run["costs"][key] for run in runs)
