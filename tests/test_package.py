@@ -48,6 +48,7 @@ _TRAIN = [
     "sklearn",
     "spikingjelly",
     "tensorboard",
+    "tonic",
     "torchvision",
     "tqdm",
 ]

@@ -125,7 +125,7 @@ def _lines(card: Card) -> list[tuple[str, str]]:
         ("what", card.summary),
         ("data", f"{card.dataset}, {card.training_images:,} images for training"),
         ("accuracy", f"{_reached(card.accuracy)}, on all {card.accuracy.images:,} test images"),
-        ("", f"{_reached(card.accuracy_sample)}, on {card.accuracy_sample.images:,} of them"),
+        *_sample(card),
         ("weights", f"{card.file_bytes:,} bytes packed; {card.float32_bytes:,} in float32"),
         ("integers", f"{card.integer_bytes:,} bytes saved" if integers else f"refused: {card.refused}"),
         (
@@ -146,6 +146,13 @@ def _lines(card: Card) -> list[tuple[str, str]]:
         ("code", f"{commit}; " + ", ".join(f"{name} {number}" for name, number in card.versions.items())),
         ("sha256", card.sha256),
     ]
+
+
+def _sample(card: Card) -> list[tuple[str, str]]:
+    few = card.accuracy_sample
+    if few.images == card.accuracy.images:
+        return []
+    return [("", f"{_reached(few)}, on {few.images:,} of them")]
 
 
 def _reached(found: Accuracy) -> str:
