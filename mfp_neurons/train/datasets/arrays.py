@@ -10,9 +10,17 @@ from mfp_neurons.train.datasets.source import Source, fit, held
 
 
 def gather(dataset: Any, size: int) -> Source:
-    """Every sample of an indexable data set, made ``size`` wide and stacked."""
+    """Every sample of an indexable data set, made ``size`` high and wide and stacked.
+
+    Tonic lists files as the file system does; here they come by name, so that splits are the same
+    everywhere.
+    """
+    files = getattr(dataset, "data", None)
+    order = list(range(len(dataset)))
+    if isinstance(files, list) and len(files) == len(order) and all(isinstance(f, str) for f in files):
+        order.sort(key=files.__getitem__)
     samples, labels = [], []
-    for index in range(len(dataset)):
+    for index in order:
         sample, label = dataset[index]
         tensor = as_tensor(sample)
         samples.append(fit(tensor, size, frames=tensor.dim() == 4))

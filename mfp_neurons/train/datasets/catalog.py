@@ -32,6 +32,7 @@ NAMED = {
 FAMILIES = {  # FAMILY:CLASS
     "torchvision": (frameworks.torchvision, "repeat"),
     "spikingjelly": (frameworks.spikingjelly, "frames"),
+    "tonic": (frameworks.tonic, "frames"),
 }
 
 

@@ -1,13 +1,17 @@
 """Data sets that torchvision, SpikingJelly and Tonic read: FAMILY:CLASS."""
 
+import inspect
+import math
 import pkgutil
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mfp_neurons._checks import require
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.datasets.arrays import gather
-from mfp_neurons.train.datasets.source import Source
+from mfp_neurons.train.datasets.source import Source, held
 
 REFUSALS = (RuntimeError, TypeError, OSError, ValueError, AssertionError, NotImplementedError)
 
@@ -44,6 +48,30 @@ def _spikingjelly_datasets(member: str) -> Any:
         raise ConfigError(f"spikingjelly.datasets cannot be imported here: {error}") from error
 
 
+def tonic(member: str, config: DataConfig) -> tuple[Source, Source]:
+    """Frames of a neuromorphic data set, of equally many events each, made whenever they are loaded."""
+    transforms = require("tonic.transforms", "tonic")
+    cls = _member(require("tonic.datasets", "tonic"), member)
+    sensor = getattr(cls, "sensor_size", ())
+    if len(sensor) != 3 or 1 in sensor[:2]:
+        raise ConfigError(f"data.name = {config.name!r} was not seen by an event camera")
+    frames = transforms.ToFrame(sensor_size=sensor, n_event_bins=config.time_steps)
+    reader = cls if config.download else _never_downloading(cls)
+    return _both(reader, config, {"transform": frames})
+
+
+def _never_downloading(cls: Any) -> Any:
+    """The class, but files that are missing are an error: Tonic's own would download them."""
+
+    def download(self: Any) -> None:
+        raise OSError(
+            f"{self.location_on_system} has no {self.filename} beside what is in it; "
+            "data.download = true lets Tonic download it"
+        )
+
+    return type(cls.__name__, (cls,), {"download": download})  # Tonic names its folder after the class
+
+
 def _member(module: Any, name: str) -> Any:
     if not isinstance(getattr(module, name, None), type):
         raise ConfigError(f"data.name: {module.__name__} has no data set {name!r}")
@@ -51,9 +79,22 @@ def _member(module: Any, name: str) -> Any:
 
 
 def _both(cls: Any, config: DataConfig, options: dict[str, Any]) -> tuple[Source, Source]:
-    """Training and test split of a class that takes root, train and options."""
+    """Training and test split of a class that takes root and options, and ``train`` if it has splits."""
+    options = {**options, **config.options}
     try:
-        train, test = (cls(config.root, **{**options, "train": t, **config.options}) for t in (True, False))
-        return gather(train, config.size), gather(test, config.size)
+        if "train" not in inspect.signature(cls).parameters:
+            return _divided(gather(cls(config.root, **options), config.size))
+        train, test = (gather(cls(config.root, train=t, **options), config.size) for t in (True, False))
+        return train, test
     except REFUSALS as error:
         raise ConfigError(f"data.name = {config.name!r}, data.root = {config.root!r}: {error}") from error
+
+
+def _divided(whole: Source) -> tuple[Source, Source]:
+    """A data set without a split of its own: the first nine tenths of every class train, the rest test."""
+    training = torch.zeros(len(whole), dtype=torch.bool)
+    for label in whole.labels.unique():
+        members = (whole.labels == label).nonzero().flatten()
+        training[members[: math.ceil(0.9 * len(members))]] = True
+    train, test = (held(whole.read(m), whole.labels[m]) for m in (training, ~training))
+    return train, test

@@ -1,0 +1,69 @@
+"""Fashion-MNIST's own files: found where the user has them, and refused when they are not whole."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mfp_neurons.train.config import ConfigError, DataConfig
+from mfp_neurons.train.data import load
+from mfp_neurons.train.datasets import fashion_mnist
+
+from ..conftest import write_fashion_mnist
+
+
+@pytest.fixture
+def no_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "no such place")
+
+
+@pytest.mark.usefixtures("no_debian")
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("folder", ["FashionMNIST/raw", "."])
+def test_fashion_mnist_is_read_where_torchvision_would_put_it(
+    tmp_path: Path, zipped: bool, folder: str
+) -> None:
+    root = tmp_path / "root"
+    written = write_fashion_mnist(root / folder, zipped=zipped)
+    data = load(DataConfig(name="fashion-mnist-rows", root=str(root), validation=10))
+    assert torch.equal(data.test.samples[:, 0], written["t10k-images-idx3-ubyte"])
+    assert torch.equal(data.test.labels, written["t10k-labels-idx1-ubyte"].long())
+    assert (len(data.train), len(data.validation), data.classes) == (50, 10, 10)
+
+
+def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_fashion_mnist(tmp_path / "debian", zipped=True)
+    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
+    assert len(load(DataConfig(name="fashion-mnist", root=str(tmp_path / "empty"))).test) == 30
+
+
+@pytest.mark.usefixtures("no_debian")
+def test_missing_files_are_an_error_that_says_where_they_were_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no Fashion-MNIST there.*FashionMNIST/raw.*dataset-fashion-mnist"):
+        load(DataConfig(name="fashion-mnist", root=str(tmp_path)))
+
+
+@pytest.mark.usefixtures("no_debian")
+@pytest.mark.parametrize("damage", [b"", b"\0\0\x0d\x03", b"\x1f\x8b broken"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    write_fashion_mnist(tmp_path / "root", zipped=damage.startswith(b"\x1f"))
+    path = next((tmp_path / "root").glob("train-images*"))
+    path.write_bytes(damage)
+    with pytest.raises(ConfigError, match=path.name):
+        load(DataConfig(name="fashion-mnist", root=str(tmp_path / "root")))
+
+
+@pytest.mark.usefixtures("no_debian")
+def test_a_cut_file_is_named(tmp_path: Path) -> None:
+    write_fashion_mnist(tmp_path / "root", zipped=False)
+    path = tmp_path / "root" / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-5])
+    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte: not a whole IDX file"):
+        load(DataConfig(name="fashion-mnist", root=str(tmp_path / "root")))
+
+
+def test_images_can_be_given_the_border_that_a_network_needs(tmp_path: Path) -> None:
+    written = write_fashion_mnist(tmp_path / "root", zipped=False)
+    data = load(DataConfig(name="fashion-mnist", root=str(tmp_path / "root"), size=32))
+    assert data.features == (1, 32, 32)
+    assert torch.equal(data.test.samples[:, 0, 2:-2, 2:-2], written["t10k-images-idx3-ubyte"])
