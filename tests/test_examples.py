@@ -11,7 +11,7 @@ from mfp_neurons.train.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
 PROGRAMS = sorted((ROOT / "examples").glob("*.py"))
-SIZE = re.compile(r"^EPOCHS, IMAGES = \d+, [\d_]+$", flags=re.MULTILINE)  # of a program that trains a while
+SIZE = re.compile(r"^EPOCHS, IMAGES = \d+, [\d_]+", flags=re.MULTILINE)  # of a program that trains a while
 SWAPS = [program for program in PROGRAMS if SIZE.search(program.read_text())]
 
 
