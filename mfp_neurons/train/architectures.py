@@ -19,7 +19,7 @@ from typing import Any
 
 from torch import nn
 
-from mfp_neurons.train.config import BLOCKS, ConfigError, NeuronConfig
+from mfp_neurons.train.config import BLOCKS, ConfigError, NeuronConfig, check_neuron
 
 # the zoo is named, not imported: it stands above training
 BUILDERS = {

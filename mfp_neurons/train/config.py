@@ -336,10 +336,11 @@ def _check_layers(network: NetworkConfig) -> None:
                 f"each of the {layers} hidden layers"
             )
     for index in range(layers):
-        _check_neuron(network.neuron.layer(index), index)
+        check_neuron(network.neuron.layer(index), index)
 
 
-def _check_neuron(neuron: NeuronConfig, index: int) -> None:
+def check_neuron(neuron: NeuronConfig, index: int) -> None:
+    """Raises ConfigError if settings of one layer, each accepted by itself, contradict one another."""
     where = f"in hidden layer {index}"
     if neuron.stride > 1 and neuron.kind not in ("exp", "fir"):
         raise ConfigError(
@@ -355,7 +356,8 @@ def _check_neuron(neuron: NeuronConfig, index: int) -> None:
         return
     if neuron.kind == "sliding-psn" and neuron.kernel_bits:
         raise ConfigError(
-            f"network.neuron.kernel_bits = {neuron.kernel_bits!r} {where}: a 'sliding-psn' neuron has real taps; give 0"
+            f"network.neuron.kernel_bits = {neuron.kernel_bits!r} {where}: a 'sliding-psn' neuron has real "
+            "taps; give 0"
         )
     if neuron.potential_bits != 32:
         raise ConfigError(

@@ -9,7 +9,7 @@ from mfp_neurons.quantize import is_quantized
 from mfp_neurons.snntorch import MFPLeakyParallel
 from mfp_neurons.train import network
 from mfp_neurons.train.architectures import BUILDERS
-from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig
+from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
 from mfp_neurons.train.deployment import Readout
 
 T = 3
@@ -107,6 +107,13 @@ def test_other_neurons_take_the_same_places(kind: str) -> None:
     for name in ("resnet19", "fashion-mnist-net", "snntorch-fcn"):
         net = build(name, kind=kind, kernel_bits=0, order=0 if kind == "lif" else 2)
         assert net(example(name)).shape == (T, 2, 10)
+
+
+def test_settings_that_contradict_one_another_are_refused_in_any_architecture() -> None:
+    with pytest.raises(ConfigError, match=r"order = 3.*in hidden layer 0: a 'lif' neuron"):
+        build("resnet19", kind="lif", order=3, kernel_bits=0)
+    with pytest.raises(ConfigError, match=r"network.hidden = \(8,\) is a setting of architecture 'blocks'"):
+        from_dict({"network": {"architecture": "resnet19", "hidden": [8]}})
 
 
 @pytest.mark.parametrize(
