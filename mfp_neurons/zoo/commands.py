@@ -8,10 +8,10 @@ from . import catalog, page
 
 def add(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the command and its own commands to the command line."""
-    words = "example networks, retrained memory-free: list, show, evaluate, train"
+    words = "example networks, retrained memory-free: list, show, evaluate, train, pack, ship"
     zoo = commands.add_parser("zoo", help=words, description=f"The zoo: {words}.")
     verbs = zoo.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add_verb in (_add_list, _add_show, _add_evaluate, _add_train, _add_pack):
+    for add_verb in (_add_list, _add_show, _add_evaluate, _add_train, _add_pack, _add_ship):
         add_verb(verbs)
 
 
@@ -59,7 +59,7 @@ def _add_train(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> 
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: training.epochs=3"
     )
-    _add_card(parser)
+    parser.add_argument("--by", default="", metavar="WHO", help="who trained it, for the card")
     _add_common(parser)
     parser.set_defaults(command=_train)
 
@@ -77,14 +77,21 @@ def _add_pack(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     parser.add_argument(
         "--trained-on", metavar="MACHINE", help="for the card of a run that zoo train did not start"
     )
-    _add_card(parser)
+    parser.add_argument("--by", default="", metavar="WHO", help="who trained it, for the card")
     _add_common(parser)
     parser.set_defaults(command=_pack)
 
 
-def _add_card(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--by", default="", metavar="WHO", help="who trained it, for the card")
-    parser.add_argument("--ship", action="store_true", help="put network and card into the package as well")
+def _add_ship(verbs: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = verbs.add_parser(
+        "ship",
+        help="put a packed network and its card into the package",
+        description="Copies a network and its card, as train and pack write them, into the package; refuses "
+        "what its config in the package does not make.",
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where train or pack wrote them")
+    parser.set_defaults(command=_ship)
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
@@ -127,7 +134,7 @@ def _train(args: argparse.Namespace) -> str:
         overrides["data.root"] = args.data_root
     out = args.out or Path("runs") / "zoo" / args.name
     trained = training.train(args.name, out, overrides, resume=args.resume, by=args.by, bars=not args.quiet)
-    return _written(args, trained, out)
+    return _written(trained, out)
 
 
 def _pack(args: argparse.Namespace) -> str:
@@ -143,15 +150,19 @@ def _pack(args: argparse.Namespace) -> str:
         data_root=args.data_root,
         bars=not args.quiet,
     )
-    return _written(args, trained, out)
+    return _written(trained, out)
 
 
-def _written(args: argparse.Namespace, trained: catalog.Trained, out: Path) -> str:
+def _ship(args: argparse.Namespace) -> str:
     from . import training
 
-    folders = [out]
-    if args.ship:
-        training.ship(args.name, out)
-        folders.append(catalog.NETWORKS)
-    files = f"{args.name}{catalog.WEIGHTS}, {args.name}{catalog.CARD}"
-    return f"{trained.card}\n\nwritten: {files} in {' and in '.join(map(str, folders))}"
+    training.ship(args.name, args.folder)
+    return f"written: {_files(args.name, catalog.NETWORKS)}"
+
+
+def _written(trained: catalog.Trained, out: Path) -> str:
+    return f"{trained.card}\n\nwritten: {_files(trained.card.name, out)}"
+
+
+def _files(name: str, folder: Path) -> str:
+    return f"{folder / name}{catalog.WEIGHTS}, {folder / name}{catalog.CARD}"

@@ -1,9 +1,10 @@
-"""A trained network in one small file: the codes of quantized weights at their bits, all else as it is.
+"""A trained network in one small file: quantized weights at their bits, power-of-two taps, all else as it is.
 
 A checkpoint (safetensors with JSON in its header) in which a quantized layer ``path`` has, instead of a
 weight and its step, ``path.codes`` (the planes of ``deploy.pack``, one after the other, as bytes) and
-``path.scale``. What computes is kept, what training moved beneath it is not: the float weights that come
-back (:mod:`.latent`) quantize to the very same codes and scales.
+``path.scale``, and a kernel of power-of-two taps ``path.codes`` and ``path.exponents`` (:mod:`.taps`). What
+computes is kept, what training moved beneath it is not: the float weights that come back (:mod:`.latent`)
+quantize to the very same codes and scales.
 """
 
 from dataclasses import asdict, fields
@@ -21,6 +22,7 @@ from mfp_neurons.train import checkpoint, network
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError, from_dict
 
+from . import taps
 from .latent import latent
 from .runnable import Facts
 
@@ -44,7 +46,13 @@ def save(path: Path, module: nn.Module, facts: Facts) -> None:
         tensors.pop(f"{name}.weight_step", None)
         tensors[f"{name}.codes"] = _packed(made)
         tensors[f"{name}.scale"] = made.scale.flatten()
-    checkpoint.save(path, tensors, {"kind": KIND, "layers": layers, **asdict(facts)})
+    kernels = taps.power_of_two_kernels(module)
+    for name, kernel in kernels.items():
+        del tensors[f"{name}.taps"]
+        tensors[f"{name}.codes"], tensors[f"{name}.exponents"] = taps.pack(kernel)
+    checkpoint.save(
+        path, tensors, {"kind": KIND, "layers": layers, "kernels": list(kernels), **asdict(facts)}
+    )
 
 
 def load(path: Path) -> tuple[nn.Module, Facts]:
@@ -66,6 +74,10 @@ def load(path: Path) -> tuple[nn.Module, Facts]:
         module = network.build(config.network, facts.features, facts.classes, facts.time_steps)
         for name, layer in layers.items():
             _unpack(name, layer["bits"], layer["shape"], tensors)
+        for name in header.get("kernels", ()):
+            tensors[f"{name}.taps"] = taps.unpack(
+                tensors.pop(f"{name}.codes"), tensors.pop(f"{name}.exponents")
+            )
         expected = {name: layer.weight_bits for name, layer in _quantized(module).items()}
         if expected != {name: layer["bits"] for name, layer in layers.items()}:
             raise ValueError("its config builds a network with other quantized layers")

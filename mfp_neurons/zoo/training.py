@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mfp_neurons._files import write_bytes
 from mfp_neurons.bench import facts as machine
+from mfp_neurons.history import quantize_taps
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train import checkpoint
 from mfp_neurons.train.config import Config, ConfigError, from_dict
@@ -19,7 +20,7 @@ from mfp_neurons.train.data import Data
 from mfp_neurons.train.deployment import Readout
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network
 
-from . import catalog, measuring, packed
+from . import catalog, measuring, packed, taps
 from .cards import Card
 from .catalog import CARD, WEIGHTS, Trained
 from .runnable import Facts, Runnable
@@ -201,8 +202,15 @@ def _date(path: Path) -> str:
 
 @torch.no_grad()
 def _check_equal(trained: nn.Module, restored: nn.Module, x_seq: Tensor) -> None:
-    """What was packed has come out again: every parameter that is used, and the scores of an input."""
-    before, after = (materialize(module).state_dict() for module in (trained, restored))
+    """What was packed has come out again: every parameter as it is used, and the scores of an input."""
+    before, after = _used(trained), _used(restored)
     lost = [name for name, tensor in before.items() if not torch.equal(tensor, after[name])]
     if lost or not torch.equal(trained(x_seq), restored(x_seq)):
         raise RuntimeError(f"packing has changed the network: {', '.join(lost) or 'its scores'}")
+
+
+def _used(module: nn.Module) -> dict[str, Tensor]:
+    """The state dict, with weights and taps as they are after quantization."""
+    kernels = taps.power_of_two_kernels(module).items()
+    quantized = {f"{name}.taps": quantize_taps(kernel.taps, "pow2") for name, kernel in kernels}
+    return {**materialize(module).state_dict(), **quantized}

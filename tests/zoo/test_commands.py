@@ -31,12 +31,21 @@ def test_a_shipped_network_is_listed_shown_and_evaluated(
     trained: catalog.Trained, zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     ship(zoo)
+    capsys.readouterr()
     assert main(["zoo", "list"]) == 0
     assert "| `tiny`" in capsys.readouterr().out
     assert main(["zoo", "show", "tiny"]) == 0
     assert capsys.readouterr().out.strip() == str(trained.card)
     assert main(["zoo", "evaluate", "tiny", "--quiet"]) == 0
     assert "the card says" in capsys.readouterr().out
+
+
+def test_ship_puts_into_the_package_what_its_config_makes(
+    trained: catalog.Trained, zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["zoo", "ship", "tiny", str(zoo / "run")]) == 2
+    assert "settings other than those" in capsys.readouterr().err
+    assert not list((zoo / "networks").iterdir())
 
 
 def test_a_network_that_misses_its_card_is_status_1(
@@ -63,6 +72,7 @@ def ship(zoo: Path) -> None:
         (["train", "nonsense"], "no config 'nonsense'; it has tiny"),
         (["train", "tiny", "--set", "training.epochs=0"], "training.epochs = 0 is not accepted"),
         (["train", "tiny", "--device", "toaster"], "training.device = 'toaster' is not usable here"),
+        (["ship", "tiny", "gone"], "No such file"),
         (["pack", "tiny", "gone", "--trained-on", "x"], "no such file"),
     ],
 )
