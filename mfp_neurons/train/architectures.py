@@ -57,9 +57,9 @@ class Neurons:
         index = self._made
         self._made += 1
         shortest = min(map(len, self._lists().values()), default=self._made)
-        settings = self._config.layer(
-            min(index, shortest - 1)
-        )  # lists too short are refused once all are made
+        # a list that is too short is refused once all neurons are made
+        settings = self._config.layer(min(index, shortest - 1))
+        check_neuron(settings, index)
         return self._make(settings, num_channels, self._time_steps)
 
     def check_all_used(self, architecture: str) -> None:
