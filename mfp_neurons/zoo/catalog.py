@@ -19,7 +19,7 @@ CONFIGS, NETWORKS = _HERE / "configs", _HERE / "networks"
 WEIGHTS, CARD = ".safetensors", ".json"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Trained(Runnable):
     r"""A trained network with its card.
 
@@ -34,6 +34,9 @@ class Trained(Runnable):
     """
 
     card: Card
+
+    def __repr__(self) -> str:
+        return f"Trained({self.card.name!r})"
 
 
 def names() -> list[str]:

@@ -20,7 +20,7 @@ from mfp_neurons.deploy import pack
 from mfp_neurons.quantize import Codes, codes
 from mfp_neurons.train import checkpoint, network
 from mfp_neurons.train.checkpoint import CheckpointError
-from mfp_neurons.train.config import ConfigError, from_dict
+from mfp_neurons.train.config import from_dict
 
 from . import taps
 from .latent import latent
@@ -82,7 +82,7 @@ def load(path: Path) -> tuple[nn.Module, Facts]:
         if expected != {name: layer["bits"] for name, layer in layers.items()}:
             raise ValueError("its config builds a network with other quantized layers")
         module.load_state_dict(tensors)
-    except (ArithmeticError, ConfigError, KeyError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(f"{path} does not hold the network that it describes: {error}") from error
     return module.eval(), facts
 
