@@ -7,10 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import functional
 from mfp_neurons._checks import require
-from mfp_neurons.neuron import MFP
-from mfp_neurons.train.network import SequenceClassifier
+from mfp_neurons.train.remains import inputs_of_neurons, potential_of
 from mfp_neurons.train.tables import Result, by_network, mean_and_spread
 
 # Okabe and Ito's colors, told apart by color-blind readers; markers tell them apart in gray
@@ -116,13 +114,34 @@ def _draw_potential(axes: Any, potential: Tensor) -> None:
 @torch.no_grad()
 def last_layer(module: nn.Module, sequence: Tensor) -> tuple[Tensor, Tensor]:
     """Spikes, and potential before the reset, [T, N, C] each, of the last hidden layer on [T, N, *]."""
-    assert isinstance(module, SequenceClassifier)
-    neuron: Any = module.blocks()[-1].neuron
-    inputs: list[Tensor] = []
-    hook = neuron.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
-    module.eval()(sequence)
-    hook.remove()
-    (x_seq,) = inputs
-    if isinstance(neuron, MFP):
-        return neuron(x_seq), functional.potential(x_seq, neuron.kernel())
-    return neuron(x_seq), neuron.potential(x_seq)
+    neuron, x_seq = inputs_of_neurons(module, sequence)[-1]
+    return neuron(x_seq), potential_of(neuron)(x_seq)
+
+
+def what_remains(measured: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
+    """Writes what is left of an input against the steps since, from rows of ``remains.Remains`` with labels.
+
+    Args:
+        measured: title to what was measured; each title is a row of two panels.
+        path: of the PNG.
+    """
+    plt = pyplot()
+    figure, grid = plt.subplots(
+        len(measured), 2, figsize=(11, 3.6 * len(measured)), layout="constrained", squeeze=False, sharey=True
+    )
+    for row, (title, curves) in zip(grid, measured.items(), strict=True):
+        for axes, key, words in zip(
+            row,
+            ("kept", "any"),
+            ("can be read off the potential", "changes the potential at all"),
+            strict=True,
+        ):
+            for curve, (color, marker) in zip(curves, _cycle(len(curves)), strict=True):
+                axes.plot(curve[key], color=color, marker=marker, markersize=4, label=curve["label"])
+            axes.set_title(f"{title}: {words}", fontsize="small")
+            axes.set_xlabel("steps since the input, j")
+            axes.grid(alpha=0.3)
+        row[0].set_ylabel("share of the input that is still there")
+        row[1].legend(fontsize="small", loc="best")
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
