@@ -106,6 +106,11 @@ def test_it_keeps_bits_for_its_reach_and_works_for_its_taps():
     )
     assert [r.neurons[0].state_bits_per_neuron for r in (strided, dense, short)] == [8, 8, 2]
     assert strided.state_bits == dense.state_bits
+    spikes = x.flatten(1).sum(1)
+    assert float(spikes.sum()) > 0
+    for found, lags in ((strided, (0, 4, 8)), (dense, range(9)), (short, range(3))):
+        again = sum(float(n) for t, n in enumerate(spikes) for lag in lags if t + lag < 12)
+        assert found.synapses[0].streaming_synaptic_operations == 8 * again
 
 
 @pytest.mark.parametrize(

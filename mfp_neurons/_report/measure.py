@@ -96,11 +96,12 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) 
     bits, packed, stored = synapses.packed_weight_bytes(synapse.module)
     reached = torch.cat(synapse.reached)
     spikes_in = synapse.values.signed
-    orders = [
-        state.history(neuron) + 1
+    readers = [
+        neuron
         for neuron in watch.neurons.values()
         if synapse.name in neuron.sources and neurons.is_memory_free(neuron.module)
     ]
+    lags = set().union({0}, *(state.lags(neuron) for neuron in readers))
     samples = max(batch, 1)
     return SynapseRow(
         name=synapse.name,
@@ -111,18 +112,18 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) 
         stored_bytes=stored,
         spikes_in=spikes_in,
         synaptic_operations=float(reached.sum()) / samples if spikes_in else 0.0,
-        streaming_synaptic_operations=_repeated(reached, state.steps_of(synapse) or 1, max(orders, default=1)) / samples
+        streaming_synaptic_operations=_repeated(reached, state.steps_of(synapse) or 1, lags) / samples
         if spikes_in
         else 0.0,
         macs=0.0 if spikes_in else synapse.products / samples,
     )
 
 
-def _repeated(reached: Tensor, steps: int, order: int) -> float:
-    """Operations if a spike goes through its synapses at every step that remembers it; time-major rows."""
+def _repeated(reached: Tensor, steps: int, lags: set[int]) -> float:
+    """Operations if a spike goes through its synapses again ``lags`` steps after it; time-major rows."""
     a_step = reached.reshape(steps, -1).sum(1)
-    left = torch.arange(steps, 0, -1, device=reached.device).clamp(max=order)
-    return float((a_step * left).sum())
+    times = torch.tensor([sum(lag < steps - t for lag in lags) for t in range(steps)])
+    return float((a_step * times.to(a_step)).sum())
 
 
 def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:

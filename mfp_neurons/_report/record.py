@@ -77,7 +77,8 @@ class Report:
         spikes_per_step: Spikes of all layers in a step.
         synaptic_operations: One for each spike through each synapse of non-zero weight (accumulate: AC).
         streaming_synaptic_operations: The same where nothing but past spikes is kept: a spike that a layer
-            of order K remembers goes through its synapses again at each of the K-1 steps that follow.
+            of order K remembers goes through its synapses again at each of the K-1 steps that follow (of a
+            strided one, at those that have a tap).
         macs: One for each real value, zeros included, through each synapse of non-zero weight. Padding is no
             value.
         energy_joules: An estimate: 4.6 pJ a MAC and 0.9 pJ a synaptic operation, the 45 nm figures for 32-bit

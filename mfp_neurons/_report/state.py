@@ -35,8 +35,8 @@ class StateCount:
     once, for the longer order. Where real numbers flow into the synapse, the cheapest is kept of: those
     numbers, the spikes that they were computed from (behind an average pooling), the neuron's own inputs,
     and, for an infinite exponential, its potential. Otherwise an infinite kernel counts as one of order T,
-    the steps of the example. A pooling over time keeps what its window has seen so far, a bit if it is spikes,
-    and a neuron behind it counts in its own, longer steps.
+    the steps of the example. A pooling over time keeps what its window has seen so far, a bit if it is
+    spikes, and a neuron behind it counts in its own, longer steps.
     """
 
     def __init__(self, watch: Watch, steps: int, batch: int) -> None:
@@ -57,8 +57,12 @@ class StateCount:
         longest = max(min(self._steps, neuron.steps) - 1, 0)
         return longest if declared is None else min(declared, longest)
 
+    def lags(self, neuron: Neuron) -> range:
+        """How many steps back the taps of a memory-free neuron lie."""
+        return range(0, self.history(neuron) + 1, getattr(neuron.module.kernel, "stride", 1))
+
     def bits_a_neuron(self, neuron: Neuron) -> float:
-        """Bits that each neuron of the layer is charged: K-1, or its potential's, and a pooled input's window."""
+        """Bits that each neuron of the layer is charged: K-1, or its potential's; and a pooling's window."""
         pooled = sum(pool.values.packed for pool in self._pools_before(neuron))
         if neurons.is_memory_free(neuron.module):
             return self.history(neuron) + pooled
