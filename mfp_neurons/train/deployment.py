@@ -98,11 +98,11 @@ def agreement(deployed: Deployed) -> str:
 
 
 def _streamed(deployed: Deployed, samples: Tensor) -> Any:
-    """What the last steps of a stream average to."""
-    stream = deployed.network.stream()
+    """What the last steps of a stream average to, added up as the whole numbers that they are."""
+    stream, unit = deployed.network.stream(), deployed.network.graph.scores.unit
     steps = [stream.step(x) for x in deployed.data.sequence(samples)]
-    last = steps[-deployed.model.steps :]
-    return sum(last[1:], start=last[0]) / len(last)
+    last = [(scores / unit).round() for scores in steps[-deployed.model.steps :]]
+    return sum(last[1:], start=last[0]) * unit / len(last)
 
 
 def _check_equal(what: str, found: Any, expected: Any) -> None:

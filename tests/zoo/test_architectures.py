@@ -1,5 +1,7 @@
 """Every architecture by name: built from settings, trained a step, deployed where it can be."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,8 @@ from mfp_neurons.snntorch import MFPLeakyParallel
 from mfp_neurons.train import network
 from mfp_neurons.train.architectures import BUILDERS
 from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
-from mfp_neurons.train.deployment import Readout
+from mfp_neurons.train.data import Data, Split
+from mfp_neurons.train.deployment import Deployed, Readout, agreement
 
 T = 3
 # architecture: options at a small size, features of a step, layers of neurons, what they are
@@ -100,6 +103,16 @@ def test_the_integer_network_gives_the_scores_of_the_torch_network(name: str) ->
         expected = model(x)
     scores = torch.as_tensor(deploy.lower(model, x, levels=1).run(x))
     torch.testing.assert_close(scores, expected.double(), rtol=1e-5, atol=1e-6)
+
+
+def test_scores_that_are_counts_agree_in_a_stream_too() -> None:
+    net = build("fashion-mnist-net", threshold=0.1).eval()  # averages of ten neurons: their unit is 1/10
+    images = torch.randint(0, 256, (6, 1, 28, 28), dtype=torch.uint8)
+    split = Split(images, torch.arange(6))
+    data = Data(split, split, split, classes=10, reading="repeat", time_steps=T, scale=255.0)
+    model = Readout(net, T).eval()
+    network = deploy.lower(model, data.sequence(images[:1]), levels=255)
+    assert "give the same scores to the last bit" in agreement(Deployed(model, network, data, Path()))
 
 
 @pytest.mark.parametrize("kind", ["lif", "sliding-psn", "exp"])
