@@ -117,6 +117,24 @@ def test_with_a_loss_it_finds_the_orders_of_least_loss_each_layer_by_itself():
     assert model.training
 
 
+@each_neuron
+def test_losses_are_measured_on_the_very_network_that_a_cut_leaves(make):
+    model = stirred(network(make(order=3), make(order=3)))
+    x = torch.randn(7, 2, 6)
+    measured: list[Tensor] = []
+
+    def loss(module: nn.Module) -> float:
+        measured.append(module(x))
+        return 0.0
+
+    whole = copy.deepcopy(model)
+    fit_orders(model, x, state_bits=9, loss=loss)
+    for (path, order), output in zip(itertools.product(("1", "3"), (1, 2, 3)), measured, strict=True):
+        cut = copy.deepcopy(whole).eval()
+        truncate(cut, {path: order})
+        assert torch.equal(output, cut(x))
+
+
 def test_measuring_a_loss_leaves_taps_gradients_and_states_alone():
     model = stirred(network(MFPNode(kernel="fir", order=3, step_mode="m")))
     x = torch.rand(5, 2, 6)
