@@ -1,0 +1,76 @@
+"""The method's own networks as functions: the field's shapes, orders layer by layer, errors."""
+
+import pytest
+import torch
+from torch import nn
+
+from mfp_neurons import MFP, zoo
+from mfp_neurons.zoo.sequences import Over
+
+
+def synapses(net: nn.Module) -> list[tuple[int, ...]]:
+    """[out, in, height, width] of convolutions, [out, in] of linear layers, shortcuts left out."""
+    layers = [m for m in net.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    return [tuple(m.weight.shape) for m in layers if m.weight.shape[2:] != (1, 1)]
+
+
+def test_resnet19_has_nineteen_layers_of_the_fields_widths() -> None:
+    shapes = synapses(zoo.mfp_qsnn_resnet19(3, 100))
+    assert [shape[0] for shape in shapes] == [128] * 7 + [256] * 6 + [512] * 4 + [256, 100]
+    assert len(shapes) == 19 and all(shape[2:] in ((3, 3), ()) for shape in shapes)
+
+
+def test_resnet19_halves_maps_at_its_second_and_third_stage() -> None:
+    net = zoo.mfp_qsnn_resnet19(1, 10, width=2)
+    x, sides = net.stem_neuron(net.stem(torch.rand(2, 1, 1, 16, 16))), []
+    for block in net.blocks:
+        x = block(x)
+        assert set(x.unique().tolist()) <= {0.0, 1.0}  # nothing but spikes leaves a block
+        sides.append(x.shape[-1])
+    assert sides == [16, 16, 16, 8, 8, 8, 4, 4]
+
+
+def test_vggsnn_has_the_widths_of_the_field_and_a_pool_behind_each_pair() -> None:
+    shapes = synapses(zoo.mfp_qsnn_vggsnn((2, 48, 48), 10))
+    assert [shape[0] for shape in shapes] == [64, 128, 256, 256, 512, 512, 512, 512, 10]
+    assert shapes[-1] == (10, 512 * 3 * 3)
+
+
+@pytest.mark.parametrize(
+    ("make", "layers"),
+    [
+        (lambda **options: zoo.mfp_qsnn_resnet19(1, 10, width=2, **options), 18),
+        (lambda **options: zoo.mfp_qsnn_vggsnn((2, 16, 16), 10, width=2, **options), 8),
+    ],
+    ids=["resnet19", "vggsnn"],
+)
+def test_orders_are_for_all_layers_or_one_for_each(make, layers: int) -> None:
+    orders = [1 + i % 5 for i in range(layers)]
+    assert [m.kernel.order for m in make(order=orders).modules() if isinstance(m, MFP)] == orders
+    assert {m.kernel.order for m in make(order=3).modules() if isinstance(m, MFP)} == {3}
+    with pytest.raises(ValueError, match=rf"order .* each of the {layers} layers .* got 3"):
+        make(order=[1, 2, 3])
+    with pytest.raises(ValueError, match="bits must be"):
+        make(weight_bits=9)
+
+
+def test_frames_too_small_for_four_pools_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"16 x 16 or more, got \[2, 15, 16\]"):
+        zoo.mfp_qsnn_vggsnn((2, 15, 16))
+
+
+def test_layers_over_a_sequence_are_those_of_each_step() -> None:
+    layers = Over(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2))
+    x = torch.rand(4, 5, 2, 8, 8)
+    expected = torch.stack([nn.Sequential(*layers)(step) for step in x])
+    torch.testing.assert_close(layers(x), expected)
+
+
+def test_one_image_at_every_step_goes_through_layers_once() -> None:
+    seen: list[torch.Size] = []
+    layers = Over(nn.Conv2d(1, 2, 3))
+    layers[0].register_forward_hook(lambda module, args, made: seen.append(args[0].shape))
+    still = torch.rand(1, 3, 1, 6, 6).expand(7, -1, -1, -1, -1)
+    assert layers(still).shape == (7, 3, 2, 4, 4)
+    layers(still.contiguous())
+    assert seen == [(3, 1, 6, 6), (21, 1, 6, 6)]
