@@ -16,7 +16,7 @@ net = zoo.mfp_qsnn_resnet19(1, 10, width=WIDTH, order=2)
 # CIFAR-10, where you have it: DataConfig("torchvision:CIFAR10", root=..., time_steps=4), and 3 channels above
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
 loop.fit(net, fashion, epochs=EPOCHS)
-print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
 
 x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 28, 28]: the image at every step
 print(report(net, x[:, :1]))

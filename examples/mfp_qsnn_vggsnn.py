@@ -18,7 +18,7 @@ net = zoo.mfp_qsnn_vggsnn((2, 34, 34), 10, width=WIDTH, order=4)
 # Fashion-MNIST seen by a simulated event camera; DataConfig("spikingjelly:CIFAR10DVS", root=...) is real
 events = data.load(DataConfig("fashion-mnist-events", time_steps=16, limit=IMAGES))
 loop.fit(net, events, epochs=EPOCHS)
-print(f"{loop.accuracy(net, events, images=IMAGES):.1f} % of the test images")
+print(f"{loop.accuracy(net, events, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
 
 x = events.sequence(events.test.samples[:200])  # [T, N, 2, 34, 34]: ON and OFF events
 print(report(net, x[:, :1]))

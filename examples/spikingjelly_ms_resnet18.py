@@ -25,7 +25,7 @@ quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
 loop.fit(net, fashion, epochs=EPOCHS)
-print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
 
 x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 28, 28]: the image at every step
 print(report(net, x[:, :1]))

@@ -29,7 +29,7 @@ def rate_loss(spikes: Tensor, labels: Tensor) -> Tensor:
 # Fashion-MNIST seen by a simulated event camera; DataConfig("spikingjelly:NMNIST", root=...) is the real one
 events = data.load(DataConfig("fashion-mnist-events", time_steps=16, limit=IMAGES))
 loop.fit(net, events, epochs=EPOCHS, loss=rate_loss)
-print(f"{loop.accuracy(net, events, images=IMAGES):.1f} % of the test images")
+print(f"{loop.accuracy(net, events, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
 
 x = events.sequence(events.test.samples[:200])  # [T, N, 2, 34, 34]: ON and OFF events
 print(report(net, x[:, :1]))

@@ -37,7 +37,9 @@ def train(hidden) -> nn.Module:
     start = time.perf_counter()
     loop.fit(net, rows, epochs=EPOCHS, learning_rate=5e-3)
     seconds, accuracy = time.perf_counter() - start, loop.accuracy(net, rows, images=IMAGES)
-    print(f"{hidden.__name__}: {accuracy:.1f} % of the test images, trained in {seconds:.1f} s")
+    print(
+        f"{hidden.__name__}: {accuracy:.1f} % of the first {IMAGES:,} test images, trained in {seconds:.1f} s"
+    )
     return net
 
 

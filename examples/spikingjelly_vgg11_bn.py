@@ -24,7 +24,7 @@ quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES, size=32))
 loop.fit(net, fashion, epochs=EPOCHS)
-print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
 
 x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 32, 32]: the image at every step
 print(report(net, x[:, :1]))
