@@ -50,6 +50,17 @@ def test_every_architecture_in_the_table_is_tested_here() -> None:
     assert {*SMALL, "spiking-vgg11-bn"} == set(BUILDERS)  # that one has 128 million weights at any size
 
 
+def test_vgg_11_without_its_memory_has_the_shapes_that_it_should() -> None:
+    settings = NeuronConfig(kernel_bits="pow2", order=2)
+    with torch.device("meta"):
+        net = network.build(
+            NetworkConfig(architecture="spiking-vgg11-bn", neuron=settings), (1, 32, 32), 7, T
+        )
+        assert net(torch.rand(T, 2, 1, 32, 32)).shape == (T, 2, 7)
+    channels = [module.kernel.num_channels for module in net.modules() if isinstance(module, MFPNode)]
+    assert channels == [64, 128, 256, 256, 512, 512, 512, 512, 4096, 4096]
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_it_gives_scores_and_gradients_and_starts_every_call_from_rest(name: str) -> None:
     net, x = build(name), example(name, 4)
