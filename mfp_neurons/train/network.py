@@ -6,8 +6,8 @@ from operator import floordiv
 
 from torch import Tensor, nn
 
-from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons._checks import require
+from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.neuron import MFP
 from mfp_neurons.pooling import TimePool
 from mfp_neurons.quantize import quantize_weights
