@@ -1,0 +1,60 @@
+"""snnTorch's tutorial 5, a fully connected network: MFPLeaky step by step, MFPLeakyParallel without the loop.
+
+Fashion-MNIST stands in for its MNIST, which DataConfig("torchvision:MNIST", download=True) would read."""
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mfp_neurons import deploy, quantize_weights, report
+from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
+from mfp_neurons.train import data, loop
+from mfp_neurons.train.config import DataConfig
+
+EPOCHS, IMAGES = 2, 10_000
+fashion = data.load(DataConfig("fashion-mnist", time_steps=25, limit=IMAGES))  # the same image at 25 steps
+
+
+# %% The tutorial's network. The answer is where its loss looks: the potential of the last layer
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.lif1 = nn.Linear(784, 1000), MFPLeaky(beta=0.95, order=8, kernel_bits="pow2")
+        self.fc2, self.lif2 = nn.Linear(1000, 10), MFPLeaky(beta=0.95, order=1)
+
+    def forward(self, x: Tensor) -> Tensor:  # [T, N, 1, 28, 28] -> [T, N, 10]
+        mem1, mem2, mem2_rec = self.lif1.reset_mem(), self.lif2.reset_mem(), []
+        for step in x.flatten(2):
+            spk1, mem1 = self.lif1(self.fc1(step), mem1)
+            _spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            mem2_rec.append(mem2)
+        return torch.stack(mem2_rec)
+
+
+def train(net: nn.Module) -> None:
+    optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
+    for epoch in range(EPOCHS):
+        for batch in tqdm(torch.randperm(len(fashion.train)).split(128), f"epoch {epoch + 1}/{EPOCHS}"):
+            mem = net(fashion.sequence(fashion.train.samples[batch]))
+            loss = sum(nn.functional.cross_entropy(step, fashion.train.labels[batch]) for step in mem)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+torch.manual_seed(0)
+print("the swap: snn.Leaky(beta=0.95) -> MFPLeaky(beta=0.95, order=8, kernel_bits='pow2')")
+train(net := Net())
+print(f"step by step: {loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+# %% Without the loop over time, and with 1-bit weights. At order 1 a potential is its input: lif2 can go
+lif = MFPLeakyParallel(beta=0.95, order=8, kernel_bits="pow2", init_hidden=True)
+parallel = nn.Sequential(nn.Flatten(2), net.fc1, lif, net.fc2)
+print(f"all steps at once: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
+train(quantize_weights(parallel, bits=1, first=1))  # the last layer keeps 8 bits
+print(f"trained on with 1-bit weights: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
+# %% What it costs; then whole numbers alone, which save() keeps and to_c() writes as C99
+print(report(parallel, fashion.sequence(fashion.test.samples[:1])))
+network = deploy.lower(parallel, fashion.sequence(fashion.test.samples[:1]))
+scores = network.run(fashion.sequence(fashion.test.samples[:IMAGES])).mean(0)
+right = (scores.argmax(1) == fashion.test.labels[:IMAGES].numpy()).mean()
+print(f"as integers: {100 * right:.1f} % of the test images")
