@@ -129,6 +129,8 @@ def what_remains(measured: Mapping[str, list[dict[str, Any]]], path: Path) -> No
     figure, grid = plt.subplots(
         len(measured), 2, figsize=(11, 3.6 * len(measured)), layout="constrained", squeeze=False, sharey=True
     )
+    labels = list(dict.fromkeys(curve["label"] for curves in measured.values() for curve in curves))
+    styles = dict(zip(labels, _cycle(len(labels)), strict=True))
     for row, (title, curves) in zip(grid, measured.items(), strict=True):
         for axes, key, words in zip(
             row,
@@ -136,7 +138,8 @@ def what_remains(measured: Mapping[str, list[dict[str, Any]]], path: Path) -> No
             ("can be read off the potential", "changes the potential at all"),
             strict=True,
         ):
-            for curve, (color, marker) in zip(curves, _cycle(len(curves)), strict=True):
+            for curve in curves:
+                color, marker = styles[curve["label"]]
                 axes.plot(curve[key], color=color, marker=marker, markersize=4, label=curve["label"])
             axes.set_title(f"{title}: {words}", fontsize="small")
             axes.set_xlabel("steps since the input, j")
