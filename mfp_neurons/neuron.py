@@ -115,7 +115,7 @@ class HistoryKernel(nn.Module):
 
     @torch.no_grad()
     def truncate(self, order: int) -> None:
-        """Drops all but the first ``order`` taps, in place: ``taps`` stays the same Parameter, with fewer rows.
+        """Drops all but the first ``order`` taps, in place: ``taps`` stays the same Parameter, shorter.
 
         Raises:
             ValueError: ``order`` is below 1 or above what there is.
