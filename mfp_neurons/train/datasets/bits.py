@@ -7,13 +7,13 @@ import torch
 from torch import Tensor
 
 
-def pack(frames: Tensor, dims: int = 3) -> Tensor:
-    """Frames of 0 and 1, uint8 [*, C, H, W], as uint8 [*, ceil(C H W / 8)]; ``dims`` axes make a frame.
+def pack(frames: Tensor) -> Tensor:
+    """Frames of 0 and 1, uint8 [*, C, H, W], as uint8 [*, ceil(C H W / 8)].
 
     >>> pack(torch.tensor([[[[1, 0, 0, 1, 0, 0, 0, 0, 1]]]], dtype=torch.uint8))
     tensor([[9, 1]], dtype=torch.uint8)
     """
-    flat = frames.flatten(-dims)
+    flat = frames.flatten(-3)
     flat = torch.nn.functional.pad(flat, (0, -flat.shape[-1] % 8)).unflatten(-1, (-1, 8))
     weights = 1 << torch.arange(8, dtype=torch.uint8, device=frames.device)
     return (flat * weights).sum(-1, dtype=torch.uint8)

@@ -42,7 +42,7 @@ def shuffled(count: int) -> Tensor:
 
 
 def fit(samples: Tensor, size: int, *, frames: bool) -> Tensor:
-    """Samples [*, H, W] made ``size`` high and wide; 0 leaves them.
+    """Samples [*, C, H, W] made ``size`` high and wide; 0 leaves them.
 
     What is smaller gets a border of zeros. What is larger is pooled: an image to means (bytes stay bytes),
     frames to the largest value in each window, so that counts stay counts and bits stay bits.
@@ -52,7 +52,7 @@ def fit(samples: Tensor, size: int, *, frames: bool) -> Tensor:
     high, wide = (min(side, size) for side in samples.shape[-2:])
     if (high, wide) != tuple(samples.shape[-2:]):
         pool = adaptive_max_pool2d if frames else adaptive_avg_pool2d
-        planes = samples.flatten(0, -3).unsqueeze(1) if samples.dim() > 2 else samples[None, None]
+        planes = samples.flatten(0, -3).unsqueeze(1)
         pooled = torch.cat([_pooled(pool, part, high, wide) for part in planes.split(4096)])
         samples = pooled.reshape(*samples.shape[:-2], high, wide)
     top, left = (size - high) // 2, (size - wide) // 2

@@ -102,6 +102,8 @@ def test_what_was_simulated_once_is_found_again(config: DataConfig, simulations:
     assert torch.equal(first.train.samples, again.train.samples)
     data.load(dataclasses.replace(config, time_steps=6))
     assert simulations() == 2 * done
+    data.load(config)  # neither took the other's place
+    assert simulations() == 2 * done
 
 
 @pytest.mark.parametrize("damage", [lambda raw: raw[:-1], lambda raw: b"", lambda raw: raw[:-1] + b"\xaa"])
