@@ -6,7 +6,7 @@ from mfp_neurons import deploy, report, zoo
 from mfp_neurons.train import data, loop
 from mfp_neurons.train.config import DataConfig
 
-EPOCHS, IMAGES = 2, 5_000
+EPOCHS, IMAGES = 4, 5_000
 WIDTH = 16  # 128 is the field's, for CIFAR and a GPU
 
 print("the swap: neuron.LIFNode() in each block  ->  MFP(kernel='fir', order=2, kernel_bits='pow2')")
@@ -15,7 +15,7 @@ net = zoo.mfp_qsnn_resnet19(1, 10, width=WIDTH, order=2)
 
 # CIFAR-10, where you have it: DataConfig("torchvision:CIFAR10", root=..., time_steps=4), and 3 channels above
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
-loop.fit(net, fashion, epochs=EPOCHS)
+loop.fit(net, fashion, epochs=EPOCHS, learning_rate=5e-3)
 print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
 
 x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 28, 28]: the image at every step
