@@ -41,7 +41,7 @@ net = nn.Sequential(
     leaky(),
     EachStep(nn.Flatten(), nn.Linear(64 * 4 * 4, 10)),
 )
-quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
+net = quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 # %% Training. Scores are what the last layer gives, at every step: its neuron would only round them to spikes
 loop.fit(net, fashion, epochs=EPOCHS, loss=SF.ce_rate_loss())

@@ -51,7 +51,8 @@ def execute(node: Any, folder: Path) -> Any:
 def main() -> None:
     import nbformat
 
-    for script in SCRIPTS:
+    chosen = [EXAMPLES / name for name in sys.argv[1:]] or SCRIPTS
+    for script in chosen:
         node = execute(notebook(script.read_text()), EXAMPLES)
         node.metadata.pop("language_info", None)  # the version of this machine's Python
         nbformat.write(node, script.with_suffix(".ipynb"))
