@@ -1,4 +1,4 @@
-"""Pooling over time: several steps of a spike train become one, so that a short history reaches further back."""
+"""Pooling over time: several steps become one, so that a short history reaches further back."""
 
 from torch import Tensor, nn
 
@@ -8,8 +8,8 @@ class TimePool(nn.Module):
 
     .. math:: y[i] = \max_{0 \le j < w} x[i w + j]
 
-    Layers behind it run ``window`` times less often, and K taps reach K ``window`` steps back. Step by step it
-    keeps one bit a neuron: whether there was a spike in the window so far.
+    Layers behind it run ``window`` times less often, and K taps reach K ``window`` steps back. Step by step
+    it keeps one bit a neuron: whether there was a spike in the window so far.
 
     Args:
         window: w, in steps; 1 or more.

@@ -157,7 +157,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     @property
     def _carries(self) -> str | None:
-        """What the next step depends on: all of the past in v, the last inputs in history, nothing (K = 1)."""
+        """What the next step depends on: the past in v, the last inputs in history, nothing (K = 1)."""
         kernel = self.kernel
         if kernel.kind == "exp" and kernel.state_steps is None:
             return "v"

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons import deploy
+from mfp_neurons._checks import require
 from mfp_neurons.train import tables
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.data import Data
-from mfp_neurons.train.engine import load_network
+from mfp_neurons.train.engine import batches, load_network
 
 INTEGERS = "integer.safetensors"  # the file beside a checkpoint
 COMPARED = 500  # samples of the test split, at most, that go through a stream and event by event
@@ -76,17 +77,15 @@ def agreement(deployed: Deployed) -> str:
         RuntimeError: two executions differ in a score.
     """
     network, test = deployed.network, deployed.data.test
-    scores = network.run(deployed.given(test.samples))
+    scores, expected = _whole_test_split(deployed)
     samples = test.samples[:COMPARED]
     driven = network.run_events(deployed.given(samples))
     _check_equal("event by event", driven.scores, scores[: len(samples)])
     _check_equal("step by step", _streamed(deployed, samples), scores[: len(samples)])
-    with torch.no_grad():
-        expected = deployed.model(deployed.data.sequence(test.samples))
     labels = test.labels.numpy()
     right = 100 * (scores.argmax(1) == labels).mean()
-    right_torch = 100 * (expected.numpy().argmax(1) == labels).mean()
-    same = int((scores.argmax(1) == expected.numpy().argmax(1)).sum())
+    right_torch = 100 * (expected.argmax(1) == labels).mean()
+    same = int((scores.argmax(1) == expected.argmax(1)).sum())
     operations = driven.synaptic_operations / len(samples)
     return (
         f"accuracy    {right:.2f} % in integers, {right_torch:.2f} % in PyTorch; the same answer to {same:,} "
@@ -95,6 +94,17 @@ def agreement(deployed: Deployed) -> str:
         f"({len(samples)} samples)\n"
         f"operations  {operations:,.0f} synaptic operations a sample, event by event"
     )
+
+
+def _whole_test_split(deployed: Deployed) -> tuple[Any, Any]:
+    """Scores [n, classes] of the integer network and of the PyTorch model, in batches that fit a laptop."""
+    numpy = require("numpy", "deploy")
+    of_integers, of_torch = [], []
+    with torch.no_grad():
+        for samples, _ in batches(deployed.data.test, COMPARED):
+            of_integers.append(deployed.network.run(deployed.given(samples)))
+            of_torch.append(deployed.model(deployed.data.sequence(samples)).numpy())
+    return numpy.concatenate(of_integers), numpy.concatenate(of_torch)
 
 
 def _streamed(deployed: Deployed, samples: Tensor) -> Any:
