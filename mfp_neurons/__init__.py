@@ -10,6 +10,7 @@ from .baseline import QuantizedMembraneLIF as QuantizedMembraneLIF
 from .neuron import MFP as MFP
 from .orders import fit_orders as fit_orders
 from .orders import late_taps as late_taps
+from .pooling import TimePool as TimePool
 from .quantize import quantize_weights as quantize_weights
 
 if TYPE_CHECKING:

@@ -31,6 +31,9 @@ def late_taps(model: nn.Module) -> Tensor:
 
     A quotient, because batch norm makes up for the size of all taps together.
 
+    Args:
+        model: PyTorch, SpikingJelly or snnTorch model with memory-free neurons of finite order.
+
     Returns:
         A scalar, differentiable in the taps; times 1e-3 or so it is what to add to the loss.
 

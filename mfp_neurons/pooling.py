@@ -18,6 +18,7 @@ class TimePool(nn.Module):
         ValueError: ``window`` is no such number, or T is not a multiple of it.
 
     >>> import torch
+    >>> from mfp_neurons import TimePool
     >>> spikes = torch.tensor([0., 1., 0., 0., 1., 1.]).reshape(6, 1, 1)
     >>> TimePool(2)(spikes).flatten()
     tensor([1., 0., 1.])

@@ -202,7 +202,10 @@ def test_looking_into_the_zoo_imports_no_framework() -> None:
 
 
 PUBLIC = {
-    "mfp_neurons": ["MFP", "MFPNode", "QuantizedMembraneLIF", "convert", "quantize_weights", "report"],
+    "mfp_neurons": [
+        *("MFP", "MFPNode", "QuantizedMembraneLIF", "TimePool"),
+        *("convert", "fit_orders", "late_taps", "quantize_weights", "report"),
+    ],
     "mfp_neurons.deploy": ["IntegerNetwork", "lower"],
     "mfp_neurons.functional": ["fire", "fire_chunk", "norm_fire", "norm_fire_chunk", "potential"],
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
