@@ -38,7 +38,8 @@ def run(seed: int, accuracy: float) -> dict[str, object]:
         "synaptic_operations": 500.0,
         "energy_joules": 2e-9,
     }
-    return {"name": "a", "label": "A", "seed": seed, "test_accuracy": accuracy, "costs": costs}
+    facts = {"name": "a", "label": "A", "family": "F", "state_bits": 2.0}
+    return {**facts, "seed": seed, "test_accuracy": accuracy, "costs": costs}
 
 
 def test_a_row_has_the_mean_and_spread_over_seeds_and_the_mean_costs() -> None:

@@ -17,8 +17,6 @@ from mfp_neurons.train.engine import BEST, Trainer, load_network
 IMAGES = 200  # of the test split, over which spikes and operations are averaged
 ROUNDS = 15
 
-_data = functools.lru_cache(maxsize=1)(data_module.load)
-
 
 def of_run(result: Path) -> dict[str, float]:
     """Costs of the network that a finished run left; kept beside it, since the network does not change."""
@@ -31,7 +29,7 @@ def of_run(result: Path) -> dict[str, float]:
 
 def _measure(path: Path) -> dict[str, float]:
     settings = json.loads((path.parent / "result.json").read_text())["config"]["data"]
-    module, data, *_ = load_network(path, data=_loaded(settings))
+    module, data, *_ = load_network(path, data=_loaded(json.dumps(settings)))
     found = report(module, data.sequence(data.test.samples[:IMAGES]))
     return {
         "weight_bytes": found.weight_bytes,
@@ -45,8 +43,9 @@ def _measure(path: Path) -> dict[str, float]:
     }
 
 
-def _loaded(settings: dict[str, Any]) -> data_module.Data:
-    return _data(config.from_dict({"data": settings}).data)
+@functools.lru_cache(maxsize=1)  # all networks of a task read the same data
+def _loaded(settings: str) -> data_module.Data:
+    return data_module.load(config.from_dict({"data": json.loads(settings)}).data)
 
 
 def times(plan: sweep.Sweep, out: Path) -> dict[str, Any]:

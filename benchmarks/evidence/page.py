@@ -47,7 +47,7 @@ def between(text: str, name: str, content: str) -> str:
 
 
 def table(found: Runs, times: dict[str, float]) -> str:
-    """A row for each network: accuracy over seeds, and the mean cost of an image."""
+    """A row for each network, families together: accuracy over seeds, and the mean cost of an image."""
     head = (
         "network",
         "accuracy, %",
@@ -59,7 +59,9 @@ def table(found: Runs, times: dict[str, float]) -> str:
         "energy, nJ (estimate)",
     )
     rows = []
-    for name, runs in tables.by_network(found).items():
+    families = list(dict.fromkeys(run["family"] for run in found))
+    ordered = sorted(found, key=lambda run: (families.index(run["family"]), run["state_bits"]))
+    for name, runs in tables.by_network(ordered).items():
         mean = _mean_cost(runs)
         rows.append(
             (

@@ -1,5 +1,6 @@
 """Figures, drawn without a display and legible in gray."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from mfp_neurons.train.tables import Result, by_network, mean_and_spread
 # Okabe and Ito's colors, told apart by color-blind readers; markers tell them apart in gray
 STYLES = [
     ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
-    ("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "*"),
+    ("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "*"), ("#777777", "X"),
 ]  # fmt: skip
 LINEAR_BELOW = 1.0  # bits: the axis is linear up to here, so that 0 has a place
 
@@ -42,6 +43,8 @@ def draw_accuracy(axes: Any, results: list[Result]) -> None:
             _point(runs) for runs in by_network(r for r in results if r["family"] == family).values()
         )
         bits, means, spreads = zip(*points, strict=True)
+        # a line says "the same with more state": not where two networks of a family keep the same
+        line = "-" if len(set(bits)) == len(bits) else ""
         axes.errorbar(
             bits,
             means,
@@ -50,13 +53,15 @@ def draw_accuracy(axes: Any, results: list[Result]) -> None:
             color=color,
             marker=marker,
             capsize=3,
+            linestyle=line,
             linewidth=1.2,
             markersize=6,
         )
     axes.set_xscale("symlog", base=2, linthresh=LINEAR_BELOW)
-    ticks = [0, 1, 2, 4, 8, 16, 32]
+    most = max(32.0, *(float(r["state_bits"]) for r in results))
+    ticks = [0, *(2**power for power in range(math.ceil(math.log2(most)) + 1))]
     axes.set_xticks(ticks, map(str, ticks))
-    axes.set_xlim(-0.15, 40)
+    axes.set_xlim(-0.15, 1.25 * most)
     axes.set_xlabel("state a hidden neuron keeps between steps, bits (mean)")
     axes.set_ylabel("test accuracy, %")
     axes.grid(alpha=0.3)
