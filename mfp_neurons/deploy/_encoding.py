@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from . import pack
 from ._windows import MAX_NUMBERS
 from .errors import InvalidNetworkError
-from .graph import Concat, CurrentPool, Graph, Input, Neurons, Pool, Scores, Sum, Synapse, Window
+from .graph import Concat, CurrentPool, Graph, Input, Neurons, Pool, Scores, Sum, Synapse, TimePool, Window
 
 Arrays = dict[str, NDArray[Any]]
 _MAX_AXES = 4
 _KINDS = {
     kind.__name__: kind
-    for kind in (Graph, Input, Neurons, Synapse, Window, CurrentPool, Pool, Sum, Concat, Scores)
+    for kind in (Graph, Input, Neurons, Synapse, Window, CurrentPool, Pool, TimePool, Sum, Concat, Scores)
 }
 
 

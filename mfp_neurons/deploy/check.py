@@ -25,8 +25,11 @@ from .graph import (
     Shape,
     Sum,
     Synapse,
+    TimePool,
     current_bound,
+    period,
     potential_bound,
+    sources,
     synapse_bound,
 )
 
@@ -66,10 +69,12 @@ def check(graph: Graph) -> None:
     _check_input(graph.input)
     ops = graph.ops
     demand(isinstance(ops, tuple) and 1 <= len(ops) <= MAX_OPS, "network", "ops", ops, "a tuple of 1 to 4096")
+    periods = [1]
     for index, op in enumerate(ops):
         if isinstance(op, Scores) != (index == len(ops) - 1):
             refuse(f"operation {index}", "type", type(op).__name__, "Scores at the end, and only there")
-        _check_op(graph, index, op)
+        _check_op(graph, index, op, periods)
+        periods.append(period(op, periods))
 
 
 def _check_input(given: Any) -> None:
@@ -95,11 +100,13 @@ def _check_features(where: str, features: Any, shape: Shape) -> None:
     )
 
 
-def _check_op(graph: Graph, index: int, op: Op) -> None:
-    """Checks operation ``index``; those before it are known to be right."""
+def _check_op(graph: Graph, index: int, op: Op, periods: list[int]) -> None:
+    """Checks operation ``index``; those before it are known to be right, and so are their periods."""
     where = f"operation {index} ({type(op).__name__})"
-    if not isinstance(op, Neurons | Pool | Sum | Concat | Scores):
-        refuse(f"operation {index}", "type", type(op).__name__, "Neurons, Pool, Sum, Concat or Scores")
+    if not isinstance(op, Neurons | Pool | TimePool | Sum | Concat | Scores):
+        refuse(
+            f"operation {index}", "type", type(op).__name__, "Neurons, Pool, TimePool, Sum, Concat or Scores"
+        )
     name = op.name
     # a name ends up in listings and in comments of generated code, so it has to be one line of text
     ok = isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
@@ -109,18 +116,29 @@ def _check_op(graph: Graph, index: int, op: Op) -> None:
     match op:
         case Neurons():
             _check_synapses(graph, where, index, op)
-            _check_neurons(graph, where, op)
+            _check_neurons(graph, where, op, _steps(graph, where, op, periods))
         case Scores():
             _check_synapses(graph, where, index, op)
-            _check_scores(graph, where, op)
+            _check_scores(graph, where, op, _steps(graph, where, op, periods))
         case Pool():
             _check_pool(graph, where, index, op)
+        case TimePool():
+            _check_time_pool(graph, where, index, op, periods)
         case Sum() | Concat():
             _check_join(graph, where, index, op)
+            _steps(graph, where, op, periods)
 
 
 def _check_source(where: str, source: Any, index: int) -> None:
     whole(where, "source", source, 0, index)  # map ``index`` is what the operation before has made
+
+
+def _steps(graph: Graph, where: str, op: Op, periods: list[int]) -> int:
+    """How many steps the sources of an operation have, which must be as many of each."""
+    steps = tuple(graph.steps // periods[source] for source in sources(op))
+    accepted = "equal, since what meets is pooled over time alike"
+    demand(len(set(steps)) == 1, where, "numbers of steps of the sources", steps, accepted)
+    return steps[0]
 
 
 # synapses
@@ -199,18 +217,18 @@ def _check_pooling(where: str, pool: CurrentPool | Pool, source: Shape) -> None:
 # what is done with their currents
 
 
-def _check_neurons(graph: Graph, where: str, op: Neurons) -> None:
+def _check_neurons(graph: Graph, where: str, op: Neurons, own_steps: int) -> None:
     channels = op.shape[0]
     array(where, "taps", op.taps, np.int64, ("1 or T", "K", "1 or C"))
     steps, order, columns = op.taps.shape
     demand(columns in (1, channels), where, "taps", op.taps, f"int64 [1 or T, K, 1 or {channels}]")
     if steps > 1:
         demand(
-            steps == graph.steps and columns == 1,
+            steps == own_steps and columns == 1,
             where,
             "taps",
             op.taps,
-            f"int64 [{graph.steps}, K, 1] or [1, K, C]",
+            f"int64 [{own_steps}, K, 1] or [1, K, C]",
         )
     whole(where, "order", order, 1, steps if steps > 1 else MAX_STEPS)
     within(where, "taps", op.taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
@@ -228,7 +246,7 @@ def _check_neurons(graph: Graph, where: str, op: Neurons) -> None:
     demand(largest < MAX_POTENTIAL, where, "potentials", largest, "always below 2**62")
 
 
-def _check_scores(graph: Graph, where: str, op: Scores) -> None:
+def _check_scores(graph: Graph, where: str, op: Scores, own_steps: int) -> None:
     channels = op.shape[0]
     array(where, "offset", op.offset, np.int64, (channels,))
     within(where, "offset", op.offset, 1 - MAX_SCORE, MAX_SCORE - 1)
@@ -241,7 +259,7 @@ def _check_scores(graph: Graph, where: str, op: Scores) -> None:
     _check_floats(where, "error", op.error, channels)
     demand(op.reduce in ("none", "sum", "mean"), where, "reduce", op.reduce, "'none', 'sum' or 'mean'")
     if op.last is not None:
-        whole(where, "last", op.last, 1, graph.steps)
+        whole(where, "last", op.last, 1, own_steps)
 
 
 def _check_floats(where: str, field: str, value: Any, channels: int) -> None:
@@ -257,6 +275,18 @@ def _check_pool(graph: Graph, where: str, index: int, op: Pool) -> None:
     _check_pooling(where, op, graph.map_shape(op.source))
     top = graph.map_top(op.source)
     _check_top(where, op.top, top * prod(op.window.size) if op.kind == "sum" else top)
+
+
+def _check_time_pool(graph: Graph, where: str, index: int, op: TimePool, periods: list[int]) -> None:
+    _check_source(where, op.source, index)
+    steps = graph.steps // periods[op.source]
+    whole(where, "window", op.window, 2, MAX_STEPS)
+    demand(
+        steps % op.window == 0, where, "window", op.window, f"a divisor of the {steps} steps of its source"
+    )
+    source = graph.map_shape(op.source)
+    demand(op.shape == source, where, "shape", op.shape, f"{source}, as its source's is")
+    _check_top(where, op.top, graph.map_top(op.source))
 
 
 def _check_join(graph: Graph, where: str, index: int, op: Sum | Concat) -> None:

@@ -2,7 +2,7 @@
 
 from math import prod
 
-from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, planes, synapses
+from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, TimePool, planes, synapses
 from .memory import memory, parameter_bytes, weight_bytes
 
 _HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state, bits")
@@ -10,10 +10,10 @@ _HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state
 
 def describe(graph: Graph) -> str:
     """A table of the operations, then the totals."""
-    rows = [_HEAD, _input_row(graph)]
+    rows, periods = [_HEAD, _input_row(graph)], graph.periods()
     for index, op in enumerate(graph.ops, start=1):
         rows += [_synapse_row(graph, synapse) for synapse in synapses(op)]
-        rows.append(_op_row(graph, index, op))
+        rows.append(_op_row(graph, index, op, periods[index]))
     widths = [max(len(row[i]) for row in rows) for i in range(len(_HEAD))]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([*lines, "", str(memory(graph, 1, graph.steps)), *_errors(graph)])
@@ -42,11 +42,12 @@ def _synapse_row(graph: Graph, synapse: Synapse) -> tuple[str, ...]:
     )
 
 
-def _op_row(graph: Graph, index: int, op: Op) -> tuple[str, ...]:
+def _op_row(graph: Graph, index: int, op: Op, period: int) -> tuple[str, ...]:
     state = "" if isinstance(op, Scores) else _state(graph, index)
     order = str(op.order) if isinstance(op, Neurons) else ""
     own = f"{parameter_bytes(op):,}" if synapses(op) else ""
-    return (op.name, _words(op), _shape(op.shape), "", "", own, order, state)
+    words = _words(op) if period == 1 else f"{_words(op)}; every {period} steps"
+    return (op.name, words, _shape(op.shape), "", "", own, order, state)
 
 
 def _words(op: Op) -> str:
@@ -55,6 +56,8 @@ def _words(op: Op) -> str:
             return "neurons"
         case Pool():
             return f"{op.kind} pool, 0..{op.top}"
+        case TimePool():
+            return f"{op.window} steps joined, 0..{op.top}"
         case Sum():
             return f"sum, 0..{op.top}"
         case Concat():
@@ -68,7 +71,7 @@ def _words(op: Op) -> str:
 
 def _state(graph: Graph, index: int) -> str:
     """Bits of this map that a stream keeps."""
-    kept = graph.history().get(index, 0)
+    kept = graph.kept().get(index, 0)
     return f"{kept * planes(graph.map_top(index)) * prod(graph.map_shape(index)):,}"
 
 

@@ -13,7 +13,21 @@ from functools import reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from .graph import Concat, CurrentPool, Graph, Ints, Neurons, Op, Pool, Scores, Shape, Sum, Synapse, Window
+from .graph import (
+    Concat,
+    CurrentPool,
+    Graph,
+    Ints,
+    Neurons,
+    Op,
+    Pool,
+    Scores,
+    Shape,
+    Sum,
+    Synapse,
+    TimePool,
+    Window,
+)
 from .reached import Reached, added, gathered, inside, outputs
 
 Rows = tuple[Ints, Ints, Ints, Ints]  # time, sample, row, column: one entry a place
@@ -21,7 +35,10 @@ Rows = tuple[Ints, Ints, Ints, Ints]  # time, sample, row, column: one entry a p
 
 @dataclass(frozen=True)
 class Events:
-    """Numbers above 0 of a map, in any order: arrays of one length, ``level`` at (time, sample, ...)."""
+    """Numbers above 0 of a map, in any order: arrays of one length, ``level`` at (time, sample, ...).
+
+    Time counts the map's own steps, of which there are fewer behind a pooling over time.
+    """
 
     time: Ints
     sample: Ints
@@ -64,12 +81,12 @@ def run(
     Args:
         graph: a valid network.
         events: the input's.
-        samples, steps: N and T.
+        samples, steps: N and T of the input, a multiple of ``graph.period()``.
         adder: what adds codes up; None is :func:`scatter`, :class:`.scatter.Scatter` the same compiled.
 
     Returns:
-        The scores of every step, whole numbers [T, N, C, H, W]; the events of every map, the input's first;
-        the operations that the spikes caused.
+        The scores of every step that has any, whole numbers [T, N, C, H, W]; the events of every map, the
+        input's first; the operations that the spikes caused.
     """
     return _Run(graph, samples, steps, adder or scatter).run(events)
 
@@ -82,7 +99,7 @@ def of_levels(levels: NDArray[np.uint8], steps: int) -> Events:
 
 
 def dense(events: Events, shape: Shape, samples: int, steps: int) -> Ints:
-    """The map [T, N, C, H, W] that events stand for."""
+    """The map [T, N, C, H, W] that events stand for; ``steps`` are its own."""
     numbers = np.zeros((steps, samples, *shape), np.int64)
     where = events.time, events.sample, events.channel, events.row, events.column
     numbers[where] = events.level
@@ -128,8 +145,12 @@ class _Run:
 
     def run(self, events: Events) -> tuple[Ints, list[Events], Counts]:
         self.maps.append(events)
-        for op in self.graph.ops[:-1]:
+        *periods, of_scores = self.graph.periods()
+        total = self.steps
+        for op, period in zip(self.graph.ops[:-1], periods[1:], strict=True):
+            self.steps = total // period  # of what the operation makes
             self.maps.append(self._events(op))
+        self.steps = total // of_scores
         last = self.graph.scores
         reached = self._current(last)
         scores = np.zeros(
@@ -145,6 +166,10 @@ class _Run:
                 return self._fire(op)
             case Pool():
                 return self._pool(op)
+            case TimePool():
+                source = self.maps[op.source]
+                joined = replace(source, time=source.time // op.window)
+                return self._merged([joined], op.shape, largest=True)
             case Sum():
                 return self._merged(
                     [self._weighed(i, w) for i, w in zip(op.sources, op.weights, strict=True)], op.shape

@@ -6,14 +6,18 @@ holds, for every step and sample, whole numbers from 0 to ``top`` of shape (C, H
 
     Neurons   spikes: what the synapses add up, weighted over the last K steps, against thresholds
     Pool      the largest number, or the sum, of each window
+    TimePool  several steps become one: the largest number
     Sum       sources times whole numbers, added (SEW residuals)
     Concat    sources side by side, channel after channel
     Scores    always last, and only there: what the synapses add up, read out
+
+Behind a TimePool everything runs less often: a map has a *period*, the steps of the input that one of its own
+steps takes, and t counts a map's own steps wherever it stands below. An operation reads maps of one period.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from math import lcm, prod
 from typing import Literal
 
 import numpy as np
@@ -146,6 +150,17 @@ class Pool:
 
 
 @dataclass(frozen=True)
+class TimePool:
+    """The largest number of ``window`` steps, 2 or more ("OR" for spikes): one step out of so many."""
+
+    name: str
+    source: int
+    window: int
+    shape: Shape
+    top: int
+
+
+@dataclass(frozen=True)
 class Sum:
     """weights[i] * source[i], added up; all of one shape. Weights are whole and positive."""
 
@@ -179,7 +194,7 @@ class Scores:
         unit: float, what 1 is worth.
         error: a bound on what rounding factors and offset changes in one step's score, [C].
         reduce: "none" returns every step, "sum" and "mean" one score over the last ``last`` steps.
-        last: how many; None is all steps.
+        last: how many of the scores' own steps; None is all.
     """
 
     name: str
@@ -193,7 +208,7 @@ class Scores:
     last: int | None = None
 
 
-Op = Neurons | Pool | Sum | Concat | Scores
+Op = Neurons | Pool | TimePool | Sum | Concat | Scores
 
 
 @dataclass(frozen=True)
@@ -203,7 +218,7 @@ class Graph:
     Attributes:
         input: what comes in.
         ops: in the order in which they run; the last one is Scores.
-        steps: T of the example it was lowered with.
+        steps: T of the example it was lowered with, in steps of the input.
     """
 
     input: Input
@@ -229,9 +244,25 @@ class Graph:
     def map_name(self, index: int) -> str:
         return "input" if index == 0 else self.ops[index - 1].name
 
+    def periods(self) -> list[int]:
+        """Steps of the input that one step of each map takes; behind the maps, that of the scores."""
+        found = [1]
+        for op in self.ops:
+            found.append(period(op, found))
+        return found
+
+    def period(self) -> int:
+        """What T has to be a multiple of, so that no window stays open."""
+        return lcm(*self.periods())
+
     def fixed_steps(self) -> int | None:
         """T where a matrix kernel fixes it."""
-        return next((op.steps for op in self.ops if isinstance(op, Neurons) and op.steps), None)
+        made = zip(self.ops, self.periods()[1:], strict=True)
+        return next((op.steps * each for op, each in made if isinstance(op, Neurons) and op.steps), None)
+
+    def time_pools(self) -> list[int]:
+        """Maps made by a TimePool, of whose open window a stream keeps what it has seen so far."""
+        return [index for index, op in enumerate(self.ops, start=1) if isinstance(op, TimePool)]
 
     def history(self) -> dict[int, int]:
         """{map: how many past steps of it a stream keeps}: K - 1 of the slowest neuron that it feeds."""
@@ -254,11 +285,16 @@ class Graph:
         """{map: number of the last operation that reads it}; nobody reads a map that is not there."""
         return {index: number for number, op in enumerate(self.ops) for index in sources(op)}
 
+    def kept(self) -> dict[int, int]:
+        """{map: how many steps of it a stream keeps}: past ones, and of a TimePool the unfinished one."""
+        kept = self.history()
+        return kept | {index: kept.get(index, 0) + 1 for index in self.time_pools()}
+
     def state_bits(self) -> int:
         """Bits that a stream of one sample keeps between steps."""
         return sum(
             steps * planes(self.map_top(index)) * prod(self.map_shape(index))
-            for index, steps in self.history().items()
+            for index, steps in self.kept().items()
         )
 
 
@@ -271,10 +307,16 @@ def sources(op: Op) -> Iterator[int]:
     """The maps that an operation reads."""
     if isinstance(op, Neurons | Scores):
         yield from (synapse.source for synapse in op.synapses)
-    elif isinstance(op, Pool):
+    elif isinstance(op, Pool | TimePool):
         yield op.source
     else:
         yield from op.sources
+
+
+def period(op: Op, periods: Sequence[int]) -> int:
+    """The period of what an operation makes, from those of the maps before it."""
+    of_source = periods[next(sources(op))]
+    return of_source * op.window if isinstance(op, TimePool) else of_source
 
 
 def planes(top: int) -> int:

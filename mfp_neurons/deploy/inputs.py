@@ -22,7 +22,8 @@ def read(graph: Graph, x: Any) -> tuple[Levels, int]:
 
     Raises:
         TypeError: x is no array of real numbers.
-        ValueError: the shape does not fit, or a number is NaN, outside the range or, for events, not 0 or 1.
+        ValueError: the shape does not fit, T leaves a window of a pooling over time open, or a number is NaN,
+            outside the range or, for events, not 0 or 1.
     """
     numbers = _as_numpy(x)
     levels = _levels(numbers, graph.input.top)
@@ -56,9 +57,11 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
     if time.shape != address.shape:
         raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
     size = int(np.prod(graph.input.shape))
+    period = graph.period()  # windows are filled up, without events
     _check_range("addresses", address, size - 1)
-    _check_range("times", time, MAX_STEPS - 1)
-    steps = graph.fixed_steps() or max(graph.steps, int(time.max(initial=-1)) + 1)
+    _check_range("times", time, MAX_STEPS // period * period - 1)
+    needed = -(-(int(time.max(initial=-1)) + 1) // period) * period
+    steps = graph.fixed_steps() or max(graph.steps, needed)
     if graph.input.static:
         raise ValueError("events: this network repeats one image itself and takes no events over time")
     _check_range("times", time, steps - 1)
@@ -127,9 +130,14 @@ def _check_steps(graph: Graph, steps: int) -> None:
     fixed = graph.fixed_steps()
     if fixed and steps != fixed:
         raise ValueError(f"x must have T = {fixed} steps, as the network's matrix kernel has, got {steps}")
-    last = graph.scores.last
-    if last and steps < last:
-        raise ValueError(f"x must have at least {last} steps, which the scores average, got {steps}")
+    period = graph.period()
+    if steps % period:
+        raise ValueError(
+            f"x must have a multiple of {period} steps, of which pooling over time makes one, got {steps}"
+        )
+    needed = (graph.scores.last or 1) * graph.periods()[-1]
+    if steps < needed:
+        raise ValueError(f"x must have at least {needed} steps, which the scores average, got {steps}")
 
 
 def _whole(name: str, values: Any) -> NDArray[np.int64]:

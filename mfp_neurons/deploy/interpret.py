@@ -1,8 +1,8 @@
 """The definition of what an integer network computes, in plain NumPy: whole numbers, unpacked, not fast.
 
-``run`` computes all steps at once, ``Stream`` one step after the other. A map is int64 [T, N, C, H, W]; one
-that is the same at every step may have T = 1. The compiled runtime and the generated C say the same, bit for
-bit.
+``run`` computes all steps at once, ``Stream`` one step after the other. A map is int64 [T, N, C, H, W] of as
+many steps as it has itself; one that is the same at every step may have T = 1. The compiled runtime and the
+generated C say the same, bit for bit.
 """
 
 from collections import deque
@@ -10,7 +10,23 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .graph import Concat, CurrentPool, Graph, Ints, Neurons, Op, Pool, Sum, Synapse, Window, planes
+from .graph import (
+    Concat,
+    CurrentPool,
+    Graph,
+    Ints,
+    Neurons,
+    Op,
+    Pool,
+    Sum,
+    Synapse,
+    TimePool,
+    Window,
+    planes,
+)
+
+Kept = tuple[np.ndarray, tuple[int, ...]]  # bits and their shape
+_NOTHING: Ints = np.zeros(0, np.int64)
 
 
 def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
@@ -19,21 +35,21 @@ def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
     Args:
         graph: a valid network.
         levels: the input [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
-        steps: T.
+        steps: T of the input, a multiple of ``graph.period()``.
 
     Returns:
-        The scores of every step, whole numbers [T, N, C, H, W], and every map, the input first.
+        The scores of every step that has any, whole numbers [T, N, C, H, W], and every map, the input first.
     """
-    maps = [levels]
-    for op in graph.ops[:-1]:
-        maps.append(evaluate(op, maps, steps))
+    maps, periods = [levels], graph.periods()
+    for op, period in zip(graph.ops[:-1], periods[1:-1], strict=True):
+        maps.append(evaluate(op, maps, steps // period))
     current = sum_currents(graph.scores.synapses, maps)
     scores = current + graph.scores.offset[:, None, None]
-    return np.broadcast_to(scores, (steps, *scores.shape[1:])), maps
+    return np.broadcast_to(scores, (steps // periods[-1], *scores.shape[1:])), maps
 
 
 def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
-    """The map that one operation makes."""
+    """The map that one operation makes, of ``steps`` steps."""
     match op:
         case Neurons():
             current = sum_currents(op.synapses, maps)
@@ -41,6 +57,8 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
             return np.stack([fire(op, current[: t + 1], t) for t in range(steps)])
         case Pool():
             return pool(maps[op.source], op.kind, op.window, op.shape[1:])
+        case TimePool():
+            return pool_time(maps[op.source], op.window)
         case Sum():
             return sum_maps([weight * maps[i] for i, weight in zip(op.sources, op.weights, strict=True)])
         case Concat():
@@ -106,6 +124,11 @@ def pool(source: Ints, kind: str, window: Window, out: tuple[int, ...], fill: in
     return np.maximum.reduce(seen) if kind == "max" else np.add.reduce(seen)
 
 
+def pool_time(source: Ints, window: int) -> Ints:
+    """The largest number of every ``window`` steps; a single step is that of all."""
+    return source if len(source) == 1 else source.reshape(-1, window, *source.shape[1:]).max(axis=1)
+
+
 def shifted(
     source: Ints, window: Window, out: tuple[int, ...], fill: int
 ) -> list[tuple[tuple[int, int], Ints]]:
@@ -129,34 +152,66 @@ def shifted(
 
 
 class Stream:
-    """One step in, one step out, for ever. Keeps the last K - 1 steps of the maps that neurons look back at.
+    """One step in, one step out, for ever.
 
-    They are kept as bits: a map of spikes takes one bit an element and step, and nothing else is kept but the
-    number of the step.
+    Keeps the last K - 1 steps of the maps that neurons look back at, and what the open window of a TimePool
+    has seen. They are kept as bits: a map of spikes takes one bit an element and step, and nothing else is
+    kept but the number of the step.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.t = 0
-        self._past: dict[int, deque[tuple[np.ndarray, tuple[int, ...]]]] = {
+        self._periods = graph.periods()
+        self._past: dict[int, deque[Kept]] = {
             index: deque(maxlen=steps) for index, steps in graph.history().items()
         }
+        self._open: dict[int, Kept] = {}
 
-    def step(self, levels: Ints) -> tuple[Ints, list[Ints]]:
-        """Scores [N, C, H, W] of one more step from its input [N, C, H, W], and every map of the step."""
-        maps = [levels[None]]
-        for op in self.graph.ops[:-1]:
-            if isinstance(op, Neurons):
-                windows = [self._window(synapse.source, maps, op.order) for synapse in op.synapses]
-                currents = [accumulate(s, w) for s, w in zip(op.synapses, windows, strict=True)]
-                maps.append(fire(op, sum_maps(currents), self.t)[None])
-            else:
-                maps.append(evaluate(op, maps, 1))
-        scores = sum_currents(self.graph.scores.synapses, maps)[0] + self.graph.scores.offset[:, None, None]
+    def step(self, levels: Ints) -> tuple[Ints | None, list[Ints | None]]:
+        """Scores [N, C, H, W] of one more step from its input [N, C, H, W], and every map of the step.
+
+        None stands for what this step does not end a step of.
+        """
+        maps: list[Ints] = [levels[None]]
+        for index, op in enumerate(self.graph.ops[:-1], start=1):
+            maps.append(self._evaluate(index, op, maps))
+        scores = None
+        if self._ends(-1):
+            current = sum_currents(self.graph.scores.synapses, maps)[0]
+            scores = current + self.graph.scores.offset[:, None, None]
+        ended = [map_[0] if self._ends(index) else None for index, map_ in enumerate(maps)]
         for index, past in self._past.items():
-            past.append(_to_bits(maps[index][0], self.graph.map_top(index)))
+            if self._ends(index):
+                past.append(_to_bits(maps[index][0], self.graph.map_top(index)))
         self.t += 1
-        return scores, [map_[0] for map_ in maps]
+        return scores, ended
+
+    def _ends(self, index: int) -> bool:
+        """Whether this step of the input is the last of a step of a map."""
+        return (self.t + 1) % self._periods[index] == 0
+
+    def _evaluate(self, index: int, op: Op, maps: list[Ints]) -> Ints:
+        """Map ``index`` in this step; nothing if it has none there."""
+        if isinstance(op, TimePool):
+            return self._join(index, op, maps[op.source])
+        if not self._ends(index):
+            return _NOTHING
+        if not isinstance(op, Neurons):
+            return evaluate(op, maps, 1)
+        windows = [self._window(synapse.source, maps, op.order) for synapse in op.synapses]
+        currents = [accumulate(s, w) for s, w in zip(op.synapses, windows, strict=True)]
+        return fire(op, sum_maps(currents), self.t // self._periods[index])[None]
+
+    def _join(self, index: int, op: TimePool, source: Ints) -> Ints:
+        """The largest numbers since the window opened; kept until it is full."""
+        if not self._ends(op.source):
+            return _NOTHING
+        if index in self._open:
+            source = np.maximum(source, _from_bits(*self._open.pop(index)))
+        if not self._ends(index):
+            self._open[index] = _to_bits(source[0], op.top)
+        return source
 
     def _window(self, index: int, maps: list[Ints], order: int) -> Ints:
         """The last steps of a map, the newest last: as many as there are, at most ``order``."""
@@ -166,7 +221,7 @@ class Stream:
         return np.concatenate([*(_from_bits(*kept)[None] for kept in past), maps[index]])
 
 
-def _to_bits(numbers: Ints, top: int) -> tuple[np.ndarray, tuple[int, ...]]:
+def _to_bits(numbers: Ints, top: int) -> Kept:
     bits = (numbers[None] >> np.arange(planes(top)).reshape(-1, *[1] * numbers.ndim)) & 1
     return np.packbits(bits.astype(bool)), bits.shape
 

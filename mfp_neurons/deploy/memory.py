@@ -15,7 +15,8 @@ class Memory:
         weights: codes, packed into bits.
         parameters: thresholds, taps, factors and offsets, each array in the smallest integer type for it.
         state_run: between the steps of ``run``, which keeps nothing.
-        state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron.
+        state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, and one for each
+            that a window of a pooling over time is open for.
         peak_buffers: the most that the packed maps of ``run`` take at one time, the input included.
         batch, steps: what the last two were counted for.
     """
@@ -67,7 +68,10 @@ def parameter_bytes(op: Op) -> int:
 
 
 def map_bytes(graph: Graph, index: int, steps: int) -> int:
-    """Bytes of a packed map of one sample: words of 64 channels at every place; of an image, its bytes."""
+    """Bytes of a packed map of one sample: words of 64 channels at every place; of an image, its bytes.
+
+    ``steps`` are the map's own.
+    """
     channels, *places = graph.map_shape(index)
     if index == 0 and graph.input.top > 1:
         return channels * prod(places) * (1 if graph.input.static else steps)
@@ -77,9 +81,10 @@ def map_bytes(graph: Graph, index: int, steps: int) -> int:
 def _peak(graph: Graph, batch: int, steps: int) -> int:
     """The largest sum of maps that are needed at the same time: a map lives until its last reader."""
     last_reader = graph.last_readers()
+    sizes = [map_bytes(graph, i, steps // period) for i, period in enumerate(graph.periods()[:-1])]
     peak = 0
     for number in range(len(graph.ops)):
         read = [i for i in range(number + 1) if last_reader.get(i, -1) >= number]
         made = [number + 1] if number < len(graph.ops) - 1 else []
-        peak = max(peak, sum(map_bytes(graph, i, steps) for i in read + made))
+        peak = max(peak, sum(sizes[i] for i in read + made))
     return peak * batch

@@ -30,7 +30,8 @@ class EventRun:
 
     Attributes:
         scores: as :meth:`IntegerNetwork.run` returns them.
-        spikes: the spikes of every layer of neurons, by the path of its module.
+        spikes: the spikes of every layer of neurons, by the path of its module; their time counts the layer's
+            own steps.
         synaptic_operations: additions: one for every spike and non-zero weight that it reached.
         multiply_accumulates: the same for input levels above 1, which multiply.
     """
@@ -82,9 +83,11 @@ class IntegerNetwork:
 
         Returns:
             float64 [N, \*], or [T, N, \*] for a model that returns every step: whole numbers times one unit.
+            Behind a pooling over time T is the number of the scores' own steps.
 
         Raises:
-            TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range.
+            TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; or T is no
+                multiple of the steps that pooling over time makes one of.
             RuntimeError: ``backend="compiled"`` can't run here.
         """
         levels, steps = read(self.graph, x)
@@ -140,8 +143,13 @@ class IntegerNetwork:
         Args:
             batch: N, at least 1.
             steps: T, at least 1; None is that of the example.
+
+        Raises:
+            ValueError: one is below 1, or ``steps`` no multiple of those that pooling over time makes one of.
         """
         steps = self.graph.steps if steps is None else check_int("steps", steps, 1)
+        if steps % self.graph.period():
+            raise ValueError(f"steps must be a multiple of {self.graph.period()}, got {steps}")
         return memory(self.graph, check_int("batch", batch, 1), steps)
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -224,8 +232,16 @@ class IntegerNetwork:
 class Stream:
     """One step in, one step out, for as many steps as come; :meth:`IntegerNetwork.stream` makes it.
 
-    Between steps it keeps the last K - 1 bits of each presynaptic neuron, the number of the step, and nothing
-    else. A neuron lowered from an infinite exponential has forgotten what is more than K steps old.
+    Between steps it keeps the last K - 1 bits of each presynaptic neuron, one bit for each neuron that a
+    window of a pooling over time is open for, the number of the step, and nothing else. A neuron lowered from
+    an infinite exponential has forgotten what is more than K steps old.
+
+    >>> import torch
+    >>> from mfp_neurons import MFP, TimePool, deploy, quantize_weights
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 64), MFP(order=1), TimePool(2), torch.nn.Linear(64, 10))
+    >>> stream = deploy.lower(quantize_weights(net), torch.rand(4, 1, 8)).stream()
+    >>> [None if scores is None else scores.shape for scores in map(stream.step, torch.rand(4, 1, 8))]
+    [None, (1, 10), None, (1, 10)]
     """
 
     def __init__(self, network: IntegerNetwork, session: Any) -> None:
@@ -233,8 +249,11 @@ class Stream:
         self.t = 0
         self._samples: int | None = None
 
-    def step(self, x: Any) -> Scores:
+    def step(self, x: Any) -> Scores | None:
         r"""Scores of this step, float64 [N, \*]; what a model averages over time is left to the caller.
+
+        None in a step at whose end the last layer has nothing to compute, since the window of a pooling over
+        time before it is not full yet. A network without such a pooling has scores in every step.
 
         Args:
             x: one step [N, \*], as for :meth:`IntegerNetwork.run`; N stays that of the first step.
@@ -252,7 +271,7 @@ class Stream:
             raise ValueError(f"the network has a matrix kernel of T = {end} steps, and all have passed")
         scores = self._session.step(levels)
         self.t, self._samples = self.t + 1, len(levels)
-        return self._network._shaped(scores) * graph.scores.unit
+        return None if scores is None else self._network._shaped(scores) * graph.scores.unit
 
     @property
     def state_bits(self) -> int:
@@ -264,5 +283,5 @@ class _InterpretedStream:
     def __init__(self, graph: Graph) -> None:
         self._stream = interpret.Stream(graph)
 
-    def step(self, levels: NDArray[np.uint8]) -> Ints:
+    def step(self, levels: NDArray[np.uint8]) -> Ints | None:
         return self._stream.step(levels.astype(np.int64))[0]

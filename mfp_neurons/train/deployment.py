@@ -109,9 +109,11 @@ def _whole_test_split(deployed: Deployed) -> tuple[Any, Any]:
 
 def _streamed(deployed: Deployed, samples: Tensor) -> Any:
     """What the last steps of a stream average to, added up as the whole numbers that they are."""
+    numpy = require("numpy", "deploy")
     stream, unit = deployed.network.stream(), deployed.network.graph.scores.unit
     steps = [stream.step(x) for x in deployed.data.sequence(samples)]
-    last = [(scores / unit).round() for scores in steps[-deployed.model.steps :]]
+    scored = [scores for scores in steps if scores is not None]  # pooled over time, not every step is
+    last = [numpy.round(scores / unit) for scores in scored[-deployed.model.steps :]]
     return sum(last[1:], start=last[0]) * unit / len(last)
 
 

@@ -35,7 +35,7 @@ class Found:
 
     Attributes:
         run: int64 [N, scores].
-        step: int64 [N, T, classes].
+        step: int64 [N, T, classes], T being the scores' own steps.
         run_instructions, step_instructions: of the last sample's run and last step, to some 100; None if not
             counted.
         stack: bytes of stack that were used, those of the printing program included.
@@ -118,14 +118,15 @@ def _read(printed: bytes, machine: Machine, graph: Graph, samples: int, count: b
     numbers = np.array([int(line, 16) for line in printed.split()], np.uint64).view(np.int64)
     scores = graph.scores
     classes = int(np.prod(scores.shape))
-    rows = graph.steps if scores.reduce == "none" else 1
+    period = graph.periods()[-1]
+    rows = graph.steps // period if scores.reduce == "none" else 1
     each, took = numbers[:-3].reshape(samples, -1), numbers[-3:]
     whole, steps = np.split(each, [rows * classes], axis=1)
     # -icount shift=0 takes a nanosecond for an instruction
     ticks = [int(n) * 1_000_000_000 // machine.clock for n in took[:2]]
     return Found(
         whole,
-        steps.reshape(samples, graph.steps, classes),
+        steps.reshape(samples, graph.steps // period, classes),
         ticks[0] if count else None,
         ticks[1] if count else None,
         int(took[2]),

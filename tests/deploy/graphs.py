@@ -28,15 +28,17 @@ from mfp_neurons.deploy.graph import (
     Shape,
     Sum,
     Synapse,
+    TimePool,
     Window,
     current_bound,
+    period,
     potential_bound,
     synapse_bound,
 )
 
 CHANNELS = [1, 1, 2, 3, 4, 6, 31, 32, 33, 63, 64, 65]
 LENGTHS = [1, 2, 3, 5, 6]
-STEPS = [1, 2, 3, 4, 5, 8]
+STEPS = [1, 2, 3, 4, 5, 6, 8, 12]
 LONG = [31, 32, 33, 63, 64, 65, 66, 66]  # around a machine word; the maps are tiny then
 TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255]
 BITS = [1, 1, 1.58, 1.58, 2, 3, 4, 5, 6, 7, 8]
@@ -53,6 +55,11 @@ class Case:
     graph: Graph
     levels: NDArray[np.uint8]
     steps: int
+
+    @property
+    def own_steps(self) -> list[int]:
+        """Steps of every map; behind them those of the scores."""
+        return [self.steps // each for each in self.graph.periods()]
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ class _Builder:
         self.rng = np.random.default_rng(draw(st.integers(0, 2**32)))
         self.ops: list[Op] = []
         self.maps: list[Ints] = []
+        self.periods = [1]  # of the maps
 
     def case(self, max_ops: int) -> Case:
         long = self.draw(st.sampled_from([False] * 6 + [True]))
@@ -127,11 +135,12 @@ class _Builder:
         frames = 1 if static or self.draw(st.integers(0, 4)) == 0 else self.steps
         given = _levels(self.draw, self.rng, self.input.top, (frames, self.batch, *shape))
         self.maps = [given.astype(np.int64)]
-        makers = [self.neurons, self.neurons, self.neurons, self.pool, self.sum, self.concat]
+        makers = [self.neurons] * 4 + [self.time_pool] * 2 + [self.pool, self.sum, self.concat]
         for _ in range(self.draw(st.integers(0, max_ops))):
             op = self.draw(st.sampled_from(makers))()
             self.ops.append(op)
-            self.maps.append(interpret.evaluate(op, self.maps, self.steps))
+            self.periods.append(period(op, self.periods))
+            self.maps.append(interpret.evaluate(op, self.maps, self.steps_of(-1)))
         self.ops.append(self.scores())
         return Case(self.graph(), given, self.steps)
 
@@ -174,10 +183,13 @@ class _Builder:
         )
         return window, (shape[0], row.out, column.out)
 
-    def source(self) -> int:
-        """A map: the newest as often as not."""
-        newest = len(self.maps) - 1
-        return newest if self.draw(st.booleans()) else self.draw(st.integers(0, newest))
+    def source(self, beside: int | None = None) -> int:
+        """A map: the newest as often as not; one ``beside`` another has as many steps."""
+        fitting = list(range(len(self.maps))) if beside is None else self.beside(beside)
+        return fitting[-1] if self.draw(st.booleans()) else self.draw(st.sampled_from(fitting))
+
+    def steps_of(self, index: int) -> int:
+        return self.steps // self.periods[index]
 
     def shape_of(self, index: int) -> Shape:
         return self.graph().map_shape(index)
@@ -192,24 +204,24 @@ class _Builder:
 
     def neurons(self) -> Neurons:
         synapses = self.synapses()
-        shape = synapses[0].out_shape
+        shape, steps = synapses[0].out_shape, self.steps_of(synapses[0].source)
         matrix = self.draw(st.integers(0, 4)) == 0
-        taps = self.taps(shape[0], matrix)
+        taps = self.taps(shape[0], matrix, steps)
         thresholds = np.zeros((1, shape[0]), np.int64)
         floats = self.rng.random((2, shape[0]))
         made = Neurons(self.name(), synapses, taps, thresholds, shape, floats[0], floats[1])
         if max(potential_bound(self.graph(), made)) >= 2**62:
             made = replace(made, taps=np.sign(taps))
         made = replace(made, taps=self.scaled(made))
-        return replace(made, thresholds=self.thresholds(made, matrix))
+        return replace(made, thresholds=self.thresholds(made, matrix, steps))
 
-    def taps(self, channels: int, matrix: bool) -> Ints:
+    def taps(self, channels: int, matrix: bool, steps: int) -> Ints:
         """Small whole numbers; powers of two, negative ones and zeros among them."""
-        order = self.steps if matrix else self.draw(st.sampled_from([1, 2, 3, 4, 7, self.steps]))
+        order = steps if matrix else self.draw(st.sampled_from([1, 2, 3, 4, 7, steps]))
         if matrix and self.draw(st.booleans()):
-            order = self.draw(st.integers(1, self.steps))  # banded
+            order = self.draw(st.integers(1, steps))  # banded
         columns = 1 if matrix else self.draw(st.sampled_from([1, channels]))
-        size = (self.steps if matrix else 1, order, columns)
+        size = (steps if matrix else 1, order, columns)
         match self.draw(st.sampled_from(["halving", "powers", "whole", "last alone"])):
             case "halving":
                 falling = 2 ** np.maximum(0, min(order, 20) - 1 - np.arange(order))
@@ -230,10 +242,10 @@ class _Builder:
         largest = int(np.abs(neurons.taps).max()).bit_length()
         return neurons.taps << max(0, min(wanted - bits, 61 - largest))
 
-    def thresholds(self, neurons: Neurons, matrix: bool) -> Ints:
+    def thresholds(self, neurons: Neurons, matrix: bool, steps: int) -> Ints:
         """Rows of potentials that occur (ties), their neighbours, and numbers that no potential reaches."""
-        rows = self.steps if matrix else self.draw(st.integers(1, min(neurons.order, self.steps)))
-        potential = potentials(neurons, self.maps, self.steps)  # [T, N, C, H, W]
+        rows = steps if matrix else self.draw(st.integers(1, min(neurons.order, steps)))
+        potential = potentials(neurons, self.maps, steps)  # [T, N, C, H, W]
         out = np.empty((rows, neurons.shape[0]), np.int64)
         for r in range(rows):
             of_row = potential[r:] if r == rows - 1 else potential[r : r + 1]
@@ -258,7 +270,7 @@ class _Builder:
             float(self.rng.random()),
             self.rng.random(shape[0]),
             self.draw(st.sampled_from(["none", "sum", "mean"])),
-            self.draw(st.none() | st.integers(1, self.steps)),
+            self.draw(st.none() | st.integers(1, self.steps_of(synapses[0].source))),
         )
 
     def synapses(self, room: int = 2**52) -> tuple[Synapse, ...]:
@@ -267,12 +279,13 @@ class _Builder:
         With its factor none adds up more than ``room``: that leaves some for the others and 65 taps of one.
         """
         count = self.draw(st.sampled_from([1, 1, 1, 2, 3]))
-        made = [self.synapse(None, room, with_factor=count > 1)]
-        made += [self.synapse(made[0].out_shape, room, with_factor=True) for _ in range(count - 1)]
+        made = [self.synapse(self.source(), None, room, with_factor=count > 1)]
+        for _ in range(count - 1):
+            source = self.source(beside=made[0].source)
+            made.append(self.synapse(source, made[0].out_shape, room, with_factor=True))
         return tuple(made)
 
-    def synapse(self, out: Shape | None, room: int, *, with_factor: bool) -> Synapse:
-        index = self.source()
+    def synapse(self, index: int, out: Shape | None, room: int, *, with_factor: bool) -> Synapse:
         source = self.shape_of(index)
         channels = self.channels() if out is None else out[0]
         groups = self.groups(source[0], channels)
@@ -336,10 +349,20 @@ class _Builder:
             window, out = Window(), shape
         return Pool(self.name(), index, kind, window, out, top * (prod(window.size) if kind == "sum" else 1))
 
+    def time_pool(self) -> TimePool | Neurons:
+        """With a window that divides the steps; neurons where there is none."""
+        index = self.source()
+        steps = self.steps_of(index)
+        windows = [w for w in range(2, steps + 1) if steps % w == 0]
+        if not windows:
+            return self.neurons()
+        window = self.draw(st.sampled_from(windows))
+        return TimePool(self.name(), index, window, self.shape_of(index), self.top_of(index))
+
     def sum(self) -> Sum:
         first = self.source()
         shape = self.shape_of(first)
-        equal = [i for i in range(len(self.maps)) if self.shape_of(i) == shape]
+        equal = [i for i in self.beside(first) if self.shape_of(i) == shape]
         chosen = (first, *self.draw(st.lists(st.sampled_from(equal), min_size=1, max_size=2)))
         tops = [self.top_of(i) for i in chosen]
         weights = self.weights(chosen)
@@ -351,7 +374,7 @@ class _Builder:
     def concat(self) -> Concat:
         first = self.source()
         shape = self.shape_of(first)
-        equal = [i for i in range(len(self.maps)) if self.shape_of(i)[1:] == shape[1:]]
+        equal = [i for i in self.beside(first) if self.shape_of(i)[1:] == shape[1:]]
         chosen = (first, *self.draw(st.lists(st.sampled_from(equal), min_size=1, max_size=2)))
         while len(chosen) > 1 and sum(self.shape_of(i)[0] for i in chosen) > MAX_CHANNELS:
             chosen = chosen[:-1]
@@ -359,6 +382,10 @@ class _Builder:
         top = max(w * self.top_of(i) for i, w in zip(chosen, weights, strict=True))
         channels = sum(self.shape_of(i)[0] for i in chosen)
         return Concat(self.name(), chosen, weights, (channels, *shape[1:]), top)
+
+    def beside(self, index: int) -> list[int]:
+        """Maps of as many steps."""
+        return [i for i, each in enumerate(self.periods) if each == self.periods[index]]
 
     def weights(self, chosen: Sequence[int]) -> tuple[int, ...]:
         """1 to 3, or as much as a map can hold."""
@@ -370,7 +397,7 @@ class _Builder:
 
 
 def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int) -> Ints:
-    """Potentials int64 [T, N, C, H, W] that the thresholds are compared with."""
+    """Potentials int64 [T, N, C, H, W] that the thresholds are compared with; ``steps`` are their own."""
     current = interpret.sum_currents(neurons.synapses, maps)
     current = np.broadcast_to(current, (steps, *current.shape[1:]))
     out = np.zeros(current.shape, np.int64)

@@ -15,7 +15,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, quantize, quantize_weights
+from mfp_neurons import MFP, TimePool, quantize, quantize_weights
 
 from .oracle import exact, potential
 
@@ -311,6 +311,8 @@ class Maker:
 
     def block(self) -> nn.Module:
         kinds = ["stage", "stage", "currents", "potentials", "spikes", "cat", "dropout"]
+        if self.windows():
+            kinds += ["time_pool", "time_pool"]
         if self.h.dim() > 3 and min(self.h.shape[3:]) > 1:
             kinds += ["pool", "flatten"]
         made: nn.Module = getattr(self, f"_{self.pick(*kinds)}")()
@@ -362,6 +364,15 @@ class Maker:
     def _pool(self) -> nn.Module:
         return Each(self.pooling(tuple(self.h.shape[2:]), of_spikes=True))
 
+    def windows(self) -> list[int]:
+        """Those that divide the steps that are left."""
+        return [window for window in range(2, self.steps + 1) if self.steps % window == 0]
+
+    def _time_pool(self) -> nn.Module:
+        window = self.pick(*self.windows())
+        self.steps //= window
+        return TimePool(window)
+
     def _flatten(self) -> nn.Module:
         return nn.Sequential(nn.Flatten(2), self.stage(self.h.flatten(2)))
 
@@ -409,7 +420,7 @@ def run(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
 def models(draw: Draw, *, dyadic: bool = False) -> Case:
     """A model with its example."""
     pick = lambda *choices: draw(st.sampled_from(choices))  # noqa: E731
-    steps, samples = pick(1, 2, 3, 4, 5), 2
+    steps, samples = pick(1, 2, 3, 4, 5, 6, 8), 2
     features = pick((3,), (6,), (1, 5), (4, 6), (1, 5, 5), (2, 4, 6), (3, 6, 3))
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
     kind = pick("events", "images", "static")
@@ -423,11 +434,14 @@ def models(draw: Draw, *, dyadic: bool = False) -> Case:
         blocks.append(maker.stem(seen))
         maker.h = exact(blocks[0])(seen)
     elif kind == "images":
+        if maker.windows() and pick(True, False, False):
+            blocks.append(maker._time_pool())
+            maker.h = seen = blocks[0](seen)
         blocks.append(maker.stage(seen))
-        maker.h = exact(blocks[0])(seen)
+        maker.h = exact(blocks[-1])(seen)
     blocks += [maker.block() for _ in range(pick(0, 1, 2, 3))]
     head = maker.head()
     readout = pick("mean", "mean", "sum", "last", "every step")
-    last = pick(None, 1, steps) if readout in ("mean", "sum") else None
+    last = pick(None, 1, maker.steps) if readout in ("mean", "sum") else None
     model = Network(blocks, head, readout, last).eval()
     return Case(model, example.bool() if kind == "events" else example, top)

@@ -15,7 +15,7 @@ from mfp_neurons.deploy import InvalidNetworkError, interpret
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Pool, Scores, Synapse, Window, potential_bound
 from tests.deploy.graphs import Case, cases, graphs, potentials
-from tests.deploy.native import SANITIZED, Scored, score
+from tests.deploy.native import SANITIZED, UNTOUCHED, Scored, score
 from tests.deploy.toolchain import STRICT, run, tool
 
 TOGETHER = 6  # networks in one program: the compiler's start is what costs
@@ -36,11 +36,14 @@ def expected(case: Case, stream: NDArray[np.uint8]) -> Scored:
     scores, _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     last = case.graph.scores
     if last.reduce != "none":
-        scores = scores[case.steps - (last.last or case.steps) :].sum(axis=0, keepdims=True)
+        scores = scores[len(scores) - (last.last or len(scores)) :].sum(axis=0, keepdims=True)
     session = interpret.Stream(case.graph)
-    steps = np.stack([session.step(levels.astype(np.int64))[0] for levels in stream])
+    each = [session.step(levels.astype(np.int64))[0] for levels in stream]
+    untouched = np.full((stream.shape[1], *last.shape), UNTOUCHED)
+    steps = np.stack([untouched if found is None else found for found in each])
     steps = np.moveaxis(steps, 1, 0).reshape(stream.shape[1], len(stream), -1)
-    return Scored(np.moveaxis(scores, 1, 0).reshape(len(steps), -1), steps, steps.argmax(axis=2))
+    scored = np.broadcast_to([found is not None for found in each], steps.shape[:2])
+    return Scored(np.moveaxis(scores, 1, 0).reshape(len(steps), -1), steps, steps.argmax(axis=2), scored)
 
 
 def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
@@ -52,6 +55,7 @@ def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
         np.testing.assert_array_equal(mine.run, right.run)
         np.testing.assert_array_equal(mine.step, right.step)
         np.testing.assert_array_equal(mine.best, right.best)
+        np.testing.assert_array_equal(mine.scored, right.scored)
 
 
 def small(**changes: object) -> Graph:

@@ -16,6 +16,7 @@ from mfp_neurons.deploy.graph import (
     Scores,
     Sum,
     Synapse,
+    TimePool,
     Window,
     potential_bound,
 )
@@ -32,11 +33,36 @@ def of_case(case: Case) -> Iterator[str]:
     for op in graph.ops:
         yield from of_op(graph, op)
     _, maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
-    for op in graph.ops:
+    for op, steps in zip(graph.ops, case.own_steps[1:], strict=True):
         if isinstance(op, Neurons):
-            yield from of_spikes(op, maps, case.steps)
+            yield from of_spikes(op, maps, steps)
+    yield from of_time(case)
     read_twice = Counter(s.source for op in graph.ops if isinstance(op, Neurons) for s in op.synapses)
     yield from ("a map that several synapses read" for count in read_twice.values() if count > 1)
+
+
+def of_time(case: Case) -> Iterator[str]:
+    graph, periods = case.graph, case.graph.periods()
+    constant = graph.constant_maps(len(case.levels) == 1)
+    for index, op in enumerate(graph.ops, start=1):
+        if isinstance(op, TimePool):
+            yield f"steps joined of {'spikes' if graph.map_top(op.source) == 1 else 'numbers'}"
+            yield "steps joined of the input" if op.source == 0 else "steps joined of a map"
+            yield "steps joined twice" if periods[op.source] > 1 else "steps joined"
+            if index in graph.history():
+                yield "joined steps that are looked back at"
+            if index in constant:
+                yield "joined steps that are all the same"
+        elif periods[index] > 1:
+            yield f"{type(op).__name__} of joined steps"
+            if isinstance(op, Neurons) and op.steps:
+                yield "matrix taps of joined steps"
+            if isinstance(op, Neurons) and len(op.thresholds) > 1:
+                yield "rows of thresholds of joined steps"
+            if isinstance(op, Scores) and op.last:
+                yield "scores of the last joined steps"
+    if len({each for each in periods if each > 1}) > 1:
+        yield "several rates"
 
 
 def of_op(graph: Graph, op: Op) -> Iterator[str]:
@@ -150,6 +176,13 @@ WANTED = [
         for name in ("stride", "padding", "dilation")
         for which in ("", " of rows and columns differ")
     ),
+    *(
+        f"steps joined{which}"
+        for which in ("", " twice", " of spikes", " of numbers", " of the input", " of a map")
+    ),
+    *("joined steps that are looked back at", "joined steps that are all the same", "several rates"),
+    *(f"{kind} of joined steps" for kind in ("Neurons", "Pool", "Sum", "Concat", "Scores")),
+    *("matrix taps of joined steps", "rows of thresholds of joined steps", "scores of the last joined steps"),
     *("tie", "much tie", "spike", "no spike", "much spike", "much no spike", "missed by one"),
 ]
 

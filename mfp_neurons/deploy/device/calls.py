@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
-from ..graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, sources
+from ..graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, TimePool, sources
 from .layers import title
 from .memory import (
     Places,
@@ -12,6 +12,7 @@ from .memory import (
     remembered,
     run_places,
     run_scratch,
+    run_steps,
     scored_steps,
     step_places,
     step_scratch,
@@ -27,27 +28,31 @@ class Time:
         first: number of the first step since the start.
         steps: how many are looked at.
         start: the first of them whose result is wanted.
+        place: where in its window the first lies, of a TimePool.
     """
 
     first: str
     steps: str
     start: str
+    place: str = "0"
 
 
 def run_body(graph: Graph) -> list[str]:
     """Of a whole sequence: every layer at all steps, then the next."""
     places, constant = run_places(graph), graph.constant_maps(graph.input.static)
+    every = run_steps(graph)
 
     def view(index: int, op: Op) -> str:
         """A map from its first step on; the scores look at the last ones alone."""
-        skipped = graph.steps - scored_steps(graph) if isinstance(op, Scores) else 0
+        skipped = every[-1] - scored_steps(graph) if isinstance(op, Scores) else 0
         stride = 0 if index in constant else step_words(graph, index)
         return f"{{maps + {places.offset[index] + skipped * stride}, {stride}}}"
 
     lines = _memory(places, run_scratch(graph))
-    lines += _pack(graph, f"maps + {places.offset[0]}", 1 if graph.input.static else graph.steps)
+    lines += _pack(graph, f"maps + {places.offset[0]}", every[0])
     for index, op in enumerate(graph.ops, start=1):
-        steps = scored_steps(graph) if isinstance(op, Scores) else 1 if index in constant else graph.steps
+        steps = every[op.source if isinstance(op, TimePool) else index]
+        steps = scored_steps(graph) if isinstance(op, Scores) else steps
         out = "" if isinstance(op, Scores) else f"maps + {places.offset[index]}"
         views = [view(i, op) for i in sources(op)]
         lines += _call(graph, index, views, Time("0", str(steps), "0"), out)
@@ -55,11 +60,15 @@ def run_body(graph: Graph) -> list[str]:
 
 
 def step_body(graph: Graph) -> list[str]:
-    """Of one step of a stream: every layer looks at the new step of its sources and those it remembers."""
-    places, history = step_places(graph), graph.history()
+    """Of one step of a stream: every layer looks at the new step of its sources and those it remembers.
+
+    Behind a pooling over time that is so in steps that end one of the layer's own.
+    """
+    places, history, periods = step_places(graph), graph.history(), graph.periods()
     lines = _memory(places, step_scratch(graph))
     lines += [
-        f"    mfp_shift(maps + {places.offset[i]}, {step_words(graph, i)}, {past});"
+        f"    {_when_new(graph, i, periods)}"
+        f"mfp_shift(maps + {places.offset[i]}, {step_words(graph, i)}, {past});"
         for i, past in history.items()
     ]
 
@@ -69,23 +78,52 @@ def step_body(graph: Graph) -> list[str]:
     lines += _pack(graph, f"maps + {newest(0)}", 1)
     for index, op in enumerate(graph.ops, start=1):
         order = op.order if isinstance(op, Neurons) else 1
+        period = periods[next(sources(op))]
         views = []
         for i in sources(op):
             words = step_words(graph, i)
             back = "" if order == 1 else f" - (steps - 1) * {words}"
             views.append(f"{{maps + {newest(i)}{back}, {words}}}")
         out = "" if isinstance(op, Scores) else f"maps + {newest(index)}"
-        lines += _call(graph, index, views, _time(graph, order), out)
-    if remembered(graph):
-        lines += [f"    if (now < {remembered(graph)}) now++;"]
+        time = _pooled_time(op, period) if isinstance(op, TimePool) else _time(graph, order, period)
+        lines += _call(graph, index, views, time, out, _when_ends(period))
+    return lines + _next_step(graph, periods[-1])
+
+
+def _next_step(graph: Graph, of_scores: int) -> list[str]:
+    """Counts the step, and says whether it had scores."""
+    alike, period = remembered(graph), graph.period()
+    if period == 1:
+        return [f"    if (now < {alike}) now++;"] if alike else []
+    lines = [f"    now = now < {alike + period - 1} ? now + 1 : {alike};"]
+    if of_scores > 1:  # counted, the step is the first of the next period
+        lines += [f"    return now % {of_scores} == 0;"]
     return lines
 
 
-def _time(graph: Graph, order: int) -> Time:
-    now = "now" if remembered(graph) else "0"
+def _when_ends(period: int) -> str:
+    """The condition under which a step of the input is the last of a period."""
+    return f"if ((now + 1) % {period} == 0) " if period > 1 else ""
+
+
+def _when_new(graph: Graph, index: int, periods: list[int]) -> str:
+    """The condition under which a map gets another step: of a TimePool when a window opens."""
+    op = graph.ops[index - 1] if index else None
+    if isinstance(op, TimePool):
+        return f"if ((now + 1) % {periods[index]} == {periods[op.source]}) "
+    return _when_ends(periods[index])
+
+
+def _time(graph: Graph, order: int, period: int) -> Time:
+    own = "now" if period == 1 else f"now / {period}"
     if order == 1:
-        return Time(now, "1", "0")
-    return Time(f"{now} + 1 - steps", f"now < {order - 1} ? now + 1 : {order}", "steps - 1")
+        return Time(own if remembered(graph) else "0", "1", "0")
+    return Time(f"{own} + 1 - steps", f"{own} < {order - 1} ? {own} + 1 : {order}", "steps - 1")
+
+
+def _pooled_time(op: TimePool, period: int) -> Time:
+    own = "now" if period == 1 else f"now / {period}"
+    return Time("0", "1", "0", f"{own} % {op.window}")
 
 
 def _memory(places: Places, scratch: Scratch) -> list[str]:
@@ -111,8 +149,8 @@ def _pack(graph: Graph, out: str, steps: int) -> list[str]:
     ]
 
 
-def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> list[str]:
-    """One operation, in a block of its own."""
+def _call(graph: Graph, index: int, views: list[str], time: Time, out: str, when: str = "") -> list[str]:
+    """One operation, in a block of its own, under a condition or always."""
     op = graph.ops[index - 1]
     match op:
         case Neurons():
@@ -128,10 +166,15 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> l
                 _from(views, time),
                 f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {time.steps}, {out});",
             ]
+        case TimePool():
+            body = [
+                _from(views, time),
+                f"mfp_join(&map{index}, from[0], {op.window}, {time.place}, {time.steps}, {out});",
+            ]
         case Sum() | Concat():
             body = [_from(views, time), f"mfp_clear({out}, {step_words(graph, index)} * {time.steps});"]
             body += _add(graph, index, op, time, out)
-    return [f"    {{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
+    return [f"    {when}{{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
 
 
 def _from(views: list[str], time: Time) -> str:

@@ -11,6 +11,7 @@ from ..graph import (
     Scores,
     Sum,
     Synapse,
+    TimePool,
     Window,
     planes,
     without_repeats,
@@ -52,6 +53,8 @@ def title(graph: Graph, index: int) -> str:
             words = f"scores {_size(op.shape)}"
         case Pool():
             words = f"{op.kind} pool {_size(op.shape)} of map {op.source}, numbers 0..{op.top}"
+        case TimePool():
+            words = f"{op.window} steps of map {op.source} joined, {_size(op.shape)}, numbers 0..{op.top}"
         case Sum() | Concat():
             parts = " ".join(f"{w} x map {i}," for i, w in zip(op.sources, op.weights, strict=True))
             words = f"{type(op).__name__.lower()} {_size(op.shape)} of {parts} numbers 0..{op.top}"
@@ -68,6 +71,8 @@ def _named_maps(graph: Graph) -> set[int]:
     for index, op in enumerate(graph.ops, start=1):
         if isinstance(op, Pool):
             found |= {index, op.source}
+        elif isinstance(op, TimePool):
+            found |= {index}
         elif isinstance(op, Sum | Concat):
             found |= {index, *op.sources}
     return found

@@ -70,16 +70,25 @@ def step_words(graph: Graph, index: int) -> int:
 
 def run_places(graph: Graph) -> Places:
     """All steps of every map, for as long as it is read."""
-    constant = graph.constant_maps(graph.input.static)
-    slots = [1 if index in constant else graph.steps for index in range(len(graph.ops))]
+    slots = run_steps(graph)[:-1]
     return _places(graph, slots, kept=())
 
 
 def step_places(graph: Graph) -> Places:
-    """One step of every map, behind the past steps of those that neurons look back at, which stay."""
+    """One step of every map, behind the past steps of those that neurons look back at.
+
+    Past steps stay, and so do open windows.
+    """
     history = graph.history()
     slots = [1 + history.get(index, 0) for index in range(len(graph.ops))]
-    return _places(graph, slots, kept=history)
+    return _places(graph, slots, kept=graph.kept())
+
+
+def run_steps(graph: Graph) -> list[int]:
+    """Steps of each map that a run computes, one if they are all the same; then those of the scores."""
+    constant = graph.constant_maps(graph.input.static)
+    periods = graph.periods()
+    return [1 if index in constant else graph.steps // period for index, period in enumerate(periods)]
 
 
 def _places(graph: Graph, slots: list[int], kept: Iterable[int]) -> Places:
@@ -148,26 +157,41 @@ def is_wide(graph: Graph, op: Neurons | Scores) -> bool:
 
 
 def remembered(graph: Graph) -> int:
-    """The step from which on all steps are alike: every tap and every row of thresholds has been reached."""
-    layers = [op for op in graph.ops if isinstance(op, Neurons)]
-    rows = [max(op.order, len(op.taps), len(without_repeats(op.thresholds))) for op in layers]
-    return max(rows, default=1) - 1
+    """The step from which on all steps are alike: every tap and every row of thresholds has been reached.
+
+    Counted in steps of the input. With poolings over time they are alike but for their place in windows, of
+    which one of each opens there.
+    """
+    layers = [
+        (op, each) for op, each in zip(graph.ops, graph.periods()[1:], strict=True) if isinstance(op, Neurons)
+    ]
+    rows = [
+        (max(op.order, len(op.taps), len(without_repeats(op.thresholds))) - 1) * each for op, each in layers
+    ]
+    period = graph.period()
+    return -(-max(rows, default=0) // period) * period
+
+
+def counts_steps(graph: Graph) -> bool:
+    """Whether a stream has to know the number of its step."""
+    return remembered(graph) > 0 or graph.period() > 1
 
 
 def scored_steps(graph: Graph) -> int:
     """Steps whose scores a run computes."""
-    scores = graph.scores
-    return graph.steps if scores.reduce == "none" else scores.last or graph.steps
+    scores, steps = graph.scores, graph.steps // graph.periods()[-1]
+    return steps if scores.reduce == "none" else scores.last or steps
 
 
 def run_scratch(graph: Graph) -> Scratch:
     """For the layers of a run."""
-    constant = graph.constant_maps(graph.input.static)
+    constant, periods = graph.constant_maps(graph.input.static), graph.periods()
 
-    def steps(op: Op) -> int:
-        return scored_steps(graph) if isinstance(op, Scores) else graph.steps
+    def steps(op: Op, period: int) -> int:
+        return scored_steps(graph) if isinstance(op, Scores) else graph.steps // period
 
-    return _most(_scratch(graph, op, steps(op), constant) for op in graph.ops)
+    made = zip(graph.ops, periods[1:], strict=True)
+    return _most(_scratch(graph, op, steps(op, period), constant) for op, period in made)
 
 
 def step_scratch(graph: Graph) -> Scratch:
@@ -204,7 +228,7 @@ def run_bytes(graph: Graph) -> int:
 
 def state_bytes(graph: Graph) -> int:
     """Bytes that a stream keeps between steps: past bits in whole words, and the number of the step."""
-    return 4 * _past_words(graph) + (4 if remembered(graph) else 0)
+    return 4 * _past_words(graph) + (4 if counts_steps(graph) else 0)
 
 
 def step_bytes(graph: Graph) -> int:
@@ -213,4 +237,4 @@ def step_bytes(graph: Graph) -> int:
 
 
 def _past_words(graph: Graph) -> int:
-    return sum(steps * step_words(graph, index) for index, steps in graph.history().items())
+    return sum(steps * step_words(graph, index) for index, steps in graph.kept().items())

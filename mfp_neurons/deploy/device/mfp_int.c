@@ -416,6 +416,16 @@ void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, 
                 pool_place(source, view.bits + t * view.stride, pooling, y, x, target, out + t * stride);
 }
 
+void mfp_join(const mfp_map *map, mfp_view view, uint32_t window, uint32_t place, uint32_t steps, uint32_t *out)
+{
+    const uint32_t stride = map->planes * map->words, numbers = map->channels * map->height * map->width;
+    for (uint32_t t = 0; t < steps; t++, place++) {
+        uint32_t *to = out + place / window * stride;
+        if (place % window == 0) mfp_clear(to, stride);
+        merge(MFP_MAX, map, view.bits + t * view.stride, 0, 1, map, to, 0, numbers);
+    }
+}
+
 void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_map *target, uint32_t channel,
              uint32_t steps, uint32_t *out)
 {

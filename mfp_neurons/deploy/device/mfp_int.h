@@ -119,6 +119,10 @@ void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps
 void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, const mfp_map *target, uint32_t steps,
               uint32_t *out);
 
+/* Joins `steps` steps, of which `window` become one, the largest number: step t goes into step (place + t) / window of
+ * `out`. `place` is where in its window the first of them lies; what a window has seen before has to be there. */
+void mfp_join(const mfp_map *map, mfp_view view, uint32_t window, uint32_t place, uint32_t steps, uint32_t *out);
+
 /* Adds weight * source to the channels of `out` from `channel` on, at `steps` steps. */
 void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_map *target, uint32_t channel,
              uint32_t steps, uint32_t *out);

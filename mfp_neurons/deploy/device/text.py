@@ -5,6 +5,7 @@ from math import prod
 from ..graph import Graph
 from .calls import run_body, step_body
 from .memory import (
+    counts_steps,
     remembered,
     run_bytes,
     run_places,
@@ -23,7 +24,8 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
     big, given = name.upper(), graph.input
     size, classes = prod(given.shape), prod(graph.scores.shape)
     frames = 1 if given.static else graph.steps
-    rows = graph.steps if graph.scores.reduce == "none" else 1
+    period = graph.periods()[-1]
+    rows = graph.steps // period if graph.scores.reduce == "none" else 1
     levels = "events, 0 or 1" if given.top == 1 else f"levels 0..{given.top}"
     order = list(given.features or given.shape)
     sequence = f"one image, {levels}" if given.static else f"{graph.steps} steps, each {levels}"
@@ -44,7 +46,7 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
 #define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
 #define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
 #define {big}_SCORES {rows * classes} /* that {name}_run writes */
-
+{_period_macro(big, period)}
 /* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps
  * nothing of; what a step uses; and what a stream keeps between steps. */
 #define {big}_WEIGHT_BYTES {tables.weight_bytes}
@@ -66,8 +68,8 @@ void {name}_run(const uint8_t *input, int64_t scores[]);
 /* One more step of a stream{_end_text(graph, name)}.
  *
  * input: {levels}, row-major {order}.
- * scores: [{big}_CLASSES] of this step; {_unit_text(graph)} */
-void {name}_step(const uint8_t *input, int64_t scores[]);
+ * scores: [{big}_CLASSES] of this step; {_unit_text(graph)}{_returned_text(big, period)} */
+{_step_type(period)} {name}_step(const uint8_t *input, int64_t scores[]);
 
 /* Begins a new stream. */
 void {name}_reset(void);
@@ -83,16 +85,39 @@ uint32_t {name}_argmax(const int64_t scores[]);
 """
 
 
+def _step_type(period: int) -> str:
+    """What NAME_step returns."""
+    return "void" if period == 1 else "int"
+
+
+def _period_macro(big: str, period: int) -> str:
+    if period == 1:
+        return ""
+    return f"#define {big}_PERIOD {period} /* steps that end in one step of scores: pooled over time */\n"
+
+
+def _returned_text(big: str, period: int) -> str:
+    if period == 1:
+        return ""
+    return (
+        f"\n * returns: 1 in every {big}_PERIOD-th step; 0, scores untouched, in the others, at whose end"
+        " the\n * last layer has nothing to compute"
+    )
+
+
 def _unit_text(graph: Graph, divisor: int = 1) -> str:
     over = f" / {divisor}" if divisor > 1 else ""
     return f"times {graph.scores.unit!r}{over} it is the model's"
 
 
 def _scores_text(graph: Graph, big: str) -> str:
-    scores, steps = graph.scores, scored_steps(graph)
+    scores, steps, period = graph.scores, scored_steps(graph), graph.periods()[-1]
+    if scores.reduce == "none" and period > 1:
+        return f"[{big}_STEPS / {big}_PERIOD][{big}_CLASSES], one for so many steps; {_unit_text(graph)}"
     if scores.reduce == "none":
         return f"[{big}_STEPS][{big}_CLASSES], of every step; {_unit_text(graph)}"
-    which = "all" if steps == graph.steps else f"the last {steps}"
+    which = "all" if steps * period == graph.steps else f"the last {steps}"
+    which += f" of {graph.steps // period}" if period > 1 else ""
     number = _unit_text(graph, steps if scores.reduce == "mean" else 1)
     return f"[{big}_CLASSES], summed over {which} steps; {number}"
 
@@ -103,11 +128,18 @@ def _end_text(graph: Graph, name: str) -> str:
     return f" of at most {graph.fixed_steps()}: a matrix kernel ends there. Call {name}_reset then"
 
 
+def _counted_text(graph: Graph) -> str:
+    alike = "up to where all later steps are alike"
+    if graph.period() == 1:
+        return alike
+    return f"{alike} but for their place in windows, so from {remembered(graph)} on again and again"
+
+
 def source(graph: Graph, name: str, tables: Tables) -> str:
     """NAME.c."""
     body = "\n".join
-    counted = remembered(graph)
-    number = "\n/* The number of the step, up to where all later steps are alike. */\nstatic uint32_t now;\n"
+    counted = counts_steps(graph)
+    number = f"\n/* The number of the step, {_counted_text(graph)}. */\nstatic uint32_t now;\n"
     run, step = run_places(graph), step_places(graph)
     return f"""\
 /* {name}: see {name}.h. Written by mfp_neurons; do not edit. Descriptors are explained in mfp_int.h. */
@@ -123,7 +155,7 @@ void {name}_run(const uint8_t *input, int64_t scores[])
 }}
 {number if counted else ""}
 /* Buffers: {4 * step.words:,} bytes for maps, {step_scratch(graph).bytes:,} for the layer at work. */
-void {name}_step(const uint8_t *input, int64_t scores[])
+{_step_type(graph.periods()[-1])} {name}_step(const uint8_t *input, int64_t scores[])
 {{
 {body(step_body(graph))}
 }}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Ints, Neurons, planes
+from ..graph import Ints, Neurons, TimePool, planes
 from ..pack import bits_of_words
 from . import structs as c
 from .arena import Span, offsets
@@ -47,7 +47,8 @@ class Buffers:
         call = c.CallStruct(ops=layout.ops, maps=self._maps, op_count=len(graph.ops), samples=size.samples)
         call.top, call.count, call.threads = graph.input.top, size.steps, threads
         if size.stream:  # it needs most when there is a whole past
-            call.first = max((op.order for op in graph.ops if isinstance(op, Neurons)), default=0)
+            layers = zip(graph.ops, graph.periods()[1:], strict=True)
+            call.first = max((op.order * each for op, each in layers if isinstance(op, Neurons)), default=0)
         needed = library.mfp_network_scratch(ctypes.byref(call))
         call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
         self._scratch = aligned(threads * call.scratch_bytes)
@@ -59,20 +60,25 @@ class Buffers:
         return self._arena.nbytes + self._scratch.nbytes
 
     def maps(self, first: int) -> list[Ints]:
-        """Every map as numbers [T or 1, N, C, H, W] from step ``first`` on."""
+        """Every map as numbers [T or 1, N, C, H, W] from step ``first`` on; T is 0 of one that none ends."""
         return [self._numbers(m, first) for m in self._maps]
 
     def _map_structs(self) -> Any:
         """The maps and their slots: all steps, one if all are the same; of a stream its past and one more."""
         graph, size = self._layout.graph, self.size
         same = set() if size.stream else graph.constant_maps(size.static)
-        kept, past = graph.history(), self._layout.past(size.samples)
+        history, past, periods = graph.history(), self._layout.past(size.samples), graph.periods()
+        windows = {
+            index: op.window for index, op in enumerate(graph.ops, start=1) if isinstance(op, TimePool)
+        }
         made = (c.MapStruct * len(graph.ops))()
         for index, m in enumerate(made):
+            m.period, m.window = periods[index], windows.get(index, 1)
             m.channels, m.height, m.width = graph.map_shape(index)
             m.planes, m.words = planes(graph.map_top(index)), -(-m.channels // c.BLOCK)
             m.bytes, m.same = self._layout.is_bytes(index), index in same
-            m.slots = kept.get(index, 0) + 1 if size.stream else 1 if m.same else size.steps
+            every = 1 if m.same else size.steps // m.period
+            m.slots = history.get(index, 0) + 1 if size.stream else every
             m.past, m.past_bytes = past.get(index, (0, 0))
         return made
 
@@ -85,7 +91,8 @@ class Buffers:
         for index, m in enumerate(self._maps):
             first = max(0, index - 1)
             lives = (first, max(first, last.get(index, 0)))
-            if self.size.record or (self.size.stream and m.slots > 1):  # filled before the first operation
+            recalled = self.size.stream and (m.slots > 1 or m.window > 1)  # before the first operation
+            if self.size.record or recalled:
                 lives = (0, end)
             spans.append(Span(self._bytes(m), *lives))
         return spans
@@ -104,7 +111,8 @@ class Buffers:
             packed = raw.view(np.uint64).reshape(*places, m.planes, m.words)
             bits = bits_of_words(packed, m.channels).astype(np.int64)
             numbers = (bits << np.arange(m.planes)[:, None]).sum(axis=-2)
-        steps = [first % m.slots] if self.size.stream else slice(None)
+        now, ended = first // m.period, (first + 1) % m.period == 0
+        steps = [now % m.slots][:ended] if self.size.stream else slice(None)
         return numbers[:, steps].transpose(1, 0, 4, 2, 3)
 
 

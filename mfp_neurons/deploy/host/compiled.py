@@ -47,6 +47,7 @@ class Compiled:
         self._library = c.library()
         self.threads = threads or self._library.mfp_network_threads()
         self._layout = Layout(graph)
+        self._period, self._scores_period = graph.period(), graph.periods()[-1]
         self._buffers: dict[bool, Buffers] = {}  # of the last run, and of the last step of a stream
         self._lock = threading.Lock()  # they are for one call at a time
 
@@ -55,20 +56,23 @@ class Compiled:
 
         Args:
             levels: uint8 [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
-            steps: T.
+            steps: T of the input, a multiple of ``graph.period()``.
             record: whether to return the maps.
 
         Returns:
-            The scores of every step, int64 [T, N, C, H, W], and every map, the input first (none if not
-            asked for).
+            The scores of every step that has any, int64 [T, N, C, H, W], and every map, the input first (none
+            if not asked for).
 
         Raises:
-            ValueError: ``levels`` has another dtype or shape, or a level above the input's top.
+            ValueError: ``levels`` has another dtype or shape, or a level above the input's top; or a window
+                of a pooling over time stays open.
         """
         levels = self._checked(levels, 5)
         frames, samples = levels.shape[:2]
         if steps < 1 or frames not in (1, steps):
             raise ValueError(f"levels must have 1 or T = {steps} steps, got {frames}")
+        if steps % self._period:
+            raise ValueError(f"steps must be a multiple of {self._period}, got {steps}")
         return self._call(Size(samples, steps, static=frames == 1, record=record), levels, 0)
 
     def stream(self) -> "Stream":
@@ -92,7 +96,8 @@ class Compiled:
             if buffers is None or buffers.size != size:
                 self._buffers.pop(size.stream, None)  # freed before the next are allocated
                 buffers = self._buffers[size.stream] = self._sized(size)
-            scores = np.empty((size.steps, size.samples, *self.graph.scores.shape), np.int64)
+            scored = (first + size.steps) // self._scores_period - first // self._scores_period
+            scores = np.empty((scored, size.samples, *self.graph.scores.shape), np.int64)
             call = buffers.call
             call.first, call.count = first, size.steps
             call.levels, call.scores = levels.ctypes.data, scores.ctypes.data
@@ -116,7 +121,7 @@ class Compiled:
 
 
 class Stream:
-    """One step in, one step out. Keeps the last K - 1 steps of maps that neurons look back at, as bits."""
+    """One step in, one step out. Keeps, as bits, what :meth:`.graph.Graph.kept` says, and nothing else."""
 
     def __init__(self, compiled: Compiled) -> None:
         self.t = 0
@@ -124,8 +129,8 @@ class Stream:
         self._samples = 0
         self._past = np.zeros(0, np.uint8)
 
-    def step(self, levels: NDArray[np.uint8]) -> Ints:
-        """Scores int64 [N, C, H, W] of one more step.
+    def step(self, levels: NDArray[np.uint8]) -> Ints | None:
+        """Scores int64 [N, C, H, W] of one more step; None in a step that ends none of the scores' own.
 
         Args:
             levels: its input, uint8 [N, C, H, W]; N stays that of the first step.
@@ -135,11 +140,11 @@ class Stream:
         """
         return self._step(levels, record=False)[0]
 
-    def record(self, levels: NDArray[np.uint8]) -> tuple[Ints, list[Ints]]:
-        """As :meth:`step`, and every map of the step, the input first, [N, C, H, W]."""
+    def record(self, levels: NDArray[np.uint8]) -> tuple[Ints | None, list[Ints | None]]:
+        """As :meth:`step`, and every map of the step, the input first, [N, C, H, W], or None likewise."""
         return self._step(levels, record=True)
 
-    def _step(self, levels: NDArray[np.uint8], record: bool) -> tuple[Ints, list[Ints]]:
+    def _step(self, levels: NDArray[np.uint8], record: bool) -> tuple[Ints | None, list[Ints | None]]:
         levels = self._compiled._checked(levels, 4)
         if self.t and len(levels) != self._samples:
             raise ValueError(f"levels must have N = {self._samples}, as before, got {len(levels)}")
@@ -149,9 +154,14 @@ class Stream:
         size = Size(self._samples, 1, stream=True, record=record)
         scores, maps = self._compiled._call(size, levels[None], self.t, self._past)
         self.t += 1
-        return scores[0], [numbers[0] for numbers in maps]
+        return _one(scores), [_one(numbers) for numbers in maps]
 
     @property
     def state_bytes(self) -> int:
         """Bytes kept between steps: the history's bits, whole bytes for each step of a map."""
         return self._past.nbytes
+
+
+def _one(steps: Ints) -> Ints | None:
+    """The one step of an array, if it has any."""
+    return steps[0] if len(steps) else None

@@ -17,6 +17,7 @@ from ..graph import (
     Scores,
     Sum,
     Synapse,
+    TimePool,
     Window,
     planes,
     potential_bound,
@@ -46,7 +47,7 @@ class Layout:
     def past(self, samples: int) -> dict[int, tuple[int, int]]:
         """{map: (where a stream keeps its past, bytes of one step)}: its bits, without gaps."""
         places, end = {}, 0
-        for index, steps in self.graph.history().items():
+        for index, steps in self.graph.kept().items():
             bits = samples * planes(self.graph.map_top(index)) * prod(self.graph.map_shape(index))
             places[index] = end, -(-bits // 8)
             end += steps * places[index][1]
@@ -54,7 +55,7 @@ class Layout:
 
     def empty_past(self, samples: int) -> NDArray[np.uint8]:
         """What a stream keeps, before its first step."""
-        kept = self.graph.history()
+        kept = self.graph.kept()
         return np.zeros(sum(kept[i] * size for i, (_, size) in self.past(samples).items()), np.uint8)
 
     def _op(self, index: int, op: Op) -> c.OpStruct:
@@ -71,6 +72,9 @@ class Layout:
                 made.offset = self._keep(pad_channels(op.offset))
             case Pool():
                 made.kind, made.pool, made.window = c.POOL, c.POOLS[op.kind], window_struct(op.window)
+                self._sources(made, op, (1,))
+            case TimePool():
+                made.kind = c.TIME_POOL
                 self._sources(made, op, (1,))
             case Sum():
                 made.kind = c.SUM

@@ -1,4 +1,4 @@
-/* Operations on whole numbers that need no weights: the input, Pool, Sum, Concat. */
+/* Operations on whole numbers that need no weights: the input, Pool, TimePool, Sum, Concat. */
 #ifndef MFP_MAPS_H
 #define MFP_MAPS_H
 
@@ -64,6 +64,25 @@ static void pool_numbers(const Map *source, const Op *op, int32_t *numbers, int3
     }
 }
 
+/* Step t of the source into the step that its window becomes, which the first of a window begins. */
+static void time_pool_numbers(const Map *source, const Map *target, int32_t *numbers, int32_t *out, int64_t sample,
+                              int64_t t, int64_t y, int64_t x)
+{
+    load_numbers(source, sample, t, y, x, out);
+    if (t % target->window != 0) {
+        load_numbers(target, sample, t / target->window, y, x, numbers);
+        for (int64_t c = 0; c < source->channels; c++) out[c] = numbers[c] > out[c] ? numbers[c] : out[c];
+    }
+    store_numbers(target, sample, t / target->window, y, x, out);
+}
+
+static void time_pool_bits(const Map *source, const Map *target, int64_t sample, int64_t t, int64_t y, int64_t x)
+{
+    const word *from = bits_at(source, sample, t, y, x);
+    word *to = bits_at(target, sample, t / target->window, y, x);
+    for (int64_t w = 0; w < source->words; w++) to[w] = t % target->window ? to[w] | from[w] : from[w];
+}
+
 /* Sum adds its sources, Concat sets them side by side; `out` has room for the words of all. */
 static void join_numbers(const Call *call, const Op *op, int32_t *numbers, int32_t *out, int64_t room, int64_t sample,
                          int64_t t, int64_t y, int64_t x)
@@ -90,12 +109,21 @@ static int64_t map_bytes(const Call *call, const Op *op) { return 2 * padded(joi
 static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t sample, int64_t t, int64_t y, int64_t x)
 {
     const Map *target = call->maps + op->target, *source = call->maps + op->sources[0];
-    if (op->kind == POOL && op->pool == MAX && source->planes == 1 && !source->bytes) {
+    const int bits = source->planes == 1 && !source->bytes;
+    if (op->kind == POOL && op->pool == MAX && bits) {
         pool_bits(source, op, bits_at(target, sample, t, y, x), sample, t, y, x);
+        return;
+    }
+    if (op->kind == TIME_POOL && bits) {
+        time_pool_bits(source, target, sample, t, y, x);
         return;
     }
     const int64_t room = join_room(call, op);
     int32_t *numbers = take(&scratch, room * 4), *out = take(&scratch, room * 4);
+    if (op->kind == TIME_POOL) {
+        time_pool_numbers(source, target, numbers, out, sample, t, y, x);
+        return;
+    }
     if (op->kind == POOL)
         pool_numbers(source, op, numbers, out, sample, t, y, x);
     else

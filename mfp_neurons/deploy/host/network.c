@@ -6,6 +6,16 @@
 
 static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind == SCORES; }
 
+/* The steps of an operation's sources that end within those of a call on the input. */
+static Call of_sources(const Call *call, const Op *op)
+{
+    const int64_t period = call->maps[has_synapses(op) ? op->synapses[0].source : op->sources[0]].period;
+    Call own = *call;
+    own.first = call->first / period;
+    own.count = (call->first + call->count) / period - own.first;
+    return own;
+}
+
 /* Runs all operations for the steps of a call; returns 1, having run none, if a level is above the top. */
 int64_t mfp_network_run(const Call *call)
 {
@@ -13,10 +23,12 @@ int64_t mfp_network_run(const Call *call)
     if (call->past) recall(call);
     for (int64_t i = 0; i < call->op_count; i++) {
         const Op *op = call->ops + i;
+        const Call own = of_sources(call, op);
+        if (own.count == 0) continue;
         if (has_synapses(op))
-            layer(call, op);
+            layer(&own, op);
         else
-            map_op(call, op);
+            map_op(&own, op);
     }
     if (call->past) keep(call);
     return 0;
@@ -36,7 +48,9 @@ int64_t mfp_network_scratch(const Call *call)
     int64_t most = 64;
     for (int64_t i = 0; i < call->op_count; i++) {
         const Op *op = call->ops + i;
-        const int64_t bytes = has_synapses(op) ? layer_bytes(call, op) : map_bytes(call, op);
+        Call own = of_sources(call, op);
+        if (own.count == 0) own.count = 1; /* a stream comes to it later */
+        const int64_t bytes = has_synapses(op) ? layer_bytes(&own, op) : map_bytes(&own, op);
         if (bytes > most) most = bytes;
     }
     return most;

@@ -24,7 +24,10 @@ typedef struct {
     int64_t bytes; /* 1: a byte a number, not bits */
     int64_t slots; /* step t is in slot t % slots */
     int64_t same; /* 1: the same at every step */
-    int64_t past, past_bytes; /* where a stream keeps slots - 1 steps of it, and how much one takes */
+    int64_t period; /* steps of the input that one of its steps takes */
+    int64_t window; /* steps of its source that TIME_POOL makes one of; 1 for all others */
+    /* where a stream keeps slots - 1 steps of it, then what an open window has seen, and how much one takes */
+    int64_t past, past_bytes;
 } Map;
 
 typedef struct {
@@ -52,7 +55,7 @@ typedef struct {
     const int64_t *factor; /* [channel], or NULL: 1 */
 } Synapse;
 
-enum OpKind { NEURONS, POOL, SUM, CONCAT, SCORES };
+enum OpKind { NEURONS, POOL, TIME_POOL, SUM, CONCAT, SCORES };
 
 typedef struct {
     int64_t kind;
@@ -69,22 +72,23 @@ typedef struct {
     int64_t threshold_rows;
     const void *thresholds; /* [row][channel] */
     const int64_t *offset; /* SCORES: [channel] */
-    const int64_t *sources; /* POOL, SUM, CONCAT: maps */
+    const int64_t *sources; /* POOL, TIME_POOL, SUM, CONCAT: maps */
     const int64_t *source_weights;
     int64_t source_count;
     int64_t pool;
     Window window;
 } Op;
 
-/* Steps [first, first + count) of all samples. Arrays of channels are padded to a multiple of BLOCK. */
+/* Steps [first, first + count) of all samples: of the input, or, in what an operation is given, of its sources. Arrays
+ * of channels are padded to a multiple of BLOCK. */
 typedef struct {
     const Map *maps;
     const Op *ops;
     int64_t op_count;
     int64_t samples, first, count;
-    const uint8_t *levels; /* [count or 1][sample][channel][row][column] */
+    const uint8_t *levels; /* [count or 1][sample][channel][row][column], of the input */
     int64_t top; /* the largest level */
-    int64_t *scores; /* [count][sample][channel][row][column] */
+    int64_t *scores; /* [count][sample][channel][row][column], of the scores' own steps */
     uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
     int64_t scratch_bytes;
     int64_t threads;

@@ -1,4 +1,5 @@
-/* What a stream keeps: the last steps of maps that neurons look back at, as bits without gaps. */
+/* What a stream keeps, as bits without gaps: the last steps of maps that neurons look back at, and what the open windows
+ * of TIME_POOL have seen. */
 #ifndef MFP_PAST_H
 #define MFP_PAST_H
 
@@ -85,11 +86,29 @@ static inline void copy_slot(const Map *map, int64_t samples, int64_t slot, Bits
     if (keep) put_end(&bits);
 }
 
+/* Place `row` of what a stream keeps of a map. */
+static inline Bits past_at(const Call *call, const Map *map, int64_t row)
+{
+    uint8_t *at = call->past + map->past + row * map->past_bytes;
+    return (Bits){at, at + map->past_bytes, 0, 0};
+}
+
 /* Where a stream keeps step t of a map. */
 static inline Bits past_of(const Call *call, const Map *map, int64_t t)
 {
-    uint8_t *at = call->past + map->past + t % (map->slots - 1) * map->past_bytes;
-    return (Bits){at, at + map->past_bytes, 0, 0};
+    return past_at(call, map, t % (map->slots - 1));
+}
+
+static inline Bits open_window(const Call *call, const Map *map) { return past_at(call, map, map->slots - 1); }
+
+/* Whether a step of the input is the last of `period`. */
+static inline int ends(const Call *call, int64_t period) { return (call->first + 1) % period == 0; }
+
+/* The place in its window of the step that the source of TIME_POOL makes now, or -1 if it makes none. */
+static inline int64_t place_in_window(const Call *call, const Map *map)
+{
+    const int64_t of_source = map->period / map->window;
+    return ends(call, of_source) ? call->first / of_source % map->window : -1;
 }
 
 /* Before a step: the past back into the slots of the maps. */
@@ -97,20 +116,26 @@ static void recall(const Call *call)
 {
     for (int64_t i = 0; i < call->op_count; i++) {
         const Map *map = call->maps + i;
-        for (int64_t back = 1; back < map->slots && back <= call->first; back++) {
-            const int64_t t = call->first - back;
-            copy_slot(map, call->samples, slot_of(map, t), past_of(call, map, t), 0);
-        }
+        const int64_t now = call->first / map->period;
+        if (map->window > 1 && place_in_window(call, map) > 0)
+            copy_slot(map, call->samples, slot_of(map, now), open_window(call, map), 0);
+        if (!ends(call, map->period)) continue; /* nobody looks at it */
+        for (int64_t back = 1; back < map->slots && back <= now; back++)
+            copy_slot(map, call->samples, slot_of(map, now - back), past_of(call, map, now - back), 0);
     }
 }
 
-/* After it: the newest in place of the oldest. */
+/* After it: the newest in place of the oldest, or the window that is still open. */
 static void keep(const Call *call)
 {
     for (int64_t i = 0; i < call->op_count; i++) {
         const Map *map = call->maps + i;
-        if (map->slots > 1)
-            copy_slot(map, call->samples, slot_of(map, call->first), past_of(call, map, call->first), 1);
+        const int64_t now = call->first / map->period;
+        if (ends(call, map->period)) {
+            if (map->slots > 1) copy_slot(map, call->samples, slot_of(map, now), past_of(call, map, now), 1);
+        } else if (map->window > 1 && place_in_window(call, map) >= 0) {
+            copy_slot(map, call->samples, slot_of(map, now), open_window(call, map), 1);
+        }
     }
 }
 

@@ -12,7 +12,7 @@ BLOCK, VECTOR = 64, 16  # as in host/network.h
 
 COUNT, MULTIPLY, GROUPED = range(3)  # enum SynapseKind
 POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
-NEURONS, POOL, SUM, CONCAT, SCORES = range(5)  # enum OpKind
+NEURONS, POOL, TIME_POOL, SUM, CONCAT, SCORES = range(6)  # enum OpKind
 
 _Long, _Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -25,7 +25,7 @@ class MapStruct(ctypes.Structure):
     _fields_ = [
         ("data", _Pointer),
         *((name, _Long) for name in ("channels", "height", "width", "planes", "words")),
-        *((name, _Long) for name in ("bytes", "slots", "same", "past", "past_bytes")),
+        *((name, _Long) for name in ("bytes", "slots", "same", "period", "window", "past", "past_bytes")),
     ]
 
 

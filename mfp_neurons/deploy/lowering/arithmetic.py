@@ -102,6 +102,7 @@ def _shifted(low: Lowering, value: Value, by: Fraction | list[Fraction]) -> Valu
 
 
 def _sum(low: Lowering, a: Value, b: Value) -> Value:
+    low.check_equal_periods(a, b)
     dims = join(a.dims, b.dims)
     assert not isinstance(a.content, Potential) and not isinstance(b.content, Potential)
     same = low.draft.shape(a.content) == low.draft.shape(b.content)
@@ -134,6 +135,7 @@ def _common_scale(maps: Sequence[Map]) -> tuple[tuple[int, ...], Fraction]:
 @rule("cat", "concat", "concatenate")
 def concatenate(low: Lowering, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     values = [low.value(one, "every tensor") for one in tensors]
+    low.check_equal_periods(*values)
     place = dim % len(values[0].dims)
     contents = [_joined_map(low, value, place) for value in values]
     rest = [low.draft.read(one)[1:] for one in contents]

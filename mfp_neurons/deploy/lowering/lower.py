@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..._checks import describe
 from ..._quantize.layers import FLOAT_LAYERS
 from ..._report.neurons import is_neuron
+from ...pooling import TimePool
 from ...quantize import is_quantized
 from ..check import check
 from ..errors import InvalidNetworkError, LoweringError
@@ -165,6 +166,8 @@ def call_module(low: Lowering, module: nn.Module, path: str, args: Any, kwargs: 
         return NotImplemented
     if is_neuron(module):
         return _fire(low, module, path, *args, **kwargs)
+    if isinstance(module, TimePool) and type(module).forward is TimePool.forward:
+        return pools.pool_time(low, module, *args, **kwargs)
     if synapses.is_brevitas(module):
         return synapses.brevitas_layer(low, module, *args, **kwargs)
     return NotImplemented

@@ -1,4 +1,4 @@
-"""Rules of pooling: of maps, and of what a synapse has added up."""
+"""Rules of pooling: of maps, of what a synapse has added up, and of steps."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
-from ..graph import CurrentPool, Pair, Pool, Shape, Synapse, Window
+from ..graph import CurrentPool, Pair, Pool, Shape, Synapse, TimePool, Window
 from .axes import Axis, Dim, Dims, flat, kinds, merged, of_features, sizes
+from .capture import StandIn
 from .fold import Affine, decimals
 from .rules import Lowering, rule
 from .symbols import Branch, Current, Map, Potential, Value
@@ -152,6 +153,36 @@ def pool_content(
         return Map(low.draft.add(made), content.scale * scale)
     assert isinstance(content, Current)
     return _pooled_current(low, content, kind, window, out, scale)
+
+
+def pool_time(low: Lowering, module: Any, x: Any) -> StandIn:
+    """A :class:`mfp_neurons.TimePool`."""
+    value, window = low.value(x, "the input of a pooling over time"), module.window
+    content = value.content
+    if value.reduce or value.last:
+        low.refuse("pools over time what was already reduced over time. Put it in front of that")
+    if isinstance(content, Potential):
+        low.refuse(f"reads the membrane potential of {content.behind}. Pool its spikes")
+    if not isinstance(content, Map):
+        low.refuse(
+            f"takes the largest of {window} steps of real numbers: {content.behind} stands before it. Pool "
+            "spikes, behind the neuron"
+        )
+    if not value.dims or kinds(value.dims[0]) != {"T"} or len(value.dims[0]) > 1:
+        low.refuse(f"reads {list(sizes(value.dims))}, which does not begin with time. Give it [T, N, *]")
+    steps = sizes(value.dims)[0]
+    if steps % window:
+        low.refuse(
+            f"makes one step out of every {window} steps, and its input has {steps}. Use a T, and with it an "
+            "example, that the windows divide, one behind the other"
+        )
+    if window == 1:
+        return low.stand_in(value, x.dtype)
+    shape = low.draft.read(content)
+    made = TimePool(low.here(), content.index, window, shape, low.draft.top(content.index))
+    joined = Map(low.draft.add(made), content.scale)
+    dims = ((Axis("T", steps // window),), *value.dims[1:])
+    return low.stand_in(replace(value, content=joined, dims=dims), x.dtype)
 
 
 def _pooled_current(

@@ -8,10 +8,14 @@ TIME_LOOP = (
 PRODUCT = (
     "Products of spikes (attention, gates, SEW 'AND' and 'IAND') are no integer sums; add them (SEW 'ADD')"
 )
+UNLIKE_STEPS = (
+    "What is added or put side by side needs equal steps: pool all of it over time with the same windows "
+    "(TimePool)"
+)
 PART = "Only whole maps are read; keep all channels, or make two layers that each give one part"
 OTHERWISE = (
     "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, memory-free neurons, max and average "
-    "pools, Flatten, Dropout, sums, concatenation, and a mean or sum over time"
+    "pools, TimePool, Flatten, Dropout, sums, concatenation, and a mean or sum over time"
 )
 
 _ADVICE = [

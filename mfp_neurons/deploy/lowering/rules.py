@@ -5,7 +5,7 @@ on the meta device. It returns the new :class:`Value`, or what the model gets as
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NoReturn
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..graph import Input, Shape
 from .axes import Dims, kinds, of_features, sizes
 from .capture import Capture, StandIn, stand_ins
-from .refusals import ADVICE, OTHERWISE
+from .refusals import ADVICE, OTHERWISE, UNLIKE_STEPS
 from .symbols import Branch, Current, Draft, Potential, Value
 
 Rule = Callable[..., Any]
@@ -73,6 +73,7 @@ class Lowering:
         except TypeError as error:
             self.refuse(f"calls {plain} in a way that cannot be lowered: {error}")
         self.name = plain
+        self._check_equal_steps(plain, [one.value for one in given])
         result = on_meta() if plain not in _WITHOUT_META else None
         made = _RULES[plain](self, result, *args, **kwargs)
         if not isinstance(made, Value):
@@ -83,6 +84,20 @@ class Lowering:
             )
         family = given[0].family if plain in _SHARE_MEMORY else None
         return self.stand_in(made, getattr(result, "dtype", None), family)
+
+    def _check_equal_steps(self, name: str, values: Sequence[Value]) -> None:
+        """Before torch says that shapes don't fit: what meets has as many steps, or none."""
+        steps = [axis.size for value in values for dim in value.dims for axis in dim if axis.kind == "T"]
+        if len(set(steps)) > 1:
+            self.refuse(f"joins {' and '.join(map(str, steps))} steps by {name}. {UNLIKE_STEPS}")
+
+    def check_equal_periods(self, *values: Value) -> None:
+        """What meets has to be pooled over time alike, also where its steps are gone or the same."""
+        contents = [value.content for value in values if not isinstance(value.content, Potential)]
+        periods = [self.draft.period(content) for content in contents]
+        if len(set(periods)) > 1:
+            each = " and ".join(f"one for every {period}" for period in periods)
+            self.refuse(f"joins maps of unlike steps by {self.name}, {each} of the input's. {UNLIKE_STEPS}")
 
     def stand_in(self, value: Value, dtype: torch.dtype | None = None, family: Any = None) -> StandIn:
         """What the model gets for a value."""

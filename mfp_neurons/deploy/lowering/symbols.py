@@ -7,7 +7,21 @@ from typing import Literal
 
 import numpy as np
 
-from ..graph import Graph, Input, Neurons, Op, Pool, Scores, Shape, Sum, Synapse, Window, sources
+from ..graph import (
+    Graph,
+    Input,
+    Neurons,
+    Op,
+    Pool,
+    Scores,
+    Shape,
+    Sum,
+    Synapse,
+    TimePool,
+    Window,
+    period,
+    sources,
+)
 from .axes import Dim, Dims, of_features
 from .fold import Affine, affine
 
@@ -89,6 +103,7 @@ class Draft:
     def __init__(self, given: Input) -> None:
         self.input = given
         self.ops: list[Op] = []
+        self._periods = [1]  # of the maps
         self._input_is_read = False
 
     def add(self, op: Op) -> int:
@@ -96,7 +111,14 @@ class Draft:
         taken = {made.name for made in self.ops}
         names = chain([op.name], (f"{op.name} ({number})" for number in count(2)))
         self.ops.append(replace(op, name=next(name for name in names if name not in taken)))
+        self._periods.append(period(op, self._periods))
         return len(self.ops)
+
+    def period(self, content: Map | Current) -> int:
+        """Steps of the input that one step of it takes."""
+        if isinstance(content, Current):
+            return self._periods[content.branches[0].synapse.source]
+        return self._periods[content.index]
 
     def shape(self, content: Map | Current) -> Shape:
         if isinstance(content, Current):
@@ -158,7 +180,7 @@ def _moved(op: Op, new: dict[int, int]) -> Op:
     if isinstance(op, Neurons | Scores):
         synapses = tuple(replace(synapse, source=new[synapse.source]) for synapse in op.synapses)
         return replace(op, synapses=synapses)
-    if isinstance(op, Pool):
+    if isinstance(op, Pool | TimePool):
         return replace(op, source=new[op.source])
     assert isinstance(op, Sum) or op.sources
     return replace(op, sources=tuple(new[source] for source in op.sources))
