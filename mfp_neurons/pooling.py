@@ -9,8 +9,10 @@ class TimePool(nn.Module):
     .. math:: y[i] = \max_{0 \le j < w} x[i w + j]
 
     Layers behind it run ``window`` times less often, and K taps reach K ``window`` steps back. Step by step
-    it keeps one bit a neuron: whether there was a spike in the window so far. :func:`mfp_neurons.deploy.lower`
-    takes it wherever it pools spikes or the input; a stream then has scores in the last step of each window.
+    it keeps one bit a neuron: whether there was a spike in the window so far.
+
+    :func:`mfp_neurons.deploy.lower` takes it where it pools spikes, counts of them, or the input. A stream
+    then has scores in steps that end a window.
 
     Args:
         window: w, in steps; 1 or more.

@@ -36,6 +36,28 @@ def test_a_configured_network_agrees_with_float64(
     assert names == [path for path, module in network.named_modules() if path.endswith("neuron")]
 
 
+@pytest.mark.parametrize("kind", ["exp", "fir", "matrix"])
+@pytest.mark.parametrize(("channels", "features"), [((), (10,)), ((4, 3), (2, 8, 8))])
+@pytest.mark.parametrize("windows", [2, "in front of the last layer alone"])
+def test_a_network_that_pools_over_time_agrees_with_float64(
+    kind: str, channels: tuple[int, ...], features: tuple[int, ...], windows: Any
+) -> None:
+    layers = len(channels) + 2
+    config = NetworkConfig(
+        channels=channels,
+        hidden=(12, 9),
+        time_pool=windows if windows == 2 else (1,) * (layers - 1) + (4,),
+        neuron=NeuronConfig(kind=kind, kernel_bits="pow2", threshold=0.3, per_channel=kind != "matrix"),
+    )
+    steps = 2**layers
+    network = build(config, features, 5, time_steps=steps)
+    for block in network.blocks():
+        block.norm.load_state_dict(norm(type(block.norm), block.norm.num_features).state_dict())
+    x = torch.rand(steps, 2, *features, generator=torch.Generator().manual_seed(0)) < 0.4
+    graph = check_agreement(network, x)
+    assert (graph.steps, graph.periods()[-1]) == (steps, steps if windows == 2 else 4)
+
+
 def test_the_steps_of_its_readout_can_be_averaged() -> None:
     class Last(torch.nn.Module):
         def __init__(self, network: torch.nn.Module) -> None:

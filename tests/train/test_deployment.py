@@ -63,6 +63,26 @@ def test_an_image_that_is_shown_at_every_step_is_given_once(tmp_path: Path) -> N
     )
 
 
+def test_a_checkpoint_that_pools_over_time_is_evaluated_and_deployed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_fashion_mnist(tmp_path / "data", zipped=False)
+    pooled = {"network.time_pool": [1, 1, 4], "network.neuron.order": [1, 1, 7], "training.epochs": 1}
+    data = {"data.root": str(tmp_path / "data"), "data.validation": 20}
+    Trainer(load("fashion-mnist-rows", SMALL | pooled | data), tmp_path / "run", bars=False).run()
+    file = str(tmp_path / "run" / BEST)
+    assert main(["evaluate", file]) == 0
+    monkeypatch.setattr(deployment, "TIMED", 3)
+    assert main(["deploy", file, "--c", str(tmp_path / "c")]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"network.hidden.2.time_pool +4 steps joined", said)
+    assert "the same scores to the last bit (30 samples)" in said
+    assert "int mfp_net_step(" in (tmp_path / "c" / "mfp_net.h").read_text()
+    deployed = deployment.lower_checkpoint(Path(file))
+    # 6 pooled steps of the 10 neurons in front of the last layer, and its window
+    assert deployed.network.graph.state_bits() == 10 * 6 + 10
+
+
 def test_a_disagreement_would_be_an_error(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployed = deployment.lower_checkpoint(checkpoint)
     monkeypatch.setattr(deployment, "_streamed", lambda *_: np.zeros(10))

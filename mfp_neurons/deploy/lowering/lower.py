@@ -189,6 +189,11 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
         )
     current = low.current(value)
     values = read(module, path, steps, sizes(value.dims[2:]))
+    if len(values.taps) not in (1, steps):
+        low.refuse(
+            f"has a matrix kernel of T = {len(values.taps)} steps, and its input has {steps}. Make it with "
+            f"time_steps={steps}"
+        )
     if max(values.taps.shape[2], len(values.v_threshold)) > 1:
         low.check_channels(value, 2, "taps or a threshold")
     branches = current.branches
