@@ -12,14 +12,26 @@ rounded. What is left free is the total: sum |w| = S, shared out evenly, so each
   Where rounding lets none do that, all weights are made a little larger, and the mean is another.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from mfp_neurons._quantize.arithmetic import encode, learns_step
-from mfp_neurons.quantize import Codes
+from .arithmetic import encode, learns_step
 
 _MANTISSA = 24  # bits of a float32: whole numbers below 2^24 add up without rounding
 _TRIES = 64
+
+
+class Codes(Protocol):
+    """What :class:`mfp_neurons.quantize.Codes` is."""
+
+    @property
+    def codes(self) -> Tensor: ...
+    @property
+    def scale(self) -> Tensor: ...
+    @property
+    def bits(self) -> float: ...
 
 
 def latent(wanted: Codes) -> tuple[Tensor, Tensor | None]:
