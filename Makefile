@@ -1,5 +1,6 @@
 # make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes)
 # make test   everything that CI checks: lint, types, tests, the other SpikingJelly, sdist and wheel
+# make docs   the documentation into docs/_build/html, warnings are errors
 # make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
 # The first call makes .venv; later calls install again only when pyproject.toml has changed.
 
@@ -13,7 +14,7 @@ PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
 OLD_SPIKINGJELLY := 0.0.0.0.14
 OLD := .compat/spikingjelly-$(OLD_SPIKINGJELLY)
 
-.PHONY: demo bench bench-gpu test lint types pytest pytest-old-spikingjelly format clean
+.PHONY: demo docs bench bench-gpu test lint types pytest pytest-old-spikingjelly format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/all.stamp
@@ -25,6 +26,10 @@ bench: $(VENV)/all.stamp
 # the old SpikingJelly is a peer there, with CuPy: install the extra cuda12 or cuda13 first
 bench-gpu: $(VENV)/all.stamp $(OLD).stamp
 	$(BIN)/mfp-neurons bench --device cuda --minutes 8 --out benchmarks/results
+
+docs: $(VENV)/docs.stamp
+	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html
+	@echo "docs/_build/html/index.html"
 
 # the closing line of the last step is the whole suite's
 test: lint types pytest-old-spikingjelly pytest

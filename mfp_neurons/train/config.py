@@ -9,6 +9,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+__all__ = [
+    "Config",
+    "ConfigError",
+    "DataConfig",
+    "NetworkConfig",
+    "NeuronConfig",
+    "ReadoutConfig",
+    "TrainingConfig",
+    "from_dict",
+    "load",
+    "parse_override",
+    "shipped",
+]
+
 BLOCKS = "blocks"  # the architecture that is made of channels and hidden
 
 

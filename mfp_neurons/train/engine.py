@@ -18,6 +18,8 @@ from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import Config, ConfigError, from_dict
 from mfp_neurons.train.data import Data, Split
 
+__all__ = ["Progress", "Trainer", "accuracies", "load_network", "save_network"]
+
 LAST, BEST, RESULT = "last.safetensors", "best.safetensors", "result.json"
 EVALUATION_BATCH = 500
 ORDERS_BATCH = 500  # training samples on which losses of orders are measured

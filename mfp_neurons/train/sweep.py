@@ -21,6 +21,8 @@ from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import Trainer
 
+__all__ = ["Entry", "Sweep", "choices", "load", "run"]
+
 Settings = dict[str, Any]  # dotted keys
 
 

@@ -1,0 +1,304 @@
+"""Draws the figures of the idea, each for light and for dark pages: python docs/figures/draw.py
+
+What is plotted is computed by the package; the diagrams are drawn by hand. Results are committed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import torch
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
+from torch import Tensor
+
+from mfp_neurons import QuantizedMembraneLIF, functional
+from mfp_neurons.history import FIR, Exponential, quantize_taps
+
+FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Colors:
+    """One palette; contrast with its page is 4.5 or more for everything that is read."""
+
+    ink: str
+    faint: str
+    ours: str
+    theirs: str
+    third: str
+    fill: str
+
+
+SCHEMES = {
+    "light": Colors("#1f2328", "#6b7280", "#00639c", "#b34a00", "#00735a", "#e8f1f7"),
+    "dark": Colors("#e6edf3", "#9aa5b1", "#6cbcf0", "#f5a35c", "#4fd0ac", "#1d3040"),
+}
+
+
+# --- building blocks --------------------------------------------------------------------------------------
+
+
+def plain(width: float, height: float) -> tuple[Figure, Axes]:
+    """Axes without a frame, one unit an inch, for a diagram."""
+    figure, axes = plt.subplots(figsize=(width, height), layout="constrained")
+    axes.set(xlim=(0, width), ylim=(0, height), aspect="equal")
+    axes.axis("off")
+    return figure, axes
+
+
+def box(
+    axes: Axes, x: float, y: float, w: float, h: float, text: str, color: str, fill: str = "none"
+) -> None:
+    patch = FancyBboxPatch((x, y), w, h, boxstyle="round,pad=0,rounding_size=0.06", ec=color, fc=fill, lw=1.5)
+    axes.add_patch(patch)
+    axes.text(x + w / 2, y + h / 2, text, ha="center", va="center", color=color, fontsize=10.5)
+
+
+def arrow(
+    axes: Axes, start: tuple[float, float], end: tuple[float, float], color: str, **options: Any
+) -> None:
+    axes.add_patch(
+        FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=11, color=color, lw=1.4, **options)
+    )
+
+
+def bits(axes: Axes, x: float, y: float, values: str, color: str, size: float = 0.26) -> None:
+    """A register, the newest bit first."""
+    for place, value in enumerate(values):
+        filled = value == "1"
+        axes.add_patch(
+            Rectangle((x + place * size, y), size, size, ec=color, fc=color if filled else "none", lw=1.2)
+        )
+
+
+# --- the figures ------------------------------------------------------------------------------------------
+
+
+def lif(c: Colors) -> Figure:
+    """A LIF neuron: what is kept between two steps is a potential."""
+    figure, axes = titled("LIF: a potential is kept", "step t waits for the spike of step t − 1", c)
+    box(axes, 0.78, 1.15, 0.86, 0.55, "weights", c.ink)
+    box(axes, 2.0, 0.98, 1.0, 0.88, "potential\nb bits", c.theirs)
+    box(axes, 3.36, 1.15, 0.5, 0.55, "≥ θ", c.ink)
+    for start, end in ((0.5, 0.76), (1.66, 1.98), (3.02, 3.34), (3.88, 4.1)):
+        arrow(axes, (start, 1.42), (end, 1.42), c.ink)
+    arrow(axes, (2.25, 1.9), (2.75, 1.9), c.theirs, connectionstyle="arc3,rad=-1.2")
+    axes.text(2.5, 2.34, "decay, round", ha="center", color=c.theirs, fontsize=9.5)
+    arrow(axes, (3.61, 1.1), (2.5, 0.93), c.theirs, connectionstyle="arc3,rad=-0.45")
+    axes.text(3.05, 0.4, "reset", ha="center", color=c.theirs, fontsize=9.5)
+    return figure
+
+
+def memory_free(c: Colors) -> Figure:
+    """A memory-free neuron: what is kept are past spikes."""
+    figure, axes = titled("memory-free: past spikes are kept", "nothing comes back: all steps at once", c)
+    for row, values in enumerate(("1011", "0100", "1001")):
+        bits(axes, 0.78, 1.72 - 0.4 * row, values, c.ours)
+    axes.text(1.3, 0.6, "the last K spikes", ha="center", color=c.ours, fontsize=9.5)
+    box(axes, 2.14, 1.05, 1.0, 0.75, "weights,\ntaps", c.ink)
+    box(axes, 3.44, 1.15, 0.5, 0.55, "≥ θ", c.ink)
+    for start, end in ((0.5, 0.76), (1.86, 2.12), (3.16, 3.42), (3.96, 4.12)):
+        arrow(axes, (start, 1.42), (end, 1.42), c.ink)
+    return figure
+
+
+def titled(title: str, below: str, c: Colors) -> tuple[Figure, Axes]:
+    """A neuron's diagram with its input and its output."""
+    figure, axes = plain(4.6, 3.0)
+    axes.text(2.3, 2.9, title, ha="center", va="top", color=c.ink, fontsize=12, weight="bold")
+    axes.text(0.0, 1.42, "spikes\nin", ha="left", va="center", color=c.faint, fontsize=10)
+    axes.text(4.6, 1.42, "spikes\nout", ha="right", va="center", color=c.faint, fontsize=10)
+    axes.text(2.3, 0.04, below, ha="center", color=c.faint, fontsize=9.5)
+    return figure, axes
+
+
+def forgetting(c: Colors) -> Figure:
+    """Two inputs, one step, and the difference between them that is left in the potential later."""
+    decay, steps, inputs = 0.8, 12, (0.95, 0.5)
+    x = torch.zeros(steps, 2)
+    x[0] = torch.tensor(inputs)
+
+    def difference(potential: Tensor) -> list[float]:
+        return (potential[:, 0] - potential[:, 1]).tolist()
+
+    figure, axes = plt.subplots(figsize=(7.2, 3.3), layout="constrained")
+    exact = functional.potential(x, Exponential(decay))
+    axes.plot(difference(exact), color=c.faint, lw=1.2, label="float potential")
+    for n, marker in ((4, "^"), (3, "D"), (2, "s")):
+        stored = QuantizedMembraneLIF(decay, bits=n).potential(x)
+        axes.plot(
+            difference(stored),
+            marker=marker,
+            ms=5,
+            lw=1.2,
+            ls="--",
+            color=c.theirs,
+            label=f"{n}-bit potential",
+        )
+    taps = functional.potential(x, FIR(decay ** torch.arange(8.0)))
+    axes.plot(difference(taps), marker="o", ms=6, lw=0, color=c.ours, label="memory-free, K = 8: 7 bits")
+    axes.set(
+        xlabel="steps since the input",
+        ylabel="difference that is left",
+        xlim=(-0.3, steps - 0.7),
+        ylim=(-0.02, 0.49),
+    )
+    frame(axes, c)
+    legend(axes, c)
+    return figure
+
+
+FREE = torch.tensor([0.9, 0.3, -0.2, -0.35, 0.1, 0.55, 0.3, 0.05])  # taps as training may leave them
+
+
+def exponential(c: Colors) -> Figure:
+    return stems(0.5 ** torch.arange(8.0), 'kernel="exp", decay 0.5', c.ours, c)
+
+
+def free(c: Colors) -> Figure:
+    return stems(FREE, 'kernel="fir", eight free taps', c.third, c)
+
+
+def powers(c: Colors) -> Figure:
+    return stems(quantize_taps(FREE, "pow2"), 'the same, kernel_bits="pow2"', c.third, c, named=True)
+
+
+def stems(taps: Tensor, title: str, color: str, c: Colors, named: bool = False) -> Figure:
+    """Taps against their lag."""
+    figure, axes = plt.subplots(figsize=(3.6, 2.8), layout="constrained")
+    lags = range(len(taps))
+    axes.axhline(0, color=c.faint, lw=0.8)
+    axes.vlines(lags, 0, taps, color=color, lw=2.5)
+    axes.plot(lags, taps, "o", color=color, ms=5)
+    for lag, tap in zip(lags, taps.tolist(), strict=True):
+        if named:
+            axes.text(
+                lag, tap + (0.08 if tap > 0 else -0.2), power(tap), ha="center", fontsize=8.5, color=c.ink
+            )
+    axes.set_title(title, color=c.ink, fontsize=10.5)
+    axes.set(xlabel="steps back, j", ylabel="tap, $m_j$", ylim=(-0.72, 1.22))
+    frame(axes, c)
+    return figure
+
+
+def power(tap: float) -> str:
+    exponent = torch.tensor(abs(tap)).log2().round().int().item()
+    return ("−" if tap < 0 else "") + f"$2^{{{exponent}}}$"
+
+
+def register(c: Colors) -> Figure:
+    """A register of four bits, step by step: read as a number, it is the trace."""
+    spikes = [1, 0, 1, 1, 0, 0, 1, 0, 0]
+    trace = (
+        functional.potential(torch.tensor(spikes).float()[:, None], FIR(0.5 ** torch.arange(4.0)))
+        .flatten()
+        .tolist()
+    )
+    figure, axes = plain(9.2, 2.75)
+    left, pitch, size = 1.75, 0.83, 0.17
+    for y, text, color in (
+        (2.4, "spike in", c.ink),
+        (1.62, "register", c.ours),
+        (0.98, "as a number", c.ours),
+        (0.42, "decayed trace", c.third),
+    ):
+        axes.text(left - 0.25, y, text, ha="right", va="center", color=color, fontsize=10.5)
+    value = 0
+    for t, (spike, level) in enumerate(zip(spikes, trace, strict=True)):
+        value = value >> 1 | spike << 3
+        assert value / 8 == level
+        x = left + t * pitch
+        middle = x + 2 * size
+        axes.text(middle, 2.4, str(spike), ha="center", va="center", color=c.ink, fontsize=12, weight="bold")
+        arrow(axes, (x + size / 2, 2.24), (x + size / 2, 1.76), c.faint)
+        bits(axes, x, 1.53, f"{value:04b}", c.ours, size)
+        axes.text(middle, 0.98, f"{value}/8", ha="center", va="center", color=c.ours, fontsize=10.5)
+        axes.text(middle, 0.42, f"{level:g}", ha="center", va="center", color=c.third, fontsize=10.5)
+    axes.text(left + 4.35 * pitch, 0.02, "time →", ha="center", color=c.faint, fontsize=9.5)
+    return figure
+
+
+def run(c: Colors) -> Figure:
+    return order_of(
+        "run: all steps at once", "layer after layer, nothing kept", c, lambda layer, t: str(layer + 1)
+    )
+
+
+def stream(c: Colors) -> Figure:
+    return order_of("stream: as steps come", "K − 1 bits a neuron kept", c, lambda layer, t: str(t + 1))
+
+
+def events(c: Colors) -> Figure:
+    spiking = {(0, 0), (0, 2), (0, 5), (1, 2), (1, 3), (2, 3), (2, 5)}
+    words = "work follows the spikes"
+    return order_of(
+        "run_events: spike by spike", words, c, lambda layer, t: "spike" * ((layer, t) in spiking)
+    )
+
+
+def order_of(title: str, below: str, c: Colors, mark: Callable[[int, int], str]) -> Figure:
+    """Layers against steps; each cell says when it is computed, or that something spikes there."""
+    figure, axes = plain(3.2, 2.6)
+    axes.text(1.6, 2.5, title, ha="center", va="top", color=c.ink, fontsize=10.5, weight="bold")
+    axes.text(1.6, 0.04, below, ha="center", color=c.faint, fontsize=9.5)
+    left, bottom, size, pitch = 0.7, 0.72, 0.36, 0.48
+    for layer in range(3):
+        y = bottom + layer * pitch
+        axes.text(
+            left - 0.08,
+            y + size / 2,
+            f"layer {layer + 1}",
+            ha="right",
+            va="center",
+            color=c.faint,
+            fontsize=9,
+        )
+        for t in range(6):
+            word = mark(layer, t)
+            face = c.ours if word == "spike" else c.fill if word else "none"
+            axes.add_patch(Rectangle((left + t * size, y), size, size, ec=c.faint, fc=face, lw=0.7))
+            if word and word != "spike":
+                middle = left + (t + 0.5) * size, y + size / 2
+                axes.text(*middle, word, ha="center", va="center", color=c.ink, fontsize=9)
+    axes.text(left + 3 * size, bottom - 0.1, "time →", ha="center", va="top", color=c.faint, fontsize=9)
+    return figure
+
+
+# --- paint and write --------------------------------------------------------------------------------------
+
+
+def frame(axes: Axes, c: Colors) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(c.faint)
+    axes.tick_params(colors=c.ink, labelsize=9)
+    axes.xaxis.label.set_color(c.ink)
+    axes.yaxis.label.set_color(c.ink)
+
+
+def legend(axes: Axes, c: Colors) -> None:
+    axes.legend(frameon=False, labelcolor=c.ink, fontsize=9.5)
+
+
+FIGURES: tuple[Callable[[Colors], Figure], ...] = (
+    lif, memory_free, forgetting, exponential, free, powers, register, run, stream, events,
+)  # fmt: skip
+
+
+def main() -> None:
+    mpl.use("Agg")
+    plt.rcParams |= {"svg.hashsalt": "mfp-neurons", "font.size": 10, "mathtext.default": "regular"}
+    for draw in FIGURES:
+        for scheme, colors in SCHEMES.items():
+            figure = draw(colors)
+            figure.savefig(
+                FOLDER / f"{draw.__name__}_{scheme}.svg", transparent=True, metadata={"Date": None}
+            )
+            plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
