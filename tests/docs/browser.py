@@ -1,0 +1,50 @@
+"""A headless Chromium, from the system's packages; without it tests skip, or fail if MFP_REQUIRE_TOOLS=1.
+
+Fixtures for conftest.py; a test file that wants a page takes ``visit``.
+"""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.deploy.toolchain import tool
+
+Visit = Callable[..., Page]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = tool("chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser) -> Iterator[Visit]:
+    """Opens a page: visit(address, width=1280, scheme="light"). At the end, none has complained."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(address: str, width: int = 1280, scheme: str = "light") -> Page:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda said: complaints.append(f"{address}: {said.type}: {said.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"{address}: {error}"))
+        page.on(
+            "request", lambda asked: _local(asked.url) or complaints.append(f"{address} asks for {asked.url}")
+        )
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints
+
+
+def _local(address: str) -> bool:
+    return address.startswith(("file:", "data:"))
