@@ -10,7 +10,7 @@ _HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state
 
 def describe(graph: Graph) -> str:
     """A table of the operations, then the totals."""
-    rows, periods = [_HEAD, _input_row(graph)], graph.periods()
+    rows, periods = [_HEAD, _input_row(graph)], graph.periods
     for index, op in enumerate(graph.ops, start=1):
         rows += [_synapse_row(graph, synapse) for synapse in synapses(op)]
         rows.append(_op_row(graph, index, op, periods[index]))

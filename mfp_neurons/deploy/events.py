@@ -81,7 +81,7 @@ def run(
     Args:
         graph: a valid network.
         events: the input's.
-        samples, steps: N and T of the input, a multiple of ``graph.period()``.
+        samples, steps: N and T of the input, a multiple of ``graph.period``.
         adder: what adds codes up; None is :func:`scatter`, :class:`.scatter.Scatter` the same compiled.
 
     Returns:
@@ -145,7 +145,7 @@ class _Run:
 
     def run(self, events: Events) -> tuple[Ints, list[Events], Counts]:
         self.maps.append(events)
-        *periods, of_scores = self.graph.periods()
+        *periods, of_scores = self.graph.periods
         total = self.steps
         for op, period in zip(self.graph.ops[:-1], periods[1:], strict=True):
             self.steps = total // period  # of what the operation makes

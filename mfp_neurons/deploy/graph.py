@@ -17,6 +17,7 @@ steps takes, and t counts a map's own steps wherever it stands below. An operati
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from math import lcm, prod
 from typing import Literal
 
@@ -244,20 +245,22 @@ class Graph:
     def map_name(self, index: int) -> str:
         return "input" if index == 0 else self.ops[index - 1].name
 
-    def periods(self) -> list[int]:
+    @cached_property
+    def periods(self) -> tuple[int, ...]:
         """Steps of the input that one step of each map takes; behind the maps, that of the scores."""
         found = [1]
         for op in self.ops:
             found.append(period(op, found))
-        return found
+        return tuple(found)
 
+    @property
     def period(self) -> int:
         """What T has to be a multiple of, so that no window stays open."""
-        return lcm(*self.periods())
+        return lcm(*self.periods)
 
     def fixed_steps(self) -> int | None:
         """T where a matrix kernel fixes it."""
-        made = zip(self.ops, self.periods()[1:], strict=True)
+        made = zip(self.ops, self.periods[1:], strict=True)
         return next((op.steps * each for op, each in made if isinstance(op, Neurons) and op.steps), None)
 
     def time_pools(self) -> list[int]:

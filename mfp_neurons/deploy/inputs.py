@@ -57,7 +57,7 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
     if time.shape != address.shape:
         raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
     size = int(np.prod(graph.input.shape))
-    period = graph.period()  # windows are filled up, without events
+    period = graph.period  # windows are filled up, without events
     _check_range("addresses", address, size - 1)
     _check_range("times", time, MAX_STEPS // period * period - 1)
     needed = -(-(int(time.max(initial=-1)) + 1) // period) * period
@@ -130,12 +130,12 @@ def _check_steps(graph: Graph, steps: int) -> None:
     fixed = graph.fixed_steps()
     if fixed and steps != fixed:
         raise ValueError(f"x must have T = {fixed} steps, as the network's matrix kernel has, got {steps}")
-    period = graph.period()
+    period = graph.period
     if steps % period:
         raise ValueError(
             f"x must have a multiple of {period} steps, of which pooling over time makes one, got {steps}"
         )
-    needed = (graph.scores.last or 1) * graph.periods()[-1]
+    needed = (graph.scores.last or 1) * graph.periods[-1]
     if steps < needed:
         raise ValueError(f"x must have at least {needed} steps, which the scores average, got {steps}")
 

@@ -35,12 +35,12 @@ def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
     Args:
         graph: a valid network.
         levels: the input [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
-        steps: T of the input, a multiple of ``graph.period()``.
+        steps: T of the input, a multiple of ``graph.period``.
 
     Returns:
         The scores of every step that has any, whole numbers [T, N, C, H, W], and every map, the input first.
     """
-    maps, periods = [levels], graph.periods()
+    maps, periods = [levels], graph.periods
     for op, period in zip(graph.ops[:-1], periods[1:-1], strict=True):
         maps.append(evaluate(op, maps, steps // period))
     current = sum_currents(graph.scores.synapses, maps)
@@ -162,7 +162,7 @@ class Stream:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.t = 0
-        self._periods = graph.periods()
+        self._periods = graph.periods
         self._past: dict[int, deque[Kept]] = {
             index: deque(maxlen=steps) for index, steps in graph.history().items()
         }

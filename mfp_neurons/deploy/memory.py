@@ -81,7 +81,7 @@ def map_bytes(graph: Graph, index: int, steps: int) -> int:
 def _peak(graph: Graph, batch: int, steps: int) -> int:
     """The largest sum of maps that are needed at the same time: a map lives until its last reader."""
     last_reader = graph.last_readers()
-    sizes = [map_bytes(graph, i, steps // period) for i, period in enumerate(graph.periods()[:-1])]
+    sizes = [map_bytes(graph, i, steps // period) for i, period in enumerate(graph.periods[:-1])]
     peak = 0
     for number in range(len(graph.ops)):
         read = [i for i in range(number + 1) if last_reader.get(i, -1) >= number]

@@ -148,8 +148,8 @@ class IntegerNetwork:
             ValueError: one is below 1, or ``steps`` no multiple of those that pooling over time makes one of.
         """
         steps = self.graph.steps if steps is None else check_int("steps", steps, 1)
-        if steps % self.graph.period():
-            raise ValueError(f"steps must be a multiple of {self.graph.period()}, got {steps}")
+        if steps % self.graph.period:
+            raise ValueError(f"steps must be a multiple of {self.graph.period}, got {steps}")
         return memory(self.graph, check_int("batch", batch, 1), steps)
 
     def save(self, path: str | PathLike[str]) -> None:

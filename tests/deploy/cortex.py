@@ -118,7 +118,7 @@ def _read(printed: bytes, machine: Machine, graph: Graph, samples: int, count: b
     numbers = np.array([int(line, 16) for line in printed.split()], np.uint64).view(np.int64)
     scores = graph.scores
     classes = int(np.prod(scores.shape))
-    period = graph.periods()[-1]
+    period = graph.periods[-1]
     rows = graph.steps // period if scores.reduce == "none" else 1
     each, took = numbers[:-3].reshape(samples, -1), numbers[-3:]
     whole, steps = np.split(each, [rows * classes], axis=1)

@@ -89,7 +89,7 @@ def read_file(data: bytes, number: int, found: Found) -> str:
     if too_large(graph):
         return "a network too large to run here"
     rng = np.random.default_rng(number)
-    period = graph.period()
+    period = graph.period
     steps = graph.fixed_steps() or max(period, min(graph.steps, _MOST_STEPS) // period * period)
     frames = 1 if graph.input.static else steps
     levels = rng.integers(0, graph.input.top + 1, (frames, 2, *graph.input.shape)).astype(np.uint8)
@@ -130,7 +130,7 @@ def work_of(graph: Graph) -> tuple[int, int]:
 def too_large(graph: Graph) -> bool:
     """Whether the interpreter would take more than some hundredths of a second."""
     work, largest = work_of(graph)
-    return work > _MOST_WORK or largest > _MOST_NUMBERS or (graph.fixed_steps() or graph.period()) > 100
+    return work > _MOST_WORK or largest > _MOST_NUMBERS or (graph.fixed_steps() or graph.period) > 100
 
 
 def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1) -> None:

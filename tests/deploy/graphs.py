@@ -38,7 +38,7 @@ from mfp_neurons.deploy.graph import (
 
 CHANNELS = [1, 1, 2, 3, 4, 6, 31, 32, 33, 63, 64, 65]
 LENGTHS = [1, 2, 3, 5, 6]
-STEPS = [1, 2, 3, 4, 5, 6, 8, 12]
+STEPS = [1, 2, 3, 4, 4, 5, 6, 8, 12, 12]  # some of many divisors
 LONG = [31, 32, 33, 63, 64, 65, 66, 66]  # around a machine word; the maps are tiny then
 TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255]
 BITS = [1, 1, 1.58, 1.58, 2, 3, 4, 5, 6, 7, 8]
@@ -59,7 +59,7 @@ class Case:
     @property
     def own_steps(self) -> list[int]:
         """Steps of every map; behind them those of the scores."""
-        return [self.steps // each for each in self.graph.periods()]
+        return [self.steps // each for each in self.graph.periods]
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class _Builder:
         frames = 1 if static or self.draw(st.integers(0, 4)) == 0 else self.steps
         given = _levels(self.draw, self.rng, self.input.top, (frames, self.batch, *shape))
         self.maps = [given.astype(np.int64)]
-        makers = [self.neurons] * 4 + [self.time_pool] * 2 + [self.pool, self.sum, self.concat]
+        makers = [self.neurons] * 4 + [self.time_pool] * 3 + [self.pool] * 2 + [self.sum, self.concat]
         for _ in range(self.draw(st.integers(0, max_ops))):
             op = self.draw(st.sampled_from(makers))()
             self.ops.append(op)
@@ -205,7 +205,8 @@ class _Builder:
     def neurons(self) -> Neurons:
         synapses = self.synapses()
         shape, steps = synapses[0].out_shape, self.steps_of(synapses[0].source)
-        matrix = self.draw(st.integers(0, 4)) == 0
+        others = [False] if steps < self.steps else [False] * 4  # there are few behind a pooling over time
+        matrix = self.draw(st.sampled_from([*others, True]))
         taps = self.taps(shape[0], matrix, steps)
         thresholds = np.zeros((1, shape[0]), np.int64)
         floats = self.rng.random((2, shape[0]))

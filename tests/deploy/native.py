@@ -122,7 +122,7 @@ def score(
 def _step(name: str, case: Case) -> str:
     """NAME_step as a function that always says whether it had scores."""
     call = f"{name}_step(input, scores);"
-    body = f"{call} return 1;" if case.graph.periods()[-1] == 1 else f"return {call}"
+    body = f"{call} return 1;" if case.graph.periods[-1] == 1 else f"return {call}"
     return f"static int {name}_next(const uint8_t *input, int64_t *scores) {{ {body} }}"
 
 
@@ -141,7 +141,7 @@ def _read(printed: bytes, cases: Sequence[Case], streams: Sequence[NDArray[np.ui
     for case, stream in zip(cases, streams, strict=True):
         scores = case.graph.scores
         classes = int(np.prod(scores.shape))
-        rows = case.graph.steps // case.graph.periods()[-1] if scores.reduce == "none" else 1
+        rows = case.graph.steps // case.graph.periods[-1] if scores.reduce == "none" else 1
         per_step = len(stream) * (classes + 2)
         mine, numbers = np.split(numbers, [stream.shape[1] * (per_step + rows * classes)])
         steps, whole = np.split(mine.reshape(stream.shape[1], -1), [per_step], axis=1)

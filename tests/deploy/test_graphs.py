@@ -42,7 +42,7 @@ def of_case(case: Case) -> Iterator[str]:
 
 
 def of_time(case: Case) -> Iterator[str]:
-    graph, periods = case.graph, case.graph.periods()
+    graph, periods = case.graph, case.graph.periods
     constant = graph.constant_maps(len(case.levels) == 1)
     for index, op in enumerate(graph.ops, start=1):
         if isinstance(op, TimePool):
@@ -191,7 +191,7 @@ def test_every_feature_is_among_the_networks_drawn() -> None:
     count = Counter[str]()
 
     @seed(0)
-    @settings(max_examples=400, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=800, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(cases())
     def draw(case: Case) -> None:
         count.update(set(of_case(case)))

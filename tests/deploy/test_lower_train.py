@@ -55,7 +55,7 @@ def test_a_network_that_pools_over_time_agrees_with_float64(
         block.norm.load_state_dict(norm(type(block.norm), block.norm.num_features).state_dict())
     x = torch.rand(steps, 2, *features, generator=torch.Generator().manual_seed(0)) < 0.4
     graph = check_agreement(network, x)
-    assert (graph.steps, graph.periods()[-1]) == (steps, steps if windows == 2 else 4)
+    assert (graph.steps, graph.periods[-1]) == (steps, steps if windows == 2 else 4)
 
 
 def test_the_steps_of_its_readout_can_be_averaged() -> None:

@@ -51,7 +51,7 @@ def test_all_at_once_step_by_step_and_event_by_event_are_equal_bit_for_bit(case:
     for backend in ("numpy", "compiled"):
         stream = network.stream(backend=backend)
         each = [stream.step(frame) for frame in frames]
-        period = graph.periods()[-1]
+        period = graph.periods[-1]
         assert [scores is not None for scores in each] == [(t + 1) % period == 0 for t in range(steps_wanted)]
         np.testing.assert_array_equal(np.stack(each[period - 1 :: period]), expected)
 

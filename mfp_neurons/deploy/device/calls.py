@@ -1,6 +1,6 @@
 """What the generated NAME_run and NAME_step do: one call of a primitive for each operation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -64,7 +64,7 @@ def step_body(graph: Graph) -> list[str]:
 
     Behind a pooling over time that is so in steps that end one of the layer's own.
     """
-    places, history, periods = step_places(graph), graph.history(), graph.periods()
+    places, history, periods = step_places(graph), graph.history(), graph.periods
     lines = _memory(places, step_scratch(graph))
     lines += [
         f"    {_when_new(graph, i, periods)}"
@@ -92,7 +92,7 @@ def step_body(graph: Graph) -> list[str]:
 
 def _next_step(graph: Graph, of_scores: int) -> list[str]:
     """Counts the step, and says whether it had scores."""
-    alike, period = remembered(graph), graph.period()
+    alike, period = remembered(graph), graph.period
     if period == 1:
         return [f"    if (now < {alike}) now++;"] if alike else []
     lines = [f"    now = now < {alike + period - 1} ? now + 1 : {alike};"]
@@ -106,7 +106,7 @@ def _when_ends(period: int) -> str:
     return f"if ((now + 1) % {period} == 0) " if period > 1 else ""
 
 
-def _when_new(graph: Graph, index: int, periods: list[int]) -> str:
+def _when_new(graph: Graph, index: int, periods: Sequence[int]) -> str:
     """The condition under which a map gets another step: of a TimePool when a window opens."""
     op = graph.ops[index - 1] if index else None
     if isinstance(op, TimePool):

@@ -87,7 +87,7 @@ def step_places(graph: Graph) -> Places:
 def run_steps(graph: Graph) -> list[int]:
     """Steps of each map that a run computes, one if they are all the same; then those of the scores."""
     constant = graph.constant_maps(graph.input.static)
-    periods = graph.periods()
+    periods = graph.periods
     return [1 if index in constant else graph.steps // period for index, period in enumerate(periods)]
 
 
@@ -163,29 +163,29 @@ def remembered(graph: Graph) -> int:
     which one of each opens there.
     """
     layers = [
-        (op, each) for op, each in zip(graph.ops, graph.periods()[1:], strict=True) if isinstance(op, Neurons)
+        (op, each) for op, each in zip(graph.ops, graph.periods[1:], strict=True) if isinstance(op, Neurons)
     ]
     rows = [
         (max(op.order, len(op.taps), len(without_repeats(op.thresholds))) - 1) * each for op, each in layers
     ]
-    period = graph.period()
+    period = graph.period
     return -(-max(rows, default=0) // period) * period
 
 
 def counts_steps(graph: Graph) -> bool:
     """Whether a stream has to know the number of its step."""
-    return remembered(graph) > 0 or graph.period() > 1
+    return remembered(graph) > 0 or graph.period > 1
 
 
 def scored_steps(graph: Graph) -> int:
     """Steps whose scores a run computes."""
-    scores, steps = graph.scores, graph.steps // graph.periods()[-1]
+    scores, steps = graph.scores, graph.steps // graph.periods[-1]
     return steps if scores.reduce == "none" else scores.last or steps
 
 
 def run_scratch(graph: Graph) -> Scratch:
     """For the layers of a run."""
-    constant, periods = graph.constant_maps(graph.input.static), graph.periods()
+    constant, periods = graph.constant_maps(graph.input.static), graph.periods
 
     def steps(op: Op, period: int) -> int:
         return scored_steps(graph) if isinstance(op, Scores) else graph.steps // period

@@ -24,7 +24,7 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
     big, given = name.upper(), graph.input
     size, classes = prod(given.shape), prod(graph.scores.shape)
     frames = 1 if given.static else graph.steps
-    period = graph.periods()[-1]
+    period = graph.periods[-1]
     rows = graph.steps // period if graph.scores.reduce == "none" else 1
     levels = "events, 0 or 1" if given.top == 1 else f"levels 0..{given.top}"
     order = list(given.features or given.shape)
@@ -111,9 +111,9 @@ def _unit_text(graph: Graph, divisor: int = 1) -> str:
 
 
 def _scores_text(graph: Graph, big: str) -> str:
-    scores, steps, period = graph.scores, scored_steps(graph), graph.periods()[-1]
+    scores, steps, period = graph.scores, scored_steps(graph), graph.periods[-1]
     if scores.reduce == "none" and period > 1:
-        return f"[{big}_STEPS / {big}_PERIOD][{big}_CLASSES], one for so many steps; {_unit_text(graph)}"
+        return f"[{big}_STEPS / {big}_PERIOD][{big}_CLASSES], of every {period} steps; {_unit_text(graph)}"
     if scores.reduce == "none":
         return f"[{big}_STEPS][{big}_CLASSES], of every step; {_unit_text(graph)}"
     which = "all" if steps * period == graph.steps else f"the last {steps}"
@@ -129,10 +129,13 @@ def _end_text(graph: Graph, name: str) -> str:
 
 
 def _counted_text(graph: Graph) -> str:
-    alike = "up to where all later steps are alike"
-    if graph.period() == 1:
-        return alike
-    return f"{alike} but for their place in windows, so from {remembered(graph)} on again and again"
+    if graph.period == 1:
+        return "up to where all later steps are alike"
+    alike = remembered(graph)
+    return (
+        f"with {alike} again behind {alike + graph.period - 1}, as all later steps are alike but for their\n"
+        " * place in windows"
+    )
 
 
 def source(graph: Graph, name: str, tables: Tables) -> str:
@@ -155,7 +158,7 @@ void {name}_run(const uint8_t *input, int64_t scores[])
 }}
 {number if counted else ""}
 /* Buffers: {4 * step.words:,} bytes for maps, {step_scratch(graph).bytes:,} for the layer at work. */
-{_step_type(graph.periods()[-1])} {name}_step(const uint8_t *input, int64_t scores[])
+{_step_type(graph.periods[-1])} {name}_step(const uint8_t *input, int64_t scores[])
 {{
 {body(step_body(graph))}
 }}

@@ -47,7 +47,7 @@ class Buffers:
         call = c.CallStruct(ops=layout.ops, maps=self._maps, op_count=len(graph.ops), samples=size.samples)
         call.top, call.count, call.threads = graph.input.top, size.steps, threads
         if size.stream:  # it needs most when there is a whole past
-            layers = zip(graph.ops, graph.periods()[1:], strict=True)
+            layers = zip(graph.ops, graph.periods[1:], strict=True)
             call.first = max((op.order * each for op, each in layers if isinstance(op, Neurons)), default=0)
         needed = library.mfp_network_scratch(ctypes.byref(call))
         call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
@@ -67,7 +67,7 @@ class Buffers:
         """The maps and their slots: all steps, one if all are the same; of a stream its past and one more."""
         graph, size = self._layout.graph, self.size
         same = set() if size.stream else graph.constant_maps(size.static)
-        history, past, periods = graph.history(), self._layout.past(size.samples), graph.periods()
+        history, past, periods = graph.history(), self._layout.past(size.samples), graph.periods
         windows = {
             index: op.window for index, op in enumerate(graph.ops, start=1) if isinstance(op, TimePool)
         }
@@ -91,8 +91,8 @@ class Buffers:
         for index, m in enumerate(self._maps):
             first = max(0, index - 1)
             lives = (first, max(first, last.get(index, 0)))
-            recalled = self.size.stream and (m.slots > 1 or m.window > 1)  # before the first operation
-            if self.size.record or recalled:
+            recalled = self.size.stream and (m.slots > 1 or m.window > 1)
+            if self.size.record or recalled:  # filled before the first operation
                 lives = (0, end)
             spans.append(Span(self._bytes(m), *lives))
         return spans

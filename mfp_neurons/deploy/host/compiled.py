@@ -47,7 +47,7 @@ class Compiled:
         self._library = c.library()
         self.threads = threads or self._library.mfp_network_threads()
         self._layout = Layout(graph)
-        self._period, self._scores_period = graph.period(), graph.periods()[-1]
+        self._period, self._scores_period = graph.period, graph.periods[-1]
         self._buffers: dict[bool, Buffers] = {}  # of the last run, and of the last step of a stream
         self._lock = threading.Lock()  # they are for one call at a time
 
@@ -56,7 +56,7 @@ class Compiled:
 
         Args:
             levels: uint8 [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
-            steps: T of the input, a multiple of ``graph.period()``.
+            steps: T of the input, a multiple of ``graph.period``.
             record: whether to return the maps.
 
         Returns:
