@@ -57,7 +57,7 @@ def generate() -> str:
     return (
         "/* Written by docs/interactive/build.py; do not edit. Examples: E. Alpaydin and C. Kaynak, Optical\n"
         " * Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0. */\n"
-        f"var digitsNetwork = {{\n{lines}\n}};\n"
+        f"const digitsNetwork = {{\n{lines}\n}};\n"
     )
 
 

@@ -1,6 +1,6 @@
 /* Written by docs/interactive/build.py; do not edit. Examples: E. Alpaydin and C. Kaynak, Optical
  * Recognition of Handwritten Digits, UCI Machine Learning Repository, 1998, CC BY 4.0. */
-var digitsNetwork = {
+const digitsNetwork = {
   "steps": 8,
   "unit": 9.313225746154785e-10,
   "layers": [{"neurons": 128, "order": 1, "bits": 8}, {"neurons": 128, "order": 8, "bits": 1}, {"neurons": 128, "order": 8, "bits": 1}],

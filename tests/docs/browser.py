@@ -6,6 +6,7 @@ Fixtures for conftest.py; a test file that wants a page takes ``visit``.
 from collections.abc import Callable, Iterator
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from tests.deploy.toolchain import tool
@@ -44,6 +45,13 @@ def visit(browser: Browser) -> Iterator[Visit]:
     for context in contexts:
         context.close()
     assert not complaints
+
+
+def violations(page: Page) -> list[str]:
+    """What an accessibility checker finds, contrast included: rules and the first places that break them."""
+    # without preload: it would ask for the style sheets once more, which a file system refuses
+    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
+    return [f"{rule['id']}: {[node['target'] for node in rule['nodes'][:3]]}" for rule in found]
 
 
 def _local(address: str) -> bool:

@@ -17,7 +17,7 @@ from mfp_neurons import zoo
 from mfp_neurons.deploy.events import Events
 from mfp_neurons.zoo.measuring import load_test
 from tests.deploy.toolchain import tool
-from tests.docs.browser import Visit
+from tests.docs.browser import Visit, violations
 from tests.docs.drawings import BY_HAND, Stroke, redrawn, strokes
 
 PAGES = Path(__file__).parents[2] / "docs" / "interactive"
@@ -320,8 +320,11 @@ def test_an_image_of_the_test_set_can_be_shown_instead(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_width_and_leads_back(visit: Visit, width: int, scheme: str) -> None:
+def test_it_fits_the_width_can_be_read_by_everyone_and_leads_back(
+    visit: Visit, width: int, scheme: str
+) -> None:
     page = visit(ADDRESS, width, scheme)
     draw(page, DRAWINGS[0][1])
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert violations(page) == []
     expect(page.get_by_role("link", name="mfp-neurons")).to_have_attribute("href", "../index.html")

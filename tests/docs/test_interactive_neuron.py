@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from mfp_neurons import functional
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.history import Exponential
-from tests.docs.browser import Visit
+from tests.docs.browser import Visit, violations
 
 ADDRESS = Path(__file__).parents[2].joinpath("docs", "interactive", "neuron.html").as_uri()
 STEPS = 24
@@ -197,7 +197,10 @@ def test_it_plays_to_the_last_step_and_stops(page: Page) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_it_fits_the_width_and_leads_back(visit: Visit, width: int, scheme: str) -> None:
+def test_it_fits_the_width_can_be_read_by_everyone_and_leads_back(
+    visit: Visit, width: int, scheme: str
+) -> None:
     page = visit(ADDRESS, width, scheme)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert violations(page) == []
     expect(page.get_by_role("link", name="mfp-neurons")).to_have_attribute("href", "../index.html")
