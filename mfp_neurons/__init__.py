@@ -15,6 +15,7 @@ from .quantize import quantize_weights as quantize_weights
 
 if TYPE_CHECKING:
     from . import deploy as deploy
+    from . import nir as nir
     from . import zoo as zoo
     from .spikingjelly import MFPNode as MFPNode
 
@@ -22,8 +23,8 @@ __version__ = "0.1.0.dev0"
 
 
 def __getattr__(name: str) -> Any:
-    """Adapters import their framework on first use, deploy imports NumPy, the zoo needs both."""
-    if name in ("deploy", "zoo"):
+    """Adapters and nir import what they adapt on first use, deploy imports NumPy, the zoo needs all."""
+    if name in ("deploy", "nir", "zoo"):
         return importlib.import_module(f".{name}", __name__)
     if name == "MFPNode":
         return importlib.import_module(".spikingjelly", __name__).MFPNode

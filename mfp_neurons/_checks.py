@@ -36,6 +36,26 @@ def log_once(key: str, message: str, *values: object, level: int = logging.WARNI
     logger.log(level, message, *values)
 
 
+def refuse_tracers(module: torch.nn.Module, x: Any) -> None:
+    """Raises TypeError where torch.fx, or nirtorch's older tracer, runs a neuron to see what it is.
+
+    SpikingJelly's NIR exporter uses the one; snnTorch's, Norse's and sinabs's the other. snnTorch would
+    write MFPLeaky, an ``snn.Leaky`` to it, as a neuron that resets, and Norse nothing at all in its place.
+    """
+    if torch.compiler.is_compiling():
+        return
+    to_nir = "To export a model to NIR, use mfp_neurons.nir.to_nir(model, example)"
+    if isinstance(x, torch.fx.Proxy):
+        raise TypeError(
+            f"{type(module).__name__} cannot be traced by torch.fx: make it a leaf of the tracer. {to_nir}"
+        )
+    if torch.nn.Module.__call__.__module__ == "nirtorch.graph":
+        raise TypeError(
+            f"{type(module).__name__} never resets, and this exporter would write a neuron that does, or "
+            f"none. {to_nir}"
+        )
+
+
 def describe(value: Any) -> str:
     """A short description of an argument for an error message."""
     if isinstance(value, Tensor):

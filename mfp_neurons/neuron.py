@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_finite, check_int
+from ._checks import check_finite, check_int, refuse_tracers
 from .backends import check_name
 from .functional import SpikeFunction, fire
 from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
@@ -204,6 +204,7 @@ class MFP(nn.Module):
         self.surrogate, self.strict, self.backend = surrogate, strict, backend
 
     def forward(self, x_seq: Tensor) -> Tensor:
+        refuse_tracers(self, x_seq)
         return fire(
             x_seq,
             self.kernel(),

@@ -32,7 +32,7 @@ LAYERS = [
     ["_report"],
     ["orders"],
     ["deploy"],
-    ["_doctor", "bench", "train"],
+    ["_doctor", "bench", "nir", "train"],
     ["zoo"],
     ["cli"],
     ["__main__"],
@@ -40,7 +40,12 @@ LAYERS = [
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 
 # Who may import what besides the standard library, torch and the package, when imported or later.
-ON_IMPORT = {"spikingjelly": {"spikingjelly"}, "snntorch": {"snntorch"}, "deploy": {"numpy"}}
+ON_IMPORT = {
+    "deploy": {"numpy"},
+    "nir": {"nir", "numpy"},
+    "snntorch": {"snntorch"},
+    "spikingjelly": {"spikingjelly"},
+}
 _TRAIN = [
     "matplotlib",
     "numpy",
@@ -161,6 +166,7 @@ def test_the_adapter_on_the_front_door_is_imported_on_first_use() -> None:
         ("import mfp_neurons; mfp_neurons.MFPNode", "spikingjelly", "spikingjelly"),
         ("import mfp_neurons.spikingjelly", "spikingjelly", "spikingjelly"),
         ("import mfp_neurons.snntorch", "snntorch", "snntorch"),
+        ("import mfp_neurons; mfp_neurons.nir", "nir", "nir"),
     ],
 )
 def test_a_missing_framework_is_an_import_error_that_names_the_extra(
@@ -211,6 +217,7 @@ PUBLIC = {
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
     "mfp_neurons.neuron": ["HistoryKernel"],
     "mfp_neurons.norm": ["Norm"],
+    "mfp_neurons.nir": ["NIRNetwork", "from_nir", "to_nir"],
     "mfp_neurons.quantize": ["codes", "materialize"],
     "mfp_neurons.snntorch": ["MFPLeaky", "MFPLeakyParallel"],
     "mfp_neurons.zoo": ["card", "list", "load"],

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import functional
+from .._checks import refuse_tracers
 from ..history import Matrix
 from .arguments import as_real_input
 from .memory_free import MemoryFree
@@ -78,6 +79,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             super().__setattr__("history", torch.zeros(0, device=value.device))
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        refuse_tracers(self, input_)
         self._refuse_mem(mem)
         x = as_real_input(input_)
         if self.is_finite:

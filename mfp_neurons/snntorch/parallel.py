@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import functional
 from .. import surrogate as fused
-from .._checks import describe, is_readable, log_once
+from .._checks import describe, is_readable, log_once, refuse_tracers
 from .arguments import as_real_input
 from .memory_free import MemoryFree
 from .surrogates import known_surrogate
@@ -63,6 +63,7 @@ class MFPLeakyParallel(MemoryFree):
             )
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
+        refuse_tracers(self, input_)
         self._refuse_mem(mem)
         x = as_real_input(input_)
         if x.dim() < 2 or len(x) == 0:

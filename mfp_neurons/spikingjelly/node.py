@@ -8,7 +8,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from .. import functional
-from .._checks import check_finite, log_once
+from .._checks import check_finite, log_once, refuse_tracers
 from ..backends import NAMES, check_name, unavailable
 from ..history import KernelBits
 from ..neuron import HistoryKernel
@@ -225,6 +225,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         r"""Spikes of one step, [N, \*]; the memories move on by one step."""
+        refuse_tracers(self, x)
         states = self.materialize_states((x,), self._states(), "s")
         (spikes,), states = self.single_step_functional_forward((x,), states)
         self._keep(states)
@@ -234,6 +235,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         r"""Spikes of all steps at once, [T, N, \*]; the memories move on by T steps."""
+        refuse_tracers(self, x_seq)
         states = self.materialize_states((x_seq,), self._states(), "m")
         if self.store_v_seq:
             spikes, self.v_seq, states = self._run_sequence(x_seq, states, record=True)

@@ -1,0 +1,174 @@
+"""A graph as a torch module: whole sequences in, whole sequences out."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import functional
+from ..history import Exponential
+from ..neuron import MFP, HistoryKernel
+
+
+class NIRNetwork(nn.Module):
+    r"""What :func:`from_nir` makes of a graph: its nodes as modules, its edges as sums.
+
+    Args:
+        parts: a module for each node; :class:`~mfp_neurons.MFP` and the other modules of this file take [T,
+            N, \*], any other one step [N, \*].
+        sources: the nodes that each one adds up and reads, by name, first to last; "input" is what comes in.
+        output: the nodes whose sum goes out.
+        input_shape: of one step of one sample, as the first nodes read it.
+        repeats: T of a network that is given one input for all steps; None: it is given a sequence.
+        readout, readout_steps: "mean", "sum" or "last" over all or the last steps; None: every step goes out.
+
+    Shape:
+        x [T, N, \*] (with ``repeats`` [N, \*]) to [T, N, \*], with a ``readout`` [N, \*].
+
+    >>> network = NIRNetwork({"gain": Scale(torch.tensor([0.5]))}, {"gain": ["input"]}, ["gain"], (1,))
+    >>> network(torch.ones(2, 1, 1)).flatten()
+    tensor([0.5000, 0.5000])
+    """
+
+    def __init__(
+        self,
+        parts: dict[str, nn.Module],
+        sources: Mapping[str, Sequence[str]],
+        output: Sequence[str],
+        input_shape: tuple[int, ...],
+        *,
+        repeats: int | None = None,
+        readout: str | None = None,
+        readout_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.parts = nn.ModuleDict(parts)
+        self.sources = {name: list(given) for name, given in sources.items()}
+        self.output, self.input_shape = list(output), tuple(input_shape)
+        self.repeats, self.readout, self.readout_steps = repeats, readout, readout_steps
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.repeats:
+            x = x.expand(self.repeats, *x.shape)
+        given = {"input": x.reshape(*x.shape[:2], *self.input_shape)}
+        for name, part in self.parts.items():
+            total = _sum([given[one] for one in self.sources[name]])
+            given[name] = part(total) if isinstance(part, _SEQUENCE) else _each_step(part, total)
+        return self._read_out(_sum([given[one] for one in self.output]))
+
+    def _read_out(self, y: Tensor) -> Tensor:
+        if self.readout is None:
+            return y
+        if self.readout == "last":
+            return y[-1]
+        steps = y if self.readout_steps is None else y[-self.readout_steps :]
+        return steps.mean(0) if self.readout == "mean" else steps.sum(0)
+
+    def extra_repr(self) -> str:
+        named = {"input_shape": self.input_shape, "repeats": self.repeats, "readout": self.readout}
+        return ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
+
+
+class Scale(nn.Module):
+    r"""A fixed factor for every place: ``factor`` [\*] times [T, N, \*]."""
+
+    factor: Tensor
+
+    def __init__(self, factor: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("factor", factor)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+class Delay(nn.Module):
+    r"""What came ``steps`` [\*] steps ago, zeros before the first: [T, N, \*] to the same."""
+
+    steps: Tensor
+
+    def __init__(self, steps: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("steps", steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        total = torch.zeros_like(x)
+        for lag in self.steps.unique().tolist():
+            if lag < len(x):
+                total[lag:] += torch.where(self.steps == lag, x[: len(x) - lag], 0)
+        return total
+
+
+class Integrator(nn.Module):
+    r"""The potential alone, without a threshold: [T, N, \*] to the same. ``kernel`` is as an MFP's."""
+
+    def __init__(self, kernel: HistoryKernel) -> None:
+        super().__init__()
+        self.kernel_of_history = kernel
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.potential(x, self.kernel_of_history())
+
+
+class Elementwise(nn.Module):
+    r"""Neurons or integrators of which each has parameters of its own: a channel each to ``inner``."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.inner(x.flatten(2))
+        return y.unflatten(2, x.shape[2:])
+
+
+class FixedExponential(HistoryKernel):
+    """An exponential of fixed decays and gains, [1] or [C] each; buffers, so that they follow the module."""
+
+    decays: Tensor
+    gains: Tensor
+
+    def __init__(
+        self,
+        decays: Tensor,
+        gains: Tensor,
+        *,
+        order: int | None = None,
+        kernel_bits: Any = None,
+        stride: int = 1,
+    ) -> None:
+        channels = max(decays.numel(), gains.numel())
+        super().__init__(
+            "exp",
+            decay=0.5,
+            order=order,
+            num_channels=channels if channels > 1 else None,
+            kernel_bits=kernel_bits,
+            stride=stride,
+        )
+        self.register_buffer("decays", decays)
+        self.register_buffer("gains", gains)
+
+    @property
+    def decay(self) -> Tensor | float:
+        """The decays."""
+        return self.decays
+
+    def _exponential(self) -> Exponential:
+        return Exponential(self.decays, self.gains, self.order)
+
+
+_SEQUENCE = (MFP, Scale, Delay, Integrator, Elementwise)
+
+
+def _sum(tensors: list[Tensor]) -> Tensor:
+    total = tensors[0]
+    for one in tensors[1:]:
+        total = total + one
+    return total
+
+
+def _each_step(part: nn.Module, x: Tensor) -> Tensor:
+    y: Tensor = part(x.flatten(0, 1))
+    return y.unflatten(0, x.shape[:2])
