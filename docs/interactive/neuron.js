@@ -73,10 +73,15 @@
     Object.assign(state, scene.set, { weights: [...scene.set.weights], follow: scene.follow });
     state.spikes = INPUTS.map((_, i) => [...(scene.trains[i] ?? silent())]);
     state.step = state.follow ? Math.min(STEPS - 1, state.follow.step + 6) : 10;
-    for (const other of scenes) other.button.setAttribute("aria-pressed", String(other === scene));
-    byId("scene-text").textContent = scene.text;
+    tell(scene);
     neuronTracks.build(state.inputs, acts);
     render();
+  }
+
+  /** Which scene this is; null once its spikes are gone. */
+  function tell(scene) {
+    for (const other of scenes) other.button.setAttribute("aria-pressed", String(other === scene));
+    byId("scene-text").textContent = scene ? scene.text : "";
   }
 
   /** Other spikes for all inputs; the first of them is followed. */
@@ -84,6 +89,7 @@
     state.spikes = INPUTS.map(train);
     const input = range(state.inputs).find((i) => state.spikes[i].includes(1));
     state.follow = input === undefined ? null : { input, step: state.spikes[input].indexOf(1) };
+    tell(null);
     render();
   }
 
