@@ -26,6 +26,7 @@ extensions = [
     "myst_nb",
     "sphinx_copybutton",
     "sphinx_design",
+    "accessible",
     "benchmark_pages",
     "command_line",
     "drawings",
@@ -85,9 +86,11 @@ html_theme = "pydata_sphinx_theme"
 html_title = f"mfp-neurons {version}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_show_search_summary = False  # would fetch pages, which a browser refuses on a file system
 html_show_sourcelink = False
 html_copy_source = False
+html_domain_indices = False
 html_theme_options = {
     "logo": {"text": f"mfp-neurons {version}"},
     "use_edit_page_button": True,
@@ -96,17 +99,17 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": [],
     "show_toc_level": 2,
+    "collapse_navigation": True,
     "navigation_with_keys": False,
     "search_as_you_type": False,
 }
-html_sidebars = {"index": [], "install": [], "try": []}
+html_sidebars = {page: [] for page in ("index", "install", "idea", "try", "search", "genindex")}
 html_context = {
     "edit_page_url_template": "{{ sources }}/{{ file_name }}",
     "default_mode": "auto",
     "sources": f"{REPOSITORY}/edit/main/docs" if REPOSITORY else DOCS.as_uri(),
     "edit_page_provider_name": "",
 }
-mathjax3_config = {"options": {"enableMenu": False}}
 copybutton_prompt_text = r"\$ |>>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"

@@ -1,6 +1,6 @@
 """``{benchmarks} cpu`` and ``{benchmarks} cuda``: what `mfp-neurons bench` measured on such a device.
 
-Every benchmarks/results/bench_*.json becomes the page that the program itself writes, one heading deeper,
+Every benchmarks/results/bench_*.json becomes the page that the program itself writes, two headings deeper,
 with its figures drawn from the numbers.
 """
 
@@ -48,7 +48,7 @@ class Benchmarks(SphinxDirective):
             os.path.relpath(folder / name, here): alternative_text
             for name, alternative_text in figures.draw(result, folder, path.stem).items()
         }
-        return re.sub(r"^(#+) ", r"#\1 ", page(result, drawn), flags=re.MULTILINE)
+        return re.sub(r"^(#+) ", r"##\1 ", page(result, drawn), flags=re.MULTILINE)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
