@@ -74,6 +74,8 @@ class Draft:
     def graph(self, output: Signal, facts: dict[str, Any]) -> Any:
         """The graph that gives ``output``, without the nodes that it does not need."""
         ends = self.names(output)
+        if len(ends) > 1:  # nirtorch hands out what meets at an Output one by one, not as a sum
+            ends = (self.add(nir.Scale(np.ones(output.shape, self.dtype)), "sum", output.shape, output).name,)
         needed, left = {"input"}, list(ends)
         while left:
             name = left.pop()

@@ -1,0 +1,302 @@
+"""What the nodes say, and what NIR cannot."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import mfp_neurons
+from mfp_neurons import MFP, QuantizedMembraneLIF, TimePool, quantize_weights
+from mfp_neurons.nir import NIRError, from_nir, to_nir
+from mfp_neurons.quantize import codes
+
+from .models import Each
+
+X = torch.zeros(12, 2, 3)
+IMAGES = torch.zeros(12, 2, 2, 4, 4)
+
+
+class Do(nn.Module):
+    """A model whose forward is given; its layers are arguments."""
+
+    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.does = forward
+
+    def forward(self, x: Tensor) -> Any:
+        return self.does(x, *self.layers)
+
+
+def kinds(graph: Any) -> dict[str, str]:
+    return {name: type(node).__name__ for name, node in graph.nodes.items()}
+
+
+# --- neurons ----------------------------------------------------------------------------------------------
+
+
+def test_an_exponential_is_a_leaky_integrator_with_a_scale_in_front() -> None:
+    graph = to_nir(MFP(0.9, strict=True), X, dt=1e-3)
+    assert kinds(graph) == {
+        "input": "Input",
+        "mfp_gain": "Scale",
+        "mfp_leak": "LI",
+        "mfp": "Threshold",
+        "output": "Output",
+    }
+    node = graph.nodes["mfp_leak"]
+    np.testing.assert_allclose(node.tau, 1e-3 / (1 - 0.9))
+    assert (node.r == 1).all() and (node.v_leak == 0).all()
+    np.testing.assert_allclose(graph.nodes["mfp_gain"].scale, 10, rtol=1e-6)
+    assert (graph.nodes["mfp"].threshold == 1).all()
+    assert graph.metadata["dt"] == 1e-3
+
+
+def test_a_decay_of_one_is_an_integrator() -> None:
+    graph = to_nir(MFP(1.0), X)
+    assert isinstance(graph.nodes["mfp_integrator"], nir.I)
+
+
+def test_taps_are_a_shift_register_with_a_factor_at_each_place() -> None:
+    neuron = MFP(0.5, order=3, stride=2, strict=True)
+    graph = to_nir(neuron, X, dt=1e-3)
+    assert kinds(graph) == {
+        "input": "Input",
+        "mfp_delay_2": "Delay",
+        "mfp_tap_2": "Scale",
+        "mfp_delay_4": "Delay",
+        "mfp_tap_4": "Scale",
+        "mfp": "Threshold",
+        "output": "Output",
+    }
+    assert ("input", "mfp") in graph.edges  # the first tap is 1
+    assert ("mfp_delay_2", "mfp_delay_4") in graph.edges
+    np.testing.assert_allclose(graph.nodes["mfp_delay_4"].delay, 2e-3)
+    assert (graph.nodes["mfp_tap_4"].scale == 0.0625).all()
+
+
+def test_a_neuron_that_fires_on_equality_has_the_threshold_just_below() -> None:
+    for strict in (False, True):
+        node = to_nir(MFP(0.5, v_threshold=0.3, strict=strict), X).nodes["mfp"]
+        exact = np.float32(0.3)
+        assert node.threshold.dtype == np.float32
+        assert (node.threshold == (exact if strict else np.nextafter(exact, np.float32(-1)))).all()
+        assert node.metadata["comparison"] == (">" if strict else ">=")
+        assert node.metadata["v_threshold"] == exact
+
+
+def test_metadata_names_kernel_order_and_version() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), MFP(0.5, order=3, kernel_bits="pow2"))
+    facts = to_nir(model, X).nodes["1"].metadata
+    assert facts["kernel"] == "exp" and facts["order"] == 3 and facts["kernel_bits"] == "pow2"
+    assert facts["decay"] == 0.5 and facts["path"] == "1" and facts["neuron"] == "MFP"
+    assert facts["mfp_version"] == mfp_neurons.__version__
+
+
+# --- layers -----------------------------------------------------------------------------------------------
+
+
+def test_weights_are_float32_and_the_codes_are_in_the_metadata() -> None:
+    layer = quantize_weights(nn.Linear(3, 4), bits=4)
+    node = to_nir(layer, X).nodes["linear"]
+    made = codes(layer)
+    assert node.weight.dtype == np.float32
+    assert node.metadata["codes"].dtype == np.int8 and node.metadata["bits"] == 4
+    assert (node.metadata["codes"] == made.codes.numpy()).all()
+    assert (node.weight == node.metadata["codes"] * node.metadata["scale"][:, None]).all()
+
+
+def test_a_batch_norm_is_folded_in_float64() -> None:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(4).eval()
+    with torch.no_grad():
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.1, 3)
+        norm.weight.normal_()
+        norm.bias.normal_()
+    layer = nn.Linear(3, 4)
+    graph = to_nir(nn.Sequential(layer, Each(norm)), X)
+    assert kinds(graph) == {"input": "Input", "0": "Affine", "output": "Output"}
+    with torch.no_grad():
+        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        weight = layer.weight.double() * gain[:, None]
+        bias = (layer.bias.double() - norm.running_mean.double()) * gain + norm.bias.double()
+    assert (graph.nodes["0"].weight == weight.float().numpy()).all()
+    np.testing.assert_allclose(graph.nodes["0"].bias, bias.numpy(), rtol=1e-6)
+
+
+def test_a_layer_behind_two_norms_is_written_twice() -> None:
+    norms = [nn.BatchNorm1d(4).eval(), nn.BatchNorm1d(4).eval()]
+    norms[1].running_mean.fill_(1.0)
+    fold = Do(lambda x, f, a, b, n: n(a(f(x))) + n(b(f(x))), nn.Linear(3, 4), *map(Each, norms), MFP())
+    graph = to_nir(fold, X)
+    assert list(kinds(graph).values()).count("Affine") == 2
+
+
+def test_grouped_and_oblong_windows_become_dense_square_ones_with_zeros() -> None:
+    layer = nn.Conv2d(4, 6, (1, 3), groups=2, padding=(0, 1))
+    x = torch.rand(12, 2, 4, 5, 5)
+    graph = to_nir(Each(layer), x)
+    node = graph.nodes["layer"]
+    assert node.weight.shape == (6, 4, 3, 3) and node.groups == 1
+    assert tuple(node.padding) == (1, 1)
+    assert np.count_nonzero(node.weight) == layer.weight.numel()
+    again = from_nir(graph)
+    assert again.parts["layer"].groups == 2 and again.parts["layer"].kernel_size == (1, 3)
+    with torch.no_grad():
+        assert torch.equal(again(x), Each(layer)(x))
+
+
+def test_a_max_pool_of_spikes_is_a_sum_above_one_half() -> None:
+    graph = to_nir(nn.Sequential(MFP(), Each(nn.MaxPool2d(2))), IMAGES)
+    assert kinds(graph)["1_layer"] == "SumPool2d"
+    assert (graph.nodes["1_layer_any"].threshold == 0.5).all()
+    assert isinstance(from_nir(graph).parts["1_layer_any"], nn.MaxPool2d)
+
+
+def test_a_max_pool_of_input_spikes_is_too() -> None:
+    events = (torch.rand(12, 2, 2, 4, 4) > 0.7).float()
+    model = nn.Sequential(Each(nn.MaxPool2d(2)), MFP())
+    assert torch.equal(from_nir(to_nir(model, events))(events), model(events))
+
+
+def test_what_goes_out_as_a_sum_has_a_node_of_its_own() -> None:
+    model = Do(
+        lambda x, a, b, n: n(a(x)) + n(b(x)), nn.Linear(3, 3), nn.Linear(3, 3), MFP(0.9, v_threshold=0.1)
+    )
+    graph = to_nir(model, X)
+    assert [target for _, target in graph.edges].count("output") == 1
+    x = torch.rand(15, 2, 3)
+    assert torch.equal(from_nir(graph)(x), model(x))
+
+
+def test_the_same_twice_is_one_edge_and_a_factor() -> None:
+    model = Do(lambda x, f, n: n(f(x)) + n(f(x)), nn.Linear(3, 3), MFP(0.9, v_threshold=0.1))
+    graph = to_nir(model, X)
+    assert (graph.nodes["layers_1_scale"].scale == 2).all()
+
+
+@pytest.mark.parametrize(
+    ("read", "facts"),
+    [
+        (lambda x: x.mean(0), {"readout": "mean"}),
+        (lambda x: x.sum(0), {"readout": "sum"}),
+        (lambda x: x[-1], {"readout": "last"}),
+        (lambda x: x[-3:].mean(0), {"readout": "mean", "readout_steps": 3}),
+    ],
+)
+def test_what_is_read_out_over_time_is_in_the_metadata(read: Any, facts: dict[str, Any]) -> None:
+    model = Do(lambda x, f, n: read(n(f(x))), nn.Linear(3, 3), MFP(0.9, v_threshold=0.1))
+    x = torch.rand(15, 2, 3)
+    graph = to_nir(model, x)
+    assert {name: graph.metadata[name] for name in facts} == facts
+    assert torch.equal(from_nir(graph)(x), model(x))
+
+
+def test_an_input_is_given_the_shape_that_its_first_reader_wants() -> None:
+    model = Do(lambda x, c: c(x.unsqueeze(2)), Each(nn.Conv2d(1, 2, 3)))
+    x = torch.rand(12, 2, 4, 4)
+    graph = to_nir(model, x)
+    assert graph.nodes["input"].input_type["input"].tolist() == [1, 4, 4]
+    assert torch.equal(from_nir(graph)(x), model(x))
+
+
+def test_float64_models_stay_float64() -> None:
+    model = nn.Sequential(nn.Linear(3, 4), MFP(0.9, v_threshold=0.1)).double()
+    graph = to_nir(model, X.double())
+    assert graph.nodes["0"].weight.dtype == graph.nodes["1"].threshold.dtype == np.float64
+    x = torch.rand(15, 2, 3, dtype=torch.float64)
+    assert torch.equal(from_nir(graph)(x), model(x))
+
+
+def test_brevitas_layers_are_exported_with_their_codes() -> None:
+    brevitas = pytest.importorskip("brevitas.nn")
+    layer = brevitas.QuantLinear(3, 4, bias=True)
+    graph = to_nir(nn.Sequential(layer, MFP(0.9)), X)
+    assert (graph.nodes["0"].metadata["codes"] == codes(layer).codes.numpy()).all()
+
+
+def test_the_file_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "model.nir"
+    to_nir(MFP(), X, path=path)
+    assert set(nir.read(path).nodes) == {"input", "mfp_gain", "mfp_leak", "mfp", "output"}
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "example", "words"),
+    [
+        (
+            nn.Sequential(MFP(kernel="matrix", time_steps=12)),
+            X,
+            r"'0' \(MFP\) .*kernel='matrix'.*kernel='fir'",
+        ),
+        (nn.Sequential(MFP(), TimePool(2)), X, r"'1' \(TimePool\) makes one step of every 2.*two graphs"),
+        (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), X, r"'1' \(ReLU\) calls relu, which NIR cannot say"),
+        (QuantizedMembraneLIF(), X, r"QuantizedMembraneLIF\) keeps a potential .*convert\(model\)"),
+        (Each(nn.MaxPool2d(2)), IMAGES + 0.5, r"'layer' \(MaxPool2d\) .* not spikes \('input'"),
+        (
+            nn.Sequential(Each(nn.Conv2d(2, 2, 1)), Each(nn.MaxPool2d(2))),
+            IMAGES,
+            r"\('0.layer' stands before",
+        ),
+        (Each(nn.MaxPool2d(3, ceil_mode=True)), IMAGES, r"ceil_mode=True\). Use ceil_mode=False"),
+        (Each(nn.MaxPool2d(2, dilation=2)), IMAGES, r"dilation"),
+        (Each(nn.AvgPool2d(3, padding=1, count_include_pad=False)), IMAGES, "count_include_pad=True"),
+        (Each(nn.AdaptiveAvgPool2d(3)), IMAGES, r"\[4, 4\] to \[3, 3\] with windows of different sizes"),
+        (Each(nn.Conv2d(2, 2, (2, 3))), IMAGES, r"window of \[2, 3\].* square"),
+        (Each(nn.LayerNorm(3)), X, r"layer_norm, which NIR cannot say"),
+        (Each(nn.BatchNorm1d(3, track_running_stats=False)), X, "track_running_stats=True"),
+        (Do(lambda x: x * x), X, "multiplies two tensors"),
+        (Do(lambda x: x / 0), X, "divides by 0"),
+        (Do(lambda x: x[:, :, 1:]), X, r"takes a part of a tensor \[12, 2, 3\] along dim 2"),
+        (Do(lambda x: x[2:5]), X, "takes some of the steps"),
+        (Do(lambda x: x[0] + x[1]), X, "adds step 0 to step 1"),
+        (Do(lambda x: x[3]), X, "returns step 3 of 12"),
+        (Do(lambda x: x.mean(0) * 2), X, "NIR has no time axis"),
+        (Do(lambda x: x.mean(1)), X, "takes the mean over the batch"),
+        (Do(lambda x: x.transpose(0, 1)), X, r"returns \[N, T, 3\]"),
+        (Do(lambda x: 3), X, r"returns 3 \(int\)"),
+        (Do(lambda x, f: F.linear(x, x[0]), nn.Linear(3, 3)), X, "weight that is computed from the input"),
+        (Do(lambda x: x.flatten(2) @ torch.ones(3, 3)), X, "matmul, which NIR cannot say"),
+    ],
+)
+def test_what_nir_cannot_say_names_the_layer_and_what_to_do(
+    model: nn.Module, example: Tensor, words: str
+) -> None:
+    with pytest.raises(NIRError, match=words):
+        to_nir(model, example)
+
+
+def test_nothing_is_written_then(tmp_path: Path) -> None:
+    with pytest.raises(NIRError):
+        to_nir(nn.ReLU(), X, path=tmp_path / "model.nir")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((3, X), TypeError, "model must be a torch.nn.Module, got 3"),
+        ((MFP(), [1]), TypeError, "example must be a torch.Tensor"),
+        ((MFP(), torch.zeros(3)), ValueError, r"\[T, N, \*\] or \[N, \*\]"),
+        ((MFP(), torch.zeros(3, 0)), ValueError, "none of them empty"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments: Any, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        to_nir(*arguments)
+
+
+@pytest.mark.parametrize("dt", [0, -1e-3, float("nan"), float("inf"), True, "1ms"])
+def test_a_step_lasts_a_positive_time(dt: Any) -> None:
+    with pytest.raises(ValueError, match="dt must be a positive number of seconds"):
+        to_nir(MFP(), X, dt=dt)

@@ -1,0 +1,267 @@
+"""Models as users of SpikingJelly and snnTorch write them: steps, whole sequences, and loops."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mfp_neurons import MFP, convert, quantize_weights
+from mfp_neurons.nir import NIRError, from_nir, to_nir
+
+from .execute import by_numpy
+
+STEPS = 15
+
+
+def types(network: nn.Module) -> list[str]:
+    return [type(part).__name__ for part in network.parts.values()]
+
+
+# --- SpikingJelly -----------------------------------------------------------------------------------------
+
+
+def spikingjelly_model(step_mode: str, **options: Any) -> nn.Module:
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import functional, layer
+
+    from mfp_neurons import MFPNode
+
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        layer.Conv2d(2, 6, 3, padding=1, bias=False),
+        layer.BatchNorm2d(6),
+        MFPNode(tau=2.0, v_threshold=0.3, **options),
+        layer.MaxPool2d(2),
+        layer.Conv2d(6, 6, 3, padding=1, groups=3),
+        MFPNode(tau=3.0, learnable=True, num_channels=6, v_threshold=0.1),
+        layer.AvgPool2d(2),
+        layer.Flatten(),
+        layer.Dropout(0.5),
+        layer.Linear(24, 20),
+        MFPNode(tau=4.0, decay_input=False, order=4, v_threshold=0.2),
+        layer.VotingLayer(10),
+    )
+    functional.set_step_mode(model, step_mode)
+    with torch.no_grad():
+        model[1].running_mean.normal_(0, 0.1)
+        model[1].weight.uniform_(-1, 1)
+    return model
+
+
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@pytest.mark.parametrize("weight_bits", [None, 1])
+def test_spikingjelly_models_come_back_spike_for_spike(step_mode: str, weight_bits: int | None) -> None:
+    model = spikingjelly_model(step_mode)
+    if weight_bits:
+        quantize_weights(model, weight_bits)
+    x = torch.rand(STEPS, 3, 2, 8, 8)
+    example = x if step_mode == "m" else x[0]
+    graph = to_nir(model, example)
+    model.eval()
+    with torch.no_grad():
+        expected = model(x) if step_mode == "m" else torch.stack([model(step) for step in x])
+        found = from_nir(graph)(x)
+    if weight_bits:
+        assert torch.equal(found, expected)  # quantized layers come back with their batch norms
+    else:
+        assert (found - expected).abs().mean() < 1e-3  # a float layer comes back with it folded in
+    assert expected.std() > 0
+
+
+def test_a_fused_batch_norm_is_folded_too() -> None:
+    model = convert(spikingjelly_model("m"), weight_bits=1, fuse=True)
+    x = torch.rand(STEPS, 3, 2, 8, 8)
+    graph = to_nir(model, x)
+    assert "norm_mean" in graph.nodes["0"].metadata
+    with torch.no_grad():
+        assert torch.equal(from_nir(graph)(x), model.eval()(x))
+
+
+def test_input_that_is_scaled_by_one_over_tau_needs_no_scale() -> None:
+    graph = to_nir(spikingjelly_model("m"), torch.rand(STEPS, 1, 2, 8, 8))
+    assert "2_gain" not in graph.nodes
+    assert "2_leak" in graph.nodes
+
+
+def test_the_model_is_left_as_it_is() -> None:
+    model = spikingjelly_model("m").train()
+    model(torch.rand(2, 3, 2, 8, 8))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    potential = model[2].v.clone()
+    to_nir(model, torch.rand(STEPS, 1, 2, 8, 8))
+    assert model.training
+    assert torch.equal(model[2].v, potential)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_potential_on_the_threshold_fires_in_spikingjelly_and_in_the_graph() -> None:
+    pytest.importorskip("spikingjelly")
+    from mfp_neurons import MFPNode
+
+    node = MFPNode(tau=2.0, v_threshold=0.75, decay_input=False, step_mode="m")
+    x = torch.tensor([0.5, 0.5, 0.0, 0.75]).reshape(4, 1, 1)  # u = 0.5, 0.75, 0.375, 0.9375
+    graph = to_nir(node, x)
+    threshold = graph.nodes["mfpnode"]
+    assert threshold.metadata["comparison"] == ">="
+    assert float(threshold.metadata["v_threshold"][0]) == 0.75 > float(threshold.threshold[0])
+    expected = [0.0, 1.0, 0.0, 1.0]
+    assert by_numpy(graph, x.numpy(), 1e-4).ravel().tolist() == expected
+    assert from_nir(graph)(x).flatten().tolist() == node(x).flatten().tolist() == expected
+
+
+# --- snnTorch ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def leaky() -> Any:
+    pytest.importorskip("snntorch")
+    from mfp_neurons import snntorch
+
+    return snntorch
+
+
+class Looped(nn.Module):
+    """snnTorch's tutorials: a loop over time, potentials in hand."""
+
+    def __init__(self, leaky: Any, steps: int | None = None) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.fc2 = nn.Linear(5, 8), nn.Linear(8, 3)
+        self.lif1 = leaky.MFPLeaky(beta=torch.rand(8), threshold=0.2)
+        self.lif2 = leaky.MFPLeaky(0.8, order=3, threshold=0.1)
+        self.steps = steps
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mem1, mem2 = self.lif1.init_leaky(), self.lif2.reset_mem()
+        spikes, potentials = [], []
+        for t in range(self.steps or len(x)):
+            spk1, mem1 = self.lif1(self.fc1(x if self.steps else x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1), mem2)
+            spikes.append(spk2)
+            potentials.append(mem2)
+        return torch.stack(spikes), torch.stack(potentials)
+
+
+def test_a_loop_over_the_steps_of_the_input_is_one_graph(leaky: Any) -> None:
+    model, x = Looped(leaky), torch.rand(STEPS, 4, 5)
+    network = from_nir(to_nir(model, x))
+    assert types(network) == ["Linear", "MFP", "Linear", "MFP"]
+    with torch.no_grad():
+        spikes = model(x)[0]
+        assert torch.equal(network(x), spikes)
+    assert 0 < spikes.mean() < 1
+
+
+def test_a_loop_that_repeats_its_input_is_one_graph(leaky: Any) -> None:
+    model, x = Looped(leaky, STEPS), torch.rand(4, 5)
+    graph = to_nir(model, x)
+    assert graph.metadata["repeats"] == STEPS
+    with torch.no_grad():
+        assert torch.equal(from_nir(graph)(x), model(x)[0])
+
+
+def test_one_step_of_a_sequential_model_is_a_graph(leaky: Any) -> None:
+    torch.manual_seed(0)
+    hidden = {"init_hidden": True, "threshold": 0.2}
+    model = nn.Sequential(
+        nn.Linear(5, 8),
+        leaky.MFPLeaky(0.9, **hidden),
+        nn.Linear(8, 3),
+        leaky.MFPLeaky(0.7, **hidden, output=True),
+    )
+    x = torch.rand(STEPS, 4, 5)
+    network = from_nir(to_nir(model, x[0]))
+    with torch.no_grad():
+        expected = torch.stack([model(step)[0] for step in x])
+        assert torch.equal(network(x), expected)
+    assert 0 < expected.mean() < 1
+
+
+def test_whole_sequences_and_graded_spikes_come_back(leaky: Any) -> None:
+    torch.manual_seed(0)
+    graded = leaky.MFPLeakyParallel(0.9, init_hidden=True, threshold=0.2, graded_spikes_factor=0.5)
+    taps = leaky.MFPLeakyParallel(0.9, kernel="fir", order=4, num_channels=3, threshold=0.1)
+    model = nn.Sequential(nn.Linear(5, 8), graded, nn.Linear(8, 3), taps)
+    x = torch.rand(STEPS, 4, 5)
+    with torch.no_grad():
+        expected = model(x)[0]
+        assert torch.equal(from_nir(to_nir(model, x))(x), expected)
+    assert 0 < expected.mean() < 1
+
+
+def test_a_neuron_of_its_own_decay_for_every_place_comes_back(leaky: Any) -> None:
+    torch.manual_seed(0)
+    model = leaky.MFPLeakyParallel(torch.rand(2, 3, 3), threshold=torch.rand(2, 3, 3), init_hidden=True)
+    x = torch.rand(STEPS, 4, 2, 3, 3)
+    with torch.no_grad():
+        expected = model(x)
+        assert torch.equal(from_nir(to_nir(model, x))(x), expected)
+    assert 0 < expected.mean() < 1
+
+
+def test_a_potential_that_the_model_returns_is_a_node(leaky: Any) -> None:
+    class Reads(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(5, 3), leaky.MFPLeakyParallel(0.9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(self.fc(x))[1]
+
+    model, x = Reads(), torch.rand(STEPS, 4, 5)
+    network = from_nir(to_nir(model, x))
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), model(x))
+
+
+def test_a_loop_out_of_order_is_refused(leaky: Any) -> None:
+    class Backwards(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lif = leaky.MFPLeaky(0.9, init_hidden=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.lif(x[t]) for t in reversed(range(len(x)))])
+
+    with pytest.raises(NIRError, match=r"'lif' \(MFPLeaky\) is called for step 14 as its call number 1"):
+        to_nir(Backwards(), torch.rand(STEPS, 2, 3))
+
+
+def test_a_potential_to_start_from_is_refused(leaky: Any) -> None:
+    class Charged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lif = leaky.MFPLeaky(0.9)
+
+        def forward(self, x: Tensor) -> Any:
+            return self.lif(x, torch.ones(x.shape))
+
+    with pytest.raises(NIRError, match="starts from a potential"):
+        to_nir(Charged(), torch.rand(2, 3))
+
+
+def test_neurons_for_two_inputs_at_once_are_refused(leaky: Any) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lif = leaky.MFPLeaky(0.9, init_hidden=True)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.lif(self.lif(x))
+
+    with pytest.raises(NIRError, match="step 0 as its call number 2"):
+        to_nir(Shared(), torch.rand(2, 3))
+
+
+def test_plain_neurons_may_be_shared(leaky: Any) -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fire, self.fc = MFP(0.9, v_threshold=0.5), nn.Linear(3, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fire(self.fc(self.fire(x)))
+
+    model, x = Shared(), torch.rand(STEPS, 2, 3)
+    assert torch.equal(from_nir(to_nir(model, x))(x), model(x))

@@ -1,0 +1,232 @@
+"""Graphs of others, damaged metadata, and what is refused."""
+
+from typing import Any
+
+import nir
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mfp_neurons import MFP, quantize_weights
+from mfp_neurons.nir import NIRError, from_nir, to_nir
+from mfp_neurons.nir.network import Delay, Integrator, Scale
+from mfp_neurons.quantize import is_quantized
+
+from .execute import by_numpy
+
+DT = 1e-3
+X = torch.randint(-4, 5, (14, 3, 2)).float() / 4
+
+
+def full(value: float, *shape: int) -> Any:
+    return np.full(shape or (2,), value, np.float32)
+
+
+def li(tau: float, r: float = 1.0, shape: tuple[int, ...] = (2,), v_leak: float = 0.0) -> Any:
+    return nir.LI(tau=np.full(shape, tau), r=np.full(shape, r), v_leak=np.full(shape, v_leak))
+
+
+def check(graph: Any, *types: type, x: torch.Tensor = X) -> nn.Module:
+    """The graph's own equations hold, and the parts are of these types."""
+    network = from_nir(graph, dt=DT)
+    assert [type(part) for part in network.parts.values()] == list(types)
+    with torch.no_grad():
+        assert (network(x).numpy() == by_numpy(graph, x.numpy(), DT)).all()
+    return network
+
+
+def test_a_leaky_integrator_and_a_threshold_are_a_neuron_that_fires_above_only() -> None:
+    graph = nir.NIRGraph.from_list(li(2 * DT, r=2), nir.Threshold(full(0.75)))
+    network = check(graph, MFP)
+    assert network.parts["threshold"].strict
+    assert network.parts["threshold"].kernel().decay == 0.5
+
+
+def test_factors_before_and_behind_the_integrator_are_its_gain() -> None:
+    scales = [nir.Scale(full(2.0)), nir.Scale(full(0.5))]
+    check(nir.NIRGraph.from_list(scales[0], li(2 * DT), scales[1], nir.Threshold(full(0.25))), MFP)
+
+
+def test_parallel_delays_are_taps() -> None:
+    nodes = {
+        "input": nir.Input(np.array([2])),
+        **{f"delay{j}": nir.Delay(np.full(2, j * DT)) for j in (2, 4)},
+        **{f"scale{j}": nir.Scale(full(1 / j)) for j in (2, 4)},
+        "fire": nir.Threshold(full(0.25)),
+        "output": nir.Output(np.array([2])),
+    }
+    edges = [("input", "fire"), ("fire", "output")]
+    for j in (2, 4):
+        edges += [("input", f"delay{j}"), (f"delay{j}", f"scale{j}"), (f"scale{j}", "fire")]
+    network = check(nir.NIRGraph(nodes, edges), MFP)
+    kernel = network.parts["fire"].kernel
+    assert (kernel.kind, kernel.order, kernel.stride) == ("fir", 3, 2)
+
+
+def test_a_threshold_alone_is_a_neuron_without_a_past() -> None:
+    check(nir.NIRGraph.from_list(nir.Threshold(full(0.25))), MFP)
+
+
+def test_an_integrator_without_a_threshold_is_a_potential() -> None:
+    check(nir.NIRGraph.from_list(nir.Linear(full(0.5, 2, 2)), li(2 * DT)), nn.Linear, Integrator)
+
+
+def test_delays_and_factors_by_themselves_are_layers() -> None:
+    lags = nir.Delay(np.array([1, 3]) * DT)
+    check(
+        nir.NIRGraph.from_list(lags, nir.Scale(full(0.5)), nir.Linear(full(1.0, 2, 2))),
+        Delay,
+        Scale,
+        nn.Linear,
+    )
+
+
+def test_inputs_that_go_different_ways_to_a_threshold_keep_them() -> None:
+    nodes = {
+        "input": nir.Input(np.array([2])),
+        "near": nir.Linear(np.eye(2, dtype=np.float32)),
+        "far": nir.Linear(full(0.5, 2, 2)),
+        "late": nir.Delay(np.full(2, DT)),
+        "leak": li(2 * DT),
+        "fire": nir.Threshold(full(0.25)),
+        "output": nir.Output(np.array([2])),
+    }
+    edges = [("input", "near"), ("input", "far"), ("near", "leak"), ("far", "late"), ("late", "leak")]
+    edges += [("leak", "fire"), ("fire", "output")]
+    network = from_nir(nir.NIRGraph(nodes, edges), dt=DT)
+    assert {type(part) for part in network.parts.values()} == {nn.Linear, Delay, Integrator, MFP}
+    assert (network(X).detach().numpy() == by_numpy(nir.NIRGraph(nodes, edges), X.numpy(), DT)).all()
+
+
+def test_images_go_through_conv_pools_and_flatten() -> None:
+    torch.manual_seed(0)
+    weight = (np.random.default_rng(0).integers(-2, 3, (3, 2, 3, 3)) / 2).astype(np.float32)
+    pool = (np.array([2, 2]), np.array([2, 2]), np.array([0, 0]))
+    graph = nir.NIRGraph.from_list(
+        nir.Conv2d((6, 6), weight, 1, 1, 1, 1, full(0.25, 3)),
+        li(2 * DT, 2.0, (3, 6, 6)),
+        nir.Threshold(full(0.5, 3, 6, 6)),
+        nir.SumPool2d(*pool),
+        nir.Flatten({"input": np.array([3, 3, 3])}, 0, -1),
+        nir.Affine(full(0.5, 4, 27), full(0.25, 4)),
+    )
+    x = torch.randint(0, 2, (14, 2, 2, 6, 6)).float()
+    check(graph, nn.Conv2d, MFP, nn.AvgPool2d, nn.Flatten, nn.Linear, x=x)
+
+
+def test_parameters_of_every_place_are_kept() -> None:
+    rng = np.random.default_rng(0)
+    tau = DT / rng.choice([0.25, 0.5, 1.0], (2, 3, 3))
+    leaky = nir.LI(tau=tau, r=tau / DT, v_leak=np.zeros((2, 3, 3)))
+    graph = nir.NIRGraph.from_list(
+        leaky, nir.Threshold(rng.choice([0.25, 0.5], (2, 3, 3)).astype(np.float32))
+    )
+    x = torch.randint(-4, 5, (10, 2, 2, 3, 3)).float() / 4
+    assert (from_nir(graph, dt=DT)(x).detach().numpy() == by_numpy(graph, x.numpy(), DT)).all()
+
+
+def test_names_that_no_module_may_have_are_changed() -> None:
+    nodes = {
+        "input": nir.Input(np.array([2])),
+        "a.b": nir.Scale(full(0.5)),
+        "a_b": nir.Linear(full(0.5, 2, 2)),
+        "half": nir.Threshold(full(0.25)),
+        "output": nir.Output(np.array([2])),
+    }
+    edges = [("input", "a.b"), ("a.b", "a_b"), ("a_b", "half"), ("half", "output")]
+    assert list(from_nir(nir.NIRGraph(nodes, edges)).parts) == ["a_b", "a_b_2", "half_2"]
+
+
+# --- metadata that says another thing than the nodes ------------------------------------------------------
+
+
+def test_changed_weights_count_and_their_codes_do_not() -> None:
+    graph = to_nir(quantize_weights(nn.Linear(2, 2), 4), X)
+    graph.nodes["linear"].weight[0, 0] += 1
+    layer = from_nir(graph).parts["linear"]
+    assert not is_quantized(layer)
+    assert (layer.weight.detach().numpy() == graph.nodes["linear"].weight).all()
+
+
+def test_a_changed_threshold_counts_and_its_metadata_does_not() -> None:
+    graph = to_nir(nn.Sequential(nn.Linear(2, 2), MFP(0.5)), X, dt=DT)
+    graph.nodes["1"].threshold[:] = 0.25
+    neuron = from_nir(graph).parts["1"]
+    assert (neuron.v_threshold, neuron.strict) == (0.25, True)
+
+
+def test_a_changed_time_constant_counts_and_its_metadata_does_not() -> None:
+    graph = to_nir(nn.Sequential(nn.Linear(2, 2), MFP(0.5)), X, dt=DT)
+    graph.nodes["1_leak"].tau[:] = 4 * DT
+    assert from_nir(graph).parts["1"].kernel().decay == 0.75
+
+
+def test_metadata_of_the_wrong_kind_is_no_error() -> None:
+    graph = to_nir(nn.Sequential(quantize_weights(nn.Linear(2, 2), 4), MFP(0.5, order=3)), X, dt=DT)
+    graph.nodes["1"].metadata.update(order="many", kernel="sinc")
+    graph.nodes["0"].metadata.update(codes=np.zeros(7, np.int8))
+    assert (from_nir(graph)(X).detach().numpy() == by_numpy(graph, X.numpy(), DT)).all()
+
+
+# --- refusals ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("nodes", "words"),
+    [
+        ([nir.LIF(full(DT), full(1), full(0), full(1))], r"'lif' \(LIF\) resets its potential"),
+        ([nir.IF(full(1), full(1))], r"'if' \(IF\) resets its potential"),
+        ([nir.CubaLIF(*(full(1) for _ in range(5)))], r"'cubalif' \(CubaLIF\) resets"),
+        ([nir.CubaLI(*(full(1) for _ in range(4)))], r"'cubali' \(CubaLI\) has two decays"),
+        ([li(2 * DT, v_leak=0.5), nir.Threshold(full(1))], r"'li' \(LI\) leaks towards v_leak=0.5"),
+        ([li(DT / 2), nir.Threshold(full(1))], r"'li' \(LI\) has a time constant of 0.0005 s"),
+        ([nir.Delay(np.full(2, 1.5 * DT)), nir.Threshold(full(1))], r"'delay' \(Delay\) lasts 1.5 steps"),
+    ],
+)
+def test_a_node_that_has_no_place_is_named(nodes: list[Any], words: str) -> None:
+    with pytest.raises(NIRError, match=words):
+        from_nir(nir.NIRGraph.from_list(*nodes), dt=DT)
+
+
+def test_a_cycle_is_refused() -> None:
+    nodes = {
+        "input": nir.Input(np.array([2])),
+        "fire": nir.Threshold(full(1)),
+        "back": nir.Linear(full(0.5, 2, 2)),
+        "output": nir.Output(np.array([2])),
+    }
+    edges = [("input", "fire"), ("fire", "back"), ("back", "fire"), ("fire", "output")]
+    with pytest.raises(NIRError, match="has a cycle"):
+        from_nir(nir.NIRGraph(nodes, edges))
+
+
+def test_a_graph_within_a_graph_is_refused() -> None:
+    inner = nir.NIRGraph.from_list(nir.Threshold(full(1)))
+    nodes = {"input": nir.Input(np.array([2])), "inner": inner, "output": nir.Output(np.array([2]))}
+    graph = nir.NIRGraph(nodes, [("input", "inner"), ("inner", "output")], type_check=False)
+    with pytest.raises(NIRError, match="'inner' is a graph within the graph"):
+        from_nir(graph)
+
+
+def test_two_inputs_are_refused() -> None:
+    nodes = {
+        "a": nir.Input(np.array([2])),
+        "b": nir.Input(np.array([2])),
+        "fire": nir.Threshold(full(1)),
+        "output": nir.Output(np.array([2])),
+    }
+    with pytest.raises(NIRError, match=r"2 inputs \(a, b\)"):
+        from_nir(nir.NIRGraph(nodes, [("a", "fire"), ("b", "fire"), ("fire", "output")]))
+
+
+@pytest.mark.parametrize("graph", [3, None, nn.Linear(2, 2)])
+def test_only_graphs_and_paths_are_read(graph: Any) -> None:
+    with pytest.raises(TypeError, match=r"graph must be a nir\.NIRGraph or a path"):
+        from_nir(graph)
+
+
+@pytest.mark.parametrize("dt", [0, -1.0, float("nan"), True])
+def test_a_step_lasts_a_positive_time(dt: Any) -> None:
+    with pytest.raises(ValueError, match="dt must be a positive number of seconds"):
+        from_nir(nir.NIRGraph.from_list(nir.Threshold(full(1))), dt=dt)
