@@ -52,7 +52,8 @@ def of_normal_inputs() -> list[dict[str, Any]]:
 def of_trained_networks(plan: sweep.Sweep, out: Path) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     data = None
-    for entry, path in zip(plan.entries, sweep.result_paths(plan, out), strict=True):
+    for entry in plan.entries:
+        (path,) = sweep.result_paths(entry, plan.seeds, out)
         module, data, *_ = load_network(path.with_suffix("") / BEST, data=data)
         neuron, given = inputs_of_neurons(module, data.sequence(data.test.samples[:IMAGES]))[-1]
         measured = remains(potential_of(neuron), given, lags=LAGS)

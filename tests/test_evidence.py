@@ -58,3 +58,9 @@ def test_the_page_shows_the_committed_results(path: Path) -> None:
     times = json.loads(timed.read_text())["milliseconds_per_step"] if timed.exists() else {}
     shown = page.table(json.loads(path.read_text()), times)
     assert shown in page.PAGE.read_text(), "python -m benchmarks.evidence --show"
+
+
+def test_the_readme_shows_the_committed_results() -> None:
+    paths = [RESULTS / f"evidence_{task}.json" for task in ("rows", "rows_readout")]
+    last, chosen = (json.loads(path.read_text()) for path in paths)
+    assert page.short_table(last, chosen) in page.README.read_text(), "python -m benchmarks.evidence --show"

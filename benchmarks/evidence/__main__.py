@@ -51,11 +51,13 @@ def main() -> None:
 def collect(task: str, plan: sweep.Sweep, out: Path) -> None:
     """Writes what all finished runs of a task found, with what each network costs, as one JSON file."""
     found = []
-    for path in sweep.result_paths(plan, out):
-        if path.exists():
-            result = json.loads(path.read_text())
-            del result["history"]
-            found.append(result | {"costs": costs.of_run(path)})
+    for entry in plan.entries:
+        words = {"label": entry.label, "family": entry.family}  # as the plan says now, not when it was run
+        for path in sweep.result_paths(entry, plan.seeds, out):
+            if path.exists():
+                result = json.loads(path.read_text())
+                del result["history"]
+                found.append(result | words | {"costs": costs.of_run(path)})
     checkpoint.write_json(RESULTS / f"evidence_{task}.json", found)
 
 

@@ -9,13 +9,16 @@ from typing import Any
 
 from mfp_neurons.train import figures, tables
 
-DOCS = Path(__file__).parents[2] / "docs"
-PAGE = DOCS / "evidence.md"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGE, README = DOCS / "evidence.md", ROOT / "README.md"
+IN_README = ("lif-float", "lif-4", "lif-2", "psn-28", "pow2-28", "pool4-7", "pool14-2")
 Runs = Sequence[dict[str, Any]]
 
 
 def write(results: Path) -> None:
-    """Puts a table for each task between its markers in docs/evidence.md, and draws the figures."""
+    """Puts a table for each task between its markers in docs/evidence.md, a short one into the README, and
+    draws the figures."""
     text = PAGE.read_text()
     for path in sorted(results.glob("evidence_*.json")):
         task = path.stem.removeprefix("evidence_")
@@ -27,6 +30,10 @@ def write(results: Path) -> None:
         text = between(text, task, table(found, times))
         figures.accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png")
     PAGE.write_text(text)
+    last, chosen = (
+        json.loads((results / f"evidence_{t}.json").read_text()) for t in ("rows", "rows_readout")
+    )
+    README.write_text(between(README.read_text(), "evidence", short_table(last, chosen)))
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -37,7 +44,7 @@ def between(text: str, name: str, content: str) -> str:
     """
     begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
     if text.count(begin) != 1 or text.count(end) != 1:
-        raise ValueError(f"{PAGE}: {begin} and {end} have to stand there once")
+        raise ValueError(f"{begin} and {end} have to stand there once")
     return re.sub(
         re.escape(begin) + ".*?" + re.escape(end),
         lambda _: f"{begin}\n\n{content}\n\n{end}",
@@ -75,6 +82,23 @@ def table(found: Runs, times: dict[str, float]) -> str:
                 f"{1e9 * mean('energy_joules'):,.0f}",
             )
         )
+    return tables.markdown(head, rows)
+
+
+def short_table(last: Runs, chosen: Runs) -> str:
+    """Row by row, the networks of the README: accuracy with both read-outs."""
+    answers, averages = tables.by_network(last), tables.by_network(chosen)
+    rows = [
+        (
+            answers[name][0]["label"],
+            f"{_mean_cost(answers[name])('state_bits_per_neuron'):.3g}",
+            f"{_mean_cost(answers[name])('weight_bytes') / 1e3:,.0f}",
+            tables.spread_text([run["test_accuracy"] for run in answers[name]]),
+            tables.spread_text([run["test_accuracy"] for run in averages.get(name, [])]),
+        )
+        for name in IN_README
+    ]
+    head = ("network", "state, bits a neuron", "weights, kB", "last row, %", "best read-out, %")
     return tables.markdown(head, rows)
 
 

@@ -38,7 +38,7 @@ def accuracy_against_state(results: Iterable[Result], path: Path) -> None:
 
 def draw_accuracy(axes: Any, results: list[Result]) -> None:
     families = list(dict.fromkeys(r["family"] for r in results))
-    for family, (color, marker) in zip(families, _cycle(len(families)), strict=True):
+    for number, (family, (color, marker)) in enumerate(zip(families, _cycle(len(families)), strict=True)):
         points = sorted(
             _point(runs) for runs in by_network(r for r in results if r["family"] == family).values()
         )
@@ -52,6 +52,7 @@ def draw_accuracy(axes: Any, results: list[Result]) -> None:
             label=family,
             color=color,
             marker=marker,
+            markerfacecolor=color if number < len(STYLES) else "white",  # hollow the second time round
             capsize=3,
             linestyle=line,
             linewidth=1.2,

@@ -8,7 +8,7 @@ that dies lets go.
 import fcntl
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,15 +110,16 @@ def run(sweep: Sweep, out: Path, overrides: Settings | None = None, *, bars: boo
     data = data_module.load(config_module.load(sweep.base, common).data)
     for seed in sweep.seeds:
         for entry in sweep.entries:
-            path = out / f"{entry.name}-seed{seed}.json"
+            (path,) = result_paths(entry, [seed], out)
             with _claimed(path) as mine:
                 if mine:
                     _run_one(sweep, entry, seed, common, data, path, bars)
-    return [json.loads(p.read_text()) for p in result_paths(sweep, out) if p.exists()]
+    paths = (path for entry in sweep.entries for path in result_paths(entry, sweep.seeds, out))
+    return [json.loads(path.read_text()) for path in paths if path.exists()]
 
 
-def result_paths(sweep: Sweep, out: Path) -> list[Path]:
-    return [out / f"{entry.name}-seed{seed}.json" for entry in sweep.entries for seed in sweep.seeds]
+def result_paths(entry: Entry, seeds: Iterable[int], out: Path) -> list[Path]:
+    return [out / f"{entry.name}-seed{seed}.json" for seed in seeds]
 
 
 @contextmanager

@@ -21,6 +21,9 @@ def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def spread_text(values: Sequence[float]) -> str:
+    """Mean and spread as a table shows them; nothing of no values."""
+    if not values:
+        return ""
     mean, spread = mean_and_spread(values)
     return f"{mean:.1f} ± {spread:.1f}" if len(values) > 1 else f"{mean:.1f}"
 
