@@ -138,7 +138,15 @@ def same_training(one: Config, other: Config) -> bool:
 
 
 def _anywhere(config: Config) -> Config:
-    training = replace(config.training, device="auto", threads=0, checkpoint_steps=0, tensorboard=False)
+    training = replace(
+        config.training,
+        device="auto",
+        threads=0,
+        checkpoint_steps=0,
+        tensorboard=False,
+        wandb="",
+        parallel="ddp",
+    )
     return replace(config, training=training, data=replace(config.data, root="", download=False))
 
 
