@@ -9,6 +9,7 @@ from pathlib import Path
 from mfp_neurons import __version__
 from mfp_neurons._checks import MissingDependency
 from mfp_neurons.bench.run import BenchError
+from mfp_neurons.train import distributed
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.zoo import commands as zoo
@@ -25,7 +26,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(argv)
     try:
-        print(args.command(args))
+        if distributed.launched() and args.command not in (_train, _evaluate):
+            raise ConfigError(
+                "only train and evaluate run in several processes: start this one without torchrun"
+            )
+        with distributed.joined() as processes:
+            text = args.command(args)
+        if processes.first:
+            print(text)
     except MISTAKES as error:
         print(f"mfp-neurons: error: {error}", file=sys.stderr)
         return 2

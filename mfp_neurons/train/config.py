@@ -191,6 +191,9 @@ class TrainingConfig:
     gets one (:func:`mfp_neurons.fit_orders`, by its taps or by the loss on some training samples), so that a
     neuron keeps that many bits between steps, in the mean; ``late_tap_penalty`` times
     :func:`mfp_neurons.late_taps` is added to the loss until then.
+
+    Under ``torchrun``, ``batch_size`` is the batch of all processes together, and ``parallel`` says what each
+    keeps: the whole network ("ddp"), or its part of the parameters ("fsdp").
     """
 
     epochs: int = option(5, integer(1))
@@ -212,7 +215,9 @@ class TrainingConfig:
     amp: str = option("off", choice("off", "bfloat16", "float16"))
     compile: str = option("off", choice("off", "default", "reduce-overhead", "max-autotune"))
     checkpoint_steps: int = option(0, integer(0))  # optimizer steps between checkpoints; 0: one an epoch
+    parallel: str = option("ddp", choice("ddp", "fsdp"))
     tensorboard: bool = option(False, boolean)
+    wandb: str = option("", text)  # project of Weights & Biases; empty: not used
 
 
 @dataclass(frozen=True)

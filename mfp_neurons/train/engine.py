@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from mfp_neurons._checks import require
 from mfp_neurons._report import report
 from mfp_neurons.orders import fit_orders, late_taps, truncate
-from mfp_neurons.train import augment, checkpoint, network
+from mfp_neurons.train import augment, checkpoint, distributed, network
 from mfp_neurons.train import data as data_module
+from mfp_neurons.train.boards import Boards
 from mfp_neurons.train.config import Config, ConfigError, from_dict
 from mfp_neurons.train.data import Data, Split
+from mfp_neurons.train.distributed import Processes
 
 __all__ = ["Progress", "Trainer", "accuracies", "load_network", "save_network"]
 
@@ -53,7 +55,7 @@ class Progress:
 
 
 class Trainer:
-    """One run of one config in one folder.
+    """One run of one config in one folder, in this process or in all that ``distributed.joined`` meets.
 
     Args:
         config: what to train, on what, how.
@@ -64,23 +66,31 @@ class Trainer:
     """
 
     def __init__(self, config: Config, out: Path, data: Data | None = None, *, bars: bool = True):
-        self.config, self.out, self.bars = config, Path(out), bars
+        self.processes = Processes.here()
+        self.config, self.out, self.bars = config, Path(out), bars and self.processes.first
         if config.training.threads:
             torch.set_num_threads(config.training.threads)
         self.device = pick_device(config.training.device)
         self.data = (data or data_module.load(config.data)).to(self.device)
         checkpoint.seed_everything(config.training.seed)
-        self.network = network.build(
-            config.network, self.data.features, self.data.classes, self.data.steps
-        ).to(self.device)
-        self.model = compiled(self.network, config.training.compile)
+        module = network.build(config.network, self.data.features, self.data.classes, self.data.steps)
+        _check_orders(config, module, self.processes)
+        self.network = distributed.synchronized(module.to(self.device), self.device, self.processes)
+        self.model = self._parallel()
         self.optimizer = make_optimizer(self.network, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.training.amp == "float16")
         self.progress = Progress()
-        _check_orders(config, self.network)
         self.batches = math.ceil(len(self.data.train) / config.training.batch_size)
         _check_can_vary(config, self.data)
-        self.board = self._board()
+        distributed.check_batches(len(self.data.train), config.training.batch_size, self.processes)
+
+    def _parallel(self) -> nn.Module:
+        """What a training step calls: the network, compiled and over all processes as the config says."""
+        settings = self.config.training
+        if settings.parallel == "fsdp":
+            distributed.shard(self.network, self.device, self.processes)
+            return compiled(self.network, settings.compile)
+        return distributed.replicated(compiled(self.network, settings.compile), self.device, self.processes)
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
         """Trains to the end, evaluates the best checkpoint and returns (and writes) the result.
@@ -95,11 +105,16 @@ class Trainer:
                     f"{self.out} holds a run already: resume it (--resume), or name another folder (--out)"
                 )
             self._restore()
+        boards = Boards(self.config, self.out) if self.processes.first else None
         for _ in range(self.progress.epoch, self.config.training.epochs):
             self._fit_orders_when_due()
             self._epoch()
+            if boards is not None:
+                boards.show(self.progress.epoch, _curves(self.progress.history[-1]))
         result = self._result()
-        checkpoint.write_json(self.out / RESULT, result)
+        if boards is not None:
+            checkpoint.write_json(self.out / RESULT, result)
+            boards.close({"test accuracy": result["test_accuracy"], "state bits": result["state_bits"]})
         return result
 
     def _epoch(self) -> None:
@@ -160,9 +175,16 @@ class Trainer:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with autocast(self.device, settings.amp):
-            scores = self.model(self.data.sequence(self._varied(split.samples[picked])))
-        loss = self._loss(scores, split.labels[picked])
+        samples, own = self._varied(split.samples[picked]), self.processes.share(picked)
+        step = self.progress.epoch * self.batches + self.progress.batch
+        with (
+            autocast(self.device, settings.amp),
+            self.processes.own_randomness(settings.seed, step, self.device),
+        ):
+            scores = self.model(self.data.sequence(self.processes.share(samples)))
+        # the mean over the processes, which DDP and FSDP take of gradients, is then that over the batch
+        weight = len(own) * self.processes.count / len(picked)
+        loss = weight * self._loss(scores, split.labels[own])
         if settings.late_tap_penalty and self.progress.orders is None:
             loss = loss + settings.late_tap_penalty * late_taps(self.network)
         self.optimizer.zero_grad(set_to_none=True)
@@ -172,7 +194,7 @@ class Trainer:
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return loss.item()
+        return self.processes.sum(loss.detach()).item() / self.processes.count
 
     def _varied(self, samples: Tensor) -> Tensor:
         """The samples as they are shown in training."""
@@ -193,21 +215,17 @@ class Trainer:
         progress.best_accuracy = max(accuracy, progress.best_accuracy)
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         if improved:  # before LAST: a kill in between repeats the epoch and writes the same file again
-            facts = {**progress.history[-1], "orders": progress.orders}
-            save_network(self.out / BEST, self.network, self.config, facts)
+            self._save_best({**progress.history[-1], "orders": progress.orders})
         self._save_last()
-        if self.board is not None:
-            self.board.add_scalar("loss", loss, progress.epoch)
-            self.board.add_scalar("validation accuracy", accuracy, progress.epoch)
-            self.board.flush()
 
     def accuracies(self, split: Split) -> dict[int, float]:
         """Percent right for each candidate read-out, by its number of last steps."""
         return accuracies(self.model, self.network, self.data, split, self.config)
 
     def _result(self) -> dict[str, Any]:
+        self.processes.wait()  # the first one writes
         tensors, facts = checkpoint.read(self.out / BEST)
-        self.network.load_state_dict(tensors)
+        distributed.load(self.network, tensors)
         by_steps = self.accuracies(self.data.test)
         return {
             "config": self.config.as_dict(),
@@ -227,18 +245,25 @@ class Trainer:
         }
 
     def _state_bits(self) -> float:
-        """Bits that a hidden neuron keeps between steps, mean over the neurons."""
-        sample = self.data.sequence(self.data.test.samples[:1])
-        return report(self.network, sample).state_bits_per_neuron
+        """Bits that a hidden neuron of the best network keeps between steps, mean over the neurons."""
+        module, data, *_ = load_network(self.out / BEST, data=self.data)
+        return report(module.to(self.device), data.sequence(data.test.samples[:1])).state_bits_per_neuron
+
+    def _save_best(self, facts: dict[str, Any]) -> None:
+        tensors = distributed.whole(self.network.state_dict())
+        if self.processes.first:
+            save_network(self.out / BEST, tensors, self.config, facts)
 
     def _save_last(self) -> None:
         tensors: dict[str, Tensor] = {}
         state = {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "network": distributed.whole(self.network.state_dict()),
+            "optimizer": distributed.whole(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "random": checkpoint.random_state(),
         }
+        if not self.processes.first:
+            return
         twin = checkpoint.flatten(state, "", tensors)
         facts = {
             "kind": "training",
@@ -257,23 +282,24 @@ class Trainer:
         state = checkpoint.unflatten(facts["state"], tensors)
         self.progress = Progress(**facts["progress"])
         truncate(self.network, self.progress.orders or {})
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        distributed.load(self.network, state["network"])
+        distributed.load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         checkpoint.set_random_state(state["random"])
 
-    def _board(self) -> Any:
-        if not self.config.training.tensorboard:
-            return None
-        require("tensorboard", "train")
-        from torch.utils.tensorboard import SummaryWriter
 
-        return SummaryWriter(str(self.out / "tensorboard"))
+def _curves(epoch: dict[str, Any]) -> dict[str, float]:
+    return {"loss": epoch["loss"], "validation accuracy": epoch["validation_accuracy"]}
 
 
-def _check_orders(config: Config, module: nn.Module) -> None:
+def _check_orders(config: Config, module: nn.Module, processes: Processes) -> None:
     """Raises unless the network has orders to be fitted, where the config asks for that."""
     if config.training.fit_orders_bits or config.training.late_tap_penalty:
+        if processes.count > 1:
+            raise ConfigError(
+                f"training.fit_orders_bits, training.late_tap_penalty: orders are fitted in one process, and "
+                f"here are {processes.count}; fit them first, then train with network.neuron.order"
+            )
         try:
             late_taps(module)
         except ValueError as error:
@@ -286,14 +312,16 @@ def accuracies(
 ) -> dict[int, float]:
     """Percent of a split classified right, for each candidate read-out; ``module`` is put into eval mode."""
     module.eval()
+    processes = Processes.here()
     candidates = sorted({min(k, data.steps) for k in config.readout.candidates})
-    right = dict.fromkeys(candidates, 0)
+    right = torch.zeros(len(candidates), dtype=torch.int64, device=split.labels.device)
     for samples, labels in batches(split, EVALUATION_BATCH):
+        own = processes.share(torch.arange(len(labels), device=labels.device))
+        shown = own if len(own) else own.new_zeros(1)  # all processes call a split network alike
         with autocast(split.labels.device, config.training.amp):
-            scores = model(data.sequence(samples)).float()
-        for k in candidates:
-            right[k] += int((scores[-k:].mean(0).argmax(1) == labels).sum())
-    return {k: 100 * n / len(split) for k, n in right.items()}
+            scores = model(data.sequence(samples[shown])).float()[:, : len(own)]
+        right += torch.stack([(scores[-k:].mean(0).argmax(1) == labels[own]).sum() for k in candidates])
+    return {k: 100 * n / len(split) for k, n in zip(candidates, processes.sum(right).tolist(), strict=True)}
 
 
 def best_readout(by_steps: dict[int, float]) -> tuple[int, float]:
@@ -336,9 +364,9 @@ def make_optimizer(module: nn.Module, config: Config, device: torch.device) -> t
 
 def pick_device(name: str) -> torch.device:
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        return torch.empty(0, device=name).device
+        return torch.empty(0, device=distributed.local_device(torch.device(name))).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"training.device = {name!r} is not usable here: {error}") from None
 
@@ -359,9 +387,9 @@ def bar(total: int, name: str, shown: bool) -> Any:
     )
 
 
-def save_network(path: Path, module: nn.Module, config: Config, facts: dict[str, Any]) -> None:
+def save_network(path: Path, tensors: dict[str, Tensor], config: Config, facts: dict[str, Any]) -> None:
     """A checkpoint of weights alone, with the config that rebuilds the network around them."""
-    checkpoint.save(path, module.state_dict(), {"kind": "network", "config": config.as_dict(), **facts})
+    checkpoint.save(path, tensors, {"kind": "network", "config": config.as_dict(), **facts})
 
 
 def load_network(

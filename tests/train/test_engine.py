@@ -140,13 +140,6 @@ def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
     assert norms.norm() <= 1.01e-3
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # TensorBoard's own
-def test_tensorboard_gets_loss_and_accuracy(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard")
-    Trainer(load("digits-mfp", {**SMALL, "training.tensorboard": True}), tmp_path, bars=False).run()
-    assert list((tmp_path / "tensorboard").glob("events.*"))
-
-
 def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.device = 'warp' is not usable here"):
         Trainer(load("digits-mfp", {**SMALL, "training.device": "warp"}), tmp_path, bars=False)
