@@ -32,7 +32,7 @@ LAYERS = [
     ["_report"],
     ["orders"],
     ["deploy"],
-    ["_doctor", "bench", "nir", "train"],
+    ["_doctor", "bench", "neurobench", "nir", "train"],
     ["zoo"],
     ["cli"],
     ["__main__"],
@@ -42,6 +42,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Who may import what besides the standard library, torch and the package, when imported or later.
 ON_IMPORT = {
     "deploy": {"numpy"},
+    "neurobench": {"neurobench"},
     "nir": {"nir", "numpy"},
     "snntorch": {"snntorch"},
     "spikingjelly": {"spikingjelly"},
@@ -56,6 +57,7 @@ _TRAIN = [
     "tonic",
     "torchvision",
     "tqdm",
+    "wandb",
 ]
 LATER = {
     "deploy": {"safetensors"},
