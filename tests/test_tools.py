@@ -21,7 +21,7 @@ def build(bits: float = 1, order: int = 3) -> nn.Sequential:
         nn.Linear(12, 16),
         MFP(kernel="fir", order=order, num_channels=16, v_threshold=0.3, kernel_bits="pow2"),
         nn.Linear(16, 16),
-        MFP(0.5, v_threshold=0.3, learnable=True),
+        MFP(0.5, order=4, v_threshold=0.3, learnable=True, kernel_bits="pow2"),
         nn.Linear(16, 3),
     )
     return quantize_weights(net, bits=bits)
@@ -159,7 +159,7 @@ def test_a_whole_model_learns_under_autocast(dtype: torch.dtype) -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
 
 
@@ -193,7 +193,7 @@ def test_a_network_of_brevitas_layers_trains_and_is_deployed() -> None:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.7 * losses[0]
     network = deploy.lower(net.eval(), x[:, :4])
     expected = net(x).argmax(-1).numpy()
