@@ -51,8 +51,17 @@ def examples_of(page: Path) -> tuple[Document, list[Example]]:
     return document, list(document.examples())
 
 
+# other tools warn about their own affairs
+NOISY = {"tools": pytest.mark.filterwarnings("ignore")}
+
+
 @pytest.mark.parametrize(
-    "page", [page for page in PAGES if "```python" in page.read_text()], ids=lambda p: p.stem
+    "page",
+    [
+        pytest.param(page, id=page.stem, marks=NOISY.get(page.stem, ()))
+        for page in PAGES
+        if "```python" in page.read_text()
+    ],
 )
 def test_the_code_on_a_page_runs_and_prints_what_is_shown(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
