@@ -89,7 +89,7 @@ class MFPModel(models.NeuroBenchModel):  # type: ignore[misc]
 class PackedFootprint(StaticMetric):  # type: ignore[misc]
     """Bytes of the model with its quantized weights packed: codes and scales, all else as stored.
 
-    Needs an :class:`MFPModel`. What :attr:`mfp_neurons.Report.weight_bytes` counts.
+    Needs an :class:`MFPModel`. What ``weight_bytes`` of ``report`` counts.
     """
 
     def __call__(self, model: Any) -> int:
@@ -99,7 +99,7 @@ class PackedFootprint(StaticMetric):  # type: ignore[misc]
 class StateFootprint(AccumulatedMetric):  # type: ignore[misc]
     """Bytes that a device which works step by step keeps between two steps, for one sample.
 
-    Needs an :class:`MFPModel`. What :attr:`mfp_neurons.Report.state_bits` counts, by 8: the past spikes that
+    Needs an :class:`MFPModel`. What ``state_bits`` of ``report`` counts, by 8: the past spikes that
     memory-free neurons look back at, the potentials of others.
     """
 
