@@ -5,6 +5,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from mfp_neurons import MFP
+from mfp_neurons.neuron import HistoryKernel
 
 Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so many channels
 
@@ -23,6 +24,34 @@ class Over(nn.Sequential):
             return made.expand(steps, *made.shape)
         made = super().forward(x_seq.flatten(0, 1))
         return made.unflatten(0, (steps, batch))
+
+
+class WhileStill(nn.Sequential):
+    """Layers over a sequence, [T, N, *] in, [T, N, *] out, in front of which a picture may stand still.
+
+    Where all steps are one image in memory (``expand``), training computes what stands in front of the first
+    layer that knows of time once; memory-free neurons of order 1 do not. The same numbers, but that a batch
+    norm corrects its running variance for N H W samples and not T N H W.
+    """
+
+    def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
+        steps, layers = x_seq.shape[0], list(self)
+        if self.training and steps > 1 and x_seq.stride(0) == 0:
+            x_seq = x_seq[:1]
+            while layers and _is_timeless(layers[0]):
+                x_seq = layers.pop(0)(x_seq)
+            x_seq = x_seq.expand(steps, *x_seq.shape[1:])
+        for layer in layers:
+            x_seq = layer(x_seq)
+        return x_seq
+
+
+def _is_timeless(layer: nn.Module) -> bool:
+    """Whether it makes the same of every step, from that step alone."""
+    kernel = getattr(layer, "kernel", None)
+    if isinstance(kernel, HistoryKernel):
+        return kernel.order == 1
+    return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.MaxPool2d)
 
 
 def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> Over:

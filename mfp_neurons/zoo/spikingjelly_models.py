@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons import MFP
 from mfp_neurons._checks import require
 
-from .sequences import Neurons
+from .sequences import Neurons, WhileStill
 
 _PACKAGE = "spikingjelly.activation_based"
 
@@ -50,7 +50,9 @@ def fashion_mnist_net(
         features == (1, 28, 28) and classes == 10, "FashionMNISTNet", "[1, 28, 28] and 10", features, classes
     )
     net = _model("parametric_lif_net").FashionMNISTNet(channels, spiking_neuron=_lif())
-    return FromRest(swap(_with_dropout(net, dropout), neurons))
+    swap(_with_dropout(net, dropout), neurons)
+    net.conv_fc = WhileStill(*net.conv_fc)
+    return FromRest(net)
 
 
 def nmnist_net(

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mfp_neurons import MFP, zoo
-from mfp_neurons.zoo.sequences import Over
+from mfp_neurons.zoo.sequences import Over, WhileStill
 
 
 def synapses(net: nn.Module) -> list[tuple[int, ...]]:
@@ -74,3 +74,43 @@ def test_one_image_at_every_step_goes_through_layers_once() -> None:
     assert layers(still).shape == (7, 3, 2, 4, 4)
     layers(still.contiguous())
     assert seen == [(3, 1, 6, 6), (21, 1, 6, 6)]
+
+
+def still_stack(order: int) -> WhileStill:
+    """Two convolutions as SpikingJelly builds them, with neurons of orders 1 and ``order``."""
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    torch.manual_seed(0)
+    layers = []
+    for inputs, outputs, taps in ((1, 4, 1), (4, 3, order)):
+        neuron = MFP(kernel="fir", order=taps, num_channels=outputs, v_threshold=0.2)
+        layers += [layer.Conv2d(inputs, outputs, 3, step_mode="m"), layer.BatchNorm2d(outputs, step_mode="m")]
+        layers += [neuron, layer.MaxPool2d(2, step_mode="m")]
+    return WhileStill(*layers, layer.Dropout(0.5, step_mode="m")).double()
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_a_picture_that_stands_still_trains_layers_as_its_repetition_does(order: int) -> None:
+    image = torch.rand(1, 6, 1, 16, 16, dtype=torch.float64)
+    made, gradients, variances = [], [], []
+    for x in (image.expand(5, -1, -1, -1, -1), image.repeat(5, 1, 1, 1, 1)):
+        layers = still_stack(order)
+        torch.manual_seed(1)
+        made.append(layers(x))
+        (made[-1] * torch.arange(5.0, dtype=torch.float64).reshape(5, 1, 1, 1, 1)).sum().backward()
+        gradients.append([parameter.grad for parameter in layers.parameters()])
+        variances.append(layers[1].running_var)
+    assert 0 < made[0].count_nonzero() < made[0].numel()
+    torch.testing.assert_close(made[0], made[1])
+    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(*variances, rtol=1e-3, atol=0)  # n / (n - 1), for n = 1,176 and 5,880
+
+
+def test_layers_that_know_no_time_are_computed_once_in_training_alone() -> None:
+    layers, seen = still_stack(3), []
+    for part in (layers[4], layers[6]):
+        part.register_forward_hook(lambda module, args, made: seen.append(len(args[0])))
+    still = torch.rand(1, 2, 1, 16, 16, dtype=torch.float64).expand(5, -1, -1, -1, -1)
+    layers(still)
+    layers(still.contiguous())
+    layers.eval()(still)
+    assert seen == [1, 5, 5, 5, 5, 5]
