@@ -14,9 +14,10 @@ SIZE = re.compile(r"^EPOCHS, IMAGES = \d+, [\d_]+", flags=re.MULTILINE)  # of a 
 SWAPS = [program for program in PROGRAMS if SIZE.search(program.read_text())]
 
 
-README = re.findall(
-    r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL
-)
+def blocks(page: str) -> list[str]:
+    return re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
 EXAMPLES = (ROOT / "examples" / "README.md").read_text()
 
 
@@ -67,14 +68,15 @@ def test_the_list_of_examples_says_what_each_prints(program: Path) -> None:
     assert re.search(rf"^\| \[`{program.name}`\]\({program.name}\) \| .+", EXAMPLES, flags=re.MULTILINE)
 
 
-def test_the_readme_goes_from_training_to_c_in_under_15_lines() -> None:
-    (block,) = (block for block in README if "to_c" in block)
+def test_deployment_goes_from_training_to_c_in_under_15_lines() -> None:
+    block = blocks("docs/deployment.md")[0]
+    assert "to_c" in block
     assert "backward" in block
     assert len([line for line in block.splitlines() if line]) < 15
 
 
 def test_the_readme_shows_both_swaps() -> None:
-    text = "\n".join(README)
+    text = "\n".join(blocks("README.md"))
     assert "from mfp_neurons import MFPNode" in text
     assert "from mfp_neurons.snntorch import MFPLeaky" in text
 

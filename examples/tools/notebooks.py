@@ -1,7 +1,7 @@
 """Writes the notebooks in examples/ from the scripts beside them: python examples/tools/notebooks.py
 
-A script's docstring becomes the title, and each line that starts with ``# %%`` the heading of a new cell, so
-that script and notebook have one text.
+A script's docstring becomes the title, up to its colon, and the first words; each line that starts with
+``# %%`` becomes the heading of a new cell. So script and notebook have one text.
 """
 
 import ast
@@ -19,10 +19,10 @@ SCRIPTS = [EXAMPLES / "snntorch_tutorial_5.py", EXAMPLES / "snntorch_tutorial_6.
 
 def notebook(source: str) -> Any:
     """A script as a notebook (an nbformat node) without outputs."""
-    title = ast.get_docstring(ast.parse(source))
+    title, _, words = (ast.get_docstring(ast.parse(source)) or "").partition(": ")
     code = source.split('"""', maxsplit=2)[2]
     first, *rest = re.split(r"^# %% ?(.*)\n", code, flags=re.MULTILINE)
-    cells = [v4.new_markdown_cell(f"# {title}"), v4.new_code_cell(first.strip())]
+    cells = [v4.new_markdown_cell(f"# {title}\n\n{words}"), v4.new_code_cell(first.strip())]
     for heading, block in zip(rest[::2], rest[1::2], strict=True):
         cells += [v4.new_markdown_cell(f"**{heading}.**"), v4.new_code_cell(block.strip())]
     for number, cell in enumerate(cells):
