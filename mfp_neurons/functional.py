@@ -29,9 +29,9 @@ SpikeFunction = Surrogate | Callable[[Tensor], Tensor]
 class Chunk(NamedTuple):
     """What :func:`fire_chunk` gives: spikes, potential, and the state that continues the sequence."""
 
-    spikes: Tensor
-    potential: Tensor
-    state: Tensor
+    spikes: Tensor  #: [T, N, *]
+    potential: Tensor  #: of every step [T, N, *], or of the last alone [N, *]
+    state: Tensor  #: what the next chunk takes, the last potential or inputs
 
 
 def fire(

@@ -81,12 +81,12 @@ class Camera:
 
 
 class Events(NamedTuple):
-    """Events in the order of time: t in microseconds (int64), x, y in pixels, p 1 for ON and 0 for OFF."""
+    """Events in the order of time."""
 
-    t: Tensor
-    x: Tensor
-    y: Tensor
-    p: Tensor
+    t: Tensor  #: microseconds, int64
+    x: Tensor  #: column, pixels
+    y: Tensor  #: row, pixels
+    p: Tensor  #: 1 for ON, 0 for OFF
 
 
 def frames(images: Tensor, time_steps: int, camera: Camera | None = None) -> Tensor:
