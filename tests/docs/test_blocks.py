@@ -1,7 +1,7 @@
 """The Python in README.md and docs/ runs as printed, a page from top to bottom, and prints what is shown.
 
 A block ``output`` behind Python is compared with what was printed since the last one: the same words, and
-numbers within 5 %, for processors differ. MFP_WRITE_OUTPUTS=1 writes what was printed into the page instead.
+numbers within 10 %, for processors differ. MFP_WRITE_OUTPUTS=1 writes what was printed into the page instead.
 """
 
 import io
@@ -19,7 +19,7 @@ from sybil.parsers.myst import CodeBlockParser
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted(p for p in (ROOT / "docs").rglob("*.md") if "_build" not in p.parts)]
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?")
-TOLERANCE = 0.05
+TOLERANCE = 0.1  # a quick start trained to 60 % on one processor and to 63 % on another
 
 
 def check_output(example: Example) -> str | None:
