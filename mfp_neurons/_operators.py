@@ -18,6 +18,23 @@ def empty_potential(x: Tensor, record: bool, potential: bool = True) -> Tensor:
     return torch.empty(x.shape[1:], dtype=wide, device=x.device)
 
 
+def saved(ctx: Any) -> tuple[Tensor, ...]:
+    """What forward saved for backward.
+
+    Raises:
+        RuntimeError: a backward pass has freed it. Most often a state that was not reset led there.
+    """
+    try:
+        tensors: tuple[Tensor, ...] = ctx.saved_tensors
+    except RuntimeError as error:
+        raise RuntimeError(
+            "backward reaches a sequence that has had its backward pass: a neuron still holds the state from "
+            "its end. Reset between sequences (SpikingJelly: functional.reset_net(net); snnTorch: "
+            "mfp_neurons.snntorch.reset(net)), or detach the state where the next is to go on from it"
+        ) from error
+    return tensors
+
+
 def or_empty(gradient: Tensor | None, x: Tensor) -> Tensor:
     """A gradient; an empty tensor says that nobody asked."""
     return x.new_empty(0) if gradient is None else gradient

@@ -28,6 +28,7 @@ from ._operators import (
     or_empty,
     or_none,
     refuse_double_backward,
+    saved,
 )
 from .backends import choose
 from .backends._call import Call, Gradients, accumulate_dtype
@@ -185,7 +186,7 @@ def _backward_norm_fire(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     outputs = grads[:3]
     if all(grad is None for grad in outputs):
         return (None,) * 14
-    got = norm_fire_backward(*outputs, *ctx.saved_tensors, *ctx.rest, needs)
+    got = norm_fire_backward(*outputs, *saved(ctx), *ctx.rest, needs)
     return (*map(or_none, got, needs), *[None] * 8)
 
 

@@ -21,6 +21,7 @@ from ._operators import (
     or_empty,
     or_none,
     refuse_double_backward,
+    saved,
 )
 from .backends import choose
 from .backends._call import Call
@@ -109,7 +110,7 @@ def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) 
     needs = list(ctx.needs_input_grad[:6])
     if grad_spikes is None and grad_u is None:
         return (None,) * 13
-    grads = fire_backward(grad_spikes, grad_u, *ctx.saved_tensors, *ctx.rest, needs)
+    grads = fire_backward(grad_spikes, grad_u, *saved(ctx), *ctx.rest, needs)
     return (*map(or_none, grads, needs), *[None] * 7)
 
 
@@ -190,7 +191,7 @@ def _setup_fire_masked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward_fire_masked(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None, _: Any) -> Any:
-    mask, *rest = ctx.saved_tensors
+    mask, *rest = saved(ctx)
     needs = [ctx.needs_input_grad[0], ctx.needs_input_grad[3]]
     if grad_spikes is None and grad_u is None:
         return (None,) * 12
@@ -256,7 +257,7 @@ def _setup_potential(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _backward_potential(ctx: Any, grad_u: Tensor | None) -> tuple[Any, ...]:
     if grad_u is None:
         return (None,) * 5
-    x, kernel, state = ctx.saved_tensors
+    x, kernel, state = saved(ctx)
     needs = list(ctx.needs_input_grad[:3])
     grads = potential_backward(grad_u, x, kernel, state, *ctx.rest, needs)
     return (*map(or_none, grads, needs), None, None)

@@ -432,3 +432,13 @@ def test_a_finite_kernel_forgets_what_is_older_than_its_order(name):
     node(other)
     assert torch.equal(v_seq[order:], node.v_seq[order:])
     assert not torch.allclose(v_seq[0], node.v_seq[0])
+
+
+def test_a_forgotten_reset_says_what_was_forgotten():
+    net = torch.nn.Sequential(torch.nn.Linear(7, 3), MFPNode(step_mode="m"))
+    x = torch.randn(T, 2, 7)
+    net(x).sum().backward()
+    with pytest.raises(RuntimeError, match=r"still holds the state .* functional\.reset_net\(net\)"):
+        net(x).sum().backward()
+    functional.reset_net(net)
+    net(x).sum().backward()
