@@ -14,6 +14,7 @@ def page(result: Result, figures: Mapping[str, str] | None = None) -> str:
     parts += [
         f"## {title}\n\n{text}"
         for title, text in (
+            ("In short", tables.in_short(result)),
             ("Neuron alone", tables.neurons(result)),
             ("Bytes that must move, against a copy", tables.copies(result)),
             ("Memory of the neuron", tables.neuron_memory(result)),

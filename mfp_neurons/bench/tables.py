@@ -22,6 +22,39 @@ def line(name: str, row: Row) -> str:
     return f"{name} ({row.get('seconds', 0):.0f} s), ms: {times}"
 
 
+_SHORT = {  # column: the entries that may stand in it, the best path first
+    "ours": ("norm + MFPNode, fused", "MFPNode, fused", "MFPNode"),
+    "LIFNode": ("norm + LIFNode", "LIFNode"),
+    "snn.Leaky": ("snn.Leaky",),
+    "plain recursion, torch.compile": ("plain recursion, torch.compile",),
+}
+
+
+def in_short(result: Result) -> str:
+    """Training in float32, a row a line: ours, and those that it stands in for, in ms and in times ours."""
+    rows = {
+        f"`{name.removesuffix('/training').removesuffix('/float32')}`": row
+        for kind in ("neuron/", "norm/", "network/")
+        for name, row in sorted(result["rows"].items(), key=lambda item: item[1].get("steps", 0))
+        if name.startswith(kind) and name.endswith(("/float32", "/float32/training")) and "skipped" not in row
+    }
+    lines = []
+    for name, row in rows.items():
+        ours, *others = (_first_ms(row, names) for names in _SHORT.values())
+        if ours is not None:
+            lines.append([name, number(ours), *(_beside(one, ours) for one in others)])
+    return markdown(["forward and backward, ms", *_SHORT], lines) if lines else ""
+
+
+def _first_ms(row: Row, names: Sequence[str]) -> float | None:
+    ran = {e["name"]: e["ms"]["total"]["median"] for e in row["entries"] if "ms" in e}
+    return next((ran[name] for name in names if name in ran), None)
+
+
+def _beside(ms: float | None, ours: float) -> str:
+    return "-" if ms is None else f"{number(ms)} ({ms / ours:,.{0 if ms >= 10 * ours else 1}f}x)"
+
+
 # --- neurons ----------------------------------------------------------------------------------------------
 
 

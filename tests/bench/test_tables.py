@@ -25,6 +25,14 @@ def test_a_time_has_its_quartiles_and_its_ratio_to_ours(result: Result) -> None:
     assert line_of(text, "LIFNode")[0] == "LIFNode (loop)"
 
 
+def test_the_short_table_sets_ours_beside_what_it_replaces(result: Result) -> None:
+    text = tables.in_short(result)
+    assert line_of(text, "`neuron/T=4,N=1600000`")[1:] == ["5", "40 (8.0x)", "-", "-"]
+    assert line_of(text, "`network/FashionMNISTNet-32/T=4,batch=32,28x28`")[1:3] == ["100", "151 (1.5x)"]
+    assert len(text.splitlines()) == 2 + 3  # T = 64 has no peer, and what did not run has no line
+    assert text in page(result)
+
+
 def test_who_did_not_run_is_named_with_place_and_reason(result: Result) -> None:
     text = tables.neurons(result)
     assert "- SlidingPSN at T = 4, N = 1,600,000: too slow" in text
