@@ -82,7 +82,7 @@ class IntegerNetwork:
                 takes the first and says once why if it can't.
 
         Returns:
-            float64 [N, \*], or [T, N, \*] for a model that returns every step: whole numbers times one unit.
+            Whole numbers times one unit, float64 [N, \*], or [T, N, \*] if the model returns every step.
             Behind a pooling over time T is the number of the scores' own steps.
 
         Raises:

@@ -27,7 +27,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
         dt: seconds a step. None: what the graph's metadata says, or 1e-4.
 
     Returns:
-        A :class:`NIRNetwork` in evaluation mode: [T, N, \*] to [T, N, \*]. Where the metadata of
+        A :class:`NIRNetwork` in evaluation mode, from [T, N, \*] to [T, N, \*]. Where the metadata of
         :func:`to_nir` agrees with the nodes, quantized layers, max pools, orders, learned decays and the rule
         at the threshold come back as they were; elsewhere the nodes alone count, and a Threshold fires on u >
         threshold.

@@ -23,8 +23,8 @@ def fuse(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     """Fuses every pair of batch norm and MFPNode, in place.
 
     Returns:
-        {path of a batch norm: path of the neuron that it is fused into now}, and {path of a batch norm: why
-        it stays as it is} for all others.
+        Two dictionaries by the path of a batch norm. In the first, the path of the neuron that it is fused
+        into now; in the second, for all others, why it stays as it is.
     """
     paths = {module: path for path, module in model.named_modules()}
     search = _Search(model)
