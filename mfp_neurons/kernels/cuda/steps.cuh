@@ -22,11 +22,11 @@ MFP_DEVICE void load_steps(const Strided &from, const Place &at, i64 t0, i64 ste
 /* The mask's bits of S steps of V neurons in one word, the first step's lowest. */
 template <int V, int S> MFP_DEVICE u32 bits_of_steps(const Strided &mask, const Place &at, i64 t0, i64 steps) {
     static_assert(S * V <= 32);
-    const u8 *first = mask_byte(mask, at, t0);
+    const u8 *from = mask_byte(mask, at, t0);
     u32 word = 0;
 #pragma unroll
-    for (int s = 0; s < S; s++) {
-        const u32 byte = at.active && t0 + s < steps ? first[s * mask.time] : 0u;
+    for (int s = 0; s < S; s++, from += mask.time) {
+        const u32 byte = at.active && t0 + s < steps ? *from : 0u;
         word |= (byte >> (at.first & 7) & ((1u << V) - 1)) << (s * V);
     }
     return word;
