@@ -94,7 +94,7 @@ def frames(images: Tensor, time_steps: int, camera: Camera | None = None) -> Ten
 
     Args:
         images: uint8 [N, H, W], no larger than the camera.
-        time_steps: T.
+        time_steps: T, the number of frames.
 
     Returns:
         uint8 [N, T, 2, size, size] of 0 and 1; channel 0 is OFF, channel 1 is ON.
