@@ -19,7 +19,7 @@ class Over(nn.Sequential):
 
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
         steps, batch = x_seq.shape[:2]
-        if steps > 1 and x_seq.stride(0) == 0:
+        if _stands_still(x_seq):
             made: Tensor = super().forward(x_seq[0])
             return made.expand(steps, *made.shape)
         made = super().forward(x_seq.flatten(0, 1))
@@ -36,7 +36,7 @@ class WhileStill(nn.Sequential):
 
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
         steps, layers = x_seq.shape[0], list(self)
-        if self.training and steps > 1 and x_seq.stride(0) == 0:
+        if self.training and _stands_still(x_seq):
             x_seq = x_seq[:1]
             while layers and _is_timeless(layers[0]):
                 x_seq = layers.pop(0)(x_seq)
@@ -46,11 +46,16 @@ class WhileStill(nn.Sequential):
         return x_seq
 
 
+def _stands_still(x_seq: Tensor) -> bool:
+    """Whether all steps are one image in memory."""
+    return len(x_seq) > 1 and x_seq.stride(0) == 0
+
+
 def _is_timeless(layer: nn.Module) -> bool:
     """Whether it makes the same of every step, from that step alone."""
     kernel = getattr(layer, "kernel", None)
     if isinstance(kernel, HistoryKernel):
-        return kernel.order == 1
+        return kernel.order == 1 and kernel.kind != "matrix"  # whose diagonal differs from step to step
     return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.MaxPool2d)
 
 

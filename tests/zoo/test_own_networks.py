@@ -114,3 +114,9 @@ def test_layers_that_know_no_time_are_computed_once_in_training_alone() -> None:
     layers(still.contiguous())
     layers.eval()(still)
     assert seen == [1, 5, 5, 5, 5, 5]
+
+
+def test_a_matrix_of_one_diagonal_knows_of_time() -> None:
+    layers = WhileStill(MFP(kernel="matrix", order=1, time_steps=5, v_threshold=0.5))
+    still = torch.rand(1, 4, 3).expand(5, -1, -1)
+    assert torch.equal(layers(still), layers(still.contiguous()))
