@@ -13,6 +13,17 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGE, README = DOCS / "evidence.md", ROOT / "README.md"
 IN_README = ("lif-float", "lif-4", "lif-2", "psn-28", "pow2-28", "pool4-7", "pool14-2")
+# Families of networks that the figures show, with color and marker; the others are in the tables alone
+DRAWN = {
+    "memory-free, pooled over time": ("#D55E00", "s"),
+    "memory-free, power-of-two taps": ("#E69F00", "^"),
+    "memory-free": ("#D55E00", "s"),
+    "LIF, 1-bit weights, pooled over time": ("#0072B2", "v"),
+    "LIF, 1-bit weights": ("#56B4E9", "o"),
+    "LIF, float weights": ("#000000", "D"),
+    "SlidingPSN, 1-bit weights": ("#009E73", "P"),
+    "SlidingPSN": ("#009E73", "P"),
+}
 Runs = Sequence[dict[str, Any]]
 
 
@@ -28,7 +39,7 @@ def write(results: Path) -> None:
         timed = results / f"{path.stem}_time.json"
         times = json.loads(timed.read_text())["milliseconds_per_step"] if timed.exists() else {}
         text = between(text, task, table(found, times))
-        figures.accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png")
+        figures.accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png", DRAWN)
     PAGE.write_text(text)
     last, chosen = (
         json.loads((results / f"evidence_{t}.json").read_text()) for t in ("rows", "rows_readout")
