@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import require
-from ..train.figures import End, label_ends
+from .._plot import End, label_ends, pyplot
 from .text import number, unique
 
 Row = dict[str, Any]
@@ -43,17 +43,12 @@ def _rows(result: Result, prefix: str) -> dict[str, Row]:
     return {n: row for n, row in result["rows"].items() if n.startswith(prefix) and "skipped" not in row}
 
 
-def _pyplot() -> Any:
-    require("matplotlib", "train").use("Agg")
-    return require("matplotlib.pyplot", "train")
-
-
 # --- the neuron -------------------------------------------------------------------------------------------
 
 
 def time_per_element(rows: list[Row], path: Path) -> str:
     """Nanoseconds an element against T, ours and the peers, a panel for each kind of work."""
-    plt = _pyplot()
+    plt = pyplot()
     works = [work for work in _TITLES if any(row["work"] == work for row in rows)]
     figure, panels = plt.subplots(
         len(works), 1, figsize=(9.0, 4.4 * len(works)), layout="constrained", sharex=True, squeeze=False
@@ -143,7 +138,7 @@ def _words(rows: list[Row]) -> str:
 
 def training_steps(rows: Mapping[str, Row], path: Path) -> str:
     """Time and peak memory of a training step, a line of dots for each network and variant."""
-    plt = _pyplot()
+    plt = pyplot()
     lines = [(name, e) for name, row in rows.items() for e in row["entries"] if "ms" in e]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 1.2 + 0.38 * len(lines)), layout="constrained", sharey=True

@@ -73,7 +73,7 @@ def mfp_qsnn_resnet19(
     Args:
         in_channels: channels of the input [T, N, in_channels, H, W].
         classes: number of scores at each step.
-        width: channels of the first stage; the others have 2 and 4 times as many. 128 is the size in the literature.
+        width: channels of the first stage; the others have 2 and 4 times as many. 128 is usual.
         order: power-of-two taps of a neuron: one number, or one for each of the 18 layers of neurons from the
             input on. An image that is shown at every step needs 1 in the first.
         weight_bits: 1, 1.58 or 2 to 8.

@@ -49,7 +49,7 @@ def mfp_qsnn_vggsnn(
     Args:
         features: [C, H, W] of one frame, H and W 16 or more.
         classes: number of scores at each step.
-        width: channels of the first convolution; the last has 8 times as many. 64 is the size in the literature.
+        width: channels of the first convolution; the last has 8 times as many. 64 is usual.
         order: power-of-two taps of a neuron: one number, or one for each of the 8 layers of neurons from the
             input on.
         weight_bits: 1, 1.58 or 2 to 8.
