@@ -1,13 +1,15 @@
 """Checks of the arguments, all made before snnTorch sees any of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import surrogate as fused
 from .._checks import check_finite, check_int, describe
-from .surrogates import StrictSpike
+
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_reset_mechanism(value: Any) -> None:
@@ -22,7 +24,7 @@ def check_reset_mechanism(value: Any) -> None:
         raise ValueError(f"reset_mechanism must be 'none', got {describe(value)}")
 
 
-def real(name: str, value: Any) -> Any:
+def real(name: str, value: Any, check: Callable[[str, Any], None] = check_finite) -> Any:
     """``value`` if snnTorch can store it as a real number or tensor; integers become floats."""
     unreal = value.is_complex() or value.dtype == torch.bool if isinstance(value, Tensor) else False
     if unreal or isinstance(value, bool):
@@ -38,17 +40,8 @@ def real(name: str, value: Any) -> Any:
             value = torch.as_tensor(value, dtype=torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"{name} must be a real number or tensor, got {describe(value)}") from None
-    check_finite(name, value)
+    check(name, value)
     return value
-
-
-def own_spike_grad(spike_grad: Any) -> Any:
-    """``spike_grad`` as snnTorch calls it: from mem - threshold to spikes."""
-    if isinstance(spike_grad, fused.Surrogate):
-        return StrictSpike(spike_grad)
-    if spike_grad is not None and not callable(spike_grad):
-        raise TypeError(f"spike_grad must be None or a callable tensor -> spikes, got {describe(spike_grad)}")
-    return spike_grad
 
 
 def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
@@ -63,7 +56,33 @@ def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
 
 
 def as_real_input(input_: Any) -> Tensor:
-    """The input in a floating-point dtype; integers (spike counts) take the default one, as in snn.Leaky."""
-    if not isinstance(input_, Tensor) or input_.is_complex() or input_.dtype == torch.bool:
-        raise TypeError(f"input_ must be a real tensor, got {describe(input_)}")
-    return input_ if input_.is_floating_point() else input_.to(torch.get_default_dtype())
+    """The input in a floating-point dtype; integers and booleans (counts, spikes) take torch's default one.
+
+    snn.Leaky does so with integers; with booleans it fails.
+    """
+    if not isinstance(input_, Tensor) or input_.dtype not in (*_REAL, *_WHOLE):
+        raise TypeError(
+            "input_ must be a float16, bfloat16, float32 or float64 tensor, or one of integers or booleans, "
+            f"got {describe(input_)}"
+        )
+    if input_.layout != torch.strided:
+        raise TypeError(f"input_ must be a dense (strided) tensor, got layout {input_.layout}")
+    return input_ if input_.dtype in _REAL else input_.to(torch.get_default_dtype())
+
+
+def sample_mask(samples: Any, num_samples: int, device: torch.device) -> Tensor:
+    """``samples``, a bool mask [N] or indices [k], as a bool mask [N]."""
+    if not isinstance(samples, Tensor) or samples.dtype not in _WHOLE or samples.dim() != 1:
+        raise TypeError(
+            "samples must be a tensor: a bool mask [N] or indices [k] of integers, got " + describe(samples)
+        )
+    samples = samples.to(device)
+    if samples.dtype == torch.bool:
+        if len(samples) != num_samples:
+            raise ValueError(f"samples must be a mask [{num_samples}], one a sample, got [{len(samples)}]")
+        return samples
+    outside = samples[(samples < -num_samples) | (samples >= num_samples)]
+    if len(outside):
+        raise IndexError(f"samples must index {num_samples} samples, got {outside[0].item()}")
+    mask = torch.zeros(num_samples, dtype=torch.bool, device=device)
+    return mask.index_fill(0, samples.long() % num_samples, True)

@@ -19,7 +19,7 @@ def operands(
     ``spread`` is the shape in which the kernel's values broadcast over a step; ``steps`` the length of the
     whole sequence, None where more of it may follow.
     """
-    threshold = threshold.reshape(*[1] * (len(step) - threshold.dim()), *threshold.shape)
+    threshold = threshold.reshape((*[1] * (len(step) - threshold.dim()), *threshold.shape))
     if isinstance(kernel, Exponential):
         return _exponential(kernel, threshold, spread, step, steps)
     if isinstance(kernel, FIR):
@@ -46,5 +46,5 @@ def spread_over(value: Tensor, spread: tuple[int, ...], dims: int, lead: int = 0
     """``value`` [.., 1] or [.., P] to broadcast over a step of ``dims``, behind its ``lead`` dimensions."""
     front = value.shape[:lead]
     if value.shape[lead:].numel() == 1:
-        return value.reshape(*front, *[1] * dims)
-    return value.reshape(*front, *[1] * (dims - len(spread)), *spread)
+        return value.reshape((*front, *[1] * dims))  # of a step without dimensions, an empty shape
+    return value.reshape((*front, *[1] * (dims - len(spread)), *spread))
