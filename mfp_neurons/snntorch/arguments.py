@@ -8,8 +8,7 @@ from torch import Tensor
 
 from .._checks import check_finite, check_int, describe
 
-_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+_INDICES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def check_reset_mechanism(value: Any) -> None:
@@ -55,24 +54,9 @@ def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
     return value.detach().reshape(-1).expand(num_channels).clone()
 
 
-def as_real_input(input_: Any) -> Tensor:
-    """The input in a floating-point dtype; integers and booleans (counts, spikes) take torch's default one.
-
-    snn.Leaky does so with integers; with booleans it fails.
-    """
-    if not isinstance(input_, Tensor) or input_.dtype not in (*_REAL, *_WHOLE):
-        raise TypeError(
-            "input_ must be a float16, bfloat16, float32 or float64 tensor, or one of integers or booleans, "
-            f"got {describe(input_)}"
-        )
-    if input_.layout != torch.strided:
-        raise TypeError(f"input_ must be a dense (strided) tensor, got layout {input_.layout}")
-    return input_ if input_.dtype in _REAL else input_.to(torch.get_default_dtype())
-
-
 def sample_mask(samples: Any, num_samples: int, device: torch.device) -> Tensor:
     """``samples``, a bool mask [N] or indices [k], as a bool mask [N]."""
-    if not isinstance(samples, Tensor) or samples.dtype not in _WHOLE or samples.dim() != 1:
+    if not isinstance(samples, Tensor) or samples.dtype not in (torch.bool, *_INDICES) or samples.dim() != 1:
         raise TypeError(
             "samples must be a tensor: a bool mask [N] or indices [k] of integers, got " + describe(samples)
         )

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from .. import functional
+from .._arguments import as_real
 from .._checks import refuse_tracers
 from ..history import Matrix
-from .arguments import as_real_input
 from .memory_free import MemoryFree, zero_where
 from .operands import spread_over
 
@@ -137,7 +137,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
         with self._in_normal_mode():
-            new = self._step(as_real_input(input_), mem)
+            new = self._step(as_real("input_", input_), mem)
         spk = self.fire_inhibition(new.size(0), new) if self.inhibition else self.fire(new)
         return self._returned(spk, new)
 

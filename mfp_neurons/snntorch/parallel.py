@@ -7,8 +7,8 @@ from torch import Tensor
 
 from .. import functional
 from .. import surrogate as fused
+from .._arguments import as_real
 from .._checks import describe, is_readable, log_once, refuse_tracers
-from .arguments import as_real_input
 from .memory_free import MemoryFree
 from .surrogates import StrictSpike
 
@@ -65,7 +65,7 @@ class MFPLeakyParallel(MemoryFree):
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
-        x = as_real_input(input_)
+        x = as_real("input_", input_)
         if x.dim() < 2 or len(x) == 0:
             raise ValueError(f"input_ must be [T, B, *] with T >= 1, got shape {list(x.shape)}")
         steps = self.kernel.time_steps
