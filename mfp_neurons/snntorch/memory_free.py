@@ -156,6 +156,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             TypeError, ValueError, IndexError: ``samples`` is no such tensor; or some samples alone where the
                 kernel is a "matrix", whose steps are counted from a start that all samples share.
 
+        >>> from mfp_neurons.snntorch import MFPLeaky
         >>> lif = MFPLeaky(beta=0.5, order=4)
         >>> _, mem = lif(torch.ones(2, 1))
         >>> lif.reset_samples(torch.tensor([True, False])).flatten()
