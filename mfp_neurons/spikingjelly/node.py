@@ -379,7 +379,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         )
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
-        if self._carries == "history" and torch.is_inference_mode_enabled() and states[0].is_inference():
+        if self._carries == "history" and not torch.compiler.is_compiling() and states[0].is_inference():
             with torch.inference_mode(False):  # an inference tensor does not tell that it was written into
                 states = (states[0].clone(), *states[1:])
         for name, value in zip(self._state_names, states, strict=True):
@@ -388,9 +388,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
-        if name in ("v", "history") and name in self.__dict__.get("_memories", ()):
+        if name in ("v", "history", "_memories") and "v" in self.__dict__.get("_memories", ()):
             self._calls = _ASSIGNED
-            if name == "history":  # whoever loads memories sets v before it
+            if name != "v":  # whoever loads memories sets history after v, or both at once
                 self._note_reading()
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> "MFPNode":

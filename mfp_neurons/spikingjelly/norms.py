@@ -29,13 +29,14 @@ class FusedNorm(nn.Module):
     fused_into: str  # the neuron's path in the model
 
     def forward(self, x: Tensor) -> Any:
-        # an integer network or an exported program is made of stand-ins for tensors, which see a plain norm
+        # stand-ins for tensors, of which lowered and exported networks are made, see a plain norm
         if self.step_mode != "m" or type(x) is not Tensor or x.dim() not in _DIMS[self.plain_class]:
             return self.normalized(x)
-        pending = Pending(x, self)
-        if torch.compiler.is_compiling():
-            return pending  # torch.compile traces no new tensor of a class of ours
-        return Normalized.of(pending)
+        if torch.compiler.is_compiling():  # it traces no new tensor of a class of ours
+            return Pending(x, self)
+        if torch._C._are_functorch_transforms_active():
+            return self.normalized(x)
+        return Normalized.of(Pending(x, self))
 
     def normalized(self, x: Tensor) -> Tensor:
         """What its forward gave before it was fused, running averages and all."""
