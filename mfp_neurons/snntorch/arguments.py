@@ -8,8 +8,6 @@ from torch import Tensor
 
 from .._checks import check_finite, check_int, describe
 
-_INDICES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
-
 
 def check_reset_mechanism(value: Any) -> None:
     """Raises ValueError for anything but "none"."""
@@ -52,21 +50,3 @@ def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
     if value.numel() not in (1, num_channels):
         raise ValueError(f"beta must have 1 or {num_channels} (num_channels) values, got {list(value.shape)}")
     return value.detach().reshape(-1).expand(num_channels).clone()
-
-
-def sample_mask(samples: Any, num_samples: int, device: torch.device) -> Tensor:
-    """``samples``, a bool mask [N] or indices [k], as a bool mask [N]."""
-    if not isinstance(samples, Tensor) or samples.dtype not in (torch.bool, *_INDICES) or samples.dim() != 1:
-        raise TypeError(
-            "samples must be a tensor: a bool mask [N] or indices [k] of integers, got " + describe(samples)
-        )
-    samples = samples.to(device)
-    if samples.dtype == torch.bool:
-        if len(samples) != num_samples:
-            raise ValueError(f"samples must be a mask [{num_samples}], one a sample, got [{len(samples)}]")
-        return samples
-    outside = samples[(samples < -num_samples) | (samples >= num_samples)]
-    if len(outside):
-        raise IndexError(f"samples must index {num_samples} samples, got {outside[0].item()}")
-    mask = torch.zeros(num_samples, dtype=torch.bool, device=device)
-    return mask.index_fill(0, samples.long() % num_samples, True)

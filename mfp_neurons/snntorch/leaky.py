@@ -10,7 +10,7 @@ from .. import functional
 from .._arguments import as_real
 from .._checks import refuse_tracers
 from ..history import Matrix
-from .memory_free import MemoryFree, zero_where
+from .memory_free import MemoryFree
 from .operands import spread_over
 
 _WRITTEN = -1  # a version that every tensor's is above
@@ -158,22 +158,19 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             self._keep(torch.zeros_like(self.mem), None)
         return self.mem
 
-    def _zero_samples(self, ended: Tensor) -> None:
+    def _zero(self, ended: Tensor) -> None:
         if not self.is_finite:
-            super()._zero_samples(ended)
+            super()._zero(ended)
             return
         if self._mem_was_written():
             raise ValueError(_NOT_ITS_OWN)
-        if self.kernel.kind == "matrix":
-            if not bool(ended.all()):
-                raise ValueError(
-                    "reset_samples cannot end some samples alone where the kernel is a matrix: its rows are "
-                    "steps since a start that all samples share. Use kernel='fir', or end all of them"
-                )
-            self.reset_mem()
-            return
-        history = zero_where(ended, self.history, lead=1) if len(self.history) else self.history
-        self._keep(zero_where(ended, self.mem), history)
+        if self.kernel.kind == "matrix" and len(self.history):
+            raise ValueError(
+                "a matrix kernel has one position in time for all samples, so that some of them cannot start "
+                "anew. reset_mem() starts all of them; kernel='fir' weighs alike at every time"
+            )
+        history = self.history.masked_fill(ended, 0) if len(self.history) else self.history
+        self._keep(self.mem.masked_fill(ended, 0), history)
 
     def detach_state(self) -> None:
         """Cuts mem, and the inputs kept by a finite kernel, from the graph; their values stay."""

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import check_threshold, describe, log_once
+from .._reset import check_samples, sample_mask
 from ..history import KernelBits
 from ..neuron import HistoryKernel
-from .arguments import check_reset_mechanism, per_channel, real, sample_mask
+from .arguments import check_reset_mechanism, per_channel, real
 from .instances import unlist
 from .kernel import BetaKernel, free_taps
 from .operands import Operands, operands
@@ -144,17 +145,10 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, _NONE)
 
     def reset_samples(self, samples: Tensor) -> Tensor:
-        """Ends the sequences of ``samples`` alone: what is kept of them becomes zero, that of others stays.
-
-        Args:
-            samples: a bool mask [N], or the indices [k] of the samples, along dim 0 of ``mem`` [N, \\*].
+        r"""Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`.
 
         Returns:
-            ``mem`` after it, differentiable in what stays. Who hands mem over by hand goes on with this one.
-
-        Raises:
-            TypeError, ValueError, IndexError: ``samples`` is no such tensor; or some samples alone where the
-                kernel is a "matrix", whose steps are counted from a start that all samples share.
+            ``mem`` [N, \*] after it. Where mem is handed over by hand, go on with this one.
 
         >>> from mfp_neurons.snntorch import MFPLeaky
         >>> lif = MFPLeaky(beta=0.5, order=4)
@@ -162,16 +156,15 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         >>> lif.reset_samples(torch.tensor([True, False])).flatten()
         tensor([0., 1.])
         """
-        if self.mem.shape == (0,):
-            return self.mem  # before the first step
-        if self.mem.dim() == 0:
-            raise ValueError("reset_samples needs a batch (dim 0 of mem), and mem has no dimensions")
-        with self._in_normal_mode():
-            self._zero_samples(sample_mask(samples, len(self.mem), self.mem.device))
+        check_samples(samples)
+        if self.mem.shape != (0,):  # as it is before the first step
+            with self._in_normal_mode():
+                self._zero(sample_mask(samples, self.mem))
         return self.mem
 
-    def _zero_samples(self, ended: Tensor) -> None:
-        self.mem = zero_where(ended, self.mem)
+    def _zero(self, ended: Tensor) -> None:
+        """Zeroes the state where ``ended``, which broadcasts over a step, is true."""
+        self.mem = self.mem.masked_fill(ended, 0)
 
     def extra_repr(self) -> str:
         kernel = self.kernel
@@ -211,8 +204,3 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def _returned(self, spk: Tensor, mem: Tensor) -> Any:
         """snnTorch's return rule."""
         return spk if self.init_hidden and not self.output else (spk, mem)
-
-
-def zero_where(ended: Tensor, state: Tensor, lead: int = 0) -> Tensor:
-    """``state`` with zeros for the samples [N] that ``ended``, along its dimension behind ``lead`` others."""
-    return state.masked_fill(ended.reshape((len(ended), *[1] * (state.dim() - lead - 1))), 0)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from mfp_neurons import reference
-from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
+from mfp_neurons import reference, reset_samples
+from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, reset
 from tests.snntorch.loop import unrolled
 
 STEPS, SAMPLES = 8, 4
@@ -91,8 +91,8 @@ def test_before_the_first_step_there_is_nothing_to_end():
         (TypeError, torch.tensor([0.0, 1.0])),
         (TypeError, torch.tensor(1)),
         (ValueError, torch.tensor([True])),
-        (IndexError, torch.tensor([SAMPLES])),
-        (IndexError, torch.tensor([-SAMPLES - 1])),
+        (ValueError, torch.tensor([SAMPLES])),
+        (ValueError, torch.tensor([-SAMPLES - 1])),
     ],
 )
 def test_samples_that_are_no_mask_and_no_indices_are_refused_and_nothing_changes(error, samples):
@@ -103,13 +103,27 @@ def test_samples_that_are_no_mask_and_no_indices_are_refused_and_nothing_changes
     assert neuron.mem is mem and mem.all()
 
 
-def test_a_matrix_ends_all_samples_or_none():
+def test_a_matrix_cannot_start_some_samples_anew():
     neuron, x = MFPLeaky(0.5, **MATRIX), torch.ones(2, 3)
     neuron(x)
-    with pytest.raises(ValueError, match="end some samples alone where the kernel is a matrix"):
+    with pytest.raises(ValueError, match="one position in time for all samples"):
         neuron.reset_samples(torch.tensor([0]))
-    neuron.reset_samples(torch.tensor([True, True]))
+    neuron.reset_mem()
+    neuron.reset_samples(torch.tensor([0]))
     assert torch.equal(neuron(x)[1], MFPLeaky(0.5, **MATRIX)(x)[1])
+
+
+def test_the_samples_of_a_whole_model_are_started_anew_at_once():
+    x_seq = sequence()
+    net = nn.Sequential(
+        MFPLeaky(0.8, order=3, init_hidden=True), MFPLeaky(0.9, init_hidden=True, output=True)
+    )
+    for x in x_seq[:3]:
+        net(x)
+    reset_samples(net, torch.tensor([1]))
+    _, mem = net(x_seq[3])
+    reset(net)
+    assert torch.equal(mem[1], net(x_seq[3])[1][1])
 
 
 @settings(max_examples=5)
