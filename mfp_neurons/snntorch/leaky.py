@@ -23,6 +23,18 @@ _NOT_ITS_OWN = (
     "DistributedDataParallel overwrites buffers unless broadcast_buffers=False."
 )
 
+_RECOMPUTED = (
+    "a step is run again inside a backward pass, by torch.utils.checkpoint, and would start from the state "
+    "that the last step left. Hand mem over (init_hidden=False), which an infinite order can start from; "
+    "checkpoint whole sequences, from reset_mem() on; or use MFPLeakyParallel."
+)
+_NO_BACKWARD = -1
+
+
+def _backward_pass() -> int:
+    """The number of the backward pass that is running, or _NO_BACKWARD."""
+    return _NO_BACKWARD if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
 
 class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
     r"""Drop-in for ``snn.Leaky`` without reset: the same arguments, calls, returns and checkpoint keys.
@@ -89,25 +101,27 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
     """
 
     def _init_state(self) -> None:
+        self._set_in = _NO_BACKWARD  # the backward pass, by torch's number, in which mem was set from outside
         if self.is_finite:
             self.register_buffer("history", torch.zeros(0), persistent=False)
             self._mem_version = 0  # what torch counts of writes into mem when it and history belong together
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "mem" and "history" in self._buffers and isinstance(value, Tensor):
-            self._assign_mem(value)
+        if name == "mem" and isinstance(value, Tensor):
+            self._set(value)
         else:
             super().__setattr__(name, value)
 
-    def _assign_mem(self, mem: Tensor) -> None:
+    def _set(self, mem: Tensor) -> None:
         """snnTorch resets a neuron by setting its mem; and users cut it from a graph, or try to change it."""
         history = None
-        if not torch.compiler.is_compiling():
+        if self.is_finite and not torch.compiler.is_compiling():
             if self._is_own(mem) and not self._mem_was_written():
                 history = self.history
             elif bool(mem.any()):
                 raise ValueError(_NOT_ITS_OWN)
         self._keep(mem, history)
+        self._set_in = _backward_pass()
 
     def _keep(self, mem: Tensor, history: Tensor | None) -> None:
         """Sets the state: a potential, and the inputs that it stands for; None for the start."""
@@ -143,6 +157,8 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _step(self, x: Tensor, mem: Tensor | None) -> Tensor:
         """The potential after x, which is kept."""
+        if mem is None and self.mem.shape == x.shape and _backward_pass() not in (_NO_BACKWARD, self._set_in):
+            raise RuntimeError(_RECOMPUTED)
         if self.is_finite:
             new, history = self._finite_step(x, self._own_history(x, mem))
         else:
@@ -156,6 +172,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         """Starts all sequences anew; the potential, zero now, as snn.Leaky returns it."""
         with self._in_normal_mode():
             self._keep(torch.zeros_like(self.mem), None)
+        self._set_in = _backward_pass()
         return self.mem
 
     def _zero(self, ended: Tensor) -> None:

@@ -320,7 +320,9 @@ def test_checkpointed_sequences_have_the_gradients_of_plain_ones(options):
 
     def run(x_seq: Tensor) -> Tensor:
         spk, mem = unrolled(neuron, layer(x_seq))
-        return spk.sum() + mem.sum()
+        snn.Leaky.reset_hidden.__func__(type("Only", (), {"instances": [neuron]}))
+        hidden = sum(neuron(x)[0].sum() for x in layer(x_seq))  # a second time, handing nothing over
+        return spk.sum() + mem.sum() + hidden
 
     (expected,) = torch.autograd.grad(run(x_seq), layer.weight)
     (grad,) = torch.autograd.grad(checkpoint(run, x_seq, use_reentrant=False), layer.weight)
@@ -348,3 +350,12 @@ def test_a_checkpointed_step_is_recomputed_from_its_own_mem_or_refused(options):
             torch.autograd.grad(checkpointed, layer.weight)
     else:
         torch.testing.assert_close(torch.autograd.grad(checkpointed, layer.weight)[0], expected)
+
+
+@pytest.mark.parametrize("options", KERNELS)
+def test_a_checkpointed_step_of_a_hidden_state_is_refused_where_backward_would_start_from_the_end(options):
+    neuron, layer, x_seq = MFPLeaky(0.8, init_hidden=True, **options), nn.Linear(3, 3), sequence()
+    for x in x_seq[:3]:
+        spk = checkpoint(lambda x: neuron(layer(x)), x, use_reentrant=False)
+    with pytest.raises(RuntimeError, match="from the state that the last step left"):
+        spk.sum().backward()
