@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._checks import describe
-from ..history import FIR, Exponential, KernelBits, quantize_taps
+from ..history import FIR, Exponential, KernelBits
 from ..neuron import HistoryKernel
 
 
@@ -38,7 +38,7 @@ class BetaKernel:
         exponential = Exponential(decay, gain, self.order)
         if self.kernel_bits is None or self.order is None:  # unordered ones are powers of two as they are
             return exponential
-        return FIR(quantize_taps(exponential.taps(self.order), self.kernel_bits))
+        return exponential.truncated(bits=self.kernel_bits)
 
 
 def free_taps(
