@@ -62,9 +62,9 @@ def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) ->
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
             )
             return "exp", torch.stack(rows)
-        return "fir", kernel.taps(kernel.order).to(accumulate_dtype(x_seq.dtype)).to(x_seq.device)
+        kernel = kernel.truncated()
     if isinstance(kernel, FIR):
-        taps = kernel.taps if kernel.taps.dim() == 2 else kernel.taps.unsqueeze(1)
+        taps = kernel.taps_for(x_seq, accumulate_dtype(x_seq.dtype))
         # taps that lie further back than a whole sequence weigh nothing
         return "fir", taps if carry else taps[: max(1, len(x_seq))]
     if isinstance(kernel, Matrix):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._checks import describe
-from ..history import FIR, Exponential, KernelBits, at_lags, quantize_taps
+from ..history import FIR, Exponential, KernelBits
 from ..neuron import HistoryKernel
 
 
@@ -39,13 +39,7 @@ class BetaKernel:
         exponential = Exponential(decay, gain, self.order)
         if self.order is None or (self.kernel_bits is None and self.stride == 1):
             return exponential  # those without an order are powers of two as they are
-        taps = _taps_at_lags(exponential, self.order, self.stride)
-        return FIR(at_lags(quantize_taps(taps, self.kernel_bits), self.stride))
-
-
-def _taps_at_lags(exponential: Exponential, order: int, stride: int) -> Tensor:
-    """The exponential's taps at lags 0, stride, 2 * stride, ..., [order, 1] or [order, C]."""
-    return exponential.taps((order - 1) * stride + 1)[::stride]
+        return exponential.truncated(self.stride, self.kernel_bits)
 
 
 def free_taps(
@@ -87,8 +81,9 @@ def _taps_from(
     decay, gain = _pairs(start, factor)[0]
     history = HistoryKernel(kernel, decay=decay, gain=gain, num_channels=num_channels, **options)
     if start.numel() > 1 and options["order"] is not None:
+        order, stride = options["order"], options["stride"]
         with torch.no_grad():
-            history.taps.copy_(_taps_at_lags(Exponential(start, factor), options["order"], options["stride"]))
+            history.taps.copy_(Exponential(start, factor).taps((order - 1) * stride + 1)[::stride])
     return history
 
 

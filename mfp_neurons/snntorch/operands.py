@@ -35,10 +35,13 @@ def _exponential(
 ) -> Operands:
     if steps and kernel.order is not None and kernel.order >= steps:
         kernel = replace(kernel, order=None)  # not truncated within this sequence: the cheaper recursion
-    decay = spread_over(torch.as_tensor(kernel.decay), spread, len(step))
-    gain = spread_over(torch.as_tensor(kernel.gain), spread, len(step))
-    view, full = channel_view(step, threshold.shape, decay.shape, gain.shape)
-    kernel = replace(kernel, decay=as_columns(decay, full), gain=as_columns(gain, full))
+    decay, gain = (  # a number is the same on every device
+        spread_over(v, spread, len(step)) if isinstance(v, Tensor) else v for v in (kernel.decay, kernel.gain)
+    )
+    shapes = [value.shape for value in (threshold, decay, gain) if isinstance(value, Tensor)]
+    view, full = channel_view(step, *shapes)
+    decay, gain = (as_columns(v, full) if isinstance(v, Tensor) else v for v in (decay, gain))
+    kernel = replace(kernel, decay=decay, gain=gain)
     return view, kernel, as_columns(threshold, full)
 
 

@@ -66,12 +66,12 @@ class MFPLeakyParallel(MemoryFree):
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
         x = as_real("input_", input_)
-        if x.dim() < 2 or len(x) == 0:
+        if x.dim() < 2 or x.shape[0] == 0:
             raise ValueError(f"input_ must be [T, B, *] with T >= 1, got shape {list(x.shape)}")
         steps = self.kernel.time_steps
-        if steps is not None and len(x) != steps:
+        if steps is not None and x.shape[0] != steps:
             raise ValueError(
-                f"a matrix kernel of {steps} steps takes input_ of T = {steps}, got T = {len(x)}"
+                f"a matrix kernel of {steps} steps takes input_ of T = {steps}, got T = {x.shape[0]}"
             )
         with self._in_normal_mode():
             spk, potential = self._run(x, self._start(mem, x))
