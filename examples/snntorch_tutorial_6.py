@@ -43,7 +43,7 @@ net = nn.Sequential(
 )
 net = quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
-# %% Training. The scores are the last layer's output at every step, without a neuron after it
+# %% Training on the last layer's scores: spike counts of neurons without reset do not grade a picture
 loop.fit(net, fashion, epochs=EPOCHS, loss=SF.ce_rate_loss())
 print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
 
