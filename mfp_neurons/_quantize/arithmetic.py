@@ -20,7 +20,6 @@ from torch import Tensor
 
 TERNARY = 1.58
 OFFERED = (1, TERNARY, *range(2, 9))
-_SMALLEST_BASE = 1e-3  # keeps the step's gradient of a channel of vanishing weights finite
 
 
 def code_range(bits: float) -> tuple[int, int]:
@@ -177,5 +176,8 @@ def _gradients_of_step(
     to_scale = _channel_sum(grad * (codes - torch.where(inside, position, 0.0)))
     # LSQ's gradient scale, 1/sqrt(n high), is for a step in the weight's unit. Ours is in units of the first
     # step; dividing by that makes SGD change it by the same factor.
-    to_step = to_scale / sqrt(weight[0].numel() * high) / _first_step(weight, high).clamp_min(_SMALLEST_BASE)
+    # That is kept from vanishing with the weights. (A literal: as a global of the module, which would be an
+    # input of the graph, the number stops torch.compile(dynamic=True) at a second layer, in torch 2.14.)
+    first = _first_step(weight, high).clamp_min(1e-3)
+    to_step = to_scale / sqrt(weight[0].numel() * high) / first
     return grad * inside, torch.where(step < 0, -to_step, to_step)

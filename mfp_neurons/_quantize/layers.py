@@ -121,8 +121,8 @@ class QuantizedLayer(nn.Module):
             return ""
         return (
             f"it has {nearest:g} bits in the checkpoint and {self.weight_bits:g} in this model. Quantize "
-            "the model as the checkpoint's was, load, and call quantize_weights with other bits afterwards; or "
-            "take {bits!r} and {step!r} out of the checkpoint to load its float weight alone"
+            "the model as the checkpoint's was, load, and call quantize_weights with other bits afterwards; "
+            "or take {bits!r} and {step!r} out of the checkpoint to load its float weight alone"
         )
 
 

@@ -98,7 +98,7 @@ def _reason_against(module: nn.Module, bits: float, fused: bool) -> str | None:
     if "weight_mask" in module._buffers:
         return (
             "its weight is pruned by a mask. Quantize first and prune then, or write the zeros into the "
-            "weight with torch.nn.utils.prune.remove(layer, 'weight'). One bit has no zero; all other bits have one"
+            "weight with torch.nn.utils.prune.remove(layer, 'weight'). One bit has no zero; all others have"
         )
     if weight is None:
         return "its weight is made of other tensors (parametrization, weight norm); remove that first"
