@@ -70,6 +70,12 @@ def is_readable(value: Tensor) -> bool:
     return type(value) in (Tensor, torch.nn.Parameter) and value.device.type == "cpu"
 
 
+def is_exporting() -> bool:
+    """Whether torch.export traces, for which T can be any number. torch 2.6 cannot say: then, never."""
+    asked = getattr(torch.compiler, "is_exporting", None)
+    return bool(asked and asked())
+
+
 def check_finite(name: str, value: Tensor | float) -> None:
     """Raises ValueError if ``value`` holds a NaN or an infinity and can be read at no cost."""
     if isinstance(value, Tensor):

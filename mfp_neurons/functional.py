@@ -17,7 +17,7 @@ from torch.nn.functional import batch_norm
 
 from . import norm_ops, ops
 from ._arguments import Prepared, check_norm, check_surrogate, prepare
-from ._checks import log_once
+from ._checks import is_exporting, log_once
 from ._operators import along_channels
 from .history import Kernel
 from .norm import Norm
@@ -275,7 +275,7 @@ _SHORT = 1 << 17  # neurons up to which a compiled kernel takes longer to start 
 
 
 def _is_one_short_step(call: Prepared) -> bool:
-    if len(call.x) > 1 or call.kind != "exp" or torch.compiler.is_compiling():
+    if call.x.shape[0] > 1 or call.kind != "exp" or torch.compiler.is_compiling():
         return False
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
@@ -335,8 +335,8 @@ def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> 
 def _steps_to_keep(call: Prepared) -> int:
     """How many of the last inputs the next state holds."""
     if call.kind == "matrix":
-        return len(call.x)
-    return min(len(call.x), len(call.kernel) - 1) if call.kind == "fir" else 0
+        return call.x.shape[0]
+    return min(call.x.shape[0], len(call.kernel) - 1) if call.kind == "fir" else 0
 
 
 def _next_state(call: Prepared, inputs: Tensor, last: Tensor) -> Tensor:
@@ -347,6 +347,6 @@ def _next_state(call: Prepared, inputs: Tensor, last: Tensor) -> Tensor:
     if call.kind == "matrix":
         return seen.clone() if call.state is None else seen
     keep = len(call.kernel) - 1
-    if len(seen) >= keep:
-        return seen[len(seen) - keep :].clone()
-    return torch.cat([seen.new_zeros(keep - len(seen), *seen.shape[1:]), seen])
+    if is_exporting() or seen.shape[0] < keep:  # an exported T can be any
+        seen = torch.cat([seen.new_zeros(keep, *seen.shape[1:]), seen])
+    return seen[seen.shape[0] - keep :].clone()

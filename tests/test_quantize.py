@@ -324,6 +324,16 @@ def test_it_compiles_to_one_graph_with_the_same_gradients(name: str, bits: float
         torch.testing.assert_close(p.grad, q.grad)
 
 
+@pytest.mark.parametrize("bits", [(2, 2), (4, 8), (8, 1)])
+def test_several_layers_compile_with_dynamic_shapes(bits: tuple[float, float]) -> None:
+    torch._dynamo.reset()
+    model = quantize_weights(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 3)), first=bits[0], last=bits[1])
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for batch in (2, 5):
+        x = torch.randn(batch, 8)
+        assert torch.equal(compiled(x), model(x))
+
+
 def test_an_optimizer_made_before_still_moves_a_one_bit_layer() -> None:
     layer = nn.Linear(4, 3)
     optimizer = torch.optim.SGD(layer.parameters(), 1.0)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .. import functional
 from .. import surrogate as fused
-from .._checks import describe, is_readable, log_once, refuse_tracers
+from .._checks import describe, is_exporting, is_readable, log_once, refuse_tracers
 from .arguments import as_real_input
 from .memory_free import MemoryFree
 from .surrogates import known_surrogate
@@ -66,7 +66,7 @@ class MFPLeakyParallel(MemoryFree):
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
         x = as_real_input(input_)
-        if x.dim() < 2 or len(x) == 0:
+        if x.dim() < 2 or x.shape[0] == 0:
             raise ValueError(f"input_ must be [T, B, *] with T >= 1, got shape {list(x.shape)}")
         spk, potential = self._run(x, self._start(mem, x))
         self.mem = potential[-1].detach().clone()
@@ -74,8 +74,9 @@ class MFPLeakyParallel(MemoryFree):
 
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Spikes and potential; the last step's [1, B, *] where no other is asked for."""
-        view, kernel, threshold = self._operands(x.shape[1:], len(x))
-        inputs = x.reshape(len(x), *view)
+        steps = None if is_exporting() else x.shape[0]  # an exported T can be any
+        view, kernel, threshold = self._operands(x.shape[1:], steps)
+        inputs = x.reshape(x.shape[0], *view)
         state = None if state is None else state.reshape(view)
         surrogate = self._fused_surrogate()
         if surrogate is None:

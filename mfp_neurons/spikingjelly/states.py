@@ -11,7 +11,7 @@ from ..neuron import HistoryKernel
 def first_step(x: Tensor, step_mode: str) -> Tensor:
     if step_mode == "s":
         return x
-    if x.dim() == 0 or len(x) == 0:
+    if x.dim() == 0 or x.shape[0] == 0:
         raise ValueError(f"step_mode='m' takes x_seq [T, N, *] with T >= 1, got shape {list(x.shape)}")
     return x[0]
 

@@ -329,3 +329,18 @@ def test_a_matrix_and_free_taps_have_the_defined_potential():
         whole = MFPLeakyParallel(0.6, **options).double()
         nn.init.normal_(next(whole.parameters()))
         torch.testing.assert_close(whole(x_seq)[1], reference.membrane_potential(x_seq, whole.kernel()))
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 8}])
+def test_an_exported_neuron_takes_any_number_of_steps(options, strict):
+    neuron = MFPLeakyParallel(0.5, **options)
+    steps = {0: torch.export.Dim("T", min=2, max=64)}
+    program = torch.export.export(
+        neuron, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict
+    )
+    for T in (2, 7, 33):
+        x = torch.randn(T, 2, 3)
+        for found, expected in zip(program.module()(x), neuron(x), strict=True):
+            assert torch.equal(found, expected)
