@@ -332,6 +332,7 @@ def test_a_matrix_and_free_taps_have_the_defined_potential():
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+@pytest.mark.filterwarnings("ignore:.*assigned during export")
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 8}])
 def test_an_exported_neuron_takes_any_number_of_steps(options, strict):
