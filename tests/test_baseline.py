@@ -287,3 +287,12 @@ def test_the_potential_shown_is_the_one_that_fires():
     exact = QuantizedMembraneLIF(bits=None, v_reset=-0.25)
     # v starts at rest and leaks to it: -0.25 + 0.5 * 0 + 0.5, then -0.25 + 0.5 * 0.5 + 0.5
     assert exact.potential(torch.full((2, 1), 0.5)).flatten().tolist() == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["scale", "decay_logit"])
+def test_a_learned_number_that_is_none_is_refused(name, value):
+    lif = QuantizedMembraneLIF(bits=2, learnable=True, num_channels=3)
+    lif.get_parameter(name).data[1] = value
+    with pytest.raises(ValueError, match=f"{name} must be finite, got {value}"):
+        lif(torch.ones(4, 2, 3))

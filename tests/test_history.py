@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons import MFP
+from mfp_neurons.functional import fire
 from mfp_neurons.history import FIR, Exponential, Matrix, quantize_taps
 
 FINITE = st.floats(-100, 100, allow_nan=False, width=32)
@@ -96,6 +97,14 @@ def test_a_neuron_refuses_taps_that_are_no_numbers(kind, bits, value):
     next(neuron.kernel.parameters()).data[3].fill_(value)
     with pytest.raises(ValueError, match="must be finite"):
         neuron(torch.ones(4, 1, 3))
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_threshold_that_is_no_number_is_refused_in_every_dtype(dtype, value):
+    threshold = torch.tensor([1.0, value, math.inf], dtype=dtype)
+    with pytest.raises(ValueError, match=f"v_threshold must be finite, or inf .* got {value} in 1 of 3"):
+        fire(torch.ones(4, 1, 3, dtype=dtype), Exponential(0.5), threshold)
 
 
 def test_every_power_of_two_of_float32_is_exact():

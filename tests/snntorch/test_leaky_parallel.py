@@ -338,9 +338,7 @@ def test_a_matrix_and_free_taps_have_the_defined_potential():
 def test_an_exported_neuron_takes_any_number_of_steps(options, strict):
     neuron = MFPLeakyParallel(0.5, **options)
     steps = {0: torch.export.Dim("T", min=2, max=64)}
-    program = torch.export.export(
-        neuron, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict
-    )
+    program = torch.export.export(neuron, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict)
     for T in (2, 7, 33):
         x = torch.randn(T, 2, 3)
         for found, expected in zip(program.module()(x), neuron(x), strict=True):
