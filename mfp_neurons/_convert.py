@@ -218,7 +218,7 @@ def advice(neuron: nn.Module) -> str:
 # --- finding ----------------------------------------------------------------------------------------------
 
 _ALREADY = "it is memory-free already"
-_BASELINE = "it is the baseline with a stored potential"
+_BASELINE = "it is the baseline with a stored potential; MFP is the neuron without one"
 _ADAPTERS = {"spikingjelly": ".spikingjelly", "snntorch": ".snntorch"}
 _NEURONS_OF = {"spikingjelly": "spikingjelly.activation_based.neuron", "snntorch": "snntorch._neurons"}
 
