@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_threshold, describe
+from ._checks import check_finite, check_threshold, describe, is_exporting
 from .backends import check_name
 from .backends._call import accumulate_dtype
 from .history import FIR, Exponential, Kernel, Matrix, as_row
@@ -56,7 +56,7 @@ def prepare(
 def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) -> tuple[str, Tensor]:
     """A kernel as the operators take it: "exp" [2, G], "fir" [K, G] or "matrix" [T, S]."""
     if isinstance(kernel, Exponential):
-        if kernel.order is None or (not carry and kernel.order >= len(x_seq)):
+        if kernel.order is None or (not carry and covers(kernel.order, x_seq)):
             # a truncation that this sequence never reaches is the recursion, which is cheaper
             rows = torch.broadcast_tensors(
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
@@ -66,12 +66,17 @@ def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) ->
     if isinstance(kernel, FIR):
         taps = kernel.taps_for(x_seq, accumulate_dtype(x_seq.dtype))
         # taps that lie further back than a whole sequence weigh nothing
-        return "fir", taps if carry else taps[: max(1, len(x_seq))]
+        return "fir", taps if carry or not covers(len(taps), x_seq) else taps[: x_seq.shape[0]]
     if isinstance(kernel, Matrix):
-        return "matrix", _matrix_rows(kernel.matrix, len(x_seq), position, carry)
+        return "matrix", _matrix_rows(kernel.matrix, x_seq.shape[0], position, carry)
     raise TypeError(
         f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}"
     )
+
+
+def covers(order: int, x_seq: Tensor) -> bool:
+    """Whether so many taps reach back over all of a sequence; False where torch.export leaves T open."""
+    return not is_exporting() and order >= x_seq.shape[0]
 
 
 def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tensor:
@@ -118,7 +123,7 @@ def as_real(name: str, x: Any) -> Tensor:
 def _check_shape(x_seq: Tensor) -> None:
     if not 2 <= x_seq.dim() <= 6:
         raise ValueError(f"x_seq must be [T, N, *] with 2 to 6 dimensions, got shape {list(x_seq.shape)}")
-    if len(x_seq) == 0:
+    if x_seq.shape[0] == 0:  # not len(), which would fix T in torch.export
         raise ValueError(f"x_seq must hold at least one time step (dim 0), got shape {list(x_seq.shape)}")
 
 
@@ -146,7 +151,7 @@ def _check_state(kind: str, kernel: Tensor, state: Tensor, x_seq: Tensor) -> Non
     expected = {
         "exp": step,
         "fir": [len(kernel) - 1, *step],
-        "matrix": [kernel.shape[1] - len(x_seq), *step],
+        "matrix": [kernel.shape[1] - x_seq.shape[0], *step],
     }[kind]
     if list(state.shape) != expected:
         raise ValueError(

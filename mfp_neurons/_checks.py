@@ -2,7 +2,6 @@
 
 import logging
 import math
-import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -72,9 +71,15 @@ def is_readable(value: Tensor) -> bool:
     return type(value) in (Tensor, torch.nn.Parameter) and value.device.type == "cpu"
 
 
+def is_exporting() -> bool:
+    """Whether torch.export traces, for which T can be any number. torch 2.6 cannot say: then, never."""
+    asked = getattr(torch.compiler, "is_exporting", None)
+    return bool(asked and asked())
+
+
 def check_finite(name: str, value: Tensor | float) -> None:
     """Raises ValueError if ``value`` holds a NaN or an infinity and can be read at no cost."""
-    _check_range(name, value, "finite", -sys.float_info.max, sys.float_info.max)
+    _check_range(name, value, "finite", below=math.inf)
 
 
 def check_threshold(name: str, value: Tensor | float) -> None:
@@ -82,16 +87,18 @@ def check_threshold(name: str, value: Tensor | float) -> None:
 
     An infinite threshold is that of a neuron that never fires: the usual read-out of a potential.
     """
-    _check_range(name, value, "finite, or inf for a neuron that never fires", -sys.float_info.max, math.inf)
+    _check_range(name, value, "finite, or inf for a neuron that never fires", below=None)
 
 
-def _check_range(name: str, value: Tensor | float, wanted: str, smallest: float, largest: float) -> None:
+def _check_range(name: str, value: Tensor | float, wanted: str, below: float | None) -> None:
     if not isinstance(value, Tensor):
-        if not smallest <= value <= largest:
+        if not (value > -math.inf and (below is None or value < below)):
             raise ValueError(f"{name} must be {wanted}, got {value}")
     elif is_readable(value):
         values = value.detach()
-        outside = values[~((values >= smallest) & (values <= largest))]
+        # compared with infinities, because the largest float64 is one in float32
+        inside = values > -math.inf if below is None else (values > -math.inf) & (values < below)
+        outside = values[~inside]
         if len(outside):
             others = f" in {len(outside)} of {values.numel()} values" if values.numel() > 1 else ""
             raise ValueError(f"{name} must be {wanted}, got {outside[0].item()}{others}")

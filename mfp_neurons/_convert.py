@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ._checks import check_int, describe
+from ._checks import check_int, describe, log_once
 from .baseline import QuantizedMembraneLIF
 from .neuron import MFP
 from .quantize import quantize_weights
@@ -61,6 +61,8 @@ class Conversion:
     Attributes:
         swapped, left: every neuron, in one or the other.
         weight_bits: as :func:`convert` got it.
+        unnormalized: paths of the neurons that stand behind weights of at most 2 bits with no normalization
+            between. They may hardly fire: ``report(model, example)`` measures it.
         fused, unfused: every batch norm, in one or the other, if fusing was asked for.
     """
 
@@ -69,6 +71,7 @@ class Conversion:
     weight_bits: str | None = None
     fused: tuple[Fused, ...] = ()
     unfused: tuple[Left, ...] = ()
+    unnormalized: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [(one.path or "(model)", one.was, "->", one.now) for one in self.swapped]
@@ -79,6 +82,8 @@ class Conversion:
         lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
         if self.weight_bits is not None:
             lines.append(f"weights quantized: {self.weight_bits} bits (first and last layer 8)")
+        if self.unnormalized:
+            lines.append(_unnormalized_words(self.unnormalized))
         return "\n".join(lines)
 
 
@@ -96,6 +101,7 @@ class _Found:
     adapter: ModuleType | None
     channels: int | None  # of the layer before it
     near: Tensor | None  # a tensor on its device
+    weights: nn.Module | None  # the layer before it, where no normalization stands between
 
 
 def convert(
@@ -189,12 +195,31 @@ def convert(
     result = new.get(model, model)
     bits = None if weight_bits is None else str(weight_bits)
     pairs = _fused(result) if fuse else ((), ())
-    result.mfp_conversion = Conversion(tuple(swapped), tuple(left), bits, *pairs)  # type: ignore[assignment]
+    _say_what_stays(left)
+    unnormalized = tuple(one.path for one in found if weight_bits is not None and _has_few_bits(one.weights))
+    if unnormalized:
+        log_once("convert.unnormalized", "convert: %s", _unnormalized_words(unnormalized))
+    conversion = Conversion(tuple(swapped), tuple(left), bits, *pairs, unnormalized)
+    result.mfp_conversion = conversion  # type: ignore[assignment]
     return result
+
+
+def advice(neuron: nn.Module) -> str:
+    """What to do about a neuron that keeps a potential where none can be kept, in a sentence or two."""
+    why, one = "it is none that convert knows", next(_neurons(neuron), None)
+    if one is not None and one.module is neuron:
+        made: nn.Module | str = one.why if one.rule is None else _made(one, None, None, {})
+        if not isinstance(made, str):
+            _discard([made])
+            return "mfp_neurons.convert(model) makes it memory-free; train the network again with that"
+        why = made
+    return f"mfp_neurons.convert leaves it as it is: {why}"
 
 
 # --- finding ----------------------------------------------------------------------------------------------
 
+_ALREADY = "it is memory-free already"
+_BASELINE = "it is the baseline with a stored potential; MFP is the neuron without one"
 _ADAPTERS = {"spikingjelly": ".spikingjelly", "snntorch": ".snntorch"}
 _NEURONS_OF = {"spikingjelly": "spikingjelly.activation_based.neuron", "snntorch": "snntorch._neurons"}
 
@@ -203,16 +228,38 @@ def _neurons(model: nn.Module) -> Iterator[_Found]:
     """The model's neurons in the order of named_modules(), each once."""
     channels: int | None = None
     near: Tensor | None = next(model.parameters(), None)
+    weights: nn.Module | None = None
     for path, module in model.named_modules():
         framework = _framework(module)
         adapter = None if framework is None else import_module(_ADAPTERS[framework], __package__)
         channels = _channels_after(module, channels)
         own = next((tensor for tensor in [*module.parameters(), *module.buffers()]), None)
         near = near if own is None else own
+        if isinstance(module, _WEIGHTS):
+            weights = module
+        elif isinstance(module, _NORMS):
+            weights = None
         rule = None if adapter is None else adapter.RULES.get(type(module))
-        why = "" if rule is not None else _why_not(module, framework, adapter)
+        why = _why_not(module, framework, adapter) if rule is None else _patched(module)
         if rule is not None or why:
-            yield _Found(path, module, rule, why, adapter, channels, near)
+            yield _Found(path, module, None if why else rule, why, adapter, channels, near, weights)
+
+
+_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+
+
+def _has_few_bits(layer: nn.Module | None) -> bool:
+    bits = getattr(layer, "weight_bits", None)
+    return bits is not None and bits <= 2
+
+
+def _patched(module: nn.Module) -> str:
+    """Why a neuron whose methods were replaced on the object stays; empty for any other."""
+    replaced = [
+        n for n, v in vars(module).items() if callable(v) and callable(getattr(type(module), n, None))
+    ]
+    return f"its {replaced[0]} was replaced on this object, which a swap would lose" if replaced else ""
 
 
 def _framework(module: nn.Module) -> str | None:
@@ -224,9 +271,9 @@ def _framework(module: nn.Module) -> str | None:
 def _why_not(module: nn.Module, framework: str | None, adapter: ModuleType | None) -> str:
     """Why a neuron without a rule stays; empty for a module that is no neuron."""
     if isinstance(module, QuantizedMembraneLIF):
-        return "it is the baseline with a stored potential"
+        return _BASELINE
     if any(kind.__module__.partition(".")[0] == __package__ for kind in type(module).__mro__):
-        return "it is memory-free already" if hasattr(getattr(module, "kernel", None), "state_steps") else ""
+        return _ALREADY if hasattr(getattr(module, "kernel", None), "state_steps") else ""
     if adapter is None or framework is None:
         return ""
     bases = type(module).__mro__[1:]
@@ -434,6 +481,21 @@ def _described(neuron: nn.Module) -> str:
         words.append(kernel.kind)
         words += [f"{name}={getattr(kernel, name)}" for name in names if getattr(kernel, name) is not None]
     return f"{type(neuron).__name__}({', '.join(words)})"
+
+
+def _say_what_stays(left: list[Left]) -> None:
+    """Once for each reason; what is memory-free already, or meant to keep a potential, stays rightly."""
+    for one in left:
+        if one.why not in (_ALREADY, _BASELINE):
+            key = f"convert.left.{one.was.partition('(')[0]}.{one.why}"
+            log_once(key, "convert: %r, %s, is left alone: %s", one.path, one.was, one.why)
+
+
+def _unnormalized_words(paths: Sequence[str]) -> str:
+    return (
+        f"no normalization between weights of few bits and {', '.join(map(repr, paths))}: such a neuron may "
+        "hardly fire; report(model, example) measures it, and a lower threshold or a batch norm helps"
+    )
 
 
 def _brief(value: Any) -> str:

@@ -119,7 +119,8 @@ class QuantizedMembraneLIF(nn.Module):
 
         Raises:
             TypeError: ``x_seq`` is not a floating-point tensor.
-            ValueError: ``x_seq`` has fewer than two dimensions, or its dim 2 is not ``num_channels``.
+            ValueError: ``x_seq`` has fewer than two dimensions, or its dim 2 is not ``num_channels``; the
+                learned scale or decay holds NaN or infinity, and lies on the CPU.
         """
         return _serial.fire(*self._operands(x_seq), self._rule()).to(x_seq.dtype)
 
@@ -166,6 +167,8 @@ class QuantizedMembraneLIF(nn.Module):
     def _operands(self, x_seq: Tensor) -> tuple[Tensor, float | Tensor, Tensor | None]:
         """Input, decay and scale in float32 or wider, shaped to meet one step."""
         self._check_input(x_seq)
+        for name, value in self.named_parameters():
+            check_finite(name, value)
         wide = torch.promote_types(x_seq.dtype, torch.float32)
         x = x_seq.to(wide)
         decay: float | Tensor = self.decay

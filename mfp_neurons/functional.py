@@ -17,8 +17,8 @@ from torch import Tensor
 from torch.nn.functional import batch_norm
 
 from . import norm_ops, ops
-from ._arguments import Prepared, check_norm, check_surrogate, prepare
-from ._checks import log_once
+from ._arguments import Prepared, check_norm, check_surrogate, covers, prepare
+from ._checks import is_exporting, log_once
 from ._operators import along_channels
 from .history import Exponential, Kernel
 from .norm import Norm
@@ -283,14 +283,12 @@ _SHORT = 1 << 17  # neurons up to which a compiled kernel takes longer to start 
 
 
 def _is_one_short_step(call: Prepared) -> bool:
-    if len(call.x) > 1 or call.kind != "exp" or torch.compiler.is_compiling():
+    if call.x.shape[0] > 1 or call.kind != "exp" or torch.compiler.is_compiling():
         return False
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
-def _one_step(
-    call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool
-) -> tuple[Tensor, Tensor]:
+def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     x = call.x[0].to(call.kernel.dtype)
     decay, gain = (along_channels(row, call.x.dim()) for row in call.kernel)
@@ -348,7 +346,7 @@ def _prepare_chunk(
     """What a chunk computes, and how many inputs its next state holds; None where that is a potential."""
     if isinstance(kernel, Exponential) and kernel.order is not None:
         steps = kernel.order - 1
-        if state is None and isinstance(x_seq, Tensor) and x_seq.dim() and kernel.order >= len(x_seq):
+        if state is None and isinstance(x_seq, Tensor) and x_seq.dim() and covers(kernel.order, x_seq):
             # from rest, no step of this chunk reaches the truncation: the recursion is cheaper
             kernel = replace(kernel, order=None)
         return prepare(x_seq, kernel, v_threshold, state, backend, carry=True), steps
@@ -367,8 +365,11 @@ def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, re
     """
     if steps is None:
         return u[-1].clone() if record else u
-    newest = inputs[len(inputs) - min(steps, len(inputs)) :]
-    missing = steps - len(newest)
+    if is_exporting():  # T is open: a long stretch goes the way of a short one
+        before = inputs.new_zeros((steps, *inputs.shape[1:])) if call.state is None else call.state
+        inputs = torch.cat((before.to(inputs.dtype), inputs))
+    newest = inputs[inputs.shape[0] - min(steps, inputs.shape[0]) :]
+    missing = steps - newest.shape[0]
     if missing == 0:
         return newest.clone()
     if call.state is None:

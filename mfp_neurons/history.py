@@ -194,7 +194,7 @@ def quantize_taps(taps: Tensor, bits: KernelBits) -> Tensor:
             of its channel's largest. An integer n makes each an n-bit signed integer times one power of two.
 
     Returns:
-        A tensor like ``taps``.
+        A tensor like ``taps``. A channel with a NaN or an infinity among its taps is NaN as a whole.
 
     Raises:
         ValueError: ``bits`` is none of these.
@@ -211,7 +211,10 @@ def quantize_taps(taps: Tensor, bits: KernelBits) -> Tensor:
         return taps
     with torch.no_grad():
         real = taps.float() if taps.dtype in (torch.float16, torch.bfloat16) else taps.detach()
-        snapped = (_snap_pow2(real) if bits == "pow2" else _snap_uniform(real, int(bits))).to(taps.dtype)
+        largest = real.abs().amax(0, keepdim=True)
+        snapped = _snap_pow2(real, largest) if bits == "pow2" else _snap_uniform(real, largest, int(bits))
+        # A grid that starts at NaN or infinity has no values: say so in every tap, rather than in some.
+        snapped = torch.where(largest.isfinite(), snapped, torch.full_like(snapped, torch.nan)).to(taps.dtype)
     return _StraightThrough.apply(taps, snapped)
 
 
@@ -227,17 +230,15 @@ class _StraightThrough(torch.autograd.Function):
         return grad, None
 
 
-def _snap_pow2(taps: Tensor) -> Tensor:
+def _snap_pow2(taps: Tensor, largest: Tensor) -> Tensor:
     magnitude = taps.abs()
     exponent = magnitude.log2().round()  # of a zero tap: -inf, and it stays zero
-    top = exponent.amax(0, keepdim=True)
-    kept = exponent >= top - (_POW2_LEVELS - 1)
+    kept = exponent >= largest.log2().round() - (_POW2_LEVELS - 1)
     return torch.where(kept & (magnitude > 0), taps.sign() * exponent.exp2(), torch.zeros_like(taps))
 
 
-def _snap_uniform(taps: Tensor, bits: int) -> Tensor:
+def _snap_uniform(taps: Tensor, largest: Tensor, bits: int) -> Tensor:
     top = 2 ** (bits - 1) - 1
-    largest = taps.abs().amax(0, keepdim=True)
     step = (largest / top).log2().ceil().exp2()  # a power of two, so that scaling is a shift
     step = step.clamp_min(torch.finfo(step.dtype).tiny)  # of subnormal taps it would be 0
     step = torch.where(largest > 0, step, torch.ones_like(step))

@@ -18,6 +18,9 @@ A layer is quantized by giving the object a new class, a subclass of its own tha
 where the float one was used. ``isinstance``, the ``weight`` key of the state dict, optimizers that already
 hold the parameter, hooks, step modes, copies and pickles go on working.
 
+The state dict says how many bits a layer has (under torch's key ``_extra_state``), and a checkpoint of other
+bits is refused; a float one has no such key, and loads.
+
 The learned scale is one more parameter, ``weight_step``, in units of the scale that LSQ starts at for the
 weight as it is now. So 1 is LSQ's start for any checkpoint and any initialization, and Adam, whose steps
 ignore the size of a gradient, moves scales of all sizes alike.
@@ -29,9 +32,10 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 
 from ._quantize import brevitas
-from ._quantize.arithmetic import encode, learns_step
+from ._quantize.arithmetic import learns_step
 from ._quantize.layers import QuantizedLayer, become_float, become_quantized
 from ._quantize.select import Skip, checked_bits, choose
 
@@ -83,7 +87,8 @@ def quantize_weights(
 
     Raises:
         ValueError: The number of bits is not offered; ``skip`` names a path that the model does not have; a
-            layer cannot be quantized (the words name it and say why); there is no layer, or a DDP wrapper.
+            layer cannot be quantized (the words name it and say why; one bit, for instance, has no zero, and
+            refuses weights of which a hundredth or more is exactly 0); there is no layer, or a DDP wrapper.
         TypeError: ``model`` is no module, or an entry of ``skip`` is neither a path nor a class.
         In each case nothing has been changed.
 
@@ -138,7 +143,8 @@ def codes(module: nn.Module) -> Codes:
 
     Raises:
         TypeError: The layer is not quantized.
-        ValueError: The weight of a Brevitas layer is not int8 codes times a scale per output channel.
+        ValueError: The weight or the learned step holds NaN or infinity; a layer of one bit is pruned by a
+            mask; the weight of a Brevitas layer is not int8 codes times a scale per output channel.
 
     >>> layer = quantize_weights(nn.Linear(2, 1, bias=False), bits=1)
     >>> _ = layer.load_state_dict({"weight": torch.tensor([[0.5, -0.25]])})
@@ -146,9 +152,12 @@ def codes(module: nn.Module) -> Codes:
     Codes(codes=tensor([[ 1, -1]], dtype=torch.int8), scale=tensor([[0.3750]]), bits=1)
     """
     if isinstance(module, QuantizedLayer):
-        dtype, bits = module.weight.dtype, module.weight_bits
-        whole, scale = encode(module.weight, module.learned_step(), bits)
-        return Codes(whole.to(torch.int8), scale.to(dtype), bits)
+        whole, scale = module.encoded()
+        if not bool(scale.isfinite().all()):
+            raise ValueError(
+                f"weight of this {type(module).__name__}, or its weight_step, holds NaN or infinity"
+            )
+        return Codes(whole.to(torch.int8), scale.to(module.weight.dtype), module.weight_bits)
     if brevitas.quantizes(module):
         return Codes(*brevitas.read(module))
     raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize it with quantize_weights")
@@ -162,8 +171,8 @@ def materialize(model: Model) -> Model:
 
     Returns:
         A deep copy in which every layer of ours has its own class again, ``codes * scale`` as its weight and
-        no ``weight_step``. Layers that shared weight, step and bits share the new weight. Brevitas layers are
-        copied as they are.
+        neither ``weight_step`` nor pruning mask. Layers that shared weight, step and bits share the new
+        weight. Brevitas layers are copied as they are.
 
     >>> layer = quantize_weights(nn.Linear(2, 1), bits=1)
     >>> plain = materialize(layer)
@@ -174,6 +183,8 @@ def materialize(model: Model) -> Model:
     made: dict[tuple[Tensor, Tensor | None, float], nn.Parameter] = {}
     for layer in list(copied.modules()):
         if isinstance(layer, QuantizedLayer):
+            if "weight_mask" in layer._buffers:  # its hook would set the weight anew
+                prune.remove(layer, "weight")
             key = layer.weight, layer.learned_step(), layer.weight_bits
             if key not in made:
                 made[key] = nn.Parameter(layer.quantized_weight().detach(), layer.weight.requires_grad)

@@ -284,3 +284,12 @@ def test_the_stored_potential_decays_into_the_next_one(settings, shape, seed):
     rest = lif.v_reset or 0.0
     carried = decay * (lif.stored_potential(x)[:-1] - rest)
     torch.testing.assert_close(lif.potential(x)[1:] - rest, carried + x[1:])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["scale", "decay_logit"])
+def test_a_learned_number_that_is_none_is_refused(name, value):
+    lif = QuantizedMembraneLIF(bits=2, learnable=True, num_channels=3)
+    lif.get_parameter(name).data[1] = value
+    with pytest.raises(ValueError, match=f"{name} must be finite, got {value}"):
+        lif(torch.ones(4, 2, 3))

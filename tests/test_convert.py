@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 import pickle
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, QuantizedMembraneLIF
+from mfp_neurons import MFP, QuantizedMembraneLIF, _checks, quantize_weights
 from mfp_neurons import surrogate as fused
 from mfp_neurons._convert import Conversion, convert
 
@@ -142,6 +143,21 @@ def test_a_lapicque_keeps_the_potential_that_its_r_and_c_give_it(make, options):
     assert torch.equal(got[0][clear], expected[0][clear])
 
 
+def test_a_lapicque_answers_what_code_written_for_one_asks():
+    old = snn.Lapicque(R=5.1, C=5e-3, time_step=1e-3)
+    new, state = convert(old), old.state_dict()
+    for name in ("R", "C", "time_step"):
+        assert torch.equal(getattr(new, name), getattr(old, name))
+    assert new.double().R.dtype == torch.float64  # they move with the module
+    new.float()
+    mem = new.init_lapicque()
+    for x in torch.rand(STEPS, 2, 3):
+        _, mem = new(x, mem)
+    assert mem.shape == (2, 3) and not bool(new.init_lapicque().any())
+    with pytest.raises(RuntimeError, match="Unexpected key"):  # its beta is not this neuron's
+        new.load_state_dict(state)
+
+
 @pytest.mark.parametrize(
     ("alpha", "beta"), [(0.5, 0.8), (0.7, 0.7), (torch.rand(3), torch.rand(3)), (0.9, 1.4)]
 )
@@ -198,7 +214,17 @@ LEFT = [
     (lambda: neuron.PSN(4), "future steps"),
     (lambda: neuron.MaskedPSN(k=2, T=4, step_mode="m"), "future steps"),
     (lambda: type("Mine", (neuron.LIFNode,), {})(), "subclass of LIFNode"),
+    (
+        lambda: patched(neuron.LIFNode(), "single_step_forward"),
+        "single_step_forward was replaced on this object",
+    ),
+    (lambda: patched(snn.Leaky(0.5), "forward"), "forward was replaced on this object"),
 ]
+
+
+def patched(module: nn.Module, method: str) -> nn.Module:
+    setattr(module, method, lambda x: x)
+    return module
 
 
 @pytest.mark.parametrize(("make", "why"), LEFT)
@@ -213,6 +239,81 @@ def test_neurons_that_stay_are_listed_with_the_reason(make, why):
     assert left.path == "2" and re.search(why, left.why)
     assert left.why in str(net.mfp_conversion) and "left alone" in str(net.mfp_conversion)
     assert [swap.path for swap in net.mfp_conversion.swapped] == ["1"]
+
+
+@pytest.fixture
+def said(caplog):
+    """What is logged, once and for each test anew."""
+    before = set(_checks._said)
+    _checks._said.clear()
+    with caplog.at_level(logging.WARNING, "mfp_neurons"):
+        yield caplog
+    _checks._said.update(before)
+
+
+def test_a_neuron_that_stays_is_said_and_one_that_is_memory_free_is_not(said):
+    convert(nn.Sequential(snn.Leaky(0.5), MFP(), snn.Alpha(0.9, 0.8), snn.Alpha(0.9, 0.8)))
+    assert said.text.count("is left alone") == 1 and "'2', Alpha" in said.text
+
+
+WITHOUT_RULE = [
+    (lambda: snn.Leaky(0.5, init_hidden=True), r"convert\(model\) makes it memory-free"),
+    (lambda: snn.Alpha(0.9, 0.8, init_hidden=True), "leaves it as it is: it subtracts two filters"),
+    (lambda: snn.RLeaky(0.5, linear_features=3, init_hidden=True), "leaves it as it is: its spikes feed"),
+    (lambda: snn.SLSTM(3, 3, init_hidden=True), "leaves it as it is: it is a gated recurrent cell"),
+    (lambda: snn.Synaptic(0.5, 0.5, init_hidden=True), r"leaves it as it is: .* order=K"),
+    (
+        lambda: type("Mine", (snn.Leaky,), {})(0.5, init_hidden=True),
+        "leaves it as it is: .* subclass of Leaky",
+    ),
+    (lambda: neuron.QIFNode(step_mode="m"), "leaves it as it is: no rule is known"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), WITHOUT_RULE)
+@pytest.mark.parametrize("way", ["integers", "NIR"])
+def test_a_neuron_that_keeps_a_potential_is_told_of_convert_where_that_would_help(make, words, way):
+    from mfp_neurons import deploy, nir
+
+    net = quantize_weights(nn.Sequential(nn.Linear(3, 3), make()))
+    out, error = (deploy.lower, ValueError) if way == "integers" else (nir.to_nir, nir.NIRError)
+    with pytest.raises(error, match=f"'1'.*{words}"):
+        out(net, torch.ones(2, 1, 3))
+
+
+def test_a_read_out_with_an_infinite_threshold_is_swapped_and_never_fires():
+    net = sj_net()
+    net[5].v_threshold = math.inf
+    convert(net)
+    assert net[5].v_threshold == math.inf and "v_threshold=inf" in str(net.mfp_conversion)
+    net[5].store_v_seq = True
+    assert not bool(net(torch.rand(STEPS, 2, 4)).any()) and net[5].v_seq.shape == (STEPS, 2, 3)
+
+
+# --- weights of few bits in front of a neuron ---
+
+
+@pytest.mark.parametrize(
+    ("bits", "norm", "expected"),
+    [
+        (1, None, ("3",)),
+        (1.58, None, ("3",)),
+        (2, None, ("3",)),
+        (4, None, ()),
+        (None, None, ()),
+        (1, nn.BatchNorm1d, ()),
+        (1, nn.LayerNorm, ()),
+    ],
+)
+def test_neurons_behind_few_bits_without_a_normalization_are_named(said, bits, norm, expected):
+    middle = [nn.Linear(6, 5), *([] if norm is None else [norm(5)])]
+    net = nn.Sequential(
+        nn.Linear(4, 6), snn.Leaky(0.8), *middle, snn.Leaky(0.7), nn.Linear(5, 3), snn.Leaky(0.9)
+    )
+    convert(net, weight_bits=bits)
+    assert net.mfp_conversion.unnormalized == expected
+    words = "no normalization between weights of few bits and '3'"
+    assert (words in str(net.mfp_conversion)) == (words in said.text) == bool(expected)
 
 
 # --- what becomes of SpikingJelly's neurons ---

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfp_neurons import MFP
+from mfp_neurons.functional import fire
 from mfp_neurons.history import FIR, Exponential, Matrix, quantize_taps
 
 FINITE = st.floats(-100, 100, allow_nan=False, width=32)
@@ -70,6 +72,39 @@ def test_each_channel_has_a_grid_of_its_own():
     for bits in ("pow2", 4):
         alone = torch.stack([quantize_taps(taps[:, c], bits) for c in range(3)], 1)
         assert torch.equal(quantize_taps(taps, bits), alone)
+
+
+@given(
+    bits=st.sampled_from(["pow2", 2, 3, 8]),
+    value=st.sampled_from([math.nan, math.inf, -math.inf]),
+    lag=st.integers(0, 4),
+    channel=st.integers(0, 2),
+)
+def test_a_tap_that_is_no_number_makes_its_whole_channel_nan_and_no_other(bits, value, lag, channel):
+    taps = torch.rand(5, 3) + 0.1
+    expected = quantize_taps(taps, bits)
+    expected[:, channel] = math.nan
+    taps[lag, channel] = value
+    torch.testing.assert_close(quantize_taps(taps, bits), expected, rtol=0, atol=0, equal_nan=True)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("bits", [None, "pow2", 4])
+@pytest.mark.parametrize("kind", ["fir", "matrix"])
+def test_a_neuron_refuses_taps_that_are_no_numbers(kind, bits, value):
+    length = {"time_steps": 4} if kind == "matrix" else {"order": 4}
+    neuron = MFP(0.5, kernel=kind, kernel_bits=bits, **length)
+    next(neuron.kernel.parameters()).data[3].fill_(value)
+    with pytest.raises(ValueError, match="must be finite"):
+        neuron(torch.ones(4, 1, 3))
+
+
+@pytest.mark.parametrize("value", [math.nan, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
+def test_a_threshold_that_is_no_number_is_refused_in_every_dtype(dtype, value):
+    threshold = torch.tensor([1.0, value, math.inf], dtype=dtype)
+    with pytest.raises(ValueError, match=f"v_threshold must be finite, or inf .* got {value} in 1 of 3"):
+        fire(torch.ones(4, 1, 3, dtype=dtype), Exponential(0.5), threshold)
 
 
 def test_every_power_of_two_of_float32_is_exact():

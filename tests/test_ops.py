@@ -5,9 +5,10 @@ import copy
 import pytest
 import torch
 from hypothesis import given, settings
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mfp_neurons import MFP, functional, ops
+from mfp_neurons import MFP, functional, ops, quantize_weights
 from mfp_neurons._arguments import prepare
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
@@ -84,6 +85,22 @@ def test_an_exported_module_gives_the_same_spikes():
     module, x = MFP(0.7, learnable=True), torch.randn(6, 2, 4)
     exported = torch.export.export(module, (x,), strict=False).module()
     assert torch.equal(exported(x), module(x))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"order": 3}, {"kernel": "fir", "order": 8, "num_channels": 4, "kernel_bits": "pow2"}],
+    ids=["infinite", "truncated", "fir"],
+)
+def test_an_exported_network_takes_any_number_of_steps(options, strict):
+    net = nn.Sequential(nn.Linear(3, 4), MFP(0.7, **options), nn.Linear(4, 2))
+    quantize_weights(net, first=4, last=1)
+    steps = {0: torch.export.Dim("T", min=2, max=64)}
+    program = torch.export.export(net, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict)
+    for T in (2, 7, 33):
+        x = torch.randn(T, 2, 3) * 3
+        assert torch.equal(program.module()(x), net(x))
 
 
 def test_meta_tensors_get_shapes_and_dtypes():

@@ -2,8 +2,10 @@
 
 import copy
 import io
+import math
 import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from mfp_neurons import quantize
 from mfp_neurons.quantize import codes, is_quantized, materialize, quantize_weights
@@ -47,6 +50,13 @@ class StandardizingInside(nn.Conv2d):
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return super()._conv_forward(input, self.weight / 2, bias)
+
+
+class Stateful(nn.Linear):
+    """A layer that uses the one place in the state dict where the bits would go."""
+
+    def get_extra_state(self) -> str:
+        return "mine"
 
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -142,7 +152,7 @@ def test_class_parameters_and_state_dict_keys_stay(name: str, bits: float) -> No
     added = {} if bits in (1, 1.58) else {"weight_step": weight.shape[0]}
     sizes = {key: p.numel() for key, p in layer.named_parameters()}
     assert sizes == {"weight": weight.numel(), "bias": layer.bias.numel()} | added
-    assert list(layer.state_dict()) == list(sizes)
+    assert list(layer.state_dict()) == [*sizes, "_extra_state"]
     assert f"weight_bits={bits}" in repr(layer)
 
 
@@ -185,6 +195,81 @@ def test_a_model_on_meta_takes_a_float_checkpoint_by_assignment() -> None:
         layer = quantize_weights(nn.Linear(3, 2), 4)
     layer.load_state_dict(trained, assign=True)
     assert layer(torch.ones(1, 3)).device.type == "cpu"
+
+
+pairs = pytest.mark.parametrize(("ours", "theirs"), [(a, b) for a in BITS for b in BITS if a != b])
+
+
+@pairs
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_checkpoint_of_other_bits_is_refused_by_name(ours: float, theirs: float, strict: bool) -> None:
+    model = quantize_weights(network(), ours)
+    state = quantize_weights(network(), theirs).state_dict()
+    with pytest.raises(RuntimeError, match=f"2.weight: it has {theirs} bits in the checkpoint and {ours} in"):
+        model.load_state_dict(state, strict=strict)
+
+
+@pairs
+def test_the_float_weight_of_a_checkpoint_of_other_bits_loads_without_its_keys(
+    ours: float, theirs: float
+) -> None:
+    model, other = quantize_weights(network(), ours), quantize_weights(network(), theirs)
+    state = {k: v for k, v in other.state_dict().items() if not k.endswith(("_extra_state", "weight_step"))}
+    model.load_state_dict(state)
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(model(x), quantize_weights(other, ours)(x))
+
+
+@widths
+def test_a_quantized_checkpoint_from_before_the_bits_were_kept_loads_strictly(bits: float) -> None:
+    model, other = learned(quantize_weights(network(), bits)), quantize_weights(network(), bits)
+    other.load_state_dict({k: v for k, v in model.state_dict().items() if not k.endswith("_extra_state")})
+    x = torch.randn(2, 1, 8, 8)
+    assert torch.equal(model(x), other(x))
+
+
+@widths
+def test_a_float_layer_does_not_take_a_quantized_checkpoint_for_its_own(bits: float) -> None:
+    state = quantize_weights(nn.Linear(4, 3), bits).state_dict()
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*_extra_state"):
+        nn.Linear(4, 3).load_state_dict(state)
+
+
+def by_safetensors(state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    safetensors = pytest.importorskip("safetensors.torch")
+    safetensors.save_file(state, folder / "net.safetensors")
+    return safetensors.load_file(folder / "net.safetensors")
+
+
+def by_torch_checkpoint(state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    import torch.distributed.checkpoint as dcp
+
+    dcp.save(state, checkpoint_id=folder)
+    loaded = {name: torch.zeros_like(value) for name, value in state.items()}
+    dcp.load(loaded, checkpoint_id=folder)
+    return loaded
+
+
+def as_half(state: dict[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    return {name: value.half() for name, value in state.items()}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:torch.distributed")
+@pytest.mark.parametrize("through", [by_safetensors, by_torch_checkpoint, as_half])
+@widths
+def test_the_bits_travel_with_the_tensors_of_a_state_dict(bits: float, through: Any, tmp_path: Path) -> None:
+    state = through(learned(quantize_weights(nn.Linear(4, 3), bits)).state_dict(), tmp_path)
+    assert (
+        str(quantize_weights(nn.Linear(4, 3), bits).load_state_dict(state))
+        == "<All keys matched successfully>"
+    )
+    with pytest.raises(RuntimeError, match=f"{bits} bits in the checkpoint and 3"):
+        quantize_weights(nn.Linear(4, 3), 3).load_state_dict(state)
+
+
+def test_a_state_dict_can_be_called_with() -> None:
+    layer, x = learned(quantize_weights(nn.Linear(4, 3), 4)), torch.randn(2, 4)
+    assert torch.equal(torch.func.functional_call(layer, layer.state_dict(), (x,)), layer(x))
 
 
 def by_pickle(module: nn.Module) -> nn.Module:
@@ -237,6 +322,16 @@ def test_it_compiles_to_one_graph_with_the_same_gradients(name: str, bits: float
     torch.testing.assert_close(compiled, y, rtol=0, atol=0)
     for p, q in zip(layer.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p.grad, q.grad)
+
+
+@pytest.mark.parametrize("bits", [(2, 2), (4, 8), (8, 1)])
+def test_several_layers_compile_with_dynamic_shapes(bits: tuple[float, float]) -> None:
+    torch._dynamo.reset()
+    model = quantize_weights(nn.Sequential(nn.Linear(8, 16), nn.Linear(16, 3)), first=bits[0], last=bits[1])
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager", dynamic=True)
+    for batch in (2, 5):
+        x = torch.randn(batch, 8)
+        assert torch.equal(compiled(x), model(x))
 
 
 def test_an_optimizer_made_before_still_moves_a_one_bit_layer() -> None:
@@ -391,7 +486,8 @@ def pruned() -> nn.Module:
     ("make", "words"),
     [
         (spectral, "parametrization"),
-        (pruned, "pruning"),
+        (pruned, "pruned by a mask.*prune.remove"),
+        (lambda: Stateful(4, 4), "extra state of its own"),
         (lambda: nn.LazyLinear(4), "UninitializedParameter"),
         (lambda: nn.Conv2d(2, 2, 3, dtype=torch.complex64), "complex64"),
         (lambda: Detouring(2, 2), "Detouring uses its weight"),
@@ -456,6 +552,125 @@ def test_codes_of_a_float_layer_are_refused() -> None:
     with pytest.raises(TypeError, match=r"Linear.*not quantized"):
         codes(nn.Linear(2, 2))
     assert not is_quantized(nn.Linear(2, 2))
+
+
+# --- zeros, and factors of -1 ---
+
+
+def masked(bits: float) -> tuple[nn.Module, Tensor]:
+    """A pruned layer, and inputs that reach its pruned weights alone."""
+    layer = quantize_weights(nn.Linear(4, 1, bias=False), bits)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-1.0, -1.0, 0.1, 0.1]]))
+    return prune.l1_unstructured(layer, "weight", amount=2), torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+
+
+@widths
+def test_pruned_weights_are_zero_or_refused(bits: float) -> None:
+    layer, x = masked(bits)
+    if bits == 1:
+        for use in (layer, lambda x: codes(layer)):
+            with pytest.raises(ValueError, match=r"pruned by a mask.*1.58 bits"):
+                use(x)
+        return
+    with torch.no_grad():
+        assert layer(x).item() == 0
+        plain = materialize(layer)
+    assert torch.equal(plain(x), layer(x)) and list(plain.state_dict()) == ["weight"]
+
+
+@pytest.mark.parametrize("before", [8, None])
+def test_one_bit_refuses_weights_with_zeros_from_pruning(before: float | None) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(64, 4), nn.Linear(4, 4))
+    prune.remove(prune.l1_unstructured(model[1], "weight", amount=0.4), "weight")
+    if before is not None:
+        quantize_weights(model, before)
+    kept = width_of(model)
+    with pytest.raises(ValueError, match=r"'1' cannot be quantized: 40% of it is exactly 0.*1.58 bits"):
+        quantize_weights(model, 1)
+    assert width_of(model) == kept
+    zero = model[1].weight == 0
+    assert torch.equal(
+        codes(quantize_weights(model, 1.58)[1]).codes[zero], torch.zeros(102, dtype=torch.int8)
+    )
+
+
+def test_one_bit_refuses_a_float_checkpoint_with_zeros_from_pruning() -> None:
+    pruned = prune.remove(prune.l1_unstructured(nn.Linear(64, 4), "weight", amount=0.4), "weight")
+    with pytest.raises(RuntimeError, match="weight: 40% of it is exactly 0"):
+        quantize_weights(nn.Linear(64, 4), 1).load_state_dict(pruned.state_dict())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_one_bit_takes_random_weights_and_channels_of_zeros(dtype: torch.dtype) -> None:
+    layer = nn.Linear(1000, 50, dtype=dtype)
+    nn.init.zeros_(layer.weight[:40])
+    assert quantize_weights(layer, 1).weight_bits == 1
+
+
+FOLDS = {"linear": fuse_linear_bn_eval, "conv1d": fuse_conv_bn_eval, "conv2d": fuse_conv_bn_eval}
+
+
+@pytest.mark.parametrize("name", FOLDS)
+@pytest.mark.parametrize("gamma", [1.0, -1.0, -0.37])
+@widths
+def test_a_folded_batch_norm_gives_the_same_output_or_is_refused(
+    name: str, gamma: float, bits: float
+) -> None:
+    layer, x = made(name, bits)
+    layer.eval()
+    kind = {"linear": nn.BatchNorm1d, "conv1d": nn.BatchNorm1d, "conv2d": nn.BatchNorm2d}[name]
+    norm = kind(layer.weight.shape[0]).eval()
+    with torch.no_grad():
+        norm.weight.fill_(gamma)
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+        layer.weight.flatten(1)[:, 0] = -9 * layer.weight.abs().max()  # code -2 of 2 bits
+    expected = norm(layer(x))
+    torch.testing.assert_close(FOLDS[name](materialize(layer), norm)(x), expected)
+    if bits == 2 and gamma < 0:
+        with pytest.raises(ValueError, match=r"-2 has no opposite.*materialize"):
+            FOLDS[name](layer, norm)
+        return
+    torch.testing.assert_close(FOLDS[name](layer, norm)(x), expected)
+
+
+def test_a_zero_of_one_bit_has_no_opposite_either() -> None:
+    layer = quantize_weights(nn.Linear(3, 2, bias=False), 1)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[0.0, 1.0, -1.0], [0.5, 1.0, -1.0]]))
+    with pytest.raises(ValueError, match=r"channels \[0\].*one bit has no zero"):
+        layer.weight = nn.Parameter(-layer.weight)
+    layer.weight = nn.Parameter(layer.weight * torch.tensor([[1.0], [-1.0]]))
+    assert codes(layer).codes.tolist() == [[1, 1, -1], [-1, -1, 1]]
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_new_weights_and_tied_ones_can_be_set(bits: float) -> None:
+    layer, other = quantize_weights(nn.Linear(8, 4), bits), nn.Linear(8, 4)
+    layer.weight = other.weight
+    assert layer.weight is other.weight
+    layer.load_state_dict(nn.Linear(8, 4).state_dict(), assign=True)
+
+
+# --- NaN ---
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("what", ["weight", "weight_step"])
+@widths
+def test_what_is_no_number_shows_in_its_channel_alone_and_has_no_codes(
+    bits: float, what: str, value: float
+) -> None:
+    layer = quantize_weights(nn.Linear(3, 2), bits)
+    if what == "weight_step" and bits in (1, 1.58):
+        return
+    before = layer.quantized_weight()
+    layer.get_parameter(what).data[0, 0] = value
+    after = layer.quantized_weight()
+    assert not bool(after[0].isfinite().any()) and torch.equal(after[1], before[1])
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        codes(layer)
 
 
 # --- materialize ---

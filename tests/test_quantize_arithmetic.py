@@ -39,8 +39,10 @@ def layer_of(weight: Tensor, bits: float) -> nn.Module:
     else:
         kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[weight.ndim - 3]
         layer = kind(shape[1], shape[0], tuple(shape[2:]), bias=False, dtype=weight.dtype)
-    layer.load_state_dict({"weight": weight})
-    return quantize_weights(layer, bits)
+    quantize_weights(layer, bits)
+    with torch.no_grad():
+        layer.weight.copy_(weight)
+    return layer
 
 
 def per_channel(weight: Tensor) -> Tensor:
@@ -172,6 +174,17 @@ def test_a_negative_step_means_its_size_and_gets_the_gradient_of_that() -> None:
         layer.quantized_weight().backward(upstream)
     assert torch.equal(plus.quantized_weight(), minus.quantized_weight())
     assert torch.equal(plus.weight_step.grad, -minus.weight_step.grad)
+
+
+@pytest.mark.parametrize("step", [0.0, -0.0, 1e-45, -1e-40, 1e-30, -1e-30, 1e30, math.inf])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_no_step_gives_a_nan_gradient(bits: int, dtype: torch.dtype, step: float) -> None:
+    layer = layer_of(torch.tensor([[0.0, 1e-3, -20.0, 300.0]], dtype=dtype), bits)
+    with torch.no_grad():
+        layer.weight_step.fill_(step)
+    layer.quantized_weight().backward(torch.tensor([[1.0, -2.0, 3.0, 0.5]], dtype=dtype))
+    assert not any(bool(p.grad.isnan().any()) for p in layer.parameters())
 
 
 @pytest.mark.parametrize("bits", BITS)

@@ -96,6 +96,9 @@ WORKER = """
     import torch, torch.distributed as dist
     from torch import nn
     from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.checkpoint.state_dict import (
+        StateDictOptions, get_model_state_dict, set_model_state_dict
+    )
     from torch.distributed.fsdp import fully_shard
     from torch.nn.parallel import DistributedDataParallel
     from mfp_neurons.quantize import quantize_weights
@@ -139,6 +142,19 @@ WORKER = """
         for layer in (sharded[0], sharded[2], sharded[3], sharded):
             fully_shard(layer, mesh=init_device_mesh("cpu", (2,)))
         close(trained(sharded, x[2 * rank : 2 * rank + 2]), expected)
+        whole = StateDictOptions(full_state_dict=True)
+        state = get_model_state_dict(sharded, options=whole)
+        again = network(bits)
+        again.load_state_dict(state)
+        close(list(again.parameters()), expected)
+        set_model_state_dict(sharded, network(bits).state_dict(), options=whole)
+        close([full(p).detach() for p in sharded.parameters()], list(network(bits).parameters()))
+        try:
+            set_model_state_dict(sharded, network(3).state_dict(), options=whole)
+        except RuntimeError as refused:
+            assert "2.weight: it has 3 bits in the checkpoint" in str(refused)
+        else:
+            raise AssertionError("a checkpoint of other bits was loaded")
     dist.barrier()
     dist.destroy_process_group()
     print("done")

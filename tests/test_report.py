@@ -423,6 +423,32 @@ def test_the_dict_is_json_and_the_table_names_every_layer():
         assert name in text
 
 
+def test_layers_that_hardly_fire_are_named_and_read_outs_are_not():
+    """100 inputs of 0.5, 0.5, .. 1.0 at each neuron: of 100 elements, so many fire as are 1.0."""
+    net = nn.Sequential(*[MFP(decay=0.0, v_threshold=threshold) for threshold in (0.9, math.inf)])
+    for firing, expected in ((1, ["0"]), (2, []), (50, [])):
+        x = torch.where(torch.arange(100) < firing, 1.0, 0.5).reshape(10, 1, 10)
+        found = report(net, x)
+        assert found.neurons[0].firing_rate == pytest.approx(firing / 100)
+        assert found.hardly_fire == found.as_dict()["hardly_fire"] == expected
+        assert ("hardly fire (less than 2% of their steps): 0" in str(found)) == bool(expected)
+
+
+def test_one_bit_weights_without_a_normalization_silence_a_layer_and_a_lower_threshold_wakes_it():
+    """Few weights of a channel are large, as after training; the sign keeps their mean alone."""
+    torch.manual_seed(0)
+    layer = nn.Linear(100, 50, bias=False)
+    with torch.no_grad():
+        layer.weight.copy_(torch.randn(50, 100).pow(3) / 8)
+    spikes = (torch.rand(4, 20, 100) < 0.2).float()
+    rates = {}
+    for name, threshold in (("float", 2.2), ("one bit", 2.2), ("lower", 0.66)):
+        net = nn.Sequential(layer, MFP(decay=0.0, v_threshold=threshold))
+        rates[name] = report(net, spikes).neurons[0].firing_rate
+        quantize_weights(layer, 1)
+    assert rates["float"] > 0.08 and rates["one bit"] < 0.015 and rates["lower"] > 0.2, rates
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(TypeError, match="model"):
         report(torch.zeros(1), torch.zeros(1))

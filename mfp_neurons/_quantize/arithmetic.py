@@ -19,14 +19,15 @@ import torch
 from torch import Tensor
 
 TERNARY = 1.58
-_SMALLEST_BASE = 1e-3  # keeps the step's gradient of a channel of vanishing weights finite
+OFFERED = (1, TERNARY, *range(2, 9))
 
 
 def code_range(bits: float) -> tuple[int, int]:
     """Smallest and largest code of ``bits`` bits.
 
     Symmetric from 3 bits on, which costs nothing in training. At 2 bits that would leave three codes of four,
-    so -2 is used there: small networks trained to a lower loss with it.
+    so -2 is used there: small networks trained to a lower loss with it. The price is that a channel of 2 bits
+    times -1 need not be one of 2 bits again: see :func:`channels_without_opposite`.
     """
     if bits in (1, TERNARY):
         return -1, 1
@@ -73,6 +74,36 @@ def fake_quantize(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
     """
     value: Tensor = _StraightThrough.apply(weight, step, bits)
     return value
+
+
+def channels_without_opposite(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
+    """Which channels change more than their sign when the weight does, [out] booleans.
+
+    At 2 bits those that reach beyond code 1 on either side, for -2 has no opposite; at 1 bit those that hold
+    a zero, for both of its signs are +1. None at other numbers of bits.
+    """
+    codes, _ = encode(weight, step, bits)
+    opposite, _ = encode(-weight, step, bits)
+    return (codes != -opposite).flatten(1).any(1)
+
+
+def share_of_zeros(weight: Tensor) -> float:
+    """Exact zeros among the weights, channels of nothing but zeros left out."""
+    zero = weight.flatten(1) == 0
+    return float((zero & ~zero.all(1, keepdim=True)).double().mean())
+
+
+def turned_channels(new: Tensor, old: Tensor) -> Tensor:
+    """Which channels of ``new`` are those of ``old`` times a negative number, to rounding: [out] booleans.
+
+    A channel of one weight is a multiple of any other and says nothing; it never counts.
+    """
+    tolerance = max(torch.finfo(new.dtype).eps ** 2, 1e-12)
+    ours, theirs = new.flatten(1).double(), old.flatten(1).double().to(new.device)
+    product = (ours * theirs).sum(1)
+    sizes = ours.square().sum(1) * theirs.square().sum(1)
+    parallel = sizes - product.square() <= tolerance * sizes
+    return (product < 0) & parallel & (ours.count_nonzero(1) > 1)
 
 
 def _wide(tensor: Tensor) -> Tensor:
@@ -141,8 +172,12 @@ def _gradients_of_step(
     low, high = code_range(bits)
     position = weight / scale
     inside = (position >= low) & (position <= high)
-    to_scale = _channel_sum(grad * (codes - inside * position))
+    # torch.where, not a product: far outside, where a tiny step leaves a weight, position can be infinite
+    to_scale = _channel_sum(grad * (codes - torch.where(inside, position, 0.0)))
     # LSQ's gradient scale, 1/sqrt(n high), is for a step in the weight's unit. Ours is in units of the first
     # step; dividing by that makes SGD change it by the same factor.
-    to_step = to_scale / sqrt(weight[0].numel() * high) / _first_step(weight, high).clamp_min(_SMALLEST_BASE)
+    # That is kept from vanishing with the weights. (A literal: as a global of the module, which would be an
+    # input of the graph, the number stops torch.compile(dynamic=True) at a second layer, in torch 2.14.)
+    first = _first_step(weight, high).clamp_min(1e-3)
+    to_step = to_scale / sqrt(weight[0].numel() * high) / first
     return grad * inside, torch.where(step < 0, -to_step, to_step)

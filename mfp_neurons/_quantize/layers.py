@@ -3,10 +3,22 @@
 from functools import cache
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .arithmetic import fake_quantize, learns_step
+from .arithmetic import (
+    OFFERED,
+    channels_without_opposite,
+    encode,
+    fake_quantize,
+    learns_step,
+    share_of_zeros,
+    turned_channels,
+)
+
+NO_ZERO = "one bit has no zero, so that a weight of 0 acts as +1 times the scale"
+_PRUNED = 0.01  # share of exact zeros; random initializations stay below 1 in 250, even in bfloat16
 
 
 class QuantizedLayer(nn.Module):
@@ -23,7 +35,13 @@ class QuantizedLayer(nn.Module):
 
     def quantized_weight(self) -> Tensor:
         """``codes * scale``, what forward uses: the shape and dtype of ``weight``, differentiable."""
+        self._refuse_mask()
         return fake_quantize(self.weight, self.learned_step(), self.weight_bits)
+
+    def encoded(self) -> tuple[Tensor, Tensor]:
+        """Codes and scale [out, 1, ...], in float32 or wider."""
+        self._refuse_mask()
+        return encode(self.weight, self.learned_step(), self.weight_bits)
 
     def learned_step(self) -> Tensor | None:
         """The parameter behind the scale at 2 to 8 bits, [out, 1, ...]; None where the scale is computed."""
@@ -32,12 +50,97 @@ class QuantizedLayer(nn.Module):
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, weight_bits={self.weight_bits:g}"
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+    def _refuse_mask(self) -> None:
+        if self.weight_bits == 1 and "weight_mask" in self._buffers:
+            raise ValueError(
+                f"weight of this {type(self).__name__} is pruned by a mask (torch.nn.utils.prune), but "
+                f"{NO_ZERO}. Quantize the layer with 1.58 bits, which keep pruned weights at 0"
+            )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "weight" and self.__dict__.get("weight_bits") in (1, 2):
+            self._refuse_turned(self._parameters.get("weight"), value)
+        super().__setattr__(name, value)
+
+    def _refuse_turned(self, old: Tensor | None, new: Any) -> None:
+        """Refuses a negative factor folded into channels that would not merely change their sign.
+
+        torch's ``fuse_conv_bn_eval`` and its kin multiply ``weight`` by the factors of a batch norm, and set
+        the product in its place.
+        """
+        if old is None or not (_is_plain(old) and _is_plain(new)) or old.shape != new.shape:
+            return
+        with torch.no_grad():
+            turned = turned_channels(new, old)
+            if bool(turned.any()):
+                turned &= channels_without_opposite(old, self.learned_step(), self.weight_bits)
+        if bool(turned.any()):
+            two = "codes of 2 bits reach from -2 to 1, and -2 has no opposite"
+            raise ValueError(
+                f"weight: channels {turned.nonzero().flatten().tolist()} of this {type(self).__name__} are "
+                "set to their old values times a negative number, as when a batch norm of negative weight is "
+                f"folded into the layer, but {NO_ZERO if self.weight_bits == 1 else two}: the layer would "
+                "compute something else. Fold into quantize.materialize(model), whose layers hold plain "
+                "numbers, or use 1.58 or 3 to 8 bits"
+            )
+
+    def get_extra_state(self) -> Tensor:
+        """The number of bits for the state dict: a tensor, because safetensors takes nothing else."""
+        return torch.tensor(float(self.weight_bits), device="cpu")
+
+    def set_extra_state(self, state: Any) -> None:
+        """Nothing to set: a checkpoint does not change a layer's bits. Loading has compared them."""
+
+    def _load_from_state_dict(  # type: ignore[no-untyped-def]
+        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+    ) -> None:
         weight = state_dict.get(prefix + "weight")
+        reason = self._reason_against(weight, state_dict.get(prefix + _BITS))
+        if reason:
+            error_msgs.append(
+                f"{prefix}weight: {reason.format(bits=prefix + _BITS, step=prefix + 'weight_step')}"
+            )
+            return
+        # A float checkpoint has neither bits nor a step; a step of 1 is LSQ's initial one for whatever weight
+        # is loaded.
+        state_dict.setdefault(prefix + _BITS, self.get_extra_state())
         if weight is not None and learns_step(self.weight_bits):
-            # A float checkpoint has no step; a step of 1 is LSQ's initial one for whatever weight is loaded.
             state_dict.setdefault(prefix + "weight_step", weight.new_ones(self.weight_step.shape))
-        super()._load_from_state_dict(state_dict, prefix, *args)
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _reason_against(self, weight: Any, bits: Any) -> str:
+        """Why a checkpoint's weight of so many bits (None: float, or older) is not for this layer, or ""."""
+        if bits is None:
+            return reason_against_zeros(weight) if self.weight_bits == 1 and _is_plain(weight) else ""
+        if isinstance(bits, Tensor) and bits.is_meta:
+            return ""
+        nearest = min(OFFERED, key=lambda one: abs(one - float(bits)))  # casts to 16 bits move 1.58
+        if nearest == self.weight_bits:
+            return ""
+        return (
+            f"it has {nearest:g} bits in the checkpoint and {self.weight_bits:g} in this model. Quantize "
+            "the model as the checkpoint's was, load, and call quantize_weights with other bits afterwards; "
+            "or take {bits!r} and {step!r} out of the checkpoint to load its float weight alone"
+        )
+
+
+_BITS = "_extra_state"  # torch's key
+
+
+def _is_plain(weight: Any) -> bool:
+    """Whether it is an ordinary tensor, whose values can be read."""
+    return type(weight) in (Tensor, nn.Parameter) and not weight.is_meta and not torch.compiler.is_compiling()
+
+
+@torch.no_grad()
+def reason_against_zeros(weight: Tensor) -> str:
+    """Why a weight cannot be quantized to one bit, or ""."""
+    share = share_of_zeros(weight)
+    if share < _PRUNED:
+        return ""
+    return f"{share:.0%} of it is exactly 0, as after pruning, but {NO_ZERO}. Use 1.58 bits, which keep zeros"
 
 
 class _QuantizedLinear(QuantizedLayer, nn.Linear):
@@ -82,9 +185,9 @@ def become_quantized(module: nn.Module, bits: float, step: nn.Parameter | None) 
 def become_float(module: QuantizedLayer, weight: nn.Parameter) -> None:
     """Gives a quantized layer its float class back, with this weight, in place."""
     module._parameters.pop("weight_step", None)
-    module.weight = weight
     del module.weight_bits
     module.__class__ = module.float_class
+    module.weight = weight
 
 
 @cache

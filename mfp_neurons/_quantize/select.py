@@ -8,11 +8,10 @@ from inspect import unwrap
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from .arithmetic import TERNARY
+from .arithmetic import OFFERED, TERNARY
 from .brevitas import is_brevitas
-from .layers import FLOAT_LAYERS, QuantizedLayer
+from .layers import FLOAT_LAYERS, QuantizedLayer, reason_against_zeros
 
-_OFFERED = (1, TERNARY, *range(2, 9))
 Skip = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 
 # These hand the weights of the layers inside them to one fused operator, past the layers' own forward.
@@ -23,7 +22,7 @@ def checked_bits(name: str, bits: object) -> float:
     """1, 1.58 or 2 to 8 from what the user gave."""
     if bits == "ternary":
         return TERNARY
-    if isinstance(bits, bool) or not isinstance(bits, int | float) or bits not in _OFFERED:
+    if isinstance(bits, bool) or not isinstance(bits, int | float) or bits not in OFFERED:
         raise ValueError(f"{name} must be 1, 1.58 or 'ternary', or a whole number from 2 to 8, got {bits!r}")
     return TERNARY if bits == TERNARY else int(bits)
 
@@ -43,7 +42,7 @@ def choose(
     for (path, module), width in zip(layers, _widths(layers, bits, first, last), strict=True):
         if width is None or module in skipped or is_brevitas(module):
             continue
-        reason = _reason_against(module, module in fused)
+        reason = _reason_against(module, width, module in fused)
         if reason:
             raise ValueError(f"model: {path or type(module).__name__!r} cannot be quantized: {reason}")
         chosen.append((module, width))
@@ -91,24 +90,38 @@ def _matches(model: nn.Module, entry: object) -> list[nn.Module]:
     return found
 
 
-def _reason_against(module: nn.Module, fused: bool) -> str | None:
+def _reason_against(module: nn.Module, bits: float, fused: bool) -> str | None:
     """Why giving this layer another class would not quantize it, or None."""
     weight = module._parameters.get("weight")
     if fused:
         return "a torch attention layer around it reads its weight past its forward; name that in skip"
-    if weight is None:
+    if "weight_mask" in module._buffers:
         return (
-            "its weight is made of other tensors (parametrization, weight norm, pruning); remove that first"
+            "its weight is pruned by a mask. Quantize first and prune then, or write the zeros into the "
+            "weight with torch.nn.utils.prune.remove(layer, 'weight'). One bit has no zero; all others have"
         )
+    if weight is None:
+        return "its weight is made of other tensors (parametrization, weight norm); remove that first"
     if type(weight) is not nn.Parameter:
         return f"its weight is a {type(weight).__name__}; run lazy layers once first, shard afterwards"
     if not weight.is_floating_point():
         return f"its weight is {weight.dtype}, not floating point; name it in skip"
     if weight.numel() == 0:
         return f"its weight is empty, shape {tuple(weight.shape)}; name it in skip"
+    if not isinstance(module, QuantizedLayer) and _has_extra_state(module):
+        return (
+            f"{type(module).__name__} has an extra state of its own in the state dict, where the number of "
+            "bits goes; name it in skip"
+        )
     if not _hands_on_to_torch(module):
         return f"{type(module).__name__} uses its weight in a forward of its own; name it in skip"
+    if bits == 1 and not weight.is_meta and getattr(module, "weight_bits", None) != 1:
+        return reason_against_zeros(weight) or None
     return None
+
+
+def _has_extra_state(module: nn.Module) -> bool:
+    return type(module).get_extra_state is not nn.Module.get_extra_state
 
 
 def _hands_on_to_torch(module: nn.Module) -> bool:

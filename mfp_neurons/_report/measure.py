@@ -137,6 +137,7 @@ def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:
         torch_state_bytes=_torch_state_bytes(neuron, state),
         spikes_per_step=a_step,
         firing_rate=None if a_step is None else a_step / max(neuron.features, 1),
+        never_fires=neurons.never_fires(neuron.module),
     )
 
 

@@ -2,6 +2,7 @@
 
 import sys
 
+import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
@@ -36,6 +37,12 @@ def _framework_neurons() -> list[type]:
 
 
 _PSN = ("PSN", "MaskedPSN", "SlidingPSN")
+
+
+def never_fires(module: nn.Module) -> bool:
+    """Whether no potential reaches the threshold, which is infinite: a read-out, whose potential is used."""
+    threshold = getattr(module, "v_threshold", getattr(module, "threshold", None))
+    return threshold is not None and bool((torch.as_tensor(threshold) == torch.inf).all())
 
 
 def takes_sequences(module: nn.Module) -> bool:

@@ -9,6 +9,8 @@ from typing import Any
 MAC_JOULES = 4.6e-12
 AC_JOULES = 0.9e-12
 
+HARDLY = 0.02  # spikes a neuron and step below which a layer hardly fires
+
 
 @dataclass(frozen=True)
 class SynapseRow:
@@ -38,6 +40,11 @@ class NeuronRow:
     torch_state_bytes: int
     spikes_per_step: float | None
     firing_rate: float | None
+    never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
+
+    @property
+    def hardly_fires(self) -> bool:
+        return self.firing_rate is not None and self.firing_rate < HARDLY and not self.never_fires
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Report:
         peak_activation_bytes: The most bytes that tensors made by the run held at once, in inference. Memory
             that an operator uses inside itself is not in it.
         spikes_per_step: Spikes of all layers in a step.
+        hardly_fire: Names of the layers of neurons that fire at less than 2 % of their steps, so that little
+            gets through them; those with an infinite threshold left out.
         synaptic_operations: One for each spike through each synapse of non-zero weight (accumulate: AC).
         streaming_synaptic_operations: The same where nothing but past spikes is kept: a spike that a layer
             of order K remembers goes through its synapses again at each of the K-1 steps that follow (of a
@@ -112,6 +121,10 @@ class Report:
         return sum(row.spikes_per_step or 0.0 for row in self.neurons)
 
     @property
+    def hardly_fire(self) -> list[str]:
+        return [row.name for row in self.neurons if row.hardly_fires]
+
+    @property
     def synaptic_operations(self) -> float:
         return sum(row.synaptic_operations for row in self.synapses)
 
@@ -139,6 +152,7 @@ class Report:
             "state_bits",
             "torch_state_bytes",
             "spikes_per_step",
+            "hardly_fire",
             "synaptic_operations",
             "streaming_synaptic_operations",
             "macs",

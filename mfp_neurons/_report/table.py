@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from .record import Report
+from .record import HARDLY, Report
 
 
 def table(report: Report) -> str:
@@ -11,6 +11,11 @@ def table(report: Report) -> str:
     if report.state:
         parts.append(_grid(*_state(report)))
     parts.append("\n".join(f"{name:<34}{value}" for name, value in _totals(report)))
+    if report.hardly_fire:
+        parts.append(
+            f"hardly fire (less than {HARDLY:.0%} of their steps): {', '.join(report.hardly_fire)}\n"
+            "  little gets through them: lower their threshold, or normalize in front of them"
+        )
     if report.not_counted:
         parts.append(
             "\n".join(["not counted", *(f"  {name}: {why}" for name, why in report.not_counted.items())])

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from .._convert import advice
 from .._report.neurons import is_memory_free
 from ..history import Exponential, Matrix, as_row
 from ..neuron import MFP, HistoryKernel
@@ -100,8 +101,8 @@ def _facts(module: Any, kernel: Any) -> dict[str, Any]:
 def check(module: nn.Module, refuse: Refuse) -> None:
     if not is_memory_free(module):
         refuse(
-            "keeps a potential that a spike resets. mfp_neurons.convert(model) makes it memory-free; a "
-            "network that is to keep its reset goes out by its own framework's exporter"
+            f"keeps a potential of its own. {advice(module)}. A network that is to keep its potentials goes "
+            "out by its own framework's exporter"
         )
     for kind in type(module).__mro__:
         if kind.__module__.startswith("mfp_neurons."):

@@ -240,6 +240,11 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         """Whether a step depends on earlier ones, or on how many there were."""
         return self.kernel.kind == "matrix" or self.kernel.state_steps != 0
 
+    def init_lapicque(self) -> Tensor:
+        """``reset_mem`` by the older name that snn.Lapicque has for it; ``init_leaky`` is snn.Leaky's."""
+        mem: Tensor = self.reset_mem()
+        return mem
+
     def _continues(self, mem: Tensor, x: Tensor) -> bool:
         """Whether ``mem`` is where this neuron's history stands; False at a start, ValueError for neither."""
         if mem.shape != x.shape:

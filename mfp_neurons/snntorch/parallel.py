@@ -8,7 +8,7 @@ from torch import Tensor
 from .. import functional
 from .. import surrogate as fused
 from .._arguments import as_real
-from .._checks import describe, is_readable, log_once, refuse_tracers
+from .._checks import describe, is_exporting, is_readable, log_once, refuse_tracers
 from .memory_free import MemoryFree
 from .surrogates import StrictSpike
 
@@ -80,8 +80,9 @@ class MFPLeakyParallel(MemoryFree):
 
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Spikes and potential; the last step's [1, B, *] where no other is asked for."""
-        view, kernel, threshold = self._operands(x.shape[1:], len(x))
-        inputs = x.reshape(len(x), *view)
+        steps = None if is_exporting() else x.shape[0]  # an exported T can be any
+        view, kernel, threshold = self._operands(x.shape[1:], steps)
+        inputs = x.reshape(x.shape[0], *view)
         state = None if state is None else state.reshape(view)
         surrogate = self._fused_surrogate()
         if surrogate is None:

@@ -24,7 +24,10 @@ def _from_lapicque(neuron: Any, options: Options) -> nn.Module | str:
         return f"its leak time_step / (R C) is {leak.tolist()}, and the decay 1 - leak has to lie from 0 to 1"
     gain = tensor_of(neuron.R * leak)
     learn = isinstance(neuron.beta, nn.Parameter)
-    return build(neuron, MFPLeaky, options, beta=1 - leak, gain=gain, learn_beta=learn)
+    new = build(neuron, MFPLeaky, options, beta=1 - leak, gain=gain, learn_beta=learn)
+    for name in ("R", "C", "time_step"):  # for code that reads them; not in the state dict, as beta is
+        new.register_buffer(name, tensor_of(getattr(neuron, name)), persistent=False)
+    return new
 
 
 def _from_synaptic(neuron: Any, options: Options) -> nn.Module | str:
@@ -52,7 +55,7 @@ def _why_no_taps(neuron: Any, options: Options) -> str:
     if neuron.output or not neuron.init_hidden:
         return "it returns (spk, syn, mem); only with init_hidden=True, output=False can it be swapped"
     if options.get("order") is None:
-        return "its two decays are a kernel of taps, whose number (order) was not given"
+        return "its two decays become taps, whose number was not given: convert(model, order=K)"
     if options.get("kernel", "fir") != "fir":
         return f"its two decays are taps (kernel='fir'), not kernel={options['kernel']!r}"
     return ""

@@ -13,7 +13,7 @@ def step_shape(x: Tensor, step_mode: str) -> torch.Size:
     r"""[N, \*] of an input [N, \*] ("s") or [T, N, \*] ("m")."""
     if step_mode == "s":
         return x.shape
-    if x.dim() == 0 or len(x) == 0:
+    if x.dim() == 0 or x.shape[0] == 0:
         raise ValueError(f"step_mode='m' takes x_seq [T, N, *] with T >= 1, got shape {list(x.shape)}")
     return x.shape[1:]
 

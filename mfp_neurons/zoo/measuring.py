@@ -88,7 +88,7 @@ def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
     found = report(runnable.model, data.sequence(data.test.samples[:COUNTED]))
     return dict(
         integer_bytes=None if runnable.refused else integer_bytes(runnable),
-        float32_bytes=sum(t.numel() * t.element_size() for t in runnable.model.state_dict().values()),
+        float32_bytes=found.weight_bytes_stored,
         state_bits=found.state_bits,
         state_bits_per_neuron=found.state_bits_per_neuron,
         synaptic_operations=found.synaptic_operations,

@@ -43,6 +43,7 @@ def save(path: Path, module: nn.Module, facts: Facts) -> None:
         made = codes(layer)
         layers[name] = {"bits": made.bits, "shape": list(made.codes.shape)}
         del tensors[f"{name}.weight"]
+        del tensors[f"{name}._extra_state"]  # the bits, which are in the header
         tensors.pop(f"{name}.weight_step", None)
         tensors[f"{name}.codes"] = _packed(made)
         tensors[f"{name}.scale"] = made.scale.flatten()

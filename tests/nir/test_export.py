@@ -241,7 +241,7 @@ def test_the_file_is_written(tmp_path: Path) -> None:
         ),
         (nn.Sequential(MFP(), TimePool(2)), X, r"'1' \(TimePool\) makes one step of every 2.*two graphs"),
         (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), X, r"'1' \(ReLU\) calls relu, which NIR cannot say"),
-        (QuantizedMembraneLIF(), X, r"QuantizedMembraneLIF\) keeps a potential .*convert\(model\)"),
+        (QuantizedMembraneLIF(), X, r"QuantizedMembraneLIF\) keeps a potential .*it is the baseline"),
         (Each(nn.MaxPool2d(2)), IMAGES + 0.5, r"'layer' \(MaxPool2d\) .* not spikes \('input'"),
         (
             nn.Sequential(Each(nn.Conv2d(2, 2, 1)), Each(nn.MaxPool2d(2))),

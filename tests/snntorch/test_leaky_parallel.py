@@ -461,3 +461,17 @@ def test_every_shape_gives_what_that_many_steps_give_empty_ones_and_single_steps
 def test_a_matrix_takes_its_own_number_of_steps_alone(options, steps):
     with pytest.raises(ValueError, match="matrix kernel of 4 steps takes input_ of T = 4"):
         MFPLeakyParallel(0.5, kernel="matrix", time_steps=4, **options)(torch.rand(steps, 2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+@pytest.mark.filterwarnings("ignore:.*assigned during export")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 8}])
+def test_an_exported_neuron_takes_any_number_of_steps(options, strict):
+    neuron = MFPLeakyParallel(0.5, **options)
+    steps = {0: torch.export.Dim("T", min=2, max=64)}
+    program = torch.export.export(neuron, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict)
+    for T in (2, 7, 33):
+        x = torch.randn(T, 2, 3)
+        for found, expected in zip(program.module()(x), neuron(x), strict=True):
+            assert torch.equal(found, expected)

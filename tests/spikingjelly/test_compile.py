@@ -145,3 +145,18 @@ def test_meta_tensors_run_and_have_the_right_shapes(options, step_mode):
     assert spikes.is_meta and spikes.shape == x.shape
     assert node.v.is_meta and node.v.shape == (2, 3)
     assert node.v_seq.shape == (x.shape if step_mode == "m" else (1, 2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attribute")
+@pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 8, "kernel_bits": "pow2"}])
+def test_an_exported_network_takes_any_number_of_steps(options, strict):
+    net = nn.Sequential(layer.Linear(3, 4), MFPNode(v_threshold=0.2, **options))
+    functional.set_step_mode(net, "m")
+    steps = {0: torch.export.Dim("T", min=2, max=64)}
+    program = torch.export.export(net, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict)
+    for T in (2, 7, 33):
+        x = torch.randn(T, 2, 3)
+        functional.reset_net(net)
+        assert torch.equal(program.module()(x), net(x))

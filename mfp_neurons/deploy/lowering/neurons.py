@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..._convert import advice
 from ..._report.neurons import is_memory_free
 from ...history import FIR, Exponential, Kernel, Matrix, as_row
 from ...neuron import MFP
@@ -84,7 +85,7 @@ class _Reader:
         if not is_memory_free(module):
             self.refuse(
                 "keeps a membrane potential, and an integer network has none",
-                "mfp_neurons.convert(model) makes it memory-free; train the network again with that",
+                advice(module),
             )
         if any(kind.__name__ == "MFPLeaky" for kind in type(module).__mro__):
             self.refuse(
