@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from ..._checks import log_once
+from ..._report.neurons import is_memory_free, kept_tensors
 from ..._report.undisturbed import undisturbed
 from ..errors import LoweringError
 
@@ -39,6 +40,10 @@ class Listener(Protocol):
 
     def module(self, module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
         """A call of a module; NotImplemented to run its forward, or what it gives: stand-ins."""
+
+
+class MisfitError(LoweringError):
+    """torch itself refuses a function of these shapes."""
 
 
 class StandIn(Tensor):
@@ -124,6 +129,7 @@ class Capture:
     def run(self, shape: tuple[int, ...], value: Any) -> Any:
         """What the model returns for an input of this shape that the listener knows as ``value``."""
         self._say_that_hooks_do_not_run()
+        self._say_that_states_are_left_out()
         with _CAPTURING, undisturbed(self.model), torch.no_grad(), self._calls_intercepted():
             return self.model(StandIn(shape, value, self))
 
@@ -168,7 +174,7 @@ class Capture:
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             shapes = ", ".join(str(list(one.shape)) for one in stand_ins((args, kwargs)))
             first = str(error).strip().splitlines()[0]
-            raise LoweringError(f"{self.where()} calls {name} on {shapes}: {first}") from error
+            raise MisfitError(f"{self.where()} calls {name} on {shapes}: {first}") from error
 
     def _write(self, name: str, target: Any, value: Any) -> Any:
         """An in-place function: ``target`` has another value from now on."""
@@ -232,6 +238,20 @@ class Capture:
                 "forward hooks are not run when a model is lowered: what they change is not in the network "
                 "(%s)",
                 ", ".join(hooked),
+            )
+
+    def _say_that_states_are_left_out(self) -> None:
+        kept = [
+            path or type(module).__name__
+            for module, path in self._paths.items()
+            if is_memory_free(module) and any(bool(state.any()) for _, state in kept_tensors(module))
+        ]
+        if kept:
+            log_once(
+                "deploy.states",
+                "neurons hold the state that a call left in them; it stays there, and the network that is read "
+                "from the model starts every sequence from rest (%s)",
+                ", ".join(kept),
             )
 
 

@@ -163,7 +163,7 @@ class Draft:
         synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
         return Current((Branch(synapse, affine([content.scale] * channels, [0] * channels)),), path, behind)
 
-    def graph(self, scores: Scores, steps: int) -> Graph:
+    def graph(self, scores: Scores, steps: int, fixed: bool) -> Graph:
         """The network, without the operations that nobody reads."""
         ops: list[Op] = [*self.ops, scores]
         needed = {len(ops)}
@@ -172,7 +172,7 @@ class Draft:
                 needed.update(sources(ops[index - 1]))
         kept = [index for index in range(1, len(ops) + 1) if index in needed]
         new = {0: 0} | {old: place for place, old in enumerate(kept, start=1)}
-        return Graph(self.input, tuple(_moved(ops[index - 1], new) for index in kept), steps)
+        return Graph(self.input, tuple(_moved(ops[index - 1], new) for index in kept), steps, fixed)
 
 
 def _moved(op: Op, new: dict[int, int]) -> Op:
