@@ -94,11 +94,13 @@ def _sum(low: Tracing, a: Value, b: Value) -> Value:
 
 def _constant(low: Tracing, number: Any, value: Value) -> Floats:
     """A number, or an array that broadcasts over a step's shape."""
-    if isinstance(number, bool | int | float):
-        return np.full(1, float(number))
-    if not isinstance(number, Tensor) or number.is_complex():
+    if not isinstance(number, bool | int | float | Tensor) or isinstance(number, Tensor) and number.is_complex():
         low.refuse(f"computes with {type(number).__name__}, which is neither number nor tensor")
-    array: Floats = number.detach().cpu().double().numpy()
+    array: Floats = (
+        number.detach().cpu().double().numpy() if isinstance(number, Tensor) else np.full(1, float(number))
+    )
+    if not np.isfinite(array).all():
+        low.refuse(f"computes with {array[~np.isfinite(array)][0]}. Numbers must be finite")
     if array.size == 1:
         return array.reshape(1).copy()
     shape = value.content.shape

@@ -68,7 +68,9 @@ def read(module: Any, shape: Shape, dtype: Any, refuse: Refuse) -> Numbers:
         taps = np.stack([spread("taps", row.reshape(-1)).astype(dtype) for row in rows])
     strict = fires_above_only(module, refuse)
     value = _threshold(module, spread).astype(dtype)
-    threshold = value if strict else np.nextafter(value, np.array(-np.inf, dtype))
+    # an infinite potential fires nowhere, so an infinite threshold is none that "just below" would help
+    just_below = np.nextafter(value, np.array(-np.inf, dtype))
+    threshold = value if strict else np.where(np.isinf(value), value, just_below)
     facts = _facts(module, kernel) | {
         "comparison": ">" if strict else ">=",
         "v_threshold": compact(value),
@@ -134,6 +136,8 @@ def fires_above_only(module: Any, refuse: Refuse) -> bool:
 def _threshold(module: Any, spread: "_Spread") -> NDArray[Any]:
     snn = hasattr(module, "spike_grad")
     given = torch.as_tensor(getattr(module, "threshold" if snn else "v_threshold"))
+    if bool(given.isnan().any()):
+        spread.refuse("has a threshold that is NaN. Set a number; math.inf never fires")
     if given.dim() == 1 and not snn:
         return spread("threshold", given)
     return spread.over(given, given.shape, "threshold")

@@ -8,6 +8,7 @@ before afterwards: it runs in evaluation mode on copies of its states, and its h
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any, NoReturn, Protocol
 from weakref import ref
 
@@ -124,6 +125,7 @@ class Capture:
         self.handled = 0  # functions and modules so far
         self._paths = {module: path for path, module in model.named_modules()}
         self._inside: list[tuple[str, nn.Module]] = []
+        self._checked: set[nn.Module] = set()
         self._refused: LoweringError | None = None
 
     def run(self, shape: tuple[int, ...], value: Any) -> Any:
@@ -211,6 +213,7 @@ class Capture:
         path = self._paths.get(module, self.path())
         self._inside.append((path, module))
         try:
+            self._check_numbers(module)
             made = self.listener.module(module, path, args, kwargs)
             if made is not NotImplemented:
                 self.handled += 1
@@ -225,6 +228,22 @@ class Capture:
             raise LoweringError(f"{self.where()} raised {type(error).__name__}: {first}") from error
         finally:
             self._inside.pop()
+
+    def _check_numbers(self, module: nn.Module) -> None:
+        """Refuses what is NaN or infinite, before it makes another number wrong; thresholds may be infinite."""
+        if module in self._checked:
+            return
+        self._checked.add(module)
+        inside = is_memory_free(module)  # a neuron is read as a whole
+        named_ones = chain(module.named_parameters(recurse=inside), module.named_buffers(recurse=inside))
+        for name, tensor in named_ones:
+            wrong = tensor.isnan() if "threshold" in name else ~tensor.isfinite()
+            if bool(wrong.any()):
+                self.refuse(
+                    f"has {tensor[wrong][0].item()} in {name}, in {int(wrong.sum())} of {wrong.numel()} places. "
+                    "Numbers must be finite: find the step of the training that diverged, and take a checkpoint "
+                    "from before it"
+                )
 
     def _say_that_hooks_do_not_run(self) -> None:
         hooked = [

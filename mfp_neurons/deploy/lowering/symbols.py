@@ -38,10 +38,14 @@ class Map:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """What one synapse adds up, as the real number that it stands for."""
+    """What one synapse adds up, as the real number that it stands for.
+
+    ``direct``: the synapse is none of the model's, it hands on a map as it is.
+    """
 
     synapse: Synapse
     affine: Affine
+    direct: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,13 @@ class Draft:
             self._input_is_read = True
         return self.shape(content) == shape
 
+    def is_input(self, index: int) -> bool:
+        """Whether a map is the input, or pooled and added up from it alone."""
+        if index == 0:
+            return True
+        op = self.ops[index - 1]
+        return not isinstance(op, Neurons) and all(map(self.is_input, sources(op)))
+
     def name(self, content: Map) -> str:
         """The path of the module that made a map."""
         return "input" if content.index == 0 else self.ops[content.index - 1].name
@@ -161,7 +172,8 @@ class Draft:
         channels = shape[0]
         codes = np.ones((channels, 1, 1, 1), np.int8)
         synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
-        return Current((Branch(synapse, affine([content.scale] * channels, [0] * channels)),), path, behind)
+        as_it_is = affine([content.scale] * channels, [0] * channels)
+        return Current((Branch(synapse, as_it_is, direct=True),), path, behind)
 
     def graph(self, scores: Scores, steps: int, fixed: bool) -> Graph:
         """The network, without the operations that nobody reads."""

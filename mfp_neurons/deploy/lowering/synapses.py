@@ -18,8 +18,9 @@ from ..graph import Pair, Synapse, Window
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
 from .capture import StandIn
 from .fold import affine, batch_norm
+from .refusals import NORMALIZED
 from .rules import Lowering, rule
-from .symbols import Branch, Map, Value
+from .symbols import Branch, Current, Map, Value
 
 Codes = tuple[NDArray[np.int8], float, Sequence[float]]  # codes, bits, scale of each output channel
 
@@ -147,16 +148,16 @@ def _count(dims: Dims) -> int:
 
 def spikes(low: Lowering, value: Value) -> Map:
     """The map that a synapse reads."""
-    if not isinstance(value.content, Map):
-        low.refuse(_two_synapses(value.content.behind))
-    return value.content
-
-
-def _two_synapses(behind: str) -> str:
-    return (
-        f"reads real numbers: {behind} stands before it, and there is no neuron between them. A synapse "
-        "reads spikes; put a neuron between the two, and a normalization between the synapse before it and "
-        "that neuron"
+    content = value.content
+    if isinstance(content, Map):
+        return content
+    assert isinstance(content, Current)
+    if all(branch.direct and low.draft.is_input(branch.synapse.source) for branch in content.branches):
+        low.refuse(f"reads the input behind {content.behind}, which {NORMALIZED}")
+    low.refuse(
+        f"reads real numbers: {content.behind} stands before it, and there is no neuron between them. A "
+        "synapse reads spikes; put a neuron between the two, and a normalization between the synapse before "
+        "it and that neuron"
     )
 
 
