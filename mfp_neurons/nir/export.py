@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from .._checks import describe, log_once
 from ..deploy.errors import LoweringError
 from ..deploy.lowering.axes import Axis, Dims, kinds, of_features, sizes
-from ..deploy.lowering.capture import Capture, MisfitError, StandIn
+from ..deploy.lowering.capture import Capture, StandIn, furthest
 from ..deploy.lowering.steps import other_steps, same
 from . import arithmetic, layers, metadata, places, pools, steps
 from .draft import Draft
@@ -76,8 +76,8 @@ def _read(model: nn.Module, example: Tensor, dt: float) -> Any:
             return reading.graph()
         except (LoweringError, NIRError) as error:
             reading.error = error
-    furthest = max(readings, key=_Reading.progress)
-    raise NIRError(str(furthest.error)) from furthest.error
+    why = furthest(readings).error
+    raise NIRError(str(why)) from why
 
 
 @dataclass
@@ -90,10 +90,6 @@ class _Reading:
     timed: bool
     handled: int = 0
     error: Exception | None = None
-
-    def progress(self) -> tuple[bool, int]:
-        """How far it came, and first of all whether shapes that do not fit ended it: then it is the wrong one."""
-        return not isinstance(self.error, MisfitError), self.handled
 
     def graph(self) -> Any:
         """The graph; its metadata fixes the number of steps if another one gives another graph."""

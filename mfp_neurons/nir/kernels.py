@@ -102,8 +102,9 @@ def _facts(module: Any, kernel: Any) -> dict[str, Any]:
 def check(module: nn.Module, refuse: Refuse) -> None:
     if not is_memory_free(module):
         refuse(
-            "keeps a potential that a spike resets. mfp_neurons.convert(model) makes it memory-free; a "
-            "network that is to keep its reset goes out by its own framework's exporter"
+            "keeps a potential that a spike resets, or currents of its own. mfp_neurons.convert(model) swaps "
+            "what has a memory-free counterpart, and says of each other neuron why it stays; a network that "
+            "is to keep such neurons goes out by its own framework's exporter"
         )
     for kind in type(module).__mro__:
         if kind.__module__.startswith("mfp_neurons."):

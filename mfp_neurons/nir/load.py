@@ -28,11 +28,11 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
         dt: seconds a step. None: what the graph's metadata says, or 1e-4.
 
     Returns:
-        A :class:`NIRNetwork` in evaluation mode, from [T, N, \*] to [T, N, \*], in float32 whatever the arrays
-        of the nodes are in; a float64 model that :func:`to_nir` wrote comes back in float64. Where the metadata of
-        :func:`to_nir` agrees with the nodes, quantized layers, max pools, orders, learned decays and the rule
-        at the threshold come back as they were; elsewhere the nodes alone count, and a Threshold fires on u >
-        threshold.
+        A :class:`NIRNetwork` in evaluation mode, from [T, N, \*] to [T, N, \*]. It is in float32, whatever
+        the arrays of the nodes are in; a float64 model that :func:`to_nir` wrote comes back in float64. Where
+        the metadata of :func:`to_nir` agrees with the nodes, quantized layers, max pools, orders, learned
+        decays and the rule at the threshold come back as they were; elsewhere the nodes alone count, and a
+        Threshold fires on u > threshold.
 
     Raises:
         TypeError: graph is neither a graph nor a path.
@@ -104,7 +104,7 @@ class _Loading:
             readout_steps=int(facts["readout_steps"]) if "readout_steps" in facts else None,
             steps=int(facts["steps"]) if "steps" in facts else None,
         )
-        return network.eval().to(getattr(torch, str(facts.get("dtype", "float32"))))
+        return network.eval().to(torch.float64 if facts.get("dtype") == "float64" else torch.float32)
 
     def _modules(
         self, reader: Reader, name: str, known: Neurons | None, pool: str | None

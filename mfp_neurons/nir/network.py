@@ -59,8 +59,8 @@ class NIRNetwork(nn.Module):
             x = x.expand(self.repeats, *x.shape)
         if self.steps not in (None, len(x)):
             raise ValueError(
-                f"x must have T = {self.steps} steps, got {len(x)}. The graph was written for these alone: its "
-                "model computes with the number of steps. Export it with an example of the other T"
+                f"x must have T = {self.steps} steps, got {len(x)}. The graph was written for these alone: "
+                "its model computes with the number of steps. Export it with an example of the other T"
             )
         if len(x) < (self.readout_steps or 1):
             raise ValueError(f"x must have at least {self.readout_steps} steps, which are read, got {len(x)}")

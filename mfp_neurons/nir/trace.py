@@ -239,7 +239,8 @@ class Tracing:
         if not isinstance(state, StandIn):
             if earlier:
                 self.refuse(
-                    "is reset between two steps of one run, and NIR resets nothing. Reset it between sequences"
+                    "is reset between two steps of one run, and NIR resets nothing. Reset it between "
+                    "sequences"
                 )
             if not states.is_at_rest(state):
                 self._refuse_start()

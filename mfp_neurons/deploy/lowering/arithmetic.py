@@ -77,9 +77,9 @@ def _scaled(low: Lowering, value: Value, factor: Fraction | list[Fraction]) -> V
     if low.whole and isinstance(content, Map) and low.draft.is_input(content.index):
         top = low.draft.input.top
         low.refuse(
-            f"scales its input ({low.name}), and levels in integers reach the model as level / {top} already. "
-            f"Leave the scaling out of the model, so that it takes numbers from 0 to 1; or, if it is to scale "
-            "these once more, lower it with such an example in floating point"
+            f"scales its input ({low.name}), and levels in integers reach the model as level / {top} "
+            "already. Leave the scaling out of the model, so that it takes numbers from 0 to 1; or, if it is "
+            "to scale these once more, lower it with such an example in floating point"
         )
     if isinstance(content, Map) and isinstance(factor, Fraction) and factor > 0:
         return replace(value, content=replace(content, scale=content.scale * factor))
@@ -158,8 +158,8 @@ def concatenate(low: Lowering, result: Tensor, tensors: Any, dim: int = 0) -> Va
         )
         low.refuse(
             "puts maps side by side that differ in rows and columns, in steps, or too much in scale "
-            f"({shapes}). Give each a linear layer of its own, and add what they give: that is the layer over "
-            "both side by side"
+            f"({shapes}). Give each a linear layer of its own, and add what they give: that is the layer "
+            "over both side by side"
         )
     shape = (sum(low.draft.read(one)[0] for one in contents), *rest[0])
     index = low.draft.add(Concat(low.here(), tuple(c.index for c in contents), weights, shape, top))

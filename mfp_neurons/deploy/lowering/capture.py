@@ -6,7 +6,7 @@ before afterwards: it runs in evaluation mode on copies of its states, and its h
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NoReturn, Protocol
@@ -45,6 +45,11 @@ class Listener(Protocol):
 
 class MisfitError(LoweringError):
     """torch itself refuses a function of these shapes."""
+
+
+def furthest(readings: Sequence[Any]) -> Any:
+    """The reading of an example whose error says most: one that shapes ended is the wrong one."""
+    return max(readings, key=lambda one: (not isinstance(one.error, MisfitError), one.handled))
 
 
 class StandIn(Tensor):
@@ -230,7 +235,7 @@ class Capture:
             self._inside.pop()
 
     def _check_numbers(self, module: nn.Module) -> None:
-        """Refuses what is NaN or infinite, before it makes another number wrong; thresholds may be infinite."""
+        """Refuses NaN and infinities before they make other numbers wrong; a threshold may be infinite."""
         if module in self._checked:
             return
         self._checked.add(module)
@@ -239,10 +244,10 @@ class Capture:
         for name, tensor in named_ones:
             wrong = tensor.isnan() if "threshold" in name else ~tensor.isfinite()
             if bool(wrong.any()):
+                places = f"{int(wrong.sum())} of {wrong.numel()} places"
                 self.refuse(
-                    f"has {tensor[wrong][0].item()} in {name}, in {int(wrong.sum())} of {wrong.numel()} places. "
-                    "Numbers must be finite: find the step of the training that diverged, and take a checkpoint "
-                    "from before it"
+                    f"has {tensor[wrong][0].item()} in {name}, in {places}. Numbers must be finite: take a "
+                    "checkpoint from before training diverged"
                 )
 
     def _say_that_hooks_do_not_run(self) -> None:
@@ -268,8 +273,8 @@ class Capture:
         if kept:
             log_once(
                 "deploy.states",
-                "neurons hold the state that a call left in them; it stays there, and the network that is read "
-                "from the model starts every sequence from rest (%s)",
+                "neurons hold the state that a call left in them; it stays there, and what is read from the "
+                "model starts every sequence from rest (%s)",
                 ", ".join(kept),
             )
 

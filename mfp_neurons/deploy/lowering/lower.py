@@ -19,7 +19,7 @@ from ..errors import InvalidNetworkError, LoweringError
 from ..graph import Graph, Input, Neurons, Scores, Shape, synapse_bound
 from . import arithmetic, pools, readout, reshape, states, steps, synapses
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
-from .capture import Capture, MisfitError, StandIn, named, stand_ins
+from .capture import Capture, StandIn, furthest, named, stand_ins
 from .fold import scores as fold_scores
 from .fold import thresholds, with_factors
 from .neurons import read
@@ -73,9 +73,7 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
         except LoweringError as error:
             reading.error = error
     else:
-        furthest = max(readings, key=_Reading.progress)
-        assert furthest.error is not None
-        raise furthest.error
+        raise furthest(readings).error
     try:
         check(graph)
     except InvalidNetworkError as error:
@@ -150,10 +148,6 @@ class _Reading:
         self.handled = 0
         self.error: LoweringError | None = None
 
-    def progress(self) -> tuple[bool, int]:
-        """How far it came, and first of all whether shapes that do not fit ended it: then it is the wrong one."""
-        return not isinstance(self.error, MisfitError), self.handled
-
     def graph(self, model: nn.Module) -> Graph:
         """The network, which runs with any number of steps unless another one gives another network."""
         graph, forgetful = self._capture(model, self.steps)
@@ -192,8 +186,8 @@ def _say_that_they_forget(names: list[str], steps: int) -> None:
     log_once(
         f"deploy.forgets.{names}",
         "%s: without an order a neuron remembers all earlier inputs in PyTorch, and the last %d (T of the "
-        "example) in the integer network: in longer runs and streams the two differ. Make it with an order, such "
-        "as order=%d (convert(model, order=%d) does), and train with that",
+        "example) in the integer network: in longer runs and streams the two differ. Make it with an order, "
+        "such as order=%d (convert(model, order=%d) does), and train with that",
         ", ".join(names),
         steps,
         steps,

@@ -84,7 +84,8 @@ class _Reader:
         if not is_memory_free(module):
             self.refuse(
                 "keeps a membrane potential, and an integer network has none",
-                "mfp_neurons.convert(model) makes it memory-free; train the network again with that",
+                "Use MFP, MFPNode or MFPLeakyParallel and train again; mfp_neurons.convert(model) swaps what "
+                "has a memory-free counterpart, and says of each other neuron why it stays",
             )
         if any(kind.__name__ == "MFPLeaky" for kind in type(module).__mro__):
             self.refuse(

@@ -134,8 +134,8 @@ def _pooled(
     if kind == "max" and _some_see_nothing(window, shape[1:], result.shape[1 - rank :]):
         low.refuse(
             f"has windows that see padding alone (padding={max(window.padding)}, "
-            f"dilation={max(window.dilation)}), and the largest of nothing is no number. Use less padding, or "
-            "dilation=1"
+            f"dilation={max(window.dilation)}), and the largest of nothing is no number. Use less padding, "
+            "or dilation=1"
         )
     lengths = tuple(result.shape[1 - rank :])
     out: Shape = (shape[0], *((1, *lengths) if rank == 2 else lengths))  # type: ignore[assignment]

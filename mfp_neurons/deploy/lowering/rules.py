@@ -72,9 +72,9 @@ class Lowering:
         for content in (one.value.content for one in given):
             if isinstance(content, Potential):
                 self.refuse(
-                    f"computes with the membrane potential of {content.behind} ({plain}), and an integer network "
-                    "writes no potential down. Use the spikes; as scores, what the last synapse gives without a "
-                    "neuron behind it"
+                    f"computes with the membrane potential of {content.behind} ({plain}), and an integer "
+                    "network writes no potential down. Use the spikes; as scores, what the last synapse "
+                    "gives without a neuron behind it"
                 )
         try:
             inspect.signature(_RULES[plain]).bind(self, None, *args, **kwargs)

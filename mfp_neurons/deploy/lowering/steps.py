@@ -1,8 +1,8 @@
 """Whether what was read from a model follows the number of steps.
 
-A capture sees one T. What the model's own Python computes with it (``x.sum(0) / x.shape[0]``, ``x[-(T // 2):]``)
-is a number by then, and a window that is as long as the example looks like all steps. So a model is captured a
-second time, with more steps of stand-ins, which costs no computation: what is equal in both follows T.
+A capture sees one T. What the model's own Python computes with it (``x.sum(0) / x.shape[0]``) is a number by
+then, and a window as long as the example (``x[-4:]`` with T = 4) looks like all steps. So a model is captured
+a second time, with more steps of stand-ins, for which nothing is computed: what is equal in both follows T.
 """
 
 from dataclasses import is_dataclass

@@ -149,12 +149,16 @@ def _count(dims: Dims) -> int:
 def spikes(low: Lowering, value: Value) -> Map:
     """The map that a synapse reads."""
     content = value.content
-    if isinstance(content, Map):
-        return content
-    assert isinstance(content, Current)
+    if not isinstance(content, Map):
+        assert isinstance(content, Current)
+        low.refuse(_no_spikes(low, content))
+    return content
+
+
+def _no_spikes(low: Lowering, content: Current) -> str:
     if all(branch.direct and low.draft.is_input(branch.synapse.source) for branch in content.branches):
-        low.refuse(f"reads the input behind {content.behind}, which {NORMALIZED}")
-    low.refuse(
+        return f"reads the input behind {content.behind}, which {NORMALIZED}"
+    return (
         f"reads real numbers: {content.behind} stands before it, and there is no neuron between them. A "
         "synapse reads spikes; put a neuron between the two, and a normalization between the synapse before "
         "it and that neuron"
