@@ -36,12 +36,14 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
         model: convolutions, linear layers, batch norms, memory-free neurons, pools and sums; left exactly as
             it is, and read in evaluation mode.
         example: what it is given, [T, N, \*], or [N, \*] of a model that repeats an image over time itself.
-            Of its numbers only their kind counts. uint8: levels from 0 to 255, of which the model sees
-            level / 255. bool: events. Floats: events if all are 0 or 1, else images in [0, 1] in 255 levels.
+            Only its shape, its dtype and the range of its numbers matter. uint8: levels from 0 to 255, of
+            which the model sees level / 255. bool: events. Floats: events if all are 0 or 1, else images in
+            [0, 1] in 255 levels.
         levels: the largest level, where it is another: 16 for images of scikit-learn's digits divided by 16.
 
     Returns:
-        A checked graph; ``steps`` is T of the example, or that of the model's own repetition.
+        A checked graph; ``steps`` is T of the example, or that of the model's own repetition, and ``fixed``
+        whether the model gives another graph for another T.
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.

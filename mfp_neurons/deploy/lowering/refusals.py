@@ -16,7 +16,7 @@ NORMALIZED = (
     "shifts or normalizes its input in front of the first layer, which reads levels from 0 to 1 as they are. "
     "Leave that out of the model, put a batch norm behind the first layer, which learns as much, and train "
     "with that; without training anew, one mean and standard deviation for all channels can be folded into "
-    "that batch norm (see 'Normalized inputs' in docs/deployment.md)"
+    "that batch norm (docs/deployment.md, 'The input')"
 )
 PART = "Only whole maps are read; keep all channels, or make two layers that each give one part"
 OTHERWISE = (
