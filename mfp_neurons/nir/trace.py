@@ -165,11 +165,6 @@ class Tracing:
         else:
             value = self._next_step(module, value, carries)
         lead = 2 if timed else 1
-        for norm in getattr(module, "_norm", ()):  # a batch norm whose work the neuron does
-            value = RULES["batch_norm"](
-                self, None, self.stand_in(value), norm.running_mean, norm.running_var, norm.weight, norm.bias,
-                eps=norm.eps, dim=lead,
-            )  # fmt: skip
         signal = self.features(value, lead, "a neuron")
         if carries and not timed:
             self._check_state(module, mem, signal)

@@ -230,10 +230,6 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
         low.refuse(f"reads the membrane potential of {value.content.behind}. Use its spikes")
     count, value = _steps(low, module, path, value)
     states.check_start(module, low.refuse)
-    for norm in getattr(module, "_norm", ()):  # a batch norm whose work the neuron does
-        value = synapses.apply_norm(
-            low, value, 2, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
-        )
     current = low.current(value)
     values = read(module, path, int(count * low.kept), sizes(value.dims[2:]))
     if len(values.taps) not in (1, count):
