@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
+from math import inf
 from typing import Any, NoReturn, Protocol
 from weakref import ref
 
@@ -235,14 +236,14 @@ class Capture:
             self._inside.pop()
 
     def _check_numbers(self, module: nn.Module) -> None:
-        """Refuses NaN and infinities before they make other numbers wrong; a threshold may be infinite."""
+        """Refuses NaN and infinities before they make other numbers wrong; a threshold may be inf."""
         if module in self._checked:
             return
         self._checked.add(module)
         inside = is_memory_free(module)  # a neuron is read as a whole
         named_ones = chain(module.named_parameters(recurse=inside), module.named_buffers(recurse=inside))
         for name, tensor in named_ones:
-            wrong = tensor.isnan() if "threshold" in name else ~tensor.isfinite()
+            wrong = ~(tensor > -inf) if "threshold" in name else ~tensor.isfinite()
             if bool(wrong.any()):
                 places = f"{int(wrong.sum())} of {wrong.numel()} places"
                 self.refuse(

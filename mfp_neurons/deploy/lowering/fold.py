@@ -281,7 +281,7 @@ def _ceilings(needed: Decimals, worth: list[Decimal], limits: list[int], strict:
     least = []
     for z, a, limit in zip(needed, worth, limits, strict=True):
         if a == 0:
-            always = z <= 0 if z.is_infinite() else _least_above(z, strict) <= 0
+            always = z.is_finite() and _least_above(z, strict) <= 0
             least.append(-limit - 1 if always else limit + 1)
         else:
             within = max(min(z / a, Decimal(limit + 1)), Decimal(-limit - 1))

@@ -58,8 +58,8 @@ def keep(module: Any, last: StandIn, every: StandIn, history: StandIn) -> None:
     """Puts stand-ins where a call leaves the last potential, that of every step, and the past inputs."""
     memories = getattr(module, "_memories", None)
     if memories is None:
-        if hasattr(module, "mem"):
-            module.mem = last
+        if hasattr(module, "mem"):  # past the checks of setting it, which look at numbers
+            (module._buffers if "mem" in module._buffers else vars(module))["mem"] = last
         return
     memories["v"] = last
     if "history" in memories:
