@@ -30,7 +30,7 @@ def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> In
     Args:
         model: synapses quantized to 1 to 8 bits, memory-free neurons with taps that are whole numbers times a
             power of two, and what may stand between them (docs/deployment.md). It is left exactly as it is,
-            and read in evaluation mode.
+            and read in evaluation mode, from rest: states that its neurons hold are not part of the network.
         example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Only its
             dtype, its shape and the range of its values matter. uint8: images of levels 0 to 255, which
             reach the model as level / 255. bool: events. Floats: events if all are 0 or 1, else images in
@@ -38,7 +38,9 @@ def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> In
         levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16.
 
     Returns:
-        :class:`IntegerNetwork`. T is the example's, or that of the model's own repetition.
+        :class:`IntegerNetwork`. T is the example's, or that of the model's own repetition. It runs with
+        another T as the model does; where the model computes with T, it refuses another, and
+        ``fixed_steps()`` of its graph says so.
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.

@@ -49,6 +49,8 @@ def _plain(value: Any, path: str, arrays: Arrays) -> Any:
 
 def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) -> dict[str, Any]:
     kept = [field.name for field in fields(value) if field.init and field.name not in leave]
+    if isinstance(value, Graph) and not value.fixed:
+        kept.remove("fixed")  # files are as they were before this field
     described = {name: _plain(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
     return {"type": type(value).__name__} | described
 
@@ -71,6 +73,8 @@ def decode(value: Any, arrays: Arrays) -> Any:
     if kind == "Synapse":
         given |= _decode_codes(given.get("codes"), arrays)
     wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
+    if kind == "Graph":
+        given.setdefault("fixed", False)
     if set(given) != wanted:
         refuse(f"has {kind} with fields {brief(sorted(given))}, not {', '.join(sorted(wanted))}")
     return _KINDS[kind](**{name: decode(item, arrays) for name, item in given.items()})

@@ -66,6 +66,7 @@ def check(graph: Graph) -> None:
     if not isinstance(graph, Graph):
         raise InvalidNetworkError(f"the network must be a Graph, got {describe(graph)}")
     whole("network", "steps", graph.steps, 1, MAX_STEPS)
+    demand(isinstance(graph.fixed, bool), "network", "fixed", graph.fixed, "True or False")
     _check_input(graph.input)
     ops = graph.ops
     demand(isinstance(ops, tuple) and 1 <= len(ops) <= MAX_OPS, "network", "ops", ops, "a tuple of 1 to 4096")

@@ -22,7 +22,8 @@ def describe(graph: Graph) -> str:
 def _input_row(graph: Graph) -> tuple[str, ...]:
     given = graph.input
     kind = "events" if given.top == 1 else f"levels 0..{given.top}"
-    time = "one image" if given.static else f"T = {graph.steps}"
+    alone = " alone" if graph.fixed_steps() else ""
+    time = "one image" if given.static else f"T = {graph.steps}{alone}"
     return ("input", f"{kind}, {time}", _shape(given.shape), "", "", "", "", _state(graph, 0))
 
 

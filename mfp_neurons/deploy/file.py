@@ -8,7 +8,8 @@ The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
                over and over ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": ..,
                "shape": [..]}``: the planes of :mod:`.pack`, one after the other
 
-Whole numbers are stored in the smallest signed type that holds them. What a file says is believed only after
+A network that is not ``fixed`` to its number of steps has no such field. Whole numbers are stored in the
+smallest signed type that holds them. What a file says is believed only after
 it was measured against what the file holds, and a network leaves here only after ``check``.
 """
 

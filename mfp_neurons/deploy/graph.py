@@ -220,11 +220,14 @@ class Graph:
         input: what comes in.
         ops: in the order in which they run; the last one is Scores.
         steps: T of the example it was lowered with, in steps of the input.
+        fixed: whether it is for sequences of so many steps alone, since the model computes with T or has a
+            matrix kernel.
     """
 
     input: Input
     ops: tuple[Op, ...]
     steps: int
+    fixed: bool = False
 
     @property
     def scores(self) -> Scores:
@@ -259,9 +262,9 @@ class Graph:
         return lcm(*self.periods)
 
     def fixed_steps(self) -> int | None:
-        """T where a matrix kernel fixes it."""
-        made = zip(self.ops, self.periods[1:], strict=True)
-        return next((op.steps * each for op, each in made if isinstance(op, Neurons) and op.steps), None)
+        """T where no other can be run."""
+        matrices = any(isinstance(op, Neurons) and op.steps for op in self.ops)
+        return self.steps if self.fixed or matrices else None
 
     def time_pools(self) -> list[int]:
         """Maps made by a TimePool, of whose open window a stream keeps what it has seen so far."""

@@ -64,6 +64,8 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
     steps = graph.fixed_steps() or max(graph.steps, needed)
     if graph.input.static:
         raise ValueError("events: this network repeats one image itself and takes no events over time")
+    if graph.fixed_steps() and needed > steps:
+        raise ValueError(f"times must lie from 0 to {steps - 1}, got {time.max()}. {why_fixed(steps)}")
     _check_range("times", time, steps - 1)
     keys = np.unique(time * size + address)
     if len(keys) != len(time):
@@ -129,7 +131,7 @@ def _check_steps(graph: Graph, steps: int) -> None:
         raise ValueError(f"x must have at most {MAX_STEPS} steps, got {steps}; stream() takes any number")
     fixed = graph.fixed_steps()
     if fixed and steps != fixed:
-        raise ValueError(f"x must have T = {fixed} steps, as the network's matrix kernel has, got {steps}")
+        raise ValueError(f"x must have T = {fixed} steps, got {steps}. {why_fixed(fixed)}")
     period = graph.period
     if steps % period:
         raise ValueError(
@@ -138,6 +140,15 @@ def _check_steps(graph: Graph, steps: int) -> None:
     needed = (graph.scores.last or 1) * graph.periods[-1]
     if steps < needed:
         raise ValueError(f"x must have at least {needed} steps, which the scores average, got {steps}")
+
+
+def why_fixed(steps: int) -> str:
+    """Why a network takes sequences of so many steps alone, and what to do."""
+    return (
+        f"The network is for {steps} steps alone: its model computes with their number (x.mean(0) and "
+        "x[-k:] follow it, x.sum(0) / x.shape[0] does not), or has a matrix kernel. Lower the model with an "
+        "example of the other T"
+    )
 
 
 def _whole(name: str, values: Any) -> NDArray[np.int64]:

@@ -17,7 +17,7 @@ from .events import Events
 from .graph import Graph, Ints, Neurons
 from .host.compiled import Compiled, unavailable
 from .host.scatter import Scatter
-from .inputs import read, read_events, read_step
+from .inputs import read, read_events, read_step, why_fixed
 from .memory import Memory, memory
 
 Scores = NDArray[Any]  # float64
@@ -86,8 +86,9 @@ class IntegerNetwork:
             Behind a pooling over time T is the number of the scores' own steps.
 
         Raises:
-            TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; or T is no
-                multiple of the steps that pooling over time makes one of.
+            TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; T is no
+                multiple of the steps that pooling over time makes one of, or another one than a network with
+                a fixed number of steps (``graph.fixed_steps()``) takes.
             RuntimeError: ``backend="compiled"`` can't run here.
         """
         levels, steps = read(self.graph, x)
@@ -259,8 +260,8 @@ class Stream:
             x: one step [N, \*], as for :meth:`IntegerNetwork.run`; N stays that of the first step.
 
         Raises:
-            TypeError, ValueError: as :meth:`IntegerNetwork.run`; also another N, or a step past the end of a
-                matrix kernel. Nothing has changed then.
+            TypeError, ValueError: as :meth:`IntegerNetwork.run`; also another N, or a step past the last one
+                of a network with a fixed number of steps. Nothing has changed then.
         """
         graph = self._network.graph
         levels = read_step(graph, x)
@@ -268,7 +269,7 @@ class Stream:
             raise ValueError(f"x must have N = {self._samples}, as the steps before, got {len(levels)}")
         end = graph.fixed_steps()
         if end is not None and self.t >= end:
-            raise ValueError(f"the network has a matrix kernel of T = {end} steps, and all have passed")
+            raise ValueError(f"all T = {end} steps of the sequence have passed. {why_fixed(end)}")
         scores = self._session.step(levels)
         self.t, self._samples = self.t + 1, len(levels)
         return None if scores is None else self._network._shaped(scores) * graph.scores.unit

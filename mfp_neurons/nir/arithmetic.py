@@ -95,10 +95,13 @@ def _sum(low: Tracing, a: Value, b: Value) -> Value:
 def _constant(low: Tracing, number: Any, value: Value) -> Floats:
     """A number, or an array that broadcasts over a step's shape."""
     if isinstance(number, bool | int | float):
-        return np.full(1, float(number))
-    if not isinstance(number, Tensor) or number.is_complex():
+        array: Floats = np.full(1, float(number))
+    elif isinstance(number, Tensor) and not number.is_complex():
+        array = number.detach().cpu().double().numpy()
+    else:
         low.refuse(f"computes with {type(number).__name__}, which is neither number nor tensor")
-    array: Floats = number.detach().cpu().double().numpy()
+    if not np.isfinite(array).all():
+        low.refuse(f"computes with {array[~np.isfinite(array)][0]}. Numbers must be finite")
     if array.size == 1:
         return array.reshape(1).copy()
     shape = value.content.shape
@@ -107,7 +110,7 @@ def _constant(low: Tracing, number: Any, value: Value) -> Floats:
     own = (1,) * (len(shape) - len(own)) + tuple(own)
     if trailing != of_features(shape) or int(np.prod(own)) != array.size:
         low.refuse(
-            f"computes with {list(number.shape)} numbers and {list(sizes(value.dims))}. Use one number, or "
+            f"computes with {list(array.shape)} numbers and {list(sizes(value.dims))}. Use one number, or "
             "one for each channel"
         )
     return array.reshape(own).copy()

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from .._checks import describe, log_once
 from ..deploy.errors import LoweringError
 from ..deploy.lowering.axes import Axis, Dims, kinds, of_features, sizes
-from ..deploy.lowering.capture import Capture, StandIn
+from ..deploy.lowering.capture import Capture, StandIn, furthest
+from ..deploy.lowering.steps import other_steps, same
 from . import arithmetic, layers, metadata, places, pools, steps
 from .draft import Draft
 from .errors import NIRError
@@ -36,7 +37,8 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
 
     Returns:
         ``nir.NIRGraph``. Its output is that of every step; where the model returns a mean, a sum or the last
-        steps over time, ``metadata["readout"]`` says so.
+        steps over time, ``metadata["readout"]`` says so. Where the graph depends on T of the example, since
+        the model computes with it, ``metadata["steps"]`` is that T, and :func:`from_nir` takes no other.
 
     Raises:
         TypeError: model is no module, or example no tensor.
@@ -74,8 +76,8 @@ def _read(model: nn.Module, example: Tensor, dt: float) -> Any:
             return reading.graph()
         except (LoweringError, NIRError) as error:
             reading.error = error
-    furthest = max(readings, key=lambda reading: reading.handled)
-    raise NIRError(str(furthest.error)) from furthest.error
+    why = furthest(readings).error
+    raise NIRError(str(why)) from why
 
 
 @dataclass
@@ -90,16 +92,34 @@ class _Reading:
     error: Exception | None = None
 
     def graph(self) -> Any:
+        """The graph; its metadata fixes the number of steps if another one gives another graph."""
+        count = len(self.example)
+        graph = self._capture(count if self.timed else None)
+        if not self.timed:
+            return graph
+        try:
+            more = self._capture(other_steps(count))
+        except (LoweringError, NIRError):
+            graph.metadata["steps"] = count
+            return graph
+        if more.metadata.get("readout_steps") == count:  # x[-T:] of the example
+            graph.metadata["readout_steps"] = count
+        if not same(graph, more):
+            graph.metadata["steps"] = count
+        return graph
+
+    def _capture(self, count: int | None) -> Any:
+        """The graph that ``count`` steps give."""
         shape = self.example.shape
         features = tuple(shape[1 + self.timed :])
         binary = bool(((self.example == 0) | (self.example == 1)).all())
         floats = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
         draft = Draft(features, binary, np.float64 if floats == {torch.float64} else np.float32)
-        tracing = Tracing(draft, shape[0] if self.timed else None, self.dt)
+        tracing = Tracing(draft, count, self.dt)
         tracing.capture = capture = Capture(self.model, tracing)
         # a batch of 2 at least: there is no size by which one sample and one channel could be told apart
         batch = (Axis("N", max(2, shape[self.timed])),)
-        time: Dims = ((Axis("T", shape[0]),),) if self.timed else ()
+        time: Dims = () if count is None else ((Axis("T", count),),)
         dims = (*time, batch, *of_features(features))
         given = Value(of(draft.input), dims)
         try:
@@ -108,6 +128,8 @@ class _Reading:
             self.handled = capture.handled
         value = _returned(tracing, out)
         signal, facts = _finished(tracing, value)
+        if draft.dtype is np.float64:
+            facts["dtype"] = "float64"
         if draft.input_shape != features:
             facts["input_shape"] = np.array(features)
         return draft.graph(signal, metadata.of_graph(self.dt, **facts))

@@ -3,6 +3,7 @@
 Neurons are known by what they are made of, so that no framework is imported here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -69,7 +70,9 @@ def read(module: Any, shape: Shape, dtype: Any, refuse: Refuse) -> Numbers:
         taps = np.stack([spread("taps", row.reshape(-1)).astype(dtype) for row in rows])
     strict = fires_above_only(module, refuse)
     value = _threshold(module, spread).astype(dtype)
-    threshold = value if strict else np.nextafter(value, np.array(-np.inf, dtype))
+    # inf stays: the largest number, just below, is one that a potential may exceed
+    just_below = np.nextafter(value, np.array(-np.inf, dtype))
+    threshold = value if strict else np.where(np.isinf(value), value, just_below)
     facts = _facts(module, kernel) | {
         "comparison": ">" if strict else ">=",
         "v_threshold": compact(value),
@@ -135,6 +138,8 @@ def fires_above_only(module: Any, refuse: Refuse) -> bool:
 def _threshold(module: Any, spread: "_Spread") -> NDArray[Any]:
     snn = hasattr(module, "spike_grad")
     given = torch.as_tensor(getattr(module, "threshold" if snn else "v_threshold"))
+    if not bool((given > -math.inf).all()):
+        spread.refuse("has a threshold that is NaN or -inf. Set a number, or math.inf, which never fires")
     if given.dim() == 1 and not snn:
         return spread("threshold", given)
     return spread.over(given, given.shape, "threshold")

@@ -131,8 +131,6 @@ def normalize(
     training: bool = False,
     momentum: float = 0.1,
     eps: float = 1e-5,
-    *,
-    dim: int = 1,
 ) -> Value:
     value = low.value(x, "the input of a batch norm")
     if running_mean is None or running_var is None or training:
@@ -145,9 +143,9 @@ def normalize(
     if bool((norm.var.astype(np.float64) + eps <= 0).any()):
         low.refuse("has a batch norm whose variance + eps is not positive")
     shape = value.content.shape
-    if value.dims[dim] == of_features(shape)[0] and len(running_mean) == shape[0]:
+    if value.dims[1] == of_features(shape)[0] and len(running_mean) == shape[0]:
         places: tuple[int, ...] = (shape[0], *[1] * (len(shape) - 1))
-    elif value.dims[dim] == flat(of_features(shape)):
+    elif value.dims[1] == flat(of_features(shape)):
         places = shape
     else:
         low.refuse("has a batch norm over something else than the channels. Put it right behind its layer")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import nir
+import torch
 from torch import nn
 
 from .._checks import describe
@@ -27,10 +28,11 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
         dt: seconds a step. None: what the graph's metadata says, or 1e-4.
 
     Returns:
-        A :class:`NIRNetwork` in evaluation mode, from [T, N, \*] to [T, N, \*]. Where the metadata of
-        :func:`to_nir` agrees with the nodes, quantized layers, max pools, orders, learned decays and the rule
-        at the threshold come back as they were; elsewhere the nodes alone count, and a Threshold fires on u >
-        threshold.
+        A :class:`NIRNetwork` in evaluation mode, from [T, N, \*] to [T, N, \*]. It is in float32, whatever
+        the arrays of the nodes are in; a float64 model that :func:`to_nir` wrote comes back in float64. Where
+        the metadata of :func:`to_nir` agrees with the nodes, quantized layers, max pools, orders, learned
+        decays and the rule at the threshold come back as they were; elsewhere the nodes alone count, and a
+        Threshold fires on u > threshold.
 
     Raises:
         TypeError: graph is neither a graph nor a path.
@@ -92,7 +94,7 @@ class _Loading:
         facts = self.graph.metadata
         ends = [part for one in self.sources[out] for part in made[one]]
         shape = tuple(int(n) for n in self.graph.nodes[given].input_type["input"])
-        return NIRNetwork(
+        network = NIRNetwork(
             parts,
             sources,
             ends,
@@ -100,7 +102,9 @@ class _Loading:
             repeats=int(facts["repeats"]) if "repeats" in facts else None,
             readout=str(facts["readout"]) if "readout" in facts else None,
             readout_steps=int(facts["readout_steps"]) if "readout_steps" in facts else None,
-        ).eval()
+            steps=int(facts["steps"]) if "steps" in facts else None,
+        )
+        return network.eval().to(torch.float64 if facts.get("dtype") == "float64" else torch.float32)
 
     def _modules(
         self, reader: Reader, name: str, known: Neurons | None, pool: str | None

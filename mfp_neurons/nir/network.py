@@ -22,9 +22,13 @@ class NIRNetwork(nn.Module):
         input_shape: of one step of one sample, as the first nodes read it.
         repeats: T of a network that is given one input for all steps; None: it is given a sequence.
         readout, readout_steps: "mean", "sum" or "last" over all or the last steps; None: every step goes out.
+        steps: T of every sequence, of a model that computes with it; None: any.
 
     Shape:
         x [T, N, \*] (with ``repeats`` [N, \*]) to [T, N, \*], with a ``readout`` [N, \*].
+
+    Raises:
+        ValueError: in the forward, T is another one than ``steps``, or below ``readout_steps``.
 
     >>> network = NIRNetwork({"gain": Scale(torch.tensor([0.5]))}, {"gain": ["input"]}, ["gain"], (1,))
     >>> network(torch.ones(2, 1, 1)).flatten()
@@ -41,16 +45,25 @@ class NIRNetwork(nn.Module):
         repeats: int | None = None,
         readout: str | None = None,
         readout_steps: int | None = None,
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(parts)
         self.sources = {name: list(given) for name, given in sources.items()}
         self.output, self.input_shape = list(output), tuple(input_shape)
         self.repeats, self.readout, self.readout_steps = repeats, readout, readout_steps
+        self.steps = steps
 
     def forward(self, x: Tensor) -> Tensor:
         if self.repeats:
             x = x.expand(self.repeats, *x.shape)
+        if self.steps not in (None, len(x)):
+            raise ValueError(
+                f"x must have T = {self.steps} steps, got {len(x)}. The graph was written for these alone: "
+                "its model computes with the number of steps. Export it with an example of the other T"
+            )
+        if len(x) < (self.readout_steps or 1):
+            raise ValueError(f"x must have at least {self.readout_steps} steps, which are read, got {len(x)}")
         given = {"input": x.reshape(*x.shape[:2], *self.input_shape)}
         for name, part in self.parts.items():
             total = _sum([given[one] for one in self.sources[name]])
@@ -66,7 +79,12 @@ class NIRNetwork(nn.Module):
         return steps.mean(0) if self.readout == "mean" else steps.sum(0)
 
     def extra_repr(self) -> str:
-        named = {"input_shape": self.input_shape, "repeats": self.repeats, "readout": self.readout}
+        named = {
+            "input_shape": self.input_shape,
+            "repeats": self.repeats,
+            "readout": self.readout,
+            "steps": self.steps,
+        }
         return ", ".join(f"{name}={value}" for name, value in named.items() if value is not None)
 
 

@@ -224,10 +224,9 @@ def _free_taps(
 
 
 def _neuron(kernel: HistoryKernel, threshold: Array, strict: bool) -> MFP:
-    neuron = MFP(v_threshold=float(threshold[0]), strict=strict)
+    neuron = MFP(strict=strict)
     neuron.kernel = kernel
-    if len(threshold) > 1:
-        neuron.v_threshold = nn.Parameter(_tensor(threshold))
+    neuron.v_threshold = float(threshold[0]) if len(threshold) == 1 else nn.Parameter(_tensor(threshold))
     return neuron
 
 

@@ -1,7 +1,7 @@
 """Listens to one run of a model on stand-ins, and grows the graph."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -12,6 +12,7 @@ from mfp_neurons import __version__
 
 from .._quantize import brevitas
 from .._report.neurons import is_neuron, takes_sequences
+from ..deploy.lowering import states
 from ..deploy.lowering.axes import Dims, flat, kinds, of_features, sizes
 from ..deploy.lowering.capture import Capture, StandIn, stand_ins
 from ..pooling import TimePool
@@ -43,7 +44,7 @@ class Tracing:
         self.repeats = 0  # T of a model that repeats its input, once it does
         self.name = ""  # of the function whose rule is applied
         self.capture: Capture
-        self._calls: dict[nn.Module, list[tuple[Any, Signal, Signal]]] = {}
+        self._calls: dict[nn.Module, list[tuple[Any, Signal]]] = {}  # input and potential, step by step
 
     # --- what the capture calls -----------------------------------------------------------------------------
 
@@ -53,6 +54,8 @@ class Tracing:
         given = [one.value for one in stand_ins((args, kwargs))]
         if plain not in RULES:
             self.refuse(f"calls {plain}, which NIR cannot say. {GRAMMAR}")
+        if None in given:
+            self.refuse(f"reads a neuron's history ({plain}), which is in no node. Use its spikes, or its v")
         rule = RULES[plain]
         if any(value.reduce or value.last for value in given) and plain not in MOVES:
             self.refuse(
@@ -155,27 +158,31 @@ class Tracing:
         value = self.value(x, "the input of a neuron")
         if value.reduce or value.last:
             self.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
-        timed = takes_sequences(module)
+        timed, carries = takes_sequences(module), states.carries_state(module)
         if timed:
             self._check_whole_sequence(value)
+            states.check_start(module, self.refuse)
         else:
-            value = self._next_step(module, value)
+            value = self._next_step(module, value, carries)
         lead = 2 if timed else 1
-        for norm in getattr(module, "_norm", ()):  # a batch norm whose work the neuron does
-            value = RULES["batch_norm"](
-                self, None, self.stand_in(value), norm.running_mean, norm.running_var, norm.weight, norm.bias,
-                eps=norm.eps, dim=lead,
-            )  # fmt: skip
         signal = self.features(value, lead, "a neuron")
-        earlier = self._calls.setdefault(module, [])
-        self._check_state(module, mem, signal, earlier)
+        if carries and not timed:
+            self._check_state(module, mem, signal)
+        elif timed and not states.is_at_rest(mem):
+            self._refuse_start()
         spikes, potential = self._nodes(module, path, signal)
-        earlier.append((signal.key, spikes, potential))
+        if carries and not timed:
+            self._calls.setdefault(module, []).append((signal.key, potential))
         dims = (*value.dims[:lead], *of_features(signal.shape))
         fired = self.stand_in(replace(value, content=spikes, dims=dims), x.dtype)
+        every = replace(value, content=potential, dims=dims)
+        last = replace(every, dims=dims[1:], step=sizes(dims)[0] - 1) if timed else every
+        returned = self.stand_in(every)
+        history = StandIn(tuple(x.shape), None, self.capture)
+        states.keep(module, self.stand_in(last), returned, history)
         if not hasattr(module, "init_hidden") or (module.init_hidden and not module.output):
             return fired
-        return fired, self.stand_in(replace(value, content=potential, dims=dims))
+        return fired, returned
 
     def _nodes(self, module: Any, path: str, signal: Signal) -> tuple[Signal, Signal]:
         numbers = read(module, signal.shape, self.draft.dtype, self.refuse)
@@ -201,33 +208,44 @@ class Tracing:
                 "example [T, N, *]; in a loop over time use a neuron that takes single steps"
             )
 
-    def _next_step(self, module: nn.Module, value: Value) -> Value:
-        """The value at the step that this call is of."""
+    def _next_step(self, module: nn.Module, value: Value, carries: bool) -> Value:
+        """The value at the step that this call is of; a neuron that carries no state counts no steps."""
         if value.has_time():
             self.refuse(
                 f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Give to_nir an example of "
                 "one step, [N, *], or set the neurons to whole sequences"
             )
+        if not carries:
+            return value
         number = len(self._calls.get(module, ()))
         if value.step is not None and value.step != number:
             self.refuse(f"is called for step {value.step} as its call number {number + 1}. {LOOPS}")
         return replace(value, step=number)
 
-    def _check_state(
-        self, module: nn.Module, mem: Any, signal: Signal, earlier: Sequence[tuple[Any, Signal, Signal]]
-    ) -> None:
-        timed = takes_sequences(module)
-        if earlier and earlier[-1][0] != signal.key and not (timed and not hasattr(module, "step_mode")):
+    def _check_state(self, module: nn.Module, mem: Any, signal: Signal) -> None:
+        """A neuron for single steps starts from rest, and goes on from where its last call ended."""
+        earlier = self._calls.get(module, ())
+        if earlier and earlier[-1][0] != signal.key:
             self.refuse(
                 "is called for two different inputs, and would carry the potential of one into the other. "
                 "Use a neuron for each"
             )
-        if earlier and timed and hasattr(module, "step_mode"):
-            self.refuse("is called twice in one run, and remembers the first call. Use a neuron for each")
-        if mem is None or (isinstance(mem, Tensor) and not isinstance(mem, StandIn) and not bool(mem.any())):
-            return
-        if not (isinstance(mem, StandIn) and earlier and mem.value.content.key == earlier[-1][2].key):
-            self.refuse("starts from a potential. In NIR every sequence starts from rest: pass no mem")
+        state = states.state_of(module) if mem is None else mem
+        if not isinstance(state, StandIn):
+            if earlier:
+                self.refuse(
+                    "is reset between two steps of one run, and NIR resets nothing. Reset it between "
+                    "sequences"
+                )
+            if not states.is_at_rest(state):
+                self._refuse_start()
+        elif not earlier or state.value.content.key != earlier[-1][1].key:
+            self._refuse_start()
+
+    def _refuse_start(self) -> NoReturn:
+        self.refuse(
+            "starts from a potential. In NIR every sequence starts from rest: pass no mem, and set none"
+        )
 
 
 def labels(dims: Dims) -> str:

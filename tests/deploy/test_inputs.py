@@ -131,7 +131,7 @@ def test_wrong_events_are_refused(
 
 def test_a_matrix_kernel_fixes_the_number_of_steps() -> None:
     fixed = network(1)
-    fixed = replace(fixed, ops=(neurons_of_three_steps(), *fixed.ops))
+    fixed = replace(fixed, ops=(neurons_of_three_steps(), *fixed.ops), steps=3)
     with pytest.raises(ValueError, match="T = 3 steps"):
         read(fixed, np.zeros((5, 1, *STEP)))
 

@@ -296,12 +296,6 @@ def test_other_levels_can_be_named() -> None:
     assert graph.input.top == 16
 
 
-def test_levels_of_a_byte_are_divided_once() -> None:
-    model = prepared(Do(lambda x, *rest: shown(x.float() / 255, *rest), *layers()))
-    with pytest.raises(LoweringError, match="divides its input by 255"):
-        lower_graph(model, images(4, 5))
-
-
 REPEATS: dict[str, Callable[[Tensor], Tensor]] = {
     "repeat": lambda x: x.unsqueeze(0).repeat(T, 1, 1, 1),
     "repeat with a new dimension": lambda x: x.repeat(T, 1, 1, 1),
@@ -425,6 +419,11 @@ MODULES: dict[str, tuple[nn.Module, str, str]] = {
     ),
     "uneven adaptive windows": (Each(nn.AdaptiveAvgPool2d(4)), "AdaptiveAvgPool2d", "divides"),
     "places of the largest": (Each(nn.MaxPool2d(2, return_indices=True)), "MaxPool2d", "return_indices"),
+    "windows that see padding alone": (
+        Each(nn.MaxPool2d((1, 2), 1, (0, 1), dilation=(1, 7))),
+        "MaxPool2d",
+        "dilation=1",
+    ),
     "an Lp pool": (Each(nn.LPPool2d(2, 2)), "LPPool2d", "max and average pools"),
     "a cut channel": (Each(nn.PixelShuffle(2)), "PixelShuffle", "resolution"),
     "zeros around": (Each(nn.ZeroPad2d(1)), "ZeroPad2d", "padding of the convolution"),
@@ -472,6 +471,21 @@ def test_what_is_not_in_the_grammar_is_named_with_its_path_its_type_and_an_alter
     assert "'1.0" in words
     assert f"({kind})" in words
     assert instead in words
+
+
+def test_flattened_maps_beside_vectors_need_two_layers_whose_sum_is_the_same() -> None:
+    def beside(x, first, fire, other, second, out):
+        return out(torch.cat((fire(first(x)).flatten(2), second(other(x.flatten(2)))), 2)).mean(0)
+
+    def added(x, first, fire, other, second, left, right):
+        return (left(fire(first(x)).flatten(2)) + right(second(other(x.flatten(2))))).mean(0)
+
+    parts = block(), neuron(), nn.Linear(144, 5), neuron()
+    assert (
+        "[4, 2, 144] of a map [4, 6, 6], [4, 2, 5] of a map [5, 1, 1]). Give each a linear layer"
+        in refusal(prepared(Do(beside, *deepcopy(parts), nn.Linear(149, 3))))
+    )
+    check_agreement(prepared(Do(added, *parts, nn.Linear(144, 3), nn.Linear(5, 3))), events(4, 6, 6))
 
 
 def test_two_synapses_need_a_neuron_between_them() -> None:

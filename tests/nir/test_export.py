@@ -207,12 +207,14 @@ def test_an_input_is_given_the_shape_that_its_first_reader_wants() -> None:
     assert torch.equal(from_nir(graph)(x), model(x))
 
 
-def test_float64_models_stay_float64() -> None:
+def test_float64_models_stay_float64(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 4), MFP(0.9, v_threshold=0.1)).double()
     graph = to_nir(model, X.double())
     assert graph.nodes["0"].weight.dtype == graph.nodes["1"].threshold.dtype == np.float64
     x = torch.rand(15, 2, 3, dtype=torch.float64)
-    assert torch.equal(from_nir(graph)(x), model(x))
+    nir.write(tmp_path / "model.nir", graph)
+    for source in (graph, tmp_path / "model.nir"):
+        assert torch.equal(from_nir(source)(x), model(x))
 
 
 def test_brevitas_layers_are_exported_with_their_codes() -> None:

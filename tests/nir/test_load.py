@@ -230,3 +230,33 @@ def test_only_graphs_and_paths_are_read(graph: Any) -> None:
 def test_a_step_lasts_a_positive_time(dt: Any) -> None:
     with pytest.raises(ValueError, match="dt must be a positive number of seconds"):
         from_nir(nir.NIRGraph.from_list(nir.Threshold(full(1))), dt=dt)
+
+
+@pytest.mark.parametrize("first", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("second", [np.float32, np.float64])
+def test_arrays_of_any_dtype_make_a_network_in_float32(first: Any, second: Any) -> None:
+    """Decays, gains, thresholds, factors and weights, each a channel, as NumPy makes them."""
+    rng = np.random.default_rng(0)
+    tau, threshold = rng.uniform(1e-3, 1e-2, 4).astype(second), rng.uniform(0.1, 0.5, 4)
+    layers = (
+        nir.Linear(rng.integers(-2, 3, (4, 3)).astype(first)),
+        nir.Scale(rng.uniform(0.5, 2, 4).astype(second)),
+        nir.LI(tau, np.ones(4, second), np.zeros(4, second)),
+        nir.Threshold(threshold),
+        nir.Affine(rng.normal(size=(2, 4)).astype(second), rng.normal(size=2)),
+        nir.Scale(rng.uniform(0.5, 2, 2)),
+    )
+    network = from_nir(nir.NIRGraph.from_list(*layers), dt=1e-3)
+    assert {tensor.dtype for tensor in network.state_dict().values()} == {torch.float32}
+    x = torch.rand(9, 2, 3)
+    y = network(x)
+    assert y.dtype == torch.float32
+
+    current = x.double().numpy() @ layers[0].weight.T.astype(np.float64) * layers[1].scale
+    potential, spikes = np.zeros((2, 4)), []
+    for step in current:
+        potential = potential + 1e-3 / tau.astype(np.float64) * (step - potential)
+        spikes.append(potential > threshold)
+    assert np.any(spikes)
+    expected = (np.array(spikes) @ layers[4].weight.T + layers[4].bias) * layers[5].scale
+    np.testing.assert_allclose(y.detach().numpy(), expected, rtol=1e-5, atol=1e-6)

@@ -41,7 +41,7 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
 
 #include <stdint.h>
 
-#define {big}_STEPS {graph.steps} /* T */
+#define {big}_STEPS {graph.steps} /* T{", and no other" if graph.fixed_steps() else ""} */
 #define {big}_CLASSES {classes} /* scores of one step */
 #define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
 #define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
@@ -125,7 +125,7 @@ def _scores_text(graph: Graph, big: str) -> str:
 def _end_text(graph: Graph, name: str) -> str:
     if graph.fixed_steps() is None:
         return ", which may go on for ever"
-    return f" of at most {graph.fixed_steps()}: a matrix kernel ends there. Call {name}_reset then"
+    return f" of {graph.fixed_steps()}, no more: the network is for these alone. Call {name}_reset then"
 
 
 def _counted_text(graph: Graph) -> str:

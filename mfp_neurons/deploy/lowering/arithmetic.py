@@ -12,7 +12,7 @@ from ..graph import Concat, Sum
 from .axes import Dims, flat, join, of_features, sizes
 from .capture import StandIn
 from .fold import affine
-from .refusals import PRODUCT
+from .refusals import NORMALIZED, PRODUCT
 from .rules import Lowering, constant, rule
 from .symbols import Map, Potential, Value
 
@@ -72,9 +72,16 @@ def _times(low: Lowering, operand: Any, factor: Fraction) -> Any:
 def _scaled(low: Lowering, value: Value, factor: Fraction | list[Fraction]) -> Value:
     content = value.content
     assert not isinstance(content, Potential)
+    if factor == 1:
+        return value
+    if low.whole and isinstance(content, Map) and low.draft.is_input(content.index):
+        top = low.draft.input.top
+        low.refuse(
+            f"scales its input ({low.name}), and levels in integers reach the model as level / {top} "
+            "already. Leave the scaling out of the model, so that it takes numbers from 0 to 1; or, if it is "
+            "to scale these once more, lower it with such an example in floating point"
+        )
     if isinstance(content, Map) and isinstance(factor, Fraction) and factor > 0:
-        if content.index == 0 and factor == content.scale == Fraction(1, 255):
-            low.refuse("divides its input by 255, but levels reach the model as level / 255. Leave that out")
         return replace(value, content=replace(content, scale=content.scale * factor))
     current = low.current(value)
     factors = factor if isinstance(factor, list) else [factor] * current.shape[0]
@@ -94,6 +101,8 @@ def _added(low: Lowering, a: Any, b: Any) -> Value:
 def _shifted(low: Lowering, value: Value, by: Fraction | list[Fraction]) -> Value:
     if by == 0:  # sum() of Python begins with it
         return value
+    if low.whole and isinstance(value.content, Map) and low.draft.is_input(value.content.index):
+        low.refuse(NORMALIZED)
     if value.reduce == "sum":
         low.refuse("adds a number to a sum over time. Take the mean over time, or add it at every step")
     current = low.current(value)
@@ -143,9 +152,14 @@ def concatenate(low: Lowering, result: Tensor, tensors: Any, dim: int = 0) -> Va
     weights, scale = _common_scale(contents)
     top = max(w * low.draft.top(one.index) for w, one in zip(weights, contents, strict=True))
     if len(set(rest)) > 1 or len(outside) > 1 or top > _LARGEST_TOP:
+        shapes = ", ".join(
+            f"{list(sizes(v.dims))} of a map {list(low.draft.shape(one))}"
+            for v, one in zip(values, contents, strict=True)
+        )
         low.refuse(
             "puts maps side by side that differ in rows and columns, in steps, or too much in scale "
-            f"({', '.join(str(list(sizes(v.dims))) for v in values)})"
+            f"({shapes}). Give each a linear layer of its own, and add what they give: that is the layer "
+            "over both side by side"
         )
     shape = (sum(low.draft.read(one)[0] for one in contents), *rest[0])
     index = low.draft.add(Concat(low.here(), tuple(c.index for c in contents), weights, shape, top))

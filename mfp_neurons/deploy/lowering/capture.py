@@ -6,8 +6,10 @@ before afterwards: it runs in evaluation mode on copies of its states, and its h
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
+from math import inf
 from typing import Any, NoReturn, Protocol
 from weakref import ref
 
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from ..._checks import log_once
+from ..._report.neurons import is_memory_free, kept_tensors
 from ..._report.undisturbed import undisturbed
 from ..errors import LoweringError
 
@@ -39,6 +42,15 @@ class Listener(Protocol):
 
     def module(self, module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
         """A call of a module; NotImplemented to run its forward, or what it gives: stand-ins."""
+
+
+class MisfitError(LoweringError):
+    """torch itself refuses a function of these shapes."""
+
+
+def furthest(readings: Sequence[Any]) -> Any:
+    """The reading of an example whose error says most: one that shapes ended is the wrong one."""
+    return max(readings, key=lambda one: (not isinstance(one.error, MisfitError), one.handled))
 
 
 class StandIn(Tensor):
@@ -119,11 +131,13 @@ class Capture:
         self.handled = 0  # functions and modules so far
         self._paths = {module: path for path, module in model.named_modules()}
         self._inside: list[tuple[str, nn.Module]] = []
+        self._checked: set[nn.Module] = set()
         self._refused: LoweringError | None = None
 
     def run(self, shape: tuple[int, ...], value: Any) -> Any:
         """What the model returns for an input of this shape that the listener knows as ``value``."""
         self._say_that_hooks_do_not_run()
+        self._say_that_states_are_left_out()
         with _CAPTURING, undisturbed(self.model), torch.no_grad(), self._calls_intercepted():
             return self.model(StandIn(shape, value, self))
 
@@ -168,7 +182,7 @@ class Capture:
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             shapes = ", ".join(str(list(one.shape)) for one in stand_ins((args, kwargs)))
             first = str(error).strip().splitlines()[0]
-            raise LoweringError(f"{self.where()} calls {name} on {shapes}: {first}") from error
+            raise MisfitError(f"{self.where()} calls {name} on {shapes}: {first}") from error
 
     def _write(self, name: str, target: Any, value: Any) -> Any:
         """An in-place function: ``target`` has another value from now on."""
@@ -205,6 +219,7 @@ class Capture:
         path = self._paths.get(module, self.path())
         self._inside.append((path, module))
         try:
+            self._check_numbers(module)
             made = self.listener.module(module, path, args, kwargs)
             if made is not NotImplemented:
                 self.handled += 1
@@ -220,6 +235,22 @@ class Capture:
         finally:
             self._inside.pop()
 
+    def _check_numbers(self, module: nn.Module) -> None:
+        """Refuses NaN and infinities before they make other numbers wrong; a threshold may be inf."""
+        if module in self._checked:
+            return
+        self._checked.add(module)
+        inside = is_memory_free(module)  # a neuron is read as a whole
+        named_ones = chain(module.named_parameters(recurse=inside), module.named_buffers(recurse=inside))
+        for name, tensor in named_ones:
+            wrong = ~(tensor > -inf) if "threshold" in name else ~tensor.isfinite()
+            if bool(wrong.any()):
+                places = f"{int(wrong.sum())} of {wrong.numel()} places"
+                self.refuse(
+                    f"has {tensor[wrong][0].item()} in {name}, in {places}. Numbers must be finite: take a "
+                    "checkpoint from before training diverged"
+                )
+
     def _say_that_hooks_do_not_run(self) -> None:
         hooked = [
             path or type(module).__name__
@@ -232,6 +263,20 @@ class Capture:
                 "forward hooks are not run when a model is lowered: what they change is not in the network "
                 "(%s)",
                 ", ".join(hooked),
+            )
+
+    def _say_that_states_are_left_out(self) -> None:
+        kept = [
+            path or type(module).__name__
+            for module, path in self._paths.items()
+            if is_memory_free(module) and any(bool(state.any()) for _, state in kept_tensors(module))
+        ]
+        if kept:
+            log_once(
+                "deploy.states",
+                "neurons hold the state that a call left in them; it stays there, and what is read from the "
+                "model starts every sequence from rest (%s)",
+                ", ".join(kept),
             )
 
 

@@ -271,7 +271,8 @@ def _tap_sums(taps: Ints, channels: int) -> NDArray[np.object_]:
 
 def _needed(neuron: NeuronValues, offset: Any) -> list[Decimals]:
     """z of the derivation, [C] for each step."""
-    v = decimals(neuron.v_threshold) / Decimal(2) ** neuron.exponent
+    thresholds = np.array([Decimal(value) for value in neuron.v_threshold.tolist()], object)
+    v = thresholds / Decimal(2) ** neuron.exponent
     return [v - offset * reached for reached in _tap_sums(neuron.taps, len(offset))]
 
 
@@ -280,7 +281,7 @@ def _ceilings(needed: Decimals, worth: list[Decimal], limits: list[int], strict:
     least = []
     for z, a, limit in zip(needed, worth, limits, strict=True):
         if a == 0:
-            always = _least_above(z, strict) <= 0
+            always = z.is_finite() and _least_above(z, strict) <= 0
             least.append(-limit - 1 if always else limit + 1)
         else:
             within = max(min(z / a, Decimal(limit + 1)), Decimal(-limit - 1))

@@ -8,17 +8,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..._checks import describe
+from ..._checks import describe, log_once
 from ..._quantize.layers import FLOAT_LAYERS
 from ..._report.neurons import is_neuron
+from ...history import Exponential, Matrix, as_row
 from ...pooling import TimePool
 from ...quantize import is_quantized
 from ..check import check
 from ..errors import InvalidNetworkError, LoweringError
 from ..graph import Graph, Input, Neurons, Scores, Shape, synapse_bound
-from . import arithmetic, pools, readout, reshape, synapses
+from . import arithmetic, pools, readout, reshape, states, steps, synapses
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
-from .capture import Capture, StandIn, named, stand_ins
+from .capture import Capture, StandIn, furthest, named, stand_ins
 from .fold import scores as fold_scores
 from .fold import thresholds, with_factors
 from .neurons import read
@@ -40,7 +41,8 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
         levels: the largest level, where it is another: 16 for images of scikit-learn's digits divided by 16.
 
     Returns:
-        A checked graph; ``steps`` is T of the example, or that of the model's own repetition.
+        A checked graph; ``steps`` is T of the example, or that of the model's own repetition, and ``fixed``
+        whether the model gives another graph for another T.
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.
@@ -61,15 +63,23 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     top = _top(example, levels)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     _check_that_weights_are_quantized(model)
-    readings = [_Reading(example.shape, top, timed) for timed in (True, False) if example.dim() > 1 + timed]
+    whole = top > 1 and not example.is_floating_point()
+    readings = [
+        _Reading(example.shape, top, whole, timed) for timed in (True, False) if example.dim() > 1 + timed
+    ]
     for reading in readings:
         try:
-            return reading.lower(model)
+            graph = reading.graph(model)
+            break
         except LoweringError as error:
             reading.error = error
-    furthest = max(readings, key=lambda reading: reading.handled)
-    assert furthest.error is not None
-    raise furthest.error
+    else:
+        raise furthest(readings).error
+    try:
+        check(graph)
+    except InvalidNetworkError as error:
+        raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
+    return graph
 
 
 def _top(example: Any, levels: int | None) -> int:
@@ -125,30 +135,65 @@ class _Reading:
     Args:
         shape: of the example.
         top: the largest level.
+        whole: whether its numbers are the levels themselves, not fractions of the largest.
         timed: whether it is [T, N, *], not [N, *].
     """
 
-    def __init__(self, shape: torch.Size, top: int, timed: bool) -> None:
-        self.timed, features = timed, tuple(shape[1 + timed :])
-        self.input = Input(_as_map(features), features, top, static=not timed)
+    def __init__(self, shape: torch.Size, top: int, whole: bool, timed: bool) -> None:
+        self.timed, self.whole = timed, whole
+        self.features = tuple(shape[1 + timed :])
+        self.input = Input(_as_map(self.features), self.features, top, static=not timed)
         self.steps = shape[0] if timed else None
         # a batch of 2 at least: there is no size by which one sample and one channel could be told apart
-        batch = (Axis("N", max(2, shape[timed])),)
-        time: Dims = ((Axis("T", shape[0]),),) if timed else ()
-        self.dims = (*time, batch, *of_features(features))
-        self.handled, self.error = 0, None  # type: tuple[int, LoweringError | None]
+        self.batch = (Axis("N", max(2, shape[timed])),)
+        self.handled = 0
+        self.error: LoweringError | None = None
 
-    def lower(self, model: nn.Module) -> Graph:
-        lowering = Lowering(self.input, self.steps, call_module)
-        lowering.capture = Capture(model, lowering)
-        given = Value(Map(0, Fraction(1, self.input.top)), self.dims)
+    def graph(self, model: nn.Module) -> Graph:
+        """The network, which runs with any number of steps unless another one gives another network."""
+        graph, forgetful = self._capture(model, self.steps)
+        if self.steps is None:
+            return graph
         try:
-            out = lowering.capture.run(sizes(self.dims), given)
+            more, _ = self._capture(model, steps.other_steps(graph.steps, graph.period))
+        except LoweringError:
+            return replace(graph, fixed=True)
+        last = more.scores.last
+        if graph.scores.last is None and last == graph.steps // graph.periods[-1]:  # x[-T:] of the example
+            graph = replace(graph, ops=(*graph.ops[:-1], replace(graph.scores, last=last)))
+        if not steps.same((graph.input, graph.ops), (more.input, more.ops)):
+            return replace(graph, fixed=True)
+        if forgetful and not graph.fixed:
+            _say_that_they_forget(forgetful, graph.steps)
+        return graph
+
+    def _capture(self, model: nn.Module, count: int | None) -> tuple[Graph, list[str]]:
+        """The network that ``count`` steps give, and the neurons in it that remember fewer than PyTorch's."""
+        kept = Fraction(self.steps or 1, count or 1)
+        lowering = Lowering(self.input, count, self.whole, kept, call_module)
+        lowering.capture = Capture(model, lowering)
+        time: Dims = () if count is None else ((Axis("T", count),),)
+        dims = (*time, self.batch, *of_features(self.features))
+        value = Value(Map(0, Fraction(1, self.input.top)), dims)
+        try:
+            out = lowering.capture.run(sizes(dims), value)
         finally:
-            self.handled = lowering.capture.handled
-        if not (self.timed or lowering.repeats):
-            self.handled = 0  # no step anywhere: hardly what was meant
-        return _finished(lowering, out)
+            # a reading without any step has not come far: its error is about a time axis that is not there
+            self.handled = lowering.capture.handled if self.timed or lowering.repeats else 0
+        return _finished(lowering, out), lowering.forgetful
+
+
+def _say_that_they_forget(names: list[str], steps: int) -> None:
+    log_once(
+        f"deploy.forgets.{names}",
+        "%s: without an order a neuron remembers all earlier inputs in PyTorch, and the last %d (T of the "
+        "example) in the integer network: in longer runs and streams the two differ. Make it with an order, "
+        "such as order=%d (convert(model, order=%d) does), and train with that",
+        ", ".join(names),
+        steps,
+        steps,
+        steps,
+    )
 
 
 def _as_map(features: tuple[int, ...]) -> Shape:
@@ -182,14 +227,19 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
         low.refuse("starts from a potential. Every sequence starts from rest: pass no mem")
     if isinstance(value.content, Potential):
         low.refuse(f"reads the membrane potential of {value.content.behind}. Use its spikes")
-    steps, value = _steps(low, module, path, value)
+    count, value = _steps(low, module, path, value)
+    states.check_start(module, low.refuse)
     current = low.current(value)
-    values = read(module, path, steps, sizes(value.dims[2:]))
-    if len(values.taps) not in (1, steps):
+    values = read(module, path, int(count * low.kept), sizes(value.dims[2:]))
+    if len(values.taps) not in (1, count):
         low.refuse(
-            f"has a matrix kernel of T = {len(values.taps)} steps, and its input has {steps}. Make it with "
-            f"time_steps={steps}"
+            f"has a matrix kernel of T = {len(values.taps)} steps, and its input has {count}. Make it with "
+            f"time_steps={count}"
         )
+    kernel = module.kernel()
+    low.fixed |= isinstance(kernel, Matrix)
+    if isinstance(kernel, Exponential) and kernel.order is None and bool(as_row(kernel.decay).any()):
+        low.forgetful.append(named(path, module))
     if max(values.taps.shape[2], len(values.v_threshold)) > 1:
         low.check_channels(value, 2, "taps or a threshold")
     branches = current.branches
@@ -199,9 +249,12 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
         Neurons(path, made, values.taps, folded.thresholds, current.shape, folded.unit, folded.error)
     )
     spikes = low.stand_in(replace(value, content=Map(index, Fraction(1))), x.dtype)
+    every = replace(value, content=Potential(named(path, module)))
+    potential, last = low.stand_in(every), low.stand_in(replace(every, dims=every.dims[1:]))
+    states.keep(module, last, potential, history=last)
     if not hasattr(module, "init_hidden") or (module.init_hidden and not module.output):
         return spikes
-    return spikes, low.stand_in(replace(value, content=Potential(named(path, module))))
+    return spikes, potential
 
 
 def _check_that_it_only_fires(low: Lowering, module: nn.Module) -> None:
@@ -276,12 +329,7 @@ def _finished(low: Lowering, out: Any) -> Graph:
         value.reduce or "none",
         value.last,
     )
-    graph = low.draft.graph(scores, low.steps or low.repeats or 1)
-    try:
-        check(graph)
-    except InvalidNetworkError as error:
-        raise LoweringError(f"the numbers do not fit integers of 32 and 64 bits: {error}") from error
-    return graph
+    return low.draft.graph(scores, low.steps or low.repeats or 1, low.fixed)
 
 
 def _check_places(low: Lowering, value: Value) -> tuple[int, ...]:

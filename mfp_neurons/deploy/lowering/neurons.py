@@ -5,6 +5,7 @@ Neurons are known by what they are made of, so that no framework is imported her
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -35,7 +36,7 @@ class NeuronValues:
         taps: int64 [1, K, 1 or C]; of a matrix kernel [T, K, 1]: taps[t, j] for step t and the input j steps
             back. No lag is kept that has no tap.
         exponent: what a tap of 1 is worth, 2**exponent.
-        v_threshold: float64 [1 or C].
+        v_threshold: float64 [1 or C]; inf is never reached.
         strict: whether it fires on u > v_threshold only, not on equality.
     """
 
@@ -124,6 +125,8 @@ class _Reader:
     def threshold(self) -> NDArray[np.float64]:
         given = getattr(self.module, "threshold" if hasattr(self.module, "spike_grad") else "v_threshold")
         value = torch.as_tensor(given, dtype=None if isinstance(given, Tensor) else torch.float64)
+        if not bool((value > -math.inf).all()):
+            self.refuse("has a threshold that is NaN or -inf", "Set a number, or math.inf, which never fires")
         in_channels = value.dim() == 1 and not hasattr(self.module, "spike_grad")
         return self._channels("threshold", value, self._spread(value.numel()) if in_channels else value.shape)
 

@@ -131,11 +131,28 @@ def _pooled(
     if value.reduce and kind == "max":
         low.refuse("takes the largest of numbers that are already reduced over time. Pool at every step")
     leading, shape = low.features(value, rank, "a pool")
+    if kind == "max" and _some_see_nothing(window, shape[1:], result.shape[1 - rank :]):
+        low.refuse(
+            f"has windows that see padding alone (padding={max(window.padding)}, "
+            f"dilation={max(window.dilation)}), and the largest of nothing is no number. Use less padding, "
+            "or dilation=1"
+        )
     lengths = tuple(result.shape[1 - rank :])
     out: Shape = (shape[0], *((1, *lengths) if rank == 2 else lengths))  # type: ignore[assignment]
     scale = Fraction(1, divisor or prod(window.size)) if kind == "sum" else Fraction(1)
     dims = (*leading, *of_features((shape[0], *lengths)))
     return replace(value, content=pool_content(low, value, kind, window, out, scale), dims=dims)
+
+
+def _some_see_nothing(window: Window, lengths: Pair, out: Sequence[int]) -> bool:
+    """Whether a window lies on no row, or on no column, of the map."""
+    outs = (1, *out) if len(out) == 1 else out
+    for axis, (length, count) in enumerate(zip(lengths, outs, strict=True)):
+        starts = np.arange(count)[:, None] * window.stride[axis] - window.padding[axis]
+        places = starts + np.arange(window.size[axis]) * window.dilation[axis]
+        if not ((places >= 0) & (places < length)).any(axis=1).all():
+            return True
+    return False
 
 
 def pool_content(

@@ -12,6 +12,12 @@ UNLIKE_STEPS = (
     "What is added or put side by side needs equal steps: pool all of it over time with the same windows "
     "(TimePool)"
 )
+NORMALIZED = (
+    "shifts or normalizes its input in front of the first layer, which reads levels from 0 to 1 as they are. "
+    "Leave that out of the model, put a batch norm behind the first layer, which learns as much, and train "
+    "with that; without training anew, one mean and standard deviation for all channels can be folded into "
+    "that batch norm (docs/deployment.md, 'The input')"
+)
 PART = "Only whole maps are read; keep all channels, or make two layers that each give one part"
 OTHERWISE = (
     "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, memory-free neurons, max and average "

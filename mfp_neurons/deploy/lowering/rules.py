@@ -43,11 +43,17 @@ class Lowering:
     Args:
         given: the input.
         steps: T of the input; None for a model that repeats it itself.
+        whole: whether the model is given the levels themselves, in an integer dtype.
+        kept: the part of the steps that a neuron without an order remembers.
         modules: what a call of a module gives, or NotImplemented to look inside.
     """
 
-    def __init__(self, given: Input, steps: int | None, modules: Callable[..., Any]) -> None:
-        self.draft, self.steps = Draft(given), steps
+    def __init__(
+        self, given: Input, steps: int | None, whole: bool, kept: Fraction, modules: Callable[..., Any]
+    ) -> None:
+        self.draft, self.steps, self.whole, self.kept = Draft(given), steps, whole, kept
+        self.fixed = False  # whether a neuron fixes the number of steps
+        self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
         self.repeats = 0  # T of a model that repeats its input, once it does
         self.name = ""  # of the function whose rule is applied
         self._modules = modules
@@ -63,11 +69,13 @@ class Lowering:
         if plain not in _RULES:
             self.refuse_function(plain)
         given = stand_ins((args, kwargs))
-        if any(isinstance(one.value.content, Potential) for one in given):
-            self.refuse(
-                f"reads a membrane potential ({plain}), which is never written in a memory-free network. "
-                "Use the spikes (in the last layer: the synapse's scores, without a neuron)"
-            )
+        for content in (one.value.content for one in given):
+            if isinstance(content, Potential):
+                self.refuse(
+                    f"computes with the membrane potential of {content.behind} ({plain}), and an integer "
+                    "network writes no potential down. Use the spikes; as scores, what the last synapse "
+                    "gives without a neuron behind it"
+                )
         try:
             inspect.signature(_RULES[plain]).bind(self, None, *args, **kwargs)
         except TypeError as error:

@@ -38,10 +38,14 @@ class Map:
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """What one synapse adds up, as the real number that it stands for."""
+    """What one synapse adds up, as the real number that it stands for.
+
+    ``direct``: the synapse is none of the model's, it hands on a map as it is.
+    """
 
     synapse: Synapse
     affine: Affine
+    direct: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,6 +144,13 @@ class Draft:
             self._input_is_read = True
         return self.shape(content) == shape
 
+    def is_input(self, index: int) -> bool:
+        """Whether a map is the input, or pooled and added up from it alone."""
+        if index == 0:
+            return True
+        op = self.ops[index - 1]
+        return not isinstance(op, Neurons) and all(map(self.is_input, sources(op)))
+
     def name(self, content: Map) -> str:
         """The path of the module that made a map."""
         return "input" if content.index == 0 else self.ops[content.index - 1].name
@@ -161,9 +172,10 @@ class Draft:
         channels = shape[0]
         codes = np.ones((channels, 1, 1, 1), np.int8)
         synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
-        return Current((Branch(synapse, affine([content.scale] * channels, [0] * channels)),), path, behind)
+        as_it_is = affine([content.scale] * channels, [0] * channels)
+        return Current((Branch(synapse, as_it_is, direct=True),), path, behind)
 
-    def graph(self, scores: Scores, steps: int) -> Graph:
+    def graph(self, scores: Scores, steps: int, fixed: bool) -> Graph:
         """The network, without the operations that nobody reads."""
         ops: list[Op] = [*self.ops, scores]
         needed = {len(ops)}
@@ -172,7 +184,7 @@ class Draft:
                 needed.update(sources(ops[index - 1]))
         kept = [index for index in range(1, len(ops) + 1) if index in needed]
         new = {0: 0} | {old: place for place, old in enumerate(kept, start=1)}
-        return Graph(self.input, tuple(_moved(ops[index - 1], new) for index in kept), steps)
+        return Graph(self.input, tuple(_moved(ops[index - 1], new) for index in kept), steps, fixed)
 
 
 def _moved(op: Op, new: dict[int, int]) -> Op:

@@ -18,8 +18,9 @@ from ..graph import Pair, Synapse, Window
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
 from .capture import StandIn
 from .fold import affine, batch_norm
+from .refusals import NORMALIZED
 from .rules import Lowering, rule
-from .symbols import Branch, Map, Value
+from .symbols import Branch, Current, Map, Value
 
 Codes = tuple[NDArray[np.int8], float, Sequence[float]]  # codes, bits, scale of each output channel
 
@@ -147,16 +148,20 @@ def _count(dims: Dims) -> int:
 
 def spikes(low: Lowering, value: Value) -> Map:
     """The map that a synapse reads."""
-    if not isinstance(value.content, Map):
-        low.refuse(_two_synapses(value.content.behind))
-    return value.content
+    content = value.content
+    if not isinstance(content, Map):
+        assert isinstance(content, Current)
+        low.refuse(_no_spikes(low, content))
+    return content
 
 
-def _two_synapses(behind: str) -> str:
+def _no_spikes(low: Lowering, content: Current) -> str:
+    if all(branch.direct and low.draft.is_input(branch.synapse.source) for branch in content.branches):
+        return f"reads the input behind {content.behind}, which {NORMALIZED}"
     return (
-        f"reads real numbers: {behind} stands before it, and there is no neuron between them. A synapse "
-        "reads spikes; put a neuron between the two, and a normalization between the synapse before it and "
-        "that neuron"
+        f"reads real numbers: {content.behind} stands before it, and there is no neuron between them. A "
+        "synapse reads spikes; put a neuron between the two, and a normalization between the synapse before "
+        "it and that neuron"
     )
 
 
@@ -223,32 +228,18 @@ def normalize(
     eps: float = 1e-5,
 ) -> Value:
     value = low.value(x, "the input of a batch norm")
-    return apply_norm(low, value, 1, None if training else running_mean, running_var, weight, bias, eps)
-
-
-def apply_norm(
-    low: Lowering,
-    value: Value,
-    dim: int,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Value:
-    """An evaluated batch norm over channels along ``dim``."""
-    if mean is None or variance is None:
+    if running_mean is None or running_var is None or training:
         low.refuse(
             "normalizes with the statistics of its input, in evaluation too. Only fixed ones fold into a "
             "threshold: track_running_stats=True"
         )
-    channels = low.check_channels(value, dim, "a batch norm")
+    channels = low.check_channels(value, 1, "a batch norm")
     if value.reduce == "sum":
         low.refuse("normalizes a sum over time. Take the mean over time")
     gain = [1.0] * channels if weight is None else _list(weight)
     shift = [0.0] * channels if bias is None else _list(bias)
     try:
-        after = batch_norm(gain, shift, _list(mean), _list(variance), eps)
+        after = batch_norm(gain, shift, _list(running_mean), _list(running_var), eps)
     except ValueError as error:
         low.refuse(f"has a batch norm that does not fold: {error}")
     return replace(value, content=low.made(*low.current(value).then(after).branches))
@@ -264,4 +255,4 @@ def is_brevitas(module: nn.Module) -> bool:
     return brevitas.quantizes(module)
 
 
-__all__ = ["StandIn", "apply_norm", "brevitas_layer", "is_brevitas", "pair", "spikes", "sum_of_groups"]
+__all__ = ["StandIn", "brevitas_layer", "is_brevitas", "pair", "spikes", "sum_of_groups"]
