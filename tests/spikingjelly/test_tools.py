@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 import warnings
 
 import pytest
@@ -10,6 +11,7 @@ from spikingjelly.activation_based import functional, layer, learning, monitor, 
 from torch import nn
 
 from mfp_neurons import MFPNode, convert
+from mfp_neurons._checks import MissingDependency, require
 from mfp_neurons.spikingjelly import FLOP_RULES, MEMORY_RULES, STATE_RULES
 
 V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
@@ -376,6 +378,25 @@ def test_spikingjellys_neuron_config_finds_it_by_its_path():
     assert f"{MFPNode.__module__}.{MFPNode.__qualname__}" == written.class_path  # what SpikingJelly records
     node = found(**kwargs)
     assert node.kernel.order == 4 and isinstance(node.surrogate_function, surrogate.ATan)
+
+
+def test_a_spikingjelly_whose_registry_cannot_be_imported_is_used_without_it(monkeypatch):
+    """Its repository's version misses a module that the registry imports."""
+    from mfp_neurons.spikingjelly import registry
+
+    monkeypatch.setitem(sys.modules, "spikingjelly.activation_based.distributed.vision", None)
+    registry.register()
+
+
+def test_a_package_that_lacks_a_part_of_its_own_is_not_said_to_be_missing(monkeypatch, tmp_path):
+    (tmp_path / "half_a_package").mkdir()
+    (tmp_path / "half_a_package" / "__init__.py").write_text("from . import other_half")
+    (tmp_path / "half_a_package" / "whole.py").write_text("import half_a_package.other_half")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="other_half"):
+        require("half_a_package.whole", "spikingjelly")
+    with pytest.raises(MissingDependency, match="no_package is not installed"):
+        require("no_package", "spikingjelly")
 
 
 @every_kernel
