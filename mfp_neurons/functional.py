@@ -283,16 +283,14 @@ def _is_one_short_step(call: Prepared) -> bool:
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
-def _one_step(
-    call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool
-) -> tuple[Tensor, Tensor]:
+def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     x = call.x[0].to(call.kernel.dtype)
     decay, gain = (along_channels(row, call.x.dim()) for row in call.kernel)
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
     above = u - along_channels(call.threshold, call.x.dim())
     spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
-    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0) if record else u
+    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u
 
 
 def _run_norm(
@@ -354,7 +352,7 @@ def _prepare_chunk(
 
 
 def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, record: bool) -> Tensor:
-    """What the next chunk takes: the last potential, or the last ``steps`` inputs with zeros before the first.
+    """What the next chunk takes: the last potential, or the last ``steps`` inputs, zeros before the first.
 
     Args:
         inputs: what the neuron got, of the last steps at least that are kept.

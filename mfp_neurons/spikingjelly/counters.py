@@ -24,7 +24,7 @@ def _count_state(
 ) -> dict[str, int]:
     """Bytes of state that a call of our operator reads and writes: once for all T steps, as it runs.
 
-    What stands around it (an input joins the last K - 1, the affine map of a batch norm) adds nothing to that.
+    What stands around it, such as the affine map of a batch norm, adds nothing to that.
     """
     at = _STATE_AT.get(func.name())
     if at is None or (func.name() == "aten::addcmul" and args[0].shape != args[1].shape):

@@ -286,8 +286,13 @@ class TestCounters:
     @pytest.mark.parametrize("step_mode", ["s", "m"])
     @pytest.mark.parametrize(
         "options",
-        [*KERNELS.values(), {"order": 3, "kernel_bits": "pow2"}, {"order": 3, "kernel_bits": 4}]
-        + [{"kernel": "matrix", "time_steps": 8}, {"surrogate_function": surrogate.PiecewiseExp()}],
+        [
+            *KERNELS.values(),
+            {"order": 3, "kernel_bits": "pow2"},
+            {"order": 3, "kernel_bits": 4},
+            {"kernel": "matrix", "time_steps": 8},
+            {"surrogate_function": surrogate.PiecewiseExp()},
+        ],
         ids=str,
     )
     def test_strict_counters_have_a_rule_for_all_that_a_neuron_does(self, options, step_mode):
