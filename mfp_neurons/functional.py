@@ -365,7 +365,7 @@ def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, re
     if missing == 0:
         return newest.clone()
     if call.state is None:
-        before = newest.new_zeros((missing, *newest.shape[1:]))
+        before = newest.new_zeros(()).expand(missing, *newest.shape[1:])
     else:
         before = call.state[len(call.state) - missing :].to(newest.dtype)
     return torch.cat((before, newest))

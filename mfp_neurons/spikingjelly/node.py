@@ -56,6 +56,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     Memories: ``v``, the last potential [N, \*] in float32 (float64 for float64 input); for finite kernels
     also ``history``, the inputs that may still matter, [K-1, N, \*] in the dtype of the input. Both stay
     attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from zeros.
+    A step of a finite kernel goes on from ``history``; a ``v`` written by hand restarts it if it is zero
+    everywhere, and is a ValueError otherwise. :func:`mfp_neurons.reset_samples` starts some samples anew.
 
     ``convert(model, fuse=True)`` lets it run a batch norm in front of it as part of its operator.
 
