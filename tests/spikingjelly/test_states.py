@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from spikingjelly.activation_based import base, functional, neuron, surrogate
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from mfp_neurons import MFPNode, reset_samples
@@ -712,3 +713,32 @@ def test_the_first_call_of_a_sequence_saves_no_state(options):
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         node(x)
     assert sum(sizes.values()) <= x.nbytes + 2000
+
+
+def test_an_order_that_a_sequence_does_not_exceed_computes_what_no_order_does():
+    x = torch.randn(T, 2, 3)
+    nodes = [
+        MFPNode(step_mode="m", store_v_seq=True, **options) for options in ({}, {"order": T}, {"order": 9})
+    ]
+    for node in nodes:
+        node(x)
+    assert all(torch.equal(node.v_seq, nodes[0].v_seq) for node in nodes)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, T + 1])
+def test_the_next_state_copies_the_inputs_that_it_keeps_and_no_others(order):
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func in (torch.ops.aten.cat.default, torch.ops.aten.clone.default):
+                self.size = max(self.size, len(out))
+            return out
+
+    node = MFPNode(kernel="fir", order=order, step_mode="m")
+    x = torch.randn(T, 2, 3)
+    for _ in range(2):
+        with Largest() as largest, torch.no_grad():
+            node(x)
+        assert largest.size == order - 1 == len(node._memories.get("history", ()))
