@@ -287,6 +287,16 @@ def test_a_state_follows_a_change_of_dtype():
     assert node(torch.randn(2, 2, 3)).dtype == torch.float32 and node.v.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["exp", "order 1", "order 3", "order 9"])
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_a_state_follows_the_input_to_another_device(name, step_mode):
+    node = build(KERNELS[name], step_mode=step_mode)
+    x = torch.randn(2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    node(x)
+    node(x.to("meta"))
+    assert all(value.is_meta for value in tensors_of(node).values())
+
+
 @pytest.mark.parametrize(
     "bad", [torch.zeros(T, 2, 3, dtype=torch.int64), torch.zeros(T, 2, dtype=torch.complex64)]
 )
