@@ -22,8 +22,8 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise  # the package is there; something that it needs is not
+        if error.name != module.split(".")[0]:
+            raise  # the package is there; something in it, or that it needs, is not
         raise MissingDependency(
             f"{module} is not installed. Install it with: pip install 'mfp-neurons[{extra}]'", name=module
         ) from error

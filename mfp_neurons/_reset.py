@@ -42,21 +42,19 @@ def reset_samples(module: nn.Module, samples: Tensor) -> None:
             "whose neurons it knows and reset the samples of the others yourself"
         )
     for one in module.modules():
-        if callable(getattr(one, "reset_samples", None)):
-            one.reset_samples(
-                samples
-            )  # twice where a wrapper has its module's attributes: it changes nothing
+        reset = getattr(one, "reset_samples", None)
+        if callable(reset):
+            reset(samples)  # twice where a wrapper shows its module's attributes, which changes nothing
 
 
 def check_samples(samples: Tensor) -> None:
     """Raises TypeError unless ``samples`` is a bool mask [N] or an integer tensor [k]."""
-    if isinstance(samples, Tensor) and samples.dim() == 1:
-        if not samples.is_floating_point() and not samples.is_complex():
-            return
-    raise TypeError(
-        "samples must be a bool mask [N] or the indices of samples, an integer tensor [k], "
-        f"got {describe(samples)}"
-    )
+    fits = isinstance(samples, Tensor) and samples.dim() == 1
+    if not fits or samples.is_floating_point() or samples.is_complex():
+        raise TypeError(
+            "samples must be a bool mask [N] or the indices of samples, an integer tensor [k], "
+            f"got {describe(samples)}"
+        )
 
 
 def sample_mask(samples: Tensor, state: Tensor) -> Tensor:

@@ -295,7 +295,7 @@ def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bo
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
     above = u - along_channels(call.threshold, call.x.dim())
     spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
-    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0) if record else u
+    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u
 
 
 def _run_norm(
@@ -357,7 +357,7 @@ def _prepare_chunk(
 
 
 def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, record: bool) -> Tensor:
-    """What the next chunk takes: the last potential, or the last ``steps`` inputs with zeros before the first.
+    """What the next chunk takes: the last potential, or the last ``steps`` inputs, zeros before the first.
 
     Args:
         inputs: what the neuron got, of the last steps at least that are kept.
@@ -373,7 +373,7 @@ def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, re
     if missing == 0:
         return newest.clone()
     if call.state is None:
-        before = newest.new_zeros((missing, *newest.shape[1:]))
+        before = newest.new_zeros(()).expand(missing, *newest.shape[1:])
     else:
         before = call.state[len(call.state) - missing :].to(newest.dtype)
     return torch.cat((before, newest))

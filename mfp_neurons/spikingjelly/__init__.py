@@ -13,6 +13,8 @@ from .._checks import require
 
 require("spikingjelly.activation_based.neuron", "spikingjelly")
 
+from .counters import FLOP_RULES as FLOP_RULES
+from .counters import MEMORY_RULES as MEMORY_RULES
 from .counters import STATE_RULES as STATE_RULES
 from .node import MFPNode as MFPNode
 from .pairs import fuse as fuse
@@ -20,6 +22,6 @@ from .registry import register
 from .rules import RULES as RULES
 from .surrogates import fused_surrogate as fused_surrogate
 
-__all__ = ["RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]
+__all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]
 
 register()

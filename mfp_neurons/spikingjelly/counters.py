@@ -1,8 +1,11 @@
-"""What SpikingJelly's counters of memory traffic cannot see by themselves."""
+"""What SpikingJelly's counters cannot see by themselves: what our operators compute, read and write."""
 
+from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from .node import MFPNode
 
@@ -12,19 +15,125 @@ _STATE_AT = {
     "mfp_neurons::fire_masked": 3,
     "mfp_neurons::norm_fire": 5,
     "mfp_neurons::potential": 2,
+    "aten::addcmul": 1,  # one step of an infinite exponential
 }
 
 
 def _count_state(
     node: nn.Module, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any, state_keys: set[Any]
-) -> dict[str, int] | None:
-    """Bytes of state that a call of our operator reads and writes: once for all T steps, as it runs."""
+) -> dict[str, int]:
+    """Bytes of state that a call of our operator reads and writes: once for all T steps, as it runs.
+
+    What stands around it, such as the affine map of a batch norm, adds nothing to that.
+    """
     at = _STATE_AT.get(func.name())
-    if at is None:
-        return None  # any other operator: count as usual
+    if at is None or (func.name() == "aten::addcmul" and args[0].shape != args[1].shape):
+        return {}
     size = 0 if args[at] is None else args[at].numel() * args[at].element_size()
     return {"state_reads": size, "state_writes": size, "neuron_logical_steps": args[0].numel()}
 
 
 #: For 2.0.0's ``NeuronStateCounter(extra_state_rules=STATE_RULES)``, which cannot look into an operator.
 STATE_RULES = {MFPNode: _count_state}
+
+_Rule = Callable[[tuple[Any, ...], dict[str, Any], Any], int]
+
+
+def _bytes_touched(args: Any, kwargs: Any, out: Any) -> int:
+    """Every tensor that goes in or comes out is read or written once."""
+    tensors = [leaf for leaf in tree_leaves((args, kwargs, out)) if isinstance(leaf, Tensor)]
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def _bytes_made(args: Any, kwargs: Any, out: Any) -> int:
+    return _bytes_touched((), {}, out)
+
+
+def _none(args: Any, kwargs: Any, out: Any) -> int:
+    return 0
+
+
+def _one_an_element(args: Any, kwargs: Any, out: Tensor) -> int:
+    return max(args[0].numel(), out.numel())
+
+
+def _three_an_element(args: Any, kwargs: Any, out: Tensor) -> int:
+    return 3 * out.numel()
+
+
+def _weighted_sums(kind: str, x: Tensor, kernel: Tensor, state: Tensor | None) -> int:
+    """Multiplications and additions of u[t] for all t."""
+    if kind == "exp":
+        return 3 * x.numel()  # decay * u + gain * x
+    steps = len(x)
+    if kind == "matrix":
+        taps = [kernel.shape[1] - steps + t + 1 for t in range(steps)]
+    else:
+        taps = [len(kernel) if state is not None else min(t + 1, len(kernel)) for t in range(steps)]
+    return sum(2 * count - 1 for count in taps) * (x.numel() // steps)
+
+
+def _fire(args: Any, kwargs: Any, out: Any) -> int:
+    x, kernel, _, state, scale, _, kind = args[:7]
+    affine = 0 if scale is None else 2 * x.numel()
+    return _weighted_sums(kind, x, kernel, state) + affine + x.numel()  # and a comparison each
+
+
+def _potential(args: Any, kwargs: Any, out: Any) -> int:
+    x, kernel, state, kind = args[:4]
+    return _weighted_sums(kind, x, kernel, state)
+
+
+def _norm_fire(args: Any, kwargs: Any, out: Any) -> int:
+    x, _, _, kernel, _, state, _, _, kind = args[:9]
+    # mean 1, variance 2 and the affine map 2 an element; what is done once a channel is left out
+    return _weighted_sums(kind, x, kernel, state) + 6 * x.numel()
+
+
+_OURS = torch.ops.mfp_neurons
+_NEURONS: dict[Any, _Rule] = {
+    _OURS.fire.default: _fire,
+    _OURS.fire_masked.default: _fire,
+    _OURS.norm_fire.default: _norm_fire,
+    _OURS.potential.default: _potential,
+}
+_aten = torch.ops.aten
+_VIEWS = (_aten.slice.Tensor, _aten.lift_fresh.default, _aten._local_scalar_dense.default)
+_CREATIONS = (
+    _aten.full.default,
+    _aten.arange.default,
+    _aten.zeros_like.default,
+    _aten.new_zeros.default,
+)
+_COPIES = (_aten.cat.default, _aten.tril.default)
+_ELEMENTWISE = (  # of parameters, before they reach the operator
+    _aten.abs.default,
+    _aten.all.default,
+    _aten.amax.default,
+    _aten.bitwise_and.Tensor,
+    _aten.ceil.default,
+    _aten.clamp.default,
+    _aten.clamp_min.default,
+    _aten.exp2.default,
+    _aten.log2.default,
+    _aten.pow.Tensor_Tensor,
+    _aten.round.default,
+    _aten.sign.default,
+    _aten.where.self,
+)
+
+#: For 2.0.0's ``FlopCounter(extra_rules=FLOP_RULES)``: one operation for each multiplication, addition and
+#: comparison of the forward pass, and what SpikingJelly lacks of PyTorch's operations on parameters.
+FLOP_RULES: dict[Any, _Rule] = {
+    **dict.fromkeys((*_VIEWS, *_CREATIONS, *_COPIES), _none),
+    **dict.fromkeys(_ELEMENTWISE, _one_an_element),
+    _aten.addcmul.default: _three_an_element,
+    **_NEURONS,
+}
+
+#: For 2.0.0's ``MemoryAccessCounter(extra_rules=MEMORY_RULES)``: bytes read and written, each tensor once.
+MEMORY_RULES: dict[Any, _Rule] = {
+    **dict.fromkeys(_VIEWS, _none),
+    **dict.fromkeys(_CREATIONS, _bytes_made),
+    **dict.fromkeys((*_COPIES, *_ELEMENTWISE, _aten.addcmul.default, *_NEURONS), _bytes_touched),
+}

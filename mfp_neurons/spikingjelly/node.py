@@ -57,6 +57,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     Memories: ``v``, the last potential [N, \*] in float32 (float64 for float64 input); for finite kernels
     also ``history``, the inputs that may still matter, [K-1, N, \*] in the dtype of the input. Both stay
     attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from zeros.
+    A step of a finite kernel goes on from ``history``; a ``v`` written by hand restarts it if it is zero
+    everywhere, and is a ValueError otherwise. :func:`mfp_neurons.reset_samples` starts some samples anew.
 
     ``convert(model, fuse=True)`` lets it run a batch norm in front of it as part of its operator.
 
@@ -342,9 +344,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             return fitted if fitted is None or v.requires_grad else fitted.detach()  # v.detach_() by hand
         if bool(v.any()) if isinstance(v, Tensor) else float(v) != 0:
             raise ValueError(
-                "v was changed by hand. A kernel of finite order goes on from its last inputs (history), which "
-                "no v can replace. To start some samples anew: mfp_neurons.reset_samples(net, samples); to "
-                "start all of them anew: reset(), or a v that is zero everywhere"
+                "v was changed by hand. A kernel of finite order goes on from its last inputs (history), "
+                "which no v can replace. To start some samples anew: mfp_neurons.reset_samples(net, "
+                "samples); to start all of them anew: reset(), or a v that is zero everywhere"
             )
         return None
 
@@ -373,10 +375,10 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if self._calls <= 1 or self._carries is None:
             return self._calls >= 0 or self._carries is None
         raise RuntimeError(
-            f"activation checkpointing runs a call of this MFPNode again, which has been called {self._calls} "
-            "times since its state was at rest: it cannot know from which state that call started. Run each "
-            "sequence in one call from rest (step_mode='m', reset_net between sequences), leave the neuron "
-            "out of the checkpoint, or use SpikingJelly's memopt, which passes the states along"
+            "activation checkpointing runs a call of this MFPNode again, which has been called "
+            f"{self._calls} times since its state was at rest: the state that call started from is gone. "
+            "Run each sequence in one call from rest (step_mode='m', reset_net between sequences), leave the "
+            "neuron out of the checkpoint, or use SpikingJelly's memopt, which passes the states along"
         )
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
@@ -509,8 +511,8 @@ _ASSIGNED = -1  # in place of a number of calls: somebody assigned the state
 _FORWARD = ("single_step_forward", "multi_step_forward")
 _FUNCTIONAL = ("single_step_functional_forward", "multi_step_functional_forward")
 _NO_PHASES = (
-    "MFPNode does not charge, fire and reset one after the other: it computes all steps in one operator. Call "
-    "super().single_step_forward(x) or super().multi_step_forward(x_seq), and read the potential from v"
+    "MFPNode does not charge, fire and reset one after the other: it computes all steps in one operator. "
+    "Call super().single_step_forward(x) or super().multi_step_forward(x_seq), and read the potential from v"
 )
 
 

@@ -75,7 +75,7 @@ class Normalized(Tensor):
     """What a fused batch norm returns: ``pending``, and as soon as an operation reads it, its values."""
 
     pending: Pending
-    _values: Tensor | None
+    _computed: Tensor | None
 
     @staticmethod
     def of(pending: Pending) -> "Normalized":
@@ -89,23 +89,25 @@ class Normalized(Tensor):
         y: Normalized = Tensor._make_wrapper_subclass(
             Normalized, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device
         )
-        y._values = None
+        y._computed = None
         return y
 
     # a tensor that PyTorch's own functions take as any other, down to where its numbers are read
-    __torch_function__ = torch._C._disabled_torch_function_impl
+    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        args, kwargs = tree_map_only(cls, cls.values, (args, kwargs or {}))
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        args, kwargs = tree_map_only(cls, cls.compute, (args, kwargs or {}))
         return func(*args, **kwargs)
 
-    def values(self) -> Tensor:
+    def compute(self) -> Tensor:
         """The normalized input, computed once."""
-        if self._values is None:
+        if self._computed is None:
             with torch.no_grad():
-                self._values = self.pending.norm.normalized(self.pending.x.detach())
-        return self._values
+                self._computed = self.pending.norm.normalized(self.pending.x.detach())
+        return self._computed
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.detach().__reduce_ex__(protocol)
@@ -113,7 +115,7 @@ class Normalized(Tensor):
 
 def take(x: Any) -> tuple[Tensor, FusedNorm | None]:
     """The input of a neuron, and the batch norm that the neuron has to apply to it; most often none."""
-    if isinstance(x, Normalized) and x._values is None:
+    if isinstance(x, Normalized) and x._computed is None:
         x = x.pending
     return x if isinstance(x, Pending) else (x, None)
 
@@ -140,7 +142,7 @@ class _Normalize(torch.autograd.Function):
         mean, var = ctx.moments or (None, None)
         with torch.enable_grad():
             y = batch_norm(x.flatten(0, 1), mean, var, weight, bias, ctx.moments is None, 0.0, ctx.eps)
-        wanted = [value for value, needs in zip(inputs, needed, strict=True) if needs]
+        wanted = [value for value, needs in zip(inputs, needed, strict=True) if value is not None and needs]
         found = iter(torch.autograd.grad(y, wanted, grads[0].flatten(0, 1)))
         return (*(next(found) if needs else None for needs in needed), None)
 

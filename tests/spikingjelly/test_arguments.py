@@ -232,3 +232,70 @@ def test_taps_start_as_the_exponential():
 def test_the_kernels_exist_outside_the_reset_and_step_mode_walks():
     node = MFPNode(learnable=True)
     assert not hasattr(node.kernel, "reset") and not hasattr(node.kernel, "step_mode")
+
+
+class Doubled(MFPNode):
+    """What a subclass does around a step."""
+
+    def single_step_forward(self, x):
+        return super().single_step_forward(2 * x)
+
+
+def test_a_subclass_that_overrides_a_step_is_refused_in_the_other_mode():
+    x = torch.randn(5, 2, 3)
+    assert torch.equal(Doubled()(x[0]), MFPNode()(2 * x[0]))
+    with pytest.raises(NotImplementedError, match="Doubled must override multi_step_forward"):
+        Doubled(step_mode="m")(x)
+
+    class Whole(MFPNode):
+        def multi_step_forward(self, x_seq):
+            return super().multi_step_forward(2 * x_seq)
+
+    assert torch.equal(Whole(step_mode="m")(x), MFPNode(step_mode="m")(2 * x))
+    with pytest.raises(NotImplementedError, match="Whole must override single_step_forward"):
+        Whole()(x[0])
+
+    class Both(Doubled, Whole):
+        pass
+
+    steps, sequence = Both(), Both(step_mode="m")
+    assert torch.equal(torch.stack([steps(step) for step in x]), sequence(x))
+
+
+class Halved(MFPNode):
+    """2.0.0's way: explicit states. It sees tensors, also at rest."""
+
+    def single_step_functional_forward(self, inputs, states, **kwargs):
+        assert all(isinstance(state, torch.Tensor) for state in states)
+        (out,), states = super().single_step_functional_forward((inputs[0] / 2,), states)
+        return (1 - out,), states
+
+
+class HalvedInBoth(Halved):
+    def multi_step_functional_forward(self, inputs, states, **kwargs):
+        assert all(isinstance(state, torch.Tensor) for state in states)
+        (out,), states = super().multi_step_functional_forward((inputs[0] / 2,), states)
+        return (1 - out,), states
+
+
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"order": 1}], ids=str)
+def test_a_subclass_may_override_the_functional_forward(options):
+    x = torch.randn(5, 2, 3)
+    expected = 1 - MFPNode(step_mode="m", **options)(x / 2)
+    node = Halved(**options)
+    assert torch.equal(torch.stack([node(step) for step in x]), expected)
+    assert torch.equal(HalvedInBoth(step_mode="m", **options)(x), expected)
+    node.reset()
+    node.step_mode = "m"
+    with pytest.raises(NotImplementedError, match="must override multi_step_functional_forward"):
+        node(x)
+    with pytest.raises(NotImplementedError, match="store_v_seq"):
+        HalvedInBoth(step_mode="m", store_v_seq=True)(x)
+
+
+@pytest.mark.parametrize("phase", ["neuronal_charge", "neuronal_fire", "neuronal_reset"])
+def test_the_phases_of_a_step_can_neither_be_called_nor_overridden(phase):
+    with pytest.raises(NotImplementedError, match="computes all steps in one operator"):
+        getattr(MFPNode(), phase)(*[torch.ones(2)] * (phase != "neuronal_fire"))
+    with pytest.raises(TypeError, match=f"Own overrides {phase}, which MFPNode never calls"):
+        type("Own", (MFPNode,), {phase: lambda self, *args: None})

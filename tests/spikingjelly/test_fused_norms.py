@@ -240,8 +240,9 @@ def test_autocast_runs_the_pair_on_16_bits():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in fused.parameters())
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
-@pytest.mark.parametrize("momentum", [0.1, None])
+@pytest.mark.parametrize(
+    ("backend", "momentum"), [("aot_eager", 0.1), ("aot_eager", None), ("inductor", 0.1)]
+)
 def test_compiled_models_have_one_graph_and_the_eager_results(backend, momentum):
     torch._dynamo.reset()
     _, fused = twins(small_net(layer.BatchNorm2d(3, momentum=momentum)))

@@ -1,15 +1,21 @@
 """Steps and sequences, splitting, reset, and the rules that SpikingJelly's tools rely on for a state."""
 
 import copy
+import io
 import itertools
+import pickle
+import weakref
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from spikingjelly.activation_based import base, functional, neuron, surrogate
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 
-from mfp_neurons import MFPNode
+from mfp_neurons import MFPNode, reset_samples
 
 V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
 only_v2 = pytest.mark.skipif(not V2, reason="the functional interface came with 2.0.0")
@@ -281,6 +287,16 @@ def test_a_state_follows_a_change_of_dtype():
     assert node(torch.randn(2, 2, 3)).dtype == torch.float32 and node.v.dtype == torch.float32
 
 
+@pytest.mark.parametrize("name", ["exp", "order 1", "order 3", "order 9"])
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_a_state_follows_the_input_to_another_device(name, step_mode):
+    node = build(KERNELS[name], step_mode=step_mode)
+    x = torch.randn(2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    node(x)
+    node(x.to("meta"))
+    assert all(value.is_meta for value in tensors_of(node).values())
+
+
 @pytest.mark.parametrize(
     "bad", [torch.zeros(T, 2, 3, dtype=torch.int64), torch.zeros(T, 2, dtype=torch.complex64)]
 )
@@ -442,3 +458,297 @@ def test_a_forgotten_reset_says_what_was_forgotten():
         net(x).sum().backward()
     functional.reset_net(net)
     net(x).sum().backward()
+
+
+# --- some samples start anew ------------------------------------------------------------------------------
+
+# a matrix has one position in time for all samples
+PER_SAMPLE = {name: options for name, options in KERNELS.items() if options.get("kernel") != "matrix"}
+per_sample_kernel = pytest.mark.parametrize("options", PER_SAMPLE.values(), ids=PER_SAMPLE.keys())
+SAMPLES = {
+    "mask": torch.tensor([True, False, True]),
+    "indices": torch.tensor([0, 2]),
+    "negative indices": torch.tensor([0, -1]),
+}
+
+
+@per_sample_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+@pytest.mark.parametrize("samples", SAMPLES.values(), ids=SAMPLES.keys())
+def test_samples_that_are_reset_start_anew_and_the_others_go_on(options, step_mode, samples):
+    x = torch.randn(2 * T, 3, 3, dtype=torch.float64)
+    node, fresh, on = (build(options, step_mode=step_mode, store_v_seq=True).double() for _ in range(3))
+
+    def run(which, x):
+        which.v_seq = None
+        _ = which(x) if step_mode == "m" else [which(step) for step in x]
+        return which.v_seq
+
+    run(node, x[:T]), run(on, x[:T])
+    reset_samples(nn.Sequential(nn.Linear(3, 3), nn.Sequential(node)), samples)
+    mixed, anew, going_on = run(node, x[T:]), run(fresh, x[T:]), run(on, x[T:])
+    torch.testing.assert_close(mixed[:, [0, 2]], anew[:, [0, 2]])
+    torch.testing.assert_close(mixed[:, [1]], going_on[:, [1]])
+
+
+@per_sample_kernel
+def test_resetting_samples_cuts_their_gradient_alone_and_leaves_the_graph_usable(options):
+    node = build(options, step_mode="m").double()
+    x = torch.randn(2, 3, 3, dtype=torch.float64, requires_grad=True)
+    first = node(x)
+    before = [value.clone() for value in tensors_of(node).values()]
+    kept = list(tensors_of(node).values())
+    reset_samples(node, torch.tensor([True, False, False]))
+    assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))  # not in place
+    assert node.v[0].eq(0).all()
+    node(torch.zeros_like(x))
+    if options.get("order") != 1:
+        (grad,) = torch.autograd.grad(node.v.sum(), x, retain_graph=True)
+        assert not grad[:, 0].any() and grad[-1, 1:].any()
+    first.sum().backward()
+    functional.detach_net(node)
+
+
+def test_reset_samples_says_what_it_cannot_do():
+    node = MFPNode(order=3)
+    reset_samples(node, torch.tensor([True]))  # at rest there is nothing to reset
+    node(torch.ones(3, 2))
+    before = node.history
+    for wrong in (torch.tensor([1.0]), [0], torch.tensor([[True]]), 0):
+        with pytest.raises(TypeError, match="samples must be a bool mask"):
+            reset_samples(node, wrong)
+    with pytest.raises(ValueError, match="a mask of the 3 samples of a state, got 2"):
+        reset_samples(node, torch.tensor([True, False]))
+    for outside in (3, -4):
+        with pytest.raises(ValueError, match="samples must be from -3 to 2"):
+            reset_samples(node, torch.tensor([outside]))
+    assert node.history is before
+    lone = MFPNode()
+    lone(torch.tensor(1.0))
+    with pytest.raises(ValueError, match="single number"):
+        reset_samples(lone, torch.tensor([0]))
+    matrix = MFPNode(kernel="matrix", time_steps=3)
+    matrix(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="one position in time"):
+        reset_samples(matrix, torch.tensor([0]))
+    both = nn.Sequential(node, neuron.LIFNode())
+    both(torch.ones(3, 2))
+    with pytest.raises(ValueError, match="does not know the states of '1'"):
+        reset_samples(both, torch.tensor([0]))
+
+
+# --- a potential that somebody changed --------------------------------------------------------------------
+
+CHANGES = {
+    "one sample, in place": lambda node: node.v[0].zero_(),
+    "all, in place": lambda node: node.v.add_(1.0),
+    "by a mask": lambda node: setattr(node, "v", node.v * torch.tensor([[0.0], [1.0]])),
+    "another potential": lambda node: setattr(node, "v", torch.full_like(node.v, 0.5)),
+    "fewer samples": lambda node: setattr(node, "v", node.v[1:]),
+    "a number": lambda node: setattr(node, "v", 0.5),
+}
+ZEROS = {
+    "zero": lambda node: setattr(node, "v", 0.0),
+    "zeros": lambda node: setattr(node, "v", torch.zeros_like(node.v)),
+    "zeros in place": lambda node: node.v.zero_(),
+}
+remembers = pytest.mark.parametrize("name", [name for name in FINITE if name != "order 1"] + ["matrix"])
+
+
+@remembers
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_a_finite_kernel_refuses_a_potential_that_was_changed_by_hand(name, mode, change):
+    node = build(KERNELS[name])
+    with mode():
+        node(torch.randn(2, 3))
+        change(node)
+        samples = len(node.v) if isinstance(node.v, torch.Tensor) else 2
+        with pytest.raises(ValueError, match=r"v was changed by hand.*mfp_neurons\.reset_samples"):
+            node(torch.randn(samples, 3))
+        node.reset()
+        node(torch.randn(2, 3))
+
+
+@every_kernel
+@pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS.keys())
+def test_a_potential_that_is_zero_everywhere_starts_every_kernel_anew(options, zero):
+    node, fresh = build(options), build(options)
+    x = torch.randn(2, 2, 3)
+    with torch.no_grad():
+        node(x[0])
+        zero(node)
+        assert torch.equal(node(x[1]), fresh(x[1])) and torch.equal(node.v, fresh.v)
+
+
+LEGITIMATE = {
+    "detached": lambda node: node.detach(),
+    "detached by hand": lambda node: setattr(node, "v", node.v.detach()),
+    "detached in place": lambda node: node.v.detach_(),
+    "moved": lambda node: node.double().float(),
+    "copied": lambda node: node.__dict__.update(copy.deepcopy(node).__dict__),
+    "memories replaced": lambda node: setattr(node, "_memories", copy.deepcopy(node)._memories),
+    "some samples reset": lambda node: reset_samples(node, torch.tensor([], dtype=torch.long)),
+}
+DETACHING = list(LEGITIMATE.values())[:3]
+if V2:
+    LEGITIMATE["memories loaded"] = lambda node: base.load_memories(
+        node, [value.clone() for value in base.extract_memories(node)]
+    )
+
+
+@every_kernel
+@pytest.mark.parametrize("change", LEGITIMATE.values(), ids=LEGITIMATE.keys())
+def test_what_replaces_a_state_by_an_equal_one_changes_nothing(options, change):
+    if change is LEGITIMATE["some samples reset"] and options.get("kernel") == "matrix":
+        pytest.skip("a matrix kernel resets no samples")
+    node, other = build(options), build(options)
+    x = torch.randn(3, 2, 3, requires_grad=True)
+    node(x[0]), other(x[0])
+    change(node)
+    assert torch.equal(node(x[1]), other(x[1])) and torch.allclose(node.v, other.v)
+    if change in DETACHING:
+        (grad,) = torch.autograd.grad(node.v.sum(), x)
+        assert not grad[0].any()
+
+
+def test_a_reset_lets_go_of_the_graph():
+    node = MFPNode(order=3)
+    node(torch.ones(2, 3, requires_grad=True))
+    v = weakref.ref(node.v)
+    node.reset()
+    assert v() is None
+
+
+# --- modes, copies, recomputation -------------------------------------------------------------------------
+
+
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_a_state_left_by_inference_mode_can_be_trained_from(options, step_mode):
+    x = torch.randn(2, 2, 2, 3) if step_mode == "m" else torch.randn(2, 2, 3)
+    results = []
+    for mode in (torch.inference_mode, torch.no_grad):
+        node, leaf = build(options, step_mode=step_mode), x[1].clone().requires_grad_()
+        with mode():
+            node(x[0])
+        spikes = node(leaf)
+        spikes.sum().backward()
+        results.append([spikes, leaf.grad, *(p.grad for p in node.parameters())])
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+@every_kernel
+@pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
+def test_a_copy_made_between_two_steps_goes_on_from_the_same_state(options, how):
+    net = nn.Sequential(nn.Linear(3, 3), build(options, store_v_seq=True))
+    x = torch.randn(3, 2, 3)
+    net(x[0])
+    if how == "deepcopy":
+        other = copy.deepcopy(net)
+    elif how == "pickle":
+        other = pickle.loads(pickle.dumps(net))
+    else:
+        torch.save(net, file := io.BytesIO())
+        file.seek(0)
+        other = torch.load(file, weights_only=False)
+    assert not any(value.requires_grad for value in tensors_of(other[1]).values())
+    for step in x[1:]:
+        assert torch.equal(other(step), net(step))
+    assert torch.equal(other[1].v_seq, net[1].v_seq)
+    net[1].v.sum().backward()  # the original is still in its graph
+    with torch.no_grad():
+        other[1].v.add_(1.0)
+    assert not torch.equal(other[1].v, net[1].v)
+
+
+@every_kernel
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("reset_first", [True, False])
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_recomputing_a_call_that_started_from_rest_gives_its_gradients(
+    options, reentrant, reset_first, step_mode
+):
+    x = torch.randn(T, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Linear(3, 3), build(options, step_mode=step_mode))
+        for _ in range(2):
+            leaf = x.clone().requires_grad_()
+            out = checkpoint(net, leaf, use_reentrant=reentrant) if recompute else net(leaf)
+            v = net[1].v
+            if reset_first:
+                functional.reset_net(net)
+            (out * torch.linspace(-1, 1, out.numel()).reshape(out.shape)).sum().backward()
+            assert net[1].v is v or reset_first  # the state does not move on twice
+            functional.reset_net(net)
+        gradients.append([leaf.grad, *(p.grad for p in net.parameters())])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "matrix", "time_steps": T}], ids=str)
+def test_recomputing_a_call_whose_first_state_is_gone_is_an_error(options, reentrant):
+    net = nn.Sequential(nn.Linear(3, 3), build(options, step_mode="m"))
+    x = torch.randn(T, 2, 3, requires_grad=True)
+    outs = [checkpoint(net, part, use_reentrant=reentrant) for part in x.split(2)]
+    with pytest.raises(RuntimeError) as caught:
+        sum(out.sum() for out in outs).backward()
+    error = caught.value.__cause__ or caught.value  # an operator that wants what it saved may pass it on
+    assert "has been called 3 times since its state was at rest" in str(error)
+
+
+def test_a_neuron_without_a_state_is_recomputed_in_any_order():
+    node = build({"order": 1})
+    x = torch.randn(T, 2, 3, requires_grad=True)
+    torch.stack([checkpoint(node, step, use_reentrant=False) for step in x]).sum().backward()
+    grad, x.grad = x.grad, None
+    node.reset()
+    torch.stack([node(step) for step in x]).sum().backward()
+    assert torch.equal(grad, x.grad)
+
+
+@every_kernel
+def test_the_first_call_of_a_sequence_saves_no_state(options):
+    x = torch.randn(T, 50, 3, requires_grad=True)
+    node, sizes = build(options, step_mode="m"), {}
+
+    def pack(tensor):
+        sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        node(x)
+    assert sum(sizes.values()) <= x.nbytes + 2000
+
+
+def test_an_order_that_a_sequence_does_not_exceed_computes_what_no_order_does():
+    x = torch.randn(T, 2, 3)
+    nodes = [
+        MFPNode(step_mode="m", store_v_seq=True, **options) for options in ({}, {"order": T}, {"order": 9})
+    ]
+    for node in nodes:
+        node(x)
+    assert all(torch.equal(node.v_seq, nodes[0].v_seq) for node in nodes)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, T + 1])
+def test_the_next_state_copies_the_inputs_that_it_keeps_and_no_others(order):
+    class Largest(TorchDispatchMode):
+        size = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func in (torch.ops.aten.cat.default, torch.ops.aten.clone.default):
+                self.size = max(self.size, len(out))
+            return out
+
+    node = MFPNode(kernel="fir", order=order, step_mode="m")
+    x = torch.randn(T, 2, 3)
+    for _ in range(2):
+        with Largest() as largest, torch.no_grad():
+            node(x)
+        assert largest.size == order - 1 == len(node._memories.get("history", ()))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import sys
 import warnings
 
 import pytest
@@ -10,7 +11,8 @@ from spikingjelly.activation_based import functional, layer, learning, monitor, 
 from torch import nn
 
 from mfp_neurons import MFPNode, convert
-from mfp_neurons.spikingjelly import STATE_RULES
+from mfp_neurons._checks import MissingDependency, require
+from mfp_neurons.spikingjelly import FLOP_RULES, MEMORY_RULES, STATE_RULES
 
 V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
 only_v2 = pytest.mark.skipif(not V2, reason="came with 2.0.0")
@@ -267,6 +269,72 @@ class TestCounters:
             assert (metrics["state_reads"], metrics["state_writes"]) == (size, size)
             assert metrics["neuron_logical_steps"] == T * 2 * 3
 
+    @pytest.mark.parametrize("size", [16, 200_000])  # one step of few neurons runs in stock operators
+    @pytest.mark.parametrize(("options", "states"), [({}, 1), ({"order": 3}, 2)])
+    def test_each_step_reads_and_writes_its_state_once(self, size, options, states):
+        from spikingjelly.activation_based import op_counter
+
+        node, x = MFPNode(**options), torch.ones(size)
+        for _ in range(2):  # from rest, then from a state
+            counter = op_counter.NeuronStateCounter(extra_state_rules=STATE_RULES)
+            with op_counter.DispatchCounterMode([counter]), torch.no_grad():
+                node(x)
+            metrics = counter.get_metric_counts()["Global"]
+            assert metrics["state_reads"] == metrics["state_writes"] == 4 * states * size
+            assert metrics["neuron_logical_steps"] == size
+
+    @pytest.mark.parametrize("step_mode", ["s", "m"])
+    @pytest.mark.parametrize(
+        "options",
+        [
+            *KERNELS.values(),
+            {"order": 3, "kernel_bits": "pow2"},
+            {"order": 3, "kernel_bits": 4},
+            {"kernel": "matrix", "time_steps": 8},
+            {"surrogate_function": surrogate.PiecewiseExp()},
+        ],
+        ids=str,
+    )
+    def test_strict_counters_have_a_rule_for_all_that_a_neuron_does(self, options, step_mode):
+        from spikingjelly.activation_based import op_counter
+
+        node, x = MFPNode(step_mode=step_mode, **options), torch.randn(T, 2, 3)
+        counters = [
+            op_counter.FlopCounter(extra_rules=FLOP_RULES),
+            op_counter.MemoryAccessCounter(extra_rules=MEMORY_RULES),
+        ]
+        with op_counter.DispatchCounterMode(counters, strict=True), torch.no_grad():
+            for part in (x, x) if step_mode == "m" else x:  # from rest and from a state
+                node(part)
+        assert all(counter.get_total() > 0 for counter in counters)
+
+    @pytest.mark.parametrize(
+        ("options", "flops", "parameters", "states"),
+        [
+            # a step: 2 products, 1 sum, 1 comparison. parameters: decay, gain, threshold
+            ({}, 4 * 4, 2 + 1, 1),
+            # 3 products, 2 sums and 1 comparison a step: SpikingJelly's counters ask for a state, zeros
+            ({"kernel": "fir", "order": 3}, 4 * 6, 3 + 1, 2),
+        ],
+    )
+    def test_operations_and_bytes_of_the_operator_are_those_counted_by_hand(
+        self, options, flops, parameters, states
+    ):
+        from spikingjelly.activation_based import op_counter
+
+        node, x = MFPNode(step_mode="m", **options), torch.randn(T, 2, 3)
+        counters = [
+            op_counter.FlopCounter(extra_rules=FLOP_RULES),
+            op_counter.MemoryAccessCounter(extra_rules=MEMORY_RULES),
+        ]
+        (operator,) = [func for func in FLOP_RULES if str(func) == "mfp_neurons.fire.default"]
+        for counter in counters:
+            counter.rules = {operator: counter.rules[operator]}
+        with op_counter.DispatchCounterMode(counters), torch.no_grad():
+            node(x)
+        touched = T * 6 + states * 6 + parameters + T * 6 + 6  # in: input, state; out: spikes, last potential
+        assert [counter.get_total() for counter in counters] == [flops * 6, 4 * touched]
+
     def test_state_traffic_is_the_same_with_a_mask_and_with_a_fused_norm(self):
         from spikingjelly.activation_based import op_counter
 
@@ -315,6 +383,25 @@ def test_spikingjellys_neuron_config_finds_it_by_its_path():
     assert f"{MFPNode.__module__}.{MFPNode.__qualname__}" == written.class_path  # what SpikingJelly records
     node = found(**kwargs)
     assert node.kernel.order == 4 and isinstance(node.surrogate_function, surrogate.ATan)
+
+
+def test_a_spikingjelly_whose_registry_cannot_be_imported_is_used_without_it(monkeypatch):
+    """Its repository's version misses a module that the registry imports."""
+    from mfp_neurons.spikingjelly import registry
+
+    monkeypatch.setitem(sys.modules, "spikingjelly.activation_based.distributed.vision", None)
+    registry.register()
+
+
+def test_a_package_that_lacks_a_part_of_its_own_is_not_said_to_be_missing(monkeypatch, tmp_path):
+    (tmp_path / "half_a_package").mkdir()
+    (tmp_path / "half_a_package" / "__init__.py").write_text("from . import other_half")
+    (tmp_path / "half_a_package" / "whole.py").write_text("import half_a_package.other_half")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="other_half"):
+        require("half_a_package.whole", "spikingjelly")
+    with pytest.raises(MissingDependency, match="no_package is not installed"):
+        require("no_package", "spikingjelly")
 
 
 @every_kernel
