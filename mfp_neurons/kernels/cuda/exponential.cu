@@ -51,8 +51,7 @@ template <class W, int P> struct Parameters {
 
 /* The first of this thread's steps; up to four are a whole sequence. */
 template <int S> MFP_DEVICE i64 first_step(const Task &task) {
-    if constexpr (S > 4) return (task.chunk * blockDim.y + threadIdx.y) * S;
-    return 0;
+    return S > 4 ? (task.chunk * blockDim.y + threadIdx.y) * S : 0;
 }
 
 /* u = the potential before this thread's steps. `ends`: only what later chunks wait for is wanted. */
