@@ -10,7 +10,7 @@ import torch
 
 from . import backends
 from ._checks import MissingDependency
-from .kernels import host
+from .kernels import device, host
 
 _PACKAGES = ("mfp-neurons", "torch", "spikingjelly", "snntorch", "cupy-cuda13x", "cupy-cuda12x", "triton")
 
@@ -25,13 +25,13 @@ def doctor() -> str:
 
 def _backends() -> Iterator[str]:
     yield "backends"
-    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
+    places = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
     for name in backends.NAMES[1:]:
         why = backends.unavailable(name)
         yield _row(name, "runs" if why is None else f"does not run: {why}")
-    for device in devices:
-        chosen = backends.choose("auto", device).__name__.rpartition(".")[2]
-        yield _row("auto", f"takes {chosen!r} for tensors on {device}")
+    for place in places:
+        chosen = backends.choose("auto", place).__name__.rpartition(".")[2]
+        yield _row("auto", f"takes {chosen!r} for tensors on {place}")
     why = _why_not_deployed()
     yield _row("deploy", "runs compiled" if why is None else f"does not run compiled: {why}")
 
@@ -67,9 +67,21 @@ def _versions() -> Iterator[str]:
     yield _row("python", sys.version.split()[0])
     for name in _PACKAGES:
         try:
-            yield _row(name, metadata.version(name))
+            yield _row(name, metadata.version(name) + _remark(name))
         except metadata.PackageNotFoundError:
             yield _row(name, "not installed")
+
+
+def _remark(package: str) -> str:
+    if package not in device.cupy_wheels():
+        return ""
+    others = [name for name in device.cupy_wheels() if name != package]
+    if others:
+        return f" (excludes {' and '.join(others)}, also installed: uninstall all, then install one)"
+    if tuple(map(int, metadata.version(package).split(".")[:2])) < device.CACHING_CUPY:
+        oldest = ".".join(map(str, device.CACHING_CUPY))
+        return f" (compiles the kernels again in every process; {oldest} and newer keep them on disk)"
+    return ""
 
 
 def _row(name: str, value: str) -> str:

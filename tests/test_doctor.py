@@ -3,6 +3,7 @@
 import sys
 from unittest import mock
 
+import pytest
 import torch
 
 from mfp_neurons import backends, cli
@@ -42,3 +43,19 @@ def test_it_says_whether_integer_networks_run_compiled():
 def test_the_command_prints_it(capsys):
     assert cli.main(["doctor"]) == 0
     assert "backends" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("version", "wheels", "words"),
+    [
+        ("13.6.0", ["cupy-cuda12x"], "13.6.0 (compiles the kernels again in every process; 14.2 and newer"),
+        ("14.2.0", ["cupy-cuda12x", "cupy-cuda13x"], "excludes cupy-cuda13x, also installed"),
+        ("14.2.0", ["cupy-cuda12x"], "cupy-cuda12x  14.2.0\n"),
+    ],
+)
+def test_a_cupy_that_is_old_or_not_alone_is_remarked_on(version, wheels, words):
+    with (
+        mock.patch("mfp_neurons.kernels.device.cupy_wheels", return_value=wheels),
+        mock.patch("importlib.metadata.version", return_value=version),
+    ):
+        assert words in doctor() + "\n"

@@ -247,7 +247,7 @@ def test_without_a_compiler_the_stock_operators_run_and_the_log_says_so_once(els
     )
     chosen, refused = done.stdout.splitlines()
     assert chosen == "mfp_neurons.backends.torch"
-    assert refused.startswith("backend='cpu' cannot run: the C++ compiler that CXX names")
+    assert refused.startswith("backend='cpu' cannot run here: the C++ compiler that CXX names")
     assert done.stderr.count("'cpu' cannot run") == 1
 
 

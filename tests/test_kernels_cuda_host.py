@@ -11,11 +11,14 @@ from unittest import mock
 import pytest
 import torch
 
+from mfp_neurons import _checks, backends, functional
 from mfp_neurons._checks import MissingDependency
 from mfp_neurons.backends import _cuda_launch
 from mfp_neurons.backends._rows import Rows
+from mfp_neurons.history import Exponential
 from mfp_neurons.kernels import device
 from mfp_neurons.kernels.device import Kernel, Launch
+from mfp_neurons.surrogate import Rect
 from tests import cuda_on_host
 
 MISTAKES = {
@@ -164,3 +167,89 @@ def test_a_thread_takes_fewer_neurons_where_a_tensor_starts_between_them():
     for start, width in starts.items():
         seen = rows.see(torch.empty(3 * 16 + 4)[start : start + 48].reshape(3, 16))
         assert _cuda_launch.groups(rows, 4, [seen, None]).width == width
+
+
+@pytest.fixture
+def other_machine():
+    """What is cached about this machine is forgotten before and after."""
+    device.unavailable.cache_clear()
+    backends.choose.cache_clear()
+    yield
+    device.unavailable.cache_clear()
+    backends.choose.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (AssertionError("Torch not compiled with CUDA enabled"), "Torch not compiled with CUDA enabled"),
+        (
+            RuntimeError("The NVIDIA driver on your system is too old (found version 11040). Please update"),
+            "11040)",
+        ),
+    ],
+)
+def test_without_a_gpu_pytorchs_own_reason_is_given_and_nobody_is_told_to_move_tensors(
+    other_machine, error, words
+):
+    with (
+        mock.patch.object(torch.cuda, "is_available", return_value=False),
+        mock.patch.object(torch.cuda, "init", side_effect=error),
+        pytest.raises(RuntimeError, match="PyTorch finds no CUDA device") as refused,
+    ):
+        functional.fire(torch.ones(2, 3), Exponential(0.5), backend="cupy")
+    assert str(refused.value).endswith(words)
+
+
+@pytest.mark.parametrize(
+    ("wheels", "driver", "words"),
+    [
+        (
+            ["cupy-cuda12x"],
+            None,
+            "cupy-cuda12x is for another CUDA than this PyTorch (13.0): pip uninstall cupy-cuda12x",
+        ),
+        (
+            ["cupy-cuda12x", "cupy-cuda13x"],
+            None,
+            "exclude one another: pip uninstall cupy-cuda12x cupy-cuda13x, then",
+        ),
+        (
+            ["cupy-cuda13x"],
+            (12, 8),
+            "The driver knows CUDA up to 12.8, PyTorch was built for 13.0: update the driver",
+        ),
+        (["cupy-cuda13x"], (13, 0), "load a kernel. It says: RuntimeError: no libnvrtc"),
+    ],
+)
+def test_a_cupy_that_cannot_load_is_diagnosed(other_machine, wheels, driver, words):
+    with (
+        mock.patch.object(torch.cuda, "is_available", return_value=True),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
+        mock.patch.object(torch.version, "cuda", "13.0"),
+        mock.patch.object(device, "_load", side_effect=RuntimeError("no libnvrtc")),
+        mock.patch.object(device, "cupy_wheels", return_value=wheels),
+        mock.patch.object(device, "_driver_knows", return_value=driver),
+    ):
+        assert words in str(device.unavailable(torch.device("cuda", 0)))
+
+
+def test_a_cuda_tensor_without_cupy_takes_stock_operators_and_is_told_why_once(other_machine, caplog):
+    with (
+        mock.patch.dict(sys.modules, {"cupy": None}),
+        mock.patch.object(torch.cuda, "is_available", return_value=True),
+        mock.patch.object(torch.cuda, "get_device_capability", return_value=(9, 0)),
+        mock.patch.object(_checks, "_said", set()),
+    ):
+        for _ in range(2):
+            backends.choose.cache_clear()
+            assert backends.choose("auto", torch.device("cuda", 0)).__name__.endswith("torch")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "'torch' does, slower" in said and "pip install 'mfp-neurons[cuda1" in said
+
+
+def test_any_backend_may_be_named_where_nothing_is_computed():
+    for name in backends.NAMES:
+        x = torch.empty(4, 2, 3, device="meta", requires_grad=True)
+        functional.fire(x, Exponential(0.5), surrogate=Rect(), backend=name).sum().backward()
+        assert x.grad.shape == x.shape

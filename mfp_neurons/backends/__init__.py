@@ -54,6 +54,8 @@ def choose(name: str, device: _torch.device) -> ModuleType:
         MissingDependency: "cupy" without CuPy.
         RuntimeError: the backend cannot run here; the message says why.
     """
+    if device.type == "meta":
+        return _module("torch")  # shapes alone: nothing is computed
     if name != "auto":
         _refuse(name, device)
         return _module(name)
@@ -73,11 +75,11 @@ def _refuse(name: str, device: _torch.device) -> None:
     why = unavailable(name, device)
     if why is None:
         return
-    if device.type not in ("cpu" if name == "cpu" else "cuda", "meta"):
-        raise ValueError(f"backend={name!r}: {why}. Move the tensors, or let backend='auto' follow them.")
     if name == "cupy":
-        _device.check(device)
-    raise RuntimeError(f"backend={name!r} cannot run: {why}")
+        _device.check(device if device.type == "cuda" else _torch.device("cuda"))
+    elif device.type == "cpu" or unavailable(name) is not None:
+        raise RuntimeError(f"backend={name!r} cannot run here: {why}. backend='auto' takes one that can.")
+    raise ValueError(f"backend={name!r}: {why}. Move the tensors, or let backend='auto' follow them.")
 
 
 def _module(name: str) -> ModuleType:

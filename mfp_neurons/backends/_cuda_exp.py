@@ -67,7 +67,7 @@ def backward_width(dtype: torch.dtype, held: int, sums: bool) -> int:
     """Neurons a thread at most."""
     if held == FEW:
         return 2 if dtype == torch.float64 else 4
-    return 1 if sums or dtype == torch.float64 else 2
+    return 1 if sums or dtype.itemsize > 2 else 2
 
 
 def forward(

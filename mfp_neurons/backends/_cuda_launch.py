@@ -59,7 +59,7 @@ class Groups(NamedTuple):
 def groups(
     rows: Rows, width: int, seen: Sequence[Seen | None], masked: bool = False, may_run_along: bool = True
 ) -> Groups:
-    """The widest groups of up to ``width`` neurons, a power of two, that places in memory and channels allow."""
+    """The widest groups of up to ``width`` neurons (a power of two) that memory and channels allow."""
     along = rows.channels > 1 and rows.repeat == 1
     if along and not may_run_along:
         width = 1

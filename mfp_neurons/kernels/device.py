@@ -1,8 +1,9 @@
 """The CUDA kernels: compiled by NVRTC through CuPy on first use, once a device, launched on torch's stream.
 
-CuPy keeps what it compiled in its own cache on disk. It is imported on first use only, and of it nothing
-but the compiler and the driver's launch is used: memory is torch's. (CuPy always adds ``-ftz=true``: numbers
-below 1.2e-38 count as zero. No other shortcut is taken.)
+CuPy 14.2 and newer keep what they compiled in their cache on disk. CuPy is imported on first use only, and of
+it nothing but the compiler and the driver's launch is used: memory is torch's. (CuPy always adds
+``-ftz=true``: numbers below 1.2e-38 count as zero. The reciprocal in a surrogate's derivative is within 1
+unit in the last place. No other shortcut is taken.)
 """
 
 import ctypes
@@ -12,6 +13,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ from .._checks import MissingDependency, require
 
 FOLDER = Path(__file__).parent
 OLDEST = (7, 0)  # compute capability
+CACHING_CUPY = (14, 2)  # the first CuPy whose cache on disk finds template instances again
 
 Field = Tensor | int | float | None
 
@@ -51,7 +55,7 @@ def unavailable(device: torch.device) -> str | None:
     if torch.version.hip is not None:
         return "this PyTorch is a ROCm build"
     if not torch.cuda.is_available():
-        return "PyTorch finds no CUDA device"
+        return f"PyTorch finds no CUDA device: {_why_no_cuda()}"
     index = _index(device)
     capability = torch.cuda.get_device_capability(index)
     if capability < OLDEST:
@@ -61,8 +65,62 @@ def unavailable(device: torch.device) -> str | None:
     except MissingDependency as error:
         return str(error)
     except Exception as error:  # whatever the compiler or the driver says is the reason
-        return f"CuPy cannot compile or load a kernel: {type(error).__name__}: {error}"
+        words = " ".join(f"{type(error).__name__}: {error}".split())
+        return f"CuPy cannot compile or load a kernel. {_cure()}It says: {words[:400]}"
     return None
+
+
+def _why_no_cuda() -> str:
+    """PyTorch's own first sentence: a build for CPUs alone, no driver, one that is too old, no GPU."""
+    try:
+        torch.cuda.init()
+    except Exception as error:  # AssertionError of a build without CUDA, else RuntimeError
+        return str(error).split(". ")[0].rstrip(".")
+    return "none is visible (CUDA_VISIBLE_DEVICES)"
+
+
+def _cure() -> str:
+    """What is wrong between CuPy, PyTorch and the driver, and what to do; empty if nothing is known to be."""
+    right, install = f"cupy-{extra()}x", f"pip install 'mfp-neurons[{extra()}]'"
+    wheels = cupy_wheels()
+    if len(wheels) > 1:
+        return (
+            f"{' and '.join(wheels)} exclude one another: pip uninstall {' '.join(wheels)}, then {install}. "
+        )
+    if wheels and wheels[0] != right:
+        return (
+            f"{wheels[0]} is for another CUDA than this PyTorch ({torch.version.cuda}): "
+            f"pip uninstall {wheels[0]}, then {install}. "
+        )
+    known = _driver_knows()
+    if known is not None and torch.version.cuda is not None and known < _version(torch.version.cuda):
+        return (
+            f"The driver knows CUDA up to {known[0]}.{known[1]}, PyTorch was built for "
+            f"{torch.version.cuda}: update the driver. "
+        )
+    return ""
+
+
+def cupy_wheels() -> list[str]:
+    """The names of the installed CuPy packages; more than one exclude one another."""
+    return sorted(
+        name
+        for name in ("cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")
+        if any(True for _ in metadata.distributions(name=name))
+    )
+
+
+def _driver_knows() -> tuple[int, int] | None:
+    try:
+        number = int(_cuda().runtime.driverGetVersion())
+    except Exception:  # CuPy does not get that far
+        return None
+    return number // 1000, number % 1000 // 10
+
+
+def _version(words: str) -> tuple[int, int]:
+    major, minor = words.split(".")[:2]
+    return int(major), int(minor)
 
 
 def extra() -> str:
@@ -75,7 +133,7 @@ def check(device: torch.device) -> None:
     reason = unavailable(device)
     if reason is None:
         return
-    if device.type == "cuda":
+    if torch.cuda.is_available() and find_spec("cupy") is None:
         require("cupy", extra())
     raise RuntimeError(f"backend 'cupy': the CUDA kernels cannot run on {device}: {reason}")
 

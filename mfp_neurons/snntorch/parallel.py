@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import functional
 from .. import surrogate as fused
@@ -13,6 +14,29 @@ from .memory_free import MemoryFree
 from .surrogates import StrictSpike
 
 _NO_INHIBITION = "MFPLeakyParallel has no inhibition; MFPLeaky has, step by step"
+
+
+_KNOWN_FACTORS = WeakTensorKeyDictionary()  # factor: (its version when it was read, whether it was 1)
+
+
+def _is_one(factor: Tensor) -> bool:
+    """Whether multiplying by ``factor`` changes nothing. Read again only where it may have changed.
+
+    A pass over all spikes is saved; on a GPU reading waits for the device, so it happens once, and not at all
+    while the call is traced or captured.
+    """
+    if factor.requires_grad or torch.compiler.is_compiling() or factor.is_inference():
+        return False
+    if type(factor) not in (Tensor, torch.nn.Parameter) or factor.device.type == "meta":
+        return False
+    version, is_one = _KNOWN_FACTORS.get(factor, (None, False))
+    if version == factor._version:
+        return bool(is_one)
+    if factor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    is_one = bool((factor == 1).all())
+    _KNOWN_FACTORS[factor] = factor._version, is_one
+    return is_one
 
 
 class MFPLeakyParallel(MemoryFree):
@@ -94,9 +118,8 @@ class MFPLeakyParallel(MemoryFree):
             inputs, kernel, threshold, state, surrogate=surrogate, strict=True, record=record
         )
         spk = chunk.spikes.reshape(x.shape).float()
-        factor = self.graded_spikes_factor
-        if factor.requires_grad or not is_readable(factor) or bool((factor != 1).any()):
-            spk = spk * factor
+        if not _is_one(self.graded_spikes_factor):
+            spk = spk * self.graded_spikes_factor
         return spk, chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
 
     def _start(self, mem: Tensor | None, x: Tensor) -> Tensor | None:

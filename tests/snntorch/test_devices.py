@@ -1,11 +1,14 @@
 """Both neurons follow their input to another device: every kernel, with the other options in turn."""
 
 import itertools
+import pickle
+from contextlib import contextmanager
 
 import pytest
 import snntorch as snn
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mfp_neurons import convert
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, reset
@@ -75,3 +78,32 @@ def test_a_converted_network_follows_its_input(neuron, options):
     net = convert(nn.Sequential(nn.Linear(5, FEATURES), whole), **options)
     x = torch.empty(STEPS, 2, 5)
     check_on_meta(net, [x] if isinstance(whole, snn.StateLeaky) else list(x), reset)
+
+
+def test_spikes_are_multiplied_by_a_factor_other_than_one_alone_and_whenever_it_has_changed():
+    lif, x = MFPLeakyParallel(beta=0.9), torch.full((STEPS, 2, FEATURES), 2.0)
+    with products_of_sequences() as products:
+        assert (lif(x)[0] == 1).all() and lif(x)[0].all()
+        assert not products
+        lif.graded_spikes_factor.fill_(3.0)
+        assert (lif(x)[0] == 3).all()
+        lif.graded_spikes_factor = torch.tensor(0.5)
+        assert (lif(x)[0] == 0.5).all()
+        lif.graded_spikes_factor.fill_(1.0)
+        assert (lif(x)[0] == 1).all()
+        assert len(products) == 2
+    assert pickle.loads(pickle.dumps(MFPLeakyParallel(beta=0.9, spike_grad=ATan())))(x)[0].all()
+
+
+@contextmanager
+def products_of_sequences():
+    products = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten.mul.Tensor and args[0].shape == (STEPS, 2, FEATURES):
+                products.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        yield products

@@ -116,11 +116,13 @@ template <class X, int V> union Words {
     MFP_DEVICE Words() {}
 };
 
-template <int V, class X> MFP_DEVICE Pack<X, V> load(const X *from) {
+/* V numbers, or zeros where the thread has none there. */
+template <int V, class X> MFP_DEVICE Pack<X, V> load(const X *from, bool present = true) {
+    typedef typename Words<X, V>::Word Word;
     Words<X, V> both;
 #pragma unroll
     for (int i = 0; i < static_cast<int>(sizeof both / sizeof both.words[0]); i++)
-        both.words[i] = reinterpret_cast<const typename Words<X, V>::Word *>(from)[i];
+        both.words[i] = present ? reinterpret_cast<const Word *>(from)[i] : Word{};
     return both.pack;
 }
 
@@ -130,6 +132,87 @@ template <class X, int V> MFP_DEVICE void store(X *to, const Pack<X, V> &pack) {
 #pragma unroll
     for (int i = 0; i < static_cast<int>(sizeof both / sizeof both.words[0]); i++)
         put(reinterpret_cast<typename Words<X, V>::Word *>(to) + i, both.words[i]);
+}
+
+/* Sixteen-bit numbers in pairs, which take one register and one instruction. */
+template <class X, int V> union Pairs {
+    Pack<X, V> pack;
+    u32 pair[V / 2];
+    MFP_DEVICE Pairs() {}
+};
+
+template <class X> MFP_DEVICE u32 narrow_pair(float low, float high) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    u32 pair;
+    if constexpr (IsHalf<X>::value)
+        asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    else
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+    return pair;
+#else
+    return narrow<X>(low).bits | static_cast<u32>(narrow<X>(high).bits) << 16;
+#endif
+}
+
+template <class X> MFP_DEVICE void widen_pair(u32 pair, float &low, float &high) {
+    if constexpr (IsHalf<X>::value) {
+#ifdef __CUDA_ARCH__
+        asm("{ .reg .b16 low, high; mov.b32 {low, high}, %2; cvt.f32.f16 %0, low; cvt.f32.f16 %1, high; }"
+            : "=f"(low), "=f"(high)
+            : "r"(pair));
+#else
+        low = widen(Half{static_cast<u16>(pair)});
+        high = widen(Half{static_cast<u16>(pair >> 16)});
+#endif
+    } else {
+        low = float_of(pair << 16);
+        high = float_of(pair & 0xffff0000u);
+    }
+}
+
+template <class X, int V> MFP_DEVICE void widen_pack(const Pack<X, V> &pack, Wide<X> (&wide)[V]) {
+    if constexpr (sizeof(X) == 2 && V > 1) {
+        Pairs<X, V> in;
+        in.pack = pack;
+#pragma unroll
+        for (int i = 0; i < V / 2; i++) widen_pair<X>(in.pair[i], wide[2 * i], wide[2 * i + 1]);
+    } else {
+#pragma unroll
+        for (int i = 0; i < V; i++) wide[i] = widen(pack.lane[i]);
+    }
+}
+
+template <class X, int V> MFP_DEVICE Pack<X, V> narrow_pack(const Wide<X> (&wide)[V]) {
+    if constexpr (sizeof(X) == 2 && V > 1) {
+        Pairs<X, V> out;
+#pragma unroll
+        for (int i = 0; i < V / 2; i++) out.pair[i] = narrow_pair<X>(wide[2 * i], wide[2 * i + 1]);
+        return out.pack;
+    } else {
+        Pack<X, V> out;
+#pragma unroll
+        for (int i = 0; i < V; i++) out.lane[i] = narrow<X>(wide[i]);
+        return out;
+    }
+}
+
+/* The spikes of V neurons; P thresholds. */
+template <class X, int V, int P>
+MFP_DEVICE Pack<X, V> fired(const Wide<X> (&u)[V], const Wide<X> (&threshold)[P], bool strict) {
+    if constexpr (sizeof(X) == 2 && V > 1) {
+        const u32 one = spike<X>(true).bits;
+        Pairs<X, V> out;
+#pragma unroll
+        for (int i = 0; i < V / 2; i++)
+            out.pair[i] = (fires(u[2 * i], threshold[2 * i % P], strict) ? one : 0) |
+                          (fires(u[2 * i + 1], threshold[(2 * i + 1) % P], strict) ? one << 16 : 0);
+        return out.pack;
+    } else {
+        Pack<X, V> out;
+#pragma unroll
+        for (int i = 0; i < V; i++) out.lane[i] = spike<X>(fires(u[i], threshold[i % P], strict));
+        return out;
+    }
 }
 
 template <class W> MFP_DEVICE W parameter(const PerChannel &from, i64 channel) {

@@ -49,6 +49,11 @@ template <class W, int P> struct Parameters {
     }
 };
 
+/* The first of this thread's steps; up to four are a whole sequence. */
+template <int S> MFP_DEVICE i64 first_step(const Task &task) {
+    return S > 4 ? (task.chunk * blockDim.y + threadIdx.y) * S : 0;
+}
+
 /* u = the potential before this thread's steps. `ends`: only what later chunks wait for is wanted. */
 template <class X, class W, int V, int S, int P>
 MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at, const Parameters<W, P> &m,
@@ -70,9 +75,12 @@ MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at
             decay_segment[i] = power(m.decay[i % P], S);
         }
 #pragma unroll
-        for (int s = 0; s < S; s++)
+        for (int s = 0; s < S; s++) {
+            W input[V];
+            widen_pack(x[s], input);
 #pragma unroll
-            for (int i = 0; i < V; i++) end[i] = m.next(end[i], widen(x[s].lane[i]), i);
+            for (int i = 0; i < V; i++) end[i] = m.next(end[i], input[i], i);
+        }
         Scan<W, V>(segments, p.chunks, task, false).run(end, decay_segment, carry, hand_on, wanted);
 #pragma unroll
         for (int i = 0; i < V; i++) u[i] += carry[i]; /* one of the two is zero */
@@ -83,21 +91,24 @@ template <class X, int V, int S, bool ALONG>
 __global__ void MFP_BOUNDS(X) exp_forward(const Exp p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
-    const i64 steps = p.chunks.steps;
-    for (Tasks tasks(p.chunks, false, false, draw(p.chunks)); tasks.more();) {
+    for (Tasks<(S > 4)> tasks(p.chunks, false, false); tasks.more();) {
         const Task task = tasks.take();
         const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
-        const i64 t0 = (task.chunk * blockDim.y + threadIdx.y) * S;
+        const i64 t0 = first_step<S>(task);
+        const Live live = live_steps<S>(at, t0, p.chunks.steps);
         Pack<X, V> x[S];
-        load_steps(p.x, at, t0, steps, x);
+        load_steps(p.x, at, t0, live, x);
         const Parameters<W, P> m(p, at.channel);
         W u[V];
         potential_before(p, task, at, m, x, u, true, true);
+        Writer<X, Exp> writer(p, at, t0, live);
 #pragma unroll
         for (int s = 0; s < S; s++) {
+            W input[V];
+            widen_pack(x[s], input);
 #pragma unroll
-            for (int i = 0; i < V; i++) u[i] = m.next(u[i], widen(x[s].lane[i]), i);
-            write_step<X>(p, at, t0 + s, steps, u, m.threshold);
+            for (int i = 0; i < V; i++) u[i] = m.next(u[i], input[i], i);
+            writer.step(s, u, m.threshold);
         }
     }
 }
@@ -106,39 +117,41 @@ template <class X, int V, int S, bool ALONG, int KIND, bool PARAMS>
 __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
+    constexpr bool AGAIN = KIND < MASKED || (KIND == NO_SPIKES && PARAMS); /* the potential is computed again */
     const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
-    const i64 steps = p.chunks.steps;
-    const bool again = KIND < MASKED || (KIND == NO_SPIKES && PARAMS); /* the potential is computed again */
     W sums[SUMS][P] = {};
     Task task = {};
-    for (Tasks tasks(p.chunks, true, again, draw(p.chunks)); tasks.more();) {
+    for (Tasks<(S > 4)> tasks(p.chunks, true, AGAIN); tasks.more();) {
         task = tasks.take();
         const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
-        const i64 t0 = (task.chunk * blockDim.y + threadIdx.y) * S;
+        const i64 t0 = first_step<S>(task);
+        const Live live = live_steps<S>(at, t0, p.chunks.steps);
         const Parameters<W, P> m(p, at.channel);
         Pack<X, V> x[S], ds[S];
         W u[V], before[PARAMS ? S : 1][V], g[S][V];
-        if (again) load_steps(p.x, at, t0, steps, x);
-        if (KIND != NO_SPIKES && !task.ends) load_steps(p.spikes, at, t0, steps, ds);
-        if (again) potential_before(p, task, at, m, x, u, task.ends, !task.ends);
+        if (AGAIN) load_steps(p.x, at, t0, live, x);
+        if (KIND != NO_SPIKES && !task.ends) load_steps(p.spikes, at, t0, live, ds);
+        if (AGAIN) potential_before(p, task, at, m, x, u, task.ends, !task.ends);
         if (task.ends) continue;
-        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, t0, steps) : 0;
+        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, t0, live) : 0;
 #pragma unroll
         for (int s = 0; s < S; s++) {
+            W input[V], spikes[V]; /* the gradient of the spikes */
+            if (AGAIN) widen_pack(x[s], input);
+            if (KIND != NO_SPIKES) widen_pack(ds[s], spikes);
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                if (again) {
+                if (AGAIN) {
                     if (PARAMS) before[s][i] = u[i];
-                    u[i] = m.next(u[i], widen(x[s].lane[i]), i);
+                    u[i] = m.next(u[i], input[i], i);
                 }
                 const bool bit = (bits >> (s * V + i)) & 1;
-                g[s][i] = KIND == NO_SPIKES
-                              ? W(0)
-                              : widen(ds[s].lane[i]) * slope<KIND>(u[i] - m.threshold[i % P], bit, surrogate);
+                g[s][i] = 0;
+                if (KIND != NO_SPIKES) g[s][i] = spikes[i] * slope<KIND>(u[i] - m.threshold[i % P], bit, surrogate);
                 if (PARAMS) sums[OF_SPIKES][i % P] += g[s][i];
             }
         }
-        if (p.u.data) add_own_gradient(p, at, t0, steps, g);
+        if (p.u.data) add_own_gradient(p, at, t0, live, g);
         W a[V] = {};
         if constexpr (S > 4) {
             if (blockDim.y > 1 || p.chunks.chunks > 1) {
@@ -155,20 +168,22 @@ __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
                 for (int i = 0; i < V; i++) a[i] = carry[i];
             }
         }
+        X *gx = column<X>(p.gx, at, t0) + (S - 1) * p.gx.time;
 #pragma unroll
-        for (int s = S - 1; s >= 0; s--) {
-            Pack<X, V> out;
+        for (int s = S - 1; s >= 0; s--, gx -= p.gx.time) {
+            W out[V], input[V];
+            if (PARAMS) widen_pack(x[s], input);
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 a[i] = m.decay[i % P] * a[i] + g[s][i];
-                out.lane[i] = narrow<X>(m.gain[i % P] * m.scale[i % P] * a[i]);
+                out[i] = m.gain[i % P] * m.scale[i % P] * a[i];
                 if (PARAMS) {
                     sums[OF_ADJOINT][i % P] += a[i];
-                    sums[OF_INPUT][i % P] += a[i] * widen(x[s].lane[i]);
+                    sums[OF_INPUT][i % P] += a[i] * input[i];
                     sums[OF_BEFORE][i % P] += a[i] * before[s][i];
                 }
             }
-            if (p.gx.data && at.active && t0 + s < steps) store(column<X>(p.gx, at, t0 + s), out);
+            if (p.gx.data && s < live.count) store(gx, narrow_pack<X, V>(out));
         }
         if (p.gstate.data && at.active && t0 == 0) {
             Pack<W, V> out;
@@ -179,7 +194,7 @@ __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
     }
     if (!PARAMS || task.ends) return;
     MFP_SHARED(SumsOf<W MFP_COMMA P>, shared);
-    const bool drawn = p.chunks.ticket;
+    const bool drawn = S > 4 && p.chunks.ticket;
     for (int k = 0; k < SUMS; k++)
         store_sum(p.partials, k, drawn ? task.chunk : 0, drawn ? task.tile : blockIdx.x, sums[k], shared);
 }

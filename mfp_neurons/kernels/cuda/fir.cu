@@ -69,13 +69,15 @@ template <class X, int V, int S, bool ALONG> __global__ void LANES_BOUNDS(X) fir
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     const Place at = place<V>(p.columns, static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x);
+    const Live live = live_steps<S>(at, 0, p.steps);
     Pack<X, V> x[S];
-    load_steps(p.x, at, 0, p.steps, x);
+    load_steps(p.x, at, 0, live, x);
     const Parameters<W, P> m(p, at.channel);
     W u[S][V];
     potential(p, at, m, x, u);
+    Writer<X, Fir> writer(p, at, 0, live);
 #pragma unroll
-    for (int t = 0; t < S; t++) write_step<X>(p, at, t, p.steps, u[t], m.threshold);
+    for (int t = 0; t < S; t++) writer.step(t, u[t], m.threshold);
 }
 
 template <class X, int V, int S, bool ALONG, int KIND, bool PARAMS>
@@ -88,11 +90,12 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
     W sums[PARAMS ? SUMS : 1][P] = {};
     for (i64 tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
         const Place at = place<V>(p.columns, tile * blockDim.x + threadIdx.x);
+        const Live live = live_steps<S>(at, 0, p.steps);
         Pack<X, V> x[S], ds[S];
         W g[S][V];
-        if (again) load_steps(p.x, at, 0, p.steps, x);
-        if (KIND != NO_SPIKES) load_steps(p.spikes, at, 0, p.steps, ds);
-        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, 0, p.steps) : 0;
+        if (again) load_steps(p.x, at, 0, live, x);
+        if (KIND != NO_SPIKES) load_steps(p.spikes, at, 0, live, ds);
+        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, 0, live) : 0;
         const Parameters<W, P> m(p, at.channel);
         if (KIND < MASKED) potential(p, at, m, x, g);
 #pragma unroll
@@ -104,7 +107,7 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
                 g[t][i] = KIND == NO_SPIKES ? W(0) : widen(ds[t].lane[i]) * slope<KIND>(above, bit, surrogate);
                 if (PARAMS) sums[OF_SPIKES][i % P] += g[t][i];
             }
-        if (p.u.data) add_own_gradient(p, at, 0, p.steps, g);
+        if (p.u.data) add_own_gradient(p, at, 0, live, g);
         W gy[S][V] = {};
 #pragma unroll
         for (int j = 0; j < S; j++) {
@@ -116,21 +119,22 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     gy[s][i] += tap[i % P] * g[s + j][i];
-                    if (PARAMS && s + j < p.steps) sums[j][i % P] += g[s + j][i] * m.input(x[s].lane[i], i);
+                    if (PARAMS && s + j < live.count) sums[j][i % P] += g[s + j][i] * m.input(x[s].lane[i], i);
                 }
         }
+        X *gx = column<X>(p.gx, at, 0);
 #pragma unroll
-        for (int s = 0; s < S; s++) {
-            Pack<X, V> out;
+        for (int s = 0; s < S; s++, gx += p.gx.time) {
+            W out[V];
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                out.lane[i] = narrow<X>(m.scale[i % P] * gy[s][i]);
-                if (PARAMS && s < p.steps) {
+                out[i] = m.scale[i % P] * gy[s][i];
+                if (PARAMS && s < live.count) {
                     sums[OF_ADJOINT][i % P] += gy[s][i];
                     sums[OF_INPUT][i % P] += gy[s][i] * widen(x[s].lane[i]);
                 }
             }
-            if (p.gx.data && at.active && s < p.steps) store(column<X>(p.gx, at, s), out);
+            if (p.gx.data && s < live.count) store(gx, narrow_pack<X, V>(out));
         }
     }
     if constexpr (PARAMS) {

@@ -32,20 +32,20 @@ struct Task {
 /* Tasks are numbered tile by tile, so that a tile's input, read for the ends, is still in the L2 cache when
  * its chunks are done; chunks whose ends others wait for come first. Blocks draw numbers from a counter: whoever
  * waits for a task knows that it has begun, and "ends" wait for nobody, so no order of blocks can lock up. */
-struct Tasks {
+template <bool CHUNKED> struct Tasks {
     i64 next, last, stride, ends, chunks;
     bool reversed;
 
-    MFP_DEVICE Tasks(const Chunks &p, bool backward, bool needs_ends, i64 drawn) {
-        chunks = p.chunks;
+    MFP_DEVICE Tasks(const Chunks &p, bool backward, bool needs_ends) {
+        chunks = CHUNKED ? p.chunks : 1;
         reversed = backward;
-        ends = needs_ends ? chunks - 1 : 0; /* nobody waits for the last */
+        ends = CHUNKED && needs_ends ? chunks - 1 : 0; /* nobody waits for the last */
         const i64 each = chunks + ends;
-        if (p.ticket) {
-            next = drawn;
-            last = drawn + 1;
+        if (CHUNKED && p.ticket) {
+            next = draw(p);
+            last = next + 1;
             stride = 1;
-        } else if (p.serial) {
+        } else if (CHUNKED && p.serial) {
             next = static_cast<i64>(blockIdx.x) * each;
             last = next + each;
             stride = 1;
@@ -68,15 +68,15 @@ struct Tasks {
         next += stride;
         return task;
     }
-};
 
-MFP_DEVICE i64 draw(const Chunks &p) {
-    if (!p.ticket) return 0;
-    MFP_SHARED(u32, number);
-    if (threadIdx.x == 0 && threadIdx.y == 0) number = atomicAdd(p.ticket, 1u);
-    __syncthreads();
-    return number;
-}
+  private:
+    MFP_DEVICE i64 draw(const Chunks &p) {
+        MFP_SHARED(u32, number);
+        if (threadIdx.x == 0 && threadIdx.y == 0) number = atomicAdd(p.ticket, 1u);
+        __syncthreads();
+        return number;
+    }
+};
 
 /* decay times value; nothing stays nothing where the power of a decay above 1 has overflowed. */
 template <class W> MFP_DEVICE W carried(W decay, W value) { return value == 0 ? W(0) : decay * value; }
