@@ -9,7 +9,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from .. import functional
 from .. import surrogate as fused
 from .._arguments import as_real
-from .._checks import describe, is_exporting, is_readable, log_once, refuse_tracers
+from .._checks import describe, is_exporting, log_once, refuse_tracers
 from .memory_free import MemoryFree
 from .surrogates import StrictSpike
 
