@@ -19,9 +19,9 @@ from pathlib import Path
 
 from ._checks import log_once
 
-_SHARED = ("-O3", "-shared", "-fPIC")
-_THREADS, _NATIVE = "-fopenmp", "-march=native"
-_FLAGS = ((_NATIVE, _THREADS), (_THREADS,), (_NATIVE,), ())  # the first that the compiler can take
+_SHARED = ("-O3", "-shared", "-fPIC", "-pthread")
+_SIMD, _NATIVE = "-fopenmp-simd", "-march=native"
+_FLAGS = ((_NATIVE, _SIMD), (_SIMD,), (_NATIVE,), ())  # the first that the compiler can take
 
 
 class Unavailable(RuntimeError):
@@ -106,15 +106,6 @@ class Source:
             return ctypes.CDLL(str(path))
         except OSError as error:
             raise Unavailable(f"{path} does not load ({error}); delete it to have it built again") from error
-
-    def say_threads_are_missing(self) -> None:
-        """For a library that finds itself built without OpenMP."""
-        language = self.language
-        log_once(
-            f"{self.name}-threads",
-            f"the {language.name} compiler has no OpenMP: {self.what} run on one thread, slower. A compiler "
-            f"that takes -fopenmp (GCC, or Clang with libomp), named in {language.variable}, gives them all.",
-        )
 
     def _choices(self) -> tuple[tuple[str, ...], ...]:
         """Sets of flags, the best first."""

@@ -17,21 +17,22 @@ from tests.deploy.graphs import Case, cases
 
 def run_agrees(case: Case, threads: int) -> None:
     """Every number of a run; then the scores again, with maps that share memory."""
-    runtime = Compiled(case.graph, threads=threads)
-    scores, maps = runtime.run(case.levels, case.steps, record=True)
+    runtime = Compiled(case.graph, words_a_thread=1)
+    scores, maps = runtime.run(case.levels, case.steps, threads=threads, record=True)
     expected, expected_maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
         np.testing.assert_array_equal(mine, theirs, err_msg=f"map {index}")
     np.testing.assert_array_equal(scores, expected)
-    again, none = runtime.run(case.levels, case.steps)
+    again, none = runtime.run(case.levels, case.steps, threads=threads)
     np.testing.assert_array_equal(again, expected)
     assert none == []
 
 
 def stream_agrees(case: Case, threads: int) -> None:
     """Every number of every step; also of a second stream beside, whose maps share memory."""
-    runtime = Compiled(case.graph, threads=threads)
-    mine, beside, theirs = runtime.stream(), runtime.stream(), interpret.Stream(case.graph)
+    runtime = Compiled(case.graph, words_a_thread=1)
+    mine, beside = (runtime.stream(threads=threads) for _ in range(2))
+    theirs = interpret.Stream(case.graph)
     for t in range(case.steps):
         levels = case.levels[min(t, len(case.levels) - 1)]
         scores, recorded = mine.record(levels)
