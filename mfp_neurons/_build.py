@@ -19,9 +19,8 @@ from pathlib import Path
 
 from ._checks import log_once
 
-_SHARED = ("-O3", "-shared", "-fPIC", "-pthread")
-_SIMD, _NATIVE = "-fopenmp-simd", "-march=native"
-_FLAGS = ((_NATIVE, _SIMD), (_SIMD,), (_NATIVE,), ())  # the first that the compiler can take
+_SHARED = ("-O3", "-shared", "-fPIC")
+_NATIVE = "-march=native"
 
 
 class Unavailable(RuntimeError):
@@ -74,7 +73,7 @@ class Source:
         entry: the file that is compiled.
         files: all that it is made of.
         flags: beside those for every library.
-        wanted: flags that a compiler need not know.
+        wanted: flags that a compiler need not know, the most important first.
     """
 
     name: str
@@ -107,11 +106,19 @@ class Source:
         except OSError as error:
             raise Unavailable(f"{path} does not load ({error}); delete it to have it built again") from error
 
+    def say_threads_are_missing(self) -> None:
+        """For a library that finds itself built without OpenMP."""
+        language = self.language
+        log_once(
+            f"{self.name}-threads",
+            f"the {language.name} compiler has no OpenMP: {self.what} run on one thread, slower. A compiler "
+            f"that takes -fopenmp (GCC, or Clang with libomp), named in {language.variable}, gives them all.",
+        )
+
     def _choices(self) -> tuple[tuple[str, ...], ...]:
-        """Sets of flags, the best first."""
-        if not self.wanted:
-            return _FLAGS
-        return (*((*flags, *self.wanted) for flags in _FLAGS), *_FLAGS)
+        """Sets of flags, the best first; the first that the compiler takes is used."""
+        known = [self.wanted[:count] for count in range(len(self.wanted), -1, -1)]
+        return tuple(flags for wanted in known for flags in ((_NATIVE, *wanted), wanted))
 
     def _build(self, path: Path) -> Path:
         compiler = self.language.compiler()

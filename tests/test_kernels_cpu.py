@@ -88,6 +88,28 @@ def test_results_do_not_depend_on_the_number_of_threads(kind, channels):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+FORKED = """
+import os, torch
+from mfp_neurons import MFP
+torch.set_num_threads(3)
+x, neuron = torch.randn(4, 3, 4096), MFP(0.5)
+expected = neuron(x).numpy().tobytes()  # PyTorch's own operators would wait for ever in the child
+child = os.fork()
+if child == 0:
+    os._exit(0 if neuron(x).numpy().tobytes() == expected else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_fires_as_its_parent_did_before_it():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "0\n"
+    assert "was forked: the CPU kernels run on one thread" in done.stderr
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_sixteen_bit_number_is_read_exactly(dtype):
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)[None]
@@ -187,14 +209,16 @@ def test_a_compiler_that_fails_is_quoted(elsewhere, monkeypatch, tmp_path):
     assert list(elsewhere.iterdir()) == []
 
 
-def test_a_compiler_that_refuses_flags_makes_a_library_and_once_built_it_needs_none(
-    elsewhere, monkeypatch, tmp_path
+def test_a_compiler_without_threads_makes_a_library_and_the_log_says_so(
+    elsewhere, monkeypatch, tmp_path, caplog
 ):
-    refuse = 'case "$*" in *-fopenmp-simd*|*-march*) exit 1;; esac; exec c++ "$@" -O0'
+    refuse = 'case "$*" in *-fopenmp*) exit 1;; esac; exec c++ "$@" -O0'
     monkeypatch.setenv("CXX", script(tmp_path / "cxx", refuse))
-    size = host.library.__wrapped__().mfp_call_size()
-    monkeypatch.setenv("CXX", "no-such-compiler")
-    assert host.library.__wrapped__().mfp_call_size() == size > 0
+    monkeypatch.setattr("mfp_neurons._checks._said", set())
+    assert host.library.__wrapped__().mfp_has_threads() == 0
+    assert "no OpenMP: the CPU kernels run on one thread" in caplog.text
+    monkeypatch.setenv("CXX", "no-such-compiler")  # built once, it needs no compiler
+    assert host.library.__wrapped__().mfp_has_threads() == 0
 
 
 def test_a_file_that_is_no_library_is_reported(elsewhere):
@@ -250,7 +274,7 @@ def test_without_a_compiler_the_stock_operators_run_and_the_log_says_so_once(els
 
 
 def test_the_sources_compile_without_a_warning():
-    command = ["c++", "-std=c++17", "-O1", "-fopenmp-simd", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
+    command = ["c++", "-std=c++17", "-O1", "-fopenmp", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     done = subprocess.run([*command, str(host.SOURCE.entry)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -6,7 +6,7 @@ A backend is a module with the functions of :mod:`mfp_neurons.backends.torch`:
 name  what it is                              where it runs
 ===== ======================================= ==============================
 torch stock PyTorch operators                 every device
-cpu   compiled host kernels (C++)             CPU tensors, with a compiler
+cpu   compiled host kernels (C++, OpenMP)     CPU tensors, with a compiler
 cupy  the same arithmetic in CUDA, by CuPy    CUDA tensors, with CuPy
 ===== ======================================= ==============================
 """

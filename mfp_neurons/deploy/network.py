@@ -80,9 +80,9 @@ class IntegerNetwork:
         r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
 
         Args:
-            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers are levels, from
-                0 to the network's largest (255 of images, 1 of events); floats lie in [0, 1] and are rounded
-                to levels; False and True are 0.0 and 1.0, the smallest level and the largest.
+            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers are levels,
+                from 0 to the network's largest (255 of images, 1 of events); floats lie in [0, 1] and are
+                rounded to levels; False and True are 0.0 and 1.0, the smallest level and the largest.
             backend: "compiled" is portable C on several threads; "numpy" the readable definition, slow;
                 "auto" takes the first and says once why if it can't.
             threads: how many share the work of the compiled code, the caller's among them, 256 at most. None
@@ -95,8 +95,7 @@ class IntegerNetwork:
 
         Raises:
             TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; T is no
-                multiple of the steps that pooling over time makes one of; or ``threads`` is no integer of 1 or
-                more.
+                multiple of the steps that pooling over time makes one of; ``threads`` is no integer >= 1.
             RuntimeError: ``backend="compiled"`` can't run here.
         """
         threads = _check_threads(threads)

@@ -15,9 +15,10 @@ SOURCE = _build.Source(
     what="the CPU kernels",
     language=_build.CPP,
     entry=_FOLDER / "host" / "mfp.cpp",
-    files=(_FOLDER / "arithmetic.h", _FOLDER / "threads.h", *sorted((_FOLDER / "host").iterdir())),
+    files=(_FOLDER / "arithmetic.h", *sorted((_FOLDER / "host").iterdir())),
     # errno and traps are all that these two give up; every result stays what IEEE arithmetic says
     flags=("-fno-math-errno", "-fno-trapping-math"),
+    wanted=("-fopenmp",),
 )
 
 
@@ -34,4 +35,7 @@ def library() -> ctypes.CDLL:
     Raises:
         Unavailable: there is no compiler, or it fails, or what it made does not load.
     """
-    return SOURCE.load()
+    loaded = SOURCE.load()
+    if not loaded.mfp_has_threads():
+        SOURCE.say_threads_are_missing()
+    return loaded

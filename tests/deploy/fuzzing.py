@@ -25,7 +25,7 @@ from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
 from mfp_neurons.deploy.host.compiled import Compiled
 from mfp_neurons.deploy.host.scatter import Scatter
 from mfp_neurons.deploy.inputs import read
-from tests.deploy.agreement import events_agree, stream_agrees
+from tests.deploy.agreement import events_agree, shared_out, stream_agrees
 from tests.deploy.graphs import Case
 from tests.deploy.mutations import KINDS
 
@@ -140,7 +140,7 @@ def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1)
     for index, numbers in enumerate(maps):
         assert numbers.min() >= 0
         assert numbers.max() <= graph.map_top(index)
-    scores, _ = Compiled(graph, words_a_thread=1).run(levels, steps, threads=threads)
+    scores, _ = shared_out(graph).run(levels, steps, threads=threads)
     np.testing.assert_array_equal(scores, expected)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
 from mfp_neurons.deploy.host.compiled import Compiled
-from tests.deploy.agreement import events_agree, run_agrees, stream_agrees
+from tests.deploy.agreement import events_agree, run_agrees, shared_out, stream_agrees
 from tests.deploy.graphs import Case, cases
 
 
@@ -126,5 +126,5 @@ def test_a_level_above_the_top_is_refused_and_changes_nothing() -> None:
 
 
 def test_no_samples_give_no_scores() -> None:
-    runtime = Compiled(network(), words_a_thread=1)
+    runtime = shared_out(network())
     assert runtime.run(images(4, 0), 4, threads=2)[0].shape == (4, 0, 2, 1, 1)

@@ -1,8 +1,8 @@
 """The compiled runtime: portable C behind ctypes. Same numbers as ``interpret``, bit for bit.
 
 A map is kept as bits, 64 channels a word (levels of images as bytes). A run keeps nothing; a stream keeps the
-bits that neurons look back at, without gaps. The memory that both work in is kept for the next call of the same
-size; a call that comes while another has it works in memory of its own.
+bits that neurons look back at, without gaps. The memory that both work in is kept for the next call of the
+same size; a call that comes while another has it works in memory of its own.
 """
 
 import ctypes
@@ -19,15 +19,12 @@ from .structs import unavailable
 
 __all__ = ["Compiled", "Stream", "unavailable"]
 
-WORDS_A_THREAD = 1 << 18  # counted in some 25 us, about as long as a sleeping thread takes to wake
-
 
 class Compiled:
     """A graph, ready to run.
 
     Args:
         graph: a valid network.
-        words_a_thread: a layer is shared out among no more threads than have so many words each to count.
 
     Raises:
         Unavailable: it cannot be built here; :func:`unavailable` says why without raising.
@@ -42,8 +39,12 @@ class Compiled:
     array([6, 4])
     """
 
-    def __init__(self, graph: Graph, *, words_a_thread: int = WORDS_A_THREAD) -> None:
-        self.graph, self._words_a_thread = graph, words_a_thread
+    # A layer is shared out among no more threads than have so many words each to count: some 25 us of work,
+    # about as long as a sleeping thread takes to wake.
+    words_a_thread = 1 << 18
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
         self._library = c.library()
         self._layout = Layout(graph)
         self._period, self._scores_period = graph.period, graph.periods[-1]
@@ -106,7 +107,7 @@ class Compiled:
         scores = np.empty((scored, size.samples, *self.graph.scores.shape), np.int64)
         call = buffers.call
         call.first, call.count = first, size.steps
-        call.words_a_thread = self._words_a_thread
+        call.words_a_thread = self.words_a_thread
         call.levels, call.scores = levels.ctypes.data, scores.ctypes.data
         call.past = None if past is None else past.ctypes.data
         refused = self._library.mfp_network_run(ctypes.byref(call))

@@ -102,8 +102,10 @@ SOURCE = _build.Source(
     what="integer networks",
     language=_build.C,
     entry=_FOLDER / "network.c",
-    files=(*sorted(_FOLDER.glob("*.[ch]")), _FOLDER.parents[1] / "kernels" / "threads.h"),
-    wanted=("-mprefer-vector-width=512",),  # GCC takes half of an x86 processor's vectors otherwise
+    files=tuple(sorted(_FOLDER.glob("*.[ch]"))),
+    flags=("-pthread",),
+    # GCC takes half of an x86 processor's vectors where nobody asks for more
+    wanted=("-fopenmp-simd", "-mprefer-vector-width=512"),
 )
 
 

@@ -2,8 +2,8 @@
 #ifndef MFP_TASKS_H
 #define MFP_TASKS_H
 
-#include "../../kernels/threads.h"
 #include "network.h"
+#include "threads.h"
 
 typedef struct {
     const Call *call;

@@ -14,7 +14,6 @@
 #endif
 
 #include "../arithmetic.h"
-#include "../threads.h"
 #include "stream.h"
 
 namespace mfp {
@@ -71,23 +70,20 @@ struct Tiles {
      * has rows of its own, made by make(). Backwards, a gradient starts with the inputs that the forward
      * read last, which may still be in cache. */
     template <class Make, class F> void run(const Call &c, Make make, F f, bool backwards = false) const {
-        auto run_tasks = [&](Items *items) {
+#pragma omp parallel num_threads(c.threads) if (c.threads > 1)
+        {
             auto rows = make();
-            for (int64_t step, last; take_items(items, &step, &last);) {
-                for (; step < last; step++) {
-                    const int64_t task = backwards ? tasks - 1 - step : step;
-                    const int64_t begin = total * task / tasks, end = total * (task + 1) / tasks;
-                    for (int64_t i = begin; i < end; i++) {
-                        const int64_t tile = backwards ? end - 1 - (i - begin) : i, first = tile % per_run * width;
-                        f(*rows, task, tile / per_run, first, std::min(width, c.run - first));
-                    }
-                    stream_fence();
+#pragma omp for schedule(static)
+            for (int64_t step = 0; step < tasks; step++) {
+                const int64_t task = backwards ? tasks - 1 - step : step;
+                const int64_t begin = total * task / tasks, end = total * (task + 1) / tasks;
+                for (int64_t i = begin; i < end; i++) {
+                    const int64_t tile = backwards ? end - 1 - (i - begin) : i, first = tile % per_run * width;
+                    f(*rows, task, tile / per_run, first, std::min(width, c.run - first));
                 }
+                stream_fence();
             }
-        };
-        using RunTasks = decltype(run_tasks);
-        const Work work = [](void *all, int64_t, Items *items) { (*static_cast<RunTasks *>(all))(items); };
-        share_items(tasks, c.threads, work, &run_tasks);
+        }
     }
 };
 

@@ -25,3 +25,11 @@ MFP_ENTRY(mfp_moments, Norm, moments)
 MFP_ENTRY(mfp_add_affine, Norm, add_affine)
 
 extern "C" int64_t mfp_call_size() { return sizeof(Call); }
+
+extern "C" int mfp_has_threads() {
+#ifdef _OPENMP
+    return 1;
+#else
+    return 0;
+#endif
+}

@@ -1,4 +1,4 @@
-/* Items of work shared out among threads, in C and in C++: the caller, and helpers that sleep between calls.
+/* Items of work shared out among threads: the caller, and helpers that sleep between calls.
  *
  * Items are taken in small parts, and the caller waits only for helpers that have begun. So a helper to which the
  * system gives no processor, because other programs or thread pools keep them busy, delays nothing; a team of OpenMP
