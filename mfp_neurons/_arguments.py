@@ -1,17 +1,19 @@
 """Arguments checked, and kernels and numbers turned into the tensors that the operators take."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, describe
+from ._checks import check_finite, check_threshold, describe
 from .backends import check_name
 from .backends._call import accumulate_dtype
 from .history import FIR, Exponential, Kernel, Matrix, as_row
 from .norm import Norm
 
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 class Prepared(NamedTuple):
@@ -37,11 +39,12 @@ def prepare(
 ) -> Prepared:
     """What a call computes; ``carry`` says that it is a stretch of a longer sequence."""
     check_name(backend)
-    _check_input(x_seq)
+    x_seq = _as_real(x_seq)
+    _check_shape(x_seq)
     wide = accumulate_dtype(x_seq.dtype)
     position = 0 if state is None or state.dim() == 0 else len(state)
     kind, tensor = _kernel_tensor(kernel, x_seq, position, carry)
-    threshold = _parameter("v_threshold", v_threshold, x_seq)
+    threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold)
     _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
     _check_channels("v_threshold", threshold.numel(), x_seq)
     _check_device(f"kernel ({type(kernel).__name__})", tensor, x_seq)
@@ -79,27 +82,38 @@ def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tens
     return matrix.tril()[position : position + steps, : position + steps]
 
 
-def _parameter(name: str, value: Tensor | float, x_seq: Tensor) -> Tensor:
+def _parameter(
+    name: str,
+    value: Tensor | float,
+    x_seq: Tensor,
+    check: Callable[[str, Tensor | float], None] = check_finite,
+) -> Tensor:
     """A per-layer or per-channel argument as a tensor [1] or [C] on x_seq's device."""
     if isinstance(value, Tensor):
         if not value.is_floating_point():
             raise TypeError(f"{name} must be a number or a real tensor [1] or [C], got {describe(value)}")
         if value.dim() > 1:
             raise ValueError(f"{name} must be a number or a tensor [1] or [C], got shape {list(value.shape)}")
-        check_finite(name, value)
+        check(name, value)
         _check_device(name, value, x_seq)
         return as_row(value)
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a tensor [1] or [C], got {describe(value)}")
-    check_finite(name, value)
+    check(name, value)
     return torch.full((1,), float(value), dtype=accumulate_dtype(x_seq.dtype), device=x_seq.device)
 
 
-def _check_input(x_seq: Any) -> None:
-    if not isinstance(x_seq, Tensor) or x_seq.dtype not in _DTYPES:
+def _as_real(x_seq: Any) -> Tensor:
+    """The input; integers and booleans (counts of events, spikes) in torch's default dtype, as LIFNode's."""
+    if not isinstance(x_seq, Tensor) or (x_seq.dtype not in _REAL and x_seq.dtype not in _WHOLE):
         raise TypeError(
-            f"x_seq must be a float16, bfloat16, float32 or float64 tensor, got {describe(x_seq)}"
+            "x_seq must be a float16, bfloat16, float32 or float64 tensor, or one of integers or booleans, "
+            f"got {describe(x_seq)}"
         )
+    return x_seq if x_seq.dtype in _REAL else x_seq.to(torch.get_default_dtype())
+
+
+def _check_shape(x_seq: Tensor) -> None:
     if x_seq.layout != torch.strided:
         raise TypeError(f"x_seq must be a dense (strided) tensor, got layout {x_seq.layout}")
     if not 2 <= x_seq.dim() <= 6:

@@ -1,6 +1,8 @@
 """Checks and their wording: what was asked, what came, what is accepted."""
 
 import logging
+import math
+import sys
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -72,12 +74,27 @@ def is_readable(value: Tensor) -> bool:
 
 def check_finite(name: str, value: Tensor | float) -> None:
     """Raises ValueError if ``value`` holds a NaN or an infinity and can be read at no cost."""
-    if isinstance(value, Tensor):
-        bad = is_readable(value) and not bool(value.detach().isfinite().all())
-    else:
-        bad = value != value or value in (float("inf"), float("-inf"))
-    if bad:
-        raise ValueError(f"{name} must be finite, got {value}")
+    _check_range(name, value, "finite", -sys.float_info.max, sys.float_info.max)
+
+
+def check_threshold(name: str, value: Tensor | float) -> None:
+    """Raises ValueError if ``value`` holds a NaN or -inf and can be read at no cost.
+
+    An infinite threshold is that of a neuron that never fires: the usual read-out of a potential.
+    """
+    _check_range(name, value, "finite, or inf for a neuron that never fires", -sys.float_info.max, math.inf)
+
+
+def _check_range(name: str, value: Tensor | float, wanted: str, smallest: float, largest: float) -> None:
+    if not isinstance(value, Tensor):
+        if not smallest <= value <= largest:
+            raise ValueError(f"{name} must be {wanted}, got {value}")
+    elif is_readable(value):
+        values = value.detach()
+        outside = values[~((values >= smallest) & (values <= largest))]
+        if len(outside):
+            others = f" in {len(outside)} of {values.numel()} values" if values.numel() > 1 else ""
+            raise ValueError(f"{name} must be {wanted}, got {outside[0].item()}{others}")
 
 
 def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import BackwardCFunction
 
 from .backends._call import accumulate_dtype
 
@@ -22,17 +23,41 @@ def saved(ctx: Any) -> tuple[Tensor, ...]:
     """What forward saved for backward.
 
     Raises:
-        RuntimeError: a backward pass has freed it. Most often a state that was not reset led there.
+        RuntimeError: an earlier backward pass has freed it and this one came here through the state of the
+            sequence after it, so that a reset was forgotten. Any other error of torch's passes as it is.
     """
     try:
         tensors: tuple[Tensor, ...] = ctx.saved_tensors
     except RuntimeError as error:
-        raise RuntimeError(
-            "backward reaches a sequence that has had its backward pass: a neuron still holds the state from "
-            "its end. Reset between sequences (SpikingJelly: functional.reset_net(net); snnTorch: "
-            "mfp_neurons.snntorch.reset(net)), or detach the state where the next is to go on from it"
-        ) from error
+        if "backward through the graph a second time" in str(error) and getattr(ctx, "continued", False):
+            raise RuntimeError(
+                "backward reaches a sequence that has had its backward pass: a neuron still holds the state "
+                "from its end. Reset between sequences (SpikingJelly: functional.reset_net(net); snnTorch: "
+                "mfp_neurons.snntorch.reset(net)), or detach the state where the next is to go on from it"
+            ) from error
+        if "modified by an inplace operation" in str(error):
+            error.add_note(
+                "A spiking neuron of mfp_neurons computes its potential anew in backward, from its input "
+                "current and its parameters: change none of them in place between forward and backward "
+                "(x = x + y for x += y, ReLU(inplace=False), optimizer.step() after every backward)."
+            )
+        raise
     return tensors
+
+
+def remember_before(ctx: Any, state: Tensor | None) -> None:
+    """Keeps, in forward, which operator of ours the state before the sequence came from."""
+    node = None if state is None else state.grad_fn
+    while node is not None and not isinstance(node, BackwardCFunction):
+        # clones and views may stand between the two, each with one input
+        node = node.next_functions[0][0] if len(node.next_functions) == 1 else None
+    ctx.before = node
+
+
+def mark_continued(ctx: Any) -> None:
+    """Says, in backward, to the operator before that it is reached through the state: see :func:`saved`."""
+    if ctx.before is not None:
+        ctx.before.continued = True
 
 
 def or_empty(gradient: Tensor | None, x: Tensor) -> Tensor:

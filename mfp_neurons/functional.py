@@ -48,9 +48,10 @@ def fire(
     Args:
         x_seq: synaptic input [T, N, *], time first, N the batch; 2-D to 6-D with any strides; float16,
             bfloat16, float32 or float64. Sums run in float32 (float64 for float64), also under autocast.
+            Integers and booleans (counts of events, spikes) are taken in torch's default dtype.
         kernel: :class:`~mfp_neurons.history.Exponential`, :class:`~mfp_neurons.history.FIR` or
             :class:`~mfp_neurons.history.Matrix`. Per-channel parameters [C] run along dim 2 of x_seq.
-        v_threshold: a number, or a tensor [1] or [C], in the units of ``x_seq``.
+        v_threshold: a number, or a tensor [1] or [C], in the units of ``x_seq``; inf never fires.
         surrogate: the derivative that stands for the spike's. The classes of :mod:`mfp_neurons.surrogate` run
             inside the operator, which saves ``x_seq`` alone for backward; of ``Rect``, where only the input
             (or a state) needs a gradient, one bit an element instead, with the same gradients. Any other
@@ -60,7 +61,10 @@ def fire(
             and else "torch", stock operators, saying once why. A backend that is named is used, or it raises.
 
     Returns:
-        Spikes 0 or 1, with the shape and dtype of ``x_seq``.
+        Spikes 0 or 1, with the shape and dtype of ``x_seq`` (of integers: in the default dtype).
+
+    A NaN in the input makes the potential of that neuron and sample NaN for as long as the kernel remembers
+    it, and a potential that is NaN does not fire, as in LIFNode: see "What a NaN does" in docs/limits.md.
 
     Raises:
         TypeError: an argument is of the wrong type or dtype.

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_finite, check_int, refuse_tracers
+from ._checks import check_finite, check_int, check_threshold, refuse_tracers
 from .backends import check_name
 from .functional import SpikeFunction, fire
 from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
@@ -148,7 +148,7 @@ class MFP(nn.Module):
 
     Args:
         decay: d of the exponential history, from 0 to 1; where "fir" and "matrix" start.
-        v_threshold: firing threshold, in the units of the input.
+        v_threshold: firing threshold, in the units of the input; ``math.inf`` never fires.
         kernel, order, time_steps, learnable, num_channels, kernel_bits, stride: see :class:`HistoryKernel`.
         learn_threshold: train the threshold (a parameter [1], or [C] with num_channels).
         surrogate, strict, backend: see :func:`mfp_neurons.functional.fire`.
@@ -183,7 +183,7 @@ class MFP(nn.Module):
         backend: str = "auto",
     ) -> None:
         check_name(backend)
-        check_finite("v_threshold", v_threshold)
+        check_threshold("v_threshold", v_threshold)
         super().__init__()
         self.kernel = HistoryKernel(
             kernel,

@@ -25,9 +25,11 @@ from ._operators import (
     empty_gradient,
     empty_potential,
     in_dtype,
+    mark_continued,
     or_empty,
     or_none,
     refuse_double_backward,
+    remember_before,
     saved,
 )
 from .backends import choose
@@ -178,6 +180,7 @@ def _setup_norm_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(mean, variance)
     ctx.save_for_backward(*inputs[:6], mean, variance)
+    remember_before(ctx, inputs[5])
     ctx.rest = (eps, kind, surrogate, parameters, record, backend)
 
 
@@ -186,7 +189,10 @@ def _backward_norm_fire(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     outputs = grads[:3]
     if all(grad is None for grad in outputs):
         return (None,) * 14
-    got = norm_fire_backward(*outputs, *saved(ctx), *ctx.rest, needs)
+    tensors = saved(ctx)
+    if needs[5]:
+        mark_continued(ctx)
+    got = norm_fire_backward(*outputs, *tensors, *ctx.rest, needs)
     return (*map(or_none, got, needs), *[None] * 8)
 
 

@@ -18,9 +18,11 @@ from ._operators import (
     empty_gradient,
     empty_potential,
     in_dtype,
+    mark_continued,
     or_empty,
     or_none,
     refuse_double_backward,
+    remember_before,
     saved,
 )
 from .backends import choose
@@ -103,6 +105,7 @@ def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     kind, surrogate, parameters, _, record, backend, _ = inputs[6:]
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*inputs[:6])
+    remember_before(ctx, inputs[3])
     ctx.rest = (kind, surrogate, parameters, record, backend)
 
 
@@ -110,7 +113,10 @@ def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) 
     needs = list(ctx.needs_input_grad[:6])
     if grad_spikes is None and grad_u is None:
         return (None,) * 13
-    grads = fire_backward(grad_spikes, grad_u, *saved(ctx), *ctx.rest, needs)
+    tensors = saved(ctx)
+    if needs[3]:
+        mark_continued(ctx)
+    grads = fire_backward(grad_spikes, grad_u, *tensors, *ctx.rest, needs)
     return (*map(or_none, grads, needs), *[None] * 7)
 
 
@@ -183,6 +189,7 @@ def _setup_fire_masked(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     _x, kernel, threshold, state, scale, shift, kind, alpha, _, record, backend, _ = inputs
     spikes, _, mask = output
     ctx.set_materialize_grads(False)
+    remember_before(ctx, state)
     if state is not None:  # backward reads its shape and dtype alone
         state = state.new_empty(()).expand(state.shape)
     ctx.save_for_backward(mask, kernel, threshold, state, scale, shift)
@@ -203,6 +210,8 @@ def _backward_fire_masked(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor |
     if torch.is_grad_enabled() and not grad_spikes.requires_grad:
         # create_graph: no tensor of the mask's leads back to x, and yet a second derivative is to be refused
         grad_spikes = grad_spikes.detach().requires_grad_()
+    if needs[1]:
+        mark_continued(ctx)
     gx, g_state = fire_masked_backward(grad_spikes, grad_u, mask, *rest, *ctx.rest, needs)
     return (or_none(gx, needs[0]), None, None, or_none(g_state, needs[1]), *[None] * 8)
 
@@ -248,6 +257,7 @@ def _(grad_u, x, kernel, state, kind, backend, needs):  # type: ignore[no-untype
 def _setup_potential(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, kernel, state, kind, backend = inputs
     ctx.set_materialize_grads(False)
+    remember_before(ctx, state)
     if not ctx.needs_input_grad[1]:  # linear in x: only the taps' gradient reads its values
         x = x.new_empty(()).expand(x.shape)
     ctx.save_for_backward(x, kernel, state)
@@ -259,6 +269,8 @@ def _backward_potential(ctx: Any, grad_u: Tensor | None) -> tuple[Any, ...]:
         return (None,) * 5
     x, kernel, state = saved(ctx)
     needs = list(ctx.needs_input_grad[:3])
+    if needs[2]:
+        mark_continued(ctx)
     grads = potential_backward(grad_u, x, kernel, state, *ctx.rest, needs)
     return (*map(or_none, grads, needs), None, None)
 

@@ -11,7 +11,7 @@ from mfp_neurons import MFP, functional, ops
 from mfp_neurons._arguments import prepare
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
-from mfp_neurons.surrogate import ATan
+from mfp_neurons.surrogate import ATan, Rect
 from tests.strategies import Case, cases
 
 # torch's own check reads .grad of a tensor that is no leaf
@@ -163,3 +163,66 @@ def test_training_saves_the_input_and_nothing_else_of_its_size(kernel):
         functional.fire(x * 1.0, kernel)
     assert sum(size >= x.nbytes for size in saved.values()) == 1
     assert sum(size for size in saved.values() if size < x.nbytes) < 1000
+
+
+SEQUENCE = torch.linspace(0, 1, 24).reshape(4, 2, 3)
+NODES = {"one operator": ATan(), "its surrogate outside": lambda u: ATan().spike(u)}
+
+
+@pytest.mark.parametrize("surrogate", NODES.values(), ids=list(NODES))
+def test_only_a_sequence_that_was_not_reset_is_called_one(surrogate):
+    weight = torch.nn.Linear(3, 3)
+
+    def run(state=None):
+        return functional.fire_chunk(weight(SEQUENCE), Exponential(0.5), 0.5, state, surrogate=surrogate)
+
+    first = run()
+    first.spikes.sum().backward()
+    with pytest.raises(RuntimeError, match="still holds the state"):
+        run(first.state).spikes.sum().backward()
+    again = run(first.state.detach()).spikes.sum()
+    again.backward()
+    with pytest.raises(RuntimeError, match="Trying to backward through the graph a second time"):
+        again.backward()
+
+
+def test_what_was_changed_in_place_is_said_in_torchs_words_with_a_note():
+    current = torch.nn.Linear(3, 3)(SEQUENCE)
+    loss = MFP()(current).sum()
+    current += 1
+    with pytest.raises(RuntimeError, match="modified by an inplace operation") as raised:
+        loss.backward()
+    assert "computes its potential anew in backward" in "".join(raised.value.__notes__)
+
+
+def test_an_error_while_saved_tensors_are_unpacked_keeps_its_class():
+    def unpack(_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack):
+        loss = MFP()(SEQUENCE.clone().requires_grad_()).sum()
+    with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("kernel", [dict(kernel="exp"), dict(kernel="exp", order=2)])
+def test_a_current_changed_in_place_behind_the_neuron_is_fine_where_backward_needs_it_no_more(kernel):
+    def gradient(in_place: bool):
+        leaf = SEQUENCE.clone().requires_grad_()
+        current = leaf * 2
+        spikes = MFP(surrogate=Rect(), v_threshold=0.7, **kernel)(current)
+        total = current.add_(spikes) if in_place else current + spikes
+        return torch.autograd.grad(total.square().sum(), leaf)[0]
+
+    assert torch.equal(gradient(True), gradient(False)) and gradient(False).any()
+
+
+@pytest.mark.parametrize("surrogate", NODES.values(), ids=list(NODES))
+def test_spikes_may_be_changed_in_place(surrogate):
+    def gradient(change):
+        leaf = SEQUENCE.clone().requires_grad_()
+        return torch.autograd.grad(change(MFP(surrogate=surrogate)(leaf)).sum(), leaf)[0]
+
+    assert torch.equal(
+        gradient(lambda spikes: spikes.add_(1).mul_(3)), gradient(lambda spikes: (spikes + 1) * 3)
+    )

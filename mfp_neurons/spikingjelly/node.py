@@ -8,7 +8,7 @@ from spikingjelly.activation_based import neuron
 from torch import Tensor
 
 from .. import functional
-from .._checks import check_finite, log_once, refuse_tracers
+from .._checks import check_threshold, log_once, refuse_tracers
 from ..backends import NAMES, check_name, unavailable
 from ..history import KernelBits
 from ..neuron import HistoryKernel
@@ -32,8 +32,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     Args:
         tau: time constant in steps, > 1; ``math.inf`` with ``decay_input=False`` never leaks (IFNode).
         decay_input: scale the input by 1/tau, as LIFNode does by default.
-        v_threshold: the neuron fires on u >= v_threshold. A tensor ([1], [C], or one that broadcasts with a
-            time step [N, \*]) or an ``nn.Parameter`` may be assigned to the attribute later.
+        v_threshold: the neuron fires on u >= v_threshold, so never at ``math.inf``. A tensor ([1], [C], or
+            one that broadcasts with a time step [N, \*]) or an ``nn.Parameter`` may be assigned to the
+            attribute later.
         v_reset: there is no reset. Anything but None is ignored, and said once.
         surrogate_function: SpikingJelly's surrogates, ours, or any callable from u - v_threshold to spikes.
         detach_reset: accepted for LIFNode's sake; there is no reset to detach.
@@ -96,7 +97,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             backend, store_v_seq = "auto", backend
         check_name(backend)
         threshold = number("v_threshold", v_threshold)
-        check_finite("v_threshold", threshold)
+        check_threshold("v_threshold", threshold)
         history = HistoryKernel(
             kernel,
             decay=decay_of(tau, decay_input),

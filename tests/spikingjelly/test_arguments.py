@@ -52,7 +52,7 @@ def test_integers_are_numbers():
         ({"tau": math.nan}, "tau must be > 1"),
         ({"tau": math.inf}, "decay_input=False"),
         ({"v_threshold": math.nan}, "v_threshold must be finite"),
-        ({"v_threshold": math.inf}, "v_threshold must be finite"),
+        ({"v_threshold": -math.inf}, "v_threshold must be finite"),
         ({"order": 0}, "order must be an integer >= 1"),
         ({"kernel": "fir"}, "order"),
         ({"kernel": "matrix"}, "time_steps"),
