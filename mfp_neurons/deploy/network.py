@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_int, log_once
+from .._checks import check_choice, check_int, log_once
 from . import events as events_module
 from . import interpret
 from .check import check
@@ -215,8 +215,7 @@ class IntegerNetwork:
         return self._scatter
 
     def _use_compiled(self, backend: str) -> bool:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+        check_choice("backend", backend, BACKENDS)
         reason = unavailable() if backend != "numpy" else None
         if reason and backend == "compiled":
             raise RuntimeError(f"backend='compiled' cannot run here: {reason}")
