@@ -1,4 +1,5 @@
-# make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes)
+# make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes
+#             after the installation, which takes about 6 GB of disk and 2 to 10 minutes the first time)
 # make test   everything that CI checks: lint, types, tests, the other SpikingJelly, sdist and wheel
 # make docs   the documentation into docs/_build/html, warnings are errors
 # make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
@@ -59,7 +60,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
-	@echo "Installing mfp-neurons[$*] into $(VENV): minutes the first time, PyTorch is large"
+	@echo "Installing mfp-neurons[$*] into $(VENV). The first time this downloads and unpacks about 6 GB, most of it PyTorch"
+	@echo "with CUDA, and takes 2 to 10 minutes, in which pip prints nothing."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 
