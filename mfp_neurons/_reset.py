@@ -43,9 +43,7 @@ def reset_samples(module: nn.Module, samples: Tensor) -> None:
         )
     for one in module.modules():
         if callable(getattr(one, "reset_samples", None)):
-            one.reset_samples(
-                samples
-            )  # twice where a wrapper has its module's attributes: it changes nothing
+            one.reset_samples(samples)  # twice where a wrapper has its module's attributes: it changes nothing
 
 
 def check_samples(samples: Tensor) -> None:

@@ -288,7 +288,9 @@ def _is_one_short_step(call: Prepared) -> bool:
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
-def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+def _one_step(
+    call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool
+) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     x = call.x[0].to(call.kernel.dtype)
     decay, gain = (along_channels(row, call.x.dim()) for row in call.kernel)

@@ -26,7 +26,7 @@ def test_the_defaults_are_themselves_accepted() -> None:
     [
         (
             {"trainning": {}},
-            r"trainning is not a setting \(did you mean training\?\); accepted here: data, network, readout, ",
+            r"trainning is not a setting \(did you mean training\?\); accepted here: data, network, ",
         ),
         ({"training": {"epoch": 3}}, "training.epoch is not a setting"),
         ({"training": {"epochs": 0}}, "training.epochs = 0 is not accepted: give an integer of 1 or more"),
