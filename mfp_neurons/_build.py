@@ -20,8 +20,7 @@ from pathlib import Path
 from ._checks import log_once
 
 _SHARED = ("-O3", "-shared", "-fPIC")
-_THREADS, _NATIVE = "-fopenmp", "-march=native"
-_FLAGS = ((_NATIVE, _THREADS), (_THREADS,), (_NATIVE,), ())  # the first that the compiler can take
+_NATIVE = "-march=native"
 
 
 class Unavailable(RuntimeError):
@@ -74,7 +73,7 @@ class Source:
         entry: the file that is compiled.
         files: all that it is made of.
         flags: beside those for every library.
-        wanted: flags that a compiler need not know.
+        wanted: flags that a compiler need not know, the most important first.
     """
 
     name: str
@@ -117,10 +116,9 @@ class Source:
         )
 
     def _choices(self) -> tuple[tuple[str, ...], ...]:
-        """Sets of flags, the best first."""
-        if not self.wanted:
-            return _FLAGS
-        return (*((*flags, *self.wanted) for flags in _FLAGS), *_FLAGS)
+        """Sets of flags, the best first; the first that the compiler takes is used."""
+        known = [self.wanted[:count] for count in range(len(self.wanted), -1, -1)]
+        return tuple(flags for wanted in known for flags in ((_NATIVE, *wanted), wanted))
 
     def _build(self, path: Path) -> Path:
         compiler = self.language.compiler()

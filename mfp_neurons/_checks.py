@@ -3,6 +3,7 @@
 import logging
 import math
 from importlib import import_module
+from reprlib import Repr
 from types import ModuleType
 from typing import Any
 
@@ -11,6 +12,8 @@ from torch import Tensor
 
 logger = logging.getLogger("mfp_neurons")
 _said: set[str] = set()
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 100
 
 
 class MissingDependency(ImportError):
@@ -58,10 +61,21 @@ def refuse_tracers(module: torch.nn.Module, x: Any) -> None:
 
 
 def describe(value: Any) -> str:
-    """A short description of an argument for an error message."""
+    """A short description of an argument for an error message: one line, whatever came."""
+    name = type(value).__name__
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {list(value.shape)} on {value.device}"
-    return f"{value!r} ({type(value).__name__})"
+    if getattr(value, "shape", ()) and hasattr(value, "dtype"):  # an array of NumPy, or like those
+        return f"a {value.dtype} {name} of shape {list(value.shape)}"
+    if isinstance(value, torch.nn.Module):
+        return f"a {name} (torch.nn.Module)"
+    return f"{' '.join(_SHORT.repr(value).split())} ({name})"
+
+
+def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
+    """Raises ValueError unless ``value`` is one of some words."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {describe(value)}")
 
 
 def is_readable(value: Tensor) -> bool:

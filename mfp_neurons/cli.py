@@ -169,10 +169,9 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
 
 
 def _positive(argument: str) -> int:
-    number = int(argument)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{argument}: give 1 or more")
-    return number
+    if not argument.isdecimal() or int(argument) < 1:
+        raise argparse.ArgumentTypeError(f"{argument}: give an integer of 1 or more")
+    return int(argument)
 
 
 def _demo(args: argparse.Namespace) -> str:

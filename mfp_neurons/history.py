@@ -179,10 +179,10 @@ def at_lags(taps: Tensor, stride: int) -> Tensor:
 
 def check_kernel_bits(bits: KernelBits) -> None:
     """Raises unless ``bits`` is None, "pow2" or an integer from 2 to 8."""
-    if bits is None or bits == "pow2":
+    if bits is None or (isinstance(bits, str) and bits == "pow2"):
         return
     if isinstance(bits, bool) or not isinstance(bits, int) or not 2 <= bits <= 8:
-        raise ValueError(f"kernel_bits must be None, 'pow2' or an integer from 2 to 8, got {bits!r}")
+        raise ValueError(f"kernel_bits must be None, 'pow2' or an integer from 2 to 8, got {describe(bits)}")
 
 
 def quantize_taps(taps: Tensor, bits: KernelBits) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_finite, check_int, check_threshold, refuse_tracers
+from ._checks import check_choice, check_finite, check_int, check_threshold, describe, refuse_tracers
 from .backends import check_name
 from .functional import SpikeFunction, fire
 from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
@@ -231,15 +231,14 @@ def _check_arguments(
     num_channels: int | None,
     kernel_bits: KernelBits,
 ) -> None:
-    if kind not in KINDS:
-        raise ValueError(f"kernel must be one of {', '.join(map(repr, KINDS))}, got {kind!r}")
+    check_choice("kernel", kind, KINDS)
     check_finite("decay", decay)
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be from 0 to 1, got {decay}")
     if learnable and kind == "exp" and not 0 < decay < 1:
         raise ValueError(f"a learnable decay must start strictly between 0 and 1, got {decay}")
     if isinstance(gain, str) and gain != "decay_input":
-        raise ValueError(f"gain must be None, 'decay_input' or a number, got {gain!r}")
+        raise ValueError(f"gain must be None, 'decay_input' or a number, got {describe(gain)}")
     for name, value in (("order", order), ("time_steps", time_steps), ("num_channels", num_channels)):
         if value is not None:
             check_int(name, value, 1)

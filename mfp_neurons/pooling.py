@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from ._checks import describe
+
 
 class TimePool(nn.Module):
     r"""One step out of every ``window`` of them: a spike wherever there was one, a maximum for real values.
@@ -30,7 +32,7 @@ class TimePool(nn.Module):
     def __init__(self, window: int) -> None:
         super().__init__()
         if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-            raise ValueError(f"window = {window!r} is not accepted: give an integer of 1 or more")
+            raise ValueError(f"window must be an integer >= 1, got {describe(window)}")
         self.window = window
 
     def forward(self, x_seq: Tensor) -> Tensor:

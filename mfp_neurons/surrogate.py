@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ._checks import check_finite
+from ._checks import check_finite, describe
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class Surrogate:
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, Tensor) or not isinstance(value, (int, float)):
-                raise TypeError(f"{type(self).__name__}: {field.name} must be a number, got {value!r}")
+                raise TypeError(
+                    f"{type(self).__name__}: {field.name} must be a number, got {describe(value)}"
+                )
             check_finite(field.name, value)
             if value <= 0:
                 raise ValueError(f"{type(self).__name__}: {field.name} must be positive, got {value}")

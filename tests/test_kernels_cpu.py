@@ -88,6 +88,28 @@ def test_results_do_not_depend_on_the_number_of_threads(kind, channels):
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+FORKED = """
+import os, torch
+from mfp_neurons import MFP
+torch.set_num_threads(3)
+x, neuron = torch.randn(4, 3, 4096), MFP(0.5)
+expected = neuron(x).numpy().tobytes()  # PyTorch's own operators would wait for ever in the child
+child = os.fork()
+if child == 0:
+    os._exit(0 if neuron(x).numpy().tobytes() == expected else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_fires_as_its_parent_did_before_it():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "0\n"
+    assert "was forked: the CPU kernels run on one thread" in done.stderr
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_every_sixteen_bit_number_is_read_exactly(dtype):
     x = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)[None]

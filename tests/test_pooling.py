@@ -24,7 +24,7 @@ def test_a_window_fires_where_one_of_its_steps_does(windows: int, window: int, s
 
 @pytest.mark.parametrize("window", [0, -1, 2.0, True, "2"])
 def test_a_window_is_a_number_of_steps(window: object) -> None:
-    with pytest.raises(ValueError, match="give an integer of 1 or more"):
+    with pytest.raises(ValueError, match="window must be an integer >= 1, got"):
         TimePool(window)  # type: ignore[arg-type]
 
 

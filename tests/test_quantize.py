@@ -528,7 +528,7 @@ def test_an_empty_layer_is_refused() -> None:
         ({"skip": "fc3"}, ValueError, "no module called 'fc3'; the closest is 'fc1'"),
         ({"skip": ("fc1", "conv*")}, ValueError, r"no module called 'conv\*'"),
         ({"skip": 3}, TypeError, "skip must .* got 3"),
-        ({"skip": [nn.Linear(1, 1)]}, TypeError, "skip must hold .* got Linear"),
+        ({"skip": [nn.Linear(1, 1)]}, TypeError, "skip must hold .* got a Linear"),
         ({"skip": int}, TypeError, "skip must hold .* got <class 'int'>"),
     ],
 )

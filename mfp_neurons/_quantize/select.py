@@ -8,6 +8,7 @@ from inspect import unwrap
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
+from .._checks import describe
 from .arithmetic import OFFERED, TERNARY
 from .brevitas import is_brevitas
 from .layers import FLOAT_LAYERS, QuantizedLayer, reason_against_zeros
@@ -20,10 +21,12 @@ _READ_WEIGHTS_OF_CHILDREN = nn.MultiheadAttention, nn.TransformerEncoderLayer
 
 def checked_bits(name: str, bits: object) -> float:
     """1, 1.58 or 2 to 8 from what the user gave."""
-    if bits == "ternary":
+    if isinstance(bits, str) and bits == "ternary":
         return TERNARY
     if isinstance(bits, bool) or not isinstance(bits, int | float) or bits not in OFFERED:
-        raise ValueError(f"{name} must be 1, 1.58 or 'ternary', or a whole number from 2 to 8, got {bits!r}")
+        raise ValueError(
+            f"{name} must be 1, 1.58 or 'ternary', or a whole number from 2 to 8, got {describe(bits)}"
+        )
     return TERNARY if bits == TERNARY else int(bits)
 
 
@@ -80,7 +83,9 @@ def _matches(model: nn.Module, entry: object) -> list[nn.Module]:
     if isinstance(entry, type) and issubclass(entry, nn.Module):
         return [module for module in model.modules() if isinstance(module, entry)]
     if not isinstance(entry, str):
-        raise TypeError(f"skip must hold module paths, globs over paths or module classes, got {entry!r}")
+        raise TypeError(
+            f"skip must hold module paths, globs over paths or module classes, got {describe(entry)}"
+        )
     paths = {path: module for path, module in model.named_modules(remove_duplicate=False) if path}
     found = [module for path, module in paths.items() if path == entry or fnmatchcase(path, entry)]
     if not found:

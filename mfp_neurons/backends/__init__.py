@@ -18,7 +18,7 @@ from types import ModuleType
 
 import torch as _torch
 
-from .._checks import log_once
+from .._checks import check_choice, log_once
 from ..kernels import device as _device
 from ..kernels import host as _host
 
@@ -28,8 +28,7 @@ _COMPILED = {"cpu": "cpu", "cuda": "cupy"}  # device type -> the backend made fo
 
 def check_name(name: str) -> None:
     """Raises unless ``name`` is the name of a backend."""
-    if name not in NAMES:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, NAMES))}, got {name!r}")
+    check_choice("backend", name, NAMES)
 
 
 def unavailable(name: str, device: _torch.device | str | None = None) -> str | None:

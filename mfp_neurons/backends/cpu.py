@@ -6,11 +6,13 @@ Twin: :mod:`mfp_neurons.backends.torch`, whose functions these are.
 import ctypes
 import functools
 import math
+import os
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from .._checks import log_once
 from ..kernels import host
 from ._call import Call, Gradients, accumulate_dtype, in_kernels
 from ._rows import Rows, Seen
@@ -18,6 +20,29 @@ from ._rows import mask_shape as mask_shape
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 _PARALLEL = 1 << 15  # elements from which a second thread pays
+_forked = False
+
+
+def _after_fork() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _threads(elements: int) -> int:
+    """How many threads a kernel uses: PyTorch's, or one if there is little to do, or in a forked process."""
+    threads = torch.get_num_threads() if elements >= _PARALLEL else 1
+    if threads == 1 or not _forked:
+        return threads
+    log_once(
+        "cpu.forked",
+        "this process was forked: the CPU kernels run on one thread in it, since OpenMP would wait for ever "
+        "for the threads that its parent had. Processes that are spawned use them all.",
+    )
+    return 1
 
 
 # --- the C structs of kernels/host/call.h, field by field -------------------------------------------------
@@ -60,10 +85,9 @@ class _Launch:
 
     def __init__(self, rows: Rows, x: Tensor) -> None:
         self.rows, self.alive = rows, [x]
-        threads = torch.get_num_threads() if x.numel() >= _PARALLEL else 1
         self.c = _Call(
             rows.steps, rows.outer, rows.run, rows.channels, rows.repeat,
-            dtype=_DTYPES[x.dtype], threads=threads,
+            dtype=_DTYPES[x.dtype], threads=_threads(x.numel()),
         )  # fmt: skip
         self.copies: list[tuple[Seen, Tensor]] = []
 

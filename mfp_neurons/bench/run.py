@@ -97,7 +97,12 @@ def write(result: dict[str, Any], path: Path) -> None:
 
 def show(path: Path, *, say: Callable[[str], None] = print) -> Path:
     """Writes Markdown and figures beside a JSON file, from what is in it; returns the Markdown's path."""
-    result = json.loads(path.read_text())
+    try:
+        result = json.loads(path.read_text())
+    except ValueError as error:
+        raise BenchError(f"{path} is no JSON: {error}") from None
+    if not isinstance(result, dict) or "rows" not in result:
+        raise BenchError(f"{path} is no result of mfp-neurons bench: it has no rows")
     try:
         drawn = figures.draw(result, path.parent, path.stem)
     except MissingDependency as error:

@@ -17,8 +17,8 @@ def read(graph: Graph, x: Any) -> tuple[Levels, int]:
 
     Args:
         graph: whose input this is to be.
-        x: NumPy or torch, [T, N, *] or [N, *] (shown at every step): whole numbers or booleans are levels,
-            from 0 to ``graph.input.top``; floats are fractions of it, from 0 to 1, and are rounded to levels.
+        x: NumPy or torch, [T, N, *] or [N, *] (shown at every step): whole numbers are levels, from 0 to
+            ``graph.input.top``; floats and booleans are fractions of it, from 0 to 1, rounded to levels.
 
     Raises:
         TypeError: x is no array of real numbers.
@@ -86,6 +86,8 @@ def _as_numpy(x: Any) -> NDArray[Any]:
 
 
 def _levels(numbers: NDArray[Any], top: int) -> Levels:
+    if numbers.dtype.kind == "b":
+        return numbers * np.uint8(top)  # True is 1.0 to the model
     if numbers.dtype.kind == "f":
         _check_fractions(numbers, top)
         return np.rint(numbers.astype(np.float64) * top).astype(np.uint8)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_int, log_once
+from .._checks import check_choice, check_int, log_once
 from . import events as events_module
 from . import interpret
 from .check import check
@@ -72,14 +72,22 @@ class IntegerNetwork:
         self._compiled: Compiled | None = None
         self._scatter: Scatter | None = None
 
-    def run(self, x: Any, *, backend: str = "auto") -> Scores:
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: not the compiled code, which is loaded again where it is needed."""
+        return {**self.__dict__, "_compiled": None, "_scatter": None}
+
+    def run(self, x: Any, *, backend: str = "auto", threads: int | None = None) -> Scores:
         r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
 
         Args:
-            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers or booleans
-                are levels (images 0 to 255, events 0 and 1); floats lie in [0, 1] and are rounded to levels.
-            backend: "compiled" is portable C on all cores; "numpy" the readable definition, slow; "auto"
-                takes the first and says once why if it can't.
+            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers are levels,
+                from 0 to the network's largest (255 of images, 1 of events); floats lie in [0, 1] and are
+                rounded to levels; False and True are 0.0 and 1.0, the smallest level and the largest.
+            backend: "compiled" is portable C on several threads; "numpy" the readable definition, slow;
+                "auto" takes the first and says once why if it can't.
+            threads: how many share the work of the compiled code, the caller's among them, 256 at most. None
+                is ``torch.get_num_threads()``, read at every call: 1 in the workers of a DataLoader. Little
+                work is not shared out. Scores do not depend on it.
 
         Returns:
             Whole numbers times one unit, float64 [N, \*], or [T, N, \*] if the model returns every step.
@@ -88,20 +96,23 @@ class IntegerNetwork:
         Raises:
             TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; T is no
                 multiple of the steps that pooling over time makes one of, or another one than a network with
-                a fixed number of steps (``graph.fixed_steps()``) takes.
+                a fixed number of steps (``graph.fixed_steps()``) takes; ``threads`` is no integer >= 1.
             RuntimeError: ``backend="compiled"`` can't run here.
         """
+        threads = _check_threads(threads)
         levels, steps = read(self.graph, x)
         if self._use_compiled(backend):
-            scores, _ = self._runtime().run(levels, steps)
+            scores, _ = self._runtime().run(levels, steps, threads=threads)
         else:
             scores, _ = interpret.run(self.graph, levels.astype(np.int64), steps)
         return self._reduced(scores)
 
-    def stream(self, *, backend: str = "auto") -> "Stream":
-        """A session that takes one step at a time; see :class:`Stream` and, for ``backend``, :meth:`run`."""
-        compiled = self._use_compiled(backend)
-        return Stream(self, self._runtime().stream() if compiled else _InterpretedStream(self.graph))
+    def stream(self, *, backend: str = "auto", threads: int | None = None) -> "Stream":
+        """A session that takes one step at a time: a :class:`Stream`; for the arguments see :meth:`run`."""
+        threads = _check_threads(threads)
+        if self._use_compiled(backend):
+            return Stream(self, self._runtime().stream(threads=threads))
+        return Stream(self, _InterpretedStream(self.graph))
 
     def run_events(self, x: Any, *, backend: str = "auto") -> EventRun:
         r"""Asynchronous execution: each spike updates only what it reaches; the work goes with the spikes.
@@ -110,7 +121,7 @@ class IntegerNetwork:
             x: ``(times, addresses)``, two integer arrays of one length with the events of one sample in any
                 order; an address is the place in a step's features, row-major. Or an array as for
                 :meth:`run`, whose numbers above 0 are the events.
-            backend: as for :meth:`run`; what is compiled is the adding up.
+            backend: as for :meth:`run`; what is compiled is the adding up, on the caller's thread alone.
 
         Returns:
             :class:`EventRun`: the same scores and spikes, and the operations that the spikes caused.
@@ -205,8 +216,7 @@ class IntegerNetwork:
         return self._scatter
 
     def _use_compiled(self, backend: str) -> bool:
-        if backend not in BACKENDS:
-            raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
+        check_choice("backend", backend, BACKENDS)
         reason = unavailable() if backend != "numpy" else None
         if reason and backend == "compiled":
             raise RuntimeError(f"backend='compiled' cannot run here: {reason}")
@@ -228,6 +238,10 @@ class IntegerNetwork:
     def _shaped(self, scores: Ints) -> NDArray[np.int64]:
         lead = scores.ndim - 3
         return scores.reshape(*scores.shape[:lead], *self.graph.scores.features)
+
+
+def _check_threads(threads: int | None) -> int | None:
+    return threads if threads is None else check_int("threads", threads, 1)
 
 
 class Stream:

@@ -18,6 +18,7 @@ SOURCE = _build.Source(
     files=(_FOLDER / "arithmetic.h", *sorted((_FOLDER / "host").iterdir())),
     # errno and traps are all that these two give up; every result stays what IEEE arithmetic says
     flags=("-fno-math-errno", "-fno-trapping-math"),
+    wanted=("-fopenmp",),
 )
 
 

@@ -54,7 +54,7 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
         raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
     _check_example(example)
     if isinstance(dt, bool) or not isinstance(dt, int | float) or not 0 < dt < float("inf"):
-        raise ValueError(f"dt must be a positive number of seconds, got {dt!r}")
+        raise ValueError(f"dt must be a positive number of seconds, got {describe(dt)}")
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     graph = _read(model, example, float(dt))
     if path is not None:

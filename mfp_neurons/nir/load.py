@@ -55,7 +55,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
     facts = graph.metadata
     step = float(facts.get("dt", 1e-4)) if dt is None else dt
     if isinstance(step, bool) or not isinstance(step, int | float) or not 0 < step < float("inf"):
-        raise ValueError(f"dt must be a positive number of seconds, got {step!r}")
+        raise ValueError(f"dt must be a positive number of seconds, got {describe(step)}")
     return _Loading(graph, float(step)).network()
 
 

@@ -11,13 +11,13 @@ from .._checks import check_finite, check_int, describe
 
 def check_reset_mechanism(value: Any) -> None:
     """Raises ValueError for anything but "none"."""
-    if value in ("subtract", "zero"):
+    if isinstance(value, str) and value in ("subtract", "zero"):
         raise ValueError(
             f"reset_mechanism must be 'none', got {value!r}: a reset makes every step depend on the spike "
             "before it, which is what a memory-free neuron drops. Keep snn.Leaky where the reset matters. "
             "Without one the potential grows up to input / (1 - beta), so the threshold may need raising."
         )
-    if value != "none":
+    if not isinstance(value, str) or value != "none":
         raise ValueError(f"reset_mechanism must be 'none', got {describe(value)}")
 
 

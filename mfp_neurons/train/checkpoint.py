@@ -40,14 +40,18 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         CheckpointError: there is no such file, or it is no checkpoint of this package.
     """
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {str(path)!r} is a folder: give the best.safetensors in it")
     if not path.is_file():
         raise CheckpointError(f"checkpoint {str(path)!r}: no such file")
     safetensors = require("safetensors", "train")
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
-            facts = json.loads((file.metadata() or {})[META])
+            facts = json.loads((file.metadata() or {}).get(META, "null"))
+            if not isinstance(facts, dict):
+                raise CheckpointError(f"{path} is no mfp-neurons checkpoint: its header has no {META!r}")
             return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118 (not a dict)
-    except (safetensors.SafetensorError, KeyError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
         raise CheckpointError(f"{path} is no mfp-neurons checkpoint: {error}") from None
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import difflib
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -270,9 +271,16 @@ def shipped() -> list[str]:
 def read_toml(name_or_path: str) -> dict[str, Any]:
     path = Path(name_or_path)
     if path.suffix == ".toml" or path.exists():
+        if path.is_dir():
+            raise ConfigError(
+                f"config {name_or_path!r} is a folder: give a TOML file, or the name of a shipped config"
+            )
         if not path.is_file():
             raise ConfigError(f"config {name_or_path!r}: no such file")
-        source = path.read_text()
+        try:
+            source = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"config {name_or_path!r} is not valid TOML, which is UTF-8: {error}") from None
     elif name_or_path in shipped():
         source = (resources.files("mfp_neurons.train") / "configs" / f"{name_or_path}.toml").read_text()
     else:
@@ -312,7 +320,9 @@ def _build(cls: Any, settings: Any, path: str) -> Any:
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in settings:
         if key not in fields:
-            raise ConfigError(f"{path}{key} is not a setting; accepted here: {', '.join(fields)}")
+            near = difflib.get_close_matches(key, fields, 1)
+            meant = f" (did you mean {path}{near[0]}?)" if near else ""
+            raise ConfigError(f"{path}{key} is not a setting{meant}; accepted here: {', '.join(fields)}")
     return cls(**{k: _value(fields[k], v, path + k) for k, v in settings.items()})
 
 

@@ -59,8 +59,7 @@ def lower_checkpoint(checkpoint: Path, data_root: str | None = None, data: Data 
             of it has no integer form.
     """
     module, data, _, facts = load_network(checkpoint, data_root, data)
-    if data.scale != int(data.scale) or data.scale > 255:
-        raise ConfigError(f"data: samples go up to {data.scale:g}; a deployed network takes levels up to 255")
+    _check_levels(data)
     model = Readout(module, facts["readout_steps"]).eval()
     example = data.sequence(data.test.samples[:1])
     try:
@@ -68,6 +67,21 @@ def lower_checkpoint(checkpoint: Path, data_root: str | None = None, data: Data 
     except deploy.LoweringError as error:
         raise ConfigError(f"{checkpoint} cannot be deployed: {error}") from error
     return Deployed(model, network, data, checkpoint)
+
+
+def _check_levels(data: Data) -> None:
+    """Raises unless samples are whole numbers from 0 to a largest one that is at most 255."""
+    samples = data.test.samples
+    if data.packed:
+        return
+    low, high = float(samples.min()), max(data.scale, float(samples.max()))
+    whole = not samples.is_floating_point() or bool((samples == samples.round()).all())
+    if not whole or low < 0 or data.scale != int(data.scale) or data.scale > 255:
+        raise ConfigError(
+            "data: a deployed network takes whole numbers from 0 to at most 255; samples are "
+            f"{samples.dtype} from {low:g} to {high:g}. Train on pixels or counts as they are, not "
+            "normalized by mean and standard deviation: the first batch norm does that"
+        )
 
 
 def agreement(deployed: Deployed) -> str:

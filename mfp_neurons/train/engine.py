@@ -1,15 +1,17 @@
 """Training: one loop over a data set in memory, which can be stopped at any moment and resumed exactly."""
 
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from mfp_neurons import __version__
 from mfp_neurons._checks import require
 from mfp_neurons._report import report
 from mfp_neurons.orders import fit_orders, late_taps, truncate
@@ -313,7 +315,7 @@ def accuracies(
     """Percent of a split classified right, for each candidate read-out; ``module`` is put into eval mode."""
     module.eval()
     processes = Processes.here()
-    candidates = sorted({min(k, data.steps) for k in config.readout.candidates})
+    candidates = _readouts(config, data)
     right = torch.zeros(len(candidates), dtype=torch.int64, device=split.labels.device)
     for samples, labels in batches(split, EVALUATION_BATCH):
         own = processes.share(torch.arange(len(labels), device=labels.device))
@@ -389,7 +391,8 @@ def bar(total: int, name: str, shown: bool) -> Any:
 
 def save_network(path: Path, tensors: dict[str, Tensor], config: Config, facts: dict[str, Any]) -> None:
     """A checkpoint of weights alone, with the config that rebuilds the network around them."""
-    checkpoint.save(path, tensors, {"kind": "network", "config": config.as_dict(), **facts})
+    facts = {"kind": "network", "version": __version__, "config": config.as_dict(), **facts}
+    checkpoint.save(path, tensors, facts)
 
 
 def load_network(
@@ -403,17 +406,45 @@ def load_network(
         data: the data set, if it is loaded already.
 
     Raises:
-        CheckpointError: the file is no checkpoint of a network.
+        CheckpointError: the file is no checkpoint of a network, or not of one that this version builds on
+            this data set.
+        ConfigError: the data set is not where it was looked for.
     """
     tensors, facts = checkpoint.read(path)
-    if facts.get("kind") != "network":
+    if facts.get("kind") == "training":
         raise checkpoint.CheckpointError(f"{path} is a training state; give the {BEST} beside it")
-    settings = facts["config"]
+    written_by = (
+        f"It was written by mfp-neurons {facts.get('version', 'of an older version')}, this is {__version__}"
+    )
+    try:
+        config = from_dict(facts["config"])
+        chosen = facts["readout_steps"]
+    except KeyError as error:
+        raise checkpoint.CheckpointError(f"{path}: its header has no {error}. {written_by}") from None
+    except ConfigError as error:
+        raise checkpoint.CheckpointError(
+            f"{path} has a config that this version does not read: {error}. {written_by}"
+        ) from None
     if data_root is not None:
-        settings["data"]["root"] = data_root
-    config = from_dict(settings)
+        config = replace(config, data=replace(config.data, root=data_root))
     data = data or data_module.load(config.data)
-    module = network.build(config.network, data.features, data.classes, data.steps)
-    truncate(module, facts.get("orders") or {})
-    module.load_state_dict(tensors)
+    try:
+        module = network.build(config.network, data.features, data.classes, data.steps)
+        truncate(module, facts.get("orders") or {})
+        module.load_state_dict(tensors)
+    except (RuntimeError, ValueError) as error:
+        raise checkpoint.CheckpointError(
+            f"{path} is not the network that its config describes for the data set {config.data.name!r}: "
+            f"{textwrap.shorten(str(error), 400).rstrip('.')}. {written_by}"
+        ) from error
+    accepted = _readouts(config, data)
+    if chosen not in accepted:
+        raise checkpoint.CheckpointError(
+            f"{path}: readout_steps = {chosen!r} is none of {accepted}. {written_by}"
+        )
     return module.eval(), data, config, facts
+
+
+def _readouts(config: Config, data: Data) -> list[int]:
+    """Over how many last steps scores may be averaged."""
+    return sorted({min(k, data.steps) for k in config.readout.candidates})

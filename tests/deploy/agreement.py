@@ -9,29 +9,37 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mfp_neurons.deploy import events, interpret
-from mfp_neurons.deploy.graph import Ints
+from mfp_neurons.deploy.graph import Graph, Ints
 from mfp_neurons.deploy.host.compiled import Compiled
 from mfp_neurons.deploy.host.scatter import Scatter
 from tests.deploy.graphs import Case, cases
 
 
+def shared_out(graph: Graph) -> Compiled:
+    """A runtime that shares out whatever there is among its threads, be it ever so little."""
+    runtime = Compiled(graph)
+    runtime.words_a_thread = 1
+    return runtime
+
+
 def run_agrees(case: Case, threads: int) -> None:
     """Every number of a run; then the scores again, with maps that share memory."""
-    runtime = Compiled(case.graph, threads=threads)
-    scores, maps = runtime.run(case.levels, case.steps, record=True)
+    runtime = shared_out(case.graph)
+    scores, maps = runtime.run(case.levels, case.steps, threads=threads, record=True)
     expected, expected_maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
         np.testing.assert_array_equal(mine, theirs, err_msg=f"map {index}")
     np.testing.assert_array_equal(scores, expected)
-    again, none = runtime.run(case.levels, case.steps)
+    again, none = runtime.run(case.levels, case.steps, threads=threads)
     np.testing.assert_array_equal(again, expected)
     assert none == []
 
 
 def stream_agrees(case: Case, threads: int) -> None:
     """Every number of every step; also of a second stream beside, whose maps share memory."""
-    runtime = Compiled(case.graph, threads=threads)
-    mine, beside, theirs = runtime.stream(), runtime.stream(), interpret.Stream(case.graph)
+    runtime = shared_out(case.graph)
+    mine, beside = (runtime.stream(threads=threads) for _ in range(2))
+    theirs = interpret.Stream(case.graph)
     for t in range(case.steps):
         levels = case.levels[min(t, len(case.levels) - 1)]
         scores, recorded = mine.record(levels)

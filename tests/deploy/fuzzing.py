@@ -25,7 +25,7 @@ from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
 from mfp_neurons.deploy.host.compiled import Compiled
 from mfp_neurons.deploy.host.scatter import Scatter
 from mfp_neurons.deploy.inputs import read
-from tests.deploy.agreement import events_agree, stream_agrees
+from tests.deploy.agreement import events_agree, shared_out, stream_agrees
 from tests.deploy.graphs import Case
 from tests.deploy.mutations import KINDS
 
@@ -140,7 +140,7 @@ def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1)
     for index, numbers in enumerate(maps):
         assert numbers.min() >= 0
         assert numbers.max() <= graph.map_top(index)
-    scores, _ = Compiled(graph, threads=threads).run(levels, steps)
+    scores, _ = shared_out(graph).run(levels, steps, threads=threads)
     np.testing.assert_array_equal(scores, expected)
 
 
@@ -198,7 +198,7 @@ def _compare(case: Case, samples: int, rng: np.random.Generator) -> int:
 def _misuse(case: Case, rng: np.random.Generator) -> int:
     """Inputs that are none: too high levels, wrong shapes and types, NaN. Returns how many were refused."""
     graph, refused = case.graph, 0
-    runtime = Compiled(graph, threads=1)
+    runtime = Compiled(graph)
     high = case.levels.copy()
     high.reshape(-1)[rng.integers(0, high.size)] = rng.integers(min(graph.input.top + 1, 255), 256)
     wrong = [high, case.levels.astype(np.int64), case.levels[..., :0], case.levels[0], case.levels[:0]]

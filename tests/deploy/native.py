@@ -36,30 +36,31 @@ static void *room(size_t bytes)
 static void get(uint8_t *to, size_t bytes) {{ if (fread(to, 1, bytes, stdin) != bytes) exit(3); }}
 static void put(const int64_t *from, size_t count) {{ if (fwrite(from, 8, count, stdout) != count) exit(4); }}
 
-typedef void call(const uint8_t *, int64_t *);
-typedef int next(const uint8_t *, int64_t *);
+typedef int call(const uint8_t *, int64_t *);
 
-static void sample(call *run, next *step, void (*reset)(void), uint32_t (*argmax)(const int64_t *),
+static void sample(call *run, call *step, void (*reset)(void), uint32_t (*argmax)(const int64_t *),
                    size_t input, size_t step_input, size_t scores, size_t classes, size_t steps)
 {{
     uint8_t *given = room(input), *one = room(step_input);
-    int64_t *found = room(8 * scores), *now = room(8 * classes);
+    int64_t *found = room(8 * scores), *now = room(8 * classes), ran = 0;
     get(given, input);
     reset();
     for (size_t t = 0; t < steps; t++) {{
         get(one, step_input);
         for (size_t c = 0; c < classes; c++) now[c] = {untouched};
-        const int scored = step(one, now);
+        const int64_t stepped = step(one, now);
         put(now, classes);
         put(&(const int64_t){{argmax(now)}}, 1);
-        put(&(const int64_t){{scored}}, 1);
-        if (t == steps / 2) run(given, found);
+        put(&stepped, 1);
+        if (t == steps / 2) {{
+            for (size_t i = 0; i < scores; i++) found[i] = {untouched};
+            ran = run(given, found);
+        }}
     }}
     put(found, scores);
+    put(&ran, 1);
     free(given), free(one), free(found), free(now);
 }}
-
-{steps}
 
 int main(void)
 {{
@@ -77,13 +78,15 @@ class Scored:
         run: [N, what NAME_run writes].
         step: [N, steps, classes].
         best: [N, steps], the class with the largest of them.
-        scored: [N, steps], whether the step said that it had scores; it says nothing where all have.
+        scored: [N, steps], what NAME_step returned: 1 with scores, 0 without, -1 if it refused its input.
+        ran: [N], what NAME_run returned: 1, or -1 likewise.
     """
 
     run: NDArray[np.int64]
     step: NDArray[np.int64]
     best: NDArray[np.int64]
-    scored: NDArray[np.bool_]
+    scored: NDArray[np.int64]
+    ran: NDArray[np.int64]
 
 
 def score(
@@ -103,27 +106,17 @@ def score(
         write_c(case.graph, folder, name=name)
     calls = [
         f"    for (int i = 0; i < {stream.shape[1]}; i++)\n"
-        f"        sample({name}_run, {name}_next, {name}_reset, {name}_argmax, {name.upper()}_INPUT_BYTES, "
+        f"        sample({name}_run, {name}_step, {name}_reset, {name}_argmax, {name.upper()}_INPUT_BYTES, "
         f"{name.upper()}_STEP_INPUT_BYTES, {name.upper()}_SCORES, {name.upper()}_CLASSES, {len(stream)});"
         for name, stream in zip(names, streams, strict=True)
     ]
     includes = "\n".join(f'#include "{name}.h"' for name in names)
-    steps = [_step(name, case) for name, case in zip(names, cases, strict=True)]
-    text = _PROGRAM.format(
-        includes=includes, steps="\n".join(steps), calls="\n".join(calls), untouched=f"INT64_C({UNTOUCHED})"
-    )
+    text = _PROGRAM.format(includes=includes, calls="\n".join(calls), untouched=f"INT64_C({UNTOUCHED})")
     (folder / "main.c").write_text(text)
     sources = [f"{name}.c" for name in (*names, "mfp_int", "main")]
     run([tool(compiler), *STRICT, *flags, *sources, "-o", "main"], folder)
     given = b"".join(map(_given, cases, streams))
     return _read(run([folder / "main"], folder, given), cases, streams)
-
-
-def _step(name: str, case: Case) -> str:
-    """NAME_step as a function that always says whether it had scores."""
-    call = f"{name}_step(input, scores);"
-    body = f"{call} return 1;" if case.graph.periods[-1] == 1 else f"return {call}"
-    return f"static int {name}_next(const uint8_t *input, int64_t *scores) {{ {body} }}"
 
 
 def _given(case: Case, stream: NDArray[np.uint8]) -> bytes:
@@ -143,9 +136,9 @@ def _read(printed: bytes, cases: Sequence[Case], streams: Sequence[NDArray[np.ui
         classes = int(np.prod(scores.shape))
         rows = case.graph.steps // case.graph.periods[-1] if scores.reduce == "none" else 1
         per_step = len(stream) * (classes + 2)
-        mine, numbers = np.split(numbers, [stream.shape[1] * (per_step + rows * classes)])
+        mine, numbers = np.split(numbers, [stream.shape[1] * (per_step + rows * classes + 1)])
         steps, whole = np.split(mine.reshape(stream.shape[1], -1), [per_step], axis=1)
         steps = steps.reshape(stream.shape[1], len(stream), classes + 2)
-        found.append(Scored(whole, steps[..., :-2], steps[..., -2], steps[..., -1] != 0))
+        found.append(Scored(whole[:, :-1], steps[..., :-2], steps[..., -2], steps[..., -1], whole[:, -1]))
     assert not numbers.size
     return found

@@ -11,9 +11,19 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from mfp_neurons.deploy import InvalidNetworkError, interpret
+from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret
 from mfp_neurons.deploy.device.codegen import write_c
-from mfp_neurons.deploy.graph import Graph, Input, Neurons, Pool, Scores, Synapse, Window, potential_bound
+from mfp_neurons.deploy.graph import (
+    Graph,
+    Input,
+    Neurons,
+    Pool,
+    Scores,
+    Synapse,
+    TimePool,
+    Window,
+    potential_bound,
+)
 from tests.deploy.graphs import Case, cases, graphs, potentials
 from tests.deploy.native import SANITIZED, UNTOUCHED, Scored, score
 from tests.deploy.toolchain import STRICT, run, tool
@@ -42,8 +52,9 @@ def expected(case: Case, stream: NDArray[np.uint8]) -> Scored:
     untouched = np.full((stream.shape[1], *last.shape), UNTOUCHED)
     steps = np.stack([untouched if found is None else found for found in each])
     steps = np.moveaxis(steps, 1, 0).reshape(stream.shape[1], len(stream), -1)
-    scored = np.broadcast_to([found is not None for found in each], steps.shape[:2])
-    return Scored(np.moveaxis(scores, 1, 0).reshape(len(steps), -1), steps, steps.argmax(axis=2), scored)
+    scored = np.broadcast_to([int(found is not None) for found in each], steps.shape[:2])
+    whole = np.moveaxis(scores, 1, 0).reshape(len(steps), -1)
+    return Scored(whole, steps, steps.argmax(axis=2), scored, np.ones(len(steps), np.int64))
 
 
 def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
@@ -56,6 +67,7 @@ def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
         np.testing.assert_array_equal(mine.step, right.step)
         np.testing.assert_array_equal(mine.best, right.best)
         np.testing.assert_array_equal(mine.scored, right.scored)
+        np.testing.assert_array_equal(mine.ran, right.ran)
 
 
 def small(**changes: object) -> Graph:
@@ -107,13 +119,33 @@ def test_optimized_c_gives_the_interpreters_scores(networks):
     check_scores(networks, "gcc", "-O3")
 
 
-def test_a_level_above_the_top_counts_as_the_top(tmp_path):
-    graph = small(reduce="none")
-    given, top = np.array([[255, 0], [4, 3], [1, 200], [0, 2]], np.uint8), 3
-    case = Case(graph, given.reshape(4, 1, 2, 1, 1), 4)
-    clipped = replace(case, levels=np.minimum(case.levels, top))
-    (found,) = score([case], [stream_of(case)], tmp_path, "gcc")
-    np.testing.assert_array_equal(found.run, expected(clipped, stream_of(clipped)).run)
+@pytest.mark.parametrize("level", [4, 255])
+@pytest.mark.parametrize("period", [1, 2])
+def test_a_level_above_the_top_is_refused_as_in_python_and_changes_nothing(level, period, tmp_path):
+    shape, codes = (2, 1, 1), np.array([[1, -1], [-1, 1]], np.int8).reshape(2, 2, 1, 1)
+    taps, thresholds = np.array([[[4], [2], [1]]]), np.full((1, 2), 3)
+    fire = Neurons("n", (Synapse(0, codes, 1, Window(), shape),), taps, thresholds, shape, *np.ones((2, 2)))
+    joined = [TimePool("joined", 1, 2, shape, 1)] if period == 2 else []
+    scores = replace(small(reduce="none").scores, synapses=(Synapse(period, codes, 1, Window(), shape),))
+    graph = Graph(Input(shape, (2,), 3), (fire, *joined, scores), 4)
+    good = np.array([[3, 0], [1, 3], [1, 2], [0, 2]], np.uint8).reshape(4, 1, 2, 1, 1)
+    bad = good.copy()
+    bad[-1, 0, 1] = level
+    stream = np.concatenate([good[:2], bad[-1:], good[2:]])
+    (found,) = score([Case(graph, bad, 4)], [stream], tmp_path, "gcc")
+    assert found.ran.tolist() == [-1]
+    assert (found.run == UNTOUCHED).all()
+    assert found.scored[0, 2] == -1
+    assert (found.step[0, 2] == UNTOUCHED).all()
+    right = expected(Case(graph, good, 4), good)
+    np.testing.assert_array_equal(np.delete(found.scored, 2, axis=1), right.scored)
+    np.testing.assert_array_equal(np.delete(found.step, 2, axis=1), right.step)
+    network = IntegerNetwork(graph)
+    for backend in ("numpy", "compiled"):
+        session = network.stream(backend=backend)
+        for call in (lambda: network.run(bad[..., 0, 0]), lambda: session.step(bad[-1, ..., 0, 0])):  # noqa: B023
+            with pytest.raises(ValueError, match=f"levels from 0 to 3, got 0 to {level}"):
+                call()
 
 
 @pytest.mark.parametrize("level", ["-O0", "-O1", "-O2", "-O3", "-Os"])

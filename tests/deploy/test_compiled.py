@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
 from mfp_neurons.deploy.host.compiled import Compiled
-from tests.deploy.agreement import events_agree, run_agrees, stream_agrees
+from tests.deploy.agreement import events_agree, run_agrees, shared_out, stream_agrees
 from tests.deploy.graphs import Case, cases
 
 
@@ -63,7 +63,7 @@ def test_long_sequences_are_taken_in_chunks(order: int) -> None:
 
 
 def test_runs_of_other_sizes_follow_one_another() -> None:
-    runtime, graph = Compiled(network(), threads=1), network()
+    runtime, graph = Compiled(network()), network()
     for steps, samples in [(4, 3), (4, 1), (1, 3), (9, 2), (4, 3)]:
         levels = images(steps, samples)
         expected, _ = interpret.run(graph, levels.astype(np.int64), steps)
@@ -73,23 +73,23 @@ def test_runs_of_other_sizes_follow_one_another() -> None:
 def test_an_input_in_any_memory_order_is_read_right() -> None:
     levels = images(4, 3)
     turned = np.asfortranarray(levels)
-    runtime = Compiled(network(), threads=1)
+    runtime = Compiled(network())
     np.testing.assert_array_equal(runtime.run(turned, 4)[0], runtime.run(levels, 4)[0])
 
 
 def test_a_stream_keeps_history_and_nothing_else() -> None:
-    stream = Compiled(network(order=6), threads=1).stream()
+    stream = Compiled(network(order=6)).stream()
     assert stream.state_bytes == 0
     for step in images(4, 3):
         stream.step(step)
         assert 8 * stream.state_bytes == network(order=6).state_bits() * 3
-    forgetful = Compiled(network(order=1), threads=1).stream()
+    forgetful = Compiled(network(order=1)).stream()
     forgetful.step(images(1, 3)[0])
     assert forgetful.state_bytes == 0
 
 
 def test_a_run_keeps_only_the_maps_that_are_still_to_be_read() -> None:
-    runtime = Compiled(network(), threads=1)
+    runtime = Compiled(network())
     few, many = runtime.buffer_bytes(4, 1), runtime.buffer_bytes(4, 9)
     a_sample = 4 * (2 * 5 * 5 + 3 * 3 * 2 * 8)  # bytes of images, two words for 70 channels of 9 places
     assert a_sample * 8 <= many - few <= a_sample * 8 + 128
@@ -110,7 +110,7 @@ def test_an_input_that_does_not_fit_is_refused(levels: np.ndarray, words: str) -
 
 
 def test_a_level_above_the_top_is_refused_and_changes_nothing() -> None:
-    runtime = Compiled(network(top=16), threads=1)
+    runtime = Compiled(network(top=16))
     good, bad = images(1, 2, 16)[0], np.full((2, 2, 5, 5), 17, np.uint8)
     stream, undisturbed = runtime.stream(), runtime.stream()
     for step in images(3, 2, 16):
@@ -126,9 +126,5 @@ def test_a_level_above_the_top_is_refused_and_changes_nothing() -> None:
 
 
 def test_no_samples_give_no_scores() -> None:
-    assert Compiled(network(), threads=2).run(images(4, 0), 4)[0].shape == (4, 0, 2, 1, 1)
-
-
-def test_threads_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="at least 1, got 0"):
-        Compiled(network(), threads=0)
+    runtime = shared_out(network())
+    assert runtime.run(images(4, 0), 4, threads=2)[0].shape == (4, 0, 2, 1, 1)

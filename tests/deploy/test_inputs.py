@@ -38,6 +38,20 @@ def test_levels_come_through_every_dtype(levels: Any, dtype: Any, as_torch: bool
     np.testing.assert_array_equal(found, levels)
 
 
+@given(
+    truth=st.integers(0, 2**32).map(lambda s: np.random.default_rng(s).random((5, 2, *STEP)) < 0.5),
+    top=st.integers(1, 255),
+    as_torch=st.booleans(),
+)
+def test_booleans_are_what_they_are_to_the_model_0_and_1_the_smallest_level_and_the_largest(
+    truth: Any, top: int, as_torch: bool
+) -> None:
+    levels, _ = read(network(top), torch.from_numpy(truth) if as_torch else truth)
+    np.testing.assert_array_equal(levels, np.where(truth, top, 0))
+    np.testing.assert_array_equal(levels, read(network(top), truth.astype(np.float32))[0])
+    np.testing.assert_array_equal(levels[0], read_step(network(top), truth[0]))
+
+
 def test_one_image_is_shown_at_every_step_of_the_example() -> None:
     found, steps = read(IMAGES, np.zeros((7, *STEP), np.uint8))
     assert found.shape == (1, 7, *STEP)
@@ -69,6 +83,20 @@ def test_events_may_be_of_any_dtype(dtype: torch.dtype) -> None:
         (IMAGES, np.full((1, *STEP), np.inf), ValueError, r"\[0, 1\], got inf"),
         (IMAGES, np.full((1, *STEP), 256), ValueError, "levels from 0 to 255, got 256 to 256"),
         (IMAGES, np.full((1, *STEP), -1), ValueError, "levels from 0 to 255, got -1 to -1"),
+        (network(16), np.full((1, *STEP), 17, np.uint64), ValueError, "levels from 0 to 16, got 17 to 17"),
+        (network(16), np.full((1, *STEP), -1, np.int8), ValueError, "levels from 0 to 16, got -1 to -1"),
+        (IMAGES, np.full((1, *STEP), 2**63, np.uint64), ValueError, "got 9223372036854775808"),
+        (IMAGES, np.full((1, *STEP), 1.01, np.float16), ValueError, r"\[0, 1\], got 1.00977 to 1.00977"),
+        (IMAGES, np.full((1, *STEP), -0.1), ValueError, r"\[0, 1\], got -0.1"),
+        (EVENTS, np.full((1, *STEP), np.inf), ValueError, "binary events, 0 or 1, got inf"),
+        (EVENTS, np.full((1, *STEP), np.nan, np.float16), ValueError, "NaN in 24 places"),
+        (IMAGES, torch.full((1, *STEP), torch.nan, dtype=torch.bfloat16), ValueError, "NaN in 24 places"),
+        (
+            IMAGES,
+            torch.zeros((1, *STEP), dtype=torch.complex64),
+            TypeError,
+            "real numbers, got dtype complex64",
+        ),
         (EVENTS, np.full((1, *STEP), 2), ValueError, r"events \(0 or 1\), got 2 to 2"),
         (EVENTS, np.full((1, *STEP), 0.5), ValueError, "binary events, 0 or 1, got 0.5"),
         (

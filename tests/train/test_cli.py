@@ -3,11 +3,14 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import mfp_neurons
 from mfp_neurons.cli import main
+from mfp_neurons.train.checkpoint import read, save
 from mfp_neurons.train.config import shipped
 
 from .conftest import SMALL
@@ -68,6 +71,9 @@ def test_resuming_from_the_command_line_goes_on(tmp_path: Path, capsys: pytest.C
         (["evaluate", "gone.safetensors"], "no such file"),
         (["report", __file__], "is no mfp-neurons checkpoint"),
         (["train", "digits-mfp", "--out", __file__], "File exists"),
+        (["train", "digits-mfp", "--set", "training.epoch=3"], "did you mean training.epochs?"),
+        (["train", f"{__file__}x.toml"], "no such file"),
+        (["bench", "--markdown-from", __file__], "is no JSON"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_status_2(
@@ -79,6 +85,65 @@ def test_a_mistake_is_one_line_on_standard_error_and_status_2(
     assert err.startswith("mfp-neurons: error: ")
     assert words in err
     assert len(err.splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    assert (
+        main(["train", "digits-mfp", "--quiet", "--out", str(folder), *SETS, "--set", "training.epochs=1"])
+        == 0
+    )
+    return folder / "best.safetensors"
+
+
+def settings(facts: dict[str, Any]) -> None:
+    facts["config"]["training"]["of_a_later_version"] = 3
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "deploy"])
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda tensors, facts: tensors.pop("readout.weight"), "Missing key(s) in state_dict"),
+        (
+            lambda tensors, facts: tensors.update(more=torch.ones(1)),
+            'Unexpected key(s) in state_dict: "more"',
+        ),
+        (lambda tensors, facts: tensors.update({min(tensors): torch.ones(3, 3)}), "size mismatch for"),
+        (lambda tensors, facts: settings(facts), "training.of_a_later_version is not a setting"),
+        (lambda tensors, facts: facts.pop("config"), "its header has no 'config'"),
+        (lambda tensors, facts: facts.pop("readout_steps"), "its header has no 'readout_steps'"),
+        (lambda tensors, facts: facts.update(readout_steps=9), "readout_steps = 9 is none of [1, 2, 4, 8]"),
+        (lambda tensors, facts: facts.update(orders={"x": 1}), "'x' is no memory-free neuron of the model"),
+    ],
+)
+def test_a_checkpoint_that_this_version_cannot_read_is_refused_with_both_versions(
+    command: str,
+    change: Any,
+    words: str,
+    checkpoint: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tensors, facts = read(checkpoint)
+    facts["version"] = "9.9"
+    change(tensors, facts)
+    save(tmp_path / "changed.safetensors", tensors, facts)
+    assert main([command, str(tmp_path / "changed.safetensors")]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert err.endswith(f"It was written by mfp-neurons 9.9, this is {mfp_neurons.__version__}\n")
+    assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("command", ["evaluate", "report", "deploy", "train"])
+def test_a_folder_is_refused_with_what_to_give_instead(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, str(tmp_path)]) == 2
+    instead = "a TOML file" if command == "train" else "the best.safetensors in it"
+    assert f"{str(tmp_path)!r} is a folder: give {instead}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("package", ["safetensors", "sklearn", "tqdm"])
@@ -110,3 +175,16 @@ def test_ctrl_c_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
     monkeypatch.setattr("mfp_neurons.train.demo.run", interrupted)
     assert main(["demo"]) == 130
     assert "stopped" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "x", "1.5"])
+def test_a_count_that_is_none_says_what_is_accepted(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["report", "best.safetensors", f"--samples={number}"])
+    assert f"argument --samples: {number}: give an integer of 1 or more" in capsys.readouterr().err
+
+
+def test_a_config_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "net.toml").write_bytes(b"\xff\xfe")
+    assert main(["train", str(tmp_path / "net.toml")]) == 2
+    assert "is not valid TOML, which is UTF-8" in capsys.readouterr().err

@@ -24,7 +24,10 @@ def test_the_defaults_are_themselves_accepted() -> None:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"trainning": {}}, "trainning is not a setting; accepted here: data, network, readout, training"),
+        (
+            {"trainning": {}},
+            r"trainning is not a setting \(did you mean training\?\); accepted here: data, network, ",
+        ),
         ({"training": {"epoch": 3}}, "training.epoch is not a setting"),
         ({"training": {"epochs": 0}}, "training.epochs = 0 is not accepted: give an integer of 1 or more"),
         ({"training": {"epochs": True}}, "training.epochs = True is not accepted"),

@@ -49,7 +49,7 @@ def make(samples: torch.Tensor, reading: str, time_steps: int = 3) -> Data:
 
 
 def test_rows_are_steps_and_channels_lie_side_by_side() -> None:
-    samples = torch.randint(0, 256, (5, 2, 4, 6), dtype=torch.uint8)  # n, C, H, W
+    samples = torch.randint(0, 3, (5, 2, 4, 6), dtype=torch.uint8)  # n, C, H, W
     data = make(samples, "rows")
     sequence = data.sequence(samples)
     assert sequence.shape == (4, 5, 12)

@@ -11,6 +11,7 @@ from mfp_neurons import deploy
 from mfp_neurons.cli import main
 from mfp_neurons.train import deployment
 from mfp_neurons.train.config import Config, ConfigError, load
+from mfp_neurons.train.data import Data, Split
 from mfp_neurons.train.engine import BEST, Trainer
 
 from .conftest import SMALL, write_fashion_mnist
@@ -81,6 +82,63 @@ def test_a_checkpoint_that_pools_over_time_is_evaluated_and_deployed(
     deployed = deployment.lower_checkpoint(Path(file))
     # 6 pooled steps of the 10 neurons in front of the last layer, and its window
     assert deployed.network.graph.state_bits() == 10 * 6 + 10
+
+
+def counted(largest_in_test: float, kind: torch.dtype = torch.uint8) -> Data:
+    """Frames of event counts up to 4, two classes; one count of the test split is ``largest_in_test``."""
+    generator = torch.Generator().manual_seed(0)
+    samples = torch.randint(0, 5, (60, 4, 1, 3, 3), generator=generator).to(kind)
+    labels = torch.arange(60) % 2
+    samples[labels == 1, :, :, 1] = 4
+    train, rest, test = (Split(samples[i::3].clone(), labels[i::3]) for i in range(3))
+    test.samples[0, 0, 0, 0, 0] = largest_in_test
+    return Data(train, rest, test, classes=2, reading="frames", time_steps=4, scale=4.0)
+
+
+def trained_on_counts(folder: Path, data: Data) -> Path:
+    neuron = {"network.neuron.kind": "fir", "network.neuron.kernel_bits": "pow2", "network.neuron.order": 2}
+    settings = {
+        **SMALL,
+        "data.name": "tonic:Counts",
+        "network.hidden": [8],
+        "network.weight_bits": 1,
+        **neuron,
+    }
+    Trainer(load("digits-mfp", settings), folder, data, bars=False).run()
+    return folder / BEST
+
+
+@pytest.mark.parametrize("largest", [5, 200])
+def test_a_count_above_the_largest_in_training_counts_as_that_wherever_a_checkpoint_is_read(
+    largest: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    above, alike = counted(largest), counted(4)
+    torch.testing.assert_close(above.sequence(above.test.samples), alike.sequence(alike.test.samples))
+    file = trained_on_counts(tmp_path, above)
+    monkeypatch.setattr("mfp_neurons.train.data.load", lambda _: above)
+    monkeypatch.setattr(deployment, "TIMED", 1)
+    for command in ("evaluate", "report", "deploy"):
+        assert main([command, str(file)]) == 0
+    assert "the same answer to 20 of 20 test samples" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [(-1.5, "float32 from -1.5 to 4"), (0.5, "float32 from 0 to 4"), (-1, "from -1 to 4")],
+)
+def test_samples_that_are_no_counts_are_refused_in_one_line(
+    number: float,
+    words: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = counted(number, torch.float32)
+    monkeypatch.setattr("mfp_neurons.train.data.load", lambda _: data)
+    assert main(["deploy", str(trained_on_counts(tmp_path, data))]) == 2
+    err = capsys.readouterr().err
+    assert words in err
+    assert "not normalized by mean and standard deviation" in err
 
 
 def test_a_disagreement_would_be_an_error(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

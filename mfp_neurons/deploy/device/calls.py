@@ -48,7 +48,7 @@ def run_body(graph: Graph) -> list[str]:
         stride = 0 if index in constant else step_words(graph, index)
         return f"{{maps + {places.offset[index] + skipped * stride}, {stride}}}"
 
-    lines = _memory(places, run_scratch(graph))
+    lines = [*_memory(places, run_scratch(graph)), *_refuse(graph, every[0])]
     lines += _pack(graph, f"maps + {places.offset[0]}", every[0])
     for index, op in enumerate(graph.ops, start=1):
         steps = every[op.source if isinstance(op, TimePool) else index]
@@ -56,7 +56,7 @@ def run_body(graph: Graph) -> list[str]:
         out = "" if isinstance(op, Scores) else f"maps + {places.offset[index]}"
         views = [view(i, op) for i in sources(op)]
         lines += _call(graph, index, views, Time("0", str(steps), "0"), out)
-    return lines
+    return [*lines, "    return 1;"]
 
 
 def step_body(graph: Graph) -> list[str]:
@@ -65,7 +65,7 @@ def step_body(graph: Graph) -> list[str]:
     Behind a pooling over time that is so in steps that end one of the layer's own.
     """
     places, history, periods = step_places(graph), graph.history(), graph.periods
-    lines = _memory(places, step_scratch(graph))
+    lines = [*_memory(places, step_scratch(graph)), *_refuse(graph, 1)]
     lines += [
         f"    {_when_new(graph, i, periods)}"
         f"mfp_shift(maps + {places.offset[i]}, {step_words(graph, i)}, {past});"
@@ -94,11 +94,10 @@ def _next_step(graph: Graph, of_scores: int) -> list[str]:
     """Counts the step, and says whether it had scores."""
     alike, period = remembered(graph), graph.period
     if period == 1:
-        return [f"    if (now < {alike}) now++;"] if alike else []
+        return [*([f"    if (now < {alike}) now++;"] if alike else []), "    return 1;"]
     lines = [f"    now = now < {alike + period - 1} ? now + 1 : {alike};"]
-    if of_scores > 1:  # counted, the step is the first of the next period
-        lines += [f"    return now % {of_scores} == 0;"]
-    return lines
+    # counted, the step is the first of the next period
+    return [*lines, f"    return now % {of_scores} == 0;" if of_scores > 1 else "    return 1;"]
 
 
 def _when_ends(period: int) -> str:
@@ -139,13 +138,19 @@ def _memory(places: Places, scratch: Scratch) -> list[str]:
     ]
 
 
-def _pack(graph: Graph, out: str, steps: int) -> list[str]:
+def _refuse(graph: Graph, steps: int) -> list[str]:
+    """Nothing is computed from levels that are none; a byte cannot be above 255."""
     top, size = graph.input.top, prod(graph.input.shape)
+    return [f"    if (mfp_above(input, {steps * size}, {top})) return -1;"] if top < 255 else []
+
+
+def _pack(graph: Graph, out: str, steps: int) -> list[str]:
+    size = prod(graph.input.shape)
     if steps == 1:
-        return [f"    mfp_pack(&map0, {top}, input, {out});"]
+        return [f"    mfp_pack(&map0, input, {out});"]
     return [
         f"    for (uint32_t t = 0; t < {steps}; t++)",
-        f"        mfp_pack(&map0, {top}, input + t * {size}, {out} + t * {step_words(graph, 0)});",
+        f"        mfp_pack(&map0, input + t * {size}, {out} + t * {step_words(graph, 0)});",
     ]
 
 

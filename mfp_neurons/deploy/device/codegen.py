@@ -8,6 +8,7 @@ import os
 import re
 from pathlib import Path
 
+from ..._checks import describe
 from ..._files import write_bytes
 from ..check import check
 from ..graph import Graph
@@ -63,8 +64,11 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
 
 
 def _check_name(name: str) -> None:
-    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name):
-        raise ValueError(f"name must be a C identifier that begins with a letter, got {name!r}")
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name):
+        raise ValueError(
+            "name must be a C identifier of at most 63 characters that begins with a letter, got "
+            f"{describe(name)}"
+        )
     if name.lower() in _TAKEN:
         raise ValueError(f"name must be other than {' and '.join(_TAKEN)}, whose headers the C includes")
 

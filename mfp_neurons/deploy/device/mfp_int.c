@@ -439,13 +439,20 @@ void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_ma
                   out + t * target->planes * target->words, place * target->channels + channel, channels);
 }
 
-void mfp_pack(const mfp_map *map, uint8_t top, const uint8_t *levels, uint32_t *out)
+int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top)
+{
+    for (uint32_t i = 0; i < count; i++)
+        if (levels[i] > top) return 1;
+    return 0;
+}
+
+void mfp_pack(const mfp_map *map, const uint8_t *levels, uint32_t *out)
 {
     const uint32_t places = map->height * map->width;
     mfp_clear(out, map->planes * map->words);
     for (uint32_t place = 0; place < places; place++) {
         for (uint32_t c = 0; c < map->channels; c++) {
-            const uint8_t given = levels[c * places + place], level = given < top ? given : top;
+            const uint8_t level = levels[c * places + place];
             for (uint32_t p = 0; p < map->planes; p++)
                 flip_bits(out + p * map->words, place * map->channels + c, (uint32_t)(level >> p) & 1u, 1);
         }

@@ -103,8 +103,11 @@ typedef struct {
     int64_t *wide;   /* here if they need 64 bits */
 } mfp_scratch;
 
-/* Bytes of a step, row-major (channels, height, width), as a map. A level above `top` counts as `top`. */
-void mfp_pack(const mfp_map *map, uint8_t top, const uint8_t *levels, uint32_t *out);
+/* Whether one of `count` levels is above `top`. */
+int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top);
+
+/* Bytes of a step, row-major (channels, height, width), as a map. */
+void mfp_pack(const mfp_map *map, const uint8_t *levels, uint32_t *out);
 
 /* Spikes of steps from .. steps - 1 of those that `sources` hold, one view for each synapse. `first` is the number of
  * the first of them since the start. `out` takes steps - from maps. */

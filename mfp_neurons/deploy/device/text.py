@@ -26,6 +26,7 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
     frames = 1 if given.static else graph.steps
     period = graph.periods[-1]
     rows = graph.steps // period if graph.scores.reduce == "none" else 1
+    refused = f"; -1, with nothing changed, if a byte is above {big}_TOP" if given.top < 255 else ""
     levels = "events, 0 or 1" if given.top == 1 else f"levels 0..{given.top}"
     order = list(given.features or given.shape)
     sequence = f"one image, {levels}" if given.static else f"{graph.steps} steps, each {levels}"
@@ -46,6 +47,7 @@ def header(graph: Graph, name: str, tables: Tables) -> str:
 #define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
 #define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
 #define {big}_SCORES {rows * classes} /* that {name}_run writes */
+#define {big}_TOP {given.top} /* the largest level of the input */
 {_period_macro(big, period)}
 /* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps
  * nothing of; what a step uses; and what a stream keeps between steps. */
@@ -61,15 +63,17 @@ extern "C" {{
 
 /* A whole sequence, layer by layer, all steps of a layer at once.
  *
- * input: {sequence}, row-major {order}; a byte above {given.top} counts as {given.top}.
- * scores: {_scores_text(graph, big)} */
-void {name}_run(const uint8_t *input, int64_t scores[]);
+ * input: {sequence}, row-major {order}.
+ * scores: {_scores_text(graph, big)}
+ * returns: 1{refused} */
+int {name}_run(const uint8_t *input, int64_t scores[]);
 
 /* One more step of a stream{_end_text(graph, name)}.
  *
  * input: {levels}, row-major {order}.
- * scores: [{big}_CLASSES] of this step; {_unit_text(graph)}{_returned_text(big, period)} */
-{_step_type(period)} {name}_step(const uint8_t *input, int64_t scores[]);
+ * scores: [{big}_CLASSES] of this step; {_unit_text(graph)}
+ * returns: {_returned_text(big, period)}{refused} */
+int {name}_step(const uint8_t *input, int64_t scores[]);
 
 /* Begins a new stream. */
 void {name}_reset(void);
@@ -85,11 +89,6 @@ uint32_t {name}_argmax(const int64_t scores[]);
 """
 
 
-def _step_type(period: int) -> str:
-    """What NAME_step returns."""
-    return "void" if period == 1 else "int"
-
-
 def _period_macro(big: str, period: int) -> str:
     if period == 1:
         return ""
@@ -98,10 +97,10 @@ def _period_macro(big: str, period: int) -> str:
 
 def _returned_text(big: str, period: int) -> str:
     if period == 1:
-        return ""
+        return "1"
     return (
-        f"\n * returns: 1 in every {big}_PERIOD-th step; 0, scores untouched, in the others, at whose end"
-        " the\n * last layer has nothing to compute"
+        f"1 in every {big}_PERIOD-th step; 0, scores untouched, in the others, at whose end the\n"
+        " * last layer has nothing to compute"
     )
 
 
@@ -152,13 +151,13 @@ def source(graph: Graph, name: str, tables: Tables) -> str:
 {body(tables.lines)}
 
 /* Buffers: {4 * run.words:,} bytes for maps, {run_scratch(graph).bytes:,} for the layer at work. */
-void {name}_run(const uint8_t *input, int64_t scores[])
+int {name}_run(const uint8_t *input, int64_t scores[])
 {{
 {body(run_body(graph))}
 }}
 {number if counted else ""}
 /* Buffers: {4 * step.words:,} bytes for maps, {step_scratch(graph).bytes:,} for the layer at work. */
-{_step_type(graph.periods[-1])} {name}_step(const uint8_t *input, int64_t scores[])
+int {name}_step(const uint8_t *input, int64_t scores[])
 {{
 {body(step_body(graph))}
 }}

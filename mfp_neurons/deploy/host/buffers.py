@@ -21,6 +21,7 @@ class Size:
     """What a call computes: ``steps`` steps of ``samples`` samples.
 
     Attributes:
+        threads: share the work, each with scratch of its own.
         static: one image is shown at every step.
         record: all maps are read afterwards, so none may share memory.
         stream: one step, with the past of a stream.
@@ -28,6 +29,7 @@ class Size:
 
     samples: int
     steps: int
+    threads: int
     static: bool = False
     record: bool = False
     stream: bool = False
@@ -36,7 +38,7 @@ class Size:
 class Buffers:
     """Maps and scratch for calls of one size, and the call that knows where they are."""
 
-    def __init__(self, layout: Layout, library: Any, threads: int, size: Size) -> None:
+    def __init__(self, layout: Layout, library: Any, size: Size) -> None:
         self.size = size
         self._layout, graph = layout, layout.graph
         self._maps = self._map_structs()
@@ -45,13 +47,13 @@ class Buffers:
         for m, place in zip(self._maps, places, strict=True):
             m.data = self._arena.ctypes.data + place
         call = c.CallStruct(ops=layout.ops, maps=self._maps, op_count=len(graph.ops), samples=size.samples)
-        call.top, call.count, call.threads = graph.input.top, size.steps, threads
+        call.top, call.count, call.threads = graph.input.top, size.steps, size.threads
         if size.stream:  # it needs most when there is a whole past
             layers = zip(graph.ops, graph.periods[1:], strict=True)
             call.first = max((op.order * each for op, each in layers if isinstance(op, Neurons)), default=0)
         needed = library.mfp_network_scratch(ctypes.byref(call))
         call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
-        self._scratch = aligned(threads * call.scratch_bytes)
+        self._scratch = aligned(size.threads * call.scratch_bytes)
         call.scratch = self._scratch.ctypes.data
         self.call = call
 

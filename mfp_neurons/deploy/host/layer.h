@@ -4,7 +4,7 @@
 #define MFP_LAYER_H
 
 #include "place.h"
-#include "threads.h"
+#include "tasks.h"
 
 static void spikes_of_block(const Place *place, int64_t block)
 {
@@ -35,6 +35,8 @@ static void scores_of_block(const Place *place, int64_t block)
     }
 }
 
+static int64_t blocks_of(const Op *op) { return (op->channels + BLOCK - 1) / BLOCK; }
+
 /* Blocks [first, last) of one place. Longer times than a chunk are gathered again for every block. */
 static void blocks(Place *place, int64_t first, int64_t last, Seen ***all)
 {
@@ -58,33 +60,45 @@ static void blocks(Place *place, int64_t first, int64_t last, Seen ***all)
 
 /* Places are shared out among threads; of a layer with one place, blocks are, and samples follow one another in the
  * innermost loop, so that weights are read once. */
-static void layer(const Call *call, const Op *op)
+static void layer_items(void *context, int64_t thread, Items *items)
 {
-    const int64_t all_blocks = (op->channels + BLOCK - 1) / BLOCK;
-    const int single = op->height * op->width == 1;
-    const int64_t shared = single ? all_blocks : op->height * op->width;
-#ifdef _OPENMP
-#pragma omp parallel num_threads((int)call->threads) if (call->threads > 1)
-#endif
-    {
-        Place place = {.call = call, .op = op};
-        Scratch scratch = {call->scratch + thread_number() * call->scratch_bytes};
-        Seen ***all = place_in(&scratch, &place);
-#ifdef _OPENMP
-#pragma omp for schedule(static)
-#endif
-        for (int64_t item = 0; item < shared * call->samples; item++) {
-            if (single) {
+    const Call *call = ((const Task *)context)->call;
+    const Op *op = ((const Task *)context)->op;
+    const int64_t all_blocks = blocks_of(op), area = op->height * op->width;
+    Place place = {.call = call, .op = op};
+    Scratch scratch = {call->scratch + thread * call->scratch_bytes};
+    Seen ***all = place_in(&scratch, &place);
+    int64_t item, end;
+    while (take_items(items, &item, &end)) {
+        for (; item < end; item++) {
+            if (area == 1) {
                 place.sample = item % call->samples;
                 blocks(&place, item / call->samples, item / call->samples + 1, all);
             } else {
-                place.sample = item / shared;
-                place.y = item % shared / op->width;
+                place.sample = item / area;
+                place.y = item % area / op->width;
                 place.x = item % op->width;
                 blocks(&place, 0, all_blocks, all);
             }
         }
     }
+}
+
+static void layer(const Call *call, const Op *op)
+{
+    const int64_t area = op->height * op->width;
+    const int64_t steps = call->first + call->count - first_step(call, op);
+    int64_t words = 0; /* for one channel of one place */
+    for (int64_t s = 0; s < op->synapse_count; s++) {
+        const Synapse *synapse = op->synapses + s;
+        const Map *source = call->maps + synapse->source;
+        const int64_t planes = synapse->kind == COUNT ? synapse->planes * source->planes : 1;
+        words += synapse->rows * planes * places(pooling(synapse)) * steps_of(source, steps);
+    }
+    if (area == 1)
+        share_task(call, op, blocks_of(op) * call->samples, words * BLOCK, layer_items);
+    else
+        share_task(call, op, area * call->samples, words * op->channels, layer_items);
 }
 
 #endif

@@ -3,7 +3,7 @@
 #define MFP_MAPS_H
 
 #include "seen.h"
-#include "threads.h"
+#include "tasks.h"
 
 /* Levels [step][sample][channel][row][column] into map 0; returns 1 if one is above the top. */
 static int put_levels(const Call *call)
@@ -131,22 +131,27 @@ static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t s
     store_numbers(target, sample, t, y, x, out);
 }
 
-static void map_op(const Call *call, const Op *op)
+/* Rows of samples are shared out among threads. */
+static void map_items(void *context, int64_t thread, Items *items)
 {
+    const Call *call = ((const Task *)context)->call;
+    const Op *op = ((const Task *)context)->op;
     const int64_t steps = call->maps[op->target].same ? 1 : call->count;
-#ifdef _OPENMP
-#pragma omp parallel num_threads((int)call->threads) if (call->threads > 1)
-#endif
-    {
-        const Scratch scratch = {call->scratch + thread_number() * call->scratch_bytes};
-#ifdef _OPENMP
-#pragma omp for schedule(static)
-#endif
-        for (int64_t item = 0; item < call->samples * op->height; item++)
+    const Scratch scratch = {call->scratch + thread * call->scratch_bytes};
+    int64_t item, end;
+    while (take_items(items, &item, &end))
+        for (; item < end; item++)
             for (int64_t t = call->first; t < call->first + steps; t++)
                 for (int64_t x = 0; x < op->width; x++)
                     map_place(call, op, scratch, item / op->height, t, item % op->height, x);
-    }
+}
+
+static void map_op(const Call *call, const Op *op)
+{
+    int64_t channels = 0;
+    for (int64_t i = 0; i < op->source_count; i++) channels += call->maps[op->sources[i]].channels;
+    const int64_t seen = op->kind == POOL ? places(&op->window) : 1;
+    share_task(call, op, call->samples * op->height, op->width * call->count * channels * seen, map_items);
 }
 
 #endif

@@ -1,4 +1,4 @@
-/* The compiled runtime of integer networks behind a plain C interface; deploy/compiled.py calls it. */
+/* The compiled runtime of integer networks behind a plain C interface; deploy/host/compiled.py calls it. */
 #include "layer.h"
 #include "maps.h"
 #include "past.h"
@@ -56,8 +56,7 @@ int64_t mfp_network_scratch(const Call *call)
     return most;
 }
 
-int64_t mfp_network_threads(void) { return threads_wanted(); }
-int64_t mfp_network_has_threads(void) { return has_threads(); }
+int64_t mfp_network_max_threads(void) { return MAX_THREADS; }
 
 /* Sizes of the structs, for the other side to compare its own with. */
 int64_t mfp_network_size(int64_t which)

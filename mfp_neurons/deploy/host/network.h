@@ -1,5 +1,5 @@
-/* What Python hands over: an integer network laid out for one call. deploy/_structs.py mirrors these structs,
- * deploy/_layout.py fills them, graph.py says what the numbers mean. No function here allocates. */
+/* What Python hands over: an integer network laid out for one call. structs.py mirrors these structs,
+ * layout.py fills them, graph.py says what the numbers mean. No function here allocates. */
 #ifndef MFP_NETWORK_H
 #define MFP_NETWORK_H
 
@@ -91,7 +91,7 @@ typedef struct {
     int64_t *scores; /* [count][sample][channel][row][column], of the scores' own steps */
     uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
     int64_t scratch_bytes;
-    int64_t threads;
+    int64_t threads, words_a_thread; /* at most so many, if each has so much to do */
     uint8_t *past; /* of a stream, or NULL */
 } Call;
 

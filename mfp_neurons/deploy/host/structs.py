@@ -76,6 +76,7 @@ class CallStruct(ctypes.Structure):
         ("scratch", _Pointer),
         ("scratch_bytes", _Long),
         ("threads", _Long),
+        ("words_a_thread", _Long),
         ("past", _Pointer),
     ]
 
@@ -102,6 +103,7 @@ SOURCE = _build.Source(
     language=_build.C,
     entry=_FOLDER / "network.c",
     files=tuple(sorted(_FOLDER.glob("*.[ch]"))),
+    flags=("-pthread",),
     # GCC takes half of an x86 processor's vectors where nobody asks for more
     wanted=("-fopenmp-simd", "-mprefer-vector-width=512"),
 )
@@ -123,7 +125,7 @@ def library() -> ctypes.CDLL:
     if sys.byteorder != "little":
         raise Unavailable("the compiled runtime is for little-endian processors")
     loaded = SOURCE.load()
-    for name in ("run", "scatter", "scratch", "threads", "has_threads", "size"):
+    for name in ("run", "scatter", "scratch", "max_threads", "size"):
         getattr(loaded, f"mfp_network_{name}").restype = _Long
     loaded.mfp_network_run.argtypes = loaded.mfp_network_scratch.argtypes = [ctypes.POINTER(CallStruct)]
     loaded.mfp_network_size.argtypes = [_Long]
@@ -131,6 +133,4 @@ def library() -> ctypes.CDLL:
     structs = (MapStruct, SynapseStruct, OpStruct, CallStruct, ScatterStruct)
     if any(loaded.mfp_network_size(i) != ctypes.sizeof(struct) for i, struct in enumerate(structs)):
         raise Unavailable("the structs of host/network.h are not those of structs.py")
-    if not loaded.mfp_network_has_threads():
-        SOURCE.say_threads_are_missing()
     return loaded

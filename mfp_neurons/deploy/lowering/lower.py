@@ -93,7 +93,7 @@ def _top(example: Any, levels: int | None) -> int:
     if levels is not None and (
         isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= 255
     ):
-        raise ValueError(f"levels must be an integer from 1 to 255, got {levels!r}")
+        raise ValueError(f"levels must be an integer from 1 to 255, got {describe(levels)}")
     if example.is_floating_point():
         real = example.detach()
         if not bool(((real >= 0) & (real <= 1)).all()):  # NaN included

@@ -31,12 +31,7 @@ int main(void)
         net_reset();
         for (uint32_t t = 0; t < NET_STEPS; t++) {
             timer_start();
-#ifdef NET_PERIOD /* pooled over time: not every step has scores */
             const int scored = net_step(samples[i] + t * stride, step);
-#else
-            const int scored = 1;
-            net_step(samples[i] + t * stride, step);
-#endif
             took[1] = timer_ticks();
             if (scored) print_scores(step, NET_CLASSES);
         }
