@@ -52,7 +52,6 @@ def operands(case: Case, data: st.DataObject) -> tuple[Tensor, ...]:
 @given(
     case=cases(), alpha=st.sampled_from([0.3, 1.0, 2.0]), backend=st.sampled_from(BACKENDS), data=st.data()
 )
-@settings(max_examples=100)
 def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alpha, backend, data):
     x, kernel, threshold, state, scale, shift, kind = operands(case, data)
     dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))

@@ -61,7 +61,6 @@ class Normed:
     block=st.sampled_from([7, 1 << 18]),
     data=st.data(),
 )
-@settings(max_examples=150)
 def test_one_operator_gives_the_spikes_gradients_and_running_averages_of_the_two(
     case, surrogate, record, backend, block, data
 ):

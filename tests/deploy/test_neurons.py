@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from snntorch.functional import quant
 from spikingjelly.activation_based import functional, neuron, surrogate
@@ -133,7 +133,6 @@ def test_lags_without_a_tap_are_not_kept():
     assert taps.shape == (1, 8, 1)  # a power-of-two tap is 2**-7 of the largest at the least
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.floats(-4, 4, width=32), st.integers(1, 6), st.sampled_from(["pow2", 2, 3, 8]), st.integers(0, 99))
 def test_quantized_taps_are_read_exactly(largest, order, bits, seed):
     module = shuffled(MFP(kernel="fir", order=order, kernel_bits=bits, num_channels=C), seed)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Page, expect
 
@@ -211,7 +211,6 @@ def test_the_left_ends_of_first_and_last_row_stand_above_each_other(shared: Page
     assert (left[:, 0] - left[:, 1]).std() < 0.3
 
 
-@settings(max_examples=40)
 @given(
     which=st.integers(0, len(DRAWINGS) - 1),
     scale=st.sampled_from([0.25, 0.5, 1.0, 2.0]),

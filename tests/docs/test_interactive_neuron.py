@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Page, expect
 
@@ -62,7 +62,6 @@ def synaptic_input(given: dict[str, Any]) -> torch.Tensor:
     return (weights @ torch.tensor(given["spikes"], dtype=torch.float64)).unsqueeze(1)
 
 
-@settings(max_examples=300)
 @given(given=all_settings())
 def test_the_memory_free_neuron_equals_functional_fire_bit_for_bit(
     shared: Page, given: dict[str, Any]
@@ -73,7 +72,6 @@ def test_the_memory_free_neuron_equals_functional_fire_bit_for_bit(
     assert found["fired"] == functional.fire(x, kernel, given["threshold"]).flatten().tolist()
 
 
-@settings(max_examples=300)
 @given(given=all_settings())
 def test_the_lif_equals_quantized_membrane_lif_bit_for_bit(shared: Page, given: dict[str, Any]) -> None:
     found = shared.evaluate("given => neuronModel.lif(given)", given)
