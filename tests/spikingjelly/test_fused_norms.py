@@ -239,7 +239,7 @@ def test_autocast_runs_the_pair_on_16_bits():
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in fused.parameters())
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("momentum", [0.1, None])
 def test_compiled_models_have_one_graph_and_the_eager_results(backend, momentum):
     torch._dynamo.reset()
