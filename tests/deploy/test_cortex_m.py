@@ -1,4 +1,4 @@
-"""The generated C on emulated Cortex-M boards: a network of the zoo on every test image, and random networks."""
+"""Generated C on emulated Cortex-M boards: a network of the zoo on every test image, and random networks."""
 
 import re
 import tempfile
