@@ -43,7 +43,7 @@ net = nn.Sequential(
 )
 net = quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
-# %% Training. Scores are what the last layer gives, at every step: its neuron would only round them to spikes
+# %% Training, on what the last layer gives: without reset, counted spikes are poor scores of a still picture
 loop.fit(net, fashion, epochs=EPOCHS, loss=SF.ce_rate_loss())
 print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
 

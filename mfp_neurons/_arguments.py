@@ -39,7 +39,7 @@ def prepare(
 ) -> Prepared:
     """What a call computes; ``carry`` says that it is a stretch of a longer sequence."""
     check_name(backend)
-    x_seq = _as_real(x_seq)
+    x_seq = as_real("x_seq", x_seq)
     _check_shape(x_seq)
     wide = accumulate_dtype(x_seq.dtype)
     position = 0 if state is None or state.dim() == 0 else len(state)
@@ -62,9 +62,9 @@ def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) ->
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
             )
             return "exp", torch.stack(rows)
-        return "fir", kernel.taps(kernel.order).to(accumulate_dtype(x_seq.dtype)).to(x_seq.device)
+        kernel = kernel.truncated()
     if isinstance(kernel, FIR):
-        taps = kernel.taps if kernel.taps.dim() == 2 else kernel.taps.unsqueeze(1)
+        taps = kernel.taps_for(x_seq, accumulate_dtype(x_seq.dtype))
         # taps that lie further back than a whole sequence weigh nothing
         return "fir", taps if carry else taps[: max(1, len(x_seq))]
     if isinstance(kernel, Matrix):
@@ -103,19 +103,19 @@ def _parameter(
     return torch.full((1,), float(value), dtype=accumulate_dtype(x_seq.dtype), device=x_seq.device)
 
 
-def _as_real(x_seq: Any) -> Tensor:
-    """The input; integers and booleans (counts of events, spikes) in torch's default dtype, as LIFNode's."""
-    if not isinstance(x_seq, Tensor) or (x_seq.dtype not in _REAL and x_seq.dtype not in _WHOLE):
+def as_real(name: str, x: Any) -> Tensor:
+    """An input; integers and booleans (counts of events, spikes) in torch's default dtype, as LIFNode's."""
+    if not isinstance(x, Tensor) or (x.dtype not in _REAL and x.dtype not in _WHOLE):
         raise TypeError(
-            "x_seq must be a float16, bfloat16, float32 or float64 tensor, or one of integers or booleans, "
-            f"got {describe(x_seq)}"
+            f"{name} must be a float16, bfloat16, float32 or float64 tensor, or one of integers or booleans, "
+            f"got {describe(x)}"
         )
-    return x_seq if x_seq.dtype in _REAL else x_seq.to(torch.get_default_dtype())
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got layout {x.layout}")
+    return x if x.dtype in _REAL else x.to(torch.get_default_dtype())
 
 
 def _check_shape(x_seq: Tensor) -> None:
-    if x_seq.layout != torch.strided:
-        raise TypeError(f"x_seq must be a dense (strided) tensor, got layout {x_seq.layout}")
     if not 2 <= x_seq.dim() <= 6:
         raise ValueError(f"x_seq must be [T, N, *] with 2 to 6 dimensions, got shape {list(x_seq.shape)}")
     if len(x_seq) == 0:

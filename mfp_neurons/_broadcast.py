@@ -27,7 +27,10 @@ def channel_view(step: torch.Size, *shapes: torch.Size) -> tuple[tuple[int, ...]
             )
     varying = {dim for shape in shapes for dim, size in enumerate(shape) if size > 1}
     if varying <= {1}:
-        return tuple(step) or (1,), ()
+        flat = (
+            tuple(step) if len(step) <= 5 else (*step[:2], prod(step[2:]))
+        )  # the operators take [T, N, *] to 6-D
+        return flat or (1,), ()
     if 0 in varying:
         return (1, prod(step)), tuple(step)
     return (step[0], prod(step[1:])), (1, *step[1:])

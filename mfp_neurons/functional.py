@@ -9,6 +9,7 @@ All T steps are computed at once; the derivation is in docs/neuron.md. Twin: :mo
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from . import norm_ops, ops
 from ._arguments import Prepared, check_norm, check_surrogate, prepare
 from ._checks import log_once
 from ._operators import along_channels
-from .history import Kernel
+from .history import Exponential, Kernel
 from .norm import Norm
 from .surrogate import ATan, Rect, Surrogate
 
@@ -119,12 +120,13 @@ def fire_chunk(
     tensor([1.1875])
     """
     with _full_precision(x_seq):
-        call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
+        call, steps = _prepare_chunk(x_seq, kernel, v_threshold, state, backend)
         check_surrogate(surrogate)
         if _is_one_short_step(call):
-            return _one_step(call, surrogate, strict, record)
-        spikes, u = _run(call, surrogate, strict, record)
-        return Chunk(spikes, u, _next_state(call, call.x, u[-1].clone() if record else u))
+            spikes, u = _one_step(call, surrogate, strict, record)
+        else:
+            spikes, u = _run(call, surrogate, strict, record)
+        return Chunk(spikes, u, _next_state(call, steps, call.x, u, record))
 
 
 def norm_fire(
@@ -199,11 +201,12 @@ def norm_fire_chunk(
     tensor([[1.1250]])
     """
     with _full_precision(x_seq):
-        call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
+        call, steps = _prepare_chunk(x_seq, kernel, v_threshold, state, backend)
         check_norm(norm, x_seq)
         check_surrogate(surrogate)
-        spikes, u, given = _run_norm(call, norm, surrogate, strict, record, _steps_to_keep(call))
-        return Chunk(spikes, u, _next_state(call, given, u[-1].clone() if record else u))
+        last = min(len(call.x), steps or 0)
+        spikes, u, given = _run_norm(call, norm, surrogate, strict, record, last)
+        return Chunk(spikes, u, _next_state(call, steps, given, u, record))
 
 
 def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -284,14 +287,16 @@ def _is_one_short_step(call: Prepared) -> bool:
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
-def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> Chunk:
+def _one_step(
+    call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool
+) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     x = call.x[0].to(call.kernel.dtype)
     decay, gain = (along_channels(row, call.x.dim()) for row in call.kernel)
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
     above = u - along_channels(call.threshold, call.x.dim())
     spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
-    return Chunk(spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u, u)
+    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0) if record else u
 
 
 def _run_norm(
@@ -336,21 +341,37 @@ def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> 
         average.lerp_(newest.to(average), momentum)
 
 
-def _steps_to_keep(call: Prepared) -> int:
-    """How many of the last inputs the next state holds."""
-    if call.kind == "matrix":
-        return len(call.x)
-    return min(len(call.x), len(call.kernel) - 1) if call.kind == "fir" else 0
-
-
-def _next_state(call: Prepared, inputs: Tensor, last: Tensor) -> Tensor:
-    """From the neuron's inputs, the last :func:`_steps_to_keep` of them at least, and its last potential."""
+def _prepare_chunk(
+    x_seq: Tensor, kernel: Kernel, v_threshold: Tensor | float, state: Tensor | None, backend: str
+) -> tuple[Prepared, int | None]:
+    """What a chunk computes, and how many inputs its next state holds; None where that is a potential."""
+    if isinstance(kernel, Exponential) and kernel.order is not None:
+        steps = kernel.order - 1
+        if state is None and isinstance(x_seq, Tensor) and x_seq.dim() and kernel.order >= len(x_seq):
+            # from rest, no step of this chunk reaches the truncation: the recursion is cheaper
+            kernel = replace(kernel, order=None)
+        return prepare(x_seq, kernel, v_threshold, state, backend, carry=True), steps
+    call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
     if call.kind == "exp":
-        return last
-    seen = inputs if call.state is None else torch.cat([call.state.to(inputs.dtype), inputs])
-    if call.kind == "matrix":
-        return seen.clone() if call.state is None else seen
-    keep = len(call.kernel) - 1
-    if len(seen) >= keep:
-        return seen[len(seen) - keep :].clone()
-    return torch.cat([seen.new_zeros(keep - len(seen), *seen.shape[1:]), seen])
+        return call, None
+    return call, len(call.kernel) - 1 if call.kind == "fir" else call.kernel.shape[1]
+
+
+def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, record: bool) -> Tensor:
+    """What the next chunk takes: the last potential, or the last ``steps`` inputs with zeros before the first.
+
+    Args:
+        inputs: what the neuron got, of the last steps at least that are kept.
+        u: the potential, of every step if ``record``.
+    """
+    if steps is None:
+        return u[-1].clone() if record else u
+    newest = inputs[len(inputs) - min(steps, len(inputs)) :]
+    missing = steps - len(newest)
+    if missing == 0:
+        return newest.clone()
+    if call.state is None:
+        before = newest.new_zeros((missing, *newest.shape[1:]))
+    else:
+        before = call.state[len(call.state) - missing :].to(newest.dtype)
+    return torch.cat((before, newest))

@@ -8,7 +8,7 @@ module that holds its parameters.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -42,14 +42,32 @@ class Exponential:
         if self.order is not None:
             check_int("order", self.order, 1)
 
-    def taps(self, order: int) -> Tensor:
-        """The first ``order`` taps, [K, 1] or [K, C], differentiable; float64 of numbers, else >= float32."""
-        decay, gain = as_row(self.decay), as_row(self.gain)
-        if isinstance(self.decay, Tensor) != isinstance(self.gain, Tensor):  # a number follows the tensor
-            like = decay if isinstance(self.decay, Tensor) else gain
-            decay, gain = decay.to(like), gain.to(like)
-        lag = torch.arange(order, device=decay.device, dtype=decay.dtype).unsqueeze(1)
-        return gain * decay**lag
+    def taps(self, order: int, device: torch.device | str = "cpu") -> Tensor:
+        """The first ``order`` taps, [K, 1] or [K, C], differentiable; float64 of numbers, else >= float32.
+
+        Taps of numbers are computed on ``device``, all others where the tensors are.
+        """
+        decay, gain = (as_row(v) if isinstance(v, Tensor) else float(v) for v in (self.decay, self.gain))
+        dtype = torch.float64
+        if (like := next((v for v in (decay, gain) if isinstance(v, Tensor)), None)) is not None:
+            device, dtype = like.device, like.dtype
+        lag = torch.arange(order, device=device, dtype=dtype).unsqueeze(1)
+        taps: Tensor = gain * decay**lag
+        return taps
+
+    def lagged_taps(
+        self, order: int, stride: int, bits: KernelBits, device: torch.device | str = "cpu"
+    ) -> Tensor:
+        """:meth:`taps`, ``stride`` steps apart and snapped to the grid of ``bits``; zeros between them."""
+        taps = self.taps((order - 1) * stride + 1, device)[::stride]
+        return at_lags(quantize_taps(taps, bits), stride)
+
+    def truncated(self, stride: int = 1, bits: KernelBits = None) -> "FIR":
+        """The ``order`` taps as FIR taps; see :meth:`lagged_taps`."""
+        assert self.order is not None
+        if isinstance(self.decay, Tensor) or isinstance(self.gain, Tensor):
+            return FIR(self.lagged_taps(self.order, stride, bits))
+        return FixedTaps(self, stride, bits)
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,51 @@ class FIR:
         if taps.numel() == 0:
             raise ValueError(f"taps must hold at least one tap, got shape {list(taps.shape)}")
         check_finite("taps", taps)
+
+    def taps_for(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """The taps [K, 1] or [K, C] in ``dtype``, to be used with ``x``."""
+        return (self.taps if self.taps.dim() == 2 else self.taps.unsqueeze(1)).to(dtype)
+
+
+class FixedTaps(FIR):
+    """Taps that follow from numbers alone and so belong to no device: they go where the input is.
+
+    Each device keeps a copy, so that no call but the first copies anything from the host.
+    """
+
+    _of: tuple[Exponential, int, int, KernelBits]
+    _copies: ClassVar[dict[Any, Tensor]] = {}  # of all instances, by the numbers they follow from
+    _MOST_COPIES: ClassVar[int] = 4096  # a sweep over decays must not fill the memory
+
+    def __init__(self, exponential: Exponential, stride: int, bits: KernelBits) -> None:
+        assert exponential.order is not None
+        object.__setattr__(self, "_of", (exponential, exponential.order, stride, bits))
+
+    def __reduce__(self) -> Any:
+        exponential, _, stride, bits = self._of
+        return FixedTaps, (exponential, stride, bits)
+
+    @property
+    def taps(self) -> Tensor:  # type: ignore[override]
+        """[K, 1], float64, on the CPU."""
+        return self._computed("cpu")
+
+    def _computed(self, device: torch.device | str) -> Tensor:
+        exponential, order, stride, bits = self._of
+        return exponential.lagged_taps(order, stride, bits, device)
+
+    def taps_for(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        is_traced = torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
+        key = (*self._of, x.device, dtype)
+        if not is_traced and key in self._copies:
+            return self._copies[key]
+        if is_traced or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+            return self._computed(x.device).to(dtype)  # belongs to the graph that is being made
+        if len(self._copies) >= self._MOST_COPIES:
+            self._copies.clear()
+        with torch.inference_mode(False):  # training may use it later
+            self._copies[key] = self.taps.to(x.device, dtype)
+        return self._copies[key]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,6 @@
 """The neuron as torch modules: :class:`HistoryKernel` holds the parameters, :class:`MFP` fires."""
 
 import math
-from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -64,7 +63,8 @@ class HistoryKernel(nn.Module):
         self._decay, self._gain = float(decay), gain
         if kind == "fir":
             assert order is not None
-            taps = self._at_its_lags(order).float().squeeze(1)
+            spaced = self._exponential().taps((order - 1) * stride + 1)[::stride]
+            taps = spaced.float().squeeze(1)
             self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
         elif kind == "matrix":
             assert time_steps is not None
@@ -79,11 +79,6 @@ class HistoryKernel(nn.Module):
             return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
         gain = 1.0 if self._gain is None else float(self._gain)
         return Exponential(decay, gain, self.order if self.kind == "exp" else None)
-
-    def _at_its_lags(self, order: int) -> Tensor:
-        """The exponential's taps at lags 0, stride, ..., [order, 1] or [order, C]."""
-        exponential = replace(self._exponential(), order=None)
-        return exponential.taps((order - 1) * self.stride + 1)[:: self.stride]
 
     @property
     def decay(self) -> Tensor | float:
@@ -111,7 +106,7 @@ class HistoryKernel(nn.Module):
         if self.order is None or (self.kernel_bits is None and self.stride == 1):
             # with kernel_bits and no order the constructor made sure of power-of-two taps
             return self._exponential()
-        return FIR(at_lags(quantize_taps(self._at_its_lags(self.order), self.kernel_bits), self.stride))
+        return self._exponential().truncated(self.stride, self.kernel_bits)
 
     @torch.no_grad()
     def truncate(self, order: int) -> None:

@@ -85,8 +85,8 @@ def digest() -> str:
 
 def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:
     """Widths a tensor may allow, and whether channels may run along a group."""
-    wide = [(width, "false"), (width, "true")][: 1 + may_run_along]
-    return [(1, "false"), *(wide if width > 1 else [])]
+    widths = [1 << i for i in range(1, width.bit_length())]
+    return [(1, "false"), *((w, along) for w in widths for along in ("false", "true")[: 1 + may_run_along])]
 
 
 def _exp(name: str) -> Kernel:

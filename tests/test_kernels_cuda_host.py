@@ -4,6 +4,7 @@ import ctypes
 import struct
 import subprocess
 import sys
+from contextlib import contextmanager
 from types import SimpleNamespace
 from unittest import mock
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 
 from mfp_neurons._checks import MissingDependency
+from mfp_neurons.backends import _cuda_launch
+from mfp_neurons.backends._rows import Rows
 from mfp_neurons.kernels import device
 from mfp_neurons.kernels.device import Kernel, Launch
 from tests import cuda_on_host
@@ -66,21 +69,19 @@ def test_a_launch_names_the_device_the_stream_and_the_struct():
             calls.append(((gx, gy, gz), (bx, by, bz), shared, stream, ctypes.string_at(first, 16), extra))
 
     class Runtime:
-        current = 0
+        setDevice = staticmethod(calls.append)
 
-        @classmethod
-        def getDevice(cls):
-            return cls.current
-
-        @classmethod
-        def setDevice(cls, index):
-            cls.current = index
-            calls.append(index)
+    @contextmanager
+    def torch_guard(index):
+        calls.append(f"torch takes {index}")
+        yield
+        calls.append("torch goes back")
 
     kernel = Kernel("sums.cu", "mfp::total<float>")
     x = torch.zeros(1)
     with (
-        mock.patch.object(device, "_cuda", return_value=(Runtime, Driver)),
+        mock.patch.object(device, "_cuda", return_value=SimpleNamespace(runtime=Runtime, driver=Driver)),
+        mock.patch.object(torch.cuda, "device", torch_guard),
         mock.patch.dict(device._functions, {(1, kernel): SimpleNamespace(ptr=5)}),
         mock.patch.object(
             torch.cuda, "current_stream", lambda index: SimpleNamespace(cuda_stream=70 + index)
@@ -88,7 +89,9 @@ def test_a_launch_names_the_device_the_stream_and_the_struct():
     ):
         device.launch(torch.device("cuda", 1), Launch(kernel, (2, 3, 1), (32, 8, 1), [x, 9]))
     packed = struct.pack("=qq", x.data_ptr(), 9)
-    assert calls == [1, ((2, 3, 1), (32, 8, 1), 0, 71, packed, 0), 0]
+    # cudaSetDevice, back to where the thread was, would put a context on a device that nobody uses
+    launched = ((2, 3, 1), (32, 8, 1), 0, 71, packed, 0)
+    assert calls == ["torch takes 1", 1, launched, "torch goes back"]
 
 
 def test_the_compiler_is_told_of_every_source():
@@ -137,9 +140,27 @@ def test_cupys_interface_is_as_the_launcher_uses_it():
     code = """
 import warnings; warnings.simplefilter("ignore")
 import cupy
-assert callable(cupy.cuda.runtime.getDevice) and callable(cupy.cuda.runtime.setDevice)
+assert callable(cupy.cuda.runtime.setDevice)
 assert cupy.cuda.driver.launchKernel.__doc__.count(",") in (0, 10)  # eleven arguments
 module = cupy.RawModule(code="", options=("-std=c++17",), backend="nvrtc", name_expressions=("f<1>",))
 assert hasattr(cupy.RawKernel, "kernel") and hasattr(cupy.cuda.function.Function, "ptr")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("neurons", "channels", "width"),
+    [(64, 1, 4), (6, 1, 2), (7, 1, 1), (12, 12, 4), (6, 6, 2), (5, 5, 1), (20, 5, 4), (30, 5, 2)],
+)
+def test_a_thread_takes_as_many_neurons_as_divide_what_lies_together(neurons, channels, width):
+    x = torch.empty(3, 1, channels, neurons // channels)
+    rows = Rows(x, channels)
+    assert _cuda_launch.groups(rows, 4, [rows.see(x)]).width == width
+
+
+def test_a_thread_takes_fewer_neurons_where_a_tensor_starts_between_them():
+    rows = Rows(torch.empty(3, 16))
+    starts = {0: 4, 2: 2, 1: 1}
+    for start, width in starts.items():
+        seen = rows.see(torch.empty(3 * 16 + 4)[start : start + 48].reshape(3, 16))
+        assert _cuda_launch.groups(rows, 4, [seen, None]).width == width

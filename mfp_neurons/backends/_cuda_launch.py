@@ -59,15 +59,13 @@ class Groups(NamedTuple):
 def groups(
     rows: Rows, width: int, seen: Sequence[Seen | None], masked: bool = False, may_run_along: bool = True
 ) -> Groups:
-    """Groups of ``width`` neurons, or of one where a tensor's place in memory or the channels forbid it."""
+    """The widest groups of up to ``width`` neurons, a power of two, that places in memory and channels allow."""
     along = rows.channels > 1 and rows.repeat == 1
-    fits = rows.run % width == 0 and all(_fits(s, width, rows.outer) for s in seen if s is not None)
-    if rows.channels > 1:
-        fits = (
-            fits and (rows.channels if along else rows.repeat) % width == 0 and (may_run_along or not along)
-        )
-    if not fits:
+    if along and not may_run_along:
         width = 1
+    period = rows.run if rows.channels == 1 else rows.channels if along else rows.repeat
+    while period % width or not all(_fits(s, width, rows.outer) for s in seen if s is not None):
+        width //= 2
     run = -(-rows.run // 8) * 8 if masked else rows.run  # the threads of a mask's byte sit side by side
     return Groups(rows, width, run // width, along and width > 1)
 

@@ -9,6 +9,8 @@ import ctypes
 import hashlib
 import struct
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -83,19 +85,13 @@ def launch(device: torch.device, what: Launch) -> None:
     index = _index(device)
     key = (index, what.kernel)
     function = _functions.get(key) or _load(*key)
-    runtime, driver = _cuda()
     packed = ctypes.create_string_buffer(pack(what.fields))
     arguments = ctypes.c_void_p(ctypes.addressof(packed))
     stream = torch.cuda.current_stream(index).cuda_stream
-    before = runtime.getDevice()
-    runtime.setDevice(index)  # also makes the context current in a thread of autograd's that is new
-    try:
-        driver.launchKernel(
+    with _current(index):
+        _cuda().driver.launchKernel(
             function.ptr, *what.grid, *what.block, 0, stream, ctypes.addressof(arguments), 0
         )  # the driver has read the arguments when this returns
-    finally:
-        if before != index:
-            runtime.setDevice(before)
 
 
 def pack(fields: list[Field]) -> bytes:
@@ -143,7 +139,7 @@ def _load(index: int, kernel: Kernel) -> Any:
         if (index, kernel) not in _functions:
             cupy = require("cupy", extra())
             code = (FOLDER / "cuda" / kernel.file).read_text()
-            with cupy.cuda.Device(index):
+            with _current(index):
                 module = cupy.RawModule(
                     code=code, options=options(), backend="nvrtc", name_expressions=(kernel.name,)
                 )
@@ -151,10 +147,21 @@ def _load(index: int, kernel: Kernel) -> Any:
     return _functions[index, kernel]
 
 
+@contextmanager
+def _current(index: int) -> Iterator[None]:
+    """Makes a device the current one of this thread, and its context that of the driver.
+
+    Going back is left to PyTorch: it waits until the device before is used, where ``cudaSetDevice``, and so
+    CuPy's own context manager, would put a context of hundreds of MB on it.
+    """
+    with torch.cuda.device(index):
+        _cuda().runtime.setDevice(index)  # a thread of autograd's that is new has no context yet
+        yield
+
+
 @cache
-def _cuda() -> tuple[Any, Any]:
-    cupy = require("cupy", extra())
-    return cupy.cuda.runtime, cupy.cuda.driver
+def _cuda() -> Any:
+    return require("cupy", extra()).cuda
 
 
 def _index(device: torch.device) -> int:

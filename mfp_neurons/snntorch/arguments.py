@@ -1,13 +1,12 @@
 """Checks of the arguments, all made before snnTorch sees any of them."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .. import surrogate as fused
 from .._checks import check_finite, check_int, describe
-from .surrogates import StrictSpike
 
 
 def check_reset_mechanism(value: Any) -> None:
@@ -22,7 +21,7 @@ def check_reset_mechanism(value: Any) -> None:
         raise ValueError(f"reset_mechanism must be 'none', got {describe(value)}")
 
 
-def real(name: str, value: Any) -> Any:
+def real(name: str, value: Any, check: Callable[[str, Any], None] = check_finite) -> Any:
     """``value`` if snnTorch can store it as a real number or tensor; integers become floats."""
     unreal = value.is_complex() or value.dtype == torch.bool if isinstance(value, Tensor) else False
     if unreal or isinstance(value, bool):
@@ -38,17 +37,8 @@ def real(name: str, value: Any) -> Any:
             value = torch.as_tensor(value, dtype=torch.get_default_dtype())
         except (TypeError, ValueError, RuntimeError):
             raise TypeError(f"{name} must be a real number or tensor, got {describe(value)}") from None
-    check_finite(name, value)
+    check(name, value)
     return value
-
-
-def own_spike_grad(spike_grad: Any) -> Any:
-    """``spike_grad`` as snnTorch calls it: from mem - threshold to spikes."""
-    if isinstance(spike_grad, fused.Surrogate):
-        return StrictSpike(spike_grad)
-    if spike_grad is not None and not callable(spike_grad):
-        raise TypeError(f"spike_grad must be None or a callable tensor -> spikes, got {describe(spike_grad)}")
-    return spike_grad
 
 
 def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
@@ -60,10 +50,3 @@ def per_channel(beta: Any, num_channels: int | None, kernel: str) -> Any:
     if value.numel() not in (1, num_channels):
         raise ValueError(f"beta must have 1 or {num_channels} (num_channels) values, got {list(value.shape)}")
     return value.detach().reshape(-1).expand(num_channels).clone()
-
-
-def as_real_input(input_: Any) -> Tensor:
-    """The input in a floating-point dtype; integers (spike counts) take the default one, as in snn.Leaky."""
-    if not isinstance(input_, Tensor) or input_.is_complex() or input_.dtype == torch.bool:
-        raise TypeError(f"input_ must be a real tensor, got {describe(input_)}")
-    return input_ if input_.is_floating_point() else input_.to(torch.get_default_dtype())

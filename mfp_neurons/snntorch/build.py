@@ -67,7 +67,7 @@ def _as_plain(arguments: Options) -> MFP:
     for name, value in numbers.items():
         if bool((value != value[0]).any()):
             raise ValueError(f"to=MFP: MFP starts from one {name} for the layer, not {value.numel()}")
-    names = ("kernel", "order", "time_steps", "num_channels", "kernel_bits")
+    names = ("kernel", "order", "time_steps", "num_channels", "kernel_bits", "stride")
     return MFP(
         float(numbers["beta"][0].clamp(0, 1)),
         v_threshold=float(numbers["threshold"][0]),

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from .._checks import describe
-from ..history import FIR, Exponential, KernelBits, quantize_taps
+from ..history import FIR, Exponential, KernelBits
 from ..neuron import HistoryKernel
 
 
@@ -24,21 +24,22 @@ class BetaKernel:
     kernel_bits: KernelBits
     num_channels: int | None
     learnable: bool
+    stride: int = 1
     kind: str = "exp"
     time_steps: None = None
 
     @property
     def state_steps(self) -> int | None:
-        """Inputs kept between steps: K - 1, or None for the infinite kernel, which keeps a potential."""
-        return None if self.order is None else self.order - 1
+        """Inputs kept between steps: (K - 1) * stride. None: the infinite kernel, which keeps a potential."""
+        return None if self.order is None else (self.order - 1) * self.stride
 
     def __call__(self) -> Exponential | FIR:
         decay = self.beta.clamp(0, 1).reshape(-1)
         gain = self.gain.reshape(-1) if isinstance(self.gain, Tensor) else self.gain
         exponential = Exponential(decay, gain, self.order)
-        if self.kernel_bits is None or self.order is None:  # unordered ones are powers of two as they are
-            return exponential
-        return FIR(quantize_taps(exponential.taps(self.order), self.kernel_bits))
+        if self.order is None or (self.kernel_bits is None and self.stride == 1):
+            return exponential  # those without an order are powers of two as they are
+        return exponential.truncated(self.stride, self.kernel_bits)
 
 
 def free_taps(
@@ -46,7 +47,7 @@ def free_taps(
 ) -> HistoryKernel | None:
     """Checks the kernel's arguments; the module of its free taps, or None for an exponential.
 
-    ``options`` are HistoryKernel's order, time_steps and kernel_bits.
+    ``options`` are HistoryKernel's order, time_steps, kernel_bits and stride.
     """
     start, factor = (torch.as_tensor(value).detach().reshape(-1) for value in (beta, gain))
     start = start.clamp(0, 1)
@@ -80,8 +81,9 @@ def _taps_from(
     decay, gain = _pairs(start, factor)[0]
     history = HistoryKernel(kernel, decay=decay, gain=gain, num_channels=num_channels, **options)
     if start.numel() > 1 and options["order"] is not None:
+        order, stride = options["order"], options["stride"]
         with torch.no_grad():
-            history.taps.copy_(Exponential(start, factor).taps(options["order"]))
+            history.taps.copy_(Exponential(start, factor).taps((order - 1) * stride + 1)[::stride])
     return history
 
 

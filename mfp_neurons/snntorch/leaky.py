@@ -7,11 +7,33 @@ import torch
 from torch import Tensor
 
 from .. import functional
+from .._arguments import as_real
 from .._checks import refuse_tracers
 from ..history import Matrix
-from .arguments import as_real_input
 from .memory_free import MemoryFree
 from .operands import spread_over
+
+_WRITTEN = -1  # a version that every tensor's is above
+_NOT_ITS_OWN = (
+    "mem is neither the one this neuron returned last, unchanged, nor zero. A kernel of finite order goes on "
+    "from the last inputs, which the neuron keeps, and cannot start from a potential. To end the sequences "
+    "of some samples use mem = neuron.reset_samples(samples), or mfp_neurons.reset_samples(model, samples); "
+    "to end all of them reset_mem(). Two states need two neurons. torch.utils.checkpoint goes back to an "
+    "earlier mem: checkpoint whole sequences, from reset_mem() on, or use MFPLeakyParallel. "
+    "DistributedDataParallel overwrites buffers unless broadcast_buffers=False."
+)
+
+_RECOMPUTED = (
+    "a step is run again inside a backward pass, by torch.utils.checkpoint, and would start from the state "
+    "that the last step left. Hand mem over (init_hidden=False), which an infinite order can start from; "
+    "checkpoint whole sequences, from reset_mem() on; or use MFPLeakyParallel."
+)
+_NO_BACKWARD = -1
+
+
+def _backward_pass() -> int:
+    """The number of the backward pass that is running, or _NO_BACKWARD."""
+    return _NO_BACKWARD if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
 class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
@@ -30,9 +52,11 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
     Args:
         beta: decay of the potential, clamped to [0, 1] when used; a number or any tensor that broadcasts over
             an input, such as (C,), (C, 1, 1) or one value a neuron.
-        threshold: the neuron fires on mem > threshold; a number or a tensor, as ``beta``.
+        threshold: the neuron fires on mem > threshold; a number or a tensor, as ``beta``. With inf it never
+            fires and passes no gradient through spk: a read-out of mem.
         spike_grad: a surrogate of ``snntorch.surrogate``, one of :mod:`mfp_neurons.surrogate` (these can be
-            pickled), or any callable from mem - threshold to spikes. None is snnTorch's ATan.
+            pickled), or any callable from mem - threshold to spikes. None is snnTorch's ATan. Its atan,
+            fast_sigmoid and sigmoid are kept as those of this package, so that they can be pickled too.
         surrogate_disable: spikes without gradient, as in snn.Leaky.
         init_hidden: keep ``mem`` inside; it is then an error to pass one.
         inhibition: only the neuron of the largest potential may fire (dense layers).
@@ -48,9 +72,16 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         num_channels: C, to give each channel (dim 1 of an input [N, C, \*]) a decay or taps of its own.
         kernel_bits: None, "pow2" or 2..8: the grid that the taps are snapped to.
         gain: factor on the input, a number or of the shape of beta; snn.Lapicque has one.
+        stride: steps from one tap to the next: the K taps lie at lags 0, stride, .., (K - 1) * stride.
 
-    Shapes: ``input_`` and ``mem`` [N, \*]; spk, in float32, and mem alike. A ``mem`` of another shape, such
-    as the empty one that :meth:`reset_mem` gives before the first step, starts from zero.
+    Shapes: ``input_`` and ``mem`` [N, \*], or any other; spk, in float32, and mem alike. Integers and
+    booleans are read as torch's default dtype. A ``mem`` of another shape, such as the empty one that
+    :meth:`reset_mem` gives before the first step, starts from zero.
+
+    With a finite ``order`` a mem that is all zero starts anew, and one that was changed by hand is refused,
+    in place too (but torch counts no writes to ``mem.data``, nor inside torch.compile): to end the sequences
+    of some samples alone, use :meth:`reset_samples`. Copies and pickles take the state along, cut from its
+    graph, and what ``torch.inference_mode`` left can be trained from.
 
     Returns:
         (spk, mem); spk alone with ``init_hidden=True, output=False``.
@@ -70,36 +101,99 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
     """
 
     def _init_state(self) -> None:
+        self._set_in = _NO_BACKWARD  # the backward pass, by torch's number, in which mem was set from outside
         if self.is_finite:
             self.register_buffer("history", torch.zeros(0), persistent=False)
+            self._mem_version = 0  # what torch counts of writes into mem when it and history belong together
 
     def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "mem" and "history" in self._buffers:  # snnTorch resets a neuron by setting its mem
-            super().__setattr__("history", torch.zeros(0, device=value.device))
+        if name == "mem" and isinstance(value, Tensor):
+            self._set(value)
+        else:
+            super().__setattr__(name, value)
+
+    def _set(self, mem: Tensor) -> None:
+        """snnTorch resets a neuron by setting its mem; and users cut it from a graph, or try to change it."""
+        history = None
+        if self.is_finite and not torch.compiler.is_compiling():
+            if self._is_own(mem) and not self._mem_was_written():
+                history = self.history
+            elif bool(mem.any()):
+                raise ValueError(_NOT_ITS_OWN)
+        self._keep(mem, history)
+        self._set_in = _backward_pass()
+
+    def _keep(self, mem: Tensor, history: Tensor | None) -> None:
+        """Sets the state: a potential, and the inputs that it stands for; None for the start."""
+        super().__setattr__("mem", mem)
+        if self.is_finite:
+            self.history = torch.zeros(0, device=mem.device) if history is None else history
+            uncounted = torch.compiler.is_compiling() or mem.is_inference()
+            self._mem_version = 0 if uncounted else mem._version
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies and pickles, which take the values of a state and leave its graph behind."""
+        state = self.__dict__.copy()
+        state["_buffers"] = {
+            name: buffer if buffer is None or buffer.is_leaf else buffer.detach()
+            for name, buffer in self._buffers.items()
+        }
+        if self.is_finite and self._mem_was_written():
+            state["_mem_version"] = _WRITTEN
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.is_finite and self._mem_version != _WRITTEN:
+            self._mem_version = self.mem._version
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
-        x = as_real_input(input_)
+        with self._in_normal_mode():
+            new = self._step(as_real("input_", input_), mem)
+        spk = self.fire_inhibition(new.size(0), new) if self.inhibition else self.fire(new)
+        return self._returned(spk, new)
+
+    def _step(self, x: Tensor, mem: Tensor | None) -> Tensor:
+        """The potential after x, which is kept."""
+        if mem is None and self.mem.shape == x.shape and _backward_pass() not in (_NO_BACKWARD, self._set_in):
+            raise RuntimeError(_RECOMPUTED)
         if self.is_finite:
             new, history = self._finite_step(x, self._own_history(x, mem))
         else:
             new, history = self._leaky_step(x, self.mem if mem is None else mem), None
         if self.state_quant:
             new = self.state_quant(new).clone()  # it may return a view, which detach_hidden cannot detach
-        self.mem = new
-        if history is not None:
-            self.history = history
-        spk = self.fire_inhibition(new.size(0), new) if self.inhibition else self.fire(new)
-        return self._returned(spk, new)
+        self._keep(new, history)
+        return new
+
+    def reset_mem(self) -> Tensor:
+        """Starts all sequences anew; the potential, zero now, as snn.Leaky returns it."""
+        with self._in_normal_mode():
+            self._keep(torch.zeros_like(self.mem), None)
+        self._set_in = _backward_pass()
+        return self.mem
+
+    def _zero(self, ended: Tensor) -> None:
+        if not self.is_finite:
+            super()._zero(ended)
+            return
+        if self._mem_was_written():
+            raise ValueError(_NOT_ITS_OWN)
+        if self.kernel.kind == "matrix" and len(self.history):
+            raise ValueError(
+                "a matrix kernel has one position in time for all samples, so that some of them cannot start "
+                "anew. reset_mem() starts all of them; kernel='fir' weighs alike at every time"
+            )
+        history = self.history.masked_fill(ended, 0) if len(self.history) else self.history
+        self._keep(self.mem.masked_fill(ended, 0), history)
 
     def detach_state(self) -> None:
         """Cuts mem, and the inputs kept by a finite kernel, from the graph; their values stay."""
-        history = self.history.detach() if self.is_finite else None
         self.mem = self.mem.detach()
-        if history is not None:
-            self.history = history
+        if self.is_finite:
+            self.history = self.history.detach()
 
     def _leaky_step(self, x: Tensor, mem: Tensor) -> Tensor:
         wide = torch.promote_types(x.dtype, torch.float32)
@@ -112,7 +206,12 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             gain = spread_over(gain, spread, x.dim()) if isinstance(gain, Tensor) else gain
         if isinstance(gain, Tensor):
             x = gain * x.to(wide)
-        return beta * before + x
+        new = beta * before + x
+        if new.shape != x.shape:  # at the next step snn.Leaky would take it for another batch, and start anew
+            raise ValueError(
+                f"beta {list(beta.shape)} does not broadcast over a step of input_, {list(x.shape)}"
+            )
+        return new
 
     def _finite_step(self, x: Tensor, history: Tensor | None) -> tuple[Tensor, Tensor]:
         """The potential after x [N, *] and the inputs to keep: the last K - 1, or all of them ("matrix")."""
@@ -130,14 +229,11 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         return mem, seen[len(seen) - keep :].clone()
 
     def _own_history(self, x: Tensor, mem: Tensor | None) -> Tensor | None:
-        """The inputs before x that ``mem`` stands for; None at the start of a sequence."""
-        history = self.history
-        if mem is not None and not self._continues(mem, x):
+        """The inputs before x that ``mem`` (None: the neuron's own) stands for; None at the start."""
+        mem = self.mem if mem is None else mem
+        if not self._continues(mem, x) or len(self.history) == 0 or self.history.shape[1:] != x.shape:
             return None
-        if len(history) == 0 or history.shape[1:] != x.shape:
-            return None
-        reading = self.mem if mem is None else mem
-        return history if reading.requires_grad else history.detach()  # as detach_hidden() left mem
+        return self.history if mem.requires_grad else self.history.detach()  # as detach_hidden() left mem
 
     @property
     def _remembers(self) -> bool:
@@ -146,16 +242,23 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _continues(self, mem: Tensor, x: Tensor) -> bool:
         """Whether ``mem`` is where this neuron's history stands; False at a start, ValueError for neither."""
-        if mem is self.mem:
-            return True
         if mem.shape != x.shape:
+            return False  # as snn.Leaky
+        if self._is_own(mem) and (torch.compiler.is_compiling() or not self._mem_was_written()):
+            return True
+        if not bool(mem.any() if self._remembers else mem.isnan().any()):
             return False
-        if not torch.compiler.is_compiling() and mem.data_ptr() == self.mem.data_ptr():
-            return True  # the same potential, detached
-        if not self._remembers or not bool(mem.any()):
+        raise ValueError(_NOT_ITS_OWN)
+
+    def _is_own(self, mem: Tensor) -> bool:
+        """Whether ``mem`` is the potential that stands in this neuron, perhaps cut from its graph."""
+        own = self.mem
+        if mem is own:
+            return True
+        if torch.compiler.is_compiling() or mem.dtype != own.dtype or mem.shape != own.shape:
             return False
-        raise ValueError(
-            "mem is neither the one this neuron returned last nor zero. A kernel of finite order goes on "
-            "from the last inputs, which the neuron keeps, and cannot start from a potential: pass back the "
-            "mem it returned, pass none, or start anew with reset_mem(). Two states need two neurons."
-        )
+        return mem.stride() == own.stride() and mem.data_ptr() == own.data_ptr()
+
+    def _mem_was_written(self) -> bool:
+        """Whether mem was, or may have been, changed in place since it was computed (not in mem.data)."""
+        return self.mem.is_inference() or self.mem._version > self._mem_version

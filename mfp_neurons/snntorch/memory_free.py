@@ -1,18 +1,21 @@
 """What both neurons share beside their kernel: arguments, checkpoints, returns."""
 
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from .._checks import describe, log_once
+from .._checks import check_threshold, describe, log_once
+from .._reset import check_samples, sample_mask
 from ..history import KernelBits
 from ..neuron import HistoryKernel
-from .arguments import check_reset_mechanism, own_spike_grad, per_channel, real
+from .arguments import check_reset_mechanism, per_channel, real
 from .instances import unlist
 from .kernel import BetaKernel, free_taps
 from .operands import Operands, operands
+from .surrogates import own_spike_grad
 
 _NONE = snn.SpikingNeuron.reset_dict["none"]
 
@@ -50,15 +53,17 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         num_channels: int | None = None,
         kernel_bits: KernelBits = None,
         gain: Any = 1.0,
+        stride: int = 1,
     ) -> None:
         # snnTorch lists an instance before it looks at its arguments, so everything is checked before that
         check_reset_mechanism(reset_mechanism)
         self._check_can_run(inhibition, state_quant, finite=kernel != "exp" or order is not None)
-        beta, threshold, gain = real("beta", beta), real("threshold", threshold), real("gain", gain)
+        beta, gain = real("beta", beta), real("gain", gain)
+        threshold = real("threshold", threshold, check_threshold)
         graded_spikes_factor = real("graded_spikes_factor", graded_spikes_factor)
         spike_grad = own_spike_grad(spike_grad)
         beta = per_channel(beta, num_channels, kernel)
-        options = {"order": order, "time_steps": time_steps, "kernel_bits": kernel_bits}
+        options = {"order": order, "time_steps": time_steps, "kernel_bits": kernel_bits, "stride": stride}
         taps = free_taps(kernel, beta, gain, learn_beta, num_channels, options)
         try:
             super().__init__(
@@ -80,7 +85,8 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             unlist(lambda neuron: neuron is self)
             raise
         self.reset_delay = reset_delay
-        self.order, self.num_channels, self.kernel_bits = order, num_channels, kernel_bits
+        self.order, self.stride = order, stride
+        self.num_channels, self.kernel_bits = num_channels, kernel_bits
         if isinstance(gain, Tensor) or gain != 1.0:
             self.register_buffer("gain", torch.as_tensor(gain))
         else:
@@ -88,6 +94,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         if taps is not None:
             self._modules["kernel"] = taps  # add_module refuses the name of the property below
         self._init_state()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, own_spike_grad(value) if name == "spike_grad" else value)
 
     @classmethod
     def _check_can_run(cls, inhibition: bool, state_quant: Any, finite: bool) -> None:
@@ -106,7 +115,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         if isinstance(free, HistoryKernel):
             return free
         learnable = isinstance(self.beta, nn.Parameter)
-        return BetaKernel(self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable)
+        return BetaKernel(
+            self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable, self.stride
+        )
 
     @property
     def is_finite(self) -> bool:
@@ -133,20 +144,58 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             )
             self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, _NONE)
 
+    def reset_samples(self, samples: Tensor) -> Tensor:
+        r"""Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`.
+
+        Returns:
+            ``mem`` [N, \*] after it. Where mem is handed over by hand, go on with this one.
+
+        >>> from mfp_neurons.snntorch import MFPLeaky
+        >>> lif = MFPLeaky(beta=0.5, order=4)
+        >>> _, mem = lif(torch.ones(2, 1))
+        >>> lif.reset_samples(torch.tensor([True, False])).flatten()
+        tensor([0., 1.])
+        """
+        check_samples(samples)
+        if self.mem.shape != (0,):  # as it is before the first step
+            with self._in_normal_mode():
+                self._zero(sample_mask(samples, self.mem))
+        return self.mem
+
+    def _zero(self, ended: Tensor) -> None:
+        """Zeroes the state where ``ended``, which broadcasts over a step, is true."""
+        self.mem = self.mem.masked_fill(ended, 0)
+
     def extra_repr(self) -> str:
         kernel = self.kernel
         names = ("order", "time_steps", "num_channels", "kernel_bits")
         named = {name: getattr(kernel, name) for name in names if getattr(kernel, name) is not None}
+        if kernel.stride != 1:
+            named["stride"] = kernel.stride
         return ", ".join([kernel.kind, *(f"{name}={value}" for name, value in named.items())])
 
     def _spread(self, dims: int) -> tuple[int, ...]:
         """The shape in which a value a channel, or whatever beta holds, broadcasts over a step."""
         if self.num_channels is None:
             return tuple(self.beta.shape)
+        if self.num_channels > 1 and dims < 2:
+            raise ValueError(
+                f"num_channels={self.num_channels} counts channels along dim 1 of a step [N, C, *]; steps "
+                f"here have {dims} dimensions: give them one for the batch"
+            )
         return (self.num_channels, *[1] * (dims - 2))
 
     def _operands(self, step: torch.Size, steps: int | None) -> Operands:
         return operands(self.kernel(), self.threshold, self._spread(len(step)), step, steps)
+
+    def _in_normal_mode(self) -> AbstractContextManager[Any]:
+        """Around what computes a state: the tensors of inference mode can't be trained from, or watched."""
+        if torch.compiler.is_compiling() or not torch.is_inference_mode_enabled():
+            return nullcontext()
+        stack = ExitStack()
+        stack.enter_context(torch.inference_mode(False))  # which turns gradients on
+        stack.enter_context(torch.no_grad())
+        return stack
 
     def _refuse_mem(self, mem: Tensor | None) -> None:
         if mem is not None and self.init_hidden:

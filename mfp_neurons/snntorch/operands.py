@@ -19,7 +19,7 @@ def operands(
     ``spread`` is the shape in which the kernel's values broadcast over a step; ``steps`` the length of the
     whole sequence, None where more of it may follow.
     """
-    threshold = threshold.reshape(*[1] * (len(step) - threshold.dim()), *threshold.shape)
+    threshold = threshold.reshape((*[1] * (len(step) - threshold.dim()), *threshold.shape))
     if isinstance(kernel, Exponential):
         return _exponential(kernel, threshold, spread, step, steps)
     if isinstance(kernel, FIR):
@@ -35,10 +35,13 @@ def _exponential(
 ) -> Operands:
     if steps and kernel.order is not None and kernel.order >= steps:
         kernel = replace(kernel, order=None)  # not truncated within this sequence: the cheaper recursion
-    decay = spread_over(torch.as_tensor(kernel.decay), spread, len(step))
-    gain = spread_over(torch.as_tensor(kernel.gain), spread, len(step))
-    view, full = channel_view(step, threshold.shape, decay.shape, gain.shape)
-    kernel = replace(kernel, decay=as_columns(decay, full), gain=as_columns(gain, full))
+    decay, gain = (  # a number is the same on every device
+        spread_over(v, spread, len(step)) if isinstance(v, Tensor) else v for v in (kernel.decay, kernel.gain)
+    )
+    shapes = [value.shape for value in (threshold, decay, gain) if isinstance(value, Tensor)]
+    view, full = channel_view(step, *shapes)
+    decay, gain = (as_columns(v, full) if isinstance(v, Tensor) else v for v in (decay, gain))
+    kernel = replace(kernel, decay=decay, gain=gain)
     return view, kernel, as_columns(threshold, full)
 
 
@@ -46,5 +49,5 @@ def spread_over(value: Tensor, spread: tuple[int, ...], dims: int, lead: int = 0
     """``value`` [.., 1] or [.., P] to broadcast over a step of ``dims``, behind its ``lead`` dimensions."""
     front = value.shape[:lead]
     if value.shape[lead:].numel() == 1:
-        return value.reshape(*front, *[1] * dims)
-    return value.reshape(*front, *[1] * (dims - len(spread)), *spread)
+        return value.reshape((*front, *[1] * dims))  # of a step without dimensions, an empty shape
+    return value.reshape((*front, *[1] * (dims - len(spread)), *spread))

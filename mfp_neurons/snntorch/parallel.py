@@ -7,10 +7,10 @@ from torch import Tensor
 
 from .. import functional
 from .. import surrogate as fused
+from .._arguments import as_real
 from .._checks import describe, is_readable, log_once, refuse_tracers
-from .arguments import as_real_input
 from .memory_free import MemoryFree
-from .surrogates import known_surrogate
+from .surrogates import StrictSpike
 
 _NO_INHIBITION = "MFPLeakyParallel has no inhibition; MFPLeaky has, step by step"
 
@@ -65,11 +65,17 @@ class MFPLeakyParallel(MemoryFree):
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Any:
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
-        x = as_real_input(input_)
-        if x.dim() < 2 or len(x) == 0:
+        x = as_real("input_", input_)
+        if x.dim() < 2 or x.shape[0] == 0:
             raise ValueError(f"input_ must be [T, B, *] with T >= 1, got shape {list(x.shape)}")
-        spk, potential = self._run(x, self._start(mem, x))
-        self.mem = potential[-1].detach().clone()
+        steps = self.kernel.time_steps
+        if steps is not None and x.shape[0] != steps:
+            raise ValueError(
+                f"a matrix kernel of {steps} steps takes input_ of T = {steps}, got T = {x.shape[0]}"
+            )
+        with self._in_normal_mode():
+            spk, potential = self._run(x, self._start(mem, x))
+            self.mem = potential[-1].detach().clone()
         return self._returned(spk, potential)
 
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -108,8 +114,7 @@ class MFPLeakyParallel(MemoryFree):
         """The surrogate to run inside the operator; None where something has to see the potential first."""
         if self.surrogate_disable or self.state_quant:
             return None
-        known = known_surrogate(self.spike_grad)
-        if known is None:
+        if not isinstance(self.spike_grad, StrictSpike):
             name = getattr(self.spike_grad, "__qualname__", type(self.spike_grad).__qualname__)
             log_once(
                 f"snntorch.unfused.{name}",
@@ -117,7 +122,8 @@ class MFPLeakyParallel(MemoryFree):
                 "potential is kept for backward. atan, fast_sigmoid and sigmoid of snntorch.surrogate run "
                 "inside it, and so do the classes of mfp_neurons.surrogate.",
             )
-        return known
+            return None
+        return self.spike_grad.surrogate
 
     def reset_mem(self) -> Tensor:
         """Zeroes and returns the potential that the last call left."""

@@ -2,21 +2,25 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
+import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from .. import functional
 from .._checks import check_threshold, log_once, refuse_tracers
+from .._reset import check_samples, sample_mask
 from ..backends import NAMES, check_name, unavailable
+from ..backends._call import accumulate_dtype
 from ..history import KernelBits
 from ..neuron import HistoryKernel
 from ..norm import Norm
 from ..surrogate import Surrogate
 from .arguments import decay_of, number
-from .norms import FusedNorm
-from .states import appended, first_step, fit_history, fit_potential
+from .norms import take
+from .states import appended, filled, fit_history, fit_potential, history_at_rest, step_shape
 from .surrogates import DEFAULT_SURROGATE, fused_surrogate, own_surrogate
 
 
@@ -54,7 +58,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     also ``history``, the inputs that may still matter, [K-1, N, \*] in the dtype of the input. Both stay
     attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from zeros.
 
-    ``convert(model, fuse=True)`` makes a batch norm in front of it part of it: see :meth:`fuse`.
+    ``convert(model, fuse=True)`` lets it run a batch norm in front of it as part of its operator.
 
     Raises:
         TypeError: an argument is not of the kind named above.
@@ -71,7 +75,11 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     __module__ = "mfp_neurons.spikingjelly"  # the path that pickles and configuration files keep
     v_seq: Tensor | None
-    _norm: tuple[FusedNorm, ...] = ()  # the batch norm whose work it does; in a tuple, it is no submodule
+    # v as the last call left it, and how often it had been written into: see _is_reading
+    _reading: tuple[Any, int | None] = (None, None)
+    _calls = 0  # since the state was at rest, or _ASSIGNED
+    _overrides_functional: ClassVar[bool] = False
+    _lacks: ClassVar[dict[str, str]] = {}
 
     def __init__(
         self,
@@ -205,53 +213,86 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             The states on the input's device, v in float32 or wider, history in the input's dtype; zeros where
             a tensor's shape no longer fits (the batch size changed).
         """
-        step = first_step(inputs[0], step_mode)
-        v = fit_potential(states[0], step)
-        return (v, fit_history(states[1], step, self.kernel)) if self._carries == "history" else (v,)
+        x, _ = take(inputs[0])
+        step = step_shape(x, step_mode)
+        v = fit_potential(states[0], x, step)
+        v = filled(0.0, x, step, accumulate_dtype(x.dtype)) if v is None else v
+        if self._carries != "history":
+            return (v,)
+        history = fit_history(states[1], x, step, self.kernel)
+        return v, history_at_rest(x, step, self.kernel) if history is None else history
 
     def single_step_functional_forward(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], **kwargs: object
+        self, inputs: tuple[Tensor, ...], states: tuple[Tensor | None, ...], **kwargs: object
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        r"""One step: ``((x,), states)`` to ``((spikes,), new states)``. Pure; x and spikes [N, \*]."""
-        x = self._normalized(inputs[0])
-        spikes, _, states = self._run(x.unsqueeze(0), states, record=False)
+        r"""One step: ``((x,), states)`` to ``((spikes,), new states)``. Pure; x and spikes [N, \*].
+
+        A state may be None: at rest. Of ``(v, history)`` the step goes on from ``history``.
+        """
+        x, norm = take(inputs[0])
+        x = x if norm is None else norm.normalized(x)
+        spikes, _, states = self._run(x.unsqueeze(0), self._state(states))
         return (spikes.squeeze(0),), states
 
     def multi_step_functional_forward(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], **kwargs: object
+        self, inputs: tuple[Tensor, ...], states: tuple[Tensor | None, ...], **kwargs: object
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-        r"""All steps at once: ``((x_seq,), states)`` to ``((spikes,), new states)``. Pure; [T, N, \*]."""
-        spikes, _, states = self._run_sequence(inputs[0], states, record=False)
+        r"""All steps at once: ``((x_seq,), states)`` to ``((spikes,), new states)``. Pure; [T, N, \*].
+
+        States as in :meth:`single_step_functional_forward`.
+        """
+        spikes, _, states = self._run_sequence(inputs[0], states)
         return (spikes,), states
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         r"""Spikes of one step, [N, \*]; the memories move on by one step."""
+        self._refuse_half_a_subclass("s")
         refuse_tracers(self, x)
-        states = self.materialize_states((x,), self._states(), "s")
+        states, moves_on = self._start(x, "s")
         (spikes,), states = self.single_step_functional_forward((x,), states)
-        self._keep(states)
-        if self.store_v_seq:
-            self.v_seq = appended(self.v_seq, states[0])
+        if moves_on:
+            self._keep(states)
+            if self.store_v_seq:
+                self.v_seq = appended(self.v_seq, states[0])
         return spikes
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         r"""Spikes of all steps at once, [T, N, \*]; the memories move on by T steps."""
+        self._refuse_half_a_subclass("m")
         refuse_tracers(self, x_seq)
-        states = self.materialize_states((x_seq,), self._states(), "m")
+        states, moves_on = self._start(x_seq, "m")
+        v_seq = None
         if self.store_v_seq:
-            spikes, self.v_seq, states = self._run_sequence(x_seq, states, record=True)
+            spikes, v_seq, states = self._run_sequence(x_seq, states, record=True)
         else:
             (spikes,), states = self.multi_step_functional_forward((x_seq,), states)
-        self._keep(states)
+        if moves_on:
+            self._keep(states)
+            if v_seq is not None:
+                self.v_seq = v_seq
         return spikes
 
-    def fuse(self, norm: FusedNorm) -> None:
-        """Does the work of ``norm``, a batch norm that hands its input on to this neuron, from now on.
+    def reset(self) -> None:
+        """Puts the memories to rest, as ``functional.reset_net`` asks; may be called twice."""
+        super().reset()
+        self._reading = (None, None)
 
-        The two then are one operator for whole sequences; step by step, and with a surrogate or a threshold
-        that the operator does not know, one runs after the other. ``convert(fuse=True)`` calls this.
-        """
-        self._norm = (norm,)
+    def reset_samples(self, samples: Tensor) -> None:
+        """Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`."""
+        check_samples(samples)
+        v, history = self.v, self._memories.get("history")
+        if self.kernel.kind == "matrix" and isinstance(history, Tensor):
+            raise ValueError(
+                "a matrix kernel has one position in time for all samples, so that some of them cannot start "
+                "anew. reset() starts all of them; kernel='fir' weighs alike at every time"
+            )
+        if isinstance(v, Tensor):
+            rest = self._memories_rv["v"] if self._carries == "v" else 0.0
+            self._memories["v"] = torch.where(sample_mask(samples, v), torch.as_tensor(rest).to(v), v)
+        if isinstance(history, Tensor) and isinstance(v, Tensor):
+            zero = history.new_zeros(())
+            self._memories["history"] = torch.where(sample_mask(samples, v), zero, history)
+        self._note_reading()
 
     def extra_repr(self) -> str:
         parts: dict[str, Any] = (
@@ -269,35 +310,181 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     def _state_names(self) -> tuple[str, ...]:
         return ("v", "history") if self._carries == "history" else ("v",)
 
+    def _state(self, states: tuple[Any, ...]) -> Tensor | None:
+        """Of all states, the one that a step goes on from."""
+        return states[-1] if self._carries else None
+
+    def _start(self, x: Tensor, step_mode: str) -> tuple[tuple[Any, ...], bool]:
+        """The states that a call starts from, None at rest, and whether the memories move on with it."""
+        x, _ = take(x)
+        step = step_shape(x, step_mode)
+        recomputes = self._recomputes()
+        states: tuple[Any, ...]
+        if recomputes:
+            states = (None,) * len(self._state_names)
+        elif self._carries == "history":
+            states = (self.v, self._own_history(x, step))
+        else:
+            states = (fit_potential(self.v, x, step),)
+        if not (recomputes or torch.compiler.is_compiling()):
+            self._calls = 1 if states[-1] is None else max(abs(self._calls), 1) + 1
+        if self._overrides_functional or _is_watched():
+            return self.materialize_states((x,), states, step_mode), not recomputes
+        return states, not recomputes
+
+    def _own_history(self, x: Tensor, step: torch.Size) -> Tensor | None:
+        """The inputs that a finite kernel goes on from, as long as ``v`` is what it left there."""
+        v, history = self.v, self.history
+        if isinstance(v, Tensor) and v.shape != step:
+            return None
+        if torch.compiler.is_compiling() or self._is_reading(v):
+            fitted = fit_history(history, x, step, self.kernel)
+            return fitted if fitted is None or v.requires_grad else fitted.detach()  # v.detach_() by hand
+        if bool(v.any()) if isinstance(v, Tensor) else float(v) != 0:
+            raise ValueError(
+                "v was changed by hand. A kernel of finite order goes on from its last inputs (history), which "
+                "no v can replace. To start some samples anew: mfp_neurons.reset_samples(net, samples); to "
+                "start all of them anew: reset(), or a v that is zero everywhere"
+            )
+        return None
+
+    def _is_reading(self, v: Any) -> bool:
+        """Whether v is the last potential of this neuron, unchanged; it may be detached since."""
+        kept, version = self._reading
+        if not isinstance(v, Tensor) or not isinstance(kept, Tensor):
+            return False
+        same = v is kept or (v.shape == kept.shape and v.data_ptr() == kept.data_ptr())
+        return same and (version is None or version == _version(v))
+
+    def _note_reading(self) -> None:
+        """Takes v as it is for the potential that goes with ``history``."""
+        if self._carries == "history":
+            v = self._memories["v"]
+            self._reading = (v, None if torch.compiler.is_compiling() else _version(v))
+
+    def _recomputes(self) -> bool:
+        """Whether activation checkpointing runs a call again, in backward, that started from rest.
+
+        Raises:
+            RuntimeError: it runs one of several calls, and which of their states it started from is unknown.
+        """
+        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+            return False
+        if self._calls <= 1 or self._carries is None:
+            return self._calls >= 0 or self._carries is None
+        raise RuntimeError(
+            f"activation checkpointing runs a call of this MFPNode again, which has been called {self._calls} "
+            "times since its state was at rest: it cannot know from which state that call started. Run each "
+            "sequence in one call from rest (step_mode='m', reset_net between sequences), leave the neuron "
+            "out of the checkpoint, or use SpikingJelly's memopt, which passes the states along"
+        )
+
     def _keep(self, states: tuple[Tensor, ...]) -> None:
+        if self._carries == "history" and not torch.compiler.is_compiling() and states[0].is_inference():
+            with torch.inference_mode(False):  # an inference tensor does not tell that it was written into
+                states = (states[0].clone(), *states[1:])
         for name, value in zip(self._state_names, states, strict=True):
             self._memories[name] = value
+        self._note_reading()
 
-    def _normalized(self, x: Tensor) -> Tensor:
-        return self._norm[0].normalized(x) if self._norm else x
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("v", "history", "_memories") and "v" in self.__dict__.get("_memories", ()):
+            self._calls = _ASSIGNED
+            if name != "v":  # whoever loads memories sets history after v, or both at once
+                self._note_reading()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> "MFPNode":
+        unchanged = self._is_reading(self._memories["v"])
+        super()._apply(fn)
+        if unchanged:
+            self._note_reading()
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What copies and pickles hold: the states' values, cut from the graph that computed them."""
+        state = dict(self.__dict__)
+        state["_memories"] = {name: _detached(value) for name, value in self._memories.items()}
+        if "v_seq" in state:
+            state["v_seq"] = _detached(state["v_seq"])
+        unchanged = self._is_reading(self._memories["v"])
+        state["_reading"] = (state["_memories"]["v"] if unchanged else None, None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self._reading[0] is self._memories["v"]:
+            self._note_reading()
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        own = {name for kind in cls.__mro__[: cls.__mro__.index(MFPNode)] for name in vars(kind)}
+        unused = sorted(own & {"neuronal_charge", "neuronal_fire", "neuronal_reset"})
+        if unused:
+            raise TypeError(
+                f"{cls.__name__} overrides {', '.join(unused)}, which MFPNode never calls: it computes all "
+                "steps in one operator. Override single_step_forward and multi_step_forward, or derive from "
+                "one of SpikingJelly's neurons"
+            )
+        cls._overrides_functional = any(name in own for name in _FUNCTIONAL)
+        cls._lacks = {}
+        for one_step, all_steps in (_FORWARD, _FUNCTIONAL):
+            if one_step in own and all_steps not in own:
+                cls._lacks["m"] = f"{all_steps}, which step_mode='m' calls, beside {one_step}"
+            if all_steps in own and one_step not in own:
+                cls._lacks["s"] = f"{one_step}, which step_mode='s' calls, beside {all_steps}"
+
+    def _refuse_half_a_subclass(self, step_mode: str) -> None:
+        """What a subclass overrides for one step mode alone would be left out in the other."""
+        if step_mode in self._lacks:
+            raise NotImplementedError(f"{type(self).__name__} must override {self._lacks[step_mode]}")
+        if self._overrides_functional and self.store_v_seq and step_mode == "m":
+            raise NotImplementedError(
+                f"{type(self).__name__} overrides the functional forward, from which store_v_seq gets no "
+                "potentials in step_mode='m'; override multi_step_forward, or run it in step_mode='s'"
+            )
+
+    def neuronal_charge(self, x: Tensor) -> None:
+        """Not available: raises NotImplementedError. Nor are ``neuronal_fire`` and ``neuronal_reset``."""
+        raise NotImplementedError(_NO_PHASES)
+
+    def neuronal_fire(self) -> None:
+        """Not available: raises NotImplementedError."""
+        raise NotImplementedError(_NO_PHASES)
+
+    def neuronal_reset(self, spike: Tensor) -> None:
+        """Not available: raises NotImplementedError."""
+        raise NotImplementedError(_NO_PHASES)
 
     def _run_sequence(
-        self, x_seq: Tensor, states: tuple[Tensor, ...], record: bool
+        self, x_seq: Tensor, states: tuple[Tensor | None, ...], record: bool = False
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
-        """:meth:`_run`, after its batch norm or in one operator with it."""
-        per_element = isinstance(self.v_threshold, Tensor) and self.v_threshold.dim() > 1
-        known = isinstance(fused_surrogate(self.surrogate_function), Surrogate)
-        if self._norm and known and not per_element and self._norm[0].takes(x_seq):
-            return self._run(x_seq, states, record, self._norm[0].value())
-        return self._run(self._normalized(x_seq), states, record)
+        """:meth:`_run`, after the batch norm that waits for this neuron or in one operator with it."""
+        x_seq, norm = take(x_seq)
+        state = self._state(states)
+        if norm is None:
+            return self._run(x_seq, state, record)
+        if self._is_per_element or not isinstance(fused_surrogate(self.surrogate_function), Surrogate):
+            return self._run(norm.normalized(x_seq), state, record)
+        return self._run(x_seq, state, record, norm.value())
+
+    @property
+    def _is_per_element(self) -> bool:
+        """Whether there is a threshold for each element, which ``set_threshold_margin`` sets."""
+        return isinstance(self.v_threshold, Tensor) and self.v_threshold.dim() > 1
 
     def _run(
-        self, x_seq: Tensor, states: tuple[Tensor, ...], record: bool, norm: Norm | None = None
+        self, x_seq: Tensor, state: Tensor | None, record: bool = False, norm: Norm | None = None
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Spikes [T, N, *], the potential (of every step if ``record``), and the new states."""
         if x_seq.dim() == 1:  # one lone neuron: the core wants a batch
-            spikes, u, states = self._run(x_seq.unsqueeze(1), tuple(s.unsqueeze(-1) for s in states), record)
-            return spikes.squeeze(1), u.squeeze(-1).clone(), tuple(s.squeeze(-1).clone() for s in states)
-        threshold = self.v_threshold
-        per_element = isinstance(threshold, Tensor) and threshold.dim() > 1
+            state = None if state is None else state.unsqueeze(-1)
+            spikes, u, new = self._run(x_seq.unsqueeze(1), state, record)
+            return spikes.squeeze(1), u.squeeze(-1).clone(), tuple(s.squeeze(-1).clone() for s in new)
+        threshold, per_element = self.v_threshold, self._is_per_element
         if isinstance(threshold, Tensor) and threshold.dim() == 0:
             threshold = threshold.reshape(1)
-        arguments = (self.kernel(), 0.0 if per_element else threshold, states[-1] if self._carries else None)
+        arguments = (self.kernel(), 0.0 if per_element else threshold, state)
         options: dict[str, Any] = {
             "surrogate": fused_surrogate(self.surrogate_function),
             "record": record or per_element,
@@ -308,13 +495,36 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         else:
             chunk = functional.norm_fire_chunk(x_seq, norm, *arguments, **options)
         spikes = chunk.spikes
-        if per_element:  # set_threshold_margin gives every sample and class its own
+        if per_element:
             spikes = self.surrogate_function(chunk.potential - threshold).to(x_seq.dtype)
         if self._carries == "v":
             return spikes, chunk.potential, (chunk.state,)
         # detach_() wants no view
         last = chunk.potential[-1].clone() if record or per_element else chunk.potential
         return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
+
+
+_ASSIGNED = -1  # in place of a number of calls: somebody assigned the state
+# the methods of step mode "s" and of "m" that a subclass overrides together
+_FORWARD = ("single_step_forward", "multi_step_forward")
+_FUNCTIONAL = ("single_step_functional_forward", "multi_step_functional_forward")
+_NO_PHASES = (
+    "MFPNode does not charge, fire and reset one after the other: it computes all steps in one operator. Call "
+    "super().single_step_forward(x) or super().multi_step_forward(x_seq), and read the potential from v"
+)
+
+
+def _is_watched() -> bool:
+    """Whether something looks at every operation, as SpikingJelly's counters do: they ask for states."""
+    return not torch.compiler.is_compiling() and _get_current_dispatch_mode() is not None
+
+
+def _version(v: Any) -> int | None:
+    return v._version if isinstance(v, Tensor) and not v.is_inference() else None
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, Tensor) else value
 
 
 def _brief(value: Any) -> str:

@@ -1,15 +1,19 @@
-"""A batch norm whose work the neuron behind it does, both in one operator.
+"""A batch norm that leaves its work to the neuron behind it, so that both run as one operator.
 
-Both stay where they are in the model, with their names and state. The batch norm gets a class of its own, a
-subclass of what it was, that hands its input on; the neuron holds a reference to it.
+The batch norm stays where it is in the model, with its name and state, and gets a subclass of its own class.
+That returns its output as a :class:`Normalized`, a tensor that is not computed yet. A neuron takes the input
+and the batch norm out of it; anything else that reads it gets the normalized values, computed then. So
+neither half knows where the other one is, and whatever takes the place of one of them gives right results.
 """
 
 from functools import cache
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
+from torch.nn.functional import batch_norm
+from torch.utils._pytree import tree_map_only
 
 from ..norm import Norm
 
@@ -23,26 +27,28 @@ class FusedNorm(nn.Module):
 
     plain_class: Any  # what it was
     fused_into: str  # the neuron's path in the model
-    _has_run = False
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.compiler.is_compiling():
-            self._has_run = True
-        return x
+    def forward(self, x: Tensor) -> Any:
+        # stand-ins for tensors, of which lowered and exported networks are made, see a plain norm
+        if self.step_mode != "m" or type(x) is not Tensor or x.dim() not in _DIMS[self.plain_class]:
+            return self.normalized(x)
+        if torch.compiler.is_compiling():  # it traces no new tensor of a class of ours
+            return Pending(x, self)
+        if torch._C._are_functorch_transforms_active():
+            return self.normalized(x)
+        return Normalized.of(Pending(x, self))
 
     def normalized(self, x: Tensor) -> Tensor:
         """What its forward gave before it was fused, running averages and all."""
-        self._check_that_it_runs()
         y: Tensor = self.plain_class.forward(self, x)
         return y
 
-    def takes(self, x_seq: Tensor) -> bool:
-        """Whether a fused operator on ``x_seq`` does what :meth:`normalized` would."""
-        return self.step_mode == "m" and x_seq.dim() in _DIMS[self.plain_class]
+    def uses_moments_of_the_batch(self) -> bool:
+        norm: Any = self
+        return bool(norm.training or (norm.running_mean is None and norm.running_var is None))
 
     def value(self) -> Norm:
         """What normalizes the next input; counts it as one more batch where averages are tracked."""
-        self._check_that_it_runs()
         norm: Any = self
         momentum = 0.0 if norm.momentum is None else norm.momentum
         if norm.training and norm.track_running_stats and norm.num_batches_tracked is not None:
@@ -50,25 +56,97 @@ class FusedNorm(nn.Module):
             if norm.momentum is None:  # the average of all batches
                 momentum = norm.num_batches_tracked.to(norm.running_mean.dtype).reciprocal()
         mean, var = norm.running_mean, norm.running_var
-        of_the_batch = norm.training or (mean is None and var is None)
         if norm.training and not norm.track_running_stats:
             mean = var = None
-        return Norm(mean, var, norm.weight, norm.bias, of_the_batch, momentum, norm.eps)
-
-    def _check_that_it_runs(self) -> None:
-        """The neuron relies on it; a batch norm that something else replaced would be applied twice."""
-        if not (self._has_run or torch.compiler.is_compiling()):
-            raise RuntimeError(
-                f"the batch norm that is fused into neuron {self.fused_into!r} has never been called itself: "
-                "was it replaced, or the neuron called alone? Change the norms first, then convert(fuse=True)"
-            )
+        return Norm(mean, var, norm.weight, norm.bias, self.uses_moments_of_the_batch(), momentum, norm.eps)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, fused into {self.fused_into}"
 
 
+class Pending(NamedTuple):
+    """An input [T, N, C, *] and the batch norm that is still to be applied to it."""
+
+    x: Tensor
+    norm: FusedNorm
+
+
+class Normalized(Tensor):
+    """What a fused batch norm returns: ``pending``, and as soon as an operation reads it, its values."""
+
+    pending: Pending
+    _values: Tensor | None
+
+    @staticmethod
+    def of(pending: Pending) -> "Normalized":
+        norm: Any = pending.norm
+        y: Normalized = _Normalize.apply(pending.x, norm.weight, norm.bias, norm)
+        y.pending = pending
+        return y
+
+    @staticmethod
+    def empty(x: Tensor) -> "Normalized":
+        y: Normalized = Tensor._make_wrapper_subclass(
+            Normalized, x.shape, strides=x.stride(), dtype=x.dtype, device=x.device
+        )
+        y._values = None
+        return y
+
+    # a tensor that PyTorch's own functions take as any other, down to where its numbers are read
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        args, kwargs = tree_map_only(cls, cls.values, (args, kwargs or {}))
+        return func(*args, **kwargs)
+
+    def values(self) -> Tensor:
+        """The normalized input, computed once."""
+        if self._values is None:
+            with torch.no_grad():
+                self._values = self.pending.norm.normalized(self.pending.x.detach())
+        return self._values
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.detach().__reduce_ex__(protocol)
+
+
+def take(x: Any) -> tuple[Tensor, FusedNorm | None]:
+    """The input of a neuron, and the batch norm that the neuron has to apply to it; most often none."""
+    if isinstance(x, Normalized) and x._values is None:
+        x = x.pending
+    return x if isinstance(x, Pending) else (x, None)
+
+
+class _Normalize(torch.autograd.Function):
+    """Batch normalization whose result is not computed before it is read."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Any) -> Tensor:
+        ctx.save_for_backward(x, weight, bias)
+        ctx.eps = norm.eps
+        ctx.moments = None if norm.uses_moments_of_the_batch() else (norm.running_mean, norm.running_var)
+        return Normalized.empty(x)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Any:
+        needed = ctx.needs_input_grad[:3]
+        inputs = [
+            None if value is None else value.detach().requires_grad_(needs)
+            for value, needs in zip(ctx.saved_tensors, needed, strict=True)
+        ]
+        x, weight, bias = inputs
+        assert x is not None
+        mean, var = ctx.moments or (None, None)
+        with torch.enable_grad():
+            y = batch_norm(x.flatten(0, 1), mean, var, weight, bias, ctx.moments is None, 0.0, ctx.eps)
+        wanted = [value for value, needs in zip(inputs, needed, strict=True) if needs]
+        found = iter(torch.autograd.grad(y, wanted, grads[0].flatten(0, 1)))
+        return (*(next(found) if needs else None for needs in needed), None)
+
+
 def become_fused(norm: nn.Module, path: str) -> None:
-    """Makes a batch norm hand its input on to the neuron at ``path``, in place."""
+    """Makes a batch norm leave its work to the neuron at ``path``, in place."""
     norm.__class__ = cast(Any, _fused_class(cast(Any, type(norm))))
     cast(FusedNorm, norm).fused_into = path
 

@@ -31,7 +31,6 @@ def fuse(model: nn.Module) -> tuple[dict[str, str], dict[str, str]]:
     pairs, reasons = search.pairs, search.reasons
     for norm, neuron in pairs.items():
         become_fused(norm, paths[neuron])
-        neuron.fuse(norm)
     return (
         {paths[norm]: paths[neuron] for norm, neuron in pairs.items()},
         {paths[norm]: why for norm, why in reasons.items() if norm not in pairs},
@@ -62,7 +61,7 @@ class _Search:
         if type(norm) not in NORMS:
             return "only SpikingJelly's own BatchNorm1d, BatchNorm2d and BatchNorm3d can be fused"
         if _has_hooks(norm):
-            return "it has hooks, which would see its input"
+            return "it has hooks, which would make it run apart from its neuron"
         return "it stands in several places" if self._homes[norm] != 1 else ""
 
     def _look_into(self, holder: nn.Module) -> None:
@@ -105,7 +104,7 @@ class _Search:
         if users[0].args != (calls[0],) or users[0].kwargs:
             return f"{where} behind it gets more than its output"
         if _has_hooks(neuron):
-            return f"{where} behind it has hooks, which would see the input of the batch norm"
+            return f"{where} behind it has hooks, which would make the batch norm run apart from it"
         return neuron
 
     def _user(self, node: fx.Node, module: nn.Module | None) -> str:

@@ -1,50 +1,58 @@
 """Memories from one call to the next: fitted to the input that comes, or started anew."""
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..backends._call import accumulate_dtype
 from ..neuron import HistoryKernel
 
 
-def first_step(x: Tensor, step_mode: str) -> Tensor:
+def step_shape(x: Tensor, step_mode: str) -> torch.Size:
+    r"""[N, \*] of an input [N, \*] ("s") or [T, N, \*] ("m")."""
     if step_mode == "s":
-        return x
+        return x.shape
     if x.dim() == 0 or len(x) == 0:
         raise ValueError(f"step_mode='m' takes x_seq [T, N, *] with T >= 1, got shape {list(x.shape)}")
-    return x[0]
+    return x.shape[1:]
 
 
-def fit_potential(v: Tensor | float, step: Tensor) -> Tensor:
-    dtype = torch.promote_types(step.dtype, torch.float32) if step.is_floating_point() else torch.float32
+def fit_potential(v: Tensor | float | None, x: Tensor, step: torch.Size) -> Tensor | None:
+    """v as it enters a step of that shape; None at rest, where v is None, 0 or of another shape."""
     if isinstance(v, Tensor):
-        if v.shape == step.shape:
-            return v.to(device=step.device, dtype=dtype)
-        v = 0.0
-    return _one_value(float(v), step, step.shape, dtype)
+        return _own(v).to(device=x.device, dtype=accumulate_dtype(x.dtype)) if v.shape == step else None
+    return None if v is None or float(v) == 0 else filled(float(v), x, step, accumulate_dtype(x.dtype))
 
 
-def _one_value(value: float, step: Tensor, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """One number seen in every place of ``shape``: a state at rest costs nothing to make, read or save."""
-    if step.numel() == 0 or step.device.type == "meta":  # no first element, or no memory to save
-        whole = torch.full_like(step, value, dtype=dtype, requires_grad=False)
-        return whole if whole.shape == torch.Size(shape) else whole.expand(shape)
+def fit_history(history: Any, x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tensor | None:
+    """The inputs that a step of that shape goes on from; None at rest.
+
+    A matrix remembers every input since the reset, a kernel of K taps the last K - 1.
+    """
+    if not isinstance(history, Tensor) or history.shape[1:] != step:
+        return None
+    if kernel.kind != "matrix" and len(history) != kernel.state_steps:
+        return None
+    return _own(history).to(device=x.device, dtype=_history_dtype(x))
+
+
+def history_at_rest(x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tensor:
+    """The inputs before the first step, as a tensor: zeros, of a matrix none."""
+    steps = 0 if kernel.kind == "matrix" else int(kernel.state_steps or 0)
+    return filled(0.0, x, torch.Size((steps, *step)), _history_dtype(x))
+
+
+def filled(value: float, x: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """One number seen in every place of ``shape``, on the device of ``x``: it takes the memory of one."""
+    if x.device.type == "meta":
+        return torch.full_like(torch.empty(shape, device=x.device), value, dtype=dtype)
     # full_like is what SpikingJelly's counters of state traffic look for
-    one = torch.full_like(step.detach()[(0,) * step.dim()], value, dtype=dtype)
+    one = torch.full_like(torch.empty((), device=x.device), value, dtype=dtype)
     seen = one.expand(shape)
     if not torch.compiler.is_compiling():
         seen.holds = one  # type: ignore[attr-defined]  # the counters keep a weak reference to it
     return seen
-
-
-def fit_history(history: Tensor | float, step: Tensor, kernel: HistoryKernel) -> Tensor:
-    """A matrix remembers every input since the reset, a kernel of K taps the last K - 1."""
-    grows = kernel.kind == "matrix"
-    steps = 0 if grows else int(kernel.state_steps or 0)
-    if isinstance(history, Tensor) and history.shape[1:] == step.shape and (grows or len(history) == steps):
-        return history.to(device=step.device, dtype=step.dtype)
-    return _one_value(0.0, step, (steps, *step.shape), step.dtype)
 
 
 def appended(v_seq: Tensor | None, v: Tensor) -> Tensor:
@@ -53,3 +61,14 @@ def appended(v_seq: Tensor | None, v: Tensor) -> Tensor:
     if not isinstance(v_seq, Tensor) or v_seq.shape[1:] != v.shape or v_seq.dtype != v.dtype:
         return step.clone()
     return torch.cat([v_seq, step.to(v_seq.device)])
+
+
+def _history_dtype(x: Tensor) -> torch.dtype:
+    return x.dtype if x.is_floating_point() else torch.float32
+
+
+def _own(state: Tensor) -> Tensor:
+    """A state that torch.inference_mode left cannot be saved for backward; its copy can."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled() or not state.is_inference():
+        return state
+    return state.clone()

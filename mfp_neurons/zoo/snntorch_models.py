@@ -10,7 +10,7 @@ import math
 from torch import Tensor, nn
 
 from mfp_neurons import MFP
-from mfp_neurons._checks import require
+from mfp_neurons._checks import describe, require
 
 from .sequences import Neurons, Over
 
@@ -81,16 +81,13 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
     """An MFP as the MFPLeakyParallel that snnTorch's users know, spikes out; any other neuron as it is.
 
     Raises:
-        ValueError: its taps lie a stride apart, or it learns its threshold: MFPLeakyParallel's cannot.
+        ValueError: it learns its threshold, which snnTorch's networks keep fixed here.
     """
     if not isinstance(neuron, MFP):
         return neuron
     kernel = neuron.kernel
-    if kernel.stride != 1 or not isinstance(neuron.v_threshold, float):
-        raise ValueError(
-            f"MFPLeakyParallel has taps at every step and a fixed threshold, got stride {kernel.stride} and "
-            f"threshold {neuron.v_threshold}"
-        )
+    if not isinstance(neuron.v_threshold, float):
+        raise ValueError(f"v_threshold must be fixed, got {describe(neuron.v_threshold)}")
     decay = (
         kernel.decay.detach()[0].item() if isinstance(kernel.decay, Tensor) else kernel.decay
     )  # as it starts
@@ -105,6 +102,7 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
         time_steps=kernel.time_steps,
         num_channels=kernel.num_channels,
         kernel_bits=kernel.kernel_bits,
+        stride=kernel.stride,
     )
     return leaky
 

@@ -12,7 +12,7 @@ import pytest
 import snntorch as snn
 import torch
 from snntorch import functional as SF
-from snntorch import spikegen, utils
+from snntorch import spikegen, surrogate, utils
 from torch import Tensor, nn
 
 from mfp_neurons import surrogate as fused
@@ -308,8 +308,9 @@ def test_a_reset_network_can_be_deepcopied_and_goes_its_own_way(options):
 
 
 @pytest.mark.parametrize("options", [{}, FINITE, {"kernel": "fir", "order": 4}])
-def test_a_network_with_our_surrogates_can_be_pickled_in_mid_sequence(options):
-    net = network(spike_grad=fused.ATan(), **options)
+@pytest.mark.parametrize("spike_grad", [None, fused.ATan(), surrogate.fast_sigmoid(slope=10)])
+def test_a_network_can_be_pickled_in_mid_sequence_with_its_default_surrogate_too(options, spike_grad):
+    net = network(spike_grad=spike_grad, **options)
     x_seq = torch.randn(4, 2, 6)
     with torch.no_grad():
         net(x_seq[0])
@@ -317,8 +318,8 @@ def test_a_network_with_our_surrogates_can_be_pickled_in_mid_sequence(options):
         for x in x_seq[1:]:
             for a, b in zip(net(x), twin(x), strict=True):
                 assert torch.equal(a, b)
-    whole = MFPLeakyParallel(0.5, spike_grad=fused.Erf())
-    assert torch.equal(pickle.loads(pickle.dumps(whole))(x_seq)[0], whole(x_seq)[0])
+        whole = MFPLeakyParallel(0.5, spike_grad=spike_grad)
+        assert torch.equal(pickle.loads(pickle.dumps(whole))(x_seq)[0], whole(x_seq)[0])
 
 
 def test_optimizer_steps_keep_a_learned_beta_usable_outside_its_range():

@@ -6,7 +6,7 @@ import logging
 import pytest
 import snntorch as snn
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from snntorch import surrogate as snn_surrogate
 from snntorch.functional import quant
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mfp_neurons import reference
 from mfp_neurons import surrogate as fused
 from mfp_neurons.history import FIR
-from mfp_neurons.snntorch import MFPLeaky
+from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 from tests.snntorch.loop import unrolled
 
 STEPS = 12
@@ -133,14 +133,24 @@ def _only(neuron: nn.Module) -> object:
 
 
 @pytest.mark.parametrize("make", [snn_surrogate.atan, snn_surrogate.fast_sigmoid, snn_surrogate.sigmoid])
-def test_snntorchs_surrogates_are_called_as_they_are(make):
+def test_snntorchs_surrogates_have_their_gradient_wherever_that_is_a_number(make):
     x = torch.randn(STEPS, 4)
     grads = []
     for neuron in (MFPLeaky(0.7, spike_grad=make()), leaky(0.7, spike_grad=make())):
         leaf = x.clone().requires_grad_()
         unrolled(neuron, leaf)[0].sum().backward()
         grads.append(leaf.grad)
-    torch.testing.assert_close(*grads, rtol=0, atol=0, equal_nan=True)  # snnTorch's sigmoid overflows to NaN
+    ours, theirs = grads
+    assert ours.isfinite().all()
+    number = theirs.isfinite()  # snnTorch's sigmoid overflows to NaN far below the threshold
+    assert number.any()
+    torch.testing.assert_close(ours[number], theirs[number], rtol=1e-4, atol=1e-6)
+
+
+def test_a_surrogate_assigned_later_is_kept_as_one_given_at_first():
+    neuron = MFPLeaky(0.5)
+    neuron.spike_grad = snn_surrogate.fast_sigmoid(slope=10)
+    assert neuron.spike_grad == MFPLeaky(0.5, spike_grad=snn_surrogate.fast_sigmoid(slope=10)).spike_grad
 
 
 def test_any_callable_is_a_spike_grad():
@@ -193,7 +203,7 @@ def test_a_mem_with_init_hidden_is_a_type_error_and_changes_nothing():
 
 
 def test_spikes_are_float32_whatever_the_input():
-    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64):
+    for dtype in (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64, torch.uint8):
         for options in ({}, {"order": 3}):
             spk, mem = MFPLeaky(0.5, **options)(torch.full((2, 3), 2, dtype=dtype))
             assert spk.dtype == torch.float32 and spk.all()
@@ -210,10 +220,67 @@ def test_a_half_precision_input_is_summed_in_float32(dtype):
         assert (mem.double() - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
-@pytest.mark.parametrize("wrong", [torch.ones(2, dtype=torch.complex64), torch.ones(2) > 0, [1.0, 2.0]])
-def test_an_input_that_is_no_real_tensor_is_refused(wrong):
-    with pytest.raises(TypeError, match="input_ must be a real tensor"):
-        MFPLeaky(0.5)(wrong)
+WHOLE = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+
+
+@pytest.mark.parametrize("dtype", WHOLE)
+@pytest.mark.parametrize("options", [{}, {"order": 3}])
+def test_integers_and_booleans_are_read_as_the_default_dtype(dtype, options):
+    x_seq = torch.randint(0, 2, (STEPS, 2, 3)).to(dtype)
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        try:
+            stepwise = unrolled(MFPLeaky(0.9, **options), x_seq)
+            whole = MFPLeakyParallel(0.9, **options)(x_seq)
+            expected = unrolled(MFPLeaky(0.9, **options), x_seq.to(default))
+        finally:
+            torch.set_default_dtype(torch.float32)
+        for spk, mem in (stepwise, whole):
+            assert mem.dtype == default and spk.dtype == torch.float32
+            torch.testing.assert_close(mem, expected[1])
+        assert torch.equal(stepwise[0], expected[0])
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        torch.ones(2, 2, dtype=torch.complex64),
+        torch.ones(2, 2).to(torch.float8_e4m3fn),
+        torch.ones(2, 2).to_sparse(),
+        [1.0, 2.0],
+    ],
+)
+@pytest.mark.parametrize("make", [MFPLeaky, MFPLeakyParallel])
+@pytest.mark.parametrize("options", [{}, {"order": 3}])
+def test_an_input_that_is_no_real_dense_tensor_is_refused(wrong, make, options):
+    with pytest.raises(TypeError, match="input_ must be a"):
+        make(0.5, **options)(wrong)
+
+
+@pytest.mark.parametrize(
+    "shape", [(), (1,), (0,), (2, 0), (0, 3), (2, 1, 3), (2, 1, 3, 1, 2, 2), (2, 1, 1, 1, 2, 1, 2)]
+)
+@pytest.mark.parametrize(
+    "options", [{}, {"order": 3}, {"kernel": "matrix", "time_steps": 4}, {"order": 2, "stride": 3}]
+)
+def test_every_shape_that_leaky_takes_has_the_defined_potential(shape, options):
+    x_seq = torch.randn(4, *shape, dtype=torch.float64)
+    neuron = MFPLeaky(0.8, **options).double()
+    spk, mem = unrolled(neuron, x_seq)
+    assert unrolled(leaky(0.8).double(), x_seq)[1].shape == mem.shape == spk.shape == x_seq.shape
+    torch.testing.assert_close(mem, reference.membrane_potential(x_seq, neuron.kernel()))
+
+
+def test_a_beta_that_would_enlarge_the_step_is_refused():
+    with pytest.raises(ValueError, match=r"beta \[5, 3\] does not broadcast over a step of input_, \[3\]"):
+        MFPLeaky(torch.rand(5, 3))(torch.rand(3))
+
+
+@pytest.mark.parametrize("options", [{}, {"kernel": "fir", "order": 3}])
+def test_channels_are_counted_along_dim_one_and_nowhere_else(options):
+    for neuron, x in ((MFPLeaky, torch.rand(3)), (MFPLeakyParallel, torch.rand(4, 3))):
+        with pytest.raises(ValueError, match="channels along dim 1"):
+            neuron(0.5, num_channels=3, **options)(x)
 
 
 @pytest.mark.parametrize("options", [{}, {"order": 3}])
@@ -240,6 +307,11 @@ def test_a_new_shape_starts_from_zero_and_the_same_shape_goes_on(options):
         (TypeError, "beta", {"beta": torch.tensor([1j])}),
         (ValueError, "beta", {"beta": torch.zeros(0)}),
         (ValueError, "threshold", {"threshold": float("nan")}),
+        (ValueError, "threshold", {"threshold": float("-inf")}),
+        (ValueError, "threshold", {"threshold": torch.tensor([float("inf"), float("nan")])}),
+        (ValueError, "stride", {"stride": 2}),
+        (ValueError, "stride", {"order": 3, "stride": 0}),
+        (ValueError, "stride", {"kernel": "matrix", "time_steps": 4, "order": 2, "stride": 2}),
         (TypeError, "threshold", {"threshold": None}),
         (ValueError, "graded_spikes_factor", {"graded_spikes_factor": float("inf")}),
         (TypeError, "spike_grad", {"spike_grad": "atan"}),
@@ -370,6 +442,9 @@ def test_mem_is_never_none_and_never_a_view(options):
         {"kernel": "matrix", "time_steps": STEPS, "order": 3},
         {"gain": 0.25},
         {"gain": 0.25, "order": 6},
+        {"order": 3, "stride": 4},
+        {"order": 3, "stride": 2, "kernel_bits": "pow2", "gain": 0.3},
+        {"kernel": "fir", "order": 3, "stride": 5},
     ],
 )
 def test_every_kernel_gives_the_defined_potential_step_by_step(options):
@@ -377,6 +452,25 @@ def test_every_kernel_gives_the_defined_potential_step_by_step(options):
     x_seq = torch.randn(STEPS, 3, 4, dtype=torch.float64)
     _, mem = unrolled(neuron, x_seq)
     torch.testing.assert_close(mem, reference.membrane_potential(x_seq, neuron.kernel()))
+
+
+@pytest.mark.parametrize("kernel", ["exp", "fir"])
+@settings(max_examples=20)
+@given(order=st.integers(1, 4), stride=st.integers(1, 5), seed=st.integers(0, 2**31))
+def test_taps_a_stride_apart_start_as_the_exponential_is_there(kernel, order, stride, seed):
+    beta = torch.tensor([0.3, 0.9], dtype=torch.float64)
+    channels = {"num_channels": 2} if kernel == "fir" else {}
+    neuron = MFPLeaky(beta, kernel=kernel, order=order, stride=stride, **channels).double()
+    x_seq = torch.randn(STEPS, 3, 2, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    expected = torch.zeros_like(x_seq)
+    for lag in range(0, min(order * stride, STEPS), stride):
+        expected[lag:] += beta**lag * x_seq[: STEPS - lag]
+    _, mem = unrolled(neuron, x_seq)
+    torch.testing.assert_close(mem, expected, rtol=1e-6, atol=1e-6)  # fir's taps are float32
+    torch.testing.assert_close(mem, reference.membrane_potential(x_seq, neuron.kernel()))
+    assert neuron.kernel.state_steps == (order - 1) * stride == len(neuron.history)
+    whole = MFPLeakyParallel(beta, kernel=kernel, order=order, stride=stride, **channels).double()
+    torch.testing.assert_close(whole(x_seq)[1], mem)
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (4, 3, 5, 2)])

@@ -1,19 +1,20 @@
 """MFPLeakyParallel against T calls of MFPLeaky, snn.Leaky and the definition in float64."""
 
 import copy
+import importlib.util
 import inspect
 import logging
 
 import pytest
 import snntorch as snn
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from snntorch import surrogate as snn_surrogate
 from snntorch.functional import quant
 from torch import Tensor, nn
 
-from mfp_neurons import _checks, functional, reference
+from mfp_neurons import _checks, convert, functional, reference
 from mfp_neurons import surrogate as fused
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, known_surrogate
 from tests.snntorch.loop import unrolled
@@ -281,6 +282,7 @@ def test_state_quant_rounds_what_a_finite_kernel_sums():
         (snn_surrogate.triangular(), None),
         (snn_surrogate.atan(alpha=torch.tensor(2.0)), None),
         (snn_surrogate.atan(alpha=-1.0), None),
+        (snn_surrogate.atan(alpha=float("inf")), None),
         (snn_surrogate.custom_surrogate(lambda x, grad, spikes: grad), None),
         (lambda x: (x > 0).float(), None),
         (nn.Sigmoid(), None),
@@ -288,6 +290,40 @@ def test_state_quant_rounds_what_a_finite_kernel_sums():
 )
 def test_surrogates_that_the_operator_knows_are_recognised_and_no_others(spike_grad, expected):
     assert known_surrogate(spike_grad) == expected
+
+
+class SurrogateObject:
+    """What snnTorch's factories give from the release after 1.0 on: an object that can be pickled."""
+
+    def __init__(self, function: type, **parameters: float) -> None:
+        vars(self).update(function=function, **parameters)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        function, *parameters = vars(self).values()
+        return function.apply(x, *parameters)
+
+
+def test_surrogates_that_are_objects_are_recognised_as_closures_are(monkeypatch):
+    kinds = {
+        "atan": ("alpha", snn_surrogate.ATan, fused.ATan),
+        "fast_sigmoid": ("slope", snn_surrogate.FastSigmoid, fused.SuperSpike),
+        "sigmoid": ("slope", snn_surrogate.Sigmoid, fused.Sigmoid),
+    }
+    for name, (parameter, function, _) in kinds.items():
+        monkeypatch.setattr(
+            snn_surrogate,
+            name,
+            lambda value=2.0, f=function, p=parameter: SurrogateObject(f, **{p: value}),
+        )
+    spec = importlib.util.find_spec("mfp_neurons.snntorch.surrogates")
+    imported_anew = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(imported_anew)
+    for recognise in (known_surrogate, imported_anew.known_surrogate):
+        for name, (_, _, ours) in kinds.items():
+            assert recognise(getattr(snn_surrogate, name)(3)) == ours(3.0)
+        assert recognise(SurrogateObject(snn_surrogate.StraightThroughEstimator, alpha=3.0)) is None
+    neuron = MFPLeakyParallel(0.5, spike_grad=snn_surrogate.sigmoid(3))
+    assert neuron.spike_grad.surrogate == fused.Sigmoid(3.0)
 
 
 @pytest.mark.parametrize("make", [snn_surrogate.atan, snn_surrogate.fast_sigmoid, snn_surrogate.sigmoid])
@@ -329,3 +365,99 @@ def test_a_matrix_and_free_taps_have_the_defined_potential():
         whole = MFPLeakyParallel(0.6, **options).double()
         nn.init.normal_(next(whole.parameters()))
         torch.testing.assert_close(whole(x_seq)[1], reference.membrane_potential(x_seq, whole.kernel()))
+
+
+# --- a threshold that is never reached ---
+
+SURROGATES = {
+    "default": None,
+    "ATan": fused.ATan(),
+    "Sigmoid": fused.Sigmoid(),
+    "Rect": fused.Rect(),
+    "PiecewiseQuadratic": fused.PiecewiseQuadratic(),
+    "SuperSpike": fused.SuperSpike(),
+    "Erf": fused.Erf(),
+    **{
+        name: getattr(snn_surrogate, name)()
+        for name in ("atan", "fast_sigmoid", "sigmoid", "spike_rate_escape", "SFS")
+    },
+}
+
+
+@pytest.mark.parametrize("surrogate", SURROGATES)
+@pytest.mark.parametrize("options", [{}, {"order": 3}, {"init_hidden": True, "output": True}])
+def test_an_infinite_threshold_never_fires_and_passes_no_gradient_through_the_spikes(surrogate, options):
+    x_seq, weight = torch.randn(STEPS, 3, 4), torch.randn(STEPS, 3, 4)
+    finite = MFPLeakyParallel(0.8, learn_beta=True, **options)
+    leaf = x_seq.clone().requires_grad_()
+    (weight * finite(leaf)[1]).sum().backward()
+    step, whole = pair(
+        0.8, float("inf"), SURROGATES[surrogate], learn_beta=True, learn_threshold=True, **options
+    )
+    for neuron, run in ((step, stepped), (whole, nn.Module.__call__)):
+        x = x_seq.clone().requires_grad_()
+        spk, mem = run(neuron, x)
+        assert spk.dtype == torch.float32 and not spk.any()
+        (weight * mem + spk).sum().backward()
+        torch.testing.assert_close(x.grad, leaf.grad)
+        torch.testing.assert_close(neuron.beta.grad, finite.beta.grad)
+        assert neuron.threshold.grad.abs() < 1e-30  # e^-infinity is a tiny number in the compiled kernels
+
+
+def stepped(neuron: nn.Module, x_seq: Tensor) -> tuple[Tensor, Tensor]:
+    spk, mem = zip(*[neuron(x) for x in x_seq], strict=True)
+    return torch.stack(spk), torch.stack(mem)
+
+
+@pytest.mark.parametrize("make", [MFPLeaky, MFPLeakyParallel])
+def test_some_neurons_of_a_layer_may_have_an_infinite_threshold(make):
+    threshold = torch.tensor([0.5, float("inf")])
+    x = torch.full((2, 3, 2), 0.75, requires_grad=True)
+    spk, _ = make(0.0, threshold)(x)
+    assert torch.equal(spk[..., 0], torch.ones(2, 3)) and not spk[..., 1].any()
+    spk.sum().backward()
+    assert x.grad[..., 0].all() and torch.equal(x.grad[..., 1], torch.zeros(2, 3))
+
+
+def test_the_usual_read_out_of_a_whole_model_is_converted():
+    net = nn.Sequential(
+        nn.Linear(4, 8),
+        snn.Leaky(0.9, init_hidden=True),
+        nn.Linear(8, 2),
+        snn.Leaky(0.9, threshold=float("inf"), init_hidden=True, output=True, reset_mechanism="none"),
+    )
+    x, states = torch.randn(3, 4), net.state_dict()
+    expected = [net(x)[1] for _ in range(2)]
+    assert sum(isinstance(one, MFPLeaky) for one in convert(net)) == 2
+    assert list(net.state_dict()) == list(states) and net[3].threshold == float("inf")
+    assert net(x)[1].shape == expected[0].shape and not net(x)[0].any()
+
+
+# --- what is accepted ---
+
+
+@pytest.mark.parametrize("options", KERNELS)
+@given(
+    steps=st.integers(1, 4),
+    shape=st.lists(st.integers(0, 3), min_size=1, max_size=7),
+    seed=st.integers(0, 2**31),
+)
+@settings(max_examples=20)
+def test_every_shape_gives_what_that_many_steps_give_empty_ones_and_single_steps_too(
+    options, steps, shape, seed
+):
+    if "time_steps" in options:
+        options = {**options, "time_steps": steps}
+    generator = torch.Generator().manual_seed(seed)
+    x_seq = torch.randint(-4, 9, (steps, *shape), generator=generator) / 4
+    step, whole = pair(0.5, **options)
+    for a, b in zip(whole(x_seq), unrolled(step, x_seq), strict=True):
+        assert a.shape == x_seq.shape and torch.equal(a, b)
+    assert torch.equal(whole.mem, step.mem)
+
+
+@pytest.mark.parametrize("options", [{}, {"surrogate_disable": True}, {"order": 2}])
+@pytest.mark.parametrize("steps", [1, 3, 5])
+def test_a_matrix_takes_its_own_number_of_steps_alone(options, steps):
+    with pytest.raises(ValueError, match="matrix kernel of 4 steps takes input_ of T = 4"):
+        MFPLeakyParallel(0.5, kernel="matrix", time_steps=4, **options)(torch.rand(steps, 2, 3))

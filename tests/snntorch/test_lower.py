@@ -41,20 +41,28 @@ def events() -> Tensor:
     return torch.rand(T, 3, 12) < 0.4
 
 
-def test_spikes_are_those_of_the_equations_and_fire_above_the_threshold_only() -> None:
-    model = Network()
+@pytest.mark.parametrize(
+    ("options", "last_taps"),
+    [({}, 0.5 ** np.arange(T)), ({"order": 2, "stride": 3}, np.array([1, 0, 0, 0.125]))],
+)
+def test_spikes_are_those_of_the_equations_and_fire_above_the_threshold_only(
+    options: dict[str, int], last_taps: Any
+) -> None:
+    model = Network(**options)
     with torch.no_grad():
         model.fc2.bias.fill_(0.5)  # alone it reaches the threshold and no more
         model.fc2.weight[0] = 0.0
     x = events()
     graph = lower_graph(model, x)
     spikes = x.double().numpy()
-    for layer, neuron, order in ((model.fc1, model.lif1, 4), (model.fc2, model.lif2, T)):
+    for layer, neuron, taps in (
+        (model.fc1, model.lif1, 0.5 ** np.arange(4)),
+        (model.fc2, model.lif2, last_taps),
+    ):
         read = codes(layer)
         weight = (read.codes * read.scale.double()).numpy()
         current = spikes @ weight.T + layer.bias.detach().double().numpy()
-        taps = 0.5 ** np.arange(order)
-        potential = [sum(taps[j] * current[t - j] for j in range(min(t + 1, order))) for t in range(T)]
+        potential = [sum(taps[j] * current[t - j] for j in range(min(t + 1, len(taps)))) for t in range(T)]
         spikes = (np.stack(potential) > float(neuron.threshold)).astype(float)
     scores, _ = interpret.run(graph, x.numpy().astype(np.int64)[..., None, None], T)
     found = scores.sum(0)[..., 0, 0] * graph.scores.unit

@@ -183,10 +183,6 @@ def _fire(low: Lowering, module: Any, path: str, *args: Any, **kwargs: Any) -> A
     if isinstance(value.content, Potential):
         low.refuse(f"reads the membrane potential of {value.content.behind}. Use its spikes")
     steps, value = _steps(low, module, path, value)
-    for norm in getattr(module, "_norm", ()):  # a batch norm whose work the neuron does
-        value = synapses.apply_norm(
-            low, value, 2, norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps
-        )
     current = low.current(value)
     values = read(module, path, steps, sizes(value.dims[2:]))
     if len(values.taps) not in (1, steps):
