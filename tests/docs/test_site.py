@@ -36,7 +36,7 @@ def looks(site: Path, browser: Browser, views_checked: int) -> dict[str, Look]:
     """All pages, one after the other in one tab: a new one costs more than what is in it.
 
     The accessibility checker reads ``views_checked`` of a page's views. If it is one, pages take turns, and
-    the entries of the API, which are long and all alike, have their contrast checked on one page alone.
+    of those of the API, which are long and all alike, one is read.
     """
     page, found, look = browser.new_page(), dict[str, Look](), Look()
     page.on("console", lambda said: complaint(said, look))
@@ -51,8 +51,8 @@ def looks(site: Path, browser: Browser, views_checked: int) -> dict[str, Look]:
             if count < views_checked:
                 page.goto(path.as_uri())  # anew: as it loads, a page prepares for its width and scheme
                 page.wait_for_function("!window.MathJax || window.MathJax.startup.promise.then(() => true)")
-                contrast = views_checked > 1 or path.parent.name != "api" or path.name == "neurons.html"
-                look.violations += violations(page, contrast)
+                if views_checked > 1 or path.parent.name != "api" or path.name == "neurons.html":
+                    look.violations += violations(page)
             if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
                 look.too_wide.append(width)
         look.broken_images = page.evaluate(
@@ -72,10 +72,9 @@ def remote(address: str, look: Look) -> None:
         look.complaints.append(f"asks for {address}")
 
 
-def violations(page: Page, contrast: bool) -> list[str]:
+def violations(page: Page) -> list[str]:
     # without preload: it asks for the style sheets once more, which a file system refuses
     options = {"resultTypes": ["violations"], "preload": False}
-    options["rules"] = {"color-contrast": {"enabled": contrast}}
     found: dict[str, Any] = Axe().run(page, options=options).response
     return [
         f"{one['id']}: {', '.join(str(node['target'][0]) for node in one['nodes'][:3])}"
