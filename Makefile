@@ -1,6 +1,7 @@
-# make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes)
+# make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes
+#             after the installation, which takes about 6 GB of disk and 2 to 10 minutes the first time)
 # make test   lint, types and tests, those with the other SpikingJelly too (under seven minutes on two cores)
-# make test-slow   what `make test` leaves out: the tests marked slow, and more examples of those that draw them
+# make test-slow   what `make test` leaves out: the tests marked slow, and more examples of property tests
 # make docs   the documentation into docs/_build/html, warnings are errors
 # make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
 # The first call makes .venv; later calls install again only when pyproject.toml has changed.
@@ -63,7 +64,8 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
-	@echo "Installing mfp-neurons[$*] into $(VENV): minutes the first time, PyTorch is large"
+	@echo "Installing mfp-neurons[$*] into $(VENV). The first time this downloads and unpacks about 6 GB, most of it PyTorch"
+	@echo "with CUDA, and takes 2 to 10 minutes, in which pip prints nothing."
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[$*]'
 	@touch $@
 

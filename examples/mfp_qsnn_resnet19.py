@@ -1,4 +1,4 @@
-"""The method's ResNet-19 for still images: 1-bit weights, memory-free neurons, then integers."""
+"""ResNet-19 on still images: 1-bit weights, memory-free neurons, then integers."""
 
 import torch
 
@@ -7,7 +7,7 @@ from mfp_neurons.train import data, loop
 from mfp_neurons.train.config import DataConfig
 
 EPOCHS, IMAGES = 4, 5_000
-WIDTH = 16  # 128 is the field's, for CIFAR and a GPU
+WIDTH = 16  # the literature has 128, for CIFAR and a GPU
 
 print("the swap: neuron.LIFNode() in each block  ->  MFP(kernel='fir', order=2, kernel_bits='pow2')")
 torch.manual_seed(0)

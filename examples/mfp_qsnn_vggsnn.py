@@ -1,4 +1,4 @@
-"""The method's VGGSNN on simulated events: 1-bit weights, memory-free neurons, then integers."""
+"""VGGSNN on simulated events: 1-bit weights, memory-free neurons, then integers."""
 
 import torch
 
@@ -7,7 +7,7 @@ from mfp_neurons.train import data, loop
 from mfp_neurons.train.config import DataConfig
 
 EPOCHS, IMAGES = 2, 4_000
-WIDTH = 8  # 64 is the field's, for CIFAR10-DVS and a GPU
+WIDTH = 8  # the literature has 64, for CIFAR10-DVS and a GPU
 
 print(
     "the swap: neuron.LIFNode() behind each convolution  ->  MFP(kernel='fir', order=4, kernel_bits='pow2')"

@@ -1,6 +1,6 @@
 """snnTorch's tutorial 5, a fully connected network: MFPLeaky step by step, MFPLeakyParallel without the loop.
 
-Fashion-MNIST stands in for its MNIST, which DataConfig("torchvision:MNIST", download=True) would read."""
+It uses Fashion-MNIST instead of MNIST, which DataConfig("torchvision:MNIST", download=True) would read."""
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ EPOCHS, IMAGES = 2, 10_000
 fashion = data.load(DataConfig("fashion-mnist", time_steps=25, limit=IMAGES))  # the same image at 25 steps
 
 
-# %% The tutorial's network. The answer is where its loss looks: the potential of the last layer
+# %% The tutorial's network. Its output is what the loss reads: the potential of the last layer
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -46,13 +46,13 @@ torch.manual_seed(0)
 print("the swap: snn.Leaky(beta=0.95) -> MFPLeaky(beta=0.95, order=8, kernel_bits='pow2')")
 train(net := Net())
 print(f"step by step: {loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
-# %% Without the loop over time, and with 1-bit weights. At order 1 a potential is its input: lif2 can go
+# %% Without the loop, with 1-bit weights. At order 1 a potential is its input: lif2 is not needed
 lif = MFPLeakyParallel(beta=0.95, order=8, kernel_bits="pow2", init_hidden=True)
 parallel = nn.Sequential(nn.Flatten(2), net.fc1, lif, net.fc2)
 print(f"all steps at once: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
 train(quantize_weights(parallel, bits=1, first=1))  # the last layer keeps 8 bits
 print(f"trained on with 1-bit weights: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
-# %% What it costs; then whole numbers alone, which save() keeps and to_c() writes as C99
+# %% What it costs; then the integer network, which save() stores and to_c() writes as C99
 print(report(parallel, fashion.sequence(fashion.test.samples[:1])))
 network = deploy.lower(parallel, fashion.sequence(fashion.test.samples[:1]))
 scores = network.run(fashion.sequence(fashion.test.samples[:IMAGES])).mean(0)

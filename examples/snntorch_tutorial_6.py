@@ -1,6 +1,6 @@
 """snnTorch's tutorial 6, a convolutional network: MFPLeakyParallel in the place of snn.Leaky, and no loop.
 
-Fashion-MNIST stands in for its MNIST, which DataConfig("torchvision:MNIST", download=True) would read.
+It uses Fashion-MNIST instead of MNIST, which DataConfig("torchvision:MNIST", download=True) would read.
 """
 
 import snntorch.functional as SF
@@ -43,11 +43,11 @@ net = nn.Sequential(
 )
 net = quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
-# %% Training, on what the last layer gives: without reset, counted spikes are poor scores of a still picture
+# %% Training on the last layer's scores: spike counts of neurons without reset do not grade a picture
 loop.fit(net, fashion, epochs=EPOCHS, loss=SF.ce_rate_loss())
 print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
 
-# %% What it costs, and whole numbers alone
+# %% What it costs, and the integer network
 x, labels = fashion.sequence(fashion.test.samples[:IMAGES]), fashion.test.labels[:IMAGES]
 print(report(net, x[:, :1]))
 network = deploy.lower(net, x[:, :1])  # save() keeps it, to_c() writes C99

@@ -1,7 +1,7 @@
 """Swapping the neurons of an existing model, whichever framework they come from.
 
-What each neuron becomes is the adapters' business (``RULES`` there); this file finds the neurons, hands each
-its options, and swaps all of them or none.
+The adapters decide what each neuron becomes (``RULES`` there). This file finds the neurons, passes each its
+options, and swaps all of them or none.
 """
 
 import sys
@@ -128,9 +128,10 @@ def convert(
             backward the input of the batch norm alone; spikes and gradients are the same to rounding. Done
             where the batch norm's output goes to that neuron and nowhere else, as far as the module that
             holds both can be traced. Both keep their places and the keys of their state; the batch norm
-            itself hands its input on from then on, as its repr says. Replace or shard layers before.
+            itself returns its input unchanged from then on, as its repr says. Replace or shard layers
+            before fusing.
         neuron_options: keyword arguments of the new neurons, such as ``kernel``, ``kernel_bits``,
-            ``learnable`` or ``time_steps``; they win over what a neuron says. ``num_channels="auto"`` gives
+            ``learnable`` or ``time_steps``; they override the old neuron's. ``num_channels="auto"`` gives
             each channel a kernel of its own, as many as the convolution, linear or normalization layer has
             that comes before the neuron in module order. That order is a guess in models that branch; a
             wrong number of channels is an error when the model runs.

@@ -36,6 +36,11 @@ class Rule:
             return torch.addcmul(h, h, s, value=-1, out=out)
         return torch.sub(h, s, alpha=self.threshold, out=out)
 
+    def round_(self, v: Tensor, scale: Tensor) -> Tensor:
+        """The potential as it is stored: the nearest code, times the scale; in place."""
+        assert self.codes is not None
+        return v.div_(scale).round_().clamp_(*self.codes).mul_(scale)
+
 
 def fire(x: Tensor, decay: float | Tensor, scale: Tensor | None, rule: Rule) -> Tensor:
     """Spikes [T, N, *] from a potential at rest; fast where the surrogate is one of ours."""
@@ -165,6 +170,6 @@ def steps(x: Tensor, decay: float | Tensor, scale: Tensor | None, rule: Rule, h_
         else:
             torch.add(x[t], v, alpha=decay, out=h)
         rule.reset(h, rule.fire(h, out=spikes[t]), out=v)
-        if scale is not None and rule.codes is not None:
-            v.div_(scale).round_().clamp_(*rule.codes).mul_(scale)
+        if scale is not None:
+            rule.round_(v, scale)
     return spikes

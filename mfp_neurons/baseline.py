@@ -142,6 +142,27 @@ class QuantizedMembraneLIF(nn.Module):
         _serial.steps(x, decay, scale, self._rule(), h)
         return h.add_(self.v_reset or 0.0)
 
+    @torch.no_grad()
+    def stored_potential(self, x_seq: Tensor) -> Tensor:
+        """Potential that is kept after every step: reset, and rounded to one of the 2^bits codes.
+
+        Args:
+            x_seq: As for :meth:`forward`, which also says what is raised.
+
+        Returns:
+            [T, N, *], float32 or wider, without gradients.
+
+        >>> lif = QuantizedMembraneLIF(decay=0.5, bits=2)               # codes -2 .. 1, scale 0.5
+        >>> lif.stored_potential(torch.tensor([0.9, -0.6, -2.0]).reshape(3, 1)).flatten()
+        tensor([ 0.5000, -0.5000, -1.0000])
+        """
+        x, decay, scale = self._operands(x_seq)
+        rule, h = self._rule(), torch.empty_like(x)
+        v = rule.reset(h, _serial.steps(x, decay, scale, rule, h), out=h)
+        if scale is not None:
+            rule.round_(v, scale)
+        return v.add_(self.v_reset or 0.0)
+
     def _operands(self, x_seq: Tensor) -> tuple[Tensor, float | Tensor, Tensor | None]:
         """Input, decay and scale in float32 or wider, shaped to meet one step."""
         self._check_input(x_seq)

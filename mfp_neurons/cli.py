@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mfp-neurons",
-        description="Spiking networks that keep no membrane potential: train, evaluate, see what they cost.",
+        description="Spiking networks that keep no membrane potential: train, deploy, measure costs.",
     )
     parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -144,11 +144,13 @@ def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         action="append",
         default=[],
         metavar="PATTERN",
-        help="rows to run: 'neuron/T=4,*' (x: name them all)",
+        help="rows to run, such as 'neuron/T=4,*'; 'x' prints all names",
     )
     parser.add_argument("--repeats", type=_positive, help="rounds at most (31)")
     parser.add_argument("--minutes", type=float, help="skip the rows that this leaves no time for")
-    parser.add_argument("--quick", action="store_true", help="small sizes, few repeats: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes and few repeats, to check that it runs"
+    )
     parser.add_argument(
         "--markdown-from", type=Path, metavar="JSON", help="no run: tables and figures of a result"
     )

@@ -1,4 +1,4 @@
-r"""Where a spike train becomes a spike train: the memory-free neuron as a function.
+r"""The memory-free neuron as a function: synaptic input in, spike train out.
 
 .. math::
     u[t] &= \sum_{j=0}^{\min(t, K-1)} m_j \, x[t-j]   && \text{membrane potential, never reset} \\
@@ -59,7 +59,8 @@ def fire(
             callable from u - v_threshold to spikes works too, slower, and decides ties itself.
         strict: fire on u > v_threshold (snnTorch) rather than on u >= v_threshold (SpikingJelly).
         backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA)
-            and else "torch", stock operators, saying once why. A backend that is named is used, or it raises.
+            and else "torch", stock operators; the log says once why. A backend that you name is used, or an
+            error says why it cannot be.
 
     Returns:
         Spikes 0 or 1, with the shape and dtype of ``x_seq`` (of integers: in the default dtype).

@@ -1,4 +1,4 @@
-"""NeuroBench with right numbers: a wrapper for memory-free networks, and the footprints they are about."""
+"""NeuroBench for memory-free networks: a wrapper that corrects its numbers, and packed footprints."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ class MetricError(RuntimeError):
 class MFPModel(models.NeuroBenchModel):  # type: ignore[misc]
     """A network over whole sequences as NeuroBench wants it: batch first, states reset before every batch.
 
-    NeuroBench reads weights where they lie, so it is given a copy with plain layers that hold the quantized
+    NeuroBench reads the ``weight`` of each layer, so it gets a copy with plain layers that hold the quantized
     values (:func:`~mfp_neurons.quantize.materialize`). Its own ``Footprint`` is therefore that of float
     weights; :class:`PackedFootprint` is that of the quantized ones.
 
@@ -128,7 +128,7 @@ class Benchmark(benchmarks.Benchmark):  # type: ignore[misc]
     """NeuroBench's ``Benchmark``, where a metric that fails is an error.
 
     NeuroBench prints the error and reports 0.0 (a workload metric) or None (a static one); under
-    ``quiet=True`` it reports without a word. ``NeuronOperations`` is one that fails for every neuron whose
+    ``quiet=True`` it prints nothing. ``NeuronOperations`` is one that fails for every neuron whose
     class it does not know by name, all of this package's among them.
     """
 

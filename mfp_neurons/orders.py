@@ -1,8 +1,8 @@
 r"""How far back each layer needs to look: orders learned under a budget of state bits.
 
-While training, add a little of :func:`late_taps` to the loss: what does not need the past lets go of it. Then
-:func:`fit_orders` gives every layer of neurons the order K that fits the budget best, cuts its taps there,
-and training goes on. Equations in docs/neuron.md.
+While training, add a little of :func:`late_taps` to the loss: it makes late taps small where the task does
+not need them. Then :func:`fit_orders` gives every layer of neurons the order K that fits the budget best and
+cuts its taps there, and training goes on. Equations in docs/neuron.md.
 """
 
 import math
@@ -29,7 +29,7 @@ def late_taps(model: nn.Module) -> Tensor:
 
     .. math:: \text{mean over layers and channels of } \frac{\sum_j j\,|m_j|}{\sum_j |m_j|}
 
-    A quotient, because batch norm makes up for the size of all taps together.
+    It is a quotient because batch norm undoes any common factor of a channel's taps.
 
     Args:
         model: PyTorch, SpikingJelly or snnTorch model with memory-free neurons of finite order.
@@ -195,7 +195,9 @@ def _finite(model: nn.Module) -> dict[str, Any]:
     """Them all, if there is one and all have an order."""
     found = _memory_free(model)
     if not found:
-        raise ValueError("model has no memory-free neuron; mfp_neurons.convert swaps them in")
+        raise ValueError(
+            "model has no memory-free neuron; mfp_neurons.convert(model) makes its neurons memory-free"
+        )
     for path, module in found.items():
         _check_finite(path, module)
     return found

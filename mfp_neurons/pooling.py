@@ -18,7 +18,7 @@ class TimePool(nn.Module):
         window: w, in steps; 1 or more.
 
     Raises:
-        ValueError: ``window`` is no such number, or T is not a multiple of it.
+        ValueError: ``window`` is no integer of 1 or more, or T is not a multiple of it.
 
     >>> import torch
     >>> from mfp_neurons import TimePool

@@ -84,7 +84,7 @@ def quantize_weights(
     Raises:
         ValueError: The number of bits is not offered; ``skip`` names a path that the model does not have; a
             layer cannot be quantized (the words name it and say why); there is no layer, or a DDP wrapper.
-        TypeError: ``model`` or an entry of ``skip`` is of no use here.
+        TypeError: ``model`` is no module, or an entry of ``skip`` is neither a path nor a class.
         In each case nothing has been changed.
 
     >>> net = quantize_weights(nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 8), nn.Linear(8, 2)), bits=1)
@@ -151,7 +151,7 @@ def codes(module: nn.Module) -> Codes:
         return Codes(whole.to(torch.int8), scale.to(dtype), bits)
     if brevitas.quantizes(module):
         return Codes(*brevitas.read(module))
-    raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize_weights makes it so")
+    raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize it with quantize_weights")
 
 
 def materialize(model: Model) -> Model:

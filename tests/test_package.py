@@ -19,7 +19,7 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
     ["_broadcast", "_checks", "_files"],
-    ["_build", "_reset"],
+    ["_build", "_plot", "_reset"],
     ["kernels"],
     ["history", "norm", "surrogate", "_quantize"],
     ["reference", "backends"],
@@ -60,6 +60,7 @@ _TRAIN = [
     "wandb",
 ]
 LATER = {
+    "_plot": {"matplotlib"},
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
     "train": set(_TRAIN),

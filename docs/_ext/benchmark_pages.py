@@ -48,7 +48,8 @@ class Benchmarks(SphinxDirective):
             os.path.relpath(folder / name, here): alternative_text
             for name, alternative_text in figures.draw(result, folder, path.stem).items()
         }
-        return re.sub(r"^(#+) ", r"##\1 ", page(result, drawn), flags=re.MULTILINE)
+        text = re.sub(r"^(#+) ", r"##\1 ", page(result, drawn), flags=re.MULTILINE)
+        return re.sub(r"(\[[\d.,]+), ([\d.,]+\])", "\\1,\u00a0\\2", text)  # quartiles stay on one line
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

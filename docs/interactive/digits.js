@@ -52,11 +52,14 @@
     render();
   }
 
+  function putOnPaper(chosen) {
+    example = chosen;
+    digitsPaper.show(range(8).map((y) => range(8).map((x) => parseInt(example.levels[8 * y + x], 17))));
+  }
+
   function showExample() {
     const others = facts.examples.filter((other) => other !== example);
-    example = others[Math.floor(Math.random() * others.length)];
-    const levels = range(8).map((y) => range(8).map((x) => parseInt(example.levels[8 * y + x], 17)));
-    digitsPaper.show(levels);
+    putOnPaper(others[Math.floor(Math.random() * others.length)]);
     readAndPlay();
   }
 
@@ -110,7 +113,7 @@
     const now = stream?.[row];
     byId("digit").textContent = now?.answer ?? "?";
     byId("when").textContent = now ? `after row ${row + 1}` : "";
-    const truth = example ? ` The test set says ${example.digit}.` : "";
+    const truth = example ? ` The test set says ${example.digit}. Draw over it to try a digit of your own.` : "";
     const hint = "Draw a digit, or have one shown from the test set.";
     say(byId("answer"), seen ? `It reads a ${run.answer}.${truth}` : hint);
     const scores = range(10).map((k) => (now ? now.scores[k] * facts.unit : 0));
@@ -170,6 +173,7 @@
     });
     digitsPaper.start(readSoon, readAndPlay);
     tell();
+    putOnPaper(facts.examples[0]); // something to look at before the first stroke
     read();
   }
 

@@ -69,8 +69,8 @@ class Report:
         weight_bytes_stored: All parameters and persistent buffers as they lie in memory now.
         state_bits: What a device that runs step by step keeps between two steps (the rows of ``state``).
         state_bits_per_neuron: The mean over neurons of K-1 for a memory-free neuron of order K (T for an
-            infinite one) and of the potential's bits for others. It charges each layer its own order,
-            whatever the layer before it sends; ``state_bits`` is the exact count.
+            infinite one) and of the potential's bits for others. It counts the order of each layer for
+            its own neurons; ``state_bits`` counts what is really kept, for the neurons before it.
         torch_state_bytes: What PyTorch keeps in step-by-step mode: float potentials and past inputs.
         peak_activation_bytes: The most bytes that tensors made by the run held at once, in inference. Memory
             that an operator uses inside itself is not in it.
@@ -79,12 +79,13 @@ class Report:
         streaming_synaptic_operations: The same where nothing but past spikes is kept: a spike that a layer
             of order K remembers goes through its synapses again at each of the K-1 steps that follow (of a
             strided one, at those that have a tap).
-        macs: One for each real value, zeros included, through each synapse of non-zero weight. Padding is no
-            value.
-        energy_joules: An estimate: 4.6 pJ a MAC and 0.9 pJ a synaptic operation, the 45 nm figures for 32-bit
-            floats. Normalization, neurons and memory access are not in it.
+        macs: One for each real value, zeros included, through each synapse of non-zero weight. Padding does
+            not count.
+        energy_joules: An estimate, for all steps at once: 4.6 pJ a MAC and 0.9 pJ a synaptic operation, the
+            45 nm prices of 32-bit floats, also where weights have few bits and additions cost less.
+            Normalization, neurons and memory access are not included.
         synapses, neurons, state: The rows.
-        not_counted: Module name to why it is missing above.
+        not_counted: Name of each module that could not be counted, and the reason.
     """
 
     steps: int

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from .._checks import require
+from .._plot import End, label_ends, pyplot
 from .text import number, unique
 
 Row = dict[str, Any]
@@ -42,30 +43,27 @@ def _rows(result: Result, prefix: str) -> dict[str, Row]:
     return {n: row for n, row in result["rows"].items() if n.startswith(prefix) and "skipped" not in row}
 
 
-def _pyplot() -> Any:
-    require("matplotlib", "train").use("Agg")
-    return require("matplotlib.pyplot", "train")
-
-
 # --- the neuron -------------------------------------------------------------------------------------------
 
 
 def time_per_element(rows: list[Row], path: Path) -> str:
     """Nanoseconds an element against T, ours and the peers, a panel for each kind of work."""
-    plt = _pyplot()
+    plt = pyplot()
     works = [work for work in _TITLES if any(row["work"] == work for row in rows)]
     figure, panels = plt.subplots(
-        1, len(works), figsize=(5.0 * len(works) + 3.2, 5.0), layout="constrained", sharey=True, squeeze=False
+        len(works), 1, figsize=(9.0, 4.4 * len(works)), layout="constrained", sharex=True, squeeze=False
     )
     names = unique(e["name"] for row in rows for e in row["entries"] if "ms" in e)
     styles = _styles(names)
-    for axes, work in zip(panels[0], works, strict=True):
+    drawn = []
+    for axes, work in zip(panels[:, 0], works, strict=True):
         chosen = _largest_of_each_length(row for row in rows if row["work"] == work)
-        _draw_times(axes, chosen, styles)
+        drawn.append(_draw_times(axes, chosen, styles))
         axes.set_title(_TITLES[work])
-    panels[0][0].set_ylabel("time an element, ns (log)")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize="small")
+        axes.set_ylabel("time an element, ns (log)")
+    panels[-1, 0].set_xlabel("time steps T (log)")
+    for axes, ends in zip(panels[:, 0], drawn, strict=True):
+        label_ends(axes, ends)
     figure.savefig(path, dpi=150)
     plt.close(figure)
     return _words(rows)
@@ -78,7 +76,8 @@ def _largest_of_each_length(rows: Any) -> list[Row]:
     return [best[steps] for steps in sorted(best)]
 
 
-def _draw_times(axes: Any, rows: list[Row], styles: Mapping[str, tuple[str, str, str]]) -> None:
+def _draw_times(axes: Any, rows: list[Row], styles: Mapping[str, tuple[str, str, str]]) -> list[End]:
+    ends = []
     for name, (color, marker, dashes) in styles.items():
         points = [
             (row["steps"], _nanoseconds(entry, row))
@@ -86,22 +85,26 @@ def _draw_times(axes: Any, rows: list[Row], styles: Mapping[str, tuple[str, str,
             for entry in row["entries"]
             if entry["name"] == name and "ms" in entry
         ]
+        if not points:
+            continue
         ours = name in _OURS
+        ends.append(End(name, *points[-1], color, marker, color))
         axes.plot(
-            *(zip(*points, strict=True) if points else ([], [])),
-            label=name, color=color, marker=marker, linestyle=dashes,
+            *zip(*points, strict=True),
+            color=color, marker=marker, linestyle=dashes,
             linewidth=2.0 if ours else 1.1, markersize=7 if ours else 5.5, zorder=3 if ours else 2,
         )  # fmt: skip
     copied = [(r["steps"], 1e6 * r["copies"]["copy"]["median"] / _elements(r)) for r in rows]
-    axes.plot(*zip(*copied, strict=True), label="a copy", color="0.6", linewidth=4, alpha=0.6, zorder=1)
+    axes.plot(*zip(*copied, strict=True), color="0.7", linewidth=4, zorder=1)
+    ends.append(End("a copy of the input", *copied[-1], "0.7", "_", "0.7"))
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
     ticks = [row["steps"] for row in rows]
     axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
     axes.minorticks_off()
     axes.yaxis.set_major_formatter(lambda value, _: number(value))
-    axes.set_xlabel("time steps T (log)")
     axes.grid(alpha=0.3)
+    return ends
 
 
 def _elements(row: Row) -> int:
@@ -135,7 +138,7 @@ def _words(rows: list[Row]) -> str:
 
 def training_steps(rows: Mapping[str, Row], path: Path) -> str:
     """Time and peak memory of a training step, a line of dots for each network and variant."""
-    plt = _pyplot()
+    plt = pyplot()
     lines = [(name, e) for name, row in rows.items() for e in row["entries"] if "ms" in e]
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(11, 1.2 + 0.38 * len(lines)), layout="constrained", sharey=True

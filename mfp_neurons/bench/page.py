@@ -31,18 +31,19 @@ def page(result: Result, figures: Mapping[str, str] | None = None) -> str:
 
 
 _METHOD = """\
-All in one run, in turn: every round calls each neuron once, the order of the round moves, everybody is
-warmed up, and states are reset between calls. Same input, upstream gradient, dtype and threads for all. Times
-are medians with quartiles in brackets; "x" is the time over that of the neuron of ours that is meant for the
-same users. Peers from SpikingJelly return spikes and keep the last potential, as ours does; of those from
-snnTorch only the spikes are kept."""
+All neurons are measured in one run and take turns: every round calls each of them once, the order changes
+from round to round, all are warmed up, and states are reset between calls. Input, upstream gradient, dtype
+and threads are the same for all. Times are medians with quartiles in brackets. "x" is the time divided by
+that of the neuron of this package for users of the same framework. Neurons of SpikingJelly return spikes and
+keep the last potential, as MFPNode does; of snnTorch's neurons only the spikes are kept."""
 
 _ON_A_GPU = """\
 On the GPU the times are between CUDA events, and before every call the GPU spins for about a millisecond, so
-that launches are queued and what is timed is the GPU's work (for loops over time, whose launches take longer
-than that, also the launches). Inputs that fit the L2 cache take turns with others. SpikingJelly 0.0.0.0.14
-cannot be imported beside 2.0.0: it runs in a worker process, which is asked for one call at a time, in turn
-with all others; "MFPNode, worker process" is our neuron over there, and shows what the process changes."""
+that launches are queued and the time measured is that of the GPU's work (for loops over time, whose launches
+take longer than that, also the launches). Inputs that fit the L2 cache take turns with others. SpikingJelly
+0.0.0.0.14 cannot be imported beside 2.0.0: it runs in a worker process, which is asked for one call at a
+time, in turn with all others; "MFPNode, worker process" is our neuron over there, and shows what the process
+changes."""
 
 
 def _facts(result: Result) -> str:

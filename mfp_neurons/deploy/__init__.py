@@ -2,7 +2,7 @@
 
 ``graph`` says what an integer network is and ``interpret`` what it computes; ``lowering`` makes one from a
 torch model, ``network`` is what the user holds. ``events`` runs it spike by spike, ``host`` compiled;
-``device`` writes it as C; ``check`` and ``file`` let no broken one in.
+``device`` writes it as C; ``check`` and ``file`` reject invalid networks.
 """
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)
@@ -31,9 +31,10 @@ def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> In
         model: synapses quantized to 1 to 8 bits, memory-free neurons with taps that are whole numbers times a
             power of two, and what may stand between them (docs/deployment.md). It is left exactly as it is,
             and read in evaluation mode.
-        example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Of its
-            numbers only the kind counts. uint8: images of levels 0 to 255, of which the model sees
-            level / 255. bool: events. Floats: events if all are 0 or 1, else images in [0, 1] in 255 levels.
+        example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Only its
+            dtype, its shape and the range of its values matter. uint8: images of levels 0 to 255, which
+            reach the model as level / 255. bool: events. Floats: events if all are 0 or 1, else images in
+            [0, 1], rounded to 255 levels.
         levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16.
 
     Returns:

@@ -29,8 +29,8 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
         model: layers, batch norms, memory-free neurons, pools and sums; plain torch, SpikingJelly or
             snnTorch. It is left exactly as it is, and read in evaluation mode.
         example: what it is given: [T, N, \*], or [N, \*] of a model that takes single steps or repeats its
-            input over time itself. Its numbers do not count, but whether all are 0 or 1: only then is the
-            largest of input pixels (a max pool in front of the first layer) one that NIR can say.
+            input over time itself. Its values do not matter, except whether all of them are 0 or 1: only
+            then can NIR express a max pool before the first layer.
         dt: seconds that a step takes. NIR is in continuous time: decays become time constants, lags become
         delays. path: a file to write the graph to, with ``nir.write``.
 

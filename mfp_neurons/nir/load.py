@@ -35,7 +35,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
     Raises:
         TypeError: graph is neither a graph nor a path.
         ValueError: dt is not positive.
-        NIRError: a node resets, is unknown, or has parameters that have no place here; the message names it.
+        NIRError: a node resets, is unknown, or has parameters that no layer here has; the message names it.
 
     >>> import torch
     >>> from mfp_neurons import MFP
@@ -119,7 +119,9 @@ class _Loading:
     def _end(self, kind: type, what: str) -> str:
         names = [name for name, node in self.graph.nodes.items() if isinstance(node, kind)]
         if len(names) != 1:
-            raise NIRError(f"the graph has {len(names)} {what}s ({', '.join(names)}), where one is read")
+            raise NIRError(
+                f"the graph has {len(names)} {what}s ({', '.join(names)}), but from_nir reads graphs with one"
+            )
         return names[0]
 
     def _order(self) -> list[str]:

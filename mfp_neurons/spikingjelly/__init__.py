@@ -3,8 +3,8 @@ r"""A SpikingJelly neuron without reset that runs every time step at once; for 2
 .. math::
     u[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, x[t-j], \qquad s[t] = 1 \text{ if } u[t] \ge v_\mathrm{threshold}
 
-The arithmetic is :func:`mfp_neurons.functional.fire_chunk`; these files only speak SpikingJelly's language:
-step modes, memories, reset, ``store_v_seq``. :data:`RULES` says which SpikingJelly neurons can be replaced.
+The arithmetic is :func:`mfp_neurons.functional.fire_chunk`; these files add SpikingJelly's conventions: step
+modes, memories, reset, ``store_v_seq``. :data:`RULES` says which SpikingJelly neurons can be replaced.
 """
 
 # ruff: noqa: E402 (the first call turns SpikingJelly's absence into a helpful error, before anything imports it)

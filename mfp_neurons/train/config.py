@@ -103,7 +103,7 @@ class DataConfig:
     ``spikingjelly:CLASS``, ``tonic:CLASS``; ``options`` are keyword arguments of such a class. ``reading``
     says how a sample becomes a sequence: its ``rows`` one a step, the same sample at every one of
     ``time_steps`` (``repeat``), or its own first axis (``frames``: of events, ``time_steps`` of them); empty
-    takes the data set's habit. ``size`` makes images and frames that high and wide.
+    is the data set's default. ``size`` makes images and frames that high and wide.
     """
 
     name: str = option("digits", text)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from mfp_neurons._report import Report, report
+from mfp_neurons._report.record import AC_JOULES
 from mfp_neurons.train import config as config_module
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train import deployment, figures, tables
@@ -24,11 +25,16 @@ NETWORKS = {
 TIMED_STEPS = 60
 REPORTED_SAMPLES = 100
 NOTES = """\
-accuracy   test split, mean and standard deviation over {seeds} seeds
-read-out   scores averaged over so many last steps, chosen for each network and seed by validation
-state      bits that a hidden neuron keeps between steps, mean over the neurons
-training   milliseconds a step of {batch} digits, median, the networks taking turns, one process, one thread
-energy     an estimate for one digit: 4.6 pJ a MAC, 0.9 pJ a synaptic operation (45 nm, 32-bit float)"""
+accuracy   on the test images, mean and standard deviation over {seeds} seeds
+read-out   how many last steps the scores are averaged over, chosen for each network and seed by validation
+state      bits that a hidden neuron keeps from one step to the next, mean over the neurons
+training   milliseconds for a step of {batch} digits, median; the networks take turns on one thread. A step
+           with 1-bit weights also quantizes them, which in layers as small as these costs more time than the
+           neurons save. docs/results/benchmarks.md has the neurons alone, and larger networks
+energy     an estimate for one digit, all steps at once / as a stream: 4.6 pJ a multiply-accumulate and 0.9 pJ
+           a synaptic operation, the usual prices (32-bit floats, 45 nm), for every network alike. With 1-bit
+           weights an operation adds integers, about 0.1 pJ, so both 1-bit networks need less than is printed.
+           In a stream a memory-free neuron repeats operations instead of keeping a potential"""
 
 
 @dataclass(frozen=True)
@@ -118,7 +124,7 @@ def _table(outcomes: list[Outcome]) -> str:
         "weights, bytes",
         "state, bits a neuron",
         "training, ms a step",
-        "energy, nJ a digit",
+        "energy, nJ (estimate): at once / stream",
     )
     rows = [
         (
@@ -128,11 +134,17 @@ def _table(outcomes: list[Outcome]) -> str:
             f"{o.report.weight_bytes:,}",
             f"{o.report.state_bits_per_neuron:.3g}",
             f"{o.milliseconds:.1f}",
-            f"{1e9 * o.report.energy_joules:.1f}",
+            f"{1e9 * o.report.energy_joules:.1f} / {1e9 * _streaming_joules(o.report):.1f}",
         )
         for o in outcomes
     ]
     return tables.markdown(head, rows)
+
+
+def _streaming_joules(costs: Report) -> float:
+    """The estimate of ``Report.energy_joules``, for a network that works step by step."""
+    repeated = costs.streaming_synaptic_operations - costs.synaptic_operations
+    return costs.energy_joules + AC_JOULES * repeated
 
 
 def _figure(out: Path, results: dict[str, list[dict[str, Any]]], data: Data) -> Path:

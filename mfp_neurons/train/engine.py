@@ -1,4 +1,4 @@
-"""Training: one loop over a data set in memory, that can stop at any moment and go on as if it had not."""
+"""Training: one loop over a data set in memory, which can be stopped at any moment and resumed exactly."""
 
 import math
 import time
@@ -40,7 +40,7 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 @dataclass
 class Progress:
-    """Where a run stands; all of it goes into each checkpoint."""
+    """How far a run has got; every checkpoint contains all of it."""
 
     epoch: int = 0
     batch: int = 0  # batches of this epoch already trained on

@@ -2,9 +2,9 @@
 
 The protocol is that of N-MNIST (Orchard, Jayawant, Cohen, Thakor, Frontiers in Neuroscience 2015,
 doi:10.3389/fnins.2015.00437): the camera moves along a triangle and back, 100 ms a side. Here the camera is
-a model. A pixel remembers a log luminance; whenever what it sees now is a threshold above or below, it
-sends an ON or an OFF event and moves its memory by that threshold. Thresholds differ a little from pixel to
-pixel. Left out: noise events, leak, refractory time, bandwidth.
+a model. A pixel remembers a log luminance; whenever the present one is a threshold above or below, it
+sends an ON or an OFF event and moves the remembered value by that threshold. Thresholds differ a little
+from pixel to pixel. Left out: noise events, leak, refractory time, bandwidth.
 
 Everything after the tables is whole numbers, held in float32 far below 2**24, so that every machine makes
 the same events.
@@ -33,7 +33,7 @@ BATCH = 64  # images at a time: what is computed on stays in a processor's cache
 
 @dataclass(frozen=True)
 class Camera:
-    """What looks.
+    """The simulated camera.
 
     Attributes:
         size: pixels along a side; the image is in the middle.
@@ -44,7 +44,7 @@ class Camera:
         seed: of the mismatch.
 
     Raises:
-        ValueError: a value with which there is nothing to see.
+        ValueError: a value is out of range.
     """
 
     size: int = 34

@@ -2,13 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons._checks import require
+from mfp_neurons._plot import End, label_ends, pyplot
+from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.train.remains import inputs_of_neurons, potential_of
 from mfp_neurons.train.tables import Result, by_network, mean_and_spread
 
@@ -20,53 +22,62 @@ STYLES = [
 LINEAR_BELOW = 1.0  # bits: the axis is linear up to here, so that 0 has a place
 
 
-def pyplot() -> Any:
-    """matplotlib.pyplot on a backend that needs no display."""
-    matplotlib = require("matplotlib", "train")
-    matplotlib.use("Agg")
-    return require("matplotlib.pyplot", "train")
+def accuracy_against_state(
+    results: Iterable[Result], path: Path, styles: Mapping[str, tuple[str, str]] | None = None
+) -> None:
+    """Writes mean test accuracy (bars: standard deviation over seeds) against bits of state a neuron.
 
-
-def accuracy_against_state(results: Iterable[Result], path: Path) -> None:
-    """Writes mean test accuracy (bars: standard deviation over seeds) against bits of state a neuron."""
+    Args:
+        results: one a network and seed; each family of networks is a line.
+        path: of the PNG.
+        styles: color and marker of each family to draw; without it all are drawn.
+    """
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(7.5, 4.5), layout="constrained")
-    draw_accuracy(axes, list(results))
+    figure, axes = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
+    shown = [r for r in results if styles is None or r["family"] in styles]
+    draw_accuracy(axes, shown, styles)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
-def draw_accuracy(axes: Any, results: list[Result]) -> None:
+def draw_accuracy(
+    axes: Any, results: list[Result], styles: Mapping[str, tuple[str, str]] | None = None
+) -> None:
+    """A line for each family, its name at the right edge, level with its last point."""
     families = list(dict.fromkeys(r["family"] for r in results))
-    for number, (family, (color, marker)) in enumerate(zip(families, _cycle(len(families)), strict=True)):
+    styles = styles or dict(zip(families, _cycle(len(families)), strict=True))
+    ends = []
+    for number, family in enumerate(families):
+        color, marker = styles[family]
         points = sorted(
             _point(runs) for runs in by_network(r for r in results if r["family"] == family).values()
         )
         bits, means, spreads = zip(*points, strict=True)
         # a line says "the same with more state": not where two networks of a family keep the same
         line = "-" if len(set(bits)) == len(bits) else ""
+        face = color if number < len(STYLES) else "white"  # hollow the second time round
         axes.errorbar(
             bits,
             means,
             spreads,
-            label=family,
             color=color,
             marker=marker,
-            markerfacecolor=color if number < len(STYLES) else "white",  # hollow the second time round
+            markerfacecolor=face,
             capsize=3,
             linestyle=line,
-            linewidth=1.2,
+            linewidth=1.4,
             markersize=6,
         )
+        ends.append(End(family, bits[-1], means[-1], color, marker, face))
     axes.set_xscale("symlog", base=2, linthresh=LINEAR_BELOW)
     most = max(32.0, *(float(r["state_bits"]) for r in results))
     ticks = [0, *(2**power for power in range(math.ceil(math.log2(most)) + 1))]
     axes.set_xticks(ticks, map(str, ticks))
     axes.set_xlim(-0.15, 1.25 * most)
-    axes.set_xlabel("state a hidden neuron keeps between steps, bits (mean)")
+    axes.set_xlabel("state that a hidden neuron keeps between steps, bits (mean over the neurons)")
     axes.set_ylabel("test accuracy, %")
     axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="best")
+    label_ends(axes, ends)
 
 
 def _point(runs: list[Result]) -> tuple[float, float, float]:
@@ -83,17 +94,16 @@ def demo(
     """Writes accuracy against state, and the last hidden layer of each network on one digit [T, 1, *]."""
     plt = pyplot()
     figure = plt.figure(figsize=(11, 9), layout="constrained")
-    grid = figure.add_gridspec(3, len(modules), height_ratios=(1.3, 1.0, 1.0))
-    draw_accuracy(figure.add_subplot(grid[0, :]), list(results))
-    for column, (name, module) in enumerate(modules.items()):
-        spikes, potential = last_layer(module, sequence)
-        raster = figure.add_subplot(grid[1, column])
-        _draw_raster(raster, spikes[:, 0])
+    above, below = figure.subfigures(2, 1, height_ratios=(1.0, 1.6))
+    panels = below.subplots(2, len(modules), sharex=True)
+    for name, module, (raster, potential) in zip(modules, modules.values(), panels.T, strict=True):
+        layer = last_layer(module, sequence)
+        _draw_raster(raster, layer.spikes[:, 0])
         raster.set_title(name, fontsize="small")
-        _draw_potential(figure.add_subplot(grid[2, column], sharex=raster), potential[:, 0])
-    figure.suptitle(
-        f"the last hidden layer reads a {label}, one row of pixels a step", fontsize="medium", y=0.0
-    )
+        _draw_potential(potential, layer)
+    panels[0, 0].set_ylabel("neuron that fires")
+    below.suptitle(f"the last hidden layer reads a {label}, one row of pixels a step", fontsize="medium")
+    draw_accuracy(above.subplots(), list(results))
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
 
@@ -102,26 +112,51 @@ def _draw_raster(axes: Any, spikes: Tensor) -> None:
     steps, neurons = spikes.nonzero(as_tuple=True)
     axes.plot(steps.tolist(), neurons.tolist(), "|", color="black", markersize=3)
     axes.set_xlim(-0.5, len(spikes) - 0.5)
-    axes.set_ylabel("neuron that fires")
 
 
-def _draw_potential(axes: Any, potential: Tensor) -> None:
-    """Every neuron's potential in gray, the three that swing most in color."""
-    time = list(range(len(potential)))
-    axes.plot(time, potential.tolist(), color="0.85", linewidth=0.6)
-    most = potential.std(0).topk(3).indices
-    for (color, _), neuron in zip(STYLES, most.tolist(), strict=False):
-        axes.plot(time, potential[:, neuron].tolist(), color=color, linewidth=1.4)
-    axes.axhline(1.0, color="black", linestyle="--", linewidth=0.8)
-    axes.set_xlabel("step (dashes: threshold)")
-    axes.set_ylabel("potential")
+@dataclass(frozen=True)
+class Layer:
+    """A layer of neurons on one input, [T, N, C] each."""
+
+    spikes: Tensor
+    potential: Tensor  # what the threshold sees, before any reset
+    stored: Tensor | None  # what is kept after each step: codes, or floats; None: no potential is kept
+    bits: int | None  # of a code
+
+
+def _draw_potential(axes: Any, layer: Layer) -> None:
+    """Every neuron's potential in gray, the three that change most in color."""
+    shown = (layer.potential if layer.stored is None else layer.stored)[:, 0]
+    time = list(range(len(shown)))
+    axes.plot(time, shown.tolist(), color="0.85", linewidth=0.6)
+    most = shown.float().std(0).topk(3).indices
+    for number, ((color, _), neuron) in enumerate(zip(STYLES, most.tolist(), strict=False)):
+        apart = (
+            0.0 if layer.bits is None else 0.05 * number
+        )  # equal codes side by side, so that all are visible
+        axes.plot(time, (shown[:, neuron] + apart).tolist(), color=color, linewidth=1.4, marker=".")
+    axes.set_xlabel("step")
+    if layer.bits is not None:
+        axes.set_yticks(sorted(set(shown.flatten().tolist())))
+        axes.set_ylabel(f"kept potential (codes of {layer.bits} bits)")
+    elif layer.stored is not None:
+        axes.set_ylabel("kept potential (float)")
+    else:
+        axes.axhline(1.0, color="black", linestyle="--", linewidth=0.8)
+        axes.set_xlabel("step (dashes: threshold)")
+        axes.set_ylabel("potential (not kept)")
 
 
 @torch.no_grad()
-def last_layer(module: nn.Module, sequence: Tensor) -> tuple[Tensor, Tensor]:
-    """Spikes, and potential before the reset, [T, N, C] each, of the last hidden layer on [T, N, *]."""
+def last_layer(module: nn.Module, sequence: Tensor) -> Layer:
+    """The last hidden layer of a network on [T, N, *]."""
     neuron, x_seq = inputs_of_neurons(module, sequence)[-1]
-    return neuron(x_seq), potential_of(neuron)(x_seq)
+    stored = bits = None
+    if isinstance(neuron, QuantizedMembraneLIF):
+        stored, bits = neuron.stored_potential(x_seq), neuron.bits
+        if neuron.scale is not None:
+            stored = (stored / neuron.scale.abs()).round()
+    return Layer(neuron(x_seq), potential_of(neuron)(x_seq), stored, bits)
 
 
 def what_remains(measured: Mapping[str, list[dict[str, Any]]], path: Path) -> None:

@@ -34,7 +34,7 @@ def fit(
 ) -> nn.Module:
     r"""Trains a model on ``data.train``: Adam, a learning rate that rises to its peak and falls by a cosine.
 
-    Neurons of SpikingJelly and snnTorch forget what they hold before each batch.
+    The states of SpikingJelly's and snnTorch's neurons are reset before each batch.
 
     Args:
         model: maps a sequence, float32 [T, N, \*], to scores [N, classes] or [T, N, classes]; trained in

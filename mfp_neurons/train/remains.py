@@ -2,7 +2,7 @@
 
 Of two runs that differ in the input of one step alone, the potentials differ by r[j], j steps after it. An
 input that differs by e leaves, in a neuron that forgets nothing and adds nothing, r[j] = w[j] * e for some
-weight w[j]. Rounding, clipping and resets make r[j] depend on all else that the neuron got.
+weight w[j]. Rounding, clipping and resets make r[j] depend on all other inputs too.
 """
 
 from collections.abc import Callable
@@ -41,9 +41,9 @@ def remains(potential: Potential, x_seq: Tensor, *, lags: int, first: int = 0, s
 
     Args:
         potential: from inputs [T, N, C] to the potentials [T, N, C] of a neuron at rest before them.
-        x_seq: the drive, [T, N, C]; N >= 2 samples, as different as inputs are.
+        x_seq: inputs of the neuron, [T, N, C]; N >= 2 different samples.
         lags: how many steps to look ahead; below T - first.
-        first: the first step whose input is exchanged: the steps before it let the neuron get going.
+        first: the first step whose input is exchanged, so that the neuron has some input before it.
         seed: of the permutations that pair the samples.
 
     Raises:
@@ -65,7 +65,7 @@ def remains(potential: Potential, x_seq: Tensor, *, lags: int, first: int = 0, s
     for at in range(first, steps):
         order = torch.randperm(samples, generator=generator)
         exchanged = x_seq.clone()
-        exchanged[at, order] = x_seq[at, order.roll(1)]  # nobody meets itself in a circle
+        exchanged[at, order] = x_seq[at, order.roll(1)]  # a circle: no sample is paired with itself
         given = (exchanged[at] - x_seq[at]).double()
         left = (potential(exchanged).double() - before)[at : at + lags]
         seen = len(left)

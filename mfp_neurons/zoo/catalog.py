@@ -1,4 +1,4 @@
-"""What the zoo holds: configs that can be trained, and networks that are shipped."""
+"""The contents of the zoo: configs that can be trained, and networks that are shipped."""
 
 import hashlib
 from collections.abc import Mapping
@@ -129,7 +129,7 @@ def config(name: str, overrides: Mapping[str, Any] | None = None) -> "Config":
 
 
 def summary(name: str) -> str:
-    """What a config says of itself: the comment at its top. Empty where there is no such config."""
+    """The description of a config: the comment at its top. Empty where there is no such config."""
     path = CONFIGS / f"{name}.toml"
     if not path.is_file():
         return ""

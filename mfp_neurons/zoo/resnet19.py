@@ -1,4 +1,4 @@
-"""ResNet-19, the residual network of the field for CIFAR, memory-free and with weights of 1 bit.
+"""ResNet-19, a residual network that many papers use for CIFAR, memory-free and with weights of 1 bit.
 
 The shape is that of tdBN (arXiv 2011.05280): a stem of 3 x 3, three stages of 3, 3 and 2 basic blocks with
 128, 256 and 512 channels, maps halved by the first block of the second and the third, average pool, and two
@@ -73,7 +73,7 @@ def mfp_qsnn_resnet19(
     Args:
         in_channels: channels of the input [T, N, in_channels, H, W].
         classes: number of scores at each step.
-        width: channels of the first stage; the others have 2 and 4 times as many. 128 is the field's.
+        width: channels of the first stage; the others have 2 and 4 times as many. 128 is usual.
         order: power-of-two taps of a neuron: one number, or one for each of the 18 layers of neurons from the
             input on. An image that is shown at every step needs 1 in the first.
         weight_bits: 1, 1.58 or 2 to 8.

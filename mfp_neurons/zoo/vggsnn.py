@@ -1,4 +1,4 @@
-"""VGGSNN, the network of the field for event cameras, memory-free and with weights of 1 bit.
+"""VGGSNN, a network that many papers use for event cameras, memory-free and with weights of 1 bit.
 
 The shape is that of TET (arXiv 2202.11946): 3 x 3 convolutions of 64 and 128 channels, a pool, 256 and 256,
 a pool, 512 and 512, a pool, 512 and 512, a pool, and one linear layer. Pools are 2 x 2 averages of spikes,
@@ -49,7 +49,7 @@ def mfp_qsnn_vggsnn(
     Args:
         features: [C, H, W] of one frame, H and W 16 or more.
         classes: number of scores at each step.
-        width: channels of the first convolution; the last has 8 times as many. 64 is the field's.
+        width: channels of the first convolution; the last has 8 times as many. 64 is usual.
         order: power-of-two taps of a neuron: one number, or one for each of the 8 layers of neurons from the
             input on.
         weight_bits: 1, 1.58 or 2 to 8.

@@ -273,6 +273,14 @@ def draw(page: Page, drawn: list[Stroke]) -> None:
         page.mouse.up()
 
 
+def test_it_opens_with_a_digit_that_the_first_stroke_replaces(page: Page) -> None:
+    expect(page.locator("#answer")).to_contain_text("The test set says")
+    assert page.evaluate("document.querySelectorAll('#layers .raster-row').length") == 3 * 8
+    draw(page, DRAWINGS[3][1])
+    expect(page.locator("#answer")).not_to_contain_text("The test set says")
+    expect(page.locator("#paper path")).to_have_count(len(DRAWINGS[3][1]))
+
+
 def test_it_reads_what_the_mouse_draws(page: Page) -> None:
     right = 0
     for digit, drawn in DRAWINGS[::6]:

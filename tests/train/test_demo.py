@@ -44,9 +44,25 @@ def _hashable(config: Any) -> Any:
 def test_the_potential_that_is_drawn_is_the_one_that_fires(neuron: NeuronConfig) -> None:
     neuron = dataclasses.replace(neuron, threshold=0.5)
     net = network.build(NetworkConfig(hidden=(12, 12), weight_bits=32, neuron=neuron), (6,), 4, 5).eval()
-    spikes, potential = figures.last_layer(net, torch.rand(5, 3, 6) * 4)
-    assert torch.equal(spikes, (potential >= 0.5).float())
-    assert 0 < spikes.mean() < 1
+    layer = figures.last_layer(net, torch.rand(5, 3, 6) * 4)
+    assert torch.equal(layer.spikes, (layer.potential >= 0.5).float())
+    assert 0 < layer.spikes.mean() < 1
+
+
+@pytest.mark.parametrize("bits", [2, 3])
+def test_a_potential_of_few_bits_is_drawn_as_the_codes_that_are_kept(bits: int) -> None:
+    neuron = NeuronConfig(kind="lif", potential_bits=bits, threshold=0.5)
+    net = network.build(NetworkConfig(hidden=(12, 12), weight_bits=32, neuron=neuron), (6,), 4, 5).eval()
+    stored = figures.last_layer(net, torch.randn(5, 3, 6) * 4).stored
+    assert stored is not None
+    assert set(stored.unique().tolist()) <= set(range(-(2 ** (bits - 1)), 2 ** (bits - 1)))
+    assert len(stored.unique()) > 2
+
+
+def test_a_memory_free_layer_keeps_no_potential() -> None:
+    config = NetworkConfig(hidden=(12, 12), neuron=NeuronConfig(kind="fir"))
+    net = network.build(config, (6,), 4, 5).eval()
+    assert figures.last_layer(net, torch.rand(5, 3, 6)).stored is None
 
 
 def result(name: str, bits: float, accuracy: float, seed: int = 0) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
         model: convolutions, linear layers, batch norms, memory-free neurons, pools and sums; left exactly as
             it is, and read in evaluation mode.
         example: what it is given, [T, N, \*], or [N, \*] of a model that repeats an image over time itself.
-            Of its numbers only their kind counts. uint8: levels from 0 to 255, of which the model sees
+            Only its dtype, shape and range matter. uint8: levels from 0 to 255, which reach the model as
             level / 255. bool: events. Floats: events if all are 0 or 1, else images in [0, 1] in 255 levels.
         levels: the largest level, where it is another: 16 for images of scikit-learn's digits divided by 16.
 
