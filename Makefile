@@ -1,6 +1,7 @@
 # make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes
 #             after the installation, which takes about 6 GB of disk and 2 to 10 minutes the first time)
-# make test   everything that CI checks: lint, types, tests, the other SpikingJelly, sdist and wheel
+# make test   lint, types and tests, those with the other SpikingJelly too (under seven minutes on two cores)
+# make test-slow   what `make test` leaves out: the tests marked slow, and more examples of property tests
 # make docs   the documentation into docs/_build/html, warnings are errors
 # make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
 # The first call makes .venv; later calls install again only when pyproject.toml has changed.
@@ -8,14 +9,14 @@
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
-# two workers, one thread each: the same on a laptop and in CI
-PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -q
+# two workers, one thread each: the same on a laptop and in CI; neighbours stay together, for they share fixtures
+PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist=worksteal -q
 
 # SpikingJelly's users are split between 2.0.0, installed in .venv, and this one, on an import path of its own
 OLD_SPIKINGJELLY := 0.0.0.0.14
 OLD := .compat/spikingjelly-$(OLD_SPIKINGJELLY)
 
-.PHONY: demo docs bench bench-gpu test lint types pytest pytest-old-spikingjelly format clean
+.PHONY: demo docs bench bench-gpu test test-slow lint types pytest pytest-old-spikingjelly format clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/all.stamp
@@ -44,6 +45,9 @@ types: $(VENV)/dev.stamp
 
 pytest: $(VENV)/dev.stamp
 	$(PYTEST)
+
+test-slow: $(VENV)/dev.stamp
+	MFP_EXAMPLES=200 $(PYTEST) -m "slow or hypothesis"
 
 pytest-old-spikingjelly: $(VENV)/dev.stamp $(OLD).stamp
 	MFP_SPIKINGJELLY=$(OLD_SPIKINGJELLY) PYTHONPATH=$(OLD) $(PYTEST) tests/spikingjelly tests/deploy/test_lower_zoo.py tests/deploy/test_neurons.py mfp_neurons/spikingjelly

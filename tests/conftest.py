@@ -9,10 +9,16 @@ from hypothesis import settings
 
 torch.set_num_threads(1)  # two test workers share two cores
 
-# a failing example in CI must come back on the next run; at a desk, new examples each time find more
-settings.register_profile("desk", deadline=None, max_examples=50, print_blob=True)
-settings.register_profile("ci", settings.get_profile("desk"), derandomize=True)
-settings.load_profile("ci" if os.environ.get("CI") else "desk")
+# MFP_EXAMPLES=200 draws as many where a test does not name a smaller number of its own.
+# A failing example in CI must come back on the next run; at a desk, new examples each time find more
+settings.register_profile(
+    "examples",
+    deadline=None,
+    derandomize=bool(os.environ.get("CI")),
+    max_examples=int(os.environ.get("MFP_EXAMPLES", "25")),
+    print_blob=True,
+)
+settings.load_profile("examples")
 
 
 @pytest.fixture(autouse=True)

@@ -1,13 +1,21 @@
-"""Every template instance that the CUDA backend can ask for, from the backend's own tables."""
+"""Every template instance that the CUDA backend can ask for, from the backend's own tables.
 
+As a program it records that NVRTC has compiled all of them, which tests/test_kernels_cuda_compile.py does.
+"""
+
+import hashlib
 from collections.abc import Iterator
 from itertools import product
+from pathlib import Path
 
 from mfp_neurons.backends import _cuda_exp, _cuda_finite, _cuda_fir
 from mfp_neurons.backends._call import SURROGATES
 from mfp_neurons.backends._cuda_call import DONE, MASKED, NO_SPIKES, cpp
 from mfp_neurons.backends._cuda_launch import TYPES
+from mfp_neurons.kernels import device
 from mfp_neurons.kernels.device import Kernel
+
+RECORD = Path(__file__).with_suffix(".sha256")
 
 
 def exponential() -> Iterator[Kernel]:
@@ -69,6 +77,12 @@ def every() -> list[Kernel]:
     return [*exponential(), *fir(), *finite(), *channels(), *sums()]
 
 
+def digest() -> str:
+    """Of all that decides what NVRTC compiles: sources and options, and the instances."""
+    options = [option for option in device.options() if not option.startswith("-I")]  # folders differ
+    return hashlib.sha256(repr([options, sorted(every())]).encode()).hexdigest()
+
+
 def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:
     """Widths a tensor may allow, and whether channels may run along a group."""
     widths = [1 << i for i in range(1, width.bit_length())]
@@ -77,3 +91,7 @@ def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:
 
 def _exp(name: str) -> Kernel:
     return Kernel("exponential.cu", "mfp::" + name)
+
+
+if __name__ == "__main__":
+    RECORD.write_text(digest() + "\n")

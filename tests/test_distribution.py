@@ -81,7 +81,7 @@ def _link(folder: Path, target: Path) -> None:
         (folder / target.name).symlink_to(target)
 
 
-@pytest.mark.parametrize("kind", ["*.whl", "*.tar.gz"])
+@pytest.mark.parametrize("kind", ["*.whl", pytest.param("*.tar.gz", marks=pytest.mark.slow)])
 def test_it_installs_beside_torch_alone_and_runs(
     kind: str, dist: Path, torch_alone: Path, tmp_path: Path
 ) -> None:

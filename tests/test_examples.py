@@ -27,8 +27,9 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(program: Path) -> None:
-    """Runs a program; one that trains a while makes one step on 64 images, as nothing but that line says."""
+    """Runs a program; one that trains a while makes one step on 64 images and compares its integers on 16."""
     text = SIZE.sub("EPOCHS, IMAGES = 1, 64", program.read_text())
+    text = text.replace("samples[:200]", "samples[:16]").replace("range(100)", "range(30)")
     try:
         exec(compile(text, str(program), "exec"), {"__name__": "__main__"})
     except ConfigError as error:
@@ -51,7 +52,7 @@ def test_an_example_runs_and_what_it_trains_beats_chance(
         assert "energy, estimate" in printed  # its report
         assert "as integers" in printed  # deployed, or why not
     for same, images in re.findall(r"same answer to (\d+) of (\d+)", printed):
-        assert int(same) >= 0.99 * int(images)  # all but potentials within rounding of a threshold
+        assert int(same) >= int(images) - 1  # a potential may be within rounding of a threshold
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)

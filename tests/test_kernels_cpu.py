@@ -38,7 +38,6 @@ def kernel_of(kind: str, steps: int, channels: int) -> tuple[list[torch.Tensor],
     dtype=st.sampled_from(list(DTYPES)),
     surrogate=st.sampled_from(SURROGATES),
 )
-@settings(max_examples=40)
 def test_tiles_and_stretches_of_time_agree_with_the_reference(
     kind, steps, shape, per_channel, dtype, surrogate
 ):

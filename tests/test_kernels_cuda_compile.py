@@ -1,4 +1,8 @@
-"""NVRTC, which needs no GPU, compiles what the CUDA backend can ask for: no warnings, no spills."""
+"""NVRTC, which needs no GPU, compiles what the CUDA backend can ask for: no warnings, no spills.
+
+By default the common instances for the oldest, the newest and one architecture between. All instances and
+architectures are slow tests, unless the kernels have changed since all of them were last compiled.
+"""
 
 import itertools
 import re
@@ -112,20 +116,33 @@ COMMON += [
 COMMON += [Kernel("sums.cu", "mfp::total<float>"), Kernel("sums.cu", "mfp::total<double>")]
 
 
-@pytest.mark.parametrize("arch", architectures())
-def test_every_kernel_compiles_for_every_architecture_without_warnings_or_spills(arch):
+COMPILED = cuda_instances.RECORD.read_text().strip() == cuda_instances.digest()
+EVERYTHING = pytest.mark.slow if COMPILED else ()
+ALWAYS = {architectures()[0], 90, architectures()[-1]}
+PARTS = 12  # so that two workers share the work
+
+
+@pytest.mark.parametrize(
+    "arch",
+    [pytest.param(arch, marks=() if arch in ALWAYS else EVERYTHING) for arch in architectures()],
+)
+def test_common_instances_compile_for_an_architecture_without_warnings_or_spills(arch):
     assert set(COMMON) <= set(cuda_instances.every())
     for file, names in by_file(COMMON):
         check(file, names, arch)
 
 
-PARTS = 12  # so that two workers share the work
-
-
-@pytest.mark.parametrize("part", range(PARTS))
+@pytest.mark.parametrize("part", [pytest.param(part, marks=EVERYTHING) for part in range(PARTS)])
 def test_every_instance_compiles_without_warnings_or_spills(part):
     for file, names in by_file(cuda_instances.every()[part::PARTS]):
         check(file, names, 80)
+
+
+def test_every_instance_of_these_kernels_has_been_compiled_once():
+    assert COMPILED, (
+        "kernels/ or the table of instances has changed, so this run compiles every instance for every "
+        "architecture. When those tests have passed, record it: .venv/bin/python -m tests.cuda_instances"
+    )
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,6 @@ def operands(case: Case, data: st.DataObject) -> tuple[Tensor, ...]:
 @given(
     case=cases(), alpha=st.sampled_from([0.3, 1.0, 2.0]), backend=st.sampled_from(BACKENDS), data=st.data()
 )
-@settings(max_examples=100)
 def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alpha, backend, data):
     x, kernel, threshold, state, scale, shift, kind = operands(case, data)
     dtype = data.draw(st.sampled_from([torch.float64, torch.float32, torch.float16, torch.bfloat16]))
@@ -82,7 +81,7 @@ def test_masks_give_the_same_spikes_and_the_same_gradients_bit_for_bit(case, alp
 
 @opcheck
 @given(case=cases(), backend=st.sampled_from(BACKENDS))
-@settings(max_examples=15)
+@settings(max_examples=5)
 def test_the_masked_operator_passes_opcheck(case, backend):
     x, kind, kernel, threshold, *_ = prepare(case.x, case.kernel(), case.threshold, None, "torch", carry=True)
     state = torch.zeros(x.shape[1:], dtype=torch.float64, requires_grad=True) if kind == "exp" else None
@@ -129,7 +128,7 @@ def test_nothing_is_kept_where_nothing_learns():
     assert saved == {}
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_a_compiled_module_with_a_mask_has_one_graph_and_the_eager_results(backend):
     torch._dynamo.reset()
     eager = torch.nn.Sequential(torch.nn.Linear(4, 5), MFP(0.7, surrogate=Rect()))

@@ -60,6 +60,7 @@ def test_a_notebook_is_committed_executed_and_small(path: Path) -> None:
     assert path.stat().st_size < 50_000
 
 
+@pytest.mark.slow  # the tool writes them from scripts, which tests/test_examples.py runs
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_at_a_small_size(path: Path, tmp_path: Path) -> None:
     need_fashion_mnist()

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -77,7 +77,6 @@ def share_lost(taps: Tensor, order: int) -> float:
     return sum(shares) / len(shares)
 
 
-@settings(max_examples=30)
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=3), st.floats(0, 5), st.integers(0, 99))
 def test_orders_lose_the_least_power_of_all_that_the_report_says_fit(orders, state_bits, seed):
     model = stirred(firs(*orders, num_channels=6), seed)

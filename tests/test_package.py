@@ -149,43 +149,51 @@ def fresh(code: str) -> str:
     return done.stdout
 
 
-def test_importing_the_package_brings_torch_and_nothing_else() -> None:
-    roots = "sorted({name.split('.')[0] for name in sys.modules})"
-    before = set(json.loads(fresh(f"import json, sys, torch; print(json.dumps({roots}))")))
-    after = set(json.loads(fresh(f"import json, sys, mfp_neurons; print(json.dumps({roots}))")))
-    assert after - before - set(sys.stdlib_module_names) == {"mfp_neurons"}
+def test_what_is_imported_when() -> None:
+    """One interpreter, step by step: each start of one takes seconds."""
+    code = """
+import json, sys, torch
+def news(before=set()):
+    now = {name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)
+    added = sorted(now - before)
+    before |= now
+    print(json.dumps(added))
+news()
+import mfp_neurons; news()
+mfp_neurons.zoo.list(); news()
+import mfp_neurons.deploy.lowering.neurons; news()
+mfp_neurons.MFPNode; news()
+"""
+    _, package, zoo, lowering, adapter = map(json.loads, fresh(code).splitlines())
+    assert package == ["mfp_neurons"]
+    assert not {"spikingjelly", "snntorch", "safetensors"} & set(zoo)
+    assert not {"spikingjelly", "snntorch"} & set(lowering)
+    assert "spikingjelly" in adapter and "snntorch" not in adapter
 
 
-def test_the_adapter_on_the_front_door_is_imported_on_first_use() -> None:
-    code = (
-        "import sys, mfp_neurons; mfp_neurons.MFPNode; print({'spikingjelly', 'snntorch'} & set(sys.modules))"
-    )
-    assert fresh(code).strip() == "{'spikingjelly'}"
-
-
-@pytest.mark.parametrize(
-    ("use", "blocked", "extra"),
-    [
-        ("import mfp_neurons; mfp_neurons.MFPNode", "spikingjelly", "spikingjelly"),
-        ("import mfp_neurons.spikingjelly", "spikingjelly", "spikingjelly"),
-        ("import mfp_neurons.snntorch", "snntorch", "snntorch"),
-        ("import mfp_neurons; mfp_neurons.nir", "nir", "nir"),
-    ],
-)
-def test_a_missing_framework_is_an_import_error_that_names_the_extra(
-    use: str, blocked: str, extra: str
-) -> None:
-    hide = f"""
+def test_a_missing_framework_is_an_import_error_that_names_the_extra() -> None:
+    code = """
 import sys
 from importlib.abc import MetaPathFinder
 class Hide(MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == {blocked!r}:
+        if name.split(".")[0] in ("spikingjelly", "snntorch", "nir"):
             raise ModuleNotFoundError("No module named " + repr(name), name=name)
 sys.meta_path.insert(0, Hide())
+import mfp_neurons
+for use in (
+    "mfp_neurons.MFPNode", "import mfp_neurons.spikingjelly", "import mfp_neurons.snntorch", "mfp_neurons.nir"
+):
+    try:
+        exec(use)
+        print("nothing missing")
+    except ImportError as error:
+        print(error)
 """
-    told = fresh(f"{hide}\ntry:\n    {use}\nexcept ImportError as error:\n    print(error)")
-    assert f"mfp-neurons[{extra}]" in told
+    told = fresh(code).splitlines()
+    extras = ("spikingjelly", "spikingjelly", "snntorch", "nir")
+    for line, extra in zip(told, extras, strict=True):
+        assert f"mfp-neurons[{extra}]" in line
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
@@ -202,12 +210,6 @@ def test_type_information_configs_and_networks_are_in_the_package() -> None:
     assert (root / "py.typed").is_file()
     for folder, suffix in (("train/configs", ".toml"), ("zoo/configs", ".toml"), ("zoo/networks", ".json")):
         assert any(entry.name.endswith(suffix) for entry in (root / folder).iterdir())
-
-
-def test_looking_into_the_zoo_imports_no_framework() -> None:
-    code = "import sys, mfp_neurons; mfp_neurons.zoo.list(); "
-    code += "print({'spikingjelly', 'snntorch', 'safetensors'} & set(sys.modules))"
-    assert fresh(code).strip() == "set()"
 
 
 PUBLIC = {

@@ -161,6 +161,7 @@ WORKER = """
 """
 
 
+@pytest.mark.slow  # tests/train/test_distributed.py trains 1-bit layers under both
 @pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_train_as_one_under_ddp_and_fsdp(tmp_path: Any) -> None:
     script = tmp_path / "worker.py"

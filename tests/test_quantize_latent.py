@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -33,7 +33,6 @@ def layers(draw: st.DrawFn) -> nn.Module:
 
 
 @given(layers())
-@settings(max_examples=300, deadline=None)
 def test_the_weights_that_are_made_have_the_same_codes_and_scales_bit_for_bit(layer: nn.Module) -> None:
     wanted = codes(layer)
     weight, step = latent(wanted)
@@ -47,7 +46,6 @@ def test_the_weights_that_are_made_have_the_same_codes_and_scales_bit_for_bit(la
 
 
 @given(layers(), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=None)
 def test_their_sizes_add_up_to_the_same_sum_in_every_order(layer: nn.Module, seed: int) -> None:
     sizes = latent(codes(layer))[0].abs()
     torch.manual_seed(seed)
@@ -60,7 +58,6 @@ def test_their_sizes_add_up_to_the_same_sum_in_every_order(layer: nn.Module, see
 
 
 @given(layers())
-@settings(max_examples=50, deadline=None)
 def test_a_weight_is_where_its_code_says(layer: nn.Module) -> None:
     made = codes(layer)
     weight, _ = latent(made)

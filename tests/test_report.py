@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -114,7 +114,6 @@ def test_stride_and_groups_counted_by_hand():
     dilation=st.integers(1, 2),
     seed=st.integers(0, 2**16),
 )
-@settings(max_examples=30)
 def test_a_convolution_counted_window_by_window(kernel, stride, padding, dilation, seed):
     torch.manual_seed(seed)
     spikes = (torch.rand(2, 3, 7, 8) < 0.3).float()

@@ -79,8 +79,8 @@ def small(**changes: object) -> Graph:
     return Graph(Input(shape, (2,), 3), (replace(scores, **changes),), 4)
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
-@settings(max_examples=6, suppress_health_check=LARGE)
+@pytest.mark.parametrize("compiler", ["gcc", pytest.param("clang", marks=pytest.mark.slow)])
+@settings(max_examples=4, suppress_health_check=LARGE)
 @given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
 def test_c_gives_the_interpreters_scores_under_sanitizers(compiler, networks):
     check_scores(networks, compiler, *SANITIZED[compiler])

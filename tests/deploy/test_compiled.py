@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import interpret
@@ -13,19 +13,16 @@ from tests.deploy.graphs import Case, cases
 
 
 @given(case=cases(), threads=st.sampled_from([1, 1, 3]))
-@settings(max_examples=250)
 def test_every_map_and_score_is_that_of_the_interpreter(case: Case, threads: int) -> None:
     run_agrees(case, threads)
 
 
 @given(case=cases(), threads=st.sampled_from([1, 1, 3]))
-@settings(max_examples=150)
 def test_a_stream_gives_the_same_step_by_step(case: Case, threads: int) -> None:
     stream_agrees(case, threads)
 
 
 @given(case=cases())
-@settings(max_examples=150)
 def test_events_add_up_to_the_same_with_as_many_operations(case: Case) -> None:
     events_agree(case)
 

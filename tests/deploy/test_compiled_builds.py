@@ -58,14 +58,15 @@ def elsewhere(folder: Path, compiler: str, flags: str, examples: int, **environm
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+@pytest.mark.parametrize("compiler", [pytest.param("gcc", marks=pytest.mark.slow), "clang"])
 def test_a_plain_processor_and_another_compiler_give_the_same(tmp_path: Path, compiler: str) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
     plain = "-march=x86-64" if os.uname().machine == "x86_64" else ""
-    elsewhere(tmp_path, compiler, plain, examples=40)
+    elsewhere(tmp_path, compiler, plain, examples=20)
 
 
+@pytest.mark.slow
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
     found = subprocess.run(
         ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The generated C on emulated Cortex-M boards: the demo's digits on every test image, and random networks."""
+"""Generated C on emulated Cortex-M boards: a network of the zoo on every test image, and random networks."""
 
 import re
 import tempfile
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
+from mfp_neurons import zoo
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.device.codegen import write_c
-from mfp_neurons.train import config, data, deployment
-from mfp_neurons.train.deployment import Deployed
-from mfp_neurons.train.engine import BEST, Trainer
+from mfp_neurons.zoo.catalog import Trained
+from mfp_neurons.zoo.measuring import load_test
 from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
 from tests.deploy.graphs import cases
 from tests.deploy.test_codegen import corner, expected, stream_of
@@ -23,28 +23,24 @@ HELPERS = {"__aeabi_lmul", "__aeabi_uidiv", "__aeabi_uidivmod", "memset", "memcp
 
 
 @pytest.fixture(scope="module")
-def digits(tmp_path_factory: pytest.TempPathFactory) -> Deployed:
-    """The network of the demonstration, trained and lowered as there."""
-    tool("arm-none-eabi-gcc"), tool("qemu-system-arm")  # before the seconds of training
-    chosen = config.load("digits-mfp")
-    folder = tmp_path_factory.mktemp("digits")
-    split = data.load(chosen.data)
-    Trainer(chosen, folder, split, bars=False).run()
-    return deployment.lower_checkpoint(folder / BEST, None, split)
+def digits() -> Trained:
+    tool("arm-none-eabi-gcc"), tool("qemu-system-arm")
+    return zoo.load("digits-rows")
 
 
 @pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)
 def test_every_test_image_of_the_digits_scores_on_the_board_what_run_says(machine, digits, tmp_path):
-    graph, samples = digits.network.graph, digits.data.test.samples
-    levels = digits.data.sequence(samples).mul(graph.input.top).round().byte().numpy()
+    graph, data = digits.network.graph, load_test(digits)
+    sequence = data.sequence(data.test.samples)
+    levels = sequence.mul(graph.input.top).round().byte().numpy()
     levels = levels.reshape(*levels.shape[:2], *graph.input.shape)
     scores, _ = interpret.run(graph, levels.astype(np.int64), graph.steps)
     found = score(machine, graph, np.moveaxis(levels, 1, 0), tmp_path)
-    every = np.moveaxis(scores, 1, 0).reshape(len(samples), graph.steps, -1)
+    every = np.moveaxis(scores, 1, 0).reshape(len(levels[0]), graph.steps, -1)
     last = graph.scores.last or graph.steps
     np.testing.assert_array_equal(found.run, every[:, -last:].sum(axis=1))
     np.testing.assert_array_equal(found.step, every)
-    answers = digits.network.run(digits.given(samples))
+    answers = digits.network.run(sequence)
     np.testing.assert_array_equal(found.run * graph.scores.unit / last, answers)
 
 

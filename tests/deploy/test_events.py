@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import events, interpret
@@ -21,7 +21,6 @@ def shuffled(given_events: Events, seed: int) -> Events:
 
 
 @given(case=cases(), seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=150)
 def test_scores_and_every_map_are_those_of_the_interpreter_in_any_order_of_events(
     case: Case, seed: int
 ) -> None:

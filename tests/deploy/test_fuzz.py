@@ -8,14 +8,14 @@ from tests.deploy.mutations import KINDS
 
 def test_mutated_files_are_refused_or_run() -> None:
     bases = [to_bytes(case.graph) for case in examples(40, 0, max_ops=3)]
-    found = fuzzing.files(bases, range(2000))
+    found = fuzzing.files(bases, range(1000))
     assert {kind for kind, _ in found.outcomes} == set(KINDS)
-    assert found.outcomes["rewritten, signed", "ran"] > 15  # past all checks
-    assert len(found.reasons) > 80  # and turned back at each of them
+    assert found.outcomes["rewritten, signed", "ran"] > 5  # past all checks
+    assert len(found.reasons) > 60  # and turned back at each of them
 
 
 def test_random_inputs_of_random_networks_run_alike_and_wrong_ones_are_refused() -> None:
-    networks, ran, refused = fuzzing.inputs(lambda number: examples(50, number), range(2), samples=20)
-    assert networks == 100
-    assert ran > 1500
+    networks, ran, refused = fuzzing.inputs(lambda number: examples(40, number), range(1), samples=20)
+    assert networks == 40
+    assert ran > 600
     assert refused > 4 * networks

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, given, seed, settings
 
 from mfp_neurons.deploy import interpret
@@ -187,6 +188,7 @@ WANTED = [
 ]
 
 
+@pytest.mark.slow  # other tests draw the same networks, and fail where one is wrong
 def test_every_feature_is_among_the_networks_drawn() -> None:
     count = Counter[str]()
 

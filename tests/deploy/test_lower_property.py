@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -14,23 +14,18 @@ from mfp_neurons.deploy.lowering.lower import lower_graph
 from .models import Each, models
 from .oracle import agree
 
-EXAMPLES = 200
 
-
-@settings(max_examples=EXAMPLES)
 @given(models(dyadic=True))
 def test_a_model_that_float64_computes_exactly_agrees_in_every_spike(case):
     agree(case.model, case.example, case.top, rounding=0.0)
 
 
-@settings(max_examples=EXAMPLES)
 @given(models())
 def test_a_model_agrees_in_every_spike_that_float64_decides(case):
     seen = agree(case.model, case.example, case.top)
     assert seen.undecided <= 1 + seen.spikes // 100  # of 170,000 in 1,500 models it was none
 
 
-@settings(max_examples=EXAMPLES // 2)
 @given(models(dyadic=True))
 def test_the_executions_of_a_lowered_model_agree_bit_for_bit(case):
     network = IntegerNetwork(lower_graph(case.model, case.example, levels=case.top))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons import MFP, quantize_weights
@@ -41,7 +41,6 @@ def given_x(case: Case) -> np.ndarray:
 
 
 @given(case=cases(), seed=st.integers(0, 2**32))
-@settings(deadline=None, max_examples=100)
 def test_all_at_once_step_by_step_and_event_by_event_are_equal_bit_for_bit(case: Case, seed: int) -> None:
     steps_wanted = case.graph.fixed_steps() or case.graph.steps
     graph = replace(case.graph, steps=steps_wanted)

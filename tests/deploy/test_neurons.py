@@ -1,14 +1,10 @@
 """Whole numbers read from neuron modules, against what the modules themselves fire on exact inputs."""
 
-import re
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import snntorch as snn
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from snntorch.functional import quant
 from spikingjelly.activation_based import functional, neuron, surrogate
@@ -133,7 +129,6 @@ def test_lags_without_a_tap_are_not_kept():
     assert taps.shape == (1, 8, 1)  # a power-of-two tap is 2**-7 of the largest at the least
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.floats(-4, 4, width=32), st.integers(1, 6), st.sampled_from(["pow2", 2, 3, 8]), st.integers(0, 99))
 def test_quantized_taps_are_read_exactly(largest, order, bits, seed):
     module = shuffled(MFP(kernel="fir", order=order, kernel_bits=bits, num_channels=C), seed)
@@ -200,13 +195,6 @@ def test_a_tap_range_that_is_too_wide_is_refused():
 @pytest.mark.parametrize("old", [neuron.LIFNode(step_mode="m"), snn.StateLeaky(0.5, channels=C, output=True)])
 def test_what_convert_makes_can_be_read(old):
     assert read(convert(old, order=3, kernel_bits="pow2"), "n", T, (C,)).taps.shape[1] <= 3
-
-
-def test_reading_imports_no_framework():
-    frameworks = "{'spikingjelly', 'snntorch'} & set(sys.modules)"
-    code = f"import sys, mfp_neurons.deploy.lowering.neurons; print(sorted({frameworks}))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert re.fullmatch(r"\[\]\s*", done.stdout)
 
 
 def test_a_surrogate_of_ours_fires_as_its_neuron_says():

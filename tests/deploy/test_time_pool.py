@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import nn
@@ -123,7 +123,6 @@ def pooled(draw: st.DrawFn) -> tuple[list[Layer], Floats, int, NDArray[np.uint8]
     return made, rng.choice([-1.0, 1.0], (3, widths[-1])), windows[-1], x.astype(np.uint8)
 
 
-@settings(max_examples=150)
 @given(pooled())
 def test_every_execution_gives_what_loops_over_float64_give(drawn: Any) -> None:
     layers, readout, window, x = drawn
@@ -141,7 +140,6 @@ def test_every_execution_gives_what_loops_over_float64_give(drawn: Any) -> None:
         np.testing.assert_array_equal(np.stack(each[period - 1 :: period]), wanted)
 
 
-@settings(max_examples=40)
 @given(pooled())
 def test_a_stream_keeps_the_bits_that_the_report_counts(drawn: Any) -> None:
     layers, readout, window, x = drawn

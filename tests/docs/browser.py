@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 from tests.deploy.toolchain import tool
 
 Visit = Callable[..., Page]
+VIEWS = [
+    (1280, "light"),
+    (390, "dark"),
+    pytest.param(1280, "dark", marks=pytest.mark.slow),
+    pytest.param(390, "light", marks=pytest.mark.slow),
+]  # widths and schemes
 
 
 @pytest.fixture(scope="session")
@@ -25,25 +31,30 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def visit(browser: Browser) -> Iterator[Visit]:
-    """Opens a page: visit(address, width=1280, scheme="light"). At the end, none has complained."""
-    contexts: list[BrowserContext] = []
+    """Opens a page: visit(address, width=1280, scheme="light", tab=""). At the end, none has complained.
+
+    It takes the place of what was open in the tab of that name: a new tab costs more than what is in it.
+    """
+    tabs: dict[str, Page] = {}
     complaints: list[str] = []
 
-    def open_page(address: str, width: int = 1280, scheme: str = "light") -> Page:
-        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("console", lambda said: complaints.append(f"{address}: {said.type}: {said.text}"))
-        page.on("pageerror", lambda error: complaints.append(f"{address}: {error}"))
-        page.on(
-            "request", lambda asked: _local(asked.url) or complaints.append(f"{address} asks for {asked.url}")
-        )
+    def open_tab() -> Page:
+        page = browser.new_page()
+        page.on("console", lambda said: complaints.append(f"{page.url}: {said.type}: {said.text}"))
+        page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
+        page.on("request", lambda asked: _local(asked.url) or complaints.append(f"asks for {asked.url}"))
+        return page
+
+    def open_page(address: str, width: int = 1280, scheme: str = "light", tab: str = "") -> Page:
+        page = tabs[tab] = tabs.get(tab) or open_tab()
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)
         page.goto(address)
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    for page in tabs.values():
+        page.close()
     assert not complaints
 
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from playwright.sync_api import Page, expect
 
 from mfp_neurons import functional
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.history import Exponential
-from tests.docs.browser import Visit, violations
+from tests.docs.browser import VIEWS, Visit, violations
 
 ADDRESS = Path(__file__).parents[2].joinpath("docs", "interactive", "neuron.html").as_uri()
 STEPS = 24
@@ -30,7 +30,7 @@ RANGES = {
 @pytest.fixture(scope="module")
 def shared(visit: Visit) -> Page:
     """For tests that only call the page's functions."""
-    return visit(ADDRESS)
+    return visit(ADDRESS, tab="shared")
 
 
 @pytest.fixture
@@ -62,7 +62,6 @@ def synaptic_input(given: dict[str, Any]) -> torch.Tensor:
     return (weights @ torch.tensor(given["spikes"], dtype=torch.float64)).unsqueeze(1)
 
 
-@settings(max_examples=300)
 @given(given=all_settings())
 def test_the_memory_free_neuron_equals_functional_fire_bit_for_bit(
     shared: Page, given: dict[str, Any]
@@ -73,7 +72,6 @@ def test_the_memory_free_neuron_equals_functional_fire_bit_for_bit(
     assert found["fired"] == functional.fire(x, kernel, given["threshold"]).flatten().tolist()
 
 
-@settings(max_examples=300)
 @given(given=all_settings())
 def test_the_lif_equals_quantized_membrane_lif_bit_for_bit(shared: Page, given: dict[str, Any]) -> None:
     found = shared.evaluate("given => neuronModel.lif(given)", given)
@@ -195,8 +193,7 @@ def test_it_plays_to_the_last_step_and_stops(page: Page) -> None:
     expect(page.locator("#play")).to_have_text("Play")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize(("width", "scheme"), VIEWS)
 def test_it_fits_the_width_can_be_read_by_everyone_and_leads_back(
     visit: Visit, width: int, scheme: str
 ) -> None:

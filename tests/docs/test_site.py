@@ -1,6 +1,5 @@
 """The site in a browser, from the file system: pages load, search finds, links lead on, everyone can read."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -14,13 +13,16 @@ from playwright.sync_api import Browser, ConsoleMessage, Page
 FINDERS = {"search.html", "genindex.html"}  # pages of Sphinx's own
 
 
+VIEWS = ((1280, "light"), (390, "dark"))  # widths and schemes
+
+
 @dataclass
 class Look:
-    """A page as a reader sees it, at one width and in one scheme."""
+    """A page as readers see it, in every view."""
 
     complaints: list[str] = field(default_factory=list)  # of the console, and requests to a network
     violations: list[str] = field(default_factory=list)  # what the accessibility checker found
-    too_wide: bool = False
+    too_wide: list[int] = field(default_factory=list)  # widths that it does not fit
     broken_images: list[str] = field(default_factory=list)
 
 
@@ -30,23 +32,34 @@ def pages(site: Path) -> list[Path]:
     return [page for page in found if not {"_static", "interactive"} & set(page.relative_to(site).parts)]
 
 
-def looks(site: Path, browser: Browser, width: int, scheme: str) -> Iterator[tuple[str, Look]]:
-    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-    for path in pages(site):
-        page, look = context.new_page(), Look()
-        page.on("console", lambda said, look=look: complaint(said, look))
-        page.on("pageerror", lambda error, look=look: look.complaints.append(str(error)))
-        page.on("request", lambda asked, look=look: remote(asked.url, look))
-        page.goto(path.as_uri())
-        page.wait_for_function("!window.MathJax || window.MathJax.startup.promise.then(() => true)")
-        look.violations = violations(page)
-        look.too_wide = page.evaluate("document.documentElement.scrollWidth > window.innerWidth")
+def looks(site: Path, browser: Browser, views_checked: int) -> dict[str, Look]:
+    """All pages, one after the other in one tab: a new one costs more than what is in it.
+
+    The accessibility checker reads ``views_checked`` of a page's views. If it is one, pages take turns, and
+    of those of the API, which are long and all alike, one is read.
+    """
+    page, found, look = browser.new_page(), dict[str, Look](), Look()
+    page.on("console", lambda said: complaint(said, look))
+    page.on("pageerror", lambda error: look.complaints.append(str(error)))
+    page.on("request", lambda asked: remote(asked.url, look))
+    for number, path in enumerate(pages(site)):
+        look = found[str(path.relative_to(site))] = Look()
+        first = number % len(VIEWS)
+        for count, (width, scheme) in enumerate(VIEWS[first:] + VIEWS[:first]):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            if count < views_checked:
+                page.goto(path.as_uri())  # anew: as it loads, a page prepares for its width and scheme
+                page.wait_for_function("!window.MathJax || window.MathJax.startup.promise.then(() => true)")
+                if views_checked > 1 or path.parent.name != "api" or path.name == "neurons.html":
+                    look.violations += violations(page)
+            if page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
+                look.too_wide.append(width)
         look.broken_images = page.evaluate(
             "[...document.images].filter(i => i.loading != 'lazy' && !i.naturalWidth).map(i => i.src)"
         )
-        page.close()
-        yield str(path.relative_to(site)), look
-    context.close()
+    page.close()
+    return found
 
 
 def complaint(said: ConsoleMessage, look: Look) -> None:
@@ -61,21 +74,20 @@ def remote(address: str, look: Look) -> None:
 
 def violations(page: Page) -> list[str]:
     # without preload: it asks for the style sheets once more, which a file system refuses
-    found: dict[str, Any] = (
-        Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response
-    )
+    options = {"resultTypes": ["violations"], "preload": False}
+    found: dict[str, Any] = Axe().run(page, options=options).response
     return [
         f"{one['id']}: {', '.join(str(node['target'][0]) for node in one['nodes'][:3])}"
         for one in found["violations"]
     ]
 
 
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+@pytest.mark.parametrize("views_checked", [1, pytest.param(len(VIEWS), marks=pytest.mark.slow)])
 def test_every_page_loads_in_silence_fits_the_screen_and_is_accessible(
-    site: Path, browser: Browser, width: int, scheme: str
+    site: Path, browser: Browser, views_checked: int
 ) -> None:
     """One test for all of it: a worker that has opened a page looks at everything."""
-    found = dict(looks(site, browser, width, scheme))
+    found = looks(site, browser, views_checked)
     assert "index.html" in found and "api/neurons.html" in found
     for kind in fields(Look):
         wrong = {page: getattr(look, kind.name) for page, look in found.items() if getattr(look, kind.name)}

@@ -40,19 +40,16 @@ def check(model: nn.Module, x: Tensor) -> None:
 
 
 @given(dense())
-@settings(max_examples=60)
 def test_networks_of_features_come_back_as_they_were(drawn: Drawn) -> None:
     check(*drawn)
 
 
 @given(images())
-@settings(max_examples=40)
 def test_networks_of_images_come_back_as_they_were(drawn: Drawn) -> None:
     check(*drawn)
 
 
 @given(dense())
-@settings(max_examples=40)
 def test_the_graph_of_features_computes_what_the_model_does(drawn: Drawn) -> None:
     model, x = drawn
     graph = to_nir(model, x)
@@ -63,7 +60,6 @@ def test_the_graph_of_features_computes_what_the_model_does(drawn: Drawn) -> Non
 
 
 @given(images())
-@settings(max_examples=30)
 def test_the_graph_of_images_computes_what_the_model_does(drawn: Drawn) -> None:
     model, x = drawn
     graph = to_nir(model, x)
@@ -83,7 +79,6 @@ def test_norses_leaky_integrators_compute_what_ours_do(drawn: Drawn) -> None:
 
 
 @given(st.data(), st.integers(0, 2**32 - 1))
-@settings(max_examples=40)
 def test_any_decays_taps_and_weights_come_back_bit_for_bit(data: st.DataObject, seed: int) -> None:
     torch.manual_seed(seed)
     channels = data.draw(st.integers(1, 4))
@@ -138,7 +133,6 @@ def test_what_comes_back_can_be_deployed() -> None:
 
 
 @given(st.data(), st.integers(0, 2**32 - 1))
-@settings(max_examples=30)
 def test_a_potential_on_the_threshold_fires_where_it_did(data: st.DataObject, seed: int) -> None:
     torch.manual_seed(seed)
     neuron = data.draw(neurons(3))

@@ -372,6 +372,7 @@ DDP_SCRIPT = """
 """
 
 
+@pytest.mark.slow
 def test_data_parallel_ranks_keep_their_own_state(tmp_path):
     script = tmp_path / "rank.py"
     script.write_text(textwrap.dedent(DDP_SCRIPT))

@@ -241,7 +241,8 @@ def test_autocast_runs_the_pair_on_16_bits():
 
 
 @pytest.mark.parametrize(
-    ("backend", "momentum"), [("aot_eager", 0.1), ("aot_eager", None), ("inductor", 0.1)]
+    ("backend", "momentum"),
+    [("aot_eager", 0.1), ("aot_eager", None), pytest.param("inductor", 0.1, marks=pytest.mark.slow)],
 )
 def test_compiled_models_have_one_graph_and_the_eager_results(backend, momentum):
     torch._dynamo.reset()

@@ -155,6 +155,7 @@ def test_the_run_learned_and_every_process_found_one_result(folder: Path) -> Non
             assert epoch["validation_accuracy"] == expected["validation_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_in_two_processes_and_says_so_once(tmp_path: Path) -> None:
     settings = ["network.hidden=[12,10,8]", "training.epochs=1", "data.limit=150", "training.device=cpu"]
     overrides = [word for setting in settings for word in ("--set", setting)]

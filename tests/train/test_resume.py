@@ -90,6 +90,7 @@ def changed(path: Path, before: int) -> bool:
     return path.exists() and path.stat().st_mtime_ns != before
 
 
+@pytest.mark.slow
 def test_a_process_killed_at_random_moments_ends_bit_identical_to_one_that_ran_through(
     tmp_path: Path,
 ) -> None:

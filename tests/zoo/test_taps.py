@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.history import quantize_taps
@@ -16,7 +16,6 @@ from mfp_neurons.zoo import taps
     st.sampled_from([1e-38, 1e-3, 1.0, 1e30]),
     st.integers(0, 2**32),
 )
-@settings(max_examples=200, deadline=None)
 def test_taps_come_back_as_they_are_after_quantization(
     order: int, channels: int | None, size: float, seed: int
 ) -> None:

@@ -145,6 +145,7 @@ print(hashlib.sha256(loaded.train.samples.numpy().tobytes()).hexdigest())
 """
 
 
+@pytest.mark.slow
 def test_two_processes_can_fill_the_cache_at_once(
     tmp_path: Path, written: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
