@@ -54,7 +54,7 @@ def _none(args: Any, kwargs: Any, out: Any) -> int:
 
 
 def _one_an_element(args: Any, kwargs: Any, out: Tensor) -> int:
-    return max(args[0].numel(), out.numel())
+    return max(leaf.numel() for leaf in tree_leaves((args, out)) if isinstance(leaf, Tensor))
 
 
 def _three_an_element(args: Any, kwargs: Any, out: Tensor) -> int:
@@ -105,17 +105,19 @@ _CREATIONS = (
     _aten.zeros_like.default,
     _aten.new_zeros.default,
 )
-_COPIES = (_aten.cat.default, _aten.tril.default)
+_COPIES = (_aten.cat.default, _aten.index.Tensor, _aten.tril.default)
 _ELEMENTWISE = (  # of parameters, before they reach the operator
     _aten.abs.default,
     _aten.all.default,
     _aten.amax.default,
     _aten.bitwise_and.Tensor,
+    _aten.bitwise_not.default,
     _aten.ceil.default,
     _aten.clamp.default,
     _aten.clamp_min.default,
     _aten.exp2.default,
     _aten.log2.default,
+    _aten.pow.Scalar,
     _aten.pow.Tensor_Tensor,
     _aten.round.default,
     _aten.sign.default,

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .. import functional
 from .._checks import check_threshold, log_once, refuse_tracers
@@ -79,7 +79,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     v_seq: Tensor | None
     # v as the last call left it, and how often it had been written into: see _is_reading
     _reading: tuple[Any, int | None] = (None, None)
-    _calls = 0  # since the state was at rest, or _ASSIGNED
+    _calls = 0  # since the state was at rest; 0 also once somebody assigned it
+    _set_in = -1  # the backward pass in which the state was reset or assigned, by PyTorch's number
     _overrides_functional: ClassVar[bool] = False
     _lacks: ClassVar[dict[str, str]] = {}
 
@@ -278,6 +279,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         """Puts the memories to rest, as ``functional.reset_net`` asks; may be called twice."""
         super().reset()
         self._reading = (None, None)
+        self._set_in = _backward_pass()
 
     def reset_samples(self, samples: Tensor) -> None:
         """Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`."""
@@ -329,8 +331,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         else:
             states = (fit_potential(self.v, x, step),)
         if not (recomputes or torch.compiler.is_compiling()):
-            self._calls = 1 if states[-1] is None else max(abs(self._calls), 1) + 1
-        if self._overrides_functional or _is_watched():
+            self._calls = 1 if states[-1] is None else max(self._calls, 1) + 1
+        if self._overrides_functional or _is_counted():
             return self.materialize_states((x,), states, step_mode), not recomputes
         return states, not recomputes
 
@@ -370,10 +372,14 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         Raises:
             RuntimeError: it runs one of several calls, and which of their states it started from is unknown.
         """
-        if torch.compiler.is_compiling() or torch._C._current_graph_task_id() == -1:
+        if _backward_pass() in (_NO_BACKWARD, self._set_in):
             return False
-        if self._calls <= 1 or self._carries is None:
-            return self._calls >= 0 or self._carries is None
+        if self._carries is None:
+            return True
+        if self._calls == 0 and isinstance(self.v, Tensor):
+            return False  # somebody assigned the state to start from
+        if self._calls <= 1:
+            return True
         raise RuntimeError(
             "activation checkpointing runs a call of this MFPNode again, which has been called "
             f"{self._calls} times since its state was at rest: the state that call started from is gone. "
@@ -392,7 +398,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in ("v", "history", "_memories") and "v" in self.__dict__.get("_memories", ()):
-            self._calls = _ASSIGNED
+            self._calls, self._set_in = 0, _backward_pass()
             if name != "v":  # whoever loads memories sets history after v, or both at once
                 self._note_reading()
 
@@ -506,7 +512,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
 
 
-_ASSIGNED = -1  # in place of a number of calls: somebody assigned the state
+_NO_BACKWARD = -1
 # the methods of step mode "s" and of "m" that a subclass overrides together
 _FORWARD = ("single_step_forward", "multi_step_forward")
 _FUNCTIONAL = ("single_step_functional_forward", "multi_step_functional_forward")
@@ -516,9 +522,18 @@ _NO_PHASES = (
 )
 
 
-def _is_watched() -> bool:
-    """Whether something looks at every operation, as SpikingJelly's counters do: they ask for states."""
-    return not torch.compiler.is_compiling() and _get_current_dispatch_mode() is not None
+def _backward_pass() -> int:
+    """The number of the backward pass that is running, or _NO_BACKWARD."""
+    return _NO_BACKWARD if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
+def _is_counted() -> bool:
+    """Whether one of SpikingJelly's counters looks at every operation: they look for a state at rest too."""
+    if torch.compiler.is_compiling():
+        return False
+    return any(
+        type(mode).__module__.startswith("spikingjelly.") for mode in _get_current_dispatch_mode_stack()
+    )
 
 
 def _version(v: Any) -> int | None:

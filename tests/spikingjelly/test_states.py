@@ -297,10 +297,19 @@ def test_a_state_follows_the_input_to_another_device(name, step_mode):
     assert all(value.is_meta for value in tensors_of(node).values())
 
 
-@pytest.mark.parametrize(
-    "bad", [torch.zeros(T, 2, 3, dtype=torch.int64), torch.zeros(T, 2, dtype=torch.complex64)]
-)
-def test_an_input_that_is_not_real_floating_point_is_refused_and_nothing_changes(bad):
+@every_kernel
+@pytest.mark.parametrize("step_mode", ["s", "m"])
+def test_counts_are_taken_as_the_numbers_they_are(options, step_mode):
+    x = torch.randint(0, 3, (2, T // 2, 2, 3) if step_mode == "m" else (2, 2, 3))
+    node, other = build(options, step_mode=step_mode), build(options, step_mode=step_mode)
+    for part in x:  # from rest and from a state
+        assert torch.equal(node(part), other(part.float()))
+    for name, value in tensors_of(node).items():
+        assert torch.equal(value, tensors_of(other)[name]) and value.dtype == torch.float32
+
+
+@pytest.mark.parametrize("bad", [torch.zeros(T, 2, dtype=torch.complex64)])
+def test_an_input_that_is_not_real_is_refused_and_nothing_changes(bad):
     node = MFPNode(step_mode="m")
     node(torch.ones(1, 2, 3))
     before = node.v
@@ -699,6 +708,26 @@ def test_recomputing_a_call_whose_first_state_is_gone_is_an_error(options, reent
         sum(out.sum() for out in outs).backward()
     error = caught.value.__cause__ or caught.value  # an operator that wants what it saved may pass it on
     assert "has been called 3 times since its state was at rest" in str(error)
+
+
+@every_kernel
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_recomputing_a_function_that_resets_first_may_take_many_steps(options, reentrant):
+    gradients = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        linear, node = nn.Linear(3, 3), build(options)
+
+        def run(x_seq, linear=linear, node=node):
+            node.reset()
+            return torch.stack([node(linear(x)) for x in x_seq])
+
+        x_seq = torch.linspace(-1, 2, T * 6).reshape(T, 2, 3).requires_grad_()
+        parts = [checkpoint(run, x_seq, use_reentrant=reentrant) if recompute else run(x_seq) for _ in "ab"]
+        (torch.cat(parts) * torch.linspace(-1, 1, 12 * T).reshape(2 * T, 2, 3)).sum().backward()
+        gradients.append([x_seq.grad, *(p.grad for p in (*linear.parameters(), *node.parameters()))])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 def test_a_neuron_without_a_state_is_recomputed_in_any_order():
