@@ -504,7 +504,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             chunk = functional.norm_fire_chunk(x_seq, norm, *arguments, **options)
         spikes = chunk.spikes
         if per_element:
-            spikes = self.surrogate_function(chunk.potential - threshold).to(x_seq.dtype)
+            spikes = self.surrogate_function(chunk.potential - threshold).to(chunk.spikes.dtype)
         if self._carries == "v":
             return spikes, chunk.potential, (chunk.state,)
         # detach_() wants no view
