@@ -47,7 +47,7 @@ def looks(site: Path, browser: Browser, views_checked: int) -> dict[str, Look]:
         first = number % len(VIEWS)
         for count, (width, scheme) in enumerate(VIEWS[first:] + VIEWS[:first]):
             page.set_viewport_size({"width": width, "height": 900})
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
             if count < views_checked:
                 page.goto(path.as_uri())  # anew: as it loads, a page prepares for its width and scheme
                 page.wait_for_function("!window.MathJax || window.MathJax.startup.promise.then(() => true)")
@@ -73,6 +73,7 @@ def remote(address: str, look: Look) -> None:
 
 
 def violations(page: Page) -> list[str]:
+    page.evaluate("document.getAnimations().forEach(one => one.cancel())")  # colours between two schemes
     # without preload: it asks for the style sheets once more, which a file system refuses
     options = {"resultTypes": ["violations"], "preload": False}
     found: dict[str, Any] = Axe().run(page, options=options).response
