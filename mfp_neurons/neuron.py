@@ -61,14 +61,15 @@ class HistoryKernel(nn.Module):
         self.learnable, self.num_channels, self.kernel_bits = bool(learnable), num_channels, kernel_bits
         self.stride = stride
         self._decay, self._gain = float(decay), gain
+        device = torch.get_default_device()  # where torch makes the parameters of other modules too
         if kind == "fir":
             assert order is not None
-            spaced = self._exponential().taps((order - 1) * stride + 1)[::stride]
+            spaced = self._exponential().taps((order - 1) * stride + 1, device)[::stride]
             taps = spaced.float().squeeze(1)
             self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
         elif kind == "matrix":
             assert time_steps is not None
-            self.matrix = nn.Parameter(_toeplitz(self._exponential().taps(time_steps).float(), order))
+            self.matrix = nn.Parameter(_toeplitz(self._exponential().taps(time_steps, device).float(), order))
         elif learnable:
             logit = math.log(decay / (1 - decay))
             self.decay_logit = nn.Parameter(torch.full((num_channels or 1,), logit, dtype=torch.float32))

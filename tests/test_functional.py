@@ -249,7 +249,6 @@ ERRORS = [
     (dict(kernel=FIR(torch.ones(2, device="meta"))), ValueError, "kernel \\(FIR\\) is on meta"),
     (dict(surrogate=3), TypeError, "surrogate must be"),
     (dict(backend="cuda"), ValueError, "backend must be one of 'auto', 'torch', 'cpu', 'cupy', got 'cuda'"),
-    (dict(backend="cupy"), ValueError, "backend='cupy': it computes on cuda tensors, and these are on cpu"),
 ]
 
 
@@ -258,6 +257,13 @@ def test_bad_arguments_are_named_with_what_came_and_what_is_accepted(changed, er
     arguments = dict(x_seq=X, kernel=Exponential(0.5), v_threshold=1.0, surrogate=ATan()) | changed
     with pytest.raises(error, match=words):
         functional.fire(**arguments)
+
+
+def test_a_gpu_backend_for_tensors_on_the_cpu_says_to_move_them_only_where_there_is_a_gpu():
+    with pytest.raises((RuntimeError, ValueError), match="cupy") as raised:
+        functional.fire(X, Exponential(0.5), backend="cupy")
+    advised = "Move the tensors" in str(raised.value)
+    assert advised == torch.cuda.is_available() or "CuPy" in str(raised.value)
 
 
 @pytest.mark.parametrize(

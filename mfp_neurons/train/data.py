@@ -40,14 +40,16 @@ class Data:
     classes: int
     reading: str
     time_steps: int
-    scale: float  # the largest number in training: samples are divided by it, what is above counts as it
+    scale: float  # samples are divided by it; whole numbers (levels, counts) above it count as it
     packed: tuple[int, ...] = ()  # shape [C, H, W] of a frame whose pixels are bits
 
     def sequence(self, samples: Tensor) -> Tensor:
         """A batch of samples as float32: rows [T, N, C*W]; repeated images or frames [T, N, C, H, W]."""
         if self.packed:
             return bits.unpack(samples.transpose(0, 1), self.packed)
-        x = (samples / self.scale).clamp(max=1).to(torch.float32)
+        x = (samples / self.scale).to(torch.float32)
+        if not samples.is_floating_point():  # a recording may hold more events than any in training
+            x = x.clamp(max=1)
         if self.reading == "rows":
             return x.permute(2, 0, 1, 3).flatten(2).contiguous()
         if self.reading == "frames":

@@ -31,14 +31,16 @@ def test_nothing_about_the_model_changes() -> None:
     model.layers[0].eval()
     model.cached = torch.ones(3)
     before = deepcopy(model.state_dict())
-    objects = {name: (id(t), t._version) for name, t in model.state_dict(keep_vars=True).items()}
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    objects = {name: (id(tensor), tensor._version) for name, tensor in tensors}
     training = [module.training for module in model.modules()]
     attributes = [dict(vars(module)) for module in model.modules()]
     random = torch.random.get_rng_state()
     lower_graph(model, events(1, 5, 5))
-    for name, tensor in model.state_dict(keep_vars=True).items():
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         assert torch.equal(tensor, before[name])
         assert objects[name] == (id(tensor), tensor._version)
+    assert model.state_dict().keys() == before.keys()
     assert [module.training for module in model.modules()] == training
     for module, kept in zip(model.modules(), attributes, strict=True):
         assert list(vars(module)) == list(kept)
