@@ -110,3 +110,14 @@ def test_fixed_taps_follow_what_is_traced():
     with FakeTensorMode():
         assert module(torch.empty(STEPS, 2, 3, device="cuda")).device.type == "cuda"
     assert torch.equal(module(real), expected)
+
+
+@pytest.mark.parametrize(
+    "kernel",
+    [dict(kernel="fir", order=3, stride=2), dict(kernel="matrix", time_steps=4), dict(learnable=True)],
+    ids=str,
+)
+def test_parameters_are_made_on_torchs_default_device(kernel):
+    with torch.device("meta"):
+        neuron = MFP(**kernel)
+    assert {parameter.device.type for parameter in neuron.parameters()} == {"meta"}

@@ -49,7 +49,8 @@ def free_taps(
 
     ``options`` are HistoryKernel's order, time_steps, kernel_bits and stride.
     """
-    start, factor = (torch.as_tensor(value).detach().reshape(-1) for value in (beta, gain))
+    # read here as numbers, which a default device such as "meta" must not hinder
+    start, factor = (torch.as_tensor(value, device="cpu").detach().reshape(-1) for value in (beta, gain))
     start = start.clamp(0, 1)
     if factor.numel() not in (1, start.numel()):
         raise ValueError(f"gain must be one number or have the shape of beta, got {describe(gain)}")

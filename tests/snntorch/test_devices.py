@@ -107,3 +107,9 @@ def products_of_sequences():
 
     with Watch():
         yield products
+
+
+def test_free_taps_are_made_on_torchs_default_device():
+    with torch.device("meta"):  # snn.Leaky, and so MFPLeaky, cannot be made there: it reads its numbers
+        neuron = MFPLeakyParallel(0.9, kernel="fir", order=3)
+    assert neuron.kernel.taps.device.type == "meta"
