@@ -43,7 +43,7 @@ def compile_all(file: str, names: Iterable[str], target: str) -> tuple[str, str]
 
 def text(program, get_size, get) -> str:
     _, size = get_size(program)
-    buffer = b" " * size
+    buffer = bytearray(size)  # written into: of bytes, Python shares those of length 1 with everybody
     get(program, buffer)
     return buffer.decode()
 
