@@ -3,6 +3,7 @@
 import logging
 import math
 from importlib import import_module
+from numbers import Real
 from reprlib import Repr
 from types import ModuleType
 from typing import Any
@@ -106,6 +107,8 @@ def check_threshold(name: str, value: Tensor | float) -> None:
 
 def _check_range(name: str, value: Tensor | float, wanted: str, below: float | None) -> None:
     if not isinstance(value, Tensor):
+        if isinstance(value, bool) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {describe(value)}")
         if not (value > -math.inf and (below is None or value < below)):
             raise ValueError(f"{name} must be {wanted}, got {value}")
     elif is_readable(value):

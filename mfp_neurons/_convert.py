@@ -480,6 +480,7 @@ def _described(neuron: nn.Module) -> str:
         names = ("order", "time_steps", "num_channels", "kernel_bits")
         words.append(kernel.kind)
         words += [f"{name}={getattr(kernel, name)}" for name in names if getattr(kernel, name) is not None]
+        words += [f"stride={kernel.stride}"] if getattr(kernel, "stride", 1) != 1 else []
     return f"{type(neuron).__name__}({', '.join(words)})"
 
 

@@ -180,6 +180,11 @@ class MFP(nn.Module):
     ) -> None:
         check_name(backend)
         check_threshold("v_threshold", v_threshold)
+        if isinstance(v_threshold, Tensor) and v_threshold.numel() != 1:
+            raise TypeError(
+                f"v_threshold must be a number, got {describe(v_threshold)}. A threshold of each channel, a "
+                "tensor [C], may be assigned to the neuron's v_threshold"
+            )
         super().__init__()
         self.kernel = HistoryKernel(
             kernel,
@@ -234,6 +239,11 @@ def _check_arguments(
 ) -> None:
     check_choice("kernel", kind, KINDS)
     check_finite("decay", decay)
+    if isinstance(decay, Tensor) and decay.numel() != 1:
+        raise TypeError(
+            f"decay must be a number, got {describe(decay)}. learnable=True with num_channels=C trains one "
+            "for each channel"
+        )
     if not 0 <= decay <= 1:
         raise ValueError(f"decay must be from 0 to 1, got {decay}")
     if learnable and kind == "exp" and not 0 < decay < 1:

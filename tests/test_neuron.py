@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -131,3 +132,16 @@ def test_decay_input_gives_taps_that_sum_to_one():
 def test_bad_options_are_refused_by_name(options, error, words):
     with pytest.raises(error, match=words):
         MFP(**options)
+
+
+@pytest.mark.parametrize("value", [np.ones(3), "1", True, None, torch.ones(3), [1.0]], ids=str)
+@pytest.mark.parametrize("name", ["decay", "v_threshold"])
+def test_what_is_no_number_is_refused_in_one_line(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be a number, got"):
+        MFP(**{name: value})
+
+
+@pytest.mark.parametrize("number", [np.float32(0.5), np.float64(0.5), 1])
+def test_numbers_of_numpy_and_whole_ones_are_taken(number):
+    neuron = MFP(number, v_threshold=number)
+    assert neuron.v_threshold == float(number) and type(neuron.v_threshold) is float
