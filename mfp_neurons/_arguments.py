@@ -117,7 +117,12 @@ def as_real(name: str, x: Any) -> Tensor:
         )
     if x.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {x.layout}")
-    return x if x.dtype in _REAL else x.to(torch.get_default_dtype())
+    return x.to(real_dtype(x))
+
+
+def real_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that an input is taken in: its own, or of integers and booleans torch's default one."""
+    return x.dtype if x.is_floating_point() else torch.get_default_dtype()
 
 
 def _check_shape(x_seq: Tensor) -> None:

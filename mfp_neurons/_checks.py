@@ -92,6 +92,14 @@ def is_exporting() -> bool:
     return bool(asked and asked())
 
 
+NO_BACKWARD = -1
+
+
+def backward_pass() -> int:
+    """The number of the backward pass that is running, or NO_BACKWARD."""
+    return NO_BACKWARD if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
+
+
 def check_finite(name: str, value: Tensor | float) -> None:
     """Raises ValueError if ``value`` holds a NaN or an infinity and can be read at no cost."""
     _check_range(name, value, "finite", below=math.inf)
@@ -115,8 +123,8 @@ def _check_range(name: str, value: Tensor | float, wanted: str, below: float | N
         values = value.detach()
         # compared with infinities, because the largest float64 is one in float32
         inside = values > -math.inf if below is None else (values > -math.inf) & (values < below)
-        outside = values[~inside]
-        if len(outside):
+        if not bool(inside.all()):
+            outside = values[~inside]
             others = f" in {len(outside)} of {values.numel()} values" if values.numel() > 1 else ""
             raise ValueError(f"{name} must be {wanted}, got {outside[0].item()}{others}")
 

@@ -1,5 +1,7 @@
 """Starting some samples of a batch anew, while the others go on."""
 
+from typing import NoReturn
+
 import torch
 from torch import Tensor, nn
 
@@ -55,6 +57,14 @@ def check_samples(samples: Tensor) -> None:
             "samples must be a bool mask [N] or the indices of samples, an integer tensor [k], "
             f"got {describe(samples)}"
         )
+
+
+def refuse_matrix(restart: str) -> NoReturn:
+    """Raises ValueError, since a matrix kernel cannot start some samples anew; ``restart`` starts all."""
+    raise ValueError(
+        "a matrix kernel has one position in time for all samples, so that some of them cannot start anew. "
+        f"{restart} starts all of them; kernel='fir' weighs alike at every time"
+    )
 
 
 def sample_mask(samples: Tensor, state: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from .. import functional
 from .._arguments import as_real
-from .._checks import refuse_tracers
+from .._checks import NO_BACKWARD, backward_pass, refuse_tracers
+from .._reset import refuse_matrix
 from ..history import Matrix
 from .memory_free import MemoryFree
 from .operands import spread_over
@@ -28,12 +29,6 @@ _RECOMPUTED = (
     "that the last step left. Hand mem over (init_hidden=False), which an infinite order can start from; "
     "checkpoint whole sequences, from reset_mem() on; or use MFPLeakyParallel."
 )
-_NO_BACKWARD = -1
-
-
-def _backward_pass() -> int:
-    """The number of the backward pass that is running, or _NO_BACKWARD."""
-    return _NO_BACKWARD if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
 class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
@@ -101,7 +96,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
     """
 
     def _init_state(self) -> None:
-        self._set_in = _NO_BACKWARD  # the backward pass, by torch's number, in which mem was set from outside
+        self._set_in = NO_BACKWARD  # the backward pass, by torch's number, in which mem was set from outside
         if self.is_finite:
             self.register_buffer("history", torch.zeros(0), persistent=False)
             self._mem_version = 0  # what torch counts of writes into mem when it and history belong together
@@ -121,7 +116,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             elif bool(mem.any()):
                 raise ValueError(_NOT_ITS_OWN)
         self._keep(mem, history)
-        self._set_in = _backward_pass()
+        self._set_in = backward_pass()
 
     def _keep(self, mem: Tensor, history: Tensor | None) -> None:
         """Sets the state: a potential, and the inputs that it stands for; None for the start."""
@@ -157,7 +152,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _step(self, x: Tensor, mem: Tensor | None) -> Tensor:
         """The potential after x, which is kept."""
-        if mem is None and self.mem.shape == x.shape and _backward_pass() not in (_NO_BACKWARD, self._set_in):
+        if mem is None and self.mem.shape == x.shape and backward_pass() not in (NO_BACKWARD, self._set_in):
             raise RuntimeError(_RECOMPUTED)
         if self.is_finite:
             new, history = self._finite_step(x, self._own_history(x, mem))
@@ -172,7 +167,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         """Starts all sequences anew; the potential, zero now, as snn.Leaky returns it."""
         with self._in_normal_mode():
             self._keep(torch.zeros_like(self.mem), None)
-        self._set_in = _backward_pass()
+        self._set_in = backward_pass()
         return self.mem
 
     def _zero(self, ended: Tensor) -> None:
@@ -182,10 +177,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         if self._mem_was_written():
             raise ValueError(_NOT_ITS_OWN)
         if self.kernel.kind == "matrix" and len(self.history):
-            raise ValueError(
-                "a matrix kernel has one position in time for all samples, so that some of them cannot start "
-                "anew. reset_mem() starts all of them; kernel='fir' weighs alike at every time"
-            )
+            refuse_matrix("reset_mem()")
         history = self.history.masked_fill(ended, 0) if len(self.history) else self.history
         self._keep(self.mem.masked_fill(ended, 0), history)
 

@@ -10,17 +10,24 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .. import functional
-from .._checks import check_threshold, log_once, refuse_tracers
-from .._reset import check_samples, sample_mask
+from .._checks import NO_BACKWARD, backward_pass, check_threshold, log_once, refuse_tracers
+from .._reset import check_samples, refuse_matrix, sample_mask
 from ..backends import NAMES, check_name, unavailable
-from ..backends._call import accumulate_dtype
 from ..history import KernelBits
 from ..neuron import HistoryKernel
 from ..norm import Norm
 from ..surrogate import Surrogate
 from .arguments import decay_of, number
 from .norms import take
-from .states import appended, filled, fit_history, fit_potential, history_at_rest, step_shape
+from .states import (
+    appended,
+    filled,
+    fit_history,
+    fit_potential,
+    history_at_rest,
+    potential_dtype,
+    step_shape,
+)
 from .surrogates import DEFAULT_SURROGATE, fused_surrogate, own_surrogate
 
 
@@ -80,7 +87,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     # v as the last call left it, and how often it had been written into: see _is_reading
     _reading: tuple[Any, int | None] = (None, None)
     _calls = 0  # since the state was at rest; 0 also once somebody assigned it
-    _set_in = -1  # the backward pass in which the state was reset or assigned, by PyTorch's number
+    _set_in = NO_BACKWARD  # the backward pass in which the state was reset or assigned, by PyTorch's number
     _overrides_functional: ClassVar[bool] = False
     _lacks: ClassVar[dict[str, str]] = {}
 
@@ -219,7 +226,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         x, _ = take(inputs[0])
         step = step_shape(x, step_mode)
         v = fit_potential(states[0], x, step)
-        v = filled(0.0, x, step, accumulate_dtype(x.dtype)) if v is None else v
+        v = filled(0.0, x, step, potential_dtype(x)) if v is None else v
         if self._carries != "history":
             return (v,)
         history = fit_history(states[1], x, step, self.kernel)
@@ -279,17 +286,14 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         """Puts the memories to rest, as ``functional.reset_net`` asks; may be called twice."""
         super().reset()
         self._reading = (None, None)
-        self._set_in = _backward_pass()
+        self._set_in = backward_pass()
 
     def reset_samples(self, samples: Tensor) -> None:
         """Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`."""
         check_samples(samples)
         v, history = self.v, self._memories.get("history")
         if self.kernel.kind == "matrix" and isinstance(history, Tensor):
-            raise ValueError(
-                "a matrix kernel has one position in time for all samples, so that some of them cannot start "
-                "anew. reset() starts all of them; kernel='fir' weighs alike at every time"
-            )
+            refuse_matrix("reset()")
         if isinstance(v, Tensor):
             rest = self._memories_rv["v"] if self._carries == "v" else 0.0
             self._memories["v"] = torch.where(sample_mask(samples, v), torch.as_tensor(rest).to(v), v)
@@ -372,7 +376,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         Raises:
             RuntimeError: it runs one of several calls, and which of their states it started from is unknown.
         """
-        if _backward_pass() in (_NO_BACKWARD, self._set_in):
+        if backward_pass() in (NO_BACKWARD, self._set_in):
             return False
         if self._carries is None:
             return True
@@ -398,7 +402,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
         if name in ("v", "history", "_memories") and "v" in self.__dict__.get("_memories", ()):
-            self._calls, self._set_in = 0, _backward_pass()
+            self._calls, self._set_in = 0, backward_pass()
             if name != "v":  # whoever loads memories sets history after v, or both at once
                 self._note_reading()
 
@@ -512,7 +516,6 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
 
 
-_NO_BACKWARD = -1
 # the methods of step mode "s" and of "m" that a subclass overrides together
 _FORWARD = ("single_step_forward", "multi_step_forward")
 _FUNCTIONAL = ("single_step_functional_forward", "multi_step_functional_forward")
@@ -520,11 +523,6 @@ _NO_PHASES = (
     "MFPNode does not charge, fire and reset one after the other: it computes all steps in one operator. "
     "Call super().single_step_forward(x) or super().multi_step_forward(x_seq), and read the potential from v"
 )
-
-
-def _backward_pass() -> int:
-    """The number of the backward pass that is running, or _NO_BACKWARD."""
-    return _NO_BACKWARD if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
 
 
 def _is_counted() -> bool:

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._arguments import real_dtype
 from ..backends._call import accumulate_dtype
 from ..neuron import HistoryKernel
 
@@ -18,11 +19,16 @@ def step_shape(x: Tensor, step_mode: str) -> torch.Size:
     return x.shape[1:]
 
 
+def potential_dtype(x: Tensor) -> torch.dtype:
+    """In which the potential of a neuron with input ``x`` is kept."""
+    return accumulate_dtype(real_dtype(x))
+
+
 def fit_potential(v: Tensor | float | None, x: Tensor, step: torch.Size) -> Tensor | None:
     """v as it enters a step of that shape; None at rest, where v is None, 0 or of another shape."""
     if isinstance(v, Tensor):
-        return _own(v).to(device=x.device, dtype=accumulate_dtype(x.dtype)) if v.shape == step else None
-    return None if v is None or float(v) == 0 else filled(float(v), x, step, accumulate_dtype(x.dtype))
+        return _own(v).to(device=x.device, dtype=potential_dtype(x)) if v.shape == step else None
+    return None if v is None or float(v) == 0 else filled(float(v), x, step, potential_dtype(x))
 
 
 def fit_history(history: Any, x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tensor | None:
@@ -34,13 +40,13 @@ def fit_history(history: Any, x: Tensor, step: torch.Size, kernel: HistoryKernel
         return None
     if kernel.kind != "matrix" and len(history) != kernel.state_steps:
         return None
-    return _own(history).to(device=x.device, dtype=_history_dtype(x))
+    return _own(history).to(device=x.device, dtype=real_dtype(x))
 
 
 def history_at_rest(x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tensor:
     """The inputs before the first step, as a tensor: zeros, of a matrix none."""
     steps = 0 if kernel.kind == "matrix" else int(kernel.state_steps or 0)
-    return filled(0.0, x, torch.Size((steps, *step)), _history_dtype(x))
+    return filled(0.0, x, torch.Size((steps, *step)), real_dtype(x))
 
 
 def filled(value: float, x: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
@@ -61,10 +67,6 @@ def appended(v_seq: Tensor | None, v: Tensor) -> Tensor:
     if not isinstance(v_seq, Tensor) or v_seq.shape[1:] != v.shape or v_seq.dtype != v.dtype:
         return step.clone()
     return torch.cat([v_seq, step.to(v_seq.device)])
-
-
-def _history_dtype(x: Tensor) -> torch.dtype:
-    return x.dtype if x.is_floating_point() else torch.float32
 
 
 def _own(state: Tensor) -> Tensor:

@@ -781,3 +781,16 @@ def test_the_next_state_copies_the_inputs_that_it_keeps_and_no_others(order):
         with Largest() as largest, torch.no_grad():
             node(x)
         assert largest.size == order - 1 == len(node._memories.get("history", ()))
+
+
+@pytest.mark.parametrize("options", [{}, {"order": 3}], ids=str)
+def test_counts_keep_the_state_that_torchs_default_dtype_asks_for(options):
+    counts = torch.randint(0, 9, (6, 2, 3))
+    torch.set_default_dtype(torch.float64)
+    try:
+        ours, theirs = (MFPNode(tau=3.0, v_threshold=50.0, step_mode="m", **options) for _ in range(2))
+        for part in (counts[:3], counts[3:]):
+            assert torch.equal(ours(part), theirs(part.double()))
+        assert torch.equal(ours.v, theirs.v) and ours.v.dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
