@@ -32,7 +32,7 @@ LAYERS = [
     ["_report"],
     ["orders"],
     ["deploy"],
-    ["_doctor", "bench", "neurobench", "nir", "train"],
+    ["_doctor", "neurobench", "nir", "train"],
     ["zoo"],
     ["cli"],
     ["__main__"],
@@ -64,7 +64,6 @@ LATER = {
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
     "train": set(_TRAIN),
-    "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"},
     "zoo": {"snntorch", "spikingjelly"},
 }
 

@@ -16,7 +16,6 @@ from mfp_neurons import train
 # what nobody calls by name: everything else in the package is public, unless it starts with an underscore
 INTERNAL = {
     "mfp_neurons.backends": "neurons choose one; docs/kernels.md says which",
-    "mfp_neurons.bench": "mfp-neurons bench",
     "mfp_neurons.cli": "mfp-neurons",
     "mfp_neurons.kernels": "C++ and CUDA",
     "mfp_neurons.norm_ops": "operators behind functional.norm_fire",
