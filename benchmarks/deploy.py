@@ -74,8 +74,7 @@ def alive(net: Any) -> nn.Module:
     for module in net.conv_fc:
         if isinstance(module, nn.BatchNorm2d):
             over = (0, 1, 3, 4)
-            module.running_mean.copy_(x.mean(over))
-            module.running_var.copy_(x.var(over))
+            module.running_mean, module.running_var = x.mean(over), x.var(over)
             module.weight.fill_(2.0)
         elif isinstance(module, nn.Linear):
             spread = module(x).std()

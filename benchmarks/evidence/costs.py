@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sweep
 from benchmarks.machine import facts
 from mfp_neurons import report
-from mfp_neurons.train import config, sweep
+from mfp_neurons.train import config
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.engine import BEST, Trainer, load_network
 

@@ -28,9 +28,9 @@ INTERNAL = {
     "mfp_neurons.train.demo": "mfp-neurons demo",
     "mfp_neurons.train.deployment": "mfp-neurons deploy",
     "mfp_neurons.train.distributed": "mfp-neurons train under torchrun; docs/howto/multi_gpu.md",
-    "mfp_neurons.train.figures": "figures of sweeps",
+    "mfp_neurons.train.figures": "figure of mfp-neurons demo",
     "mfp_neurons.train.network": "networks that a config names",
-    "mfp_neurons.train.tables": "tables of sweeps",
+    "mfp_neurons.train.tables": "tables of commands",
 }
 
 
