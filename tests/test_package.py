@@ -32,7 +32,8 @@ LAYERS = [
     ["_report"],
     ["orders"],
     ["deploy"],
-    ["_doctor", "neurobench", "nir", "train"],
+    ["_doctor", "architectures", "neurobench", "nir"],
+    ["train"],
     ["zoo"],
     ["cli"],
     ["__main__"],
@@ -63,8 +64,8 @@ LATER = {
     "_plot": {"matplotlib"},
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
+    "architectures": {"spikingjelly"},
     "train": set(_TRAIN),
-    "zoo": {"snntorch", "spikingjelly"},
 }
 
 
@@ -207,7 +208,7 @@ def test_the_version_is_the_distributions() -> None:
 def test_type_information_configs_and_networks_are_in_the_package() -> None:
     root = resources.files("mfp_neurons")
     assert (root / "py.typed").is_file()
-    for folder, suffix in (("train/configs", ".toml"), ("zoo/configs", ".toml"), ("zoo/networks", ".json")):
+    for folder, suffix in (("train/configs", ".toml"), ("zoo/networks", ".json")):
         assert any(entry.name.endswith(suffix) for entry in (root / folder).iterdir())
 
 
