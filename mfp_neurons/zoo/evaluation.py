@@ -43,17 +43,15 @@ def right_answers(runnable: Runnable, data: Data, execution: str, *, bars: bool 
         return runnable.model(data.sequence(samples)).argmax(1)
 
     def in_integers(samples: Tensor) -> Tensor:
-        sequence = data.sequence(samples)
-        given = sequence[0] if data.reading == "repeat" else sequence  # a still image is given once
-        return torch.from_numpy(runnable.network.run(given).argmax(1))
+        return torch.from_numpy(runnable.network.run(data.integer_input(samples)).argmax(1))
 
     answer = {"torch": in_torch, "integer": in_integers}[execution]
-    found = []
+    right = []
     with torch.no_grad(), bar(len(data.test), execution, bars) as shown:
         for samples, labels in batches(data.test, BATCH):
-            found.append(answer(samples) == labels)
+            right.append(answer(samples) == labels)
             shown.update(len(labels))
-    return torch.cat(found)
+    return torch.cat(right)
 
 
 def accuracies(
