@@ -69,12 +69,12 @@ def _check_levels(data: Data) -> None:
     samples = data.test.samples
     if data.packed:
         return
-    low, high = float(samples.min()), max(data.scale, float(samples.max()))
-    whole = not samples.is_floating_point() or bool((samples == samples.round()).all())
-    if not whole or low < 0 or data.scale != int(data.scale) or data.scale > 255:
+    least, most = float(samples.min()), max(data.scale, float(samples.max()))
+    integral = not samples.is_floating_point() or bool((samples == samples.round()).all())
+    if not integral or least < 0 or data.scale != int(data.scale) or data.scale > 255:
         raise ConfigError(
             "data: a deployed network takes whole numbers from 0 to at most 255; samples are "
-            f"{samples.dtype} from {low:g} to {high:g}. Train on pixels or counts as they are, not "
+            f"{samples.dtype} from {least:g} to {most:g}. Train on pixels or counts as they are, not "
             "normalized by mean and standard deviation: the first batch norm does that"
         )
 
@@ -166,14 +166,14 @@ def _microseconds(*calls: Callable[[], object]) -> list[float]:
     times: list[list[float]] = [[] for _ in calls]
     try:
         for turn in range(TIMED + 5):
-            for call, taken in zip(calls, times, strict=True):
+            for call, durations in zip(calls, times, strict=True):
                 start = time.perf_counter()
                 call()
                 if turn >= 5:  # the first ones warm up
-                    taken.append(1e6 * (time.perf_counter() - start))
+                    durations.append(1e6 * (time.perf_counter() - start))
     finally:
         torch.set_num_threads(threads)
-    return [statistics.median(taken) for taken in times]
+    return [statistics.median(durations) for durations in times]
 
 
 def write(deployed: Deployed, out: Path, c_directory: Path | None) -> str:

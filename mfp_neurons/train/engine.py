@@ -141,8 +141,8 @@ class Trainer:
 
     def _fit_orders_when_due(self) -> None:
         progress, settings = self.progress, self.config.training
-        found = progress.orders is not None
-        if not settings.fit_orders_bits or found or progress.epoch < settings.fit_orders_epoch:
+        fitted = progress.orders is not None
+        if not settings.fit_orders_bits or fitted or progress.epoch < settings.fit_orders_epoch:
             return
         progress.orders = fit_orders(
             self.network,

@@ -97,10 +97,10 @@ def as_tensor(sample: Any) -> Tensor:
     numpy = require("numpy", "train")
     array = numpy.asarray(sample)
     if array.ndim == 4:
-        whole = array.size == 0 or (
+        fits_bytes = array.size == 0 or (
             array.min() >= 0 and array.max() <= 255 and (array == array.round()).all()
         )
-        return torch.from_numpy(array.astype(numpy.uint8 if whole else numpy.float32))
+        return torch.from_numpy(array.astype(numpy.uint8 if fits_bytes else numpy.float32))
     tensor = torch.from_numpy(array.copy())
     return tensor.unsqueeze(0) if tensor.dim() == 2 else tensor.permute(2, 0, 1)
 
