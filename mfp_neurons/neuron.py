@@ -10,12 +10,13 @@ from ._checks import check_choice, check_finite, check_int, check_threshold, des
 from .backends import check_name
 from .functional import SpikeFunction, fire
 from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
-from .surrogate import ATan
+from .spec import KernelParameters, NeuronSpec
+from .surrogate import ATan, Surrogate
 
 KINDS = ("exp", "fir", "matrix")
 
 
-class HistoryKernel(nn.Module):
+class HistoryKernel(nn.Module, KernelParameters):
     """Parameters of a history kernel; calling it gives the kernel's value, quantized if asked.
 
     Args:
@@ -64,17 +65,18 @@ class HistoryKernel(nn.Module):
         device = torch.get_default_device()  # where torch makes the parameters of other modules too
         if kind == "fir":
             assert order is not None
-            spaced = self._exponential().taps((order - 1) * stride + 1, device)[::stride]
+            spaced = self.exponential().taps((order - 1) * stride + 1, device)[::stride]
             taps = spaced.float().squeeze(1)
             self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
         elif kind == "matrix":
             assert time_steps is not None
-            self.matrix = nn.Parameter(_toeplitz(self._exponential().taps(time_steps, device).float(), order))
+            self.matrix = nn.Parameter(_toeplitz(self.exponential().taps(time_steps, device).float(), order))
         elif learnable:
             logit = math.log(decay / (1 - decay))
             self.decay_logit = nn.Parameter(torch.full((num_channels or 1,), logit, dtype=torch.float32))
 
-    def _exponential(self) -> Exponential:
+    def exponential(self) -> Exponential:
+        """The exponential with its decay and gain as they are now; for "fir" and "matrix" their start."""
         decay = self.decay
         if self._gain == "decay_input":
             return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
@@ -90,12 +92,9 @@ class HistoryKernel(nn.Module):
         return self._decay
 
     @property
-    def state_steps(self) -> int | None:
-        """How many past inputs a step needs: as far back as the last tap lies, (K - 1) * stride; T - 1 for an
-        unbanded matrix; None for all of them."""
-        if self.order is not None:
-            return (self.order - 1) * self.stride
-        return None if self.time_steps is None else self.time_steps - 1
+    def gain_follows_decay(self) -> bool:
+        """Whether the gain is 1 - decay and changes with it, as of LIFNode's ``decay_input``."""
+        return self._gain == "decay_input"
 
     def forward(self) -> Kernel:
         """The kernel's value: Exponential, FIR or Matrix, differentiable in the parameters."""
@@ -104,10 +103,7 @@ class HistoryKernel(nn.Module):
             return Matrix(quantize_taps(banded.reshape(-1), self.kernel_bits).reshape_as(banded))
         if self.kind == "fir":
             return FIR(at_lags(quantize_taps(self.taps, self.kernel_bits), self.stride))
-        if self.order is None or (self.kernel_bits is None and self.stride == 1):
-            # with kernel_bits and no order the constructor made sure of power-of-two taps
-            return self._exponential()
-        return self._exponential().truncated(self.stride, self.kernel_bits)
+        return self._quantized_exponential()
 
     @torch.no_grad()
     def truncate(self, order: int) -> None:
@@ -213,6 +209,16 @@ class MFP(nn.Module):
             surrogate=self.surrogate,
             strict=self.strict,
             backend=self.backend,
+        )
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        return NeuronSpec(
+            kernel=self.kernel,
+            carried=self.kernel.carried(),
+            threshold=self.v_threshold,
+            surrogate=self.surrogate,
+            strict=self.strict if isinstance(self.surrogate, Surrogate) else None,
         )
 
     def extra_repr(self) -> str:

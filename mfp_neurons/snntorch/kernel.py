@@ -9,14 +9,12 @@ from torch import Tensor
 from .._checks import describe
 from ..history import FIR, Exponential, KernelBits
 from ..neuron import HistoryKernel
+from ..spec import KernelParameters
 
 
 @dataclass(frozen=True)
-class BetaKernel:
-    """The exponential history of a neuron whose decay is snnTorch's ``beta``. Calling it gives its value now.
-
-    It has the attributes of :class:`mfp_neurons.neuron.HistoryKernel`, so that a network can be read alike.
-    """
+class BetaKernel(KernelParameters):
+    """The exponential history of a neuron whose decay is snnTorch's ``beta``, a tensor of the neuron."""
 
     beta: Tensor
     gain: Tensor | float
@@ -28,18 +26,13 @@ class BetaKernel:
     kind: str = "exp"
     time_steps: None = None
 
-    @property
-    def state_steps(self) -> int | None:
-        """Inputs kept between steps: (K - 1) * stride. None: the infinite kernel, which keeps a potential."""
-        return None if self.order is None else (self.order - 1) * self.stride
+    def exponential(self) -> Exponential:
+        """The exponential with its decay and gain as they are now."""
+        gain = self.gain.reshape(-1) if isinstance(self.gain, Tensor) else self.gain
+        return Exponential(self.beta.clamp(0, 1).reshape(-1), gain, self.order)
 
     def __call__(self) -> Exponential | FIR:
-        decay = self.beta.clamp(0, 1).reshape(-1)
-        gain = self.gain.reshape(-1) if isinstance(self.gain, Tensor) else self.gain
-        exponential = Exponential(decay, gain, self.order)
-        if self.order is None or (self.kernel_bits is None and self.stride == 1):
-            return exponential  # those without an order are powers of two as they are
-        return exponential.truncated(self.stride, self.kernel_bits)
+        return self._quantized_exponential()
 
 
 def free_taps(

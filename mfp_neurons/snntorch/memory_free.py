@@ -11,6 +11,7 @@ from .._checks import check_threshold, describe, log_once
 from .._reset import check_samples, sample_mask
 from ..history import KernelBits
 from ..neuron import HistoryKernel
+from ..spec import NeuronSpec, StateNames
 from .arguments import check_reset_mechanism, per_channel, real
 from .instances import unlist
 from .kernel import BetaKernel, free_taps
@@ -119,6 +120,24 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable, self.stride
         )
 
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        kernel = self.kernel
+        return NeuronSpec(
+            kernel=kernel,
+            carried=kernel.carried(),
+            threshold=self.threshold,
+            surrogate=self.spike_grad,
+            surrogate_argument="spike_grad",
+            kernel_shape=tuple(self.beta.shape) if self.num_channels is None else None,
+            threshold_shape=tuple(self.threshold.shape),
+            state=StateNames(("mem",), potential="mem"),
+            returns_potential=self.output or not self.init_hidden,
+            spike_factor=self.graded_spikes_factor,
+            rounds_potential=bool(self.state_quant),
+            inhibition=bool(self.inhibition),
+        )
+
     @property
     def is_finite(self) -> bool:
         """Whether the kernel has an order or taps of its own: past inputs count then, not a potential."""
@@ -168,11 +187,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     def extra_repr(self) -> str:
         kernel = self.kernel
-        names = ("order", "time_steps", "num_channels", "kernel_bits")
-        named = {name: getattr(kernel, name) for name in names if getattr(kernel, name) is not None}
-        if kernel.stride != 1:
-            named["stride"] = kernel.stride
-        return ", ".join([kernel.kind, *(f"{name}={value}" for name, value in named.items())])
+        return ", ".join([kernel.kind, *(f"{name}={value}" for name, value in kernel.options().items())])
 
     def _spread(self, dims: int) -> tuple[int, ...]:
         """The shape in which a value a channel, or whatever beta holds, broadcasts over a step."""

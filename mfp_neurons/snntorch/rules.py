@@ -1,4 +1,4 @@
-"""Which of snnTorch's neurons :func:`mfp_neurons.convert` can swap, for what, and why others stay."""
+"""What snnTorch's own neurons are, and what :func:`mfp_neurons.convert` makes of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,37 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
+from ..spec import Carried, NeuronSpec, StateNames
 from .build import Options, build, tensor_of
 from .leaky import MFPLeaky
 from .parallel import MFPLeakyParallel
+
+_STATES = ("mem", "syn", "syn_exc", "syn_inh", "spk")  # where snnTorch's neurons keep what they carry on
+
+
+def neuron_spec(module: nn.Module) -> NeuronSpec | None:
+    """What one of snnTorch's neurons computes and keeps; None for a module that is no neuron."""
+    if not isinstance(module, snn.SpikingNeuron):
+        return None
+    neuron: Any = module
+    threshold = getattr(neuron, "threshold", None)
+    takes_sequences = hasattr(snn, "StateLeaky") and isinstance(neuron, snn.StateLeaky)
+    names = tuple(name for name in _STATES if hasattr(neuron, name))
+    return NeuronSpec(
+        kernel=None,
+        carried=Carried("potential"),
+        threshold=threshold,
+        surrogate=getattr(neuron, "spike_grad", None),
+        surrogate_argument="spike_grad",
+        threshold_shape=tuple(threshold.shape) if isinstance(threshold, Tensor) else None,
+        takes_sequences=takes_sequences,
+        continues=not takes_sequences,
+        state=StateNames(names, potential="mem" if "mem" in names else None),
+        returns_potential=bool(getattr(neuron, "output", False) or not getattr(neuron, "init_hidden", False)),
+        spike_factor=getattr(neuron, "graded_spikes_factor", None),
+        rounds_potential=bool(getattr(neuron, "state_quant", False)),
+        inhibition=bool(getattr(neuron, "inhibition", False)),
+    )
 
 
 def _from_leaky(neuron: Any, options: Options) -> nn.Module | str:

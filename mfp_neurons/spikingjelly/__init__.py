@@ -20,6 +20,7 @@ from .node import MFPNode as MFPNode
 from .pairs import fuse as fuse
 from .registry import register
 from .rules import RULES as RULES
+from .rules import neuron_spec as neuron_spec
 from .surrogates import fused_surrogate as fused_surrogate
 
 __all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]

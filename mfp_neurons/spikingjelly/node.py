@@ -16,6 +16,7 @@ from ..backends import NAMES, check_name, unavailable
 from ..history import KernelBits
 from ..neuron import HistoryKernel
 from ..norm import Norm
+from ..spec import NeuronSpec, StateNames
 from ..surrogate import Surrogate
 from .arguments import decay_of, number
 from .norms import take
@@ -181,6 +182,27 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if kernel.kind == "exp" and kernel.state_steps is None:
             return "v"
         return "history" if kernel.kind == "matrix" or kernel.state_steps else None
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        threshold, carried = self.v_threshold, self.kernel.carried()
+        return NeuronSpec(
+            kernel=self.kernel,
+            carried=carried,
+            threshold=threshold,
+            surrogate=self.surrogate_function,
+            surrogate_argument="surrogate_function",
+            threshold_shape=tuple(threshold.shape) if self._is_per_element else None,
+            takes_sequences=self.step_mode == "m",
+            step_mode=self.step_mode,
+            continues=carried.what != "nothing",
+            state=StateNames(
+                self._state_names,
+                potential="v",
+                history="history" if self._carries == "history" else None,
+                record="v_seq" if self.store_v_seq else None,
+            ),
+        )
 
     @property
     def supported_backends(self) -> tuple[str, ...]:

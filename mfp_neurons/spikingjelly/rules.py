@@ -1,4 +1,4 @@
-"""Which of SpikingJelly's neurons :func:`mfp_neurons.convert` can swap, for what, and why others stay."""
+"""What SpikingJelly's own neurons are, and what :func:`mfp_neurons.convert` makes of them."""
 
 import math
 from collections.abc import Callable
@@ -8,8 +8,40 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
+from ..spec import Carried, NeuronSpec, StateNames
 from .build import build
 from .node import MFPNode
+
+_SEQUENCES = [getattr(neuron, name) for name in ("PSN",) if hasattr(neuron, name)]
+_WINDOWS = [getattr(neuron, name) for name in ("MaskedPSN", "SlidingPSN") if hasattr(neuron, name)]
+_BASES = [getattr(neuron, name) for name in ("BaseNode", "SimpleBaseNode") if hasattr(neuron, name)]
+_NEURONS = (*_BASES, *_SEQUENCES, *_WINDOWS)
+
+
+def neuron_spec(module: nn.Module) -> NeuronSpec | None:
+    """What one of SpikingJelly's neurons computes and keeps; None for a module that is no neuron."""
+    old: Any = module
+    if not isinstance(module, _NEURONS):
+        return None
+    if isinstance(module, tuple(_SEQUENCES)):  # not causal: it needs all T inputs at once
+        carried = Carried("all inputs")
+    elif isinstance(module, tuple(_WINDOWS)):
+        carried = Carried("inputs", int(old.k) - 1)
+    else:
+        carried = Carried("potential")
+    step_mode = getattr(old, "step_mode", None)
+    names = tuple(name for name in getattr(old, "_memories", ()) if name != "v_seq")
+    return NeuronSpec(
+        kernel=None,
+        carried=carried,
+        threshold=getattr(old, "v_threshold", None),
+        surrogate=getattr(old, "surrogate_function", None),
+        surrogate_argument="surrogate_function",
+        takes_sequences=step_mode in (None, "m"),
+        step_mode=step_mode,
+        continues=bool(names),
+        state=StateNames(names, potential="v" if "v" in names else None),
+    )
 
 
 def _from_if(old: Any, options: dict[str, Any]) -> MFPNode:
