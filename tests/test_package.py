@@ -19,7 +19,7 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
     ["_broadcast", "_checks", "_files"],
-    ["_build", "_plot", "_reset"],
+    ["_build", "_plot", "_reset", "_undisturbed"],
     ["kernels"],
     ["history", "norm", "surrogate", "quantize"],
     ["reference", "backends", "spec"],
@@ -30,7 +30,7 @@ LAYERS = [
     ["spikingjelly", "snntorch"],
     ["adapters"],
     ["_convert"],
-    ["_report"],
+    ["reporting"],
     ["orders"],
     ["deploy"],
     ["_doctor", "bench", "neurobench", "nir", "train"],

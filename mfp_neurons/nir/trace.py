@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mfp_neurons import __version__
 
-from .._report.neurons import is_neuron, takes_sequences
+from ..adapters import describe_neuron, is_neuron
 from ..deploy.lowering import states
 from ..deploy.lowering.axes import Dims, flat, kinds, of_features, sizes
 from ..deploy.lowering.capture import Capture, StandIn, stand_ins
@@ -158,7 +158,9 @@ class Tracing:
         value = self.value(x, "the input of a neuron")
         if value.reduce or value.last:
             self.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
-        timed, carries = takes_sequences(module), states.carries_state(module)
+        spec = describe_neuron(module)
+        assert spec is not None
+        timed, carries = spec.takes_sequences, states.carries_state(module)
         if timed:
             self._check_whole_sequence(value)
             states.check_start(module, self.refuse)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..._checks import describe, log_once
-from ..._report.neurons import is_neuron
+from ...adapters import is_neuron
 from ...history import Exponential, Matrix, as_row
 from ...pooling import TimePool
 from ...quantize import is_quantized
