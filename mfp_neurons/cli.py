@@ -8,7 +8,6 @@ from pathlib import Path
 
 from mfp_neurons import __version__
 from mfp_neurons._checks import MissingDependency
-from mfp_neurons.bench.run import BenchError
 from mfp_neurons.train import distributed
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
@@ -16,7 +15,7 @@ from mfp_neurons.zoo import commands as zoo
 from mfp_neurons.zoo.cards import AccuracyMoved, CardError
 from mfp_neurons.zoo.catalog import UnknownNetwork
 
-MISTAKES = BenchError, CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
+MISTAKES = CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,7 +58,6 @@ def _parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_report,
         _add_deploy,
-        _add_bench,
         _add_doctor,
         zoo.add,
     ):
@@ -73,8 +71,8 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder for results (%(default)s)"
     )
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each network (%(default)s)")
-    parser.add_argument("--epochs", type=_positive, help="instead of the configs' own number")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of each network (%(default)s)")
+    parser.add_argument("--epochs", type=positive, help="instead of the configs' own number")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(command=_demo)
 
@@ -111,7 +109,7 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser("report", help=words, description=words)
     _add_checkpoint(parser)
     parser.add_argument(
-        "--samples", type=_positive, default=100, help="test samples to measure on (%(default)s)"
+        "--samples", type=positive, default=100, help="test samples to measure on (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(command=_report)
@@ -131,32 +129,6 @@ def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(command=_deploy)
 
 
-def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    words = "speed and memory of the neurons against their peers"
-    parser = commands.add_parser("bench", help=words, description=f"Measures {words}, side by side.")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="folder for results (%(default)s)"
-    )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (a GPU where there is one)")
-    parser.add_argument("--threads", type=_positive, help="threads on the CPU (PyTorch's choice)")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="rows to run, such as 'neuron/T=4,*'; 'x' prints all names",
-    )
-    parser.add_argument("--repeats", type=_positive, help="rounds at most (31)")
-    parser.add_argument("--minutes", type=float, help="skip the rows that this leaves no time for")
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes and few repeats, to check that it runs"
-    )
-    parser.add_argument(
-        "--markdown-from", type=Path, metavar="JSON", help="no run: tables and figures of a result"
-    )
-    parser.set_defaults(command=_bench)
-
-
 def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     words = "which backends run on this machine, and why the others do not"
     parser = commands.add_parser("doctor", help=words, description=words)
@@ -168,7 +140,8 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", help="folder that holds the data set now")
 
 
-def _positive(argument: str) -> int:
+def positive(argument: str) -> int:
+    """An option's value that must be an integer of 1 or more."""
     if not argument.isdecimal() or int(argument) < 1:
         raise argparse.ArgumentTypeError(f"{argument}: give an integer of 1 or more")
     return int(argument)
@@ -237,23 +210,6 @@ def _deploy(args: argparse.Namespace) -> str:
             deployment.write(deployed, out, args.c),
         ]
     )
-
-
-def _bench(args: argparse.Namespace) -> str:
-    from mfp_neurons.bench import run
-
-    if args.markdown_from is not None:
-        return f"written: {run.show(args.markdown_from)}"
-    path = run.run(
-        args.out,
-        device=args.device,
-        threads=args.threads,
-        only=tuple(args.only),
-        quick=args.quick,
-        repeats=args.repeats,
-        minutes=args.minutes,
-    )
-    return f"{run.judged(path)}\n\nwritten: {path}, {path.with_suffix('.md')}"
 
 
 def _doctor(args: argparse.Namespace) -> str:

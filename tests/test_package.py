@@ -33,7 +33,7 @@ LAYERS = [
     ["reporting"],
     ["orders"],
     ["deploy"],
-    ["_doctor", "bench", "neurobench", "nir", "train"],
+    ["_doctor", "neurobench", "nir", "train"],
     ["zoo"],
     ["cli"],
     ["__main__"],
@@ -65,7 +65,6 @@ LATER = {
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
     "train": set(_TRAIN),
-    "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"},
     "zoo": {"snntorch", "spikingjelly"},
 }
 

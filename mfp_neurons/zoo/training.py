@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from benchmarks import machine
 from mfp_neurons._files import write_bytes
-from mfp_neurons.bench import facts as machine
 from mfp_neurons.history import quantize_taps
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train import checkpoint

@@ -1,4 +1,4 @@
-"""Where and with what a result was measured."""
+"""Where and with what a result was measured: device, processor, versions, commit."""
 
 import os
 import platform
@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..backends import choose
+from mfp_neurons.backends import choose
 
 _PACKAGES = ("mfp-neurons", "torch", "spikingjelly", "snntorch", "triton", "cupy-cuda12x", "cupy-cuda13x")
 
@@ -27,7 +27,7 @@ def facts(device: torch.device) -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
         "backend": choose("auto", device).__name__.rpartition(".")[2],
         "versions": {name: _version(name) for name in _PACKAGES},
-        "commit": commit(Path(__file__).parents[2]),
+        "commit": commit(Path(__file__).parents[1]),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
     if device.type == "cuda":

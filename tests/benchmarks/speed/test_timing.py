@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons.bench import timing
-from mfp_neurons.bench.timing import Effort, Parts, Sample, Skip, alternate, order, reason, rounds, summary
+from benchmarks.speed import timing
+from benchmarks.speed.timing import Effort, Parts, Sample, Skip, alternate, order, reason, rounds, summary
 
 names = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=6, unique=True)
 

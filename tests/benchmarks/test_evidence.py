@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import sweep
 from benchmarks.evidence import page
 from benchmarks.evidence.__main__ import HERE, RESULTS, TASKS
-from mfp_neurons.train import sweep
 
 SWEEPS = [task for task in TASKS if (HERE / f"{task}.toml").exists()]
 SHOWN = sorted(path for path in RESULTS.glob("evidence_*.json") if not path.stem.endswith("_time"))
@@ -51,6 +51,12 @@ def test_a_row_has_the_mean_and_spread_over_seeds_and_the_mean_costs() -> None:
 
 def test_a_row_of_one_seed_says_so() -> None:
     assert "A (one seed)" in page.table([run(0, 80.0)], {})
+
+
+def test_the_figure_draws_the_families_that_it_names(tmp_path: Path) -> None:
+    runs = [{**run(0, 80.0), "family": family} for family in ("memory-free", "LIF, float weights", "other")]
+    page.accuracy_against_state(runs, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("path", SHOWN, ids=lambda path: path.stem)

@@ -1,9 +1,10 @@
 """The neurons that meet: ours, and every peer on the best path that its users have, with its defaults.
 
-A peer says by raising :class:`~mfp_neurons.bench.timing.Skip` why it cannot run at some size; any other error
+A peer says by raising :class:`~.timing.Skip` why it cannot run at some size; any other error
 of it becomes a reason too. All see the same input [T, B, 32] and give spikes of that shape.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,12 +12,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._checks import require
-from ..backends import _cuda_exp, choose
-from ..surrogate import Rect
-from . import compiled, traffic
-from .calls import Neuron
-from .contest import Peer, Size
+from mfp_neurons import convert
+from mfp_neurons._checks import require
+from mfp_neurons.backends import _cuda_exp, choose
+from mfp_neurons.surrogate import Rect
+
+from .calls import (
+    FORWARD,
+    Neuron,
+    Peer,
+    Size,
+    masked_traffic,
+    neuron_traffic,
+    norm_and_neuron_traffic,
+    wide_spikes_traffic,
+)
 from .timing import Skip
 
 JELLY, SNN = "MFPNode", "MFPLeakyParallel"
@@ -32,7 +42,7 @@ _MOST_UNROLLED, _MOST_UNROLLED_LIF = 64, 16  # steps that torch.compile takes we
 _HALF = (torch.float16, torch.bfloat16)
 
 
-# --- SpikingJelly's side ----------------------------------------------------------------------------------
+# --- SpikingJelly's side --------------------------------------------------------------------------------
 
 
 def jelly(name: str) -> Any:
@@ -111,9 +121,9 @@ def lif_wide_state(size: Size) -> Neuron:
 def _lif_compiled(size: Size) -> Neuron:
     if size.dtype in _HALF:
         raise Skip("a loop of torch operators in half precision, compiled or not; see the float32 state")
-    compiled.check(size.steps, _MOST_UNROLLED_LIF, size.dtype)
+    _check_compiled(size.steps, _MOST_UNROLLED_LIF, size.dtype)
     node = lif_node()
-    return Neuron(compiled.compile_for_one_shape(node), reset_of(node))
+    return Neuron(_compiled(node), reset_of(node))
 
 
 def _psn(size: Size) -> Neuron:
@@ -147,7 +157,7 @@ def _old_lif(size: Size) -> Neuron:
     return Neuron(node, reset_of(node), note=node.backend)
 
 
-# --- snnTorch's side --------------------------------------------------------------------------------------
+# --- snnTorch's side ------------------------------------------------------------------------------------
 
 
 def _snn() -> Any:
@@ -190,29 +200,133 @@ def _leaky_parallel(size: Size) -> Neuron:
     return Neuron(node, parameters=parameters, note=f"has a linear layer of {CHANNELS} x {CHANNELS} in it")
 
 
-# --- neither ----------------------------------------------------------------------------------------------
+# --- torch.compile: of the plain recursion that anybody would write, and of LIFNode ---------------------
+
+
+Layer = Callable[[Tensor], Tensor]
+
+
+class _Spike(torch.autograd.Function):
+    """Heaviside forward, the derivative of ATan (alpha = 2) backward."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor) -> Tensor:
+        ctx.save_for_backward(v)
+        return (v >= 0).to(v.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
+        (v,) = ctx.saved_tensors
+        return grad / (1 + (torch.pi * v) ** 2)
+
+
+def recursion(tau: float) -> Layer:
+    """The neuron in the fewest lines: u = (1 - 1/tau) u + x/tau, spikes where u >= 1, no reset.
+
+    >>> recursion(2.0)(torch.tensor([[2.0], [0.0], [2.0]])).flatten()  # u = 1, 0.5, 1.25
+    tensor([1., 0., 1.])
+    """
+    gain = 1 / tau
+
+    def call(x_seq: Tensor) -> Tensor:
+        u = torch.zeros_like(x_seq[0], dtype=torch.float32)
+        spikes = []
+        for x in x_seq.unbind(0):
+            u = (1 - gain) * u + gain * x
+            spikes.append(_Spike.apply(u - 1).to(x.dtype))
+        return torch.stack(spikes)
+
+    return call
+
+
+def _check_compiled(steps: int, most: int, dtype: torch.dtype) -> None:
+    """Raises :class:`Skip` where compiling takes minutes, or shows nothing new."""
+    if steps > most:
+        raise Skip(f"the compiler unrolls the loop over time, for minutes: not tried above T = {most}")
+    if dtype == torch.bfloat16:
+        raise Skip("compiled for float32 and float16 alone: each takes a minute more")
+
+
+def _compiled(layer: Any) -> Layer:
+    return torch.compile(layer, dynamic=False)  # type: ignore[no-any-return]
+
+
+def forget_compiled() -> None:
+    """Drops what was compiled for the row before."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 def _plain_compiled(size: Size) -> Neuron:
-    compiled.check(size.steps, _MOST_UNROLLED, size.dtype)
-    return Neuron(compiled.compile_for_one_shape(compiled.recursion(TAU)))
+    _check_compiled(size.steps, _MOST_UNROLLED, size.dtype)
+    return Neuron(_compiled(recursion(TAU)))
 
 
 PEERS = (
-    Peer(JELLY, JELLY, mfp_node, traffic.neuron),
-    Peer("MFPNode, Rect, 1-bit mask", JELLY, _mfp_node_rect, traffic.masked),
-    Peer(ONE_THREAD, JELLY, _one_thread, traffic.neuron),
+    Peer(JELLY, JELLY, mfp_node, neuron_traffic),
+    Peer("MFPNode, Rect, 1-bit mask", JELLY, _mfp_node_rect, masked_traffic),
+    Peer(ONE_THREAD, JELLY, _one_thread, neuron_traffic),
     Peer("LIFNode", JELLY, lif),
     Peer(WIDE_STATE, JELLY, lif_wide_state),
     Peer("LIFNode, torch.compile", JELLY, _lif_compiled),
     Peer("PSN", JELLY, _psn),
     Peer("SlidingPSN", JELLY, _sliding_psn),
     Peer(f"LIFNode {OLD}, CuPy", JELLY, _old_lif, worker=True),
-    Peer("MFPNode, worker process", JELLY, mfp_node, traffic.neuron, worker=True),
+    Peer("MFPNode, worker process", JELLY, mfp_node, neuron_traffic, worker=True),
     Peer("plain recursion, torch.compile", JELLY, _plain_compiled),
-    Peer(SNN, SNN, _mfp_leaky, traffic.wide_spikes),
+    Peer(SNN, SNN, _mfp_leaky, wide_spikes_traffic),
     Peer("snn.Leaky", SNN, _leaky),
     Peer("StateLeaky", SNN, _state_leaky),
     Peer("LeakyParallel", SNN, _leaky_parallel),
 )
 BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+# --- batch normalization and the neuron behind it, as two modules and as one ----------------------------
+
+
+UNFUSED, FUSED = "norm + MFPNode", "norm + MFPNode, fused"
+
+
+def norm_peers(work: str) -> tuple[Peer, ...]:
+    """For inputs [T, N, C, H, W]. The forward alone is an evaluation, with the running averages."""
+    build = _evaluating if work == FORWARD else _training
+    return (
+        Peer(FUSED, FUSED, build(_fused), norm_and_neuron_traffic),
+        Peer(UNFUSED, FUSED, build(_followed_by(mfp_node)), norm_and_neuron_traffic),
+        Peer("norm + LIFNode", FUSED, build(_followed_by(lif))),
+        Peer(f"norm + {WIDE_STATE}", FUSED, build(_followed_by(lif_wide_state))),
+    )
+
+
+Make = Callable[[Size], tuple[nn.Module, Neuron]]
+
+
+def _norm(size: Size) -> Any:
+    return jelly("layer").BatchNorm2d(size.step[1], step_mode="m").to(size.device)
+
+
+def _followed_by(build: Callable[[Size], Neuron]) -> Make:
+    def make(size: Size) -> tuple[nn.Module, Neuron]:
+        norm, node = _norm(size), build(size)
+        return norm, Neuron(lambda x: node.call(norm(x)), node.reset, list(norm.parameters()), node.note)
+
+    return make
+
+
+def _fused(size: Size) -> tuple[nn.Module, Neuron]:
+    pair = convert(nn.Sequential(_norm(size), lif_node()), fuse=True)
+    return pair, Neuron(pair, reset_of(pair), list(pair.parameters()))
+
+
+def _training(make: Make) -> Callable[[Size], Neuron]:
+    return lambda size: make(size)[1]
+
+
+def _evaluating(make: Make) -> Callable[[Size], Neuron]:
+    def build(size: Size) -> Neuron:
+        module, neuron = make(size)
+        module.eval()
+        return neuron
+
+    return build

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .._checks import require
-from .._plot import End, label_ends, pyplot
-from .text import number, unique
+from mfp_neurons._checks import require
+from mfp_neurons._plot import End, label_ends, pyplot
+
+from .tables import number, unique
 
 Row = dict[str, Any]
 Result = dict[str, Any]
@@ -43,7 +44,7 @@ def _rows(result: Result, prefix: str) -> dict[str, Row]:
     return {n: row for n, row in result["rows"].items() if n.startswith(prefix) and "skipped" not in row}
 
 
-# --- the neuron -------------------------------------------------------------------------------------------
+# --- the neuron -----------------------------------------------------------------------------------------
 
 
 def time_per_element(rows: list[Row], path: Path) -> str:
@@ -133,7 +134,7 @@ def _words(rows: list[Row]) -> str:
     return f"Time an element against T, {rows[0]['dtype']}. Fastest, {title}: {'; '.join(parts)}."
 
 
-# --- networks ---------------------------------------------------------------------------------------------
+# --- networks -------------------------------------------------------------------------------------------
 
 
 def training_steps(rows: Mapping[str, Row], path: Path) -> str:

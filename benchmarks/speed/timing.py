@@ -1,9 +1,13 @@
-"""Contestants timed in turn: a round robin whose order moves, every one warmed up, none silently absent."""
+"""Times contestants in turn: one call of each a round, in an order that changes from round to round."""
 
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Protocol
+
+import torch
 
 Parts = dict[str, float]  # milliseconds of one call, by part of it; "total" is among them
 Sample = Callable[[], Parts]
@@ -119,3 +123,52 @@ def reason(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     first = text[0].strip()[:200] if text else ""
     return first if isinstance(error, Skip) else f"{type(error).__name__}: {first}".removesuffix(": ")
+
+
+# --- clocks ---------------------------------------------------------------------------------------------
+
+_SPIN = 1_500_000  # GPU cycles, about a millisecond: the host queues a call while the GPU spins
+
+
+class Clock(Protocol):
+    """Marks points in a call; afterwards tells the milliseconds between them."""
+
+    def ready(self) -> None:
+        """Called before a call's first mark."""
+
+    def mark(self) -> Any: ...
+
+    def gaps(self, marks: list[Any]) -> list[float]:
+        """Milliseconds between successive marks, once all that was marked has finished."""
+
+
+class HostClock:
+    def ready(self) -> None:
+        pass
+
+    def mark(self) -> float:
+        return time.perf_counter()
+
+    def gaps(self, marks: list[Any]) -> list[float]:
+        return [1e3 * (b - a) for a, b in pairwise(marks)]
+
+
+class DeviceClock:
+    """CUDA events. The GPU spins before each call, so that what is timed is its work and not the wait for
+    the next launch (as long as a call's launches take less than the spin; the same for every contestant)."""
+
+    def ready(self) -> None:
+        torch.cuda._sleep(_SPIN)
+
+    def mark(self) -> torch.cuda.Event:
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def gaps(self, marks: list[Any]) -> list[float]:
+        torch.cuda.synchronize()
+        return [a.elapsed_time(b) for a, b in pairwise(marks)]
+
+
+def clock_for(device: torch.device) -> Clock:
+    return DeviceClock() if device.type == "cuda" else HostClock()

@@ -8,10 +8,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mfp_neurons import convert
+
 from . import memory
-from .clock import Clock, clock_for
 from .peers import WIDE_STATE, jelly, reset_of
-from .timing import TOTAL, Effort, Outcome, Parts, Sample, Skip, alternate, reason, summary
+from .timing import (
+    TOTAL,
+    Clock,
+    Effort,
+    Outcome,
+    Parts,
+    Sample,
+    Skip,
+    alternate,
+    clock_for,
+    reason,
+    summary,
+)
 
 OURS, FUSED = "MFPNode", "MFPNode, fused"
 _STEPS = 4
@@ -77,7 +90,7 @@ class Network:
 Variant = Callable[[Network], nn.Module]
 
 
-# --- the variants -----------------------------------------------------------------------------------------
+# --- the variants ---------------------------------------------------------------------------------------
 
 
 def _lif(network: Network) -> nn.Module:
@@ -112,14 +125,10 @@ def _lif_precision(network: Network) -> nn.Module:
 
 
 def _ours(network: Network) -> nn.Module:
-    from .._convert import convert
-
     return convert(_lif(network))
 
 
 def _fused(network: Network) -> nn.Module:
-    from .._convert import convert
-
     return convert(_lif(network), fuse=True)
 
 
@@ -132,7 +141,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-# --- one step ---------------------------------------------------------------------------------------------
+# --- one step -------------------------------------------------------------------------------------------
 
 
 class Step:

@@ -8,15 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons.bench import compiled, memory, norm_rows, peers, traffic
-from mfp_neurons.bench.calls import FORWARD, TRAINING, Inputs, Neuron, copy, sample
-from mfp_neurons.bench.clock import DeviceClock, HostClock
-from mfp_neurons.bench.contest import Contest, Peer, Size
-from mfp_neurons.bench.facts import commit
-from mfp_neurons.bench.peers import BY_NAME, CHANNELS, PEERS
-from mfp_neurons.bench.probe import probe
-from mfp_neurons.bench.remote import Worker, old_folder
-from mfp_neurons.bench.timing import Effort, Skip
+from benchmarks.machine import commit
+from benchmarks.speed import calls, memory, peers
+from benchmarks.speed.calls import FORWARD, TRAINING, Inputs, Neuron, Peer, Size, copy, probe, sample
+from benchmarks.speed.contest import Contest
+from benchmarks.speed.peers import BY_NAME, CHANNELS, PEERS
+from benchmarks.speed.timing import DeviceClock, Effort, HostClock, Skip
+from benchmarks.speed.worker import Worker, old_folder
 
 CPU = torch.device("cpu")
 SMALL = Size(4, (3, CHANNELS), torch.float32, CPU)
@@ -79,14 +77,14 @@ def test_the_gradient_of_wider_spikes_has_the_same_values() -> None:
 @pytest.mark.parametrize("width", [2, 4])
 def test_the_bytes_that_must_move_are_counted_from_what_goes_in_and_out(width: int) -> None:
     x, spikes, grad, gx = (width,) * 4
-    assert traffic.neuron(width, True).parts(10, training=True) == {
+    assert calls.neuron_traffic(width, True).parts(10, training=True) == {
         "total": 10 * (x + spikes + x + grad + gx),
         "forward": 10 * (x + spikes),
         "backward": 10 * (x + grad + gx),
     }
-    assert traffic.neuron(width, False).parts(10, training=False) == {"total": 10 * (x + spikes)}
-    assert traffic.masked(width, True).parts(8, training=True)["backward"] == 8 * (grad + gx) + 1
-    assert traffic.wide_spikes(width, False).forward == x + 4
+    assert calls.neuron_traffic(width, False).parts(10, training=False) == {"total": 10 * (x + spikes)}
+    assert calls.masked_traffic(width, True).parts(8, training=True)["backward"] == 8 * (grad + gx) + 1
+    assert calls.wide_spikes_traffic(width, False).forward == x + 4
 
 
 def test_on_a_gpu_a_call_starts_behind_a_spin_and_is_read_after_all_has_finished(
@@ -163,7 +161,7 @@ def test_every_peer_gives_spikes_and_gradients(peer: Peer) -> None:
 def test_the_plain_recursion_is_our_neuron() -> None:
     x = torch.randn(SMALL.shape, requires_grad=True)
     grad = torch.randn(SMALL.shape)
-    ours, theirs = BY_NAME["MFPNode"].build(SMALL).call(x), compiled.recursion(peers.TAU)(x)
+    ours, theirs = BY_NAME["MFPNode"].build(SMALL).call(x), peers.recursion(peers.TAU)(x)
     torch.testing.assert_close(ours, theirs)
     pair = [torch.autograd.grad(y, x, grad)[0] for y in (ours, theirs)]
     torch.testing.assert_close(*pair)
@@ -172,7 +170,7 @@ def test_the_plain_recursion_is_our_neuron() -> None:
 def test_the_plain_recursion_gives_the_same_when_compiled() -> None:
     x = torch.randn(SMALL.shape)
     spikes = BY_NAME["plain recursion, torch.compile"].build(SMALL).call(x)
-    torch.testing.assert_close(spikes, compiled.recursion(peers.TAU)(x))
+    torch.testing.assert_close(spikes, peers.recursion(peers.TAU)(x))
 
 
 @pytest.mark.parametrize(
@@ -231,17 +229,17 @@ def test_a_row_holds_ours_against_a_copy_and_reasons_against_the_absent() -> Non
 
 @pytest.mark.parametrize("work", [FORWARD, TRAINING])
 def test_normalization_rows_run_fused_and_unfused(work: str) -> None:
-    contest = norm_rows.contest(Size(4, (2, 3, 4, 4), torch.float32, CPU), work)
+    contest = Contest("norm", Size(4, (2, 3, 4, 4), torch.float32, CPU), work, peers.norm_peers(work))
     entries = {e["name"]: e for e in contest.run(ONCE, Worker(1))["entries"]}
-    assert "ms" in entries[norm_rows.FUSED]
-    assert "ms" in entries[norm_rows.UNFUSED]
+    assert "ms" in entries[peers.FUSED]
+    assert "ms" in entries[peers.UNFUSED]
     assert "ms" in entries["norm + LIFNode"]
 
 
 def test_the_fused_and_the_unfused_pair_agree() -> None:
     size = Size(4, (2, 3, 4, 4), torch.float32, CPU)
     x = torch.randn(size.shape)
-    both = [peer.build(size).call(x) for peer in norm_rows.contest(size, TRAINING).peers[:2]]
+    both = [peer.build(size).call(x) for peer in peers.norm_peers(TRAINING)[:2]]
     torch.testing.assert_close(*both)
 
 

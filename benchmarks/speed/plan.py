@@ -1,4 +1,4 @@
-"""Which rows there are on a device, the ones that the bars ask for first."""
+"""Which rows there are on a device, the ones that the targets ask for first."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -7,13 +7,13 @@ from typing import Any, Protocol
 
 import torch
 
-from . import norm_rows
-from .calls import FORWARD, TRAINING, Neuron
-from .contest import Contest, Peer, Size
+from .calls import FORWARD, TRAINING, Neuron, Peer, Size
+from .contest import Contest
 from .networks import Network
-from .peers import CHANNELS, PEERS
-from .remote import Worker
+from .peers import CHANNELS, PEERS, norm_peers
+from .targets import TARGETS
 from .timing import Effort, Skip
+from .worker import Worker
 
 
 class Row(Protocol):
@@ -38,14 +38,12 @@ def rows(device: torch.device, *, quick: bool = False, only: tuple[str, ...] = (
     """The rows whose names match one of the patterns ``only`` (all, without any)."""
     every = [*_networks(device, quick), *_neurons(device, quick), *_norms(device, quick)]
     if device.type == "cuda" and not quick:
-        every.sort(key=_wanted_by_a_bar, reverse=True)
+        every.sort(key=_wanted_by_a_target, reverse=True)
     return [row for row in every if not only or any(fnmatchcase(row.id, p) for p in only)]
 
 
-def _wanted_by_a_bar(row: Row) -> bool:
-    from .bars import BARS
-
-    return any(fnmatchcase(row.id, bar.row) for bar in BARS)
+def _wanted_by_a_target(row: Row) -> bool:
+    return any(fnmatchcase(row.id, target.row) for target in TARGETS)
 
 
 def _neurons(device: torch.device, quick: bool) -> Iterator[Row]:
@@ -90,7 +88,11 @@ def _norms(device: torch.device, quick: bool) -> Iterator[Row]:
     step = (2, 4, 6, 6) if quick else (64, 128, 56, 56) if device.type == "cuda" else (32, 64, 28, 28)
     for dtype in _dtypes(device):
         for work in (TRAINING, FORWARD):
-            yield norm_rows.contest(Size(4, step, dtype, device), work)
+            size = Size(4, step, dtype, device)
+            n, channels, height, width = step
+            shape = f"T={size.steps},N={n},C={channels},{height}x{width}"
+            name = f"norm/{shape}/{size.dtype_name}/{work}"
+            yield Contest(name, size, work, norm_peers(work))
 
 
 def _networks(device: torch.device, quick: bool) -> Iterator[Row]:

@@ -7,11 +7,11 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 Result = dict[str, Any]
-_LARGE = 1 << 26  # elements from which the bandwidth bars of a GPU hold
+_LARGE = 1 << 26  # elements from which the bandwidth targets of a GPU hold
 
 
 @dataclass(frozen=True)
-class Bar:
+class Target:
     """One promise: in every row that matches, ``quantity`` of ``ours`` (against ``peer``) is at the limit.
 
     quantity: "speed", the peer's time over ours; "copy", the share of the copy bandwidth that the bytes which
@@ -50,31 +50,31 @@ class Bar:
 class Verdict:
     """measured: a number with its unit, or why there is none; met: None where that is so."""
 
-    bar: Bar
+    target: Target
     measured: str
     met: bool | None
 
 
 def judge(results: Iterable[Result]) -> list[Verdict]:
-    """Every bar against the results, of which each is one device's."""
+    """Every target against the results, of which each is one device's."""
     by_device = {result["facts"]["device"]: result for result in results}
-    return [_verdict(bar, by_device.get(bar.device)) for bar in BARS]
+    return [_verdict(target, by_device.get(target.device)) for target in TARGETS]
 
 
-def _verdict(bar: Bar, result: Result | None) -> Verdict:
+def _verdict(target: Target, result: Result | None) -> Verdict:
     if result is None:
-        return Verdict(bar, f"owed: no {'GPU' if bar.device == 'cuda' else 'CPU'} at hand", None)
-    rows = [row for name, row in result["rows"].items() if fnmatchcase(name, bar.row)]
-    rows = [row for row in rows if _elements(row) >= bar.least_elements]
+        return Verdict(target, f"owed: no {'GPU' if target.device == 'cuda' else 'CPU'} at hand", None)
+    rows = [row for name, row in result["rows"].items() if fnmatchcase(name, target.row)]
+    rows = [row for row in rows if _elements(row) >= target.least_elements]
     if not rows:
-        return Verdict(bar, "not measured: no such row in this run", None)
+        return Verdict(target, "not measured: no such row in this run", None)
     try:
-        values = [_value(bar, row) for row in rows]
+        values = [_value(target, row) for row in rows]
     except _Missing as missing:
-        return Verdict(bar, f"not measured: {missing}", None)
-    worst = (min if bar.at_least else max)(values)
-    met = (operator.ge if bar.at_least else operator.le)(worst, bar.limit)
-    return Verdict(bar, _text(bar, worst, rows), met)
+        return Verdict(target, f"not measured: {missing}", None)
+    worst = (min if target.at_least else max)(values)
+    met = (operator.ge if target.at_least else operator.le)(worst, target.limit)
+    return Verdict(target, _text(target, worst, rows), met)
 
 
 def _elements(row: dict[str, Any]) -> float:
@@ -86,17 +86,17 @@ class _Missing(Exception):
     pass
 
 
-def _value(bar: Bar, row: dict[str, Any]) -> float:
-    ours = _entry(row, bar.ours)
-    if bar.quantity == "copy":
-        return ours["copy_share"][bar.part]  # type: ignore[no-any-return]
-    peer = _entry(row, bar.peer)
-    if bar.quantity == "speed":
-        return peer["ms"][bar.part]["median"] / ours["ms"][bar.part]["median"]  # type: ignore[no-any-return]
+def _value(target: Target, row: dict[str, Any]) -> float:
+    ours = _entry(row, target.ours)
+    if target.quantity == "copy":
+        return ours["copy_share"][target.part]  # type: ignore[no-any-return]
+    peer = _entry(row, target.peer)
+    if target.quantity == "speed":
+        return peer["ms"][target.part]["median"] / ours["ms"][target.part]["median"]  # type: ignore[no-any-return]
     for entry in (ours, peer):
         if "memory" not in entry:
             raise _Missing(f"{entry['name']}: {entry.get('memory_skipped', 'no memory in this row')}")
-    return ours["memory"][bar.quantity] / peer["memory"][bar.quantity]  # type: ignore[no-any-return]
+    return ours["memory"][target.quantity] / peer["memory"][target.quantity]  # type: ignore[no-any-return]
 
 
 def _entry(row: dict[str, Any], name: str) -> dict[str, Any]:
@@ -110,57 +110,59 @@ def _entry(row: dict[str, Any], name: str) -> dict[str, Any]:
     return entry  # type: ignore[no-any-return]
 
 
-def _text(bar: Bar, value: float, rows: list[dict[str, Any]]) -> str:
-    number = {"speed": f"{value:.2f} times", "copy": f"{100 * value:.0f} %"}.get(bar.quantity, f"{value:.2f}")
-    peers = [_entry(row, bar.peer) for row in rows if bar.quantity == "speed"]
+def _text(target: Target, value: float, rows: list[dict[str, Any]]) -> str:
+    number = {"speed": f"{value:.2f} times", "copy": f"{100 * value:.0f} %"}.get(
+        target.quantity, f"{value:.2f}"
+    )
+    peers = [_entry(row, target.peer) for row in rows if target.quantity == "speed"]
     more = [f"worst of {len(rows)} rows"] if len(rows) > 1 else []
     more += dict.fromkeys(f"{peer['name']}: {peer['note']}" for peer in peers if "note" in peer)
     return f"{number} ({'; '.join(more)})" if more else number
 
 
-# --- the bars ---------------------------------------------------------------------------------------------
+# --- the targets ----------------------------------------------------------------------------------------
 
 LEAKY, FUSED = "MFPLeakyParallel", "MFPNode, fused"
 ONE_THREAD = "MFPNode, one thread a neuron"
 
 
-def _cpu() -> Iterator[Bar]:
+def _cpu() -> Iterator[Target]:
     work, row = "CPU, T = 4, N = 1.6 million", "neuron/T=4,N=1600000/float32/training"
-    yield Bar(work, "cpu", row, "speed", 8, peer="LIFNode")
-    yield Bar(work, "cpu", row, "speed", 6, peer="PSN")
-    yield Bar(work, "cpu", row, "copy", 1 / 3)
+    yield Target(work, "cpu", row, "speed", 8, peer="LIFNode")
+    yield Target(work, "cpu", row, "speed", 6, peer="PSN")
+    yield Target(work, "cpu", row, "copy", 1 / 3)
     work, row = "CPU, T = 64, N = 100,000", "neuron/T=64,N=100000/float32/training"
-    yield Bar(work, "cpu", row, "speed", 10, peer="LIFNode")
-    yield Bar(work, "cpu", row, "speed", 10, ours=LEAKY, peer="snn.Leaky")
+    yield Target(work, "cpu", row, "speed", 10, peer="LIFNode")
+    yield Target(work, "cpu", row, "speed", 10, ours=LEAKY, peer="snn.Leaky")
     work, row = "CPU, T = 1024, N = 4096", "neuron/T=1024,N=4096/float32/training"
-    yield Bar(work, "cpu", row, "speed", 20, ours=LEAKY, peer="snn.Leaky")
-    yield Bar(work, "cpu", row, "speed", 5, ours=LEAKY, peer="StateLeaky")
+    yield Target(work, "cpu", row, "speed", 20, ours=LEAKY, peer="snn.Leaky")
+    yield Target(work, "cpu", row, "speed", 5, ours=LEAKY, peer="StateLeaky")
     work, row = "CPU, step of FashionMNISTNet, 32 channels", "network/FashionMNISTNet-32/T=4,batch=32,*"
-    yield Bar(work, "cpu", row, "speed", 1.5, ours=FUSED, peer="LIFNode")
+    yield Target(work, "cpu", row, "speed", 1.5, ours=FUSED, peer="LIFNode")
     for quantity in ("activation_peak_bytes", "saved_bytes"):
-        yield Bar(work, "cpu", row, quantity, 0.6, ours=FUSED, peer="LIFNode")
+        yield Target(work, "cpu", row, quantity, 0.6, ours=FUSED, peer="LIFNode")
 
 
-def _gpu() -> Iterator[Bar]:
+def _gpu() -> Iterator[Target]:
     for dtype in ("float32", "float16"):
         row = f"neuron/T=*/{dtype}/"
         work = f"GPU, {dtype}, T*N >= 2^26"
-        yield Bar(work, "cuda", row + "forward", "copy", 0.8, least_elements=_LARGE)
-        yield Bar(work, "cuda", row + "training", "copy", 0.8, part="backward", least_elements=_LARGE)
+        yield Target(work, "cuda", row + "forward", "copy", 0.8, least_elements=_LARGE)
+        yield Target(work, "cuda", row + "training", "copy", 0.8, part="backward", least_elements=_LARGE)
     for steps in (4, 16):
         for dtype, lif in (("float32", "LIFNode"), ("float16", "LIFNode, float32 state")):
             work, row = f"GPU, T = {steps}, {dtype}", f"neuron/T={steps},N=*/{dtype}/training"
-            yield Bar(work, "cuda", row, "speed", 1.3, peer=lif)
-            yield Bar(work, "cuda", row, "speed", 3, peer="PSN")
-            yield Bar(work, "cuda", row, "speed", 20, ours=LEAKY, peer="snn.Leaky")
+            yield Target(work, "cuda", row, "speed", 1.3, peer=lif)
+            yield Target(work, "cuda", row, "speed", 3, peer="PSN")
+            yield Target(work, "cuda", row, "speed", 20, ours=LEAKY, peer="snn.Leaky")
     for network in ("VGG-11-BN", "SEW-ResNet-18"):
         work, row = f"GPU, step of {network}, AMP, fused", f"network/{network}/*/amp"
         for peer in ("LIFNode", "LIFNode, float32 state", "LIFNode, half-precision storage"):
-            yield Bar(work, "cuda", row, "speed", 1.3, ours=FUSED, peer=peer)
-            yield Bar(work, "cuda", row, "peak_bytes", 0.7, ours=FUSED, peer=peer)
+            yield Target(work, "cuda", row, "speed", 1.3, ours=FUSED, peer=peer)
+            yield Target(work, "cuda", row, "peak_bytes", 0.7, ours=FUSED, peer=peer)
     for work in ("forward", "training"):
         row = f"neuron/T=16384,N=1024/float32/{work}"
-        yield Bar(f"GPU, T = 16,384, N = 1,024, exp, {work}", "cuda", row, "speed", 10, peer=ONE_THREAD)
+        yield Target(f"GPU, T = 16,384, N = 1,024, exp, {work}", "cuda", row, "speed", 10, peer=ONE_THREAD)
 
 
-BARS = (*_cpu(), *_gpu())
+TARGETS = (*_cpu(), *_gpu())

@@ -1,10 +1,11 @@
-"""A result as Markdown tables, each computed from the JSON alone; :mod:`.page` puts them together."""
+"""The result of a run as a Markdown page: every table is computed from the JSON file alone."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from . import bars
-from .text import bullets, markdown, number, unique
+from mfp_neurons.train.tables import markdown
+
+from . import targets
 
 Row = dict[str, Any]
 Entry = dict[str, Any]
@@ -55,7 +56,7 @@ def _beside(ms: float | None, ours: float) -> str:
     return "-" if ms is None else f"{number(ms)} ({ms / ours:,.{0 if ms >= 10 * ours else 1}f}x)"
 
 
-# --- neurons ----------------------------------------------------------------------------------------------
+# --- neurons --------------------------------------------------------------------------------------------
 
 
 def neurons(result: Result) -> str:
@@ -191,7 +192,7 @@ def _memory_cell(entry: Entry, row: Row) -> str | None:
     return f"{found['saved_bytes_per_element']:.3g} / {found['peak_bytes_per_element']:.3g}"
 
 
-# --- with normalization, and whole networks ---------------------------------------------------------------
+# --- with normalization, and whole networks -------------------------------------------------------------
 
 
 def norms(result: Result) -> str:
@@ -246,15 +247,96 @@ def _timed(entry: Entry, row: Row) -> list[str]:
     ]
 
 
-# --- bars -------------------------------------------------------------------------------------------------
+# --- targets --------------------------------------------------------------------------------------------
 
 
 def verdicts(results: Iterable[Result]) -> str:
-    """Every bar with what was measured; "owed" where the device of it was not there."""
+    """Every target with what was measured; "owed" where the device of it was not there."""
     words = {True: "yes", False: "**no**", None: ""}
-    lines = [[v.bar.work, str(v.bar), v.measured, words[v.met]] for v in bars.judge(results)]
+    lines = [[v.target.work, str(v.target), v.measured, words[v.met]] for v in targets.judge(results)]
     return markdown(["work", "bar", "measured", "met?"], lines)
 
 
 def _group(result: Result, prefix: str) -> list[Row]:
     return [r for name, r in result["rows"].items() if name.startswith(prefix) and "skipped" not in r]
+
+
+# --- the page -------------------------------------------------------------------------------------------
+
+
+def page(result: Result, figures: Mapping[str, str] | None = None) -> str:
+    """The whole page. ``figures``: file name of each, with its alternative text."""
+    parts = [f"# Benchmark: {result['facts']['device_name']}", _facts(result)]
+    parts += [f"![{text}]({name})" for name, text in (figures or {}).items()]
+    parts += [
+        f"## {title}\n\n{text}"
+        for title, text in (
+            ("In short", in_short(result)),
+            ("Neuron alone", neurons(result)),
+            ("Bytes that must move, against a copy", copies(result)),
+            ("Memory of the neuron", neuron_memory(result)),
+            ("Batch normalization and neuron", norms(result)),
+            ("Training steps", networks(result)),
+            ("Bars", verdicts([result])),
+        )
+        if text
+    ]
+    skipped = {name: row["skipped"] for name, row in result["rows"].items() if "skipped" in row}
+    if skipped:
+        parts.append("## Rows that did not run\n\n" + bullets(f"{n}: {why}" for n, why in skipped.items()))
+    return "\n\n".join(parts)
+
+
+_METHOD = """\
+All neurons are measured in one run and take turns: every round calls each of them once, the order changes
+from round to round, all are warmed up, and states are reset between calls. Input, upstream gradient, dtype
+and threads are the same for all. Times are medians with quartiles in brackets. "x" is the time divided by
+that of the neuron of this package for users of the same framework. Neurons of SpikingJelly return spikes and
+keep the last potential, as MFPNode does; of snnTorch's neurons only the spikes are kept."""
+
+_ON_A_GPU = """\
+On the GPU the times are between CUDA events, and before every call the GPU spins for about a millisecond, so
+that launches are queued and the time measured is that of the GPU's work (for loops over time, whose launches
+take longer than that, also the launches). Inputs that fit the L2 cache take turns with others. SpikingJelly
+0.0.0.0.14 cannot be imported beside 2.0.0: it runs in a worker process, which is asked for one call at a
+time, in turn with all others; "MFPNode, worker process" is our neuron over there, and shows what the process
+changes."""
+
+
+def _facts(result: Result) -> str:
+    facts, commit = result["facts"], result["facts"]["commit"]
+    versions = ", ".join(f"{name} {v}" for name, v in facts["versions"].items() if v)
+    place = "no checkout" if commit is None else commit["id"][:12] + (", changed" if commit["dirty"] else "")
+    text = [
+        f"{facts['date']}; {facts['processor']}, {facts['threads']} threads of {facts['cpus']} processors",
+        f"{facts['system']}; {versions}; commit {place}; backend {facts['backend']}",
+    ]
+    if facts["load_average_before"] is not None:
+        text.append(f"load average before the run: {facts['load_average_before']}")
+    if result["options"]["quick"]:
+        text.append("**A quick run on small sizes: its numbers mean nothing.**")
+    method = [_METHOD, *([_ON_A_GPU] if facts["device"] == "cuda" else [])]
+    memory = [f"{what}: {how}" for what, how in result["memory_methods"].items()]
+    return "\n\n".join([bullets(text), *method, "Memory, in calls apart from the timing:", bullets(memory)])
+
+
+# --- pieces of Markdown ---------------------------------------------------------------------------------
+
+
+def number(value: float) -> str:
+    """Three significant digits, never in powers of ten.
+
+    >>> number(1234.5), number(12.345), number(0.012345)
+    ('1,234', '12.3', '0.0123')
+    """
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.3g}"
+
+
+def bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def unique(values: Iterable[str]) -> list[str]:
+    return list(dict.fromkeys(values))

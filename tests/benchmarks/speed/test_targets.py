@@ -4,16 +4,18 @@ from typing import Any
 
 import pytest
 
-from mfp_neurons.bench import bars, tables
+from benchmarks.speed import tables, targets
 
 from .conftest import STEP, T4, T64, T1024, entry, row
 
 Result = dict[str, Any]
 
 
-def verdict(result: Result, row_name: str, about: str, ours: str = "MFPNode") -> bars.Verdict:
-    about_it = [v for v in bars.judge([result]) if v.bar.row.rstrip("*") in row_name and about in str(v.bar)]
-    (found,) = [v for v in about_it if v.bar.ours == ours]
+def verdict(result: Result, row_name: str, about: str, ours: str = "MFPNode") -> targets.Verdict:
+    about_it = [
+        v for v in targets.judge([result]) if v.target.row.rstrip("*") in row_name and about in str(v.target)
+    ]
+    (found,) = [v for v in about_it if v.target.ours == ours]
     return found
 
 
@@ -58,7 +60,7 @@ def test_a_row_that_was_not_asked_for_says_so(result: Result) -> None:
 
 
 def test_bars_of_a_device_that_was_not_there_are_owed(result: Result) -> None:
-    gpu = [v for v in bars.judge([result]) if v.bar.device == "cuda"]
+    gpu = [v for v in targets.judge([result]) if v.target.device == "cuda"]
     assert gpu
     assert {(v.measured, v.met) for v in gpu} == {("owed: no GPU at hand", None)}
 
@@ -73,16 +75,16 @@ def test_a_bar_over_several_rows_takes_the_worst_of_the_large_ones(result: Resul
         "neuron/T=64,N=1048576/float32/forward": row(64, large // 64, ours(0.85)),
         "neuron/T=4,N=100/float32/forward": row(4, 100, ours(0.1)),
     }}  # fmt: skip
-    about_it = [v for v in bars.judge([result, gpu]) if v.bar.work.startswith("GPU, float32, T*N")]
-    (found,) = [v for v in about_it if v.bar.part == "total"]
+    about_it = [v for v in targets.judge([result, gpu]) if v.target.work.startswith("GPU, float32, T*N")]
+    (found,) = [v for v in about_it if v.target.part == "total"]
     assert (found.measured, found.met) == ("85 % (worst of 2 rows)", True)
     gpu["rows"]["neuron/T=16,N=4194304/float32/forward"] = {"skipped": "OutOfMemoryError"}  # type: ignore[index]
-    (found,) = [v for v in bars.judge([gpu]) if v.bar == found.bar]
+    (found,) = [v for v in targets.judge([gpu]) if v.target == found.target]
     assert (found.measured, found.met) == ("not measured: OutOfMemoryError", None)
 
 
-def test_the_table_has_a_line_for_every_bar(result: Result) -> None:
+def test_the_table_has_a_line_for_every_target(result: Result) -> None:
     lines = tables.verdicts([result]).splitlines()
-    assert len(lines) == 2 + len(bars.BARS)
-    assert sum("owed" in line for line in lines) == sum(bar.device == "cuda" for bar in bars.BARS)
+    assert len(lines) == 2 + len(targets.TARGETS)
+    assert sum("owed" in line for line in lines) == sum(target.device == "cuda" for target in targets.TARGETS)
     assert sum(line.rstrip(" |").endswith("**no**") for line in lines) == 1

@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from mfp_neurons.train import sweep
+from benchmarks import sweep
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.engine import Trainer
-
-from .conftest import SMALL
+from tests.train.conftest import SMALL
 
 
 @pytest.fixture

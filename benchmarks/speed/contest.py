@@ -3,64 +3,16 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import torch
-
-from . import compiled
-from .calls import FORWARD, Inputs, Neuron, copy, sample
-from .clock import clock_for
-from .probe import probe
-from .timing import TOTAL, Effort, Outcome, Sample, Skip, alternate, reason, summary
-from .traffic import Traffic
-
-if TYPE_CHECKING:
-    from .remote import Worker
+from .calls import FORWARD, Inputs, Neuron, Peer, Size, copy, probe, sample
+from .peers import forget_compiled
+from .timing import TOTAL, Effort, Outcome, Sample, Skip, alternate, clock_for, reason, summary
+from .worker import Worker
 
 Entry = dict[str, Any]
 COPY, FRESH_COPY = "copy", "copy into new memory"
 _MOST_PROBED = 64  # steps: recording every allocation of a longer loop over time takes minutes
-
-
-@dataclass(frozen=True)
-class Size:
-    """An input [T, *step] of one kind of number on one device."""
-
-    steps: int
-    step: tuple[int, ...]
-    dtype: torch.dtype
-    device: torch.device
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.steps, *self.step
-
-    @property
-    def neurons(self) -> int:
-        return torch.Size(self.step).numel()
-
-    @property
-    def elements(self) -> int:
-        return self.steps * self.neurons
-
-    @property
-    def dtype_name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
-
-@dataclass(frozen=True)
-class Peer:
-    """One line of the tables."""
-
-    name: str
-    against: str  # the neuron of ours that it is compared with
-    build: Callable[[Size], Neuron]
-    traffic: Callable[[int, bool], Traffic] | None = None  # for ours: what it must move
-    worker: bool = False  # runs beside the other version of SpikingJelly, in a process of its own
-
-    @property
-    def ours(self) -> bool:
-        return self.traffic is not None
 
 
 @dataclass(frozen=True)
@@ -72,9 +24,9 @@ class Contest:
     work: str
     peers: Sequence[Peer]
 
-    def run(self, effort: Effort, worker: "Worker") -> dict[str, Any]:
+    def run(self, effort: Effort, worker: Worker) -> dict[str, Any]:
         """What the row says in the result file."""
-        compiled.forget()
+        forget_compiled()
         table = _Table(self, worker)
         outcome = alternate(table.contestants(self.peers), effort)
         copies = {name: summary(outcome.calls[name])[TOTAL] for name in (COPY, FRESH_COPY)}
@@ -89,7 +41,7 @@ class Contest:
 class _Table:
     """Where the contestants of one row meet."""
 
-    def __init__(self, row: Contest, worker: "Worker") -> None:
+    def __init__(self, row: Contest, worker: Worker) -> None:
         self.size, self.work, self.worker = row.size, row.work, worker
         self.inputs = Inputs(row.size.shape, row.size.dtype, row.size.device)
         self.clock = clock_for(row.size.device)

@@ -1,4 +1,4 @@
-"""One timed call: the input that goes in, and the parts that are timed."""
+"""A neuron that takes part: how it is built, the input it gets, and one call of it, timed or measured."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -8,13 +8,39 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .clock import Clock
-from .timing import TOTAL, Parts, Sample
+from . import memory
+from .timing import TOTAL, Clock, Parts, Sample
 
 FORWARD, TRAINING = "forward", "training"
 WORKS = (FORWARD, TRAINING)
 _HOST_CACHE = 128 << 20  # bytes: more than the last-level cache of one socket's share
 _MOST_BUFFERS = 8
+
+
+@dataclass(frozen=True)
+class Size:
+    """An input [T, *step] of one kind of number on one device."""
+
+    steps: int
+    step: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.steps, *self.step
+
+    @property
+    def neurons(self) -> int:
+        return torch.Size(self.step).numel()
+
+    @property
+    def elements(self) -> int:
+        return self.steps * self.neurons
+
+    @property
+    def dtype_name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
 
 
 def _nothing() -> None:
@@ -30,6 +56,69 @@ class Neuron:
     parameters: Sequence[Tensor] = ()
     note: str = ""
     around: Callable[[], AbstractContextManager[Any]] = nullcontext  # holds during forward and backward
+
+
+# --- bytes that a neuron has to move for one element, whatever its code: the floor that a copy stands for
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Forward: input in, spikes out. Backward: what was saved and the gradient in, a gradient out."""
+
+    forward: float
+    backward: float
+
+    def parts(self, elements: int, *, training: bool) -> dict[str, int]:
+        """Bytes by part of a call, as the timing names them."""
+        forward, backward = round(self.forward * elements), round(self.backward * elements)
+        if not training:
+            return {"total": forward}
+        return {"total": forward + backward, "forward": forward, "backward": backward}
+
+
+def neuron_traffic(width: int, training: bool) -> Traffic:
+    """``width``: bytes of one number. The input is saved.
+
+    >>> neuron_traffic(4, training=True)
+    Traffic(forward=8, backward=12)
+    """
+    return Traffic(2 * width, 3 * width)
+
+
+def wide_spikes_traffic(width: int, training: bool) -> Traffic:
+    """Spikes are float32 whatever the input is, and so is their gradient."""
+    return Traffic(width + 4, 2 * width + 4)
+
+
+def masked_traffic(width: int, training: bool) -> Traffic:
+    """One bit is saved in place of the input."""
+    return Traffic(2 * width + (1 / 8 if training else 0), 2 * width + 1 / 8)
+
+
+def norm_and_neuron_traffic(width: int, training: bool) -> Traffic:
+    """Training has to pass over everything once for the statistics and once more to use them."""
+    return Traffic((3 if training else 2) * width, 5 * width)
+
+
+# --- who takes part -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Peer:
+    """One line of the tables."""
+
+    name: str
+    against: str  # the neuron of ours that it is compared with
+    build: Callable[[Size], Neuron]
+    traffic: Callable[[int, bool], Traffic] | None = None  # for ours: what it must move
+    worker: bool = False  # runs beside the other version of SpikingJelly, in a process of its own
+
+    @property
+    def ours(self) -> bool:
+        return self.traffic is not None
+
+
+# --- calls ----------------------------------------------------------------------------------------------
 
 
 class Inputs:
@@ -122,3 +211,29 @@ def copy(inputs: Inputs, clock: Clock, *, fresh: bool = False) -> Sample:
         return {TOTAL: total}
 
     return call
+
+
+def probe(neuron: Neuron, inputs: Inputs) -> dict[str, float]:
+    """Firing rate, and bytes for one element of the input: saved for backward, and held at the peak."""
+    x, grad = inputs.next()
+    x.requires_grad_()
+
+    def forward() -> Any:
+        neuron.reset()
+        return neuron.call(x)
+
+    def training() -> None:
+        spikes = forward()
+        torch.autograd.grad(spikes, [x, *neuron.parameters], inputs.gradient(spikes, grad))
+
+    with neuron.around():
+        with torch.no_grad():
+            rate = float(forward().float().mean())
+        saved = memory.saved_bytes(forward, neuron.parameters)
+        peak = memory.peak_bytes(training, x.device)
+    neuron.reset()
+    return {
+        "firing_rate": rate,
+        "saved_bytes_per_element": saved / x.numel(),
+        "peak_bytes_per_element": peak / x.numel(),
+    }

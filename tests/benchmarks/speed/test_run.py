@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from mfp_neurons.bench import bars, plan, run
-from mfp_neurons.bench.networks import FUSED, OURS, VARIANTS
-from mfp_neurons.cli import main
+from benchmarks.speed import __main__ as run
+from benchmarks.speed import plan, targets
+from benchmarks.speed.networks import FUSED, OURS, VARIANTS
 
 CPU = torch.device("cpu")
 
@@ -18,7 +18,7 @@ CPU = torch.device("cpu")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of one quick run of everything."""
     folder = tmp_path_factory.mktemp("bench")
-    assert main(["bench", "--quick", "--device", "cpu", "--threads", "1", "--out", str(folder)]) == 0
+    assert run.main(["--quick", "--device", "cpu", "--threads", "1", "--out", str(folder)]) == 0
     return folder
 
 
@@ -91,15 +91,15 @@ def test_only_the_rows_that_match_run_and_time_can_run_out(tmp_path: Path) -> No
 def test_a_mistake_is_a_sentence_and_status_2(
     words: list[str], told: str, capsys: Any, tmp_path: Path
 ) -> None:
-    assert main(["bench", "--out", str(tmp_path), *words]) == 2
+    assert run.main(["--out", str(tmp_path), *words]) == 2
     assert told in capsys.readouterr().err
 
 
 def test_the_full_plan_has_every_row_that_a_bar_of_the_cpu_names() -> None:
     names = {row.id for row in plan.rows(CPU)}
-    for bar in bars.BARS:
-        if bar.device == "cpu":
-            assert any(name.startswith(bar.row.rstrip("*")) for name in names), bar
+    for target in targets.TARGETS:
+        if target.device == "cpu":
+            assert any(name.startswith(target.row.rstrip("*")) for name in names), target
 
 
 def test_the_full_plan_of_a_gpu_has_its_bars_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,12 +108,13 @@ def test_the_full_plan_of_a_gpu_has_its_bars_first(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties())
     rows = plan.rows(torch.device("cuda", 0))
-    wanted = [plan._wanted_by_a_bar(row) for row in rows]
+    wanted = [plan._wanted_by_a_target(row) for row in rows]
     assert wanted == sorted(wanted, reverse=True)
     names = [row.id for row in rows]
     assert len(names) == len(set(names))
-    for bar in bars.BARS:
-        if bar.device == "cuda":
+    for target in targets.TARGETS:
+        if target.device == "cuda":
             assert any(
-                plan.fnmatchcase(name, bar.row) or plan.fnmatchcase(name, bar.row + "*") for name in names
-            ), bar
+                plan.fnmatchcase(name, target.row) or plan.fnmatchcase(name, target.row + "*")
+                for name in names
+            ), target

@@ -1,21 +1,31 @@
-"""Runs the rows and writes what they found: JSON after every row, Markdown and figures at the end."""
+"""Speed and memory of the neurons beside their peers, measured side by side in one run.
 
+    python -m benchmarks.speed --device cpu --threads 2 --out benchmarks/results    # what `make bench` runs
+    python -m benchmarks.speed --only 'neuron/T=4,*'         # some rows; --only x prints the names of all
+    python -m benchmarks.speed --markdown-from RESULT.json   # no run: tables and figures of a result
+
+Writes JSON after every row, and a Markdown page with figures at the end.
+"""
+
+import argparse
 import json
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from .._checks import MissingDependency
+from benchmarks.machine import facts
+from mfp_neurons._checks import MissingDependency
+from mfp_neurons.cli import positive
+
 from . import figures, memory, tables
-from .facts import facts
-from .page import page
 from .plan import Row, rows
-from .remote import Worker
 from .timing import Effort, reason
+from .worker import Worker
 
 
 class BenchError(ValueError):
@@ -102,19 +112,19 @@ def show(path: Path, *, say: Callable[[str], None] = print) -> Path:
     except ValueError as error:
         raise BenchError(f"{path} is no JSON: {error}") from None
     if not isinstance(result, dict) or "rows" not in result:
-        raise BenchError(f"{path} is no result of mfp-neurons bench: it has no rows")
+        raise BenchError(f"{path} is no result of benchmarks.speed: it has no rows")
     try:
         drawn = figures.draw(result, path.parent, path.stem)
     except MissingDependency as error:
         drawn = {}
         say(f"no figures: {error}")
     written = path.with_suffix(".md")
-    written.write_text(page(result, drawn) + "\n")
+    written.write_text(tables.page(result, drawn) + "\n")
     return written
 
 
 def judged(path: Path) -> str:
-    """The bars, as a result keeps them."""
+    """The targets, and whether a result keeps them."""
     return tables.verdicts([json.loads(path.read_text())])
 
 
@@ -130,3 +140,58 @@ def _one(row: Row, effort: Effort, worker: Worker, deadline: float | None) -> di
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
     return found | {"seconds": round(time.monotonic() - start, 1)}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for a mistake of the user."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.markdown_from is not None:
+            print(f"written: {show(args.markdown_from)}")
+            return 0
+        path = run(
+            args.out,
+            device=args.device,
+            threads=args.threads,
+            only=tuple(args.only),
+            quick=args.quick,
+            repeats=args.repeats,
+            minutes=args.minutes,
+        )
+        print(f"{judged(path)}\n\nwritten: {path}, {path.with_suffix('.md')}")
+    except (BenchError, MissingDependency, OSError) as error:
+        print(f"benchmarks.speed: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.speed",
+        description="Measures speed and memory of the neurons against their peers, side by side.",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/bench"), help="folder for results (%(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda or cuda:N (a GPU where there is one)")
+    parser.add_argument("--threads", type=positive, help="threads on the CPU (PyTorch's choice)")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="rows to run, such as 'neuron/T=4,*'; 'x' prints all names",
+    )
+    parser.add_argument("--repeats", type=positive, help="rounds at most (31)")
+    parser.add_argument("--minutes", type=float, help="skip the rows that this leaves no time for")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes and few repeats, to check that it runs"
+    )
+    parser.add_argument(
+        "--markdown-from", type=Path, metavar="JSON", help="no run: tables and figures of a result"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

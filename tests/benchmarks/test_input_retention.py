@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from benchmarks.input_retention import input_retention
 from mfp_neurons import MFP, QuantizedMembraneLIF
 from mfp_neurons.train import network
 from mfp_neurons.train.config import NetworkConfig
-from mfp_neurons.train.remains import inputs_of_neurons, potential_of, remains
+from mfp_neurons.train.figures import inputs_of_neurons, potential_of
 
 
 @given(st.integers(1, 6), st.integers(1, 3), st.integers(0, 2**20))
@@ -22,7 +23,7 @@ def test_of_a_memory_free_neuron_the_weights_are_its_taps_and_all_is_kept_up_to_
     neuron = MFP(0.5, kernel="fir", order=order, num_channels=channels)
     neuron.kernel.taps.data = torch.rand(order, channels, generator=generator) + 0.1
     drive = torch.randn(9, 40, channels, generator=generator)
-    found = remains(potential_of(neuron), drive, lags=8)
+    found = input_retention(potential_of(neuron), drive, lags=8)
     nothing = [0.0] * (8 - order)
     assert found.weight == pytest.approx([*neuron.kernel.taps.mean(1).tolist(), *nothing], abs=1e-4)
     assert found.kept == pytest.approx([1.0] * order + nothing, abs=1e-4)
@@ -31,7 +32,7 @@ def test_of_a_memory_free_neuron_the_weights_are_its_taps_and_all_is_kept_up_to_
 
 def test_of_a_leaky_potential_below_threshold_the_weights_are_powers_of_its_decay():
     neuron = QuantizedMembraneLIF(0.8, bits=None, v_threshold=1e6)
-    found = remains(potential_of(neuron), torch.randn(12, 50, 1), lags=6)
+    found = input_retention(potential_of(neuron), torch.randn(12, 50, 1), lags=6)
     assert found.weight == pytest.approx([0.8**j for j in range(6)], rel=1e-4)
     assert found.kept == pytest.approx([1.0] * 6, abs=1e-4)
 
@@ -48,7 +49,7 @@ def test_against_a_count_by_hand():
 
     torch.manual_seed(0)
     x, lags, seed = torch.randn(7, 30, 1), 3, 5
-    found = remains(potential, x, lags=lags, first=2, seed=seed)
+    found = input_retention(potential, x, lags=lags, first=2, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     pairs: list[list[tuple[float, float]]] = [[] for _ in range(lags)]
     for at in range(2, 7):
@@ -72,7 +73,7 @@ def test_against_a_count_by_hand():
 def test_fewer_bits_keep_less():
     drive = torch.randn(40, 500, 1)
     kept = [
-        remains(potential_of(QuantizedMembraneLIF(0.9, bits=bits)), drive, lags=6, first=10)
+        input_retention(potential_of(QuantizedMembraneLIF(0.9, bits=bits)), drive, lags=6, first=10)
         for bits in (2, 4, None)
     ]
     for j in range(1, 6):
@@ -80,7 +81,7 @@ def test_fewer_bits_keep_less():
 
 
 def test_an_input_that_is_the_same_for_all_samples_counts_for_nothing():
-    found = remains(potential_of(MFP(0.5, order=2)), torch.ones(4, 3, 1), lags=2)
+    found = input_retention(potential_of(MFP(0.5, order=2)), torch.ones(4, 3, 1), lags=2)
     assert found.any == found.kept == found.weight == [0.0, 0.0]
 
 
@@ -105,7 +106,7 @@ def test_the_inputs_of_a_network_are_what_its_neurons_got():
 )
 def test_a_drive_that_cannot_be_watched_is_refused(x: Tensor, options: dict[str, Any], words: str):
     with pytest.raises(ValueError, match=words):
-        remains(potential_of(MFP(0.5, order=2)), x, **options)
+        input_retention(potential_of(MFP(0.5, order=2)), x, **options)
 
 
 def test_other_neurons_are_refused_by_name():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "gpu.sh"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.sh"
 STEPS = ("compile", "tests", "bench", "memcheck", "racecheck")
 
 

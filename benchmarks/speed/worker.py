@@ -12,13 +12,13 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-import mfp_neurons
+import torch
 
-from .contest import Peer, Size
-from .peers import OLD
-from .timing import Sample, Skip
+from .calls import Inputs, Neuron, Peer, Size, probe, sample
+from .peers import BY_NAME, OLD
+from .timing import Sample, Skip, clock_for, reason
 
 FOLDER = "MFP_OLD_SPIKINGJELLY"  # environment: where the old version is installed
 _DEFAULT_FOLDER = Path(f".compat/spikingjelly-{OLD}")  # where `make test` puts it
@@ -49,7 +49,7 @@ class Worker:
         return lambda: self.ask({"do": "call", "name": peer.name})["parts"], note
 
     def probe(self, name: str) -> dict[str, float]:
-        """As :func:`mfp_neurons.bench.probe.probe`, over there."""
+        """As :func:`.calls.probe`, over there."""
         return self.ask({"do": "probe", "name": name})["facts"]  # type: ignore[no-any-return]
 
     def forget(self) -> None:
@@ -84,11 +84,70 @@ class Worker:
 
     def _running(self) -> "subprocess.Popen[str]":
         if self._process is None:
-            package = Path(mfp_neurons.__file__).parents[1]
-            path = [str(self._find()), str(package), os.environ.get("PYTHONPATH", "")]
+            checkout = Path(__file__).parents[2]
+            path = [str(self._find()), str(checkout), os.environ.get("PYTHONPATH", "")]
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "mfp_neurons.bench.worker", str(self._threads)],
+                [sys.executable, "-m", "benchmarks.speed.worker", str(self._threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
             )  # fmt: skip
         return self._process
+
+
+# --- in the other process -------------------------------------------------------------------------------
+
+
+class Desk:
+    """What was built, and the answers."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, tuple[Neuron, Inputs, Sample]] = {}
+        self._inputs: dict[Size, Inputs] = {}
+
+    def answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return self._answer(message)
+        except Exception as error:
+            return {"error": reason(error)}
+
+    def _answer(self, message: dict[str, Any]) -> dict[str, Any]:
+        match message["do"]:
+            case "build":
+                return {"note": self._build(message)}
+            case "call":
+                return {"parts": self._built[message["name"]][2]()}
+            case "probe":
+                neuron, inputs, _ = self._built[message["name"]]
+                return {"facts": probe(neuron, inputs)}
+            case "forget":
+                self._built.clear()
+                self._inputs.clear()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+        return {}
+
+    def _build(self, message: dict[str, Any]) -> str:
+        dtype = getattr(torch, message["dtype"])
+        size = Size(message["steps"], tuple(message["step"]), dtype, torch.device(message["device"]))
+        if size not in self._inputs:
+            self._inputs[size] = Inputs(size.shape, dtype, size.device)
+        inputs = self._inputs[size]
+        neuron = BY_NAME[message["name"]].build(size)
+        timed = sample(neuron, inputs, message["work"], clock_for(size.device))
+        self._built[message["name"]] = neuron, inputs, timed
+        return neuron.note
+
+
+def serve(lines: TextIO, answers: TextIO) -> None:
+    """Answers until the lines end."""
+    desk = Desk()
+    for line in lines:
+        answers.write(json.dumps(desk.answer(json.loads(line))) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[1]))
+    own_stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a library prints is no answer
+    serve(sys.stdin, own_stdout)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from mfp_neurons.bench import figures, run, tables
-from mfp_neurons.bench.page import page
-from mfp_neurons.bench.text import markdown, number
+from benchmarks.speed import __main__ as run
+from benchmarks.speed import figures, tables
+from benchmarks.speed.tables import number, page
+from mfp_neurons.train.tables import markdown
 
 Result = dict[str, Any]
 
