@@ -4,7 +4,7 @@ A checkpoint (safetensors with JSON in its header) in which a quantized layer ``
 weight and its step, ``path.codes`` (the planes of ``deploy.pack``, one after the other, as bytes) and
 ``path.scale``, and a kernel of power-of-two taps ``path.codes`` and ``path.exponents`` (:mod:`.taps`). What
 computes is kept, what training moved beneath it is not: the float weights that come back
-(``_quantize.latent``) quantize to the very same codes and scales.
+(``quantize.latent``) quantize to the very same codes and scales.
 """
 
 from dataclasses import asdict, fields
@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons._quantize.latent import latent
-from mfp_neurons._quantize.layers import QuantizedLayer
 from mfp_neurons.deploy import pack
 from mfp_neurons.quantize import Codes, codes
+from mfp_neurons.quantize.latent import latent
+from mfp_neurons.quantize.layers import QuantizedLayer
 from mfp_neurons.train import checkpoint, network
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import from_dict
