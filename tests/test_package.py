@@ -18,7 +18,7 @@ PACKAGE = Path(mfp_neurons.__file__).parent
 
 # Lowest first. A module may import from the layers below it; files in one folder may import each other.
 LAYERS = [
-    ["_broadcast", "_checks", "_files"],
+    ["_checks", "_files"],
     ["_build", "_plot", "_reset", "_undisturbed"],
     ["kernels"],
     ["history", "norm", "surrogate", "quantize"],
