@@ -17,9 +17,9 @@ import mfp_neurons
 PACKAGE = Path(mfp_neurons.__file__).parent
 ROOT = PACKAGE.parent
 
-# Who may know whom, lowest first: a module imports from earlier rows alone, whether on import, later, for types
-# or by a string. Files in one folder import each other. What makes this project's numbers knows all of it and
-# is in benchmarks/.
+# Who may know whom, lowest first: a module imports from earlier rows alone, whether on import, later, for
+# types or by a string. Files in one folder import each other. What makes this project's numbers knows all of
+# it and is in benchmarks/.
 LAYERS = [
     ["_checks", "_files"],
     ["_build", "_plot", "_reset", "_undisturbed"],
