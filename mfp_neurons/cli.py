@@ -216,7 +216,7 @@ def _evaluate(args: argparse.Namespace) -> str:
 
 
 def _report(args: argparse.Namespace) -> str:
-    from mfp_neurons._report import report
+    from mfp_neurons.reporting import report
     from mfp_neurons.train.engine import load_network
 
     module, data, *_ = load_network(args.checkpoint, args.data_root)

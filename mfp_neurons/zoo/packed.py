@@ -2,9 +2,15 @@
 
 A checkpoint (safetensors with JSON in its header) in which a quantized layer ``path`` has, instead of a
 weight and its step, ``path.codes`` (the planes of ``deploy.pack``, one after the other, as bytes) and
+<<<<<<< HEAD
+``path.scale``, and a kernel of power-of-two taps ``path.codes`` and ``path.exponents`` (:mod:`.taps`). What
+computes is kept, what training moved beneath it is not: the float weights that come back
+(``quantize.latent``) quantize to the very same codes and scales.
+=======
 ``path.scale``, and a kernel of power-of-two taps ``path.codes`` and ``path.exponents``. The quantized
 values are stored exactly; the float weights behind them are not: those that come back (``_quantize.latent``)
 quantize to the very same codes and scales.
+>>>>>>> lab
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -15,12 +21,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons._quantize.latent import latent
-from mfp_neurons._quantize.layers import QuantizedLayer
 from mfp_neurons.deploy import pack
 from mfp_neurons.history import quantize_taps
 from mfp_neurons.neuron import HistoryKernel
 from mfp_neurons.quantize import Codes, codes
+from mfp_neurons.quantize.latent import latent
+from mfp_neurons.quantize.layers import QuantizedLayer
 from mfp_neurons.train import checkpoint, network
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import from_dict

@@ -1,6 +1,6 @@
-"""The report: its rows, its totals, its table."""
+"""The report as data and as text: a row for each layer, totals over the rows, and a table of both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from typing import Any
 MAC_JOULES = 4.6e-12
 AC_JOULES = 0.9e-12
 
-HARDLY = 0.02  # spikes a neuron and step below which a layer hardly fires
+HARDLY_FIRING = 0.02  # spikes a neuron and step below which a layer hardly fires
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class NeuronRow:
 
     @property
     def hardly_fires(self) -> bool:
-        return self.firing_rate is not None and self.firing_rate < HARDLY and not self.never_fires
+        return self.firing_rate is not None and self.firing_rate < HARDLY_FIRING and not self.never_fires
 
 
 @dataclass(frozen=True)
@@ -161,6 +161,104 @@ class Report:
         return fields | {name: getattr(self, name) for name in totals} | rows | {"not_counted": not_counted}
 
     def __str__(self) -> str:
-        from .table import table
+        """Layers, then what is kept between steps, then totals, then what to look at."""
+        parts = [
+            _grid(_SYNAPSE_COLUMNS, self.synapses),
+            _grid(_NEURON_COLUMNS, self.neurons),
+            _grid(_STATE_COLUMNS, self.state),
+            "\n".join(f"{name:<34}{value}" for name, value in _totals(self)),
+        ]
+        if self.hardly_fire:
+            parts.append(
+                f"hardly fire (less than {HARDLY_FIRING:.0%} of their steps): {', '.join(self.hardly_fire)}\n"
+                "  little gets through them: lower their threshold, or normalize in front of them"
+            )
+        if self.not_counted:
+            reasons = (f"  {name}: {reason}" for name, reason in self.not_counted.items())
+            parts.append("\n".join(["not counted", *reasons]))
+        return "\n\n".join(part for part in parts if part)
 
-        return table(self)
+
+Columns = dict[str, Callable[[Any], str]]  # header: what stands in a row's cell
+
+_SYNAPSE_COLUMNS: Columns = {
+    "synapses": lambda row: row.name,
+    "kind": lambda row: row.kind,
+    "weights": lambda row: f"{row.weights:,}",
+    "bits": lambda row: f"{row.bits:g}",
+    "packed": lambda row: _bytes(row.packed_bytes),
+    "stored": lambda row: _bytes(row.stored_bytes),
+    "input": lambda row: "spikes" if row.spikes_in else "real",
+    "syn. ops": lambda row: _count(row.synaptic_operations),
+    "MACs": lambda row: _count(row.macs),
+}
+_NEURON_COLUMNS: Columns = {
+    "neurons": lambda row: row.name,
+    "kind": lambda row: row.kind,
+    "number": lambda row: f"{row.neurons:,}",
+    "state bits each": lambda row: f"{row.state_bits_per_neuron:g}",
+    "spikes a step": lambda row: "-" if row.spikes_per_step is None else _count(row.spikes_per_step),
+    "firing rate": lambda row: "-" if row.firing_rate is None else f"{row.firing_rate:.4f}",
+}
+_STATE_COLUMNS: Columns = {
+    "kept between steps": lambda row: row.of,
+    "what": lambda row: row.what,
+    "values": lambda row: f"{row.values:,}",
+    "bits": lambda row: str(row.bits_per_value),
+    "steps": lambda row: str(row.steps),
+    "total bits": lambda row: f"{row.bits:,}",
+    "needed by": lambda row: ", ".join(row.needed_by),
+}
+# Words are aligned to the left, numbers to the right.
+_LEFT = {"synapses", "neurons", "kind", "kept between steps", "what", "needed by"}
+
+
+def _grid(columns: Columns, rows: Sequence[Any]) -> str:
+    if not rows:
+        return ""
+    lines = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    lines.insert(1, ["-" * width for width in widths])
+    aligned = [
+        [
+            cell.ljust(width) if header in _LEFT else cell.rjust(width)
+            for cell, width, header in zip(line, widths, columns, strict=True)
+        ]
+        for line in lines
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def _totals(report: Report) -> list[tuple[str, str]]:
+    return [
+        ("steps, batch", f"{report.steps}, {report.batch}"),
+        ("weights, packed", _bytes(report.weight_bytes)),
+        ("weights, as stored", _bytes(report.weight_bytes_stored)),
+        ("state between steps", f"{report.state_bits:,} bits a sample"),
+        ("state, mean over neurons", f"{report.state_bits_per_neuron:.3g} bits"),
+        ("state in PyTorch, step by step", f"{_bytes(report.torch_state_bytes)} a sample"),
+        ("peak activations, whole batch", _bytes(report.peak_activation_bytes)),
+        ("spikes a step", _count(report.spikes_per_step)),
+        ("synaptic operations", f"{_count(report.synaptic_operations)} a sample"),
+        ("  when streaming", f"{_count(report.streaming_synaptic_operations)} a sample"),
+        ("MACs", f"{_count(report.macs)} a sample"),
+        ("energy, estimate (45 nm, float32)", f"{_joules(report.energy_joules)} a sample"),
+    ]
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def _bytes(value: int) -> str:
+    for size, unit in ((2**20, "MiB"), (2**10, "KiB")):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value} B"
+
+
+def _joules(value: float) -> str:
+    for size, unit in ((1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-12:.3g} pJ"

@@ -1,4 +1,4 @@
-"""Runs a model once, watched, and puts the report together."""
+"""``report``: runs a model once under watch, and makes a report of what was counted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,11 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 from .._checks import describe
-from ..baseline import QuantizedMembraneLIF
-from . import neurons, synapses
+from .._undisturbed import undisturbed
+from . import synapses
 from .record import NeuronRow, Report, SynapseRow
 from .state import StateCount
 from .trace import Trace
-from .undisturbed import undisturbed
 from .watch import Neuron, Synapse, Watch
 
 
@@ -42,10 +41,10 @@ def report(
     >>> from mfp_neurons import MFP
     >>> net = nn.Sequential(nn.Linear(3, 4, bias=False), MFP(decay=0.5, order=3))
     >>> spikes = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]]).reshape(2, 1, 3)      # T = 2, N = 1
-    >>> found = report(net, spikes)
-    >>> found.synaptic_operations, found.macs               # 3 spikes through 4 synapses each
+    >>> costs = report(net, spikes)
+    >>> costs.synaptic_operations, costs.macs               # 3 spikes through 4 synapses each
     (12.0, 0.0)
-    >>> found.state_bits                                    # one past spike of 3 inputs: T is below the order
+    >>> costs.state_bits                                    # one past spike of 3 inputs: T is below the order
     3
     """
     if not isinstance(model, nn.Module):
@@ -66,27 +65,28 @@ def report(
                 model(*args)
             else:
                 run(model, example)
-        return _summed_up(model, watch, trace.peak_bytes, args)
+        return _total(model, watch, trace.peak_bytes, args)
 
 
-def _summed_up(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any, ...]) -> Report:
-    seen = list(watch.neurons.values())
-    steps = max((neuron.steps for neuron in seen), default=1)
+def _total(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any, ...]) -> Report:
+    """The rows of all layers, and what is of the whole model."""
+    layers = list(watch.neurons.values())
+    steps = max((neuron.steps for neuron in layers), default=1)
     first = next((t for t in tree_iter(args) if isinstance(t, Tensor) and t.dim()), None)
-    batch = seen[0].batch if seen else 1 if first is None else len(first)
+    batch = layers[0].batch if layers else 1 if first is None else len(first)
     state = StateCount(watch, steps, batch)
-    total = sum(neuron.features for neuron in seen)
-    charged = sum(neuron.features * state.bits_a_neuron(neuron) for neuron in seen)
+    neurons = sum(neuron.features for neuron in layers)
+    bits = sum(neuron.features * state.bits_a_neuron(neuron) for neuron in layers)
     packed, stored = synapses.weight_bytes(model)
     return Report(
         steps=steps,
         batch=batch,
         weight_bytes=packed,
         weight_bytes_stored=stored,
-        state_bits_per_neuron=charged / total if total else 0.0,
+        state_bits_per_neuron=bits / neurons if neurons else 0.0,
         peak_activation_bytes=peak_bytes,
         synapses=[_synapse_row(synapse, watch, state, batch) for synapse in watch.synapses.values()],
-        neurons=[_neuron_row(neuron, state) for neuron in seen],
+        neurons=[_neuron_row(neuron, state) for neuron in layers],
         state=state.rows,
         not_counted=dict(watch.not_counted),
     )
@@ -99,57 +99,49 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) 
     readers = [
         neuron
         for neuron in watch.neurons.values()
-        if synapse.name in neuron.sources and neurons.is_memory_free(neuron.module)
+        if synapse.name in neuron.sources and neuron.spec.is_memory_free
     ]
-    lags = set().union({0}, *(state.lags(neuron) for neuron in readers))
+    lags = {0}.union(*(state.lags(neuron) for neuron in readers))
     samples = max(batch, 1)
+    operations = float(reached.sum()) / samples
+    repeated = _repeated(reached, state.steps_of(synapse) or 1, lags) / samples
     return SynapseRow(
         name=synapse.name,
         kind=type(synapse.module).__name__,
-        weights=synapse.module.weight.numel(),  # type: ignore[union-attr, operator]
+        weights=synapse.module.weight.numel(),
         bits=bits,
         packed_bytes=packed,
         stored_bytes=stored,
         spikes_in=spikes_in,
-        synaptic_operations=float(reached.sum()) / samples if spikes_in else 0.0,
-        streaming_synaptic_operations=_repeated(reached, state.steps_of(synapse) or 1, lags) / samples
-        if spikes_in
-        else 0.0,
+        synaptic_operations=operations if spikes_in else 0.0,
+        streaming_synaptic_operations=repeated if spikes_in else 0.0,
         macs=0.0 if spikes_in else synapse.products / samples,
     )
 
 
 def _repeated(reached: Tensor, steps: int, lags: set[int]) -> float:
-    """Operations if a spike goes through its synapses again ``lags`` steps after it; time-major rows."""
-    a_step = reached.reshape(steps, -1).sum(1)
+    """Operations if a spike goes through its synapses again ``lags`` steps after it.
+
+    Args:
+        reached: [steps * N], synapses that the spikes of a row reach; the rows of a step lie together.
+        steps: T.
+        lags: 0, and how many steps back the neurons behind the synapses have taps.
+    """
+    operations = reached.reshape(steps, -1).sum(1)  # of each step
     times = torch.tensor([sum(lag < steps - t for lag in lags) for t in range(steps)])
-    return float((a_step * times.to(a_step)).sum())
+    return float((operations * times.to(operations)).sum())
 
 
 def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:
-    a_step = None if neuron.spikes is None else neuron.spikes / max(neuron.steps * neuron.batch, 1)
+    spikes = None if neuron.spikes is None else neuron.spikes / max(neuron.steps * neuron.batch, 1)
     return NeuronRow(
         name=neuron.name,
         kind=type(neuron.module).__name__,
         neurons=neuron.features,
         steps=neuron.steps,
         state_bits_per_neuron=state.bits_a_neuron(neuron),
-        torch_state_bytes=_torch_state_bytes(neuron, state),
-        spikes_per_step=a_step,
-        firing_rate=None if a_step is None else a_step / max(neuron.features, 1),
-        never_fires=neurons.never_fires(neuron.module),
+        torch_state_bytes=state.torch_bytes(neuron),
+        spikes_per_step=spikes,
+        firing_rate=None if spikes is None else spikes / max(neuron.features, 1),
+        never_fires=neuron.spec.never_fires,
     )
-
-
-def _torch_state_bytes(neuron: Neuron, state: StateCount) -> int:
-    """What the module holds after the run; for the stateless ones, what running them step by step would."""
-    held = neurons.kept_tensors(neuron.module)
-    if held:
-        return sum(t.numel() * t.element_size() for _, t in held) // max(neuron.batch, 1)
-    if isinstance(neuron.module, QuantizedMembraneLIF):
-        return neuron.features * 4
-    if not neurons.is_memory_free(neuron.module):
-        return 0
-    declared = neuron.module.kernel.state_steps  # type: ignore[union-attr]
-    width = neuron.values.bits // 8
-    return neuron.features * (max(width, 4) if declared is None else state.history(neuron) * width)

@@ -1,11 +1,17 @@
-"""Quantized layers, made by giving a float layer a new class."""
+"""Quantized layers: a float layer gets a new class, in place, and its old one again when it is made plain.
 
+It is not replaced by another object, so that all who hold it or its parameter (optimizers,
+hooks, parents, code that asks ``isinstance``) go on working.
+"""
+
+from copy import deepcopy
 from functools import cache
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils import prune
 
 from .arithmetic import (
     OFFERED,
@@ -17,8 +23,11 @@ from .arithmetic import (
     turned_channels,
 )
 
+Model = TypeVar("Model", bound=nn.Module)
+
 NO_ZERO = "one bit has no zero, so that a weight of 0 acts as +1 times the scale"
 _PRUNED = 0.01  # share of exact zeros; random initializations stay below 1 in 250, even in bfloat16
+_BITS = "_extra_state"  # the key under which torch keeps get_extra_state() in a state dict
 
 
 class QuantizedLayer(nn.Module):
@@ -72,16 +81,16 @@ class QuantizedLayer(nn.Module):
             return
         with torch.no_grad():
             turned = turned_channels(new, old)
-            if bool(turned.any()):
+            if bool(turned.any()):  # rare, and only then is it worth quantizing the weight twice
                 turned &= channels_without_opposite(old, self.learned_step(), self.weight_bits)
         if bool(turned.any()):
-            two = "codes of 2 bits reach from -2 to 1, and -2 has no opposite"
+            no_opposite = "codes of 2 bits reach from -2 to 1, and -2 has no opposite"
             raise ValueError(
                 f"weight: channels {turned.nonzero().flatten().tolist()} of this {type(self).__name__} are "
                 "set to their old values times a negative number, as when a batch norm of negative weight is "
-                f"folded into the layer, but {NO_ZERO if self.weight_bits == 1 else two}: the layer would "
-                "compute something else. Fold into quantize.materialize(model), whose layers hold plain "
-                "numbers, or use 1.58 or 3 to 8 bits"
+                f"folded into the layer, but {NO_ZERO if self.weight_bits == 1 else no_opposite}: the layer "
+                "would compute something else. Fold into quantize.materialize(model), whose layers hold "
+                "plain numbers, or use 1.58 or 3 to 8 bits"
             )
 
     def get_extra_state(self) -> Tensor:
@@ -116,7 +125,7 @@ class QuantizedLayer(nn.Module):
             return reason_against_zeros(weight) if self.weight_bits == 1 and _is_plain(weight) else ""
         if isinstance(bits, Tensor) and bits.is_meta:
             return ""
-        nearest = min(OFFERED, key=lambda one: abs(one - float(bits)))  # casts to 16 bits move 1.58
+        nearest = min(OFFERED, key=lambda offered: abs(offered - float(bits)))  # casts to 16 bits move 1.58
         if nearest == self.weight_bits:
             return ""
         return (
@@ -124,9 +133,6 @@ class QuantizedLayer(nn.Module):
             "the model as the checkpoint's was, load, and call quantize_weights with other bits afterwards; "
             "or take {bits!r} and {step!r} out of the checkpoint to load its float weight alone"
         )
-
-
-_BITS = "_extra_state"  # torch's key
 
 
 def _is_plain(weight: Any) -> bool:
@@ -163,13 +169,13 @@ class _QuantizedConv3d(QuantizedLayer, nn.Conv3d):
         return super()._conv_forward(input, self.quantized_weight(), bias)
 
 
-FLOAT_LAYERS = nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d
 _MIXINS: dict[type[nn.Module], type[QuantizedLayer]] = {
     nn.Linear: _QuantizedLinear,
     nn.Conv1d: _QuantizedConv1d,
     nn.Conv2d: _QuantizedConv2d,
     nn.Conv3d: _QuantizedConv3d,
 }
+FLOAT_LAYERS = tuple(_MIXINS)
 
 
 def become_quantized(module: nn.Module, bits: float, step: nn.Parameter | None) -> None:
@@ -182,17 +188,49 @@ def become_quantized(module: nn.Module, bits: float, step: nn.Parameter | None) 
     cast(QuantizedLayer, module).weight_bits = bits
 
 
-def become_float(module: QuantizedLayer, weight: nn.Parameter) -> None:
-    """Gives a quantized layer its float class back, with this weight, in place."""
-    module._parameters.pop("weight_step", None)
-    del module.weight_bits
-    module.__class__ = module.float_class
-    module.weight = weight
+def materialize(model: Model) -> Model:
+    """A copy of a model, made of plain layers that hold the quantized values: for tools that read weights.
+
+    Args:
+        model: Any module; left untouched. A model of SpikingJelly is reset first, as for any copy.
+
+    Returns:
+        A deep copy in which every layer of ours has its own class again, ``codes * scale`` as its weight and
+        neither ``weight_step`` nor pruning mask. Layers that shared weight, step and bits share the new
+        weight. Brevitas layers are copied as they are.
+
+    >>> from mfp_neurons import quantize_weights
+    >>> layer = quantize_weights(nn.Linear(2, 1), bits=1)
+    >>> plain = materialize(layer)
+    >>> type(plain) is nn.Linear, torch.equal(plain.weight, layer.quantized_weight())
+    (True, True)
+    """
+    copied = deepcopy(model)
+    weights: dict[tuple[Tensor, Tensor | None, float], nn.Parameter] = {}
+    for layer in list(copied.modules()):
+        if isinstance(layer, QuantizedLayer):
+            if "weight_mask" in layer._buffers:  # its hook would set the weight anew
+                prune.remove(layer, "weight")
+            key = layer.weight, layer.learned_step(), layer.weight_bits
+            if key not in weights:
+                weights[key] = nn.Parameter(layer.quantized_weight().detach(), layer.weight.requires_grad)
+            _become_float(layer, weights[key])
+    return copied
+
+
+def _become_float(layer: QuantizedLayer, weight: nn.Parameter) -> None:
+    layer._parameters.pop("weight_step", None)
+    del layer.weight_bits  # before the weight is set, which would be checked against these bits
+    layer.__class__ = layer.float_class
+    layer.weight = weight
 
 
 @cache
 def _quantized_class(float_class: Any) -> type[nn.Module]:
-    """The quantized subclass of a layer class: one for each, made on first use."""
+    """The quantized subclass of a layer class; there is one, made on first use.
+
+    Its bases put QuantizedLayer behind the layer class and right before torch's own, which is ``base``.
+    """
     base, mixin = next((base, mixin) for base, mixin in _MIXINS.items() if issubclass(float_class, base))
     bases = (mixin,) if float_class is base else (float_class, mixin)
     members = {
@@ -209,9 +247,9 @@ def _reduce(self: QuantizedLayer, protocol: Any) -> Any:
     # that was subclassed once more (FSDP does it) is left to its maker.
     if type(self) is not _quantized_class(self.float_class):
         return object.__reduce_ex__(self, protocol)
-    return _blank, (self.float_class,), self.__getstate__()
+    return _empty_layer, (self.float_class,), self.__getstate__()
 
 
-def _blank(float_class: Any) -> nn.Module:
-    made = _quantized_class(float_class)
-    return made.__new__(made)
+def _empty_layer(float_class: Any) -> nn.Module:
+    quantized_class = _quantized_class(float_class)
+    return quantized_class.__new__(quantized_class)

@@ -1,4 +1,4 @@
-"""weight -> codes * scale, and its straight-through gradient. Knows tensors only.
+"""The arithmetic of quantized weights: codes and scale of a weight, and the straight-through gradient.
 
 With v = w / scale and codes c(v), one rule serves every number of bits. Inside the range of the codes, c is
 given the derivative 1 (straight-through estimator, arXiv 1308.3432), outside it 0; the chain rule does the
@@ -102,6 +102,7 @@ def turned_channels(new: Tensor, old: Tensor) -> Tensor:
     ours, theirs = new.flatten(1).double(), old.flatten(1).double().to(new.device)
     product = (ours * theirs).sum(1)
     sizes = ours.square().sum(1) * theirs.square().sum(1)
+    # Cauchy-Schwarz: <a, b>^2 = |a|^2 |b|^2 exactly where one is a multiple of the other.
     parallel = sizes - product.square() <= tolerance * sizes
     return (product < 0) & parallel & (ours.count_nonzero(1) > 1)
 
@@ -119,7 +120,7 @@ def _channel_mean(values: Tensor) -> Tensor:
 
 
 def _storable(scale: Tensor, dtype: torch.dtype) -> Tensor:
-    """Positive, also for a channel of zeros, and exact in ``dtype``."""
+    """The scale rounded to what ``dtype`` holds; positive, also for a channel of zeros."""
     return scale.clamp_min(torch.finfo(dtype).tiny).to(dtype).to(scale.dtype)
 
 
@@ -148,7 +149,7 @@ class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
         weight, step = ctx.saved_tensors
-        codes, scale = encode(weight, step, ctx.bits)
+        codes, scale = encode(weight, step, ctx.bits)  # again, so that nothing else is kept for it
         if step is None:
             to_weight = _gradient_of_mean(_wide(grad), _wide(weight), codes, scale)
             return to_weight.to(weight.dtype), None, None
@@ -161,8 +162,8 @@ class _StraightThrough(torch.autograd.Function):
 def _gradient_of_mean(grad: Tensor, weight: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
     """1 and 1.58 bits: the scale is the mean of |w| over the non-zero codes."""
     to_scale = _channel_sum(grad * (codes - weight / scale))
-    survivors = _channel_sum(codes.abs()).clamp_min(1)
-    return torch.addcmul(grad, codes, to_scale / survivors)
+    nonzero = _channel_sum(codes.abs()).clamp_min(1)  # all of them at 1 bit
+    return torch.addcmul(grad, codes, to_scale / nonzero)
 
 
 def _gradients_of_step(

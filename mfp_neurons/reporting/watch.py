@@ -1,28 +1,36 @@
-"""Hooks that watch one run: what flows into every synapse, what comes out of every neuron."""
+"""Watches one run of a model by hooks: what flows into every synapse, and what comes out of every neuron."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
+from ..adapters import describe_neuron
 from ..pooling import TimePool
-from . import neurons, synapses
+from ..spec import NeuronSpec
+from . import synapses
 from .trace import Trace
 
 
 @dataclass
 class Values:
-    """Which values have been seen."""
+    """What is known of the values that have passed at one place."""
 
     bits: int  # of one element as stored
     binary: bool = True  # 0 and 1 alone
     signed: bool = True  # -1, 0 and 1 alone
 
-    def see(self, x: Tensor) -> None:
+    @classmethod
+    def like(cls, x: Tensor) -> "Values":
+        """For values of the dtype of ``x``, none of which has passed yet."""
+        return cls(8 * x.element_size())
+
+    def add(self, x: Tensor) -> None:
         self.signed = self.signed and bool(((x == 0) | (x.abs() == 1)).all())
         self.binary = self.binary and self.signed and bool((x >= 0).all())
 
@@ -37,24 +45,24 @@ class Synapse:
     """What one layer of synapses has received."""
 
     name: str
-    module: nn.Module
+    module: Any  # of one of synapses.KINDS
     values: Values
     identity: Any  # of its first input
     sources: frozenset[str] = frozenset()
-    fan_out: dict[torch.Size, Tensor] = field(default_factory=dict)
+    fan_out: dict[torch.Size, Tensor] = field(default_factory=dict)  # by shape of a row
     # synapses that the non-zero values of each row reach, [rows]
     reached: list[Tensor] = field(default_factory=list)
     inputs: int = 0  # values received
     rows: int = 0  # of inputs: T * N, or N if they do not change with time
     products: float = 0.0  # synapses that all values reach, zeros included
 
-    def see(self, x: Tensor) -> None:
+    def receive(self, x: Tensor) -> None:
         shape = x.shape[-synapses.feature_dims(self.module) :]
         if shape not in self.fan_out:
             self.fan_out[shape] = synapses.fan_out(self.module, shape).flatten()
         fan_out = self.fan_out[shape]
         rows = x.reshape(-1, fan_out.numel())
-        self.values.see(x)
+        self.values.add(x)
         self.reached.append((rows != 0).double() @ fan_out)
         self.inputs += x.numel()
         self.rows += len(rows)
@@ -67,23 +75,24 @@ class Neuron:
 
     name: str
     module: nn.Module
+    spec: NeuronSpec
     values: Values  # of its input
-    sources: frozenset[str]
     identity: Any  # of its first input
     batch: int
     features: int
+    sources: frozenset[str] = frozenset()
     steps: int = 0
     output: Values | None = None
     spikes: float | None = 0.0  # None where the output is no spike train
 
-    def see(self, out: Tensor) -> None:
+    def send(self, out: Tensor) -> None:
         fired = out[out != 0]
         if self.spikes is None or (fired.numel() and bool((fired != fired[0]).any())):
             self.spikes = None  # a potential, or graded
         else:
             self.spikes += fired.numel()
-        self.output = self.output or Values(8 * out.element_size())
-        self.output.see(out)
+        self.output = self.output or Values.like(out)
+        self.output.add(out)
 
 
 @dataclass
@@ -91,7 +100,6 @@ class Pool:
     """What one pooling over time has sent."""
 
     name: str
-    window: int
     values: Values  # of its output
     features: int
 
@@ -105,7 +113,12 @@ class Watch:
         self.pools: dict[str, Pool] = {}
         self.not_counted: dict[str, str] = {}
         self._model, self._trace = model, trace
-        inside = {child for owner in model.modules() if neurons.is_neuron(owner) for child in owner.modules()}
+        self._specs: dict[nn.Module, NeuronSpec] = {}
+        for module in model.modules():
+            spec = describe_neuron(module)
+            if spec is not None:
+                self._specs[module] = spec
+        inside = {child for neuron in self._specs for child in neuron.modules()}
         self._others = {name: module for name, module in model.named_modules() if module not in inside}
 
     @contextmanager
@@ -114,8 +127,9 @@ class Watch:
         handles = []
         held = {name: _held(module) for name, module in self._others.items()}
         try:
-            for name, module in self._model.named_modules():
-                before, after = self._hooks(name or type(module).__name__, module)
+            for path, module in self._model.named_modules():
+                name = path or type(module).__name__
+                before, after = partial(self._before, name), partial(self._after, name)
                 handles.append(module.register_forward_pre_hook(before, with_kwargs=True))
                 handles.append(module.register_forward_hook(after, with_kwargs=True))
             yield
@@ -126,91 +140,55 @@ class Watch:
             for handle in handles:
                 handle.remove()
 
-    def _hooks(self, name: str, module: nn.Module) -> tuple[Any, Any]:
+    def _before(self, name: str, module: nn.Module, args: Any, kwargs: Any) -> None:
+        self._trace.products.append(0)
+        with self._trace.paused():
+            if isinstance(module, synapses.KINDS):
+                self._receive_by_synapse(name, module, _first_tensor(args, kwargs))
+            elif module in self._specs:
+                self._receive_by_neuron(name, module, _first_tensor(args, kwargs))
+
+    def _after(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        products = self._trace.products.pop()
         if isinstance(module, synapses.KINDS):
-            return self._watch_synapse(name, module)
-        if neurons.is_neuron(module):
-            return self._watch_neuron(name, module)
-        if isinstance(module, TimePool) and module.window > 1:
-            return self._watch_pool(name, module)
-        return self._watch_other(name, module)
-
-    def _watch_synapse(self, name: str, module: nn.Module) -> tuple[Any, Any]:
-        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-            x = _first_tensor(args, kwargs)
-            self._trace.products.append(0)
-            with self._trace.paused():
-                if name not in self.synapses:
-                    values = Values(8 * x.element_size())
-                    self.synapses[name] = Synapse(name, module, values, self._trace.identity(x))
-                self.synapses[name].sources |= self._trace.sources(x)
-                self.synapses[name].see(x)
-
-        def after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            self._trace.products.pop()
-            self._mark(out, name)
-
-        return before, after
-
-    def _watch_neuron(self, name: str, module: nn.Module) -> tuple[Any, Any]:
-        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-            x = _first_tensor(args, kwargs)
-            self._trace.products.append(0)
-            with self._trace.paused():
-                self._record(name, module, x)
-
-        def after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            with self._trace.paused():
-                self.neurons[name].see(out[0] if isinstance(out, tuple) else out)
-            self._trace.products.pop()
-            self._mark(out, name)
-
-        return before, after
-
-    def _record(self, name: str, module: nn.Module, x: Tensor) -> None:
-        whole = neurons.takes_sequences(module)
-        steps, step = (len(x), x.shape[1:]) if whole else (1, x.shape)
-        batch = step[0] if len(step) else 1
-        if name not in self.neurons:
-            values, features = Values(8 * x.element_size()), step.numel() // max(batch, 1)
-            identity = self._trace.identity(x)
-            self.neurons[name] = Neuron(name, module, values, frozenset(), identity, batch, features)
-        known = self.neurons[name]
-        known.sources |= self._trace.sources(x)
-        known.values.see(x)
-        known.steps += steps
-
-    def _watch_pool(self, name: str, module: TimePool) -> tuple[Any, Any]:
-        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
             pass
-
-        def after(module: nn.Module, args: Any, kwargs: Any, out: Tensor) -> None:
+        elif module in self._specs:
             with self._trace.paused():
-                values = Values(8 * out.element_size())
-                pool = Pool(name, module.window, values, out[0, 0].numel())  # type: ignore[arg-type]
-                self.pools.setdefault(name, pool).values.see(out)
-            self._mark(out, name)
-
-        return before, after
-
-    def _watch_other(self, name: str, module: nn.Module) -> tuple[Any, Any]:
-        def before(module: nn.Module, args: Any, kwargs: Any) -> None:
-            self._trace.products.append(0)
-
-        def after(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-            if self._trace.products.pop():
+                self.neurons[name].send(out[0] if isinstance(out, tuple) else out)
+        elif isinstance(module, TimePool) and module.window > 1:
+            with self._trace.paused():
+                pool = self.pools.setdefault(name, Pool(name, Values.like(out), out[0, 0].numel()))
+                pool.values.add(out)
+        else:
+            if products:
                 self._leave_out(name, module, "a matrix product outside of the layers that are counted")
-
-        return before, after
-
-    def _leave_out(self, name: str, module: nn.Module, what: str) -> None:
-        kind = type(module).__name__
-        self.not_counted.setdefault(name, what if name == kind else f"{kind}: {what}")
-
-    def _mark(self, out: Any, name: str) -> None:
+            return  # what it gives comes from the layers in front of it
         for tensor in tree_iter(out):
             if isinstance(tensor, Tensor):
                 self._trace.mark(tensor, name)
+
+    def _receive_by_synapse(self, name: str, module: nn.Module, x: Tensor) -> None:
+        if name not in self.synapses:
+            self.synapses[name] = Synapse(name, module, Values.like(x), self._trace.identity(x))
+        synapse = self.synapses[name]
+        synapse.sources |= self._trace.sources(x)
+        synapse.receive(x)
+
+    def _receive_by_neuron(self, name: str, module: nn.Module, x: Tensor) -> None:
+        spec = self._specs[module]
+        steps, step = (len(x), x.shape[1:]) if spec.takes_sequences else (1, x.shape)
+        batch = step[0] if len(step) else 1
+        if name not in self.neurons:
+            features, identity = step.numel() // max(batch, 1), self._trace.identity(x)
+            self.neurons[name] = Neuron(name, module, spec, Values.like(x), identity, batch, features)
+        neuron = self.neurons[name]
+        neuron.sources |= self._trace.sources(x)
+        neuron.values.add(x)
+        neuron.steps += steps
+
+    def _leave_out(self, name: str, module: nn.Module, reason: str) -> None:
+        kind = type(module).__name__
+        self.not_counted.setdefault(name, reason if name == kind else f"{kind}: {reason}")
 
 
 def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Run a model and leave it exactly as it was."""
+"""Runs a model and leaves it exactly as it was: its states, its buffers, and torch's random numbers."""
 
 import copy
 from collections import deque
