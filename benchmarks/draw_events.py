@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfp_neurons._plot import pyplot
 from mfp_neurons.train import events
 from mfp_neurons.train.config import DataConfig
 from mfp_neurons.train.datasets.images import read_fashion_mnist
+from mfp_neurons.train.figures import pyplot
 
 T = 16
 SHOWN = {9: "ankle boot", 0: "T-shirt", 8: "bag", 7: "sneaker"}

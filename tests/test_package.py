@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 # types or by a string. Files in one folder import each other. benchmarks/ knows all of them.
 LAYERS = [
     ["_checks", "_files"],
-    ["_build", "_plot", "_reset", "_undisturbed"],
+    ["_build", "_reset", "_undisturbed"],
     ["kernels"],
     ["history", "norm", "quantize", "surrogate"],
     ["backends", "reference", "spec"],
@@ -64,7 +64,6 @@ _TRAIN = [
     "wandb",
 ]
 LATER = {
-    "_plot": {"matplotlib"},
     "architectures": {"spikingjelly"},
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
