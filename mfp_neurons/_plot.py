@@ -58,7 +58,7 @@ def spread_out(heights: Sequence[float], gap: float) -> list[float]:
     >>> spread_out([0.75, 1.0, 1.0], 0.25)
     [0.5, 0.75, 1.0]
     """
-    # Upwards each is moved away from the one below it; then, where that went past the top, all are moved back.
+    # Upwards, each is moved away from the one below it; then, from the top down, back below 1.
     places: list[float] = []
     for height in heights:
         places.append(max(height, places[-1] + gap) if places else height)
