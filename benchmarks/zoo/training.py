@@ -2,6 +2,7 @@
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,22 +12,54 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks import machine
+from mfp_neurons import report
 from mfp_neurons._files import write_bytes
+from mfp_neurons.deploy.file import to_bytes
 from mfp_neurons.history import quantize_taps
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train import checkpoint
 from mfp_neurons.train.config import Config, ConfigError, from_dict
+from mfp_neurons.train.config import load as load_config
 from mfp_neurons.train.data import Data
+from mfp_neurons.train.datasets.source import shuffled
 from mfp_neurons.train.deployment import Readout
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network
+from mfp_neurons.zoo import catalog, packed
+from mfp_neurons.zoo.cards import SAMPLE, Card
+from mfp_neurons.zoo.catalog import CARD, WEIGHTS, Runnable, Trained
+from mfp_neurons.zoo.evaluation import accuracies
+from mfp_neurons.zoo.packed import Facts
 
-from . import catalog, measuring, packed, taps
-from .cards import Card
-from .catalog import CARD, WEIGHTS, Trained
-from .runnable import Facts, Runnable
-
+CONFIGS = Path(__file__).parent / "configs"
+COUNTED = 100  # test samples on which operations are counted
 MACHINE = "machine.json"  # in the folder of a run: what it was trained on
 _PACKAGES = ("mfp-neurons", "torch", "spikingjelly", "snntorch")
+
+
+def configs() -> list[str]:
+    """Names of the configs that :func:`train` trains; the shipped networks are from some of them."""
+    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
+
+
+def config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The training config of that name; ``overrides`` are dotted keys.
+
+    Raises:
+        ConfigError: there is no such config, or a value is not accepted.
+    """
+    if name not in configs():
+        raise ConfigError(f"the zoo has no config {name!r}; it has {', '.join(configs())}")
+    return load_config(str(CONFIGS / f"{name}.toml"), overrides)
+
+
+def summary(name: str) -> str:
+    """The description of a config: the comment at its top. Empty where there is no such config."""
+    path = CONFIGS / f"{name}.toml"
+    if not path.is_file():
+        return ""
+    lines = path.read_text().splitlines()
+    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    return " ".join(line.removeprefix("#").strip() for line in lines[:end])
 
 
 def train(
@@ -41,7 +74,7 @@ def train(
     """Trains the config of that name in the folder ``out``, then packs it there (:func:`pack`).
 
     Args:
-        name: one of ``catalog.configs()``.
+        name: one of ``configs()``.
         out: folder for the run's checkpoints, ``NAME.safetensors`` and ``NAME.json``.
         overrides: settings other than the config's, by dotted keys; the card tells them.
         resume: go on where the run in ``out`` stopped.
@@ -51,7 +84,7 @@ def train(
     Raises:
         ConfigError: there is no such config, a setting is not accepted, ``out`` holds another run.
     """
-    trainer = Trainer(catalog.config(name, overrides), out, bars=bars)
+    trainer = Trainer(config(name, overrides), out, bars=bars)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / LAST).exists():
         checkpoint.write_json(out / MACHINE, {"trained_on": _machine(trainer.device)})
@@ -122,7 +155,7 @@ def ship(name: str, folder: Path) -> None:
         CardError: the two files do not belong together.
     """
     trained = catalog.load_files(folder / f"{name}{WEIGHTS}", folder / f"{name}{CARD}")
-    if not same_training(from_dict(trained.card.config), catalog.config(name)):
+    if not same_training(from_dict(trained.card.config), config(name)):
         raise ConfigError(
             f"{folder / name}{CARD}: trained with settings other than those of the zoo's config {name!r}; "
             "make the config say what was done, or train again"
@@ -154,13 +187,13 @@ def _card(
     name: str, weights: Path, runnable: Runnable, data: Data, training: dict[str, Any], bars: bool
 ) -> Card:
     images = len(data.test)
-    chosen = torch.arange(images), measuring.sample(images)
-    accuracy, accuracy_sample = measuring.accuracies(runnable, data, chosen, bars=bars)
+    chosen = torch.arange(images), sample(images)
+    accuracy, accuracy_sample = accuracies(runnable, data, chosen, bars=bars)
     found = machine.facts(torch.device("cpu"))
     versions = {k: found["versions"][k] for k in _PACKAGES if found["versions"][k] is not None}
     return Card(
         name=name,
-        summary=catalog.summary(name),
+        summary=summary(name),
         sha256=catalog.sha256(weights),
         dataset=runnable.facts.config["data"]["name"],
         training_images=len(data.train),
@@ -171,14 +204,41 @@ def _card(
         commit=_commit(),
         versions={"python": platform.python_version(), **versions},
         config=runnable.facts.config,
-        **measuring.cost(runnable, data),
+        **cost(runnable, data),
         **training,
     )
 
 
+def sample(images: int) -> Tensor:
+    """Indices of the test images that are left with ``data.test_limit = SAMPLE``."""
+    return shuffled(images)[:SAMPLE]
+
+
+def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
+    """The card's fields on bytes, bits and operations, counted from the network on the first test samples."""
+    found = report(runnable.model, data.sequence(data.test.samples[:COUNTED]))
+    return dict(
+        integer_bytes=None if runnable.refused else integer_bytes(runnable),
+        float32_bytes=found.weight_bytes_stored,
+        state_bits=found.state_bits,
+        state_bits_per_neuron=found.state_bits_per_neuron,
+        synaptic_operations=found.synaptic_operations,
+        streaming_synaptic_operations=found.streaming_synaptic_operations,
+        macs=found.macs,
+        energy_joules=found.energy_joules,
+    )
+
+
+def integer_bytes(runnable: Runnable) -> int:
+    """Size of the file that the integer network is saved as."""
+    return len(to_bytes(runnable.network.graph))
+
+
 def _commit() -> str | None:
-    """Of the package's code: other files, and networks shipped a moment ago, may have changed."""
-    found = machine.commit(Path(__file__).parents[2], "mfp_neurons", ":!mfp_neurons/zoo/networks")
+    """Of the code: other files, and networks shipped a moment ago, may have changed."""
+    found = machine.commit(
+        Path(__file__).parents[2], "mfp_neurons", "benchmarks/zoo", ":!mfp_neurons/zoo/networks"
+    )
     return None if found is None else found["id"] + (" with changes" if found["dirty"] else "")
 
 
@@ -219,6 +279,6 @@ def _check_equal(trained: nn.Module, restored: nn.Module, x_seq: Tensor) -> None
 
 def _used(module: nn.Module) -> dict[str, Tensor]:
     """The state dict, with weights and taps as they are after quantization."""
-    kernels = taps.power_of_two_kernels(module).items()
+    kernels = packed.power_of_two_kernels(module).items()
     quantized = {f"{name}.taps": quantize_taps(kernel.taps, "pow2") for name, kernel in kernels}
     return {**materialize(module).state_dict(), **quantized}

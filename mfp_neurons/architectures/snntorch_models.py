@@ -2,17 +2,17 @@
 
 Layers and sizes are the tutorials'; :class:`mfp_neurons.snntorch.MFPLeakyParallel` takes all steps at once
 where they loop. Scores are the spikes of the last layer, [T, N, classes]. How a builder is called:
-:mod:`mfp_neurons.train.architectures`.
+:mod:`mfp_neurons.architectures`.
 """
 
 import math
 
 from torch import Tensor, nn
 
-from mfp_neurons import MFP
 from mfp_neurons._checks import describe, require
+from mfp_neurons.neuron import MFP
 
-from .sequences import Neurons, Over
+from .layers import Neurons, Over
 
 
 def fully_connected(

@@ -1,4 +1,4 @@
-"""What a network of the zoo reaches on its test set, in PyTorch and in integers, and what it costs."""
+"""How many test images a network of the zoo answers rightly, in PyTorch and in integers."""
 
 from dataclasses import replace
 from typing import Any
@@ -6,20 +6,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfp_neurons import report
-from mfp_neurons.deploy.file import to_bytes
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import ConfigError, from_dict
 from mfp_neurons.train.data import Data
-from mfp_neurons.train.datasets.source import shuffled
 from mfp_neurons.train.engine import bar, batches
 
-from .cards import SAMPLE, Accuracy, AccuracyMoved, Card
-from .catalog import Trained
-from .runnable import Runnable
+from .cards import Accuracy, AccuracyMoved, Card
+from .catalog import Runnable, Trained
 
 BATCH = 250
-COUNTED = 100  # test samples on which operations are counted
 TOLERANCE = 1.0  # points of accuracy that a network may be away from its card
 
 
@@ -76,31 +71,6 @@ def accuracies(
 def percent(right: Tensor) -> float:
     """Of bool [n], how many are true."""
     return 100 * int(right.sum()) / len(right)
-
-
-def sample(images: int) -> Tensor:
-    """Indices of the test images that are left with ``data.test_limit = SAMPLE``."""
-    return shuffled(images)[:SAMPLE]
-
-
-def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
-    """The card's fields on bytes, bits and operations, counted from the network on the first test samples."""
-    found = report(runnable.model, data.sequence(data.test.samples[:COUNTED]))
-    return dict(
-        integer_bytes=None if runnable.refused else integer_bytes(runnable),
-        float32_bytes=found.weight_bytes_stored,
-        state_bits=found.state_bits,
-        state_bits_per_neuron=found.state_bits_per_neuron,
-        synaptic_operations=found.synaptic_operations,
-        streaming_synaptic_operations=found.streaming_synaptic_operations,
-        macs=found.macs,
-        energy_joules=found.energy_joules,
-    )
-
-
-def integer_bytes(runnable: Runnable) -> int:
-    """Size of the file that the integer network is saved as."""
-    return len(to_bytes(runnable.network.graph))
 
 
 def evaluate(

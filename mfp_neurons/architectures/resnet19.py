@@ -11,9 +11,9 @@ a 1 x 1 convolution of it with a batch norm where the shape changes.
 
 from torch import Tensor, nn
 
-from mfp_neurons import quantize_weights
+from mfp_neurons.quantize import quantize_weights
 
-from .sequences import Neurons, Over, conv, linear, memory_free, orders_of
+from .layers import Neurons, Over, conv, linear, memory_free, orders_of
 
 STAGES = ((1, 3, 1), (2, 3, 2), (4, 2, 2))  # (channels over width, blocks, stride of the first)
 LAYERS = 1 + 2 * sum(blocks for _, blocks, _ in STAGES) + 1  # of neurons
@@ -96,7 +96,7 @@ def mfp_qsnn_resnet19(
 def build(
     features: tuple[int, ...], classes: int, time_steps: int, neurons: Neurons, *, width: int = 128
 ) -> nn.Module:
-    """ResNet-19 for ``network.architecture`` of a config; see :mod:`mfp_neurons.train.architectures`.
+    """ResNet-19 for ``network.architecture`` of a config; see :mod:`mfp_neurons.architectures`.
 
     Raises:
         ValueError: ``features`` are no [C, H, W].

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons import MFP, MFPNode, deploy
+from mfp_neurons.architectures import BUILDERS
 from mfp_neurons.quantize import is_quantized
 from mfp_neurons.snntorch import MFPLeakyParallel
 from mfp_neurons.train import network
-from mfp_neurons.train.architectures import BUILDERS
 from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
 from mfp_neurons.train.data import Data, Split
 from mfp_neurons.train.deployment import Deployed, Readout, agreement

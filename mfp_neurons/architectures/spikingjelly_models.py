@@ -1,7 +1,7 @@
 """SpikingJelly's own example models with our neurons in them, for ``network.architecture`` of a config.
 
 Each is built by SpikingJelly's constructor with LIFNode, whose places our neurons then take. How a builder is
-called: :mod:`mfp_neurons.train.architectures`.
+called: :mod:`mfp_neurons.architectures`.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mfp_neurons import MFP
 from mfp_neurons._checks import require
+from mfp_neurons.neuron import MFP
 
-from .sequences import Neurons, WhileStill
+from .layers import Neurons, WhileStill
 
 _PACKAGE = "spikingjelly.activation_based"
 

@@ -7,9 +7,9 @@ which deployed are counts.
 
 from torch import Tensor, nn
 
-from mfp_neurons import quantize_weights
+from mfp_neurons.quantize import quantize_weights
 
-from .sequences import Neurons, Over, conv, memory_free, orders_of
+from .layers import Neurons, Over, conv, memory_free, orders_of
 
 STAGES = ((1, 2), (4, 4), (8, 8), (8, 8))  # channels over width, a pool behind each pair
 LAYERS = sum(map(len, STAGES))  # of neurons
@@ -74,7 +74,7 @@ def mfp_qsnn_vggsnn(
 def build(
     features: tuple[int, ...], classes: int, time_steps: int, neurons: Neurons, *, width: int = 64
 ) -> nn.Module:
-    """VGGSNN for ``network.architecture`` of a config; see :mod:`mfp_neurons.train.architectures`.
+    """VGGSNN for ``network.architecture`` of a config; see :mod:`mfp_neurons.architectures`.
 
     Raises:
         ValueError: ``features`` are no [C, H, W], or too small for four pools.

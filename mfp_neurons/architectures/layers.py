@@ -1,11 +1,10 @@
-"""What the method's own networks are made of: synapses over sequences, and who gets which neuron."""
+"""Layers that the networks share: synapses over whole sequences, and neurons layer by layer."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from mfp_neurons import MFP
-from mfp_neurons.neuron import HistoryKernel
+from mfp_neurons.neuron import MFP, HistoryKernel
 
 Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so many channels
 
@@ -20,10 +19,10 @@ class Over(nn.Sequential):
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
         steps, batch = x_seq.shape[:2]
         if _stands_still(x_seq):
-            made: Tensor = super().forward(x_seq[0])
-            return made.expand(steps, *made.shape)
-        made = super().forward(x_seq.flatten(0, 1))
-        return made.unflatten(0, (steps, batch))
+            once: Tensor = super().forward(x_seq[0])
+            return once.expand(steps, *once.shape)
+        outputs = super().forward(x_seq.flatten(0, 1))
+        return outputs.unflatten(0, (steps, batch))
 
 
 class WhileStill(nn.Sequential):
@@ -52,7 +51,7 @@ def _stands_still(x_seq: Tensor) -> bool:
 
 
 def _is_timeless(layer: nn.Module) -> bool:
-    """Whether it makes the same of every step, from that step alone."""
+    """Whether every output step depends on its own input step alone, and alike at all steps."""
     kernel = getattr(layer, "kernel", None)
     if isinstance(kernel, HistoryKernel):
         return kernel.order == 1 and kernel.kind != "matrix"  # whose diagonal differs from step to step

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mfp_neurons.zoo import catalog, training
+from benchmarks.zoo import training
+from mfp_neurons import train
+from mfp_neurons.zoo import catalog
 
 SMALL = {
     "network.hidden": [12, 10, 8],
@@ -14,16 +16,16 @@ SMALL = {
     "training.device": "cpu",
     "data.limit": 150,
 }
-DIGITS = Path(catalog.__file__).parents[1] / "train" / "configs" / "digits-mfp.toml"
+CONFIGS = Path(train.__path__[0]) / "configs"
 
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a zoo with the config "tiny" and no network yet."""
-    for name, folder in (("CONFIGS", "configs"), ("NETWORKS", "networks")):
+    for module, name, folder in ((training, "CONFIGS", "configs"), (catalog, "NETWORKS", "networks")):
         (tmp_path / folder).mkdir()
-        monkeypatch.setattr(catalog, name, tmp_path / folder)
-    shutil.copy(DIGITS, tmp_path / "configs" / "tiny.toml")
+        monkeypatch.setattr(module, name, tmp_path / folder)
+    shutil.copy(CONFIGS / "digits-mfp.toml", tmp_path / "configs" / "tiny.toml")
     return tmp_path
 
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mfp_neurons import MFP, zoo
-from mfp_neurons.zoo.sequences import Over, WhileStill
+from mfp_neurons.architectures.layers import Over, WhileStill
 
 
 def synapses(net: nn.Module) -> list[tuple[int, ...]]:
@@ -67,13 +67,13 @@ def test_layers_over_a_sequence_are_those_of_each_step() -> None:
 
 
 def test_one_image_at_every_step_goes_through_layers_once() -> None:
-    seen: list[torch.Size] = []
+    shapes: list[torch.Size] = []
     layers = Over(nn.Conv2d(1, 2, 3))
-    layers[0].register_forward_hook(lambda module, args, made: seen.append(args[0].shape))
+    layers[0].register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
     still = torch.rand(1, 3, 1, 6, 6).expand(7, -1, -1, -1, -1)
     assert layers(still).shape == (7, 3, 2, 4, 4)
     layers(still.contiguous())
-    assert seen == [(3, 1, 6, 6), (21, 1, 6, 6)]
+    assert shapes == [(3, 1, 6, 6), (21, 1, 6, 6)]
 
 
 def still_stack(order: int) -> WhileStill:

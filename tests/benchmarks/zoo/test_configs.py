@@ -3,11 +3,10 @@
 import pytest
 import torch
 
+from benchmarks.zoo import training
 from mfp_neurons.quantize import is_quantized
-from mfp_neurons.train import config as config_module
 from mfp_neurons.train import network
 from mfp_neurons.train.config import Config, from_dict
-from mfp_neurons.zoo import catalog
 
 # channels, and pixels along a side unless data.size says otherwise; rows have neither
 IMAGES = {
@@ -33,9 +32,9 @@ def shape(config: Config) -> tuple[tuple[int, ...], int]:
     return (channels, data.size or side, data.size or side), data.time_steps
 
 
-@pytest.mark.parametrize("name", catalog.configs())
+@pytest.mark.parametrize("name", training.configs())
 def test_a_config_makes_a_quantized_network_for_its_data(name: str) -> None:
-    config = config_module.load(str(catalog.CONFIGS / f"{name}.toml"))
+    config = training.config(name)
     assert from_dict(config.as_dict()) == config
     features, steps = shape(config)
     classes = CLASSES.get(config.data.name, 10)
@@ -47,6 +46,6 @@ def test_a_config_makes_a_quantized_network_for_its_data(name: str) -> None:
             assert net(torch.zeros(steps, 1, *features)).shape == (steps, 1, classes)
 
 
-@pytest.mark.parametrize("name", catalog.configs())
+@pytest.mark.parametrize("name", training.configs())
 def test_a_config_says_at_its_top_what_it_trains(name: str) -> None:
-    assert len(catalog.summary(name)) > 80
+    assert len(training.summary(name)) > 80
