@@ -35,10 +35,10 @@ def label_ends(axes: Any, ends: Sequence[End]) -> None:
     figure.draw_without_rendering()  # lays the figure out, so that heights are known
     to_axes = axes.transData + axes.transAxes.inverted()
     points_high = axes.get_window_extent().height * 72 / figure.dpi
-    level = [(float(to_axes.transform((end.x, end.y))[1]), end) for end in ends]
-    level.sort(key=lambda pair: pair[0])
-    heights = spread_out([height for height, _ in level], 13.0 / points_high)
-    for height, (_, end) in zip(heights, level, strict=True):
+    by_height = [(float(to_axes.transform((end.x, end.y))[1]), end) for end in ends]
+    by_height.sort(key=lambda pair: pair[0])
+    heights = spread_out([height for height, _ in by_height], 13.0 / points_high)
+    for height, (_, end) in zip(heights, by_height, strict=True):
         line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkB": 5}
         axes.annotate(
             end.name, (end.x, end.y), (1.045, height),
@@ -58,6 +58,7 @@ def spread_out(heights: Sequence[float], gap: float) -> list[float]:
     >>> spread_out([0.75, 1.0, 1.0], 0.25)
     [0.5, 0.75, 1.0]
     """
+    # Upwards, each is moved away from the one below it; then, from the top down, back below 1.
     places: list[float] = []
     for height in heights:
         places.append(max(height, places[-1] + gap) if places else height)
