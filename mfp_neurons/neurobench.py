@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ._checks import describe, require
 from ._report import report
-from ._report.neurons import is_neuron
 from ._report.synapses import weight_bytes
 from ._report.undisturbed import reset
+from .adapters import is_neuron
 from .quantize import materialize
 
 require("neurobench", extra="neurobench")
