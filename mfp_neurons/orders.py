@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ._checks import check_int, describe
-from ._report import report
-from ._report.record import NeuronRow
-from ._report.undisturbed import reset, undisturbed
+from ._undisturbed import reset, undisturbed
 from .adapters import describe_neuron, is_memory_free
 from .history import FIR, Matrix
 from .neuron import HistoryKernel
+from .reporting import NeuronRow, report
 from .spec import KernelParameters
 
 Option = tuple[int, float]  # what an order costs, in bits of a layer, and what it loses
