@@ -14,8 +14,7 @@ from ...history import Exponential, Matrix, as_row
 from ...pooling import TimePool
 from ...quantize import is_quantized
 from ...quantize.layers import FLOAT_LAYERS
-from ..check import check
-from ..errors import InvalidNetworkError, LoweringError
+from ..errors import LoweringError
 from ..graph import Graph, Input, Neurons, Scores, Shape, synapse_bound
 from . import arithmetic, pools, readout, reshape, states, steps, synapses
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
@@ -41,8 +40,8 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
         levels: the largest level, where it is another: 16 for images of scikit-learn's digits divided by 16.
 
     Returns:
-        A checked graph; ``steps`` is T of the example, or that of the model's own repetition, and ``fixed``
-        whether the model gives another graph for another T.
+        A graph for :func:`~mfp_neurons.deploy.check.check`; ``steps`` is T of the example, or that of the
+        model's own repetition, and ``fixed`` whether the model gives another graph for another T.
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.
@@ -69,17 +68,10 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     ]
     for reading in readings:
         try:
-            graph = reading.graph(model)
-            break
+            return reading.graph(model)
         except LoweringError as error:
             reading.error = error
-    else:
-        raise furthest(readings).error
-    try:
-        check(graph)
-    except InvalidNetworkError as error:
-        raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
-    return graph
+    raise furthest(readings).error
 
 
 def _top(example: Any, levels: int | None) -> int:
