@@ -15,7 +15,7 @@ require("numpy", "deploy")
 
 from .errors import InvalidNetworkError as InvalidNetworkError
 from .errors import LoweringError as LoweringError
-from .lowering.lower import lower_graph
+from .lowering import lower_graph
 from .memory import Memory as Memory
 from .network import EventRun as EventRun
 from .network import IntegerNetwork as IntegerNetwork

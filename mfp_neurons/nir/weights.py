@@ -12,8 +12,7 @@ from .._quantize.latent import latent
 from .._quantize.layers import become_quantized
 from ..quantize import Codes
 from .convolution import narrowed, widened
-from .draft import folded
-from .signals import Norm
+from .draft import Norm, folded
 
 Array = NDArray[Any]
 Parts = list[tuple[str, nn.Module]]
