@@ -170,7 +170,7 @@ class QuantizedMembraneLIF(nn.Module):
         bits = self.state_bits
         return NeuronSpec(
             kernel=None,
-            carried=Carried("potential", bits=bits) if bits else Carried("nothing", 0),
+            carried=Carried("potential", bits=bits) if bits else Carried("nothing", 0, bits=0),
             threshold=self.v_threshold,
             surrogate=self.surrogate,
             strict=self.strict if isinstance(self.surrogate, Surrogate) else None,

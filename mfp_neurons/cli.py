@@ -11,9 +11,8 @@ from mfp_neurons._checks import MissingDependency
 from mfp_neurons.train import distributed
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
-from mfp_neurons.zoo import commands as zoo
-from mfp_neurons.zoo.cards import AccuracyMoved, CardError
-from mfp_neurons.zoo.catalog import UnknownNetwork
+from mfp_neurons.zoo import catalog
+from mfp_neurons.zoo.cards import AccuracyMoved, CardError, UnknownNetwork, table
 
 MISTAKES = CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
 
@@ -59,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_report,
         _add_deploy,
         _add_doctor,
-        zoo.add,
+        _add_zoo,
     ):
         add(commands)
     return parser
@@ -135,6 +134,30 @@ def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(command=_doctor)
 
 
+def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "example networks, retrained memory-free: list, show, evaluate"
+    parser = commands.add_parser("zoo", help=words, description=f"The zoo: {words}.")
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    words = "the shipped networks in a table"
+    parser = verbs.add_parser("list", help=words, description=f"Shows {words}.")
+    parser.set_defaults(command=_zoo_list)
+    words = "the card of a shipped network"
+    parser = verbs.add_parser("show", help=words, description=f"Shows {words}.")
+    parser.add_argument("name", metavar="NAME")
+    parser.set_defaults(command=_zoo_show)
+    parser = verbs.add_parser(
+        "evaluate",
+        help="measure accuracy again and compare it with the card",
+        description="Measures the accuracy of a network in PyTorch and in integers; fails if it is more "
+        "than a point away from the card.",
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--images", type=int, help="so many test images (all)")
+    parser.add_argument("--data-root", help="folder that holds the data set now")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(command=_zoo_evaluate)
+
+
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a best.safetensors")
     parser.add_argument("--data-root", help="folder that holds the data set now")
@@ -189,7 +212,7 @@ def _evaluate(args: argparse.Namespace) -> str:
 
 
 def _report(args: argparse.Namespace) -> str:
-    from mfp_neurons._report import report
+    from mfp_neurons.reporting import report
     from mfp_neurons.train.engine import load_network
 
     module, data, *_ = load_network(args.checkpoint, args.data_root)
@@ -216,6 +239,21 @@ def _doctor(args: argparse.Namespace) -> str:
     from mfp_neurons._doctor import doctor
 
     return doctor()
+
+
+def _zoo_list(args: argparse.Namespace) -> str:
+    return table(catalog.card(name) for name in catalog.names())
+
+
+def _zoo_show(args: argparse.Namespace) -> str:
+    return str(catalog.card(args.name))
+
+
+def _zoo_evaluate(args: argparse.Namespace) -> str:
+    from mfp_neurons.zoo import evaluation
+
+    trained = catalog.load(args.name)
+    return evaluation.evaluate(trained, args.images, root=args.data_root, bars=not args.quiet)
 
 
 def _readout(steps: int) -> str:

@@ -6,12 +6,23 @@ own neurons the adapters do (:func:`mfp_neurons.adapters.describe_neuron` asks w
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from torch import Tensor
 
 from .history import FIR, Exponential, Kernel, KernelBits
+
+
+class KernelOptions(TypedDict, total=False):
+    """Keyword arguments that all neurons have in common; see :class:`mfp_neurons.neuron.HistoryKernel`."""
+
+    kernel: str
+    order: int | None
+    time_steps: int | None
+    num_channels: int | None
+    kernel_bits: KernelBits
+    stride: int
 
 
 class KernelParameters:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mfp_neurons._plot import pyplot
-from mfp_neurons._report.record import AC_JOULES
+from mfp_neurons.reporting import AC_JOULES
 from mfp_neurons.train import figures, tables
 
 ROOT = Path(__file__).parents[2]

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import describe, log_once
-from .._quantize.layers import FLOAT_LAYERS
 from ..adapters import is_neuron
 from ..history import Exponential, as_row
 from ..network import NetworkDescription, NetworkError, description
@@ -28,6 +27,7 @@ from ..network.capture import named
 from ..network.describing import read_model
 from ..network.description import Exact, Layer, Output, as_map
 from ..quantize import is_quantized
+from ..quantize.layers import FLOAT_LAYERS
 from . import fold
 from .check import check
 from .errors import InvalidNetworkError, LoweringError

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from .._checks import log_once
-from .._report.undisturbed import undisturbed
+from .._undisturbed import undisturbed
 from ..adapters import is_memory_free, kept_tensors
 from .description import NetworkError
 

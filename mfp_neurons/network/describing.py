@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .._checks import describe as in_words
-from .._quantize import brevitas
 from ..adapters import is_neuron
+from ..quantize.reading import is_quantized_by_brevitas
 from . import arithmetic, layers, places, pools, steps
 from .axes import Axis, Dims, flat, kinds, labels, of_features, sizes
 from .capture import Capture, MisfitError, StandIn, named
@@ -219,7 +219,7 @@ def _call_module(tracer: Tracer, module: nn.Module, args: Any, kwargs: Any) -> A
         return fire(tracer, module, *args, **kwargs)
     if steps.is_time_pool(module):
         return steps.pool_time(tracer, module, *args, **kwargs)
-    if brevitas.quantizes(module):
+    if is_quantized_by_brevitas(module):
         return layers.brevitas_layer(tracer, module, *args, **kwargs)
     return NotImplemented
 

@@ -13,8 +13,8 @@ from .._checks import NO_BACKWARD, backward_pass, refuse_tracers
 from .._reset import refuse_matrix
 from ..history import Matrix
 from ..spec import NeuronSpec, StateNames
+from .kernel import spread_over
 from .memory_free import MemoryFree
-from .operands import spread_over
 
 _WRITTEN = -1  # a version that every tensor's is above
 _NOT_ITS_OWN = (

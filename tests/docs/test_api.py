@@ -15,12 +15,12 @@ from mfp_neurons import train
 
 # what nobody calls by name: everything else in the package is public, unless it starts with an underscore
 INTERNAL = {
+    "mfp_neurons.architectures": "names for a config; docs/architectures.md",
     "mfp_neurons.backends": "neurons choose one; docs/kernels.md says which",
     "mfp_neurons.cli": "mfp-neurons",
     "mfp_neurons.kernels": "C++ and CUDA",
     "mfp_neurons.norm_ops": "operators behind functional.norm_fire",
     "mfp_neurons.ops": "operators behind functional.fire",
-    "mfp_neurons.train.architectures": "names for a config; docs/architectures.md",
     "mfp_neurons.train.augment": "training.shift and training.flip of a config",
     "mfp_neurons.train.boards": "behind training.tensorboard and training.wandb",
     "mfp_neurons.train.checkpoint": "files of mfp-neurons train",
