@@ -34,6 +34,7 @@ LAYERS = [
     ["_convert"],
     ["reporting"],
     ["architectures", "orders"],
+    ["network"],
     ["deploy"],
     ["_doctor", "neurobench", "nir"],
     ["train"],
@@ -46,6 +47,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Who may import what besides the standard library, torch and the package, when imported or later.
 ON_IMPORT = {
     "deploy": {"numpy"},
+    "network": {"numpy"},
     "neurobench": {"neurobench"},
     "nir": {"nir", "numpy"},
     "snntorch": {"snntorch"},
@@ -74,6 +76,7 @@ LATER = {
 COMPUTED = {
     "_checks.py": "the argument of require, whose callers are looked at",
     "_convert.py": "an adapter",
+    "deploy/check.py": "a function of the same name, which imports nothing",
     "train/datasets/frameworks.py": "a module of spikingjelly.datasets",
     "train/network.py": "a builder of one's own",
 }
@@ -225,7 +228,7 @@ def news(before=set()):
 news()
 import mfp_neurons; news()
 mfp_neurons.zoo.list(); news()
-import mfp_neurons.deploy.lowering.neurons; news()
+import mfp_neurons.deploy.lowering; news()
 mfp_neurons.MFPNode; news()
 """
     _, package, zoo, lowering, adapter = map(json.loads, fresh(code).splitlines())

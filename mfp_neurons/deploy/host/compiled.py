@@ -85,6 +85,11 @@ class Compiled:
         size = _Size(levels.shape[1], steps, self.threads(threads), static=len(levels) == 1)
         return self.call(size, levels, 0)
 
+    def buffer_bytes(self, steps: int, batch: int) -> int:
+        """Bytes that a run of ``batch`` samples allocates: maps, and what its threads work in."""
+        size = _Size(batch, steps, self.threads(None), static=self.graph.input.static)
+        return _Buffers(self.layout, self._library, size).nbytes
+
     def stream(self, *, threads: int | None = None) -> "Stream":
         """A session that takes one step at a time; for ``threads`` see :meth:`run`."""
         return Stream(self, threads)
@@ -226,6 +231,10 @@ class _Buffers:
         self._scratch = aligned(size.threads * call.scratch_bytes)
         call.scratch = self._scratch.ctypes.data
         self.call = call
+
+    @property
+    def nbytes(self) -> int:
+        return self._maps.nbytes + self._scratch.nbytes
 
 
 def _map_structs(layout: Layout, size: _Size) -> Any:

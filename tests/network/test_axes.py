@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy.lowering.axes import Axis, Dims, flat, join, merged, of_features, regroup, sizes
+from mfp_neurons.network.axes import Axis, Dims, flat, join, merged, of_features, regroup, sizes
 
 TIME, BATCH = (Axis("T", 3),), (Axis("N", 2),)
 

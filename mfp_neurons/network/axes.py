@@ -1,16 +1,19 @@
-"""What the dimensions of a tensor in a model stand for: time, batch, and places of a map.
+"""What the dimensions of a tensor in a model stand for: time, batch, and places of a layer's features.
 
 A dimension is a tuple of axes, the slowest first; none at all where its size is 1. An axis of features knows
-its stride: how far apart its neighbors are in the row-major order of the map [C, H, W] that it belongs to. So
-a dimension can be split and merged, as ``view`` and ``flatten`` do, and moved, as ``permute`` does, and it
-still says which numbers of the map it holds.
+its stride: how far apart its neighbors are in the row-major order of the features [C, H, W] that it belongs
+to. So a dimension can be split and merged, as ``view`` and ``flatten`` do, and moved, as ``permute`` does,
+and it still says which numbers of the layer it holds.
 """
 
 from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-from ..graph import Shape
+import numpy as np
+from numpy.typing import NDArray
+
+Shape = tuple[int, ...]
 
 
 class Axis(NamedTuple):
@@ -26,7 +29,7 @@ Dims = tuple[Dim, ...]
 
 
 def of_features(sizes: Sequence[int]) -> Dims:
-    """Dimensions of these sizes that together are a map, in row-major order."""
+    """Dimensions of these sizes that together are a layer's features, in row-major order."""
     dims: list[Dim] = []
     stride = 1
     for size in reversed(sizes):
@@ -35,7 +38,7 @@ def of_features(sizes: Sequence[int]) -> Dims:
     return tuple(reversed(dims))
 
 
-def sizes(dims: Dims) -> tuple[int, ...]:
+def sizes(dims: Dims) -> Shape:
     """The shape of a tensor."""
     return tuple(prod(axis.size for axis in dim) for dim in dims)
 
@@ -45,9 +48,18 @@ def kinds(dim: Dim) -> set[str]:
     return {axis.kind for axis in dim}
 
 
-def is_map(dims: Dims, shape: Shape) -> bool:
-    """Whether dimensions are exactly (C, H, W) of a map of this shape."""
-    return dims == of_features(shape)
+def has_time(dims: Dims) -> bool:
+    """Whether one of the dimensions is time."""
+    return any("T" in kinds(dim) for dim in dims)
+
+
+def labels(dims: Dims) -> str:
+    """Dimensions for messages: [T*N, 16]."""
+    names = [
+        "*".join(axis.kind if axis.kind != "F" else str(axis.size) for axis in dim) if dim else "1"
+        for dim in dims
+    ]
+    return f"[{', '.join(names)}]"
 
 
 def flat(dims: Dims) -> Dim | None:
@@ -73,7 +85,7 @@ def merged(axes: Sequence[Axis]) -> Dim:
 def regroup(dims: Dims, wanted: Sequence[int]) -> Dims | None:
     """What dimensions become under ``reshape(wanted)``; None where time or batch would be cut up."""
     left = [axis for dim in dims for axis in dim]
-    made: list[Dim] = []
+    regrouped: list[Dim] = []
     for size in wanted:
         taken: list[Axis] = []
         if size == 1 and left and left[0].size == 1:
@@ -92,12 +104,12 @@ def regroup(dims: Dims, wanted: Sequence[int]) -> Dims | None:
                 size = 1
             else:
                 return None
-        made.append(merged(taken))
+        regrouped.append(merged(taken))
     if any(axis.size > 1 for axis in left):
         return None
-    if left and made:  # single steps or samples at the end
-        made[-1] = (*made[-1], *left)
-    return tuple(made)
+    if left and regrouped:  # single steps or samples at the end
+        regrouped[-1] = (*regrouped[-1], *left)
+    return tuple(regrouped)
 
 
 def join(first: Dims, second: Dims) -> Dims | None:
@@ -113,3 +125,15 @@ def join(first: Dims, second: Dims) -> Dims | None:
             return None
         joined.append(a or b)
     return tuple(joined)
+
+
+def places(axes: Sequence[Axis]) -> NDArray[np.int64]:
+    """The place in the row-major features of every element along axes of features, in their order.
+
+    >>> places([Axis("F", 2, 1), Axis("F", 3, 2)])
+    array([0, 2, 4, 1, 3, 5])
+    """
+    found = np.zeros(1, np.int64)
+    for axis in axes:
+        found = (found[:, None] + np.arange(axis.size) * axis.stride).ravel()
+    return found

@@ -5,18 +5,13 @@ TIME_LOOP = (
     "(MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and "
     "x[-k:] read the last steps, x.mean(0) all of them"
 )
+LOOPS = "A loop over time runs once for each step, first to last, and calls every neuron once a step"
 PRODUCT = (
     "Products of spikes (attention, gates, SEW 'AND' and 'IAND') are no integer sums; add them (SEW 'ADD')"
 )
 UNLIKE_STEPS = (
     "What is added or put side by side needs equal steps: pool all of it over time with the same windows "
     "(TimePool)"
-)
-NORMALIZED = (
-    "shifts or normalizes its input in front of the first layer, which reads levels from 0 to 1 as they are. "
-    "Leave that out of the model, put a batch norm behind the first layer, which learns as much, and train "
-    "with that; without training anew, one mean and standard deviation for all channels can be folded into "
-    "that batch norm (docs/deployment.md, 'The input')"
 )
 PART = "Only whole maps are read; keep all channels, or make two layers that each give one part"
 OTHERWISE = (

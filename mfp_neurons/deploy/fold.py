@@ -43,8 +43,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import LoweringError
-from ..graph import Ints, Synapse, without_repeats
+from .errors import LoweringError
+from .graph import Ints, Synapse, without_repeats
 from .neurons import NeuronValues
 
 Decimals = NDArray[np.object_]  # of decimal.Decimal

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from mfp_neurons import _checks
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.lowering.capture import Capture, StandIn
-from mfp_neurons.deploy.lowering.lower import lower_graph
-
-from .lowering import Do, Each, check_agreement, events, neuron, norm, prepared
+from mfp_neurons.deploy.lowering import lower_graph
+from mfp_neurons.network.capture import Capture, StandIn
+from tests.deploy.lowering import Do, Each, check_agreement, events, neuron, norm, prepared
 
 
 def network(threshold: float = 0.3) -> nn.Module:

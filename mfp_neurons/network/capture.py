@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
-from ..._checks import log_once
-from ..._undisturbed import undisturbed
-from ...adapters import is_memory_free, kept_tensors
-from ..errors import LoweringError
+from .._checks import log_once
+from .._undisturbed import undisturbed
+from ..adapters import is_memory_free, kept_tensors
+from .description import NetworkError
 
 _CAPTURING = threading.Lock()  # one at a time: a method of torch.nn.Module is replaced meanwhile
 
@@ -44,7 +44,7 @@ class Listener(Protocol):
         """A call of a module; NotImplemented to run its forward, or what it gives: stand-ins."""
 
 
-class MisfitError(LoweringError):
+class MisfitError(NetworkError):
     """torch itself refuses a function of these shapes."""
 
 
@@ -132,7 +132,7 @@ class Capture:
         self._paths = {module: path for path, module in model.named_modules()}
         self._inside: list[tuple[str, nn.Module]] = []
         self._checked: set[nn.Module] = set()
-        self._refused: LoweringError | None = None
+        self._refused: NetworkError | None = None
 
     def run(self, shape: tuple[int, ...], value: Any) -> Any:
         """What the model returns for an input of this shape that the listener knows as ``value``."""
@@ -155,7 +155,7 @@ class Capture:
         return self._inside[-1][1] if self._inside else self.model
 
     def refuse(self, why: str) -> NoReturn:
-        self._refused = LoweringError(f"{self.where()} {why}.")
+        self._refused = NetworkError(f"{self.where()} {why}.")
         raise self._refused
 
     def function(self, func: Any, args: Any, kwargs: Any) -> Any:
@@ -225,13 +225,13 @@ class Capture:
                 self.handled += 1
                 return made
             return module.forward(*args, **kwargs)
-        except LoweringError:
+        except NetworkError:
             raise
         except Exception as error:  # whatever the model's own Python makes of a stand-in
             if self._refused:  # TorchScript makes an error of its own of it
                 raise self._refused from error
             first = (str(error).strip().splitlines() or [""])[0]
-            raise LoweringError(f"{self.where()} raised {type(error).__name__}: {first}") from error
+            raise NetworkError(f"{self.where()} raised {type(error).__name__}: {first}") from error
         finally:
             self._inside.pop()
 
