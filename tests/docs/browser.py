@@ -36,10 +36,7 @@ def visit(browser: Browser) -> Iterator[Visit]:
         page = browser.new_page()
         page.on(
             "console",
-            lambda said: (
-                said.type in ("error", "warning")
-                and complaints.append(f"{page.url}: {said.type}: {said.text}")
-            ),
+            lambda said: said.type == "log" or complaints.append(f"{page.url}: {said.type}: {said.text}"),
         )
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
         page.on("request", lambda asked: _local(asked.url) or complaints.append(f"asks for {asked.url}"))
