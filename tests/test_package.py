@@ -17,12 +17,11 @@ import mfp_neurons
 PACKAGE = Path(mfp_neurons.__file__).parent
 ROOT = PACKAGE.parent
 
-# Who may know whom, lowest first: a module imports from earlier rows alone, whether on import, later, for
-# types or by a string. Files in one folder import each other. What makes this project's numbers knows all of
-# it and is in benchmarks/.
+# Who may know whom, lowest first: a module imports from earlier rows alone, when it is imported, later, for
+# types or by a string. Files in one folder import each other. benchmarks/ knows all of them.
 LAYERS = [
     ["_checks", "_files"],
-    ["_build", "_plot", "_reset", "_undisturbed"],
+    ["_build", "_reset", "_undisturbed"],
     ["kernels"],
     ["history", "norm", "quantize", "surrogate"],
     ["backends", "reference", "spec"],
@@ -35,6 +34,7 @@ LAYERS = [
     ["_convert"],
     ["reporting"],
     ["architectures", "orders"],
+    ["network"],
     ["deploy"],
     ["_doctor", "neurobench", "nir"],
     ["train"],
@@ -47,6 +47,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Who may import what besides the standard library, torch and the package, when imported or later.
 ON_IMPORT = {
     "deploy": {"numpy"},
+    "network": {"numpy"},
     "neurobench": {"neurobench"},
     "nir": {"nir", "numpy"},
     "snntorch": {"snntorch"},
@@ -65,7 +66,6 @@ _TRAIN = [
     "wandb",
 ]
 LATER = {
-    "_plot": {"matplotlib"},
     "architectures": {"spikingjelly"},
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
@@ -76,6 +76,7 @@ LATER = {
 COMPUTED = {
     "_checks.py": "the argument of require, whose callers are looked at",
     "_convert.py": "an adapter",
+    "deploy/check.py": "a function of the same name, which imports nothing",
     "train/datasets/frameworks.py": "a module of spikingjelly.datasets",
     "train/network.py": "a builder of one's own",
 }
@@ -227,7 +228,7 @@ def news(before=set()):
 news()
 import mfp_neurons; news()
 mfp_neurons.zoo.list(); news()
-import mfp_neurons.deploy.lowering.neurons; news()
+import mfp_neurons.deploy.lowering; news()
 mfp_neurons.MFPNode; news()
 """
     _, package, zoo, lowering, adapter = map(json.loads, fresh(code).splitlines())

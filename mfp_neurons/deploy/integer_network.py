@@ -1,0 +1,281 @@
+"""The integer network as its user sees it."""
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import check_choice, check_int, log_once
+from . import events, file, interpret
+from .check import check
+from .device.codegen import write_c
+from .events import Events
+from .graph import Graph, Ints, Neurons
+from .host.compiled import Compiled, Scatter, unavailable
+from .inputs import read, read_events, read_step, why_fixed
+from .memory import Memory, describe, memory
+
+Scores = NDArray[Any]  # float64
+BACKENDS = ("auto", "compiled", "numpy")
+
+
+@dataclass(frozen=True)
+class EventRun:
+    """What :meth:`IntegerNetwork.run_events` found.
+
+    Attributes:
+        scores: as :meth:`IntegerNetwork.run` returns them.
+        spikes: the spikes of every layer of neurons, by the path of its module; their time counts the layer's
+            own steps.
+        synaptic_operations: additions: one for every spike and non-zero weight that it reached.
+        multiply_accumulates: the same for input levels above 1, which multiply.
+    """
+
+    scores: Scores
+    spikes: dict[str, Events]
+    synaptic_operations: int
+    multiply_accumulates: int
+
+
+class IntegerNetwork:
+    """A network of whole numbers: bits for spikes, integers for weights and thresholds, no potential stored.
+
+    :func:`mfp_neurons.deploy.lower` makes it, :meth:`load` reads one. :meth:`run`, :meth:`stream` and
+    :meth:`run_events` agree bit for bit. ``print`` shows the layers.
+
+    Args:
+        graph: the operations; see :mod:`mfp_neurons.deploy.graph`.
+
+    Raises:
+        InvalidNetworkError: the graph is none that could be run.
+
+    >>> import torch
+    >>> from mfp_neurons import MFP, deploy, quantize_weights
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 64), MFP(0.5, order=4), torch.nn.Linear(64, 10))
+    >>> network = deploy.lower(quantize_weights(net, bits=1), torch.rand(5, 1, 8))
+    >>> x = torch.rand(5, 3, 8)  # [T, N, *]
+    >>> scores, stream = network.run(x), network.stream()
+    >>> (np.stack([stream.step(step) for step in x]) == scores).all()
+    np.True_
+    >>> network.memory().state_stream  # 3 steps of 8 levels of 8 bits: bytes kept between steps
+    24
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        check(graph)
+        self.graph = graph
+        self._compiled: Compiled | None = None
+        self._scatter: Scatter | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled and copied: not the compiled code, which is loaded again where it is needed."""
+        return {**self.__dict__, "_compiled": None, "_scatter": None}
+
+    def run(self, x: Any, *, backend: str = "auto", threads: int | None = None) -> Scores:
+        r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
+
+        Args:
+            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers are levels,
+                from 0 to the network's largest (255 of images, 1 of events); floats lie in [0, 1] and are
+                rounded to levels; False and True are 0.0 and 1.0, the smallest level and the largest.
+            backend: "compiled" is portable C on several threads; "numpy" the readable definition, slow;
+                "auto" takes the first and says once why if it can't.
+            threads: how many share the work of the compiled code, the caller's among them, 256 at most. None
+                is ``torch.get_num_threads()``, read at every call: 1 in the workers of a DataLoader. Little
+                work is not shared out. Scores do not depend on it.
+
+        Returns:
+            Whole numbers times one unit, float64 [N, \*], or [T, N, \*] if the model returns every step.
+            Behind a pooling over time T is the number of the scores' own steps.
+
+        Raises:
+            TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; T is no
+                multiple of the steps that pooling over time makes one of, or another one than a network with
+                a fixed number of steps (``graph.fixed_steps()``) takes; ``threads`` is no integer >= 1.
+            RuntimeError: ``backend="compiled"`` can't run here.
+        """
+        threads = _check_threads(threads)
+        levels, steps = read(self.graph, x)
+        if self._use_compiled(backend):
+            scores = self._runtime().run(levels, steps, threads=threads)
+        else:
+            scores, _ = interpret.run(self.graph, levels.astype(np.int64), steps)
+        return self._reduced(scores)
+
+    def stream(self, *, backend: str = "auto", threads: int | None = None) -> "Stream":
+        """A session that takes one step at a time: a :class:`Stream`; for the arguments see :meth:`run`."""
+        threads = _check_threads(threads)
+        if self._use_compiled(backend):
+            return Stream(self, self._runtime().stream(threads=threads))
+        return Stream(self, interpret.Stream(self.graph))
+
+    def run_events(self, x: Any, *, backend: str = "auto") -> EventRun:
+        r"""Asynchronous execution: each spike updates only what it reaches; the work goes with the spikes.
+
+        Args:
+            x: ``(times, addresses)``, two integer arrays of one length with the events of one sample in any
+                order; an address is the place in a step's features, row-major. Or an array as for
+                :meth:`run`, whose numbers above 0 are the events.
+            backend: as for :meth:`run`; what is compiled is the adding up, on the caller's thread alone.
+
+        Returns:
+            :class:`EventRun`: the same scores and spikes, and the operations that the spikes caused.
+
+        Raises:
+            TypeError, ValueError, RuntimeError: as :meth:`run`; also addresses or times out of range, or an
+                event twice.
+        """
+        if isinstance(x, tuple):
+            if len(x) != 2:
+                raise ValueError(f"x must be (times, addresses), got a tuple of {len(x)}")
+            inputs, steps = read_events(self.graph, *x)
+            samples = 1
+        else:
+            levels, steps = read(self.graph, x)
+            inputs, samples = events.of_levels(levels, steps), levels.shape[1]
+        adder = self._compiled_adder() if self._use_compiled(backend) else None
+        scores, maps, counts = events.run(self.graph, inputs, samples, steps, adder)
+        layers = zip(self.graph.ops[:-1], maps[1:], strict=True)
+        spikes = {op.name: fired for op, fired in layers if isinstance(op, Neurons)}
+        return EventRun(self._reduced(scores), spikes, *counts)
+
+    def memory(self, *, batch: int = 1, steps: int | None = None) -> Memory:
+        """Bytes of weights and parameters, state between steps, peak buffers; from the arrays themselves.
+
+        Args:
+            batch: N, at least 1.
+            steps: T, at least 1; None is that of the example.
+
+        Raises:
+            ValueError: one is below 1, or ``steps`` no multiple of those that pooling over time makes one of.
+        """
+        steps = self.graph.steps if steps is None else check_int("steps", steps, 1)
+        if steps % self.graph.period:
+            raise ValueError(f"steps must be a multiple of {self.graph.period}, got {steps}")
+        return memory(self.graph, check_int("batch", batch, 1), steps)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes a safetensors file with a JSON header; replaces an existing one whole."""
+        file.save(self.graph, path)
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> "IntegerNetwork":
+        """Reads what :meth:`save` wrote. Nothing in the file is executed.
+
+        Raises:
+            InvalidNetworkError: the file is damaged, of another version, or describes no network.
+        """
+        return cls(file.load(path))
+
+    def to_c(self, directory: str | PathLike[str], *, name: str = "mfp_net") -> list[Path]:
+        """Writes C99 for one sample at a time, without floating point, allocation or dependencies.
+
+        Args:
+            directory: made if need be.
+            name: of the files and the prefix of every C name.
+
+        Returns:
+            The files written.
+
+        Raises:
+            ValueError: ``name`` is no C identifier.
+        """
+        return write_c(self.graph, directory, name=name)
+
+    def __str__(self) -> str:
+        return describe(self.graph)
+
+    def __repr__(self) -> str:
+        layers = sum(isinstance(op, Neurons) for op in self.graph.ops)
+        return f"IntegerNetwork({layers} layers of neurons, T={self.graph.steps})"
+
+    def _runtime(self) -> Compiled:
+        if self._compiled is None:
+            self._compiled = Compiled(self.graph)
+        return self._compiled
+
+    def _compiled_adder(self) -> Scatter:
+        if self._scatter is None:
+            self._scatter = Scatter()
+        return self._scatter
+
+    def _use_compiled(self, backend: str) -> bool:
+        check_choice("backend", backend, BACKENDS)
+        reason = unavailable() if backend != "numpy" else None
+        if reason and backend == "compiled":
+            raise RuntimeError(f"backend='compiled' cannot run here: {reason}")
+        if reason:
+            log_once(
+                "deploy.interpreted", f"integer networks run in NumPy, same results, far slower: {reason}"
+            )
+        return backend != "numpy" and reason is None
+
+    def _reduced(self, scores: Ints) -> Scores:
+        """Scores of every step, or what the model makes of them: exact sums, one rounding at the end."""
+        last = self.graph.scores
+        if last.reduce == "none":
+            return self._shaped(scores) * last.unit
+        counted = scores[len(scores) - (last.last or len(scores)) :]
+        total = self._shaped(counted.sum(axis=0)) * last.unit
+        return total / len(counted) if last.reduce == "mean" else total
+
+    def _shaped(self, scores: Ints) -> NDArray[np.int64]:
+        lead = scores.ndim - 3
+        return scores.reshape(*scores.shape[:lead], *self.graph.scores.features)
+
+
+def _check_threads(threads: int | None) -> int | None:
+    return threads if threads is None else check_int("threads", threads, 1)
+
+
+class Stream:
+    """One step in, one step out, for as many steps as come; :meth:`IntegerNetwork.stream` makes it.
+
+    Between steps it keeps the last K - 1 bits of each presynaptic neuron, one bit for each neuron that a
+    window of a pooling over time is open for, the number of the step, and nothing else. A neuron lowered from
+    an infinite exponential has forgotten what is more than K steps old.
+
+    >>> import torch
+    >>> from mfp_neurons import MFP, TimePool, deploy, quantize_weights
+    >>> net = torch.nn.Sequential(torch.nn.Linear(8, 64), MFP(order=1), TimePool(2), torch.nn.Linear(64, 10))
+    >>> stream = deploy.lower(quantize_weights(net), torch.rand(4, 1, 8)).stream()
+    >>> [None if scores is None else scores.shape for scores in map(stream.step, torch.rand(4, 1, 8))]
+    [None, (1, 10), None, (1, 10)]
+    """
+
+    def __init__(self, network: IntegerNetwork, session: Any) -> None:
+        self._network, self._session = network, session
+        self.t = 0
+        self._samples: int | None = None
+
+    def step(self, x: Any) -> Scores | None:
+        r"""Scores of this step, float64 [N, \*]; what a model averages over time is left to the caller.
+
+        None in a step at whose end the last layer has nothing to compute, since the window of a pooling over
+        time before it is not full yet. A network without such a pooling has scores in every step.
+
+        Args:
+            x: one step [N, \*], as for :meth:`IntegerNetwork.run`; N stays that of the first step.
+
+        Raises:
+            TypeError, ValueError: as :meth:`IntegerNetwork.run`; also another N, or a step past the last one
+                of a network with a fixed number of steps. Nothing has changed then.
+        """
+        graph = self._network.graph
+        levels = read_step(graph, x)
+        if self._samples not in (None, len(levels)):
+            raise ValueError(f"x must have N = {self._samples}, as the steps before, got {len(levels)}")
+        end = graph.fixed_steps()
+        if end is not None and self.t >= end:
+            raise ValueError(f"all T = {end} steps of the sequence have passed. {why_fixed(end)}")
+        scores = self._session.step(levels)
+        self.t, self._samples = self.t + 1, len(levels)
+        return None if scores is None else self._network._shaped(scores) * graph.scores.unit
+
+    @property
+    def state_bits(self) -> int:
+        """Bits kept between steps for all samples of this stream."""
+        return self._network.graph.state_bits() * (self._samples or 0)
