@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfp_neurons.deploy.file import to_bytes
-from mfp_neurons.deploy.host import buffers as _buffers
-from mfp_neurons.deploy.host.arena import Span
+from mfp_neurons.deploy.host import compiled
+from mfp_neurons.deploy.plan import Plan
 from tests.deploy import fuzzing
 from tests.deploy.graphs import examples
 
@@ -121,14 +121,14 @@ def _guard() -> None:
     poison.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     gaps: list[tuple[int, int]] = []
 
-    def offsets(spans: Sequence[Span], alignment: int) -> tuple[list[int], int]:
+    def plan(_: Any, sizes: Sequence[int], *, alignment: int, **permanent: Any) -> Plan:
         places, end = [], 0
-        for span in spans:
+        for size in sizes:
             places.append(end)
-            begin = end + span.size
+            begin = end + size
             end = -(-(begin + _MARGIN) // alignment) * alignment
             gaps.append((begin, end))
-        return places, end
+        return Plan(tuple(places), end, end)
 
     def aligned(size: int) -> NDArray[Any]:
         raw = np.empty(size + 2 * _MARGIN + 4096, np.uint8)  # NumPy keeps small ones for later use, poisoned
@@ -138,9 +138,10 @@ def _guard() -> None:
         gaps.clear()
         return raw[start : start + size]
 
-    for made in (offsets, aligned):
-        assert hasattr(_buffers, made.__name__), "the runtime gets its memory elsewhere"
-        setattr(_buffers, made.__name__, made)
+    # no public way leads here: this is where the runtime gets its memory from
+    for replacement in (plan, aligned):
+        assert hasattr(compiled, replacement.__name__), "the runtime gets its memory elsewhere"
+        setattr(compiled, replacement.__name__, replacement)
 
 
 if __name__ == "__main__":

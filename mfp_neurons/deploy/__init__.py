@@ -1,8 +1,9 @@
 """From a trained, quantized network to whole numbers that run anywhere.
 
-``graph`` says what an integer network is and ``interpret`` what it computes; ``lowering`` makes one from a
-torch model, ``network`` is what the user holds. ``events`` runs it spike by spike, ``host`` compiled;
-``device`` writes it as C; ``check`` and ``file`` reject invalid networks.
+``graph`` says what an integer network is, ``check`` proves that one can be run, and ``interpret`` defines
+what it computes. ``lowering`` makes one from a torch model, ``file`` stores it, ``integer_network`` is what
+the user holds. ``events`` runs it spike by spike, ``host`` compiled; ``device`` writes it as C; ``plan``
+gives all of these their buffers.
 """
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)
@@ -15,11 +16,11 @@ require("numpy", "deploy")
 
 from .errors import InvalidNetworkError as InvalidNetworkError
 from .errors import LoweringError as LoweringError
+from .integer_network import EventRun as EventRun
+from .integer_network import IntegerNetwork as IntegerNetwork
+from .integer_network import Stream as Stream
 from .lowering import lower_graph
 from .memory import Memory as Memory
-from .network import EventRun as EventRun
-from .network import IntegerNetwork as IntegerNetwork
-from .network import Stream as Stream
 
 __all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream", "lower"]
 
@@ -55,4 +56,8 @@ def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> In
     >>> network.run(torch.rand(5, 10, 8)).shape
     (5, 10, 4)
     """
-    return IntegerNetwork(lower_graph(model, example, levels=levels))
+    graph = lower_graph(model, example, levels=levels)
+    try:
+        return IntegerNetwork(graph)
+    except InvalidNetworkError as error:
+        raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error

@@ -1,17 +1,17 @@
 """What every executor relies on: ``check`` proves it of a graph, or says what is wrong where.
 
 After it no executor can read outside an array, divide by 0 or overflow: an accumulated number stays below
-2**31, what factors and taps make of it below 2**62, and a score below 2**46.
+2**31, what factors and taps make of it below 2**62, and a score below 2**46. A graph is checked once, when an
+:class:`~mfp_neurons.deploy.IntegerNetwork` is made of it: files are written, C is generated and networks are
+run of valid graphs alone.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import isfinite, prod
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
-from ._demand import array, demand, describe, refuse, whole, wholes, within
-from ._windows import MAX_NUMBERS, check_shape, check_window
 from .errors import InvalidNetworkError
 from .graph import (
     Concat,
@@ -26,6 +26,7 @@ from .graph import (
     Sum,
     Synapse,
     TimePool,
+    Window,
     current_bound,
     period,
     potential_bound,
@@ -38,6 +39,8 @@ MAX_STEPS = 2**16
 MAX_TOP = 2**15
 MAX_NAME = 1000
 MAX_FEATURES = 16
+MAX_LENGTH = 2**16  # of a window, its stride, padding and dilation
+MAX_NUMBERS = 2**26  # in one map, with what its windows reach beyond it
 MAX_FACTOR = 2**31 - 1
 MAX_POTENTIAL = 2**62
 MAX_SCORE = 2**46  # a sum of them over 2**16 steps stays below 2**62
@@ -65,254 +68,335 @@ def check(graph: Graph) -> None:
     """
     if not isinstance(graph, Graph):
         raise InvalidNetworkError(f"the network must be a Graph, got {describe(graph)}")
-    whole("network", "steps", graph.steps, 1, MAX_STEPS)
-    demand(isinstance(graph.fixed, bool), "network", "fixed", graph.fixed, "True or False")
+    place, ops = _Place("network"), graph.ops
+    place.require_int("steps", graph.steps, 1, MAX_STEPS)
+    place.require(isinstance(graph.fixed, bool), "fixed", graph.fixed, "True or False")
     _check_input(graph.input)
-    ops = graph.ops
-    demand(isinstance(ops, tuple) and 1 <= len(ops) <= MAX_OPS, "network", "ops", ops, "a tuple of 1 to 4096")
+    place.require(isinstance(ops, tuple) and 1 <= len(ops) <= MAX_OPS, "ops", ops, "a tuple of 1 to 4096")
     periods = [1]
     for index, op in enumerate(ops):
         if isinstance(op, Scores) != (index == len(ops) - 1):
-            refuse(f"operation {index}", "type", type(op).__name__, "Scores at the end, and only there")
+            place = _Place(f"operation {index}")
+            place.refuse("type", type(op).__name__, "Scores at the end, and only there")
         _check_op(graph, index, op, periods)
         periods.append(period(op, periods))
 
 
 def _check_input(given: Any) -> None:
     if not isinstance(given, Input):
-        refuse("network", "input", given, "an Input")
-    check_shape("input", "shape", given.shape)
-    _check_features("input", given.features, given.shape)
-    whole("input", "top", given.top, 1, 255)
-    demand(isinstance(given.static, bool), "input", "static", given.static, "True or False")
-
-
-def _check_features(where: str, features: Any, shape: Shape) -> None:
-    demand(
-        isinstance(features, tuple) and len(features) <= MAX_FEATURES,
-        where,
-        "features",
-        features,
-        f"a tuple of at most {MAX_FEATURES}",
-    )
-    wholes(where, "features", features, 1, MAX_NUMBERS, len(features))
-    demand(
-        prod(features) == prod(shape), where, "features", features, f"of {prod(shape)} elements, as shape is"
-    )
+        _Place("network").refuse("input", given, "an Input")
+    place = _Place("input")
+    _check_shape(place, given.shape)
+    _check_features(place, given.features, given.shape)
+    place.require_int("top", given.top, 1, 255)
+    place.require(isinstance(given.static, bool), "static", given.static, "True or False")
 
 
 def _check_op(graph: Graph, index: int, op: Op, periods: list[int]) -> None:
     """Checks operation ``index``; those before it are known to be right, and so are their periods."""
-    where = f"operation {index} ({type(op).__name__})"
+    kind = type(op).__name__
     if not isinstance(op, Neurons | Pool | TimePool | Sum | Concat | Scores):
-        refuse(
-            f"operation {index}", "type", type(op).__name__, "Neurons, Pool, TimePool, Sum, Concat or Scores"
-        )
-    name = op.name
+        accepted = "Neurons, Pool, TimePool, Sum, Concat or Scores"
+        _Place(f"operation {index}").refuse("type", kind, accepted)
     # a name ends up in listings and in comments of generated code, so it has to be one line of text
-    ok = isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
-    demand(ok, where, "name", name, f"at most {MAX_NAME} printable characters")
-    where = f"operation {index} ({type(op).__name__} {describe(name)})"
-    check_shape(where, "shape", op.shape)
+    ok = isinstance(op.name, str) and len(op.name) <= MAX_NAME and op.name.isprintable()
+    accepted = f"at most {MAX_NAME} printable characters"
+    _Place(f"operation {index} ({kind})").require(ok, "name", op.name, accepted)
+    place = _Place(f"operation {index} ({kind} {describe(op.name)})")
+    _check_shape(place, op.shape)
     match op:
         case Neurons():
-            _check_synapses(graph, where, index, op)
-            _check_neurons(graph, where, op, _steps(graph, where, op, periods))
+            _check_synapses(graph, place, index, op)
+            _check_neurons(graph, place, op, _steps(graph, place, op, periods))
         case Scores():
-            _check_synapses(graph, where, index, op)
-            _check_scores(graph, where, op, _steps(graph, where, op, periods))
+            _check_synapses(graph, place, index, op)
+            _check_scores(graph, place, op, _steps(graph, place, op, periods))
         case Pool():
-            _check_pool(graph, where, index, op)
+            place.require_int("source", op.source, 0, index)
+            _check_pooling(place, op, graph.map_shape(op.source))
+            top = graph.map_top(op.source)
+            _check_top(place, op.top, top * prod(op.window.size) if op.kind == "sum" else top)
         case TimePool():
-            _check_time_pool(graph, where, index, op, periods)
+            _check_time_pool(graph, place, index, op, periods)
         case Sum() | Concat():
-            _check_join(graph, where, index, op)
-            _steps(graph, where, op, periods)
+            _check_join(graph, place, index, op)
+            _steps(graph, place, op, periods)
 
 
-def _check_source(where: str, source: Any, index: int) -> None:
-    whole(where, "source", source, 0, index)  # map ``index`` is what the operation before has made
-
-
-def _steps(graph: Graph, where: str, op: Op, periods: list[int]) -> int:
+def _steps(graph: Graph, place: "_Place", op: Op, periods: list[int]) -> int:
     """How many steps the sources of an operation have, which must be as many of each."""
     steps = tuple(graph.steps // periods[source] for source in sources(op))
     accepted = "equal, since what meets is pooled over time alike"
-    demand(len(set(steps)) == 1, where, "numbers of steps of the sources", steps, accepted)
+    place.require(len(set(steps)) == 1, "numbers of steps of the sources", steps, accepted)
     return steps[0]
 
 
-# synapses
+# --- synapses, and what is done with their currents
 
 
-def _check_synapses(graph: Graph, where: str, index: int, op: Neurons | Scores) -> None:
+def _check_synapses(graph: Graph, place: "_Place", index: int, op: Neurons | Scores) -> None:
     synapses = op.synapses
-    demand(
-        isinstance(synapses, tuple) and 1 <= len(synapses) <= MAX_OPS,
-        where,
-        "synapses",
-        synapses,
-        f"a tuple of 1 to {MAX_OPS}",
-    )
+    ok = isinstance(synapses, tuple) and 1 <= len(synapses) <= MAX_OPS
+    place.require(ok, "synapses", synapses, f"a tuple of 1 to {MAX_OPS}")
     for number, synapse in enumerate(synapses):
-        here = f"{where}, synapse {number}"
+        here = _Place(f"{place.name}, synapse {number}")
         if not isinstance(synapse, Synapse):
-            refuse(here, "type", synapse, "a Synapse")
-        _check_source(here, synapse.source, index)
+            here.refuse("type", synapse, "a Synapse")
+        # map ``index`` is what the operation before has made
+        here.require_int("source", synapse.source, 0, index)
         _check_synapse(graph, here, synapse)
-        demand(
-            synapse.out_shape == op.shape, here, "shape", synapse.out_shape, f"{op.shape}, as the neurons' is"
-        )
+        fits = synapse.out_shape == op.shape
+        here.require(fits, "shape", synapse.out_shape, f"{op.shape}, as the neurons' is")
     largest = max(current_bound(graph, synapses))
-    demand(largest < MAX_POTENTIAL, where, "currents", largest, "always below 2**62")
+    place.require(largest < MAX_POTENTIAL, "currents", largest, "always below 2**62")
 
 
-def _check_synapse(graph: Graph, where: str, synapse: Synapse) -> None:
-    source = graph.map_shape(synapse.source)
-    check_shape(where, "shape", synapse.shape)
-    check_window(where, synapse.window, source, synapse.shape[1:])
-    out = synapse.shape[0]
-    whole(where, "groups", synapse.groups, 1, source[0])
-    demand(
-        source[0] % synapse.groups == 0 and out % synapse.groups == 0,
-        where,
-        "groups",
-        synapse.groups,
-        f"a divisor of {source[0]} channels in and {out} out",
-    )
-    array(where, "codes", synapse.codes, np.int8, (out, source[0] // synapse.groups, *synapse.window.size))
-    _check_codes(where, synapse.codes, synapse.bits)
+def _check_synapse(graph: Graph, place: "_Place", synapse: Synapse) -> None:
+    source, top = graph.map_shape(synapse.source), graph.map_top(synapse.source)
+    _check_shape(place, synapse.shape)
+    _check_window(place, synapse.window, source, synapse.shape[1:])
+    out, groups = synapse.shape[0], synapse.groups
+    place.require_int("groups", groups, 1, source[0])
+    divides = source[0] % groups == 0 and out % groups == 0
+    place.require(divides, "groups", groups, f"a divisor of {source[0]} channels in and {out} out")
+    place.require_array("codes", synapse.codes, np.int8, (out, source[0] // groups, *synapse.window.size))
+    _check_codes(place, synapse.codes, synapse.bits)
     if synapse.pool is not None:
-        _check_current_pool(where, synapse.pool, synapse.shape)
+        here = _Place(f"{place.name}, pool")
+        if not isinstance(synapse.pool, CurrentPool):
+            here.refuse("type", synapse.pool, "a CurrentPool")
+        _check_pooling(here, synapse.pool, synapse.shape)
     if synapse.factor is not None:
-        array(where, "factor", synapse.factor, np.int64, (out,))
-        within(where, "factor", synapse.factor, -MAX_FACTOR, MAX_FACTOR)
-    top = graph.map_top(synapse.source)
+        place.require_array("factor", synapse.factor, np.int64, (out,))
+        place.require_range("factor", synapse.factor, -MAX_FACTOR, MAX_FACTOR)
     for stage in (replace(synapse, pool=None), synapse):  # in this order no bound overflows itself
         largest = int(synapse_bound(stage, top).max())
-        demand(largest < MAX_ACCUMULATED, where, "accumulated numbers", largest, "always below 2**31")
+        place.require(largest < MAX_ACCUMULATED, "accumulated numbers", largest, "always below 2**31")
 
 
-def _check_codes(where: str, codes: np.ndarray, bits: Any) -> None:
+def _check_codes(place: "_Place", codes: np.ndarray, bits: Any) -> None:
     known = isinstance(bits, int | float) and not isinstance(bits, bool) and bits in _RANGES
-    demand(known, where, "bits", bits, "1, 1.58 or 2 to 8")
-    within(where, f"codes of {bits} bits", codes, *_RANGES[bits])
+    place.require(known, "bits", bits, "1, 1.58 or 2 to 8")
+    place.require_range(f"codes of {bits} bits", codes, *_RANGES[bits])
     if bits == 1:
-        demand(bool(codes.all()), where, "codes of 1 bit", 0, "+1 or -1")
+        place.require(bool(codes.all()), "codes of 1 bit", 0, "+1 or -1")
 
 
-def _check_current_pool(where: str, pool: Any, shape: Shape) -> None:
-    where = f"{where}, pool"
-    if not isinstance(pool, CurrentPool):
-        refuse(where, "type", pool, "a CurrentPool")
-    _check_pooling(where, pool, shape)
-
-
-def _check_pooling(where: str, pool: CurrentPool | Pool, source: Shape) -> None:
-    demand(pool.kind in ("max", "sum"), where, "kind", pool.kind, "'max' or 'sum'")
-    check_shape(where, "shape", pool.shape)
-    demand(pool.shape[0] == source[0], where, "shape", pool.shape, f"of {source[0]} channels")
-    check_window(where, pool.window, source, pool.shape[1:], seen=pool.kind == "max")
-
-
-# what is done with their currents
-
-
-def _check_neurons(graph: Graph, where: str, op: Neurons, own_steps: int) -> None:
+def _check_neurons(graph: Graph, place: "_Place", op: Neurons, own_steps: int) -> None:
     channels = op.shape[0]
-    array(where, "taps", op.taps, np.int64, ("1 or T", "K", "1 or C"))
+    place.require_array("taps", op.taps, np.int64, ("1 or T", "K", "1 or C"))
     steps, order, columns = op.taps.shape
-    demand(columns in (1, channels), where, "taps", op.taps, f"int64 [1 or T, K, 1 or {channels}]")
-    if steps > 1:
-        demand(
-            steps == own_steps and columns == 1,
-            where,
-            "taps",
-            op.taps,
-            f"int64 [{own_steps}, K, 1] or [1, K, C]",
-        )
-    whole(where, "order", order, 1, steps if steps > 1 else MAX_STEPS)
-    within(where, "taps", op.taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
-    array(where, "thresholds", op.thresholds, np.int64, ("R", channels))
-    rows = len(op.thresholds)
-    if steps > 1:
-        whole(where, "rows of thresholds", rows, steps, steps)
-    else:
-        whole(where, "rows of thresholds", rows, 1, order)
-    within(where, "thresholds", op.thresholds, -MAX_POTENTIAL, MAX_POTENTIAL)
-    _check_floats(where, "unit", op.unit, channels)
-    _check_floats(where, "error", op.error, channels)
-    demand(op.top == 1, where, "top", op.top, "1")
+    place.require(columns in (1, channels), "taps", op.taps, f"int64 [1 or T, K, 1 or {channels}]")
+    matrix = steps > 1
+    if matrix:
+        ok = steps == own_steps and columns == 1
+        place.require(ok, "taps", op.taps, f"int64 [{own_steps}, K, 1] or [1, K, C]")
+    place.require_int("order", order, 1, steps if matrix else MAX_STEPS)
+    place.require_range("taps", op.taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
+    place.require_array("thresholds", op.thresholds, np.int64, ("R", channels))
+    fewest, most = (steps, steps) if matrix else (1, order)
+    place.require_int("rows of thresholds", len(op.thresholds), fewest, most)
+    place.require_range("thresholds", op.thresholds, -MAX_POTENTIAL, MAX_POTENTIAL)
+    _check_floats(place, "unit", op.unit, channels)
+    _check_floats(place, "error", op.error, channels)
+    place.require(op.top == 1, "top", op.top, "1")
     largest = max(potential_bound(graph, op))
-    demand(largest < MAX_POTENTIAL, where, "potentials", largest, "always below 2**62")
+    place.require(largest < MAX_POTENTIAL, "potentials", largest, "always below 2**62")
 
 
-def _check_scores(graph: Graph, where: str, op: Scores, own_steps: int) -> None:
+def _check_scores(graph: Graph, place: "_Place", op: Scores, own_steps: int) -> None:
     channels = op.shape[0]
-    array(where, "offset", op.offset, np.int64, (channels,))
-    within(where, "offset", op.offset, 1 - MAX_SCORE, MAX_SCORE - 1)
+    place.require_array("offset", op.offset, np.int64, (channels,))
+    place.require_range("offset", op.offset, 1 - MAX_SCORE, MAX_SCORE - 1)
     sizes = zip(current_bound(graph, op.synapses), op.offset.tolist(), strict=True)
     largest = max(current + abs(offset) for current, offset in sizes)
-    demand(largest < MAX_SCORE, where, "scores", largest, "always below 2**46")
-    _check_features(where, op.features, op.shape)
-    demand(isinstance(op.unit, float), where, "unit", op.unit, "a float")
-    demand(isfinite(op.unit) and op.unit >= 0, where, "unit", op.unit, "finite and >= 0")
-    _check_floats(where, "error", op.error, channels)
-    demand(op.reduce in ("none", "sum", "mean"), where, "reduce", op.reduce, "'none', 'sum' or 'mean'")
+    place.require(largest < MAX_SCORE, "scores", largest, "always below 2**46")
+    _check_features(place, op.features, op.shape)
+    place.require(isinstance(op.unit, float), "unit", op.unit, "a float")
+    place.require(isfinite(op.unit) and op.unit >= 0, "unit", op.unit, "finite and >= 0")
+    _check_floats(place, "error", op.error, channels)
+    place.require(op.reduce in ("none", "sum", "mean"), "reduce", op.reduce, "'none', 'sum' or 'mean'")
     if op.last is not None:
-        whole(where, "last", op.last, 1, own_steps)
+        place.require_int("last", op.last, 1, own_steps)
 
 
-def _check_floats(where: str, field: str, value: Any, channels: int) -> None:
-    array(where, field, value, np.float64, (channels,))
-    demand(bool((np.isfinite(value) & (value >= 0)).all()), where, field, "another number", "finite and >= 0")
+def _check_floats(place: "_Place", field: str, value: Any, channels: int) -> None:
+    place.require_array(field, value, np.float64, (channels,))
+    ok = bool((np.isfinite(value) & (value >= 0)).all())
+    place.require(ok, field, "another number", "finite and >= 0")
 
 
-# maps made of maps
+# --- maps made of maps
 
 
-def _check_pool(graph: Graph, where: str, index: int, op: Pool) -> None:
-    _check_source(where, op.source, index)
-    _check_pooling(where, op, graph.map_shape(op.source))
-    top = graph.map_top(op.source)
-    _check_top(where, op.top, top * prod(op.window.size) if op.kind == "sum" else top)
-
-
-def _check_time_pool(graph: Graph, where: str, index: int, op: TimePool, periods: list[int]) -> None:
-    _check_source(where, op.source, index)
+def _check_time_pool(graph: Graph, place: "_Place", index: int, op: TimePool, periods: list[int]) -> None:
+    place.require_int("source", op.source, 0, index)
     steps = graph.steps // periods[op.source]
-    whole(where, "window", op.window, 2, MAX_STEPS)
-    demand(
-        steps % op.window == 0, where, "window", op.window, f"a divisor of the {steps} steps of its source"
-    )
+    place.require_int("window", op.window, 2, MAX_STEPS)
+    divides = steps % op.window == 0
+    place.require(divides, "window", op.window, f"a divisor of the {steps} steps of its source")
     source = graph.map_shape(op.source)
-    demand(op.shape == source, where, "shape", op.shape, f"{source}, as its source's is")
-    _check_top(where, op.top, graph.map_top(op.source))
+    place.require(op.shape == source, "shape", op.shape, f"{source}, as its source's is")
+    _check_top(place, op.top, graph.map_top(op.source))
 
 
-def _check_join(graph: Graph, where: str, index: int, op: Sum | Concat) -> None:
+def _check_join(graph: Graph, place: "_Place", index: int, op: Sum | Concat) -> None:
     count = len(op.sources) if isinstance(op.sources, tuple) else 0
-    demand(1 <= count <= MAX_OPS, where, "sources", op.sources, f"a tuple of 1 to {MAX_OPS}")
-    wholes(where, "sources", op.sources, 0, index, count)
-    wholes(where, "weights", op.weights, 1, MAX_TOP, count)
+    place.require(1 <= count <= MAX_OPS, "sources", op.sources, f"a tuple of 1 to {MAX_OPS}")
+    place.require_ints("sources", op.sources, 0, index, count)
+    place.require_ints("weights", op.weights, 1, MAX_TOP, count)
     tops = [weight * graph.map_top(i) for i, weight in zip(op.sources, op.weights, strict=True)]
     shapes = [graph.map_shape(i) for i in op.sources]
     if isinstance(op, Sum):
-        _check_top(where, op.top, sum(tops))
-        demand(all(shape == op.shape for shape in shapes), where, "shape", op.shape, "that of every source")
+        _check_top(place, op.top, sum(tops))
+        alike = all(shape == op.shape for shape in shapes)
+        place.require(alike, "shape", op.shape, "that of every source")
     else:
-        _check_top(where, op.top, max(tops))
+        _check_top(place, op.top, max(tops))
+        alike = len({shape[1:] for shape in shapes}) == 1
+        place.require(alike, "sources", op.sources, "of equal rows and columns")
         wanted = (sum(shape[0] for shape in shapes), *shapes[0][1:])
-        demand(
-            len({shape[1:] for shape in shapes}) == 1,
-            where,
-            "sources",
-            op.sources,
-            "of equal rows and columns",
+        place.require(op.shape == wanted, "shape", op.shape, f"{wanted}, its sources side by side")
+
+
+def _check_top(place: "_Place", top: Any, wanted: int) -> None:
+    place.require_int("top", top, 1, MAX_TOP)
+    place.require(top == wanted, "top", top, f"{wanted}, as follows from its sources")
+
+
+# --- shapes and windows: nothing is read that is not there, and nothing grows without bound
+
+
+def _check_shape(place: "_Place", shape: Any) -> None:
+    """(C, H, W) of at least one and at most 2**26 numbers."""
+    place.require_ints("shape", shape, 1, MAX_NUMBERS, 3)
+    place.require(prod(shape) <= MAX_NUMBERS, "shape", shape, "at most 2**26 numbers in all")
+
+
+def _check_features(place: "_Place", features: Any, shape: Shape) -> None:
+    ok = isinstance(features, tuple) and len(features) <= MAX_FEATURES
+    place.require(ok, "features", features, f"a tuple of at most {MAX_FEATURES}")
+    place.require_ints("features", features, 1, MAX_NUMBERS, len(features))
+    ok = prod(features) == prod(shape)
+    place.require(ok, "features", features, f"of {prod(shape)} elements, as shape is")
+
+
+def _check_pooling(place: "_Place", pool: CurrentPool | Pool, source: Shape) -> None:
+    place.require(pool.kind in ("max", "sum"), "kind", pool.kind, "'max' or 'sum'")
+    _check_shape(place, pool.shape)
+    place.require(pool.shape[0] == source[0], "shape", pool.shape, f"of {source[0]} channels")
+    # the largest of nothing is undefined
+    _check_window(place, pool.window, source, pool.shape[1:], may_miss=pool.kind == "sum")
+
+
+def _check_window(
+    place: "_Place", window: Any, source: Shape, out: tuple[int, int], *, may_miss: bool = True
+) -> None:
+    """Whether a window over a map ``source`` can have ``out`` outputs, rows and columns.
+
+    Unless outputs ``may_miss`` the map, each has to see an element of it.
+    """
+    if not isinstance(window, Window):
+        place.refuse("window", window, "a Window")
+    for field, low in (("size", 1), ("stride", 1), ("padding", 0), ("dilation", 1)):
+        place.require_ints(f"window.{field}", getattr(window, field), low, MAX_LENGTH, 2)
+    padded = [_padded_length(place, window, axis, source[1 + axis], out[axis], may_miss) for axis in (0, 1)]
+    if source[0] * prod(padded) > MAX_NUMBERS:
+        place.refuse("window.size", window.size, "such that the padded map has at most 2**26 numbers")
+
+
+def _padded_length(place: "_Place", window: Window, axis: int, length: int, out: int, may_miss: bool) -> int:
+    """The length of a map with its padding, after a check of this axis."""
+    size, stride = window.size[axis], window.stride[axis]
+    padding, dilation = window.padding[axis], window.dilation[axis]
+    extent = (size - 1) * dilation + 1
+    name = ("rows", "columns")[axis]
+    place.require_int(f"window.padding ({name})", padding, 0, extent - 1)
+    last = (out - 1) * stride - padding
+    place.require(last < length, f"shape ({name})", out, f"such that the last window begins before {length}")
+    if not may_miss:
+        # windows that begin in the padding have to reach the map; dilated ones may step over a short one
+        starts = np.arange(-padding, min(0, last + 1), stride)
+        places = -(starts // dilation)  # until the first one at or after 0
+        inside = (places < size) & (starts + places * dilation < length)
+        accepted = f"one that all {len(starts)} see through"
+        place.require(bool(inside.all()), f"window ({name})", int(inside.sum()), accepted)
+    return max(padding + length, (out - 1) * stride + extent)
+
+
+# --- one way to say what is wrong: the place, the field, what came, what is accepted
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in a network something is checked; ``name`` begins every message."""
+
+    name: str
+
+    def refuse(self, field: str, value: Any, accepted: str) -> NoReturn:
+        raise InvalidNetworkError(f"{self.name}: {field} must be {accepted}, got {describe(value)}")
+
+    def require(self, ok: bool, field: str, value: Any, accepted: str) -> None:
+        if not ok:
+            self.refuse(field, value, accepted)
+
+    def require_int(self, field: str, value: Any, low: int, high: int) -> None:
+        """A Python integer from ``low`` to ``high``."""
+        ok = _is_int(value, low, high)
+        self.require(ok, field, value, f"an integer from {_short(low)} to {_short(high)}")
+
+    def require_ints(self, field: str, value: Any, low: int, high: int, count: int) -> None:
+        """A tuple of ``count`` Python integers from ``low`` to ``high``."""
+        ok = isinstance(value, tuple) and len(value) == count and all(_is_int(n, low, high) for n in value)
+        self.require(ok, field, value, f"a tuple of {count} integers from {_short(low)} to {_short(high)}")
+
+    def require_array(self, field: str, value: Any, dtype: type, shape: tuple[int | str, ...]) -> None:
+        """An array of ``dtype`` and ``shape``; a word there stands for any length >= 1."""
+        ok = isinstance(value, np.ndarray) and value.dtype == dtype and value.ndim == len(shape)
+        ok = ok and all(
+            length == wanted if isinstance(wanted, int) else length >= 1
+            for length, wanted in zip(value.shape, shape, strict=True)
         )
-        demand(op.shape == wanted, where, "shape", op.shape, f"{wanted}, its sources side by side")
+        self.require(ok, field, value, f"{np.dtype(dtype)} [{', '.join(map(str, shape))}]")
+
+    def require_range(self, field: str, value: np.ndarray, low: int, high: int) -> None:
+        """An array of numbers from ``low`` to ``high``."""
+        if value.size and (int(value.min()) < low or int(value.max()) > high):
+            worst = int(value.min()) if int(value.min()) < low else int(value.max())
+            self.refuse(field, worst, f"from {_short(low)} to {_short(high)}")
 
 
-def _check_top(where: str, top: Any, wanted: int) -> None:
-    whole(where, "top", top, 1, MAX_TOP)
-    demand(top == wanted, where, "top", top, f"{wanted}, as follows from its sources")
+def describe(value: Any) -> str:
+    """A short description; never long, whatever came."""
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype} {list(value.shape)}"
+    if isinstance(value, int) and value.bit_length() > 64:
+        return f"an integer of {value.bit_length()} bits"  # Python does not write out very long ones
+    if isinstance(value, list | tuple):
+        if len(value) > 8 or not all(isinstance(item, int | float | str) for item in value):
+            return f"a {type(value).__name__} of {len(value)}"
+        items = ", ".join(map(describe, value))
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    if isinstance(value, str | int | float | None):
+        return brief(value)
+    return f"a {type(value).__name__}"
+
+
+def brief(value: Any) -> str:
+    """At most 60 characters of how Python writes a value."""
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _is_int(value: Any, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _short(n: int) -> str:
+    """2**62 rather than 4611686018427387904."""
+    for less in (0, 1):
+        power = abs(n) + less
+        if power >= 2**15 and power.bit_count() == 1:
+            text = f"2**{power.bit_length() - 1}" + " - 1" * less
+            return text if n > 0 else f"-({text})" if less else f"-{text}"
+    return str(n)

@@ -8,7 +8,7 @@ the order of their terms, so the result is that of :mod:`.interpret`, bit for bi
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
-from functools import reduce
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,6 @@ from .graph import (
     TimePool,
     Window,
 )
-from .reached import Reached, added, gathered, inside, outputs
 
 Rows = tuple[Ints, Ints, Ints, Ints]  # time, sample, row, column: one entry a place
 
@@ -55,19 +54,29 @@ class Events:
         """Where they are, without channels."""
         return self.time, self.sample, self.row, self.column
 
+    @property
+    def elements(self) -> tuple[Ints, Ints, Ints, Ints, Ints]:
+        """Their indices in a map [T, N, C, H, W]."""
+        return self.time, self.sample, self.channel, self.row, self.column
 
-@dataclass(frozen=True)
-class Counts:
+
+class Reached(NamedTuple):
+    """Whole numbers [places, C] at the places of a layer that something reached; all others are 0.
+
+    Attributes:
+        places: sorted flat indices over (time, sample, row, column).
+        values: one row a place.
+    """
+
+    places: Ints
+    values: Ints
+
+
+class Counts(NamedTuple):
     """Operations: additions of a code for a spike, multiplications of a code with an input level above 1."""
 
-    synaptic_operations: int = 0
-    multiply_accumulates: int = 0
-
-    def __add__(self, other: "Counts") -> "Counts":
-        return Counts(
-            self.synaptic_operations + other.synaptic_operations,
-            self.multiply_accumulates + other.multiply_accumulates,
-        )
+    synaptic_operations: int
+    multiply_accumulates: int
 
 
 Adder = Callable[[Synapse, Events, int, int, bool], tuple[Reached, int]]
@@ -82,27 +91,36 @@ def run(
         graph: a valid network.
         events: the input's.
         samples, steps: N and T of the input, a multiple of ``graph.period``.
-        adder: what adds codes up; None is :func:`scatter`, :class:`.scatter.Scatter` the same compiled.
+        adder: what adds codes up; None is :func:`scatter`, :class:`.host.compiled.Scatter` the same compiled.
 
     Returns:
         The scores of every step that has any, whole numbers [T, N, C, H, W]; the events of every map, the
         input's first; the operations that the spikes caused.
     """
-    return _Run(graph, samples, steps, adder or scatter).run(events)
+    maps = [events]
+    additions = multiplications = 0
+    for op, period in zip(graph.ops, graph.periods[1:], strict=True):
+        layer = _Layer(graph, maps, samples, steps // period, adder or scatter)
+        if isinstance(op, Scores):
+            scores = layer.scores(op)
+        else:
+            maps.append(layer.events(op))
+        additions += layer.additions
+        multiplications += layer.multiplications
+    return scores, maps, Counts(additions, multiplications)
 
 
 def of_levels(levels: NDArray[np.uint8], steps: int) -> Events:
     """The events of a dense input [T, N, C, H, W], or [1, N, C, H, W] for the same at every step."""
     shown = np.broadcast_to(levels, (steps, *levels.shape[1:]))
     time, sample, channel, row, column = np.nonzero(shown)
-    return Events(time, sample, channel, row, column, shown[np.nonzero(shown)].astype(np.int64))
+    return Events(time, sample, channel, row, column, shown[shown > 0].astype(np.int64))
 
 
 def dense(events: Events, shape: Shape, samples: int, steps: int) -> Ints:
     """The map [T, N, C, H, W] that events stand for; ``steps`` are its own."""
     numbers = np.zeros((steps, samples, *shape), np.int64)
-    where = events.time, events.sample, events.channel, events.row, events.column
-    numbers[where] = events.level
+    numbers[events.elements] = events.level
     return numbers
 
 
@@ -113,54 +131,27 @@ def scatter(
 
     One for each code that is not 0 that an event reaches, or ``by_level`` one for each unit of its level.
     """
-    wide = _ungrouped(synapse)  # [C, out, rows, columns]
-    found: list[tuple[Ints, Ints]] = []
-    used = 0
-    for place, (hit, places) in reach(source.places, samples, synapse.window, synapse.shape):
-        codes = wide[source.channel[hit], :, place[0], place[1]]
-        found.append((places, codes * source.level[hit, None]))
-        used += int((np.count_nonzero(codes, axis=1) * (source.level[hit] if by_level else 1)).sum())
-    return added(found, synapse.shape[0]), used
+    by_source = _by_source(synapse)
+    rows: list[tuple[Ints, Ints]] = []
+    operations = 0
+    for (i, j), hit, places in _reach(source.places, samples, synapse.window, synapse.shape):
+        codes = by_source[source.channel[hit], :, i, j]
+        rows.append((places, codes * source.level[hit, None]))
+        operations += int((np.count_nonzero(codes, axis=1) * (source.level[hit] if by_level else 1)).sum())
+    return _add_rows(rows, synapse.shape[0]), operations
 
 
-def reach(
-    at: Rows, samples: int, window: Window, shape: Shape
-) -> Iterator[tuple[tuple[int, int], tuple[NDArray[np.intp], Ints]]]:
-    """For each place of a window: which rows of ``at`` are seen there, and the output places that see it."""
-    time, sample, row, column = at
-    for i in range(window.size[0]):
-        y, in_rows = outputs(row, i, 0, window, shape[1])
-        for j in range(window.size[1]):
-            x, in_columns = outputs(column, j, 1, window, shape[2])
-            hit = np.nonzero(in_rows & in_columns)[0]
-            place = ((time[hit] * samples + sample[hit]) * shape[1] + y[hit]) * shape[2] + x[hit]
-            yield (i, j), (hit, place)
+class _Layer:
+    """One operation of ``steps`` steps of its own, which makes events of the ``maps`` before it.
 
+    It counts the additions and multiplications that these cause.
+    """
 
-class _Run:
-    def __init__(self, graph: Graph, samples: int, steps: int, adder: Adder) -> None:
-        self.graph, self.samples, self.steps, self.adder = graph, samples, steps, adder
-        self.maps: list[Events] = []
-        self.counts = Counts()
+    def __init__(self, graph: Graph, maps: list[Events], samples: int, steps: int, adder: Adder) -> None:
+        self.graph, self.maps, self.samples, self.steps, self.adder = graph, maps, samples, steps, adder
+        self.additions = self.multiplications = 0
 
-    def run(self, events: Events) -> tuple[Ints, list[Events], Counts]:
-        self.maps.append(events)
-        *periods, of_scores = self.graph.periods
-        total = self.steps
-        for op, period in zip(self.graph.ops[:-1], periods[1:], strict=True):
-            self.steps = total // period  # of what the operation makes
-            self.maps.append(self._events(op))
-        self.steps = total // of_scores
-        last = self.graph.scores
-        reached = self._current(last)
-        scores = np.zeros(
-            (self.steps * self.samples * last.shape[1] * last.shape[2], last.shape[0]), np.int64
-        )
-        scores[reached.places] = reached.values
-        shape = self.steps, self.samples, *last.shape[1:], last.shape[0]
-        return np.moveaxis(scores.reshape(shape) + last.offset, -1, 2), self.maps, self.counts
-
-    def _events(self, op: Op) -> Events:
+    def events(self, op: Op) -> Events:
         match op:
             case Neurons():
                 return self._fire(op)
@@ -169,50 +160,56 @@ class _Run:
             case TimePool():
                 source = self.maps[op.source]
                 joined = replace(source, time=source.time // op.window)
-                return self._merged([joined], op.shape, largest=True)
+                return self._merge([joined], op.shape, largest=True)
             case Sum():
-                return self._merged(
-                    [self._weighed(i, w) for i, w in zip(op.sources, op.weights, strict=True)], op.shape
-                )
+                return self._merge(self._weighed(op), op.shape)
             case Concat():
-                return self._concatenated(op)
+                channels = [self.graph.map_shape(index)[0] for index in op.sources]
+                firsts = np.cumsum([0, *channels[:-1]])
+                parts = zip(self._weighed(op), firsts, strict=True)
+                return _join([replace(part, channel=part.channel + first) for part, first in parts])
         raise TypeError(f"{type(op).__name__} makes no map")
+
+    def scores(self, op: Scores) -> Ints:
+        reached = self._current(op)
+        channels, *size = op.shape
+        scores = np.zeros((self.steps, self.samples, *size, channels), np.int64)
+        scores.reshape(-1, channels)[reached.places] = reached.values
+        return np.moveaxis(scores + op.offset, -1, 2)
 
     # --- synapses
 
     def _current(self, op: Neurons | Scores) -> Reached:
         """What the synapses of an operation add up where they add up anything."""
-        parts = [self._accumulate(synapse) for synapse in op.synapses]
-        places = reduce(np.union1d, [part.places for part in parts])
-        total = np.zeros((len(places), op.shape[0]), np.int64)
-        for part in parts:
-            total[np.searchsorted(places, part.places)] += part.values
-        return Reached(places, total)
+        return _add_rows([self._accumulate(synapse) for synapse in op.synapses], op.shape[0])
 
     def _accumulate(self, synapse: Synapse) -> Reached:
-        source = self.maps[synapse.source]
         spikes = self.graph.map_top(synapse.source) == 1 or synapse.source > 0
-        reached, used = self.adder(synapse, source, self.samples, self.steps, spikes)
-        self.counts += Counts(used, 0) if spikes else Counts(0, used)
+        source = self.maps[synapse.source]
+        reached, operations = self.adder(synapse, source, self.samples, self.steps, spikes)
+        if spikes:
+            self.additions += operations
+        else:
+            self.multiplications += operations
         if synapse.pool is not None:
             reached = self._pool_current(synapse.pool, reached, synapse.shape)
-        return reached if synapse.factor is None else replace(reached, values=reached.values * synapse.factor)
+        return reached if synapse.factor is None else Reached(reached.places, reached.values * synapse.factor)
 
-    def _pool_current(self, chosen: CurrentPool, reached: Reached, shape: Shape) -> Reached:
-        at = self._rows(reached.places, shape)
-        found = [
+    def _pool_current(self, pool: CurrentPool, reached: Reached, shape: Shape) -> Reached:
+        at, channels = self._rows(reached.places, shape), shape[0]
+        rows = [
             (places, reached.values[hit])
-            for _, (hit, places) in reach(at, self.samples, chosen.window, chosen.shape)
+            for _, hit, places in _reach(at, self.samples, pool.window, pool.shape)
         ]
-        channels = reached.values.shape[1]
-        if chosen.kind == "sum":
-            return added(found, channels)
-        places, inverse, values = gathered(found, channels)
+        if pool.kind == "sum":
+            return _add_rows(rows, channels)
+        places, inverse, values = _distinct(rows, channels)
         largest = np.full((len(places), channels), np.iinfo(np.int64).min)
         np.maximum.at(largest, inverse, values)
-        _, _, y, x = self._rows(places, chosen.shape)
-        seen = inside(y, 0, chosen.window, shape[1]) * inside(x, 1, chosen.window, shape[2])
-        partly = np.bincount(inverse, minlength=len(places)) < seen  # the rest of the window is 0
+        # where fewer places were reached than the window has inside the map, the others count 0
+        _, _, y, x = self._rows(places, pool.shape)
+        size = _places_inside(y, 0, pool.window, shape[1]) * _places_inside(x, 1, pool.window, shape[2])
+        partly = np.bincount(inverse, minlength=len(places)) < size
         largest[partly] = np.maximum(largest[partly], 0)
         return Reached(places, largest)
 
@@ -224,89 +221,119 @@ class _Run:
 
     def _fire(self, op: Neurons) -> Events:
         potential = self._potential(op, self._current(op))
-        time, sample, row, column = self._rows(potential.places, op.shape)
-        threshold = op.thresholds[np.minimum(time, len(op.thresholds) - 1)]
-        which, channel = np.nonzero(potential.values >= threshold)
-        ones = np.ones(len(channel), np.int64)
-        fired = Events(time[which], sample[which], channel, row[which], column[which], ones)
-        return _joined([fired, self._unreached(op, potential.places)])
+        time = self._rows(potential.places, op.shape)[0]
+        fires = potential.values >= op.thresholds[np.minimum(time, len(op.thresholds) - 1)]
+        reached = self._spikes(potential.places, fires, op.shape)
+        # all other potentials are 0, which fires where a threshold is not above it
+        rows = np.minimum(np.arange(self.steps), len(op.thresholds) - 1)
+        eager = op.thresholds[rows] <= 0  # [T, C]
+        if not eager.any():
+            return reached
+        all_places = np.arange(self.steps * self.samples * op.shape[1] * op.shape[2])
+        places = np.setdiff1d(all_places, potential.places, assume_unique=True)
+        return _join([reached, self._spikes(places, eager[self._rows(places, op.shape)[0]], op.shape)])
 
     def _potential(self, op: Neurons, current: Reached) -> Reached:
         """Taps times currents, wherever one of the last K steps had any."""
         time = self._rows(current.places, op.shape)[0]
-        a_step = self.samples * op.shape[1] * op.shape[2]
-        found = []
+        places_a_step = self.samples * op.shape[1] * op.shape[2]
+        rows = []
         for j in range(min(op.order, self.steps)):
             hit = np.nonzero(time + j < self.steps)[0]
             taps = op.taps[np.minimum(time[hit] + j, len(op.taps) - 1), j]
-            found.append((current.places[hit] + j * a_step, taps * current.values[hit]))
-        return added(found, op.shape[0])
+            rows.append((current.places[hit] + j * places_a_step, taps * current.values[hit]))
+        return _add_rows(rows, op.shape[0])
 
-    def _unreached(self, op: Neurons, reached: Ints) -> Events:
-        """Neurons that nothing reached fire where their threshold is not above 0."""
-        rows = np.minimum(np.arange(self.steps), len(op.thresholds) - 1)
-        fires = op.thresholds[rows] <= 0  # [T, C]
-        if not fires.any():
-            return _joined([])
-        places = np.setdiff1d(
-            np.arange(self.steps * self.samples * op.shape[1] * op.shape[2]), reached, assume_unique=True
-        )
-        time, sample, row, column = self._rows(places, op.shape)
-        which, channel = np.nonzero(fires[time])
+    def _spikes(self, places: Ints, fires: NDArray[np.bool_], shape: Shape) -> Events:
+        """Where ``fires`` [places, C] is true."""
+        time, sample, row, column = self._rows(places, shape)
+        which, channel = np.nonzero(fires)
         ones = np.ones(len(channel), np.int64)
         return Events(time[which], sample[which], channel, row[which], column[which], ones)
 
     # --- maps
 
     def _pool(self, op: Pool) -> Events:
-        source = self.maps[op.source]
-        found = [
-            self._placed(source, hit, places, op.shape)
-            for _, (hit, places) in reach(source.places, self.samples, op.window, op.shape)
-        ]
-        return self._merged(found, op.shape, largest=op.kind == "max")
+        source, parts = self.maps[op.source], []
+        for _, hit, places in _reach(source.places, self.samples, op.window, op.shape):
+            time, sample, row, column = self._rows(places, op.shape)
+            parts.append(Events(time, sample, source.channel[hit], row, column, source.level[hit]))
+        return self._merge(parts, op.shape, largest=op.kind == "max")
 
-    def _placed(self, source: Events, hit: NDArray[np.intp], places: Ints, shape: Shape) -> Events:
-        """Some events, moved to other places."""
-        time, sample, row, column = self._rows(places, shape)
-        return Events(time, sample, source.channel[hit], row, column, source.level[hit])
+    def _weighed(self, op: Sum | Concat) -> list[Events]:
+        """The sources times their weights."""
+        sources = [self.maps[index] for index in op.sources]
+        return [replace(s, level=s.level * weight) for s, weight in zip(sources, op.weights, strict=True)]
 
-    def _weighed(self, index: int, weight: int) -> Events:
-        return replace(self.maps[index], level=self.maps[index].level * weight)
-
-    def _concatenated(self, op: Concat) -> Events:
-        parts, first = [], 0
-        for index, weight in zip(op.sources, op.weights, strict=True):
-            part = self._weighed(index, weight)
-            parts.append(replace(part, channel=part.channel + first))
-            first += self.graph.map_shape(index)[0]
-        return _joined(parts)
-
-    def _merged(self, parts: list[Events], shape: Shape, largest: bool = False) -> Events:
+    def _merge(self, parts: list[Events], shape: Shape, largest: bool = False) -> Events:
         """One event for each element: the sum of all that fell on it, or the largest."""
-        events = _joined(parts)
+        events = _join(parts)
         sizes = self.steps, self.samples, *shape
-        where = events.time, events.sample, events.channel, events.row, events.column
-        elements, inverse = np.unique(np.ravel_multi_index(where, sizes), return_inverse=True)
+        elements, inverse = np.unique(np.ravel_multi_index(events.elements, sizes), return_inverse=True)
         level = np.zeros(len(elements), np.int64)
         (np.maximum if largest else np.add).at(level, inverse, events.level)
         time, sample, channel, row, column = np.unravel_index(elements, sizes)
         return Events(time, sample, channel, row, column, level)
 
 
-def _ungrouped(synapse: Synapse) -> Ints:
+def _by_source(synapse: Synapse) -> Ints:
     """Codes by the channel that a spike comes from, [C, out, rows, columns]; 0 across groups."""
-    out, inner = synapse.codes.shape[:2]
-    each = out // synapse.groups
-    wide = np.zeros((inner * synapse.groups, out, *synapse.codes.shape[2:]), np.int64)
-    for g in range(synapse.groups):
-        codes = synapse.codes[g * each : (g + 1) * each].astype(np.int64)
-        wide[g * inner : (g + 1) * inner, g * each : (g + 1) * each] = np.moveaxis(codes, 0, 1)
-    return wide
+    groups, inner = synapse.groups, synapse.codes.shape[1]
+    out = len(synapse.codes) // groups
+    by_source = np.zeros((inner * groups, out * groups, *synapse.window.size), np.int64)
+    for g in range(groups):
+        codes = synapse.codes[g * out : (g + 1) * out].astype(np.int64)
+        by_source[g * inner : (g + 1) * inner, g * out : (g + 1) * out] = np.moveaxis(codes, 0, 1)
+    return by_source
 
 
-def _joined(parts: list[Events]) -> Events:
-    def column(name: str) -> Ints:
-        return np.concatenate([np.zeros(0, np.int64), *(getattr(part, name) for part in parts)])
+def _reach(
+    at: Rows, samples: int, window: Window, shape: Shape
+) -> Iterator[tuple[tuple[int, int], NDArray[np.intp], Ints]]:
+    """For each place of a window: which rows of ``at`` are seen there, and the output places that see it."""
+    time, sample, row, column = at
+    for i in range(window.size[0]):
+        y, in_rows = _outputs(row, i, 0, window, shape[1])
+        for j in range(window.size[1]):
+            x, in_columns = _outputs(column, j, 1, window, shape[2])
+            hit = np.nonzero(in_rows & in_columns)[0]
+            places = ((time[hit] * samples + sample[hit]) * shape[1] + y[hit]) * shape[2] + x[hit]
+            yield (i, j), hit, places
 
-    return Events(**{field.name: column(field.name) for field in fields(Events)})
+
+def _outputs(
+    position: Ints, place: int, axis: int, window: Window, length: int
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """The output that sees a source position at this place of its window, and whether there is one."""
+    start = position + window.padding[axis] - place * window.dilation[axis]
+    output = start // window.stride[axis]
+    return output, (start % window.stride[axis] == 0) & (output >= 0) & (output < length)
+
+
+def _places_inside(output: Ints, axis: int, window: Window, length: int) -> Ints:
+    """How many places of an output's window lie inside a map of this length."""
+    places = np.arange(window.size[axis]) * window.dilation[axis]
+    position = output[:, None] * window.stride[axis] - window.padding[axis] + places
+    return ((position >= 0) & (position < length)).sum(axis=1)
+
+
+def _distinct(rows: list[tuple[Ints, Ints]], channels: int) -> tuple[Ints, NDArray[np.intp], Ints]:
+    """Distinct places of (places, values), the index among them of every row, and all values [rows, C]."""
+    values = np.concatenate([np.zeros((0, channels), np.int64), *(values for _, values in rows)])
+    all_places = np.concatenate([np.zeros(0, np.int64), *(places for places, _ in rows)])
+    places, inverse = np.unique(all_places, return_inverse=True)
+    return places, inverse, values
+
+
+def _add_rows(rows: list[tuple[Ints, Ints]], channels: int) -> Reached:
+    """Values that fall on the same place, added."""
+    places, inverse, values = _distinct(rows, channels)
+    total = np.zeros((len(places), channels), np.int64)
+    np.add.at(total, inverse, values)
+    return Reached(places, total)
+
+
+def _join(parts: list[Events]) -> Events:
+    """The events of all parts."""
+    columns = {field.name: [getattr(part, field.name) for part in parts] for field in fields(Events)}
+    return Events(**{name: np.concatenate([np.zeros(0, np.int64), *c]) for name, c in columns.items()})

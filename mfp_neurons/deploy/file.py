@@ -9,31 +9,34 @@ The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
                "shape": [..]}``: the planes of :mod:`.pack`, one after the other
 
 A network that is not ``fixed`` to its number of steps has no such field. Whole numbers are stored in the
-smallest signed type that holds them. What a file says is believed only after
-it was measured against what the file holds, and a network leaves here only after ``check``.
+smallest signed type that holds them. What a file says is believed only after it was measured against what the
+file holds, and only ``check`` knows whether the graph that comes of it is a network.
 """
 
 import hashlib
 import json
 import re
+from dataclasses import fields, is_dataclass
+from math import prod
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import require
 from .._files import write_bytes
-from ._encoding import Arrays, brief, decode, encode, refuse
-from .check import check
+from . import pack
+from .check import MAX_NUMBERS, brief
 from .errors import InvalidNetworkError
-from .graph import Graph
+from .graph import Concat, CurrentPool, Graph, Input, Neurons, Pool, Scores, Sum, Synapse, TimePool, Window
 
 VERSION = 1
 KEY = "mfp_neurons.network"
 MAX_HEADER = 2**22  # bytes; a thousand layers take about one million
 _NO_DIGEST = "0" * 64
+_MAX_AXES = 4
 _DTYPES: dict[str, Any] = {
     "U8": np.uint8,
     "I8": np.int8,
@@ -42,63 +45,62 @@ _DTYPES: dict[str, Any] = {
     "I64": "<i8",
     "F64": "<f8",
 }
-_MAX_AXES = 4
+_KINDS = {
+    kind.__name__: kind
+    for kind in (Graph, Input, Neurons, Synapse, Window, CurrentPool, Pool, TimePool, Sum, Concat, Scores)
+}
+Arrays = dict[str, NDArray[Any]]
 
 
 def save(graph: Graph, path: str | PathLike[str]) -> None:
-    """Writes a network to a file; an older one at ``path`` stays whole until the new one is.
+    """Writes a valid network to a file; an older one at ``path`` stays whole until the new one is.
 
     Raises:
-        InvalidNetworkError: ``graph`` is not a network that can be run.
+        InvalidNetworkError: the description of ``graph`` is longer than a file may have it.
         OSError: ``path`` cannot be written.
     """
     write_bytes(Path(path), to_bytes(graph))
 
 
 def load(path: str | PathLike[str]) -> Graph:
-    """Reads a network that ``save`` wrote; nothing in a file is ever executed.
+    """Reads a graph that ``save`` wrote, for :func:`.check.check`; nothing in a file is ever executed.
 
     Args:
         path: of any origin. Whatever the file says, reading it takes no more memory than a small multiple of
             its size.
 
     Raises:
-        InvalidNetworkError: why the file is not a network that can be run.
+        InvalidNetworkError: why the file holds no graph.
         OSError: ``path`` cannot be read.
     """
     return from_bytes(Path(path).read_bytes())
 
 
 def to_bytes(graph: Graph) -> bytes:
-    """The file as bytes; the same network always gives the same.
-
-    Raises:
-        InvalidNetworkError: ``graph`` is not a network that can be run.
-    """
-    check(graph)
-    network, arrays = encode(graph)
+    """The file of a valid network as bytes; the same network always gives the same."""
+    arrays: Arrays = {}
+    network = _encode(graph, "", arrays)
     unsigned = _serialize(network, arrays, _NO_DIGEST)
     return _serialize(network, arrays, _digest(unsigned, _NO_DIGEST))
 
 
 def from_bytes(data: bytes) -> Graph:
-    """The network that :func:`to_bytes` wrote.
+    """The graph that :func:`to_bytes` wrote; its fields may be wrong in every way before ``check``.
 
     Raises:
-        InvalidNetworkError: why ``data`` is not a network that can be run.
+        InvalidNetworkError: why ``data`` holds no graph.
     """
     try:
         text, arrays = _open(data)
-        network = decode(_verified(text, data), arrays)
+        graph = _decode(_verified(text, data), arrays)
     except RecursionError:
         raise InvalidNetworkError("the file's header is nested too deeply") from None
     if arrays:
-        refuse(f"has arrays that are not part of the network, such as {brief(min(arrays))}")
-    check(network)
-    return network
+        _refuse(f"has arrays that are not part of the network, such as {brief(min(arrays))}")
+    return graph
 
 
-# the container
+# --- the container
 
 
 def _serialize(network: Any, arrays: Arrays, digest: str) -> bytes:
@@ -114,16 +116,16 @@ def _serialize(network: Any, arrays: Arrays, digest: str) -> bytes:
 def _open(data: bytes) -> tuple[str, Arrays]:
     """What stands under the one key, and the arrays."""
     if len(data) < 8 or not 8 < _header_end(data) <= min(len(data), MAX_HEADER):
-        refuse("is not safetensors, or is cut off: its header is missing")
+        _refuse("is not safetensors, or is cut off: its header is missing")
     safetensors = require("safetensors", "deploy")
     try:
         tensors = safetensors.deserialize(data)
         metadata = json.loads(data[8 : _header_end(data)].decode()).get("__metadata__")
     except (safetensors.SafetensorError, ValueError) as error:
-        refuse(f"is not safetensors, or is cut off: {str(error)[:200]}")
+        _refuse(f"is not safetensors, or is cut off: {str(error)[:200]}")
     text = metadata.get(KEY) if isinstance(metadata, dict) else None
     if not isinstance(text, str):
-        refuse(f"is safetensors, but has no {KEY!r} in its metadata")
+        _refuse(f"is safetensors, but has no {KEY!r} in its metadata")
     return text, {name: _array(name, tensor) for name, tensor in tensors}
 
 
@@ -135,39 +137,135 @@ def _array(name: str, tensor: dict[str, Any]) -> NDArray[Any]:
     """One array as it is stored; the container's sizes agree with its bytes already."""
     dtype, shape = tensor["dtype"], tensor["shape"]
     if dtype not in _DTYPES:
-        refuse(f"has {brief(name)} of type {dtype}, which no network has")
+        _refuse(f"has {brief(name)} of type {dtype}, which no network has")
     if not 1 <= len(shape) <= _MAX_AXES or 0 in shape:
-        refuse(f"has {brief(name)} of shape {brief(shape)}, which no network has")
+        _refuse(f"has {brief(name)} of shape {brief(shape)}, which no network has")
     return np.frombuffer(tensor["data"], _DTYPES[dtype]).reshape(shape)
 
 
-# version and checksum
+# --- version and checksum
 
 
 def _verified(text: str, data: bytes) -> Any:
     """The network's JSON, if this release wrote it and no bit has changed since."""
     try:
-        header = json.loads(text, parse_constant=lambda word: refuse(f"has {word} for a number"))
+        header = json.loads(text, parse_constant=lambda word: _refuse(f"has {word} for a number"))
     except InvalidNetworkError:
         raise
     except ValueError as error:
-        refuse(f"describes its network in broken JSON: {error}")
+        _refuse(f"describes its network in broken JSON: {error}")
     if not isinstance(header, dict):
-        refuse("describes its network by something else than a JSON object")
+        _refuse("describes its network by something else than a JSON object")
     version, digest = header.get("version"), header.get("sha256")
     if type(version) is not int or version != VERSION:
-        refuse(f"has version {brief(version)}; this release of mfp-neurons reads version {VERSION}")
+        _refuse(f"has version {brief(version)}; this release of mfp-neurons reads version {VERSION}")
     well_formed = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
     if not well_formed or _digest(data, str(digest)) != digest:
-        refuse("has changed since it was written: its checksum does not match")
+        _refuse("has changed since it was written: its checksum does not match")
     if set(header) != {"version", "sha256", "network"}:
-        refuse(f"describes its network by {brief(sorted(header))}")
+        _refuse(f"describes its network by {brief(sorted(header))}")
     return header["network"]
 
 
 def _digest(data: bytes, written: str) -> str:
     """sha256 of a file in whose header the digits ``written`` count as zeros."""
     end = _header_end(data)
-    digest = hashlib.sha256(data[:end].replace(written.encode(), _NO_DIGEST.encode()))
-    digest.update(memoryview(data)[end:])
-    return digest.hexdigest()
+    sha256 = hashlib.sha256(data[:end].replace(written.encode(), _NO_DIGEST.encode()))
+    sha256.update(memoryview(data)[end:])
+    return sha256.hexdigest()
+
+
+# --- the graph as plain JSON and named arrays
+
+
+def _encode(value: Any, path: str, arrays: Arrays) -> Any:
+    """Plain JSON of a value of the graph; its arrays go into ``arrays``."""
+    if isinstance(value, Synapse):
+        described = _fields(value, path, arrays, leave=("codes", "bits"))
+        planes = pack.code_planes(value.codes, value.bits)
+        arrays[f"{path}codes"] = pack.words(planes.reshape(-1), 8)
+        shape = list(value.codes.shape)
+        return described | {"codes": {"codes": f"{path}codes", "bits": value.bits, "shape": shape}}
+    if is_dataclass(value):
+        return _fields(value, path, arrays)
+    if isinstance(value, tuple):
+        return [_encode(item, f"{path}{i}.", arrays) for i, item in enumerate(value)]
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind == "f" and np.unique(value.view(np.int64)).size == 1:
+            return {"repeat": float(value[0]), "times": len(value)}
+        name = path.removesuffix(".")
+        arrays[name] = np.ascontiguousarray(value if value.dtype.kind == "f" else pack.smallest(value))
+        return {"array": name}
+    return value
+
+
+def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) -> dict[str, Any]:
+    kept = [field.name for field in fields(value) if field.init and field.name not in leave]
+    if isinstance(value, Graph) and not value.fixed:
+        kept.remove("fixed")  # files are as they were before this field
+    described = {name: _encode(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
+    return {"type": type(value).__name__} | described
+
+
+def _decode(value: Any, arrays: Arrays) -> Any:
+    """The inverse of :func:`_encode`; of wrong types and sizes ``check`` knows more."""
+    if isinstance(value, list):
+        return tuple(_decode(item, arrays) for item in value)
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"array"}:
+        numbers = _take(value["array"], arrays)
+        return numbers.astype(np.float64 if numbers.dtype.kind == "f" else np.int64)
+    if set(value) == {"repeat", "times"}:
+        return _repeat(value["repeat"], value["times"])
+    kind = value.get("type")
+    if not isinstance(kind, str) or kind not in _KINDS:
+        _refuse(f"has something of type {brief(kind)}, which no network has")
+    described = {name: item for name, item in value.items() if name != "type"}
+    if kind == "Synapse":
+        described |= _decode_codes(described.get("codes"), arrays)
+    if kind == "Graph":
+        described.setdefault("fixed", False)
+    wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
+    if set(described) != wanted:
+        _refuse(f"has {kind} with fields {brief(sorted(described))}, not {', '.join(sorted(wanted))}")
+    return _KINDS[kind](**{name: _decode(item, arrays) for name, item in described.items()})
+
+
+def _repeat(number: Any, times: Any) -> NDArray[np.float64]:
+    """A number many times: a view, which takes no memory however many there are said to be."""
+    if type(number) is not float or type(times) is not int or not 1 <= times <= MAX_NUMBERS:
+        _refuse(f"has {brief(number)} repeated {brief(times)} times")
+    return np.broadcast_to(np.float64(number), (times,))
+
+
+def _take(name: Any, arrays: Arrays) -> NDArray[Any]:
+    """An array, which belongs to one place alone: a small file cannot become large by naming it often."""
+    if not isinstance(name, str) or name not in arrays:
+        _refuse(f"lacks the array {brief(name)}, or uses it twice")
+    return arrays.pop(name)
+
+
+def _decode_codes(value: Any, arrays: Arrays) -> dict[str, Any]:
+    """The fields ``codes`` and ``bits`` of a synapse."""
+    if not isinstance(value, dict) or set(value) != {"codes", "bits", "shape"}:
+        _refuse(f"has codes described by {brief(value)}")
+    bits, shape = value["bits"], value["shape"]
+    if bits not in pack.BITS or isinstance(bits, bool):
+        _refuse(f"has codes of {brief(bits)} bits; 1, 1.58 and 2 to 8 are known")
+    lengths = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    if not lengths or len(shape) > _MAX_AXES:
+        _refuse(f"has codes of shape {brief(shape)}")
+    packed = _take(value["codes"], arrays)
+    planes = len(pack.plane_weights(bits)[0])
+    if packed.dtype != np.uint8 or packed.shape != (-(-planes * prod(shape) // 8),):
+        _refuse(f"has {packed.dtype} {list(packed.shape)} for codes of {bits} bits and shape {brief(shape)}")
+    unpacked = pack.bits_of_words(packed, planes * prod(shape)).reshape(planes, *shape)
+    codes = pack.codes_of_planes(unpacked, bits)
+    if not np.array_equal(pack.words(pack.code_planes(codes, bits).reshape(-1), 8), packed):
+        _refuse(f"has bits in {brief(value['codes'])} that belong to no code")
+    return {"codes": codes, "bits": bits}
+
+
+def _refuse(what: str) -> NoReturn:
+    raise InvalidNetworkError(f"the file {what}")

@@ -287,21 +287,18 @@ class Graph:
                 found.add(index)
         return found
 
-    def last_readers(self) -> dict[int, int]:
-        """{map: number of the last operation that reads it}; nobody reads a map that is not there."""
-        return {index: number for number, op in enumerate(self.ops) for index in sources(op)}
-
     def kept(self) -> dict[int, int]:
         """{map: how many steps of it a stream keeps}: past ones, and of a TimePool the unfinished one."""
         kept = self.history()
         return kept | {index: kept.get(index, 0) + 1 for index in self.time_pools()}
 
+    def step_bits(self, index: int) -> int:
+        """Bits of one step of a map of one sample."""
+        return planes(self.map_top(index)) * prod(self.map_shape(index))
+
     def state_bits(self) -> int:
         """Bits that a stream of one sample keeps between steps."""
-        return sum(
-            steps * planes(self.map_top(index)) * prod(self.map_shape(index))
-            for index, steps in self.kept().items()
-        )
+        return sum(steps * self.step_bits(index) for index, steps in self.kept().items())
 
 
 def synapses(op: Op) -> tuple[Synapse, ...]:

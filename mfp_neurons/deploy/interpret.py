@@ -7,8 +7,10 @@ generated C say the same, bit for bit.
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .graph import (
     Concat,
@@ -99,8 +101,8 @@ def accumulate(synapse: Synapse, source: Ints) -> Ints:
     acc = np.zeros((*source.shape[:2], *synapse.shape), np.int64)
     by_group = acc.reshape(*source.shape[:2], groups, out // groups, *synapse.shape[1:])
     weights = codes.reshape(groups, out // groups, inner, *codes.shape[2:])
-    for (row, column), seen in shifted(source, synapse.window, synapse.shape[1:], fill=0):
-        inputs = seen.reshape(*seen.shape[:2], groups, inner, *seen.shape[3:])
+    for (row, column), part in shifted(source, synapse.window, synapse.shape[1:], fill=0):
+        inputs = part.reshape(*part.shape[:2], groups, inner, *part.shape[3:])
         for g in range(groups):
             # float64 holds every number here exactly (they are below 2**31) and has a fast product
             product = np.tensordot(
@@ -120,8 +122,8 @@ def pool_current(chosen: CurrentPool, acc: Ints) -> Ints:
 
 def pool(source: Ints, kind: str, window: Window, out: tuple[int, ...], fill: int = 0) -> Ints:
     """The largest number, or the sum, of each window."""
-    seen = [part for _, part in shifted(source, window, out, fill)]
-    return np.maximum.reduce(seen) if kind == "max" else np.add.reduce(seen)
+    parts = [part for _, part in shifted(source, window, out, fill)]
+    return np.maximum.reduce(parts) if kind == "max" else np.add.reduce(parts)
 
 
 def pool_time(source: Ints, window: int) -> Ints:
@@ -162,48 +164,46 @@ class Stream:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.t = 0
-        self._periods = graph.periods
         self._past: dict[int, deque[Kept]] = {
             index: deque(maxlen=steps) for index, steps in graph.history().items()
         }
         self._open: dict[int, Kept] = {}
 
-    def step(self, levels: Ints) -> tuple[Ints | None, list[Ints | None]]:
-        """Scores [N, C, H, W] of one more step from its input [N, C, H, W], and every map of the step.
+    def step(self, levels: NDArray[Any]) -> Ints | None:
+        """Scores [N, C, H, W] of one more step from its input [N, C, H, W].
 
-        None stands for what this step does not end a step of.
+        None in a step of the input that ends no step of the scores.
         """
-        maps: list[Ints] = [levels[None]]
+        maps: list[Ints] = [levels[None].astype(np.int64)]
         for index, op in enumerate(self.graph.ops[:-1], start=1):
             maps.append(self._evaluate(index, op, maps))
         scores = None
         if self._ends(-1):
             current = sum_currents(self.graph.scores.synapses, maps)[0]
             scores = current + self.graph.scores.offset[:, None, None]
-        ended = [map_[0] if self._ends(index) else None for index, map_ in enumerate(maps)]
         for index, past in self._past.items():
             if self._ends(index):
                 past.append(_to_bits(maps[index][0], self.graph.map_top(index)))
         self.t += 1
-        return scores, ended
+        return scores
 
     def _ends(self, index: int) -> bool:
         """Whether this step of the input is the last of a step of a map."""
-        return (self.t + 1) % self._periods[index] == 0
+        return (self.t + 1) % self.graph.periods[index] == 0
 
     def _evaluate(self, index: int, op: Op, maps: list[Ints]) -> Ints:
         """Map ``index`` in this step; nothing if it has none there."""
         if isinstance(op, TimePool):
-            return self._join(index, op, maps[op.source])
+            return self._pool_time(index, op, maps[op.source])
         if not self._ends(index):
             return _NOTHING
         if not isinstance(op, Neurons):
             return evaluate(op, maps, 1)
-        windows = [self._window(synapse.source, maps, op.order) for synapse in op.synapses]
-        currents = [accumulate(s, w) for s, w in zip(op.synapses, windows, strict=True)]
-        return fire(op, sum_maps(currents), self.t // self._periods[index])[None]
+        steps = [self._last_steps(synapse.source, maps, op.order) for synapse in op.synapses]
+        currents = [accumulate(synapse, source) for synapse, source in zip(op.synapses, steps, strict=True)]
+        return fire(op, sum_maps(currents), self.t // self.graph.periods[index])[None]
 
-    def _join(self, index: int, op: TimePool, source: Ints) -> Ints:
+    def _pool_time(self, index: int, op: TimePool, source: Ints) -> Ints:
         """The largest numbers since the window opened; kept until it is full."""
         if not self._ends(op.source):
             return _NOTHING
@@ -213,7 +213,7 @@ class Stream:
             self._open[index] = _to_bits(source[0], op.top)
         return source
 
-    def _window(self, index: int, maps: list[Ints], order: int) -> Ints:
+    def _last_steps(self, index: int, maps: list[Ints], order: int) -> Ints:
         """The last steps of a map, the newest last: as many as there are, at most ``order``."""
         if order == 1:
             return maps[index]

@@ -1,10 +1,13 @@
-"""What an integer network keeps in memory, counted from its packed arrays."""
+"""What an integer network keeps in memory, counted from its packed arrays, and its layers as a table."""
 
 from dataclasses import dataclass
 from math import prod
 
-from .graph import Graph, Neurons, Op, Scores, Synapse, planes, synapses
+from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, TimePool, planes, synapses
 from .pack import code_planes, smallest, words
+from .plan import plan
+
+_HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state, bits")
 
 
 @dataclass(frozen=True)
@@ -39,25 +42,43 @@ class Memory:
 
 def memory(graph: Graph, batch: int, steps: int) -> Memory:
     """Counts; see :class:`Memory`."""
-    state = -(-graph.state_bits() // 8) * batch
+    sizes = [_map_bytes(graph, i, steps // period) for i, period in enumerate(graph.periods[:-1])]
     return Memory(
-        weights=sum(weight_bytes(s) for op in graph.ops for s in synapses(op)),
-        parameters=sum(parameter_bytes(op) for op in graph.ops),
+        weights=sum(_weight_bytes(s) for op in graph.ops for s in synapses(op)),
+        parameters=sum(_parameter_bytes(op) for op in graph.ops),
         state_run=0,
-        state_stream=state,
-        peak_buffers=_peak(graph, batch, steps),
+        state_stream=-(-graph.state_bits() // 8) * batch,
+        peak_buffers=plan(graph, sizes).peak * batch,
         batch=batch,
         steps=steps,
     )
 
 
-def weight_bytes(synapse: Synapse) -> int:
+def describe(graph: Graph) -> str:
+    """A table of the operations, then the totals."""
+    rows = [_HEAD, _input_row(graph)]
+    for index, op in enumerate(graph.ops, start=1):
+        rows += [_synapse_row(graph, synapse) for synapse in synapses(op)]
+        rows.append(_op_row(graph, index, op))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    errors = [
+        f"{op.name}: factors rounded to whole numbers, at most {op.error.max():.2g} off"
+        for op in graph.ops
+        if isinstance(op, Neurons | Scores) and op.error.any()
+    ]
+    return "\n".join([*lines, "", str(memory(graph, 1, graph.steps)), *errors])
+
+
+# --- bytes
+
+
+def _weight_bytes(synapse: Synapse) -> int:
     """Bytes of the packed codes."""
-    flat = code_planes(synapse.codes, synapse.bits).reshape(-1)
-    return words(flat, 8).nbytes
+    return words(code_planes(synapse.codes, synapse.bits).reshape(-1), 8).nbytes
 
 
-def parameter_bytes(op: Op) -> int:
+def _parameter_bytes(op: Op) -> int:
     """Bytes of an operation's whole numbers besides its codes."""
     arrays = [s.factor for s in synapses(op) if s.factor is not None]
     if isinstance(op, Neurons):
@@ -67,7 +88,7 @@ def parameter_bytes(op: Op) -> int:
     return sum(smallest(array).nbytes for array in arrays)
 
 
-def map_bytes(graph: Graph, index: int, steps: int) -> int:
+def _map_bytes(graph: Graph, index: int, steps: int) -> int:
     """Bytes of a packed map of one sample: words of 64 channels at every place; of an image, its bytes.
 
     ``steps`` are the map's own.
@@ -78,13 +99,63 @@ def map_bytes(graph: Graph, index: int, steps: int) -> int:
     return 8 * planes(graph.map_top(index)) * -(-channels // 64) * prod(places) * steps
 
 
-def _peak(graph: Graph, batch: int, steps: int) -> int:
-    """The largest sum of maps that are needed at the same time: a map lives until its last reader."""
-    last_reader = graph.last_readers()
-    sizes = [map_bytes(graph, i, steps // period) for i, period in enumerate(graph.periods[:-1])]
-    peak = 0
-    for number in range(len(graph.ops)):
-        read = [i for i in range(number + 1) if last_reader.get(i, -1) >= number]
-        made = [number + 1] if number < len(graph.ops) - 1 else []
-        peak = max(peak, sum(sizes[i] for i in read + made))
-    return peak * batch
+# --- rows of the table
+
+
+def _input_row(graph: Graph) -> tuple[str, ...]:
+    top = graph.input.top
+    kind = "events" if top == 1 else f"levels 0..{top}"
+    alone = " alone" if graph.fixed_steps() else ""
+    time = "one image" if graph.input.static else f"T = {graph.steps}{alone}"
+    return ("input", f"{kind}, {time}", _size(graph.input.shape), "", "", "", "", _state(graph, 0))
+
+
+def _synapse_row(graph: Graph, synapse: Synapse) -> tuple[str, ...]:
+    rows, columns = synapse.window.size
+    groups = f", {synapse.groups} groups" if synapse.groups > 1 else ""
+    pooled = f", {synapse.pool.kind} pool" if synapse.pool else ""
+    return (
+        f"  from {graph.map_name(synapse.source)}",
+        f"{rows} x {columns} synapses{groups}{pooled}",
+        _size(synapse.out_shape),
+        f"{synapse.codes.size:,}",
+        f"{synapse.bits:g}",
+        f"{_weight_bytes(synapse):,}",
+        "",
+        "",
+    )
+
+
+def _op_row(graph: Graph, index: int, op: Op) -> tuple[str, ...]:
+    period = graph.periods[index]
+    words = _words(op) if period == 1 else f"{_words(op)}; every {period} steps"
+    parameters = f"{_parameter_bytes(op):,}" if synapses(op) else ""
+    order = str(op.order) if isinstance(op, Neurons) else ""
+    state = "" if isinstance(op, Scores) else _state(graph, index)
+    return (op.name, words, _size(op.shape), "", "", parameters, order, state)
+
+
+def _words(op: Op) -> str:
+    match op:
+        case Neurons():
+            return "neurons"
+        case Pool():
+            return f"{op.kind} pool, 0..{op.top}"
+        case TimePool():
+            return f"{op.window} steps joined, 0..{op.top}"
+        case Sum() | Concat():
+            return f"{type(op).__name__.lower()}, 0..{op.top}"
+        case Scores():
+            if op.reduce == "none":
+                return "scores of each step"
+            steps = f"the last {op.last} steps" if op.last else "all steps"
+            return "scores of the last step" if op.last == 1 else f"{op.reduce} of scores over {steps}"
+
+
+def _state(graph: Graph, index: int) -> str:
+    """Bits of this map that a stream keeps."""
+    return f"{graph.kept().get(index, 0) * graph.step_bits(index):,}"
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -197,10 +197,7 @@ RULES: dict[type, Callable[[Any, Options], nn.Module | str]] = {
 """snnTorch's neurons that :func:`mfp_neurons.convert` can swap: (neuron, options) to the new neuron, or to
 the reason (a string) why this one stays."""
 
-LEFT_ALONE: dict[type, str] = {
-    MFPLeaky: "it is memory-free already",
-    MFPLeakyParallel: "it is memory-free already",
-}
+LEFT_ALONE: dict[type, str] = {}
 """Neurons that have no rule, and why; a base class speaks for its subclasses."""
 
 _RECURRENT = "its spikes feed back into it, so no step can be computed before the one before it"
@@ -221,3 +218,14 @@ for _name, _why in {
 }.items():
     if hasattr(snn, _name):
         LEFT_ALONE[getattr(snn, _name)] = _why
+
+
+def replacement(old: nn.Module, to: type | None, options: Options) -> nn.Module | str:
+    """The neuron in place of one that has a rule, or why there is none.
+
+    Args:
+        old: a neuron of one of the classes in :data:`RULES`.
+        to: MFPLeaky, MFPLeakyParallel or MFP; None for what the rule chooses.
+        options: keyword arguments of the new neuron.
+    """
+    return RULES[type(old)](old, options if to is None else {**options, "to": to})

@@ -4,15 +4,15 @@
 """
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import HealthCheck, Phase, given, settings
 
 from mfp_neurons.deploy import events, interpret
 from mfp_neurons.deploy.graph import Graph, Ints
-from mfp_neurons.deploy.host.compiled import Compiled
-from mfp_neurons.deploy.host.scatter import Scatter
-from tests.deploy.graphs import Case, cases
+from mfp_neurons.deploy.host.compiled import Compiled, Scatter
+from tests.deploy.graphs import Case, cases, dense, readout
 
 
 def shared_out(graph: Graph) -> Compiled:
@@ -22,35 +22,39 @@ def shared_out(graph: Graph) -> Compiled:
     return runtime
 
 
+def up_to(graph: Graph, index: int) -> Graph:
+    """A network whose scores are the numbers of map ``index``."""
+    channels, *_ = shape = graph.map_shape(index)
+    identity = replace(dense(index, np.eye(channels), 1.58), shape=shape)
+    scores = replace(readout(identity, reduce="none"), shape=shape, features=shape)
+    return replace(graph, ops=(*graph.ops[:index], scores))
+
+
 def run_agrees(case: Case, threads: int) -> None:
-    """Every number of a run; then the scores again, with maps that share memory."""
+    """Every number of every map, and the scores."""
+    expected, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    for index, (numbers, steps) in enumerate(zip(maps, case.own_steps, strict=False)):
+        observed = shared_out(up_to(case.graph, index)).run(case.levels, case.steps, threads=threads)
+        wanted = np.broadcast_to(numbers, (steps, *numbers.shape[1:]))
+        np.testing.assert_array_equal(observed, wanted, err_msg=f"map {index}")
     runtime = shared_out(case.graph)
-    scores, maps = runtime.run(case.levels, case.steps, threads=threads, record=True)
-    expected, expected_maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
-    for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
-        np.testing.assert_array_equal(mine, theirs, err_msg=f"map {index}")
-    np.testing.assert_array_equal(scores, expected)
-    again, none = runtime.run(case.levels, case.steps, threads=threads)
-    np.testing.assert_array_equal(again, expected)
-    assert none == []
+    for _ in range(2):  # the second time in the memory of the first
+        np.testing.assert_array_equal(runtime.run(case.levels, case.steps, threads=threads), expected)
 
 
 def stream_agrees(case: Case, threads: int) -> None:
-    """Every number of every step; also of a second stream beside, whose maps share memory."""
-    runtime = shared_out(case.graph)
-    mine, beside = (runtime.stream(threads=threads) for _ in range(2))
-    theirs = interpret.Stream(case.graph)
+    """Every number of every step; the scores in two streams side by side, which share memory."""
+    networks = [*(up_to(case.graph, index) for index in range(len(case.graph.ops))), case.graph]
+    runtimes = [shared_out(graph) for graph in networks]
+    mine = [runtime.stream(threads=threads) for runtime in [*runtimes, runtimes[-1]]]
+    theirs = [interpret.Stream(graph) for graph in [*networks, networks[-1]]]
     for t in range(case.steps):
         levels = case.levels[min(t, len(case.levels) - 1)]
-        scores, recorded = mine.record(levels)
-        expected, maps = theirs.step(levels.astype(np.int64))
-        for index, (got, wanted) in enumerate(zip(recorded, maps, strict=True)):
-            same(got, wanted, f"step {t}, map {index}")
-        same(scores, expected, f"step {t}")
-        same(beside.step(levels), expected, f"step {t}")
+        for index, (stream, reference) in enumerate(zip(mine, theirs, strict=True)):
+            assert_same(stream.step(levels), reference.step(levels), f"step {t}, map {index}")
 
 
-def same(mine: Ints | None, theirs: Ints | None, where: str) -> None:
+def assert_same(mine: Ints | None, theirs: Ints | None, where: str) -> None:
     """The same numbers, or none of both."""
     assert (mine is None) == (theirs is None), where
     if mine is not None:
@@ -60,16 +64,15 @@ def same(mine: Ints | None, theirs: Ints | None, where: str) -> None:
 def events_agree(case: Case) -> None:
     """The compiled addition of events, its result and its count of operations."""
     samples = case.levels.shape[1]
-    given_events = events.of_levels(case.levels, case.steps)
-    scores, maps, counts = events.run(case.graph, given_events, samples, case.steps, Scatter())
-    expected, expected_maps, expected_counts = events.run(case.graph, given_events, samples, case.steps)
+    inputs = events.of_levels(case.levels, case.steps)
+    scores, maps, counts = events.run(case.graph, inputs, samples, case.steps, Scatter())
+    expected, expected_maps, expected_counts = events.run(case.graph, inputs, samples, case.steps)
     np.testing.assert_array_equal(scores, expected)
     assert counts == expected_counts
     for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
-        shape = case.graph.map_shape(index)
-        steps = case.own_steps[index]
-        dense = [events.dense(made, shape, samples, steps) for made in (mine, theirs)]
-        np.testing.assert_array_equal(*dense, err_msg=f"map {index}")
+        shape, steps = case.graph.map_shape(index), case.own_steps[index]
+        numbers = [events.dense(fired, shape, samples, steps) for fired in (mine, theirs)]
+        np.testing.assert_array_equal(*numbers, err_msg=f"map {index}")
 
 
 def main(examples: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from math import prod
+from typing import Any
 
 import numpy as np
 from hypothesis import HealthCheck, given, seed, settings
@@ -92,6 +93,37 @@ def axes(length: int, out: int | None = None) -> list[Axis]:
                         seen = all(any(0 <= s + k * dilation < length for k in range(size)) for s in starts)
                         found.append(Axis(size, stride, padding, dilation, o, o == natural, seen))
     return found
+
+
+# networks of vectors, to look at closely
+
+
+def dense(source: int, codes: Any, bits: float = 1, **fields: Any) -> Synapse:
+    """A linear layer of codes [out, in] on a vector."""
+    codes = np.asarray(codes).astype(np.int8)
+    return Synapse(source, codes[:, :, None, None], bits, Window(), (len(codes), 1, 1), **fields)
+
+
+def fires(synapse: Synapse, taps: Any, thresholds: Any, name: str = "hidden") -> Neurons:
+    """Neurons with taps [K] and thresholds [C] or [R, C]."""
+    channels = synapse.out_shape[0]
+    rows, taps = np.atleast_2d(thresholds), np.array(taps, np.int64).reshape(1, -1, 1)
+    return Neurons(name, (synapse,), taps, rows, synapse.out_shape, np.ones(channels), np.zeros(channels))
+
+
+def readout(*synapses: Synapse, offset: Any = 0, unit: float = 1.0, **fields: Any) -> Scores:
+    """The scores of every synapse."""
+    channels, *_ = shape = synapses[0].out_shape
+    offsets = np.broadcast_to(np.array(offset, np.int64), (channels,))
+    return Scores("readout", synapses, offsets, shape, (channels,), unit, np.zeros(channels), **fields)
+
+
+def vectors(length: int, *ops: Op, steps: int, top: int = 1, static: bool = False) -> Graph:
+    """A network on vectors."""
+    return Graph(Input((length, 1, 1), (length,), top, static), ops, steps)
+
+
+# networks at random
 
 
 def cases(*, max_ops: int = 5) -> st.SearchStrategy[Case]:

@@ -5,6 +5,7 @@ file whose structure or arrays were changed a checksum that is right.
 """
 
 import copy
+import hashlib
 import json
 import random
 import re
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from mfp_neurons.deploy.file import KEY, VERSION, _digest
+from mfp_neurons.deploy.file import KEY, VERSION
 
 Arrays = dict[str, NDArray[Any]]
 ZEROS = "0" * 64
@@ -45,7 +46,7 @@ def signed_again(data: bytes) -> bytes:
         return data
     start, end = found.span(1)
     unsigned = data[:start] + ZEROS.encode() + data[end:]
-    return data[:start] + _digest(unsigned, ZEROS).encode() + data[end:]
+    return data[:start] + hashlib.sha256(unsigned).hexdigest().encode() + data[end:]
 
 
 # the bytes

@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import InvalidNetworkError, interpret
-from mfp_neurons.deploy._windows import check_window
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.graph import (
     Concat,
@@ -27,7 +26,7 @@ from mfp_neurons.deploy.graph import (
     potential_bound,
     synapse_bound,
 )
-from tests.deploy.graphs import Case, bound_of_scores, cases, potentials
+from tests.deploy.graphs import Case, bound_of_scores, cases, potentials, readout
 
 
 def network() -> Graph:
@@ -328,8 +327,12 @@ def test_a_window_is_accepted_exactly_if_it_can_be_read(
     good = padding <= (size - 1) * dilation and places[-1][0] < length
     if seen:
         good = good and all(any(0 <= p < length for p in window) for window in places)
+    top = 1 if seen else size * window.size[1]
+    pool = Pool("pool", 0, "max" if seen else "sum", window, (1, out, 1), top)
+    scores = readout(Synapse(1, np.ones((1, 1, out, 1), np.int8), 1, Window((out, 1)), (1, 1, 1)))
+    graph = Graph(Input((1, length, 1), (length,), 1), (pool, scores), 1)
     try:
-        check_window("here", window, (1, length, 1), (out, 1), seen=seen)
+        check(graph)
         assert good
     except InvalidNetworkError:
         assert not good

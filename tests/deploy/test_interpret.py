@@ -19,8 +19,8 @@ from mfp_neurons.deploy.graph import (
     TimePool,
     Window,
 )
-from tests.deploy.agreement import same
-from tests.deploy.graphs import Case, cases
+from tests.deploy.agreement import assert_same, up_to
+from tests.deploy.graphs import Case, cases, dense, fires
 
 
 def reached(x: Tensor, window: Window, out: tuple[int, ...], value: float) -> Tensor:
@@ -110,16 +110,16 @@ def test_every_map_and_score_is_what_torch_makes(case: Case) -> None:
 
 
 @given(cases())
-def test_a_stream_makes_the_same_maps_step_by_step(case: Case) -> None:
+def test_a_stream_makes_the_same_maps_and_scores_step_by_step(case: Case) -> None:
     scores, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
-    stream = interpret.Stream(case.graph)
-    steps = [case.steps // each for each in case.own_steps]  # of the input, that one of a map takes
-    for t in range(case.steps):
-        mine, of_step = stream.step(case.levels[min(t, len(case.levels) - 1)].astype(np.int64))
-        for index, (one, all_steps) in enumerate(zip([*of_step, mine], [*maps, scores], strict=True)):
-            own, rest = divmod(t + 1, steps[index])
-            expected = None if rest else all_steps[min(own, len(all_steps)) - 1]
-            same(one, expected, f"step {t}, map {index}")
+    networks = [up_to(case.graph, index) for index in range(len(maps))]
+    for index, (graph, expected) in enumerate(zip([*networks, case.graph], [*maps, scores], strict=True)):
+        stream = interpret.Stream(graph)
+        for t in range(case.steps):
+            own, rest = divmod(t + 1, case.graph.periods[index])
+            wanted = None if rest else expected[min(own, len(expected)) - 1]
+            mine = stream.step(case.levels[min(t, len(case.levels) - 1)])
+            assert_same(mine, wanted, f"step {t}, map {index}")
 
 
 @given(cases())
@@ -127,25 +127,17 @@ def test_a_stream_keeps_no_more_than_it_says(case: Case) -> None:
     stream = interpret.Stream(case.graph)
     samples = case.levels.shape[1]
     for t in range(case.steps):
-        stream.step(case.levels[min(t, len(case.levels) - 1)].astype(np.int64))
+        stream.step(case.levels[min(t, len(case.levels) - 1)])
+        # all that it holds; what a stream says of itself is counted from the graph
         kept = [bits for past in (*stream._past.values(), stream._open.values()) for bits, _ in past]
-        bits = 8 * sum(each.nbytes for each in kept)
+        bits = 8 * sum(array.nbytes for array in kept)
         assert bits <= case.graph.state_bits() * samples + 7 * len(kept)  # whole bytes
 
 
 def test_an_example_worked_out_by_hand() -> None:
     """Inputs a and b, weights +1 and -1, taps 2 and 1: u[t] = 2 (a[t] - b[t]) + a[t-1] - b[t-1] against 1."""
-    codes = np.array([1, -1], np.int8).reshape(1, 2, 1, 1)
-    neurons = Neurons(
-        "n",
-        (Synapse(0, codes, 1, Window(), (1, 1, 1)),),
-        np.array([[[2], [1]]]),
-        np.array([[1]]),
-        (1, 1, 1),
-        np.ones(1),
-        np.zeros(1),
-    )
     a, b = [1, 0, 0, 1, 0], [0, 0, 1, 1, 0]
     x = np.array([a, b]).T.reshape(5, 1, 2, 1, 1)
     # u = 2, 1, -2, -1, 0
+    neurons = fires(dense(0, [[1, -1]]), [2, 1], [1])
     assert interpret.evaluate(neurons, [x], 5).ravel().tolist() == [1, 1, 0, 0, 0]

@@ -164,7 +164,7 @@ def test_without_a_compiler_the_interpreter_says_once_that_it_runs(
 ) -> None:
     network = IntegerNetwork(small())
     expected = network.run(EVENTS)
-    monkeypatch.setattr("mfp_neurons.deploy.network.unavailable", lambda: "there is no C compiler")
+    monkeypatch.setattr("mfp_neurons.deploy.integer_network.unavailable", lambda: "there is no C compiler")
     monkeypatch.setattr("mfp_neurons._checks._said", set())
     for _ in range(2):
         np.testing.assert_array_equal(network.run(EVENTS), expected)

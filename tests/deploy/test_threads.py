@@ -101,10 +101,13 @@ def test_without_threads_pytorchs_number_at_the_call_is_used(
     network: deploy.IntegerNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used: list[int] = []
-    sized = compiled.Compiled._sized
-    monkeypatch.setattr(
-        compiled.Compiled, "_sized", lambda self, size: used.append(size.threads) or sized(self, size)
-    )
+    call = compiled.Compiled.call  # the last place that a number of threads passes on its way to C
+
+    def spy(runtime: Any, size: Any, *arguments: Any) -> Any:
+        used.append(size.threads)
+        return call(runtime, size, *arguments)
+
+    monkeypatch.setattr(compiled.Compiled, "call", spy)
     stream = network.stream()
     before = torch.get_num_threads()
     try:

@@ -145,10 +145,11 @@ def test_a_device_that_is_not_there_is_named(tmp_path: Path) -> None:
         Trainer(load("digits-mfp", {**SMALL, "training.device": "warp"}), tmp_path, bars=False)
 
 
-def test_compiling_is_asked_for_with_the_mode_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    monkeypatch.setattr(torch, "compile", lambda module, mode: asked.append(mode) or module)
-    module = torch.nn.Linear(1, 1)
-    assert engine.compiled(module, "off") is module
-    engine.compiled(module, "reduce-overhead")
-    assert asked == ["reduce-overhead"]
+def test_compiling_is_asked_for_with_the_mode_of_the_config(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    modes = []
+    monkeypatch.setattr(torch, "compile", lambda module, mode: modes.append(mode) or module)
+    for mode in ("off", "reduce-overhead"):
+        Trainer(load("digits-mfp", {**SMALL, "training.compile": mode}), tmp_path, bars=False)
+    assert modes == ["reduce-overhead"]

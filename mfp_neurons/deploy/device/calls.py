@@ -1,23 +1,12 @@
 """What the generated NAME_run and NAME_step do: one call of a primitive for each operation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
 
 from ..graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, TimePool, sources
-from .layers import title
-from .memory import (
-    Places,
-    Scratch,
-    remembered,
-    run_places,
-    run_scratch,
-    run_steps,
-    scored_steps,
-    step_places,
-    step_scratch,
-    step_words,
-)
+from .buffers import Buffers, remembered, run_steps, scored_steps, step_words
+from .tables import title
 
 
 @dataclass(frozen=True)
@@ -37,43 +26,41 @@ class Time:
     place: str = "0"
 
 
-def run_body(graph: Graph) -> list[str]:
+def run_body(graph: Graph, buffers: Buffers) -> list[str]:
     """Of a whole sequence: every layer at all steps, then the next."""
-    places, constant = run_places(graph), graph.constant_maps(graph.input.static)
-    every = run_steps(graph)
+    offsets, constant = buffers.maps.offsets, graph.constant_maps(graph.input.static)
+    steps = run_steps(graph)
 
     def view(index: int, op: Op) -> str:
         """A map from its first step on; the scores look at the last ones alone."""
-        skipped = every[-1] - scored_steps(graph) if isinstance(op, Scores) else 0
+        skipped = steps[-1] - scored_steps(graph) if isinstance(op, Scores) else 0
         stride = 0 if index in constant else step_words(graph, index)
-        return f"{{maps + {places.offset[index] + skipped * stride}, {stride}}}"
+        return f"{{maps + {offsets[index] + skipped * stride}, {stride}}}"
 
-    lines = [*_memory(places, run_scratch(graph)), *_refuse(graph, every[0])]
-    lines += _pack(graph, f"maps + {places.offset[0]}", every[0])
+    lines = [*_memory(buffers), *_refuse(graph, steps[0])]
+    lines += _pack(graph, f"maps + {offsets[0]}", steps[0])
     for index, op in enumerate(graph.ops, start=1):
-        steps = every[op.source if isinstance(op, TimePool) else index]
-        steps = scored_steps(graph) if isinstance(op, Scores) else steps
-        out = "" if isinstance(op, Scores) else f"maps + {places.offset[index]}"
-        views = [view(i, op) for i in sources(op)]
-        lines += _call(graph, index, views, Time("0", str(steps), "0"), out)
+        count = steps[op.source if isinstance(op, TimePool) else index]
+        count = scored_steps(graph) if isinstance(op, Scores) else count
+        out = "" if isinstance(op, Scores) else f"maps + {offsets[index]}"
+        lines += _call(graph, index, [view(i, op) for i in sources(op)], Time("0", str(count), "0"), out)
     return [*lines, "    return 1;"]
 
 
-def step_body(graph: Graph) -> list[str]:
+def step_body(graph: Graph, buffers: Buffers) -> list[str]:
     """Of one step of a stream: every layer looks at the new step of its sources and those it remembers.
 
     Behind a pooling over time that is so in steps that end one of the layer's own.
     """
-    places, history, periods = step_places(graph), graph.history(), graph.periods
-    lines = [*_memory(places, step_scratch(graph)), *_refuse(graph, 1)]
+    offsets, history, periods = buffers.maps.offsets, graph.history(), graph.periods
+    lines = [*_memory(buffers), *_refuse(graph, 1)]
     lines += [
-        f"    {_when_new(graph, i, periods)}"
-        f"mfp_shift(maps + {places.offset[i]}, {step_words(graph, i)}, {past});"
+        f"    {_when_new(graph, i)}mfp_shift(maps + {offsets[i]}, {step_words(graph, i)}, {past});"
         for i, past in history.items()
     ]
 
     def newest(index: int) -> int:
-        return places.offset[index] + history.get(index, 0) * step_words(graph, index)
+        return offsets[index] + history.get(index, 0) * step_words(graph, index)
 
     lines += _pack(graph, f"maps + {newest(0)}", 1)
     for index, op in enumerate(graph.ops, start=1):
@@ -85,14 +72,13 @@ def step_body(graph: Graph) -> list[str]:
             back = "" if order == 1 else f" - (steps - 1) * {words}"
             views.append(f"{{maps + {newest(i)}{back}, {words}}}")
         out = "" if isinstance(op, Scores) else f"maps + {newest(index)}"
-        time = _pooled_time(op, period) if isinstance(op, TimePool) else _time(graph, order, period)
-        lines += _call(graph, index, views, time, out, _when_ends(period))
-    return lines + _next_step(graph, periods[-1])
+        lines += _call(graph, index, views, _time(graph, op, period), out, _when_ends(period))
+    return lines + _next_step(graph)
 
 
-def _next_step(graph: Graph, of_scores: int) -> list[str]:
+def _next_step(graph: Graph) -> list[str]:
     """Counts the step, and says whether it had scores."""
-    alike, period = remembered(graph), graph.period
+    alike, period, of_scores = remembered(graph), graph.period, graph.periods[-1]
     if period == 1:
         return [*([f"    if (now < {alike}) now++;"] if alike else []), "    return 1;"]
     lines = [f"    now = now < {alike + period - 1} ? now + 1 : {alike};"]
@@ -105,30 +91,29 @@ def _when_ends(period: int) -> str:
     return f"if ((now + 1) % {period} == 0) " if period > 1 else ""
 
 
-def _when_new(graph: Graph, index: int, periods: Sequence[int]) -> str:
+def _when_new(graph: Graph, index: int) -> str:
     """The condition under which a map gets another step: of a TimePool when a window opens."""
     op = graph.ops[index - 1] if index else None
     if isinstance(op, TimePool):
-        return f"if ((now + 1) % {periods[index]} == {periods[op.source]}) "
-    return _when_ends(periods[index])
+        return f"if ((now + 1) % {graph.periods[index]} == {graph.periods[op.source]}) "
+    return _when_ends(graph.periods[index])
 
 
-def _time(graph: Graph, order: int, period: int) -> Time:
+def _time(graph: Graph, op: Op, period: int) -> Time:
+    """The steps of one operation, whose sources make one in ``period`` steps of the input."""
     own = "now" if period == 1 else f"now / {period}"
-    if order == 1:
-        return Time(own if remembered(graph) else "0", "1", "0")
-    return Time(f"{own} + 1 - steps", f"{own} < {order - 1} ? {own} + 1 : {order}", "steps - 1")
+    if isinstance(op, TimePool):
+        return Time("0", "1", "0", f"{own} % {op.window}")
+    if isinstance(op, Neurons) and op.order > 1:
+        return Time(f"{own} + 1 - steps", f"{own} < {op.order - 1} ? {own} + 1 : {op.order}", "steps - 1")
+    return Time(own if remembered(graph) else "0", "1", "0")
 
 
-def _pooled_time(op: TimePool, period: int) -> Time:
-    own = "now" if period == 1 else f"now / {period}"
-    return Time("0", "1", "0", f"{own} % {op.window}")
-
-
-def _memory(places: Places, scratch: Scratch) -> list[str]:
+def _memory(buffers: Buffers) -> list[str]:
     """The static buffers of a function."""
+    scratch = buffers.scratch
     return [
-        f"    static uint32_t maps[{places.words}];",
+        f"    static uint32_t maps[{buffers.maps.size}];",
         f"    static uint32_t patches[{scratch.patches}], totals[{scratch.totals}];",
         f"    static int32_t sums[{scratch.sums}], narrow[{scratch.narrow}];",
         f"    static mfp_seen seen[{scratch.seen}];",
@@ -156,49 +141,32 @@ def _pack(graph: Graph, out: str, steps: int) -> list[str]:
 
 def _call(graph: Graph, index: int, views: list[str], time: Time, out: str, when: str = "") -> list[str]:
     """One operation, in a block of its own, under a condition or always."""
-    op = graph.ops[index - 1]
+    op, steps = graph.ops[index - 1], time.steps
+    # where the sources are: constant, so in flash, unless that depends on how many steps there were
+    kind = "static const" if time.start == "0" else "const"
+    body = [f"{kind} mfp_view from[] = {{{', '.join(views)}}};"]
     match op:
         case Neurons():
-            body = list(_fire(index, views, time, out))
+            if time.start != "0":
+                body.insert(0, f"const uint32_t steps = {steps};")
+                steps = "steps"
+            arguments = f"{time.first}, {steps}, {time.start}, {out}, &scratch"
+            body += [f"mfp_fire(&layer{index}, from, {arguments});"]
         case Scores():
             total = int(op.reduce != "none")
-            body = [
-                _from(views, time),
-                f"mfp_score(&layer{index}, from, {time.steps}, {total}, scores, &scratch);",
-            ]
+            body += [f"mfp_score(&layer{index}, from, {steps}, {total}, scores, &scratch);"]
         case Pool():
-            body = [
-                _from(views, time),
-                f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {time.steps}, {out});",
-            ]
+            body += [f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {steps}, {out});"]
         case TimePool():
-            body = [
-                _from(views, time),
-                f"mfp_join(&map{index}, from[0], {op.window}, {time.place}, {time.steps}, {out});",
-            ]
+            body += [f"mfp_join(&map{index}, from[0], {op.window}, {time.place}, {steps}, {out});"]
         case Sum() | Concat():
-            body = [_from(views, time), f"mfp_clear({out}, {step_words(graph, index)} * {time.steps});"]
-            body += _add(graph, index, op, time, out)
+            body += [f"mfp_clear({out}, {step_words(graph, index)} * {steps});"]
+            body += _add(graph, index, op, steps, out)
     return [f"    {when}{{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
 
 
-def _from(views: list[str], time: Time) -> str:
-    """Where the sources are: constant, so in flash, unless that depends on how many steps there were."""
-    kind = "static const" if time.start == "0" else "const"
-    return f"{kind} mfp_view from[] = {{{', '.join(views)}}};"
-
-
-def _fire(index: int, views: list[str], time: Time, out: str) -> Iterator[str]:
-    steps = time.steps
-    if time.start != "0":
-        yield f"const uint32_t steps = {time.steps};"
-        steps = "steps"
-    yield _from(views, time)
-    yield f"mfp_fire(&layer{index}, from, {time.first}, {steps}, {time.start}, {out}, &scratch);"
-
-
-def _add(graph: Graph, index: int, op: Sum | Concat, time: Time, out: str) -> Iterator[str]:
+def _add(graph: Graph, index: int, op: Sum | Concat, steps: str, out: str) -> Iterator[str]:
     channel = 0
     for i, (source, weight) in enumerate(zip(op.sources, op.weights, strict=True)):
-        yield f"mfp_add(&map{source}, from[{i}], {weight}, &map{index}, {channel}, {time.steps}, {out});"
+        yield f"mfp_add(&map{source}, from[{i}], {weight}, &map{index}, {channel}, {steps}, {out});"
         channel += graph.map_shape(source)[0] if isinstance(op, Concat) else 0

@@ -1,20 +1,28 @@
-"""An integer network as C99 for small devices: tables, one call for each layer, static buffers.
+"""An integer network as C99 for small devices: NAME.c with tables and calls, NAME.h that says how to use it.
 
-``NAME.c`` and ``NAME.h`` are generated; the primitives that they call, ``mfp_int.c`` and ``mfp_int.h``, are
-written by hand and the same for all networks.
+The primitives that they call, ``mfp_int.c`` and ``mfp_int.h``, are written by hand and the same for all
+networks.
 """
 
 import os
 import re
+from math import prod
 from pathlib import Path
 
 from ..._checks import describe
 from ..._files import write_bytes
-from ..check import check
 from ..graph import Graph
-from .layers import write_layers
-from .memory import run_bytes, state_bytes, step_bytes
-from .text import header, source
+from .buffers import (
+    Buffers,
+    counts_steps,
+    kept_words,
+    remembered,
+    run_buffers,
+    scored_steps,
+    step_buffers,
+)
+from .calls import run_body, step_body
+from .tables import Tables
 
 _PRIMITIVES = Path(__file__).parent
 _TAKEN = ("mfp_int", "stdint")
@@ -33,7 +41,6 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
         The files: NAME.h, NAME.c, mfp_int.h, mfp_int.c.
 
     Raises:
-        InvalidNetworkError: the graph is none that could be run.
         ValueError: ``name`` can't be used, or tables or buffers are too large for the C. Nothing has been
             written then.
 
@@ -49,12 +56,15 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
     ['tiny.h', 'tiny.c', 'mfp_int.h', 'mfp_int.c']
     """
     _check_name(name)
-    check(graph)
-    _check_bytes("the buffers of a run", run_bytes(graph))
-    _check_bytes("the buffers of a step", step_bytes(graph) + state_bytes(graph))
-    tables = write_layers(graph)
+    run, step = run_buffers(graph), step_buffers(graph)
+    _check_bytes("the buffers of a run", run.bytes)
+    _check_bytes("the buffers of a step", step.bytes + _counter_bytes(graph))
+    tables = Tables(graph)
     _check_bytes("the tables", tables.weight_bytes + tables.parameter_bytes)
-    texts = {f"{name}.h": header(graph, name, tables), f"{name}.c": source(graph, name, tables)}
+    texts = {
+        f"{name}.h": _header(graph, name, tables, run, step),
+        f"{name}.c": _source(graph, name, tables, run, step),
+    }
     texts |= {file: (_PRIMITIVES / file).read_text() for file in ("mfp_int.h", "mfp_int.c")}
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -76,3 +86,162 @@ def _check_name(name: str) -> None:
 def _check_bytes(what: str, count: int) -> None:
     if count > _MOST_BYTES:
         raise ValueError(f"{what} would take {count:,} bytes; the C counts up to {_MOST_BYTES:,}")
+
+
+def _counter_bytes(graph: Graph) -> int:
+    """Bytes of the number of the step, where a stream has to know it."""
+    return 4 if counts_steps(graph) else 0
+
+
+def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers) -> str:
+    """NAME.h: what it is called with, what it returns, what it takes."""
+    big, given = name.upper(), graph.input
+    size, classes = prod(given.shape), prod(graph.scores.shape)
+    frames = 1 if given.static else graph.steps
+    period, kept = graph.periods[-1], 4 * kept_words(graph)
+    rows = graph.steps // period if graph.scores.reduce == "none" else 1
+    refused = f"; -1, with nothing changed, if a byte is above {big}_TOP" if given.top < 255 else ""
+    levels = "events, 0 or 1" if given.top == 1 else f"levels 0..{given.top}"
+    order = list(given.features or given.shape)
+    sequence = f"one image, {levels}" if given.static else f"{graph.steps} steps, each {levels}"
+    return f"""\
+/* {name}: an integer spiking network for one sample at a time. Written by mfp_neurons; do not edit.
+ *
+ * Compile {name}.c and mfp_int.c with any C99 compiler. Tables are const (flash), buffers static (RAM);
+ * nothing is allocated, and no function may be called while another runs. With -ffunction-sections and
+ * -fdata-sections when compiling and -Wl,--gc-sections when linking, only what you call takes memory: a
+ * device that streams has no buffers for runs. */
+#ifndef {big}_H
+#define {big}_H
+
+#include <stdint.h>
+
+#define {big}_STEPS {graph.steps} /* T{", and no other" if graph.fixed_steps() else ""} */
+#define {big}_CLASSES {classes} /* scores of one step */
+#define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
+#define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
+#define {big}_SCORES {rows * classes} /* that {name}_run writes */
+#define {big}_TOP {given.top} /* the largest level of the input */
+{_period_macro(big, period)}
+/* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps
+ * nothing of; what a step uses; and what a stream keeps between steps. */
+#define {big}_WEIGHT_BYTES {tables.weight_bytes}
+#define {big}_PARAMETER_BYTES {tables.parameter_bytes}
+#define {big}_RUN_BUFFER_BYTES {run.bytes}
+#define {big}_STEP_BUFFER_BYTES {step.bytes - kept}
+#define {big}_STATE_BYTES {kept + _counter_bytes(graph)}
+
+#ifdef __cplusplus
+extern "C" {{
+#endif
+
+/* A whole sequence, layer by layer, all steps of a layer at once.
+ *
+ * input: {sequence}, row-major {order}.
+ * scores: {_scores_text(graph, big)}
+ * returns: 1{refused} */
+int {name}_run(const uint8_t *input, int64_t scores[]);
+
+/* One more step of a stream{_end_text(graph, name)}.
+ *
+ * input: {levels}, row-major {order}.
+ * scores: [{big}_CLASSES] of this step; {_unit_text(graph)}
+ * returns: {_returned_text(big, period)}{refused} */
+int {name}_step(const uint8_t *input, int64_t scores[]);
+
+/* Begins a new stream. */
+void {name}_reset(void);
+
+/* The class with the largest of {big}_CLASSES scores, the first of several. */
+uint32_t {name}_argmax(const int64_t scores[]);
+
+#ifdef __cplusplus
+}}
+#endif
+
+#endif
+"""
+
+
+def _period_macro(big: str, period: int) -> str:
+    if period == 1:
+        return ""
+    return f"#define {big}_PERIOD {period} /* steps that end in one step of scores: pooled over time */\n"
+
+
+def _returned_text(big: str, period: int) -> str:
+    if period == 1:
+        return "1"
+    return (
+        f"1 in every {big}_PERIOD-th step; 0, scores untouched, in the others, at whose end the\n"
+        " * last layer has nothing to compute"
+    )
+
+
+def _unit_text(graph: Graph, divisor: int = 1) -> str:
+    over = f" / {divisor}" if divisor > 1 else ""
+    return f"times {graph.scores.unit!r}{over} it is the model's"
+
+
+def _scores_text(graph: Graph, big: str) -> str:
+    scores, steps, period = graph.scores, scored_steps(graph), graph.periods[-1]
+    if scores.reduce == "none" and period > 1:
+        return f"[{big}_STEPS / {big}_PERIOD][{big}_CLASSES], of every {period} steps; {_unit_text(graph)}"
+    if scores.reduce == "none":
+        return f"[{big}_STEPS][{big}_CLASSES], of every step; {_unit_text(graph)}"
+    which = "all" if steps * period == graph.steps else f"the last {steps}"
+    which += f" of {graph.steps // period}" if period > 1 else ""
+    number = _unit_text(graph, steps if scores.reduce == "mean" else 1)
+    return f"[{big}_CLASSES], summed over {which} steps; {number}"
+
+
+def _end_text(graph: Graph, name: str) -> str:
+    if graph.fixed_steps() is None:
+        return ", which may go on for ever"
+    return f" of {graph.fixed_steps()}, no more: the network is for these alone. Call {name}_reset then"
+
+
+def _counted_text(graph: Graph) -> str:
+    if graph.period == 1:
+        return "up to where all later steps are alike"
+    alike = remembered(graph)
+    return (
+        f"with {alike} again behind {alike + graph.period - 1}, as all later steps are alike but for their\n"
+        " * place in windows"
+    )
+
+
+def _source(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers) -> str:
+    """NAME.c: the tables, then the functions."""
+    body = "\n".join
+    counted = counts_steps(graph)
+    number = f"\n/* The number of the step, {_counted_text(graph)}. */\nstatic uint32_t now;\n"
+    return f"""\
+/* {name}: see {name}.h. Written by mfp_neurons; do not edit. Descriptors are explained in mfp_int.h. */
+#include "{name}.h"
+
+#include "mfp_int.h"
+{body(tables.lines)}
+
+/* Buffers: {4 * run.maps.size:,} bytes for maps, {run.scratch.bytes:,} for the layer at work. */
+int {name}_run(const uint8_t *input, int64_t scores[])
+{{
+{body(run_body(graph, run))}
+}}
+{number if counted else ""}
+/* Buffers: {4 * step.maps.size:,} bytes for maps, {step.scratch.bytes:,} for the layer at work. */
+int {name}_step(const uint8_t *input, int64_t scores[])
+{{
+{body(step_body(graph, step))}
+}}
+
+void {name}_reset(void)
+{{
+{"    now = 0;" if counted else "    /* every step stands for itself */"}
+}}
+
+uint32_t {name}_argmax(const int64_t scores[])
+{{
+    return mfp_largest(scores, {name.upper()}_CLASSES);
+}}
+"""

@@ -1,56 +1,184 @@
-"""The arrays of an integer network as constant tables in C."""
+"""Every operation of an integer network as constant tables and a descriptor in C."""
 
 import re
-from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..graph import Graph, Ints, Synapse
-from ..pack import code_planes, smallest, words
-from .memory import WORD, in_bytes
+from ..graph import (
+    Concat,
+    CurrentPool,
+    Graph,
+    Ints,
+    Neurons,
+    Pool,
+    Scores,
+    Sum,
+    Synapse,
+    TimePool,
+    Window,
+    planes,
+    without_repeats,
+)
+from ..pack import code_planes, plane_weights, smallest, words
+from .buffers import WORD, in_bytes, is_whole, is_wide, plane_words, row_words
 
-WIDTH = 112
+_WIDTH = 112
 
 
-@dataclass
 class Tables:
-    """What has been written so far: lines of C, and how many bytes of tables they hold."""
+    """The tables and descriptors of all operations.
 
-    lines: list[str] = field(default_factory=list)
-    weight_bytes: int = 0
-    parameter_bytes: int = 0
+    Attributes:
+        lines: the C.
+        weight_bytes, parameter_bytes: what the tables of codes, and all others, take.
+    """
 
-    def weights(self, name: str, numbers: NDArray[Any]) -> None:
-        """A table of codes."""
-        self.weight_bytes += numbers.nbytes
-        self._write(name, numbers)
+    def __init__(self, graph: Graph) -> None:
+        self.lines: list[str] = []
+        self.weight_bytes = self.parameter_bytes = 0
+        self._graph = graph
+        for index in sorted(_described_maps(graph)):
+            name, top = comment(graph.map_name(index)), graph.map_top(index)
+            self.lines += [
+                "",
+                f"/* map {index}, {name}: {self._shape(index)}, numbers 0..{top} */",
+                f"static const mfp_map map{index} = {self._map(index)};",
+            ]
+        for index, op in enumerate(graph.ops, start=1):
+            if isinstance(op, Neurons | Scores | Pool):
+                self.lines += ["", title(graph, index)]
+            if isinstance(op, Neurons):
+                self._neurons(index, op)
+            elif isinstance(op, Scores):
+                currents = self._currents(index, op)
+                offset = self._parameters("offset", f"{index}", f"[{op.shape[0]}]", op.offset)
+                self.lines += [f"static const mfp_readout layer{index} = {{{currents}, {offset}}};"]
+            elif isinstance(op, Pool):
+                self.lines += [f"static const mfp_pooling layer{index} = {_pooling(op)};"]
 
-    def parameters(self, name: str, numbers: Ints) -> str:
-        """A table of whole numbers in the smallest type that holds them; returns the mfp_table for it."""
-        small = smallest(numbers)
-        self.parameter_bytes += small.nbytes
-        self._write(name, small)
-        return f"{{{name}, {small.itemsize}}}"
-
-    def _write(self, name: str, numbers: NDArray[Any]) -> None:
+    def _neurons(self, index: int, op: Neurons) -> None:
+        currents = self._currents(index, op)
+        rows, order, columns = op.taps.shape
+        taps = self._parameters("taps", f"{index}", f"[{rows}][{order}][{columns}]", op.taps)
+        kept = without_repeats(op.thresholds)
+        thresholds = self._parameters("thresholds", f"{index}", f"[{len(kept)}][{op.shape[0]}]", kept)
         self.lines += [
-            f"static const {numbers.dtype.name}_t {name}[{numbers.size}] = {{",
-            body(numbers),
+            f"static const mfp_neurons layer{index} = {{",
+            f"    .currents = {currents},",
+            f"    .order = {order},",
+            f"    .tap_rows = {rows}, .tap_columns = {columns}, .taps = {taps},",
+            f"    .threshold_rows = {len(kept)}, .thresholds = {thresholds},",
             "};",
         ]
 
+    def _currents(self, index: int, op: Neurons | Scores) -> str:
+        """Writes the synapses of a layer; returns their mfp_currents."""
+        synapses = [self._synapse(f"{index}_{i}", synapse) for i, synapse in enumerate(op.synapses)]
+        self.lines += [f"static const mfp_synapse synapses{index}[{len(synapses)}] = {{"]
+        self.lines += [line for synapse in synapses for line in synapse]
+        self.lines += ["};"]
+        sizes = ", ".join(map(str, op.shape))
+        return f"{{{sizes}, {len(synapses)}, synapses{index}, {int(is_wide(self._graph, op))}}}"
 
-def body(numbers: NDArray[Any]) -> str:
-    """The numbers of a table, as many to a line as fit."""
-    flat = numbers.reshape(-1).tolist()
-    each = [f"0x{number:08x}," if numbers.dtype == np.uint32 else f"{number}," for number in flat]
-    row = WIDTH // (1 + max(map(len, each)))
-    return "\n".join("    " + " ".join(each[i : i + row]) for i in range(0, len(each), row))
+    def _synapse(self, suffix: str, synapse: Synapse) -> list[str]:
+        """Writes the tables of a synapse; returns the lines of its descriptor."""
+        graph, source = self._graph, synapse.source
+        codes = _packed_codes(graph, synapse)
+        kind = "bytes" if in_bytes(graph, synapse) else "bits"
+        of_planes = "" if kind == "bytes" else f", {codes.shape[1]} planes"
+        what = f"{synapse.codes.size:,} codes of {synapse.bits:g} bits{of_planes}, from map {source}"
+        self._table(
+            f"codes{suffix}", f"{what}, {comment(graph.map_name(source))} {self._shape(source)}", codes
+        )
+        self.weight_bytes += codes.nbytes
+        factor = "{0, 1}"
+        if synapse.factor is not None:
+            factor = self._parameters("factor", suffix, f"[{len(synapse.factor)}]", synapse.factor)
+        weights, base = plane_weights(synapse.bits)
+        out, inner, *size = synapse.codes.shape
+        row, whole = inner * prod(size), int(is_whole(graph, synapse))
+        return [
+            "    {",
+            f"        .source = {self._map(source)},",
+            f"        .window = {_window(synapse.window)},",
+            f"        .height = {synapse.shape[1]}, .width = {synapse.shape[2]},",
+            f"        .group_in = {inner}, .group_out = {out // synapse.groups},",
+            f"        .row = {row}, .row_words = {row_words(synapse)}, .whole = {whole},",
+            f"        .{kind} = codes{suffix},",
+            f"        .planes = {len(weights)}, .weight = {{{_modulo(*weights)}}}, .base = {_modulo(base)},",
+            f"        .factor = {factor},",
+            f"        .pooling = {_pooling(synapse.pool)},",
+            "    },",
+        ]
+
+    def _parameters(self, name: str, suffix: str, axes: str, numbers: Ints) -> str:
+        """Writes whole numbers in the smallest type that holds them; returns the mfp_table for them."""
+        small = smallest(numbers)
+        self._table(f"{name}{suffix}", f"{name} {axes}", small)
+        self.parameter_bytes += small.nbytes
+        return f"{{{name}{suffix}, {small.itemsize}}}"
+
+    def _table(self, name: str, what: str, numbers: NDArray[Any]) -> None:
+        """A table under a line that says what it holds, as many numbers to a line as fit."""
+        flat = numbers.reshape(-1).tolist()
+        cells = [f"0x{number:08x}," if numbers.dtype == np.uint32 else f"{number}," for number in flat]
+        row = _WIDTH // (1 + max(map(len, cells)))
+        self.lines += [
+            f"/* {what}: {numbers.nbytes:,} bytes */",
+            f"static const {numbers.dtype.name}_t {name}[{numbers.size}] = {{",
+            *("    " + " ".join(cells[i : i + row]) for i in range(0, len(cells), row)),
+            "};",
+        ]
+
+    def _map(self, index: int) -> str:
+        sizes = ", ".join(map(str, self._graph.map_shape(index)))
+        return f"{{{sizes}, {planes(self._graph.map_top(index))}, {plane_words(self._graph, index)}}}"
+
+    def _shape(self, index: int) -> str:
+        return "(" + ", ".join(map(str, self._graph.map_shape(index))) + ")"
 
 
-def packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:
+def title(graph: Graph, index: int) -> str:
+    """One line that says what operation makes map ``index``."""
+    op = graph.ops[index - 1]
+    size = " x ".join(map(str, op.shape))
+    match op:
+        case Neurons():
+            words = f"neurons {size}, K = {op.order}"
+        case Scores():
+            words = f"scores {size}"
+        case Pool():
+            words = f"{op.kind} pool {size} of map {op.source}, numbers 0..{op.top}"
+        case TimePool():
+            words = f"{op.window} steps of map {op.source} joined, {size}, numbers 0..{op.top}"
+        case Sum() | Concat():
+            parts = " ".join(f"{w} x map {i}," for i, w in zip(op.sources, op.weights, strict=True))
+            words = f"{type(op).__name__.lower()} {size} of {parts} numbers 0..{op.top}"
+    return f"/* {index}. {comment(op.name)}: {words} */"
+
+
+def comment(text: str) -> str:
+    """A name from outside, as it can stand in any comment: other characters become dots."""
+    return re.sub(r"[^A-Za-z0-9_.,:()\[\] -]", ".", text) or "(no name)"
+
+
+def _described_maps(graph: Graph) -> set[int]:
+    """Maps that primitives take a descriptor of; a synapse holds that of its source."""
+    indices = {0}
+    for index, op in enumerate(graph.ops, start=1):
+        if isinstance(op, Pool):
+            indices |= {index, op.source}
+        elif isinstance(op, TimePool):
+            indices |= {index}
+        elif isinstance(op, Sum | Concat):
+            indices |= {index, *op.sources}
+    return indices
+
+
+def _packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:
     """Codes as they lie in memory: rows in the order (row, column, channel), bytes or planes of words."""
     rows = synapse.codes.transpose(0, 2, 3, 1).reshape(len(synapse.codes), -1)
     if in_bytes(graph, synapse):
@@ -58,6 +186,17 @@ def packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:
     return words(np.moveaxis(code_planes(rows, synapse.bits), 0, 1), WORD).astype(np.uint32)
 
 
-def comment(text: str) -> str:
-    """A name from outside, as it can stand in any comment: other characters become dots."""
-    return re.sub(r"[^A-Za-z0-9_.,:()\[\] -]", ".", text) or "(no name)"
+def _window(window: Window) -> str:
+    pairs = (window.size, window.stride, window.padding, window.dilation)
+    return "{" + ", ".join(f"{{{rows}, {columns}}}" for rows, columns in pairs) + "}"
+
+
+def _pooling(pool: Pool | CurrentPool | None) -> str:
+    """Of one number where nothing is pooled."""
+    kind, window = ("sum", Window()) if pool is None else (pool.kind, pool.window)
+    return f"{{MFP_{kind.upper()}, {_window(window)}}}"
+
+
+def _modulo(*numbers: int) -> str:
+    """Whole numbers as unsigned ones of 32 bits, in which negative weights wrap around as sums do."""
+    return ", ".join(str(number) if number >= 0 else f"{number % 2**32}u" for number in numbers)

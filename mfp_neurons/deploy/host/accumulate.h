@@ -1,19 +1,21 @@
-/* Codes times what is seen, for a block of channels: the loops in which the time goes. */
+/* Codes times what a place sees, for a block of channels: the loops in which the time goes. */
 #ifndef MFP_ACCUMULATE_H
 #define MFP_ACCUMULATE_H
 
-#include "seen.h"
+#include "rows.h"
 
-/* acc[step][channel] += scale * popcount(weights & seen). Numbers wrap around; only their total is below 2**31. */
+/* The number of steps is a constant of each function, so that sums stay in registers while ROWS rows of weights pass.
+ *
+ * acc[step][channel] += scale * popcount(weights & values). Numbers wrap around; only their total is below 2**31. */
 #define DEFINE_COUNT(STEPS)                                                                                            \
-    static void count_##STEPS(const Seen *seen, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc)     \
+    static void count_##STEPS(const RowView *view, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc)  \
     {                                                                                                                  \
-        const word *values = seen->values;                                                                             \
+        const word *values = view->values;                                                                             \
         word sum[STEPS][BLOCK];                                                                                        \
         memset(sum, 0, sizeof sum);                                                                                    \
-        for (int64_t r = 0; r < seen->rows; r += ROWS, values += ROWS * STEPS) {                                       \
+        for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * STEPS) {                                       \
             const word *row[ROWS];                                                                                     \
-            for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * lanes;                                \
+            for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * lanes;                                \
             for (int s = 0; s < STEPS; s++) {                                                                          \
                 _Pragma("omp simd") for (int64_t c = 0; c < lanes; c++)                                                \
                 {                                                                                                      \
@@ -27,14 +29,14 @@
             for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += scale * (uint32_t)sum[s][c];                     \
     }
 
-/* acc[step][channel] += weights * seen. Blocks are whole: a vector of bytes holds many channels. */
+/* acc[step][channel] += weights * values. Blocks are whole: a vector of bytes holds many channels. */
 #define DEFINE_MULTIPLY(STEPS)                                                                                         \
-    static void multiply_##STEPS(const Seen *seen, const int8_t *weights, uint32_t *acc)                               \
+    static void multiply_##STEPS(const RowView *view, const int8_t *weights, uint32_t *acc)                            \
     {                                                                                                                  \
-        const int32_t *values = seen->values;                                                                          \
-        for (int64_t r = 0; r < seen->rows; r += ROWS, values += ROWS * STEPS) {                                       \
+        const int32_t *values = view->values;                                                                          \
+        for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * STEPS) {                                       \
             const int8_t *row[ROWS];                                                                                   \
-            for (int i = 0; i < ROWS; i++) row[i] = weights + seen->row[r + i] * BLOCK;                                \
+            for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * BLOCK;                                \
             _Pragma("omp simd") for (int c = 0; c < BLOCK; c++)                                                        \
             {                                                                                                          \
                 for (int s = 0; s < STEPS; s++) {                                                                      \
@@ -55,44 +57,44 @@ DEFINE_MULTIPLY(2)
 DEFINE_MULTIPLY(3)
 DEFINE_MULTIPLY(4)
 
-static void count(const Synapse *synapse, const Seen *seen, const word *weights, int64_t lanes, int plane,
+static void count(const Synapse *synapse, const RowView *view, const word *weights, int64_t lanes, int plane,
                   uint32_t *acc)
 {
-    for (int s = 0; s < seen->steps; s++) {
-        const uint32_t start = (uint32_t)synapse->base * (uint32_t)seen->ones[s] << plane;
+    for (int s = 0; s < view->steps; s++) {
+        const uint32_t start = (uint32_t)synapse->base * (uint32_t)view->ones[s] << plane;
         for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += start;
     }
     for (int64_t p = 0; p < synapse->planes; p++, weights += synapse->rows * lanes) {
         const uint32_t scale = (uint32_t)synapse->plane_weight[p] << plane;
-        switch (seen->steps) {
-        case 1: count_1(seen, weights, lanes, scale, acc); break;
-        case 2: count_2(seen, weights, lanes, scale, acc); break;
-        case 3: count_3(seen, weights, lanes, scale, acc); break;
-        default: count_4(seen, weights, lanes, scale, acc); break;
+        switch (view->steps) {
+        case 1: count_1(view, weights, lanes, scale, acc); break;
+        case 2: count_2(view, weights, lanes, scale, acc); break;
+        case 3: count_3(view, weights, lanes, scale, acc); break;
+        default: count_4(view, weights, lanes, scale, acc); break;
         }
     }
 }
 
-static void multiply(const Seen *seen, const int8_t *weights, uint32_t *acc)
+static void multiply(const RowView *view, const int8_t *weights, uint32_t *acc)
 {
-    switch (seen->steps) {
-    case 1: multiply_1(seen, weights, acc); break;
-    case 2: multiply_2(seen, weights, acc); break;
-    case 3: multiply_3(seen, weights, acc); break;
-    default: multiply_4(seen, weights, acc); break;
+    switch (view->steps) {
+    case 1: multiply_1(view, weights, acc); break;
+    case 2: multiply_2(view, weights, acc); break;
+    case 3: multiply_3(view, weights, acc); break;
+    default: multiply_4(view, weights, acc); break;
     }
 }
 
 /* Every channel has source channels of its own: those that `index` names, or the one of its own number. */
-static void multiply_groups(const Synapse *synapse, const Seen *seen, const Map *source, const int8_t *weights,
+static void multiply_groups(const Synapse *synapse, const RowView *view, const Map *source, const int8_t *weights,
                             int64_t block, uint32_t *acc)
 {
     const int64_t width = source->words * BLOCK, channels = (synapse->channels + BLOCK - 1) / BLOCK * BLOCK;
     const int64_t window = places(&synapse->window);
-    for (int s = 0; s < seen->steps; s++, acc += BLOCK) {
+    for (int s = 0; s < view->steps; s++, acc += BLOCK) {
         const int8_t *row = weights;
         for (int64_t place = 0; place < window; place++) {
-            const int32_t *numbers = (const int32_t *)seen->values + (s * window + place) * width;
+            const int32_t *numbers = (const int32_t *)view->values + (s * window + place) * width;
             for (int64_t i = 0; i < synapse->inner; i++, row += BLOCK) {
                 const int32_t *index = synapse->index + i * channels + block * BLOCK;
                 if (synapse->aligned)
@@ -111,21 +113,21 @@ static inline int64_t lanes_of(int64_t channels, int64_t block)
 }
 
 /* acc[step][channel of the block], from what was gathered of `steps` steps. */
-static void accumulate(const Synapse *synapse, const Map *source, Seen **all, int64_t steps, int64_t block,
+static void accumulate(const Synapse *synapse, const Map *source, RowView **views, int64_t steps, int64_t block,
                        uint32_t *acc)
 {
-    const int64_t planes = seen_planes(synapse, source), lanes = lanes_of(synapse->channels, block);
+    const int64_t planes = view_planes(synapse, source), lanes = lanes_of(synapse->channels, block);
     memset(acc, 0, (size_t)(steps * BLOCK) * sizeof *acc);
     for (int64_t done = 0; done < steps; done += TOGETHER, acc += TOGETHER * BLOCK) {
         for (int plane = 0; plane < planes; plane++) {
-            const Seen *seen = *all++;
+            const RowView *view = *views++;
             const int64_t first = block * BLOCK * synapse->rows;
             if (synapse->kind == COUNT)
-                count(synapse, seen, (const word *)synapse->weights + first * synapse->planes, lanes, plane, acc);
+                count(synapse, view, (const word *)synapse->weights + first * synapse->planes, lanes, plane, acc);
             else if (synapse->kind == MULTIPLY)
-                multiply(seen, (const int8_t *)synapse->weights + first, acc);
+                multiply(view, (const int8_t *)synapse->weights + first, acc);
             else
-                multiply_groups(synapse, seen, source, (const int8_t *)synapse->weights + first, block, acc);
+                multiply_groups(synapse, view, source, (const int8_t *)synapse->weights + first, block, acc);
         }
     }
 }

@@ -6,18 +6,35 @@ same size; a call that comes while another has it works in memory of its own.
 """
 
 import ctypes
+import functools
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..graph import Graph, Ints
-from . import structs as c
-from .buffers import Buffers, Size
-from .layout import Layout
-from .structs import unavailable
+from ... import _build
+from ..events import Events, Reached
+from ..graph import Graph, Ints, Neurons, Synapse, TimePool, planes
+from ..plan import plan
+from .structs import (
+    BLOCK,
+    CallStruct,
+    Layout,
+    MapStruct,
+    ScatterStruct,
+    library,
+    window_struct,
+)
 
-__all__ = ["Compiled", "Stream", "unavailable"]
+_ALIGNED = 64  # bytes: a cache line
+
+
+@functools.cache
+def unavailable() -> str | None:
+    """Why integer networks cannot run compiled here, or None if they can. Builds them if need be."""
+    return _build.why_not(library)
 
 
 class Compiled:
@@ -35,7 +52,7 @@ class Compiled:
     >>> scores = Scores("scores", (synapse,), np.array([5]), (1, 1, 1), (1,), 1.0, np.zeros(1))
     >>> runtime = Compiled(Graph(Input((3, 1, 1), (3,), top=1), (scores,), steps=2))
     >>> events = np.array([[1, 1, 1], [0, 1, 0]], np.uint8).reshape(2, 1, 3, 1, 1)  # [T, N, C, H, W]
-    >>> runtime.run(events, steps=2)[0].flatten()
+    >>> runtime.run(events, steps=2).flatten()
     array([6, 4])
     """
 
@@ -45,94 +62,61 @@ class Compiled:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._library = c.library()
-        self._layout = Layout(graph)
-        self._period, self._scores_period = graph.period, graph.periods[-1]
+        self.layout = Layout(graph)
+        self._library = library()
+        self._scores_period = graph.periods[-1]
         # of the last run, and of the last step of a stream; a call takes them out while it works in them
-        self._buffers: dict[bool, Buffers] = {}
+        self._buffers: dict[bool, _Buffers] = {}
 
     def __reduce__(self) -> tuple[type["Compiled"], tuple[Graph]]:
         return type(self), (self.graph,)
 
-    def run(
-        self, levels: NDArray[np.uint8], steps: int, *, threads: int | None = None, record: bool = False
-    ) -> tuple[Ints, list[Ints]]:
+    def run(self, levels: NDArray[np.uint8], steps: int, *, threads: int | None = None) -> Ints:
         """All steps at once.
 
         Args:
             levels: uint8 [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
             steps: T of the input, a multiple of ``graph.period``.
             threads: as many at most, this one among them; None is as many as PyTorch uses now.
-            record: whether to return the maps.
 
         Returns:
-            The scores of every step that has any, int64 [T, N, C, H, W], and every map, the input first (none
-            if not asked for).
-
-        Raises:
-            ValueError: ``levels`` has another dtype or shape, or a level above the input's top; or a window
-                of a pooling over time stays open.
+            The scores of every step that has any, int64 [T, N, C, H, W].
         """
-        levels = self._checked(levels, 5)
-        frames, samples = levels.shape[:2]
-        if steps < 1 or frames not in (1, steps):
-            raise ValueError(f"levels must have 1 or T = {steps} steps, got {frames}")
-        if steps % self._period:
-            raise ValueError(f"steps must be a multiple of {self._period}, got {steps}")
-        return self._call(self._size(samples, steps, threads, static=frames == 1, record=record), levels, 0)
+        size = _Size(levels.shape[1], steps, self.threads(threads), static=len(levels) == 1)
+        return self.call(size, levels, 0)
+
+    def buffer_bytes(self, steps: int, batch: int) -> int:
+        """Bytes that a run of ``batch`` samples allocates: maps, and what its threads work in."""
+        size = _Size(batch, steps, self.threads(None), static=self.graph.input.static)
+        return _Buffers(self.layout, self._library, size).nbytes
 
     def stream(self, *, threads: int | None = None) -> "Stream":
         """A session that takes one step at a time; for ``threads`` see :meth:`run`."""
         return Stream(self, threads)
 
-    def buffer_bytes(
-        self, steps: int, batch: int, *, static: bool | None = None, threads: int | None = None
-    ) -> int:
-        """Bytes that a run of ``batch`` samples allocates: maps, and what its threads work in.
-
-        ``static`` is whether one image is shown at every step; None means as the graph's input has it.
-        """
-        same = self.graph.input.static if static is None else static
-        return self._sized(self._size(batch, steps, threads, static=same)).nbytes
-
-    def _call(
-        self, size: Size, levels: NDArray[np.uint8], first: int, past: NDArray[np.uint8] | None = None
-    ) -> tuple[Ints, list[Ints]]:
-        """Scores and recorded maps of the steps from ``first`` on."""
+    def call(
+        self, size: "_Size", levels: NDArray[np.uint8], first: int, past: NDArray[np.uint8] | None = None
+    ) -> Ints:
+        """Scores of the steps from ``first`` on."""
         buffers = self._buffers.pop(size.stream, None)
         if buffers is None or buffers.size != size:
             buffers = None  # freed before the next are allocated
-            buffers = self._sized(size)
+            buffers = _Buffers(self.layout, self._library, size)
+        levels = np.ascontiguousarray(levels)
         scored = (first + size.steps) // self._scores_period - first // self._scores_period
         scores = np.empty((scored, size.samples, *self.graph.scores.shape), np.int64)
         call = buffers.call
-        call.first, call.count = first, size.steps
-        call.words_a_thread = self.words_a_thread
+        call.first, call.words_a_thread = first, self.words_a_thread
         call.levels, call.scores = levels.ctypes.data, scores.ctypes.data
         call.past = None if past is None else past.ctypes.data
-        refused = self._library.mfp_network_run(ctypes.byref(call))
-        maps = buffers.maps(first) if size.record and not refused else []
+        self._library.mfp_network_run(ctypes.byref(call))
         self._buffers[size.stream] = buffers
-        if refused:
-            raise ValueError(f"levels must be at most {call.top}, got {levels.max()}")
-        return scores, maps
+        return scores
 
-    def _size(self, samples: int, steps: int, threads: int | None, **kind: bool) -> Size:
+    def threads(self, threads: int | None) -> int:
+        """How many share the work of a call; None is as many as PyTorch uses now."""
         threads = torch.get_num_threads() if threads is None else threads
-        return Size(samples, steps, min(threads, self._library.mfp_network_max_threads()), **kind)
-
-    def _sized(self, size: Size) -> Buffers:
-        return Buffers(self._layout, self._library, size)
-
-    def _checked(self, levels: NDArray[np.uint8], axes: int) -> NDArray[np.uint8]:
-        shape = self.graph.input.shape
-        if levels.dtype != np.uint8 or levels.ndim != axes or levels.shape[-3:] != shape:
-            wanted = "T, N" if axes == 5 else "N"
-            raise ValueError(
-                f"levels must be uint8 [{wanted}, {', '.join(map(str, shape))}], "
-                f"got {levels.dtype} {list(levels.shape)}"
-            )
-        return np.ascontiguousarray(levels)
+        return min(threads, self._library.mfp_network_max_threads())
 
 
 class Stream:
@@ -141,42 +125,153 @@ class Stream:
     def __init__(self, compiled: Compiled, threads: int | None = None) -> None:
         self.t = 0
         self._compiled, self._threads = compiled, threads
-        self._samples = 0
         self._past = np.zeros(0, np.uint8)
 
     def step(self, levels: NDArray[np.uint8]) -> Ints | None:
         """Scores int64 [N, C, H, W] of one more step; None in a step that ends none of the scores' own.
 
-        Args:
-            levels: its input, uint8 [N, C, H, W]; N stays that of the first step.
-
-        Raises:
-            ValueError: as :meth:`Compiled.run`, or another N. Nothing has changed then.
+        ``levels`` is its input, uint8 [N, C, H, W]; N stays that of the first step.
         """
-        return self._step(levels, record=False)[0]
-
-    def record(self, levels: NDArray[np.uint8]) -> tuple[Ints | None, list[Ints | None]]:
-        """As :meth:`step`, and every map of the step, the input first, [N, C, H, W], or None likewise."""
-        return self._step(levels, record=True)
-
-    def _step(self, levels: NDArray[np.uint8], record: bool) -> tuple[Ints | None, list[Ints | None]]:
-        levels = self._compiled._checked(levels, 4)
-        if self.t and len(levels) != self._samples:
-            raise ValueError(f"levels must have N = {self._samples}, as before, got {len(levels)}")
+        compiled = self._compiled
         if not self.t:
-            self._samples = len(levels)
-            self._past = self._compiled._layout.empty_past(self._samples)
-        size = self._compiled._size(self._samples, 1, self._threads, stream=True, record=record)
-        scores, maps = self._compiled._call(size, levels[None], self.t, self._past)
+            _, bytes_kept = _places_of_past(compiled.graph, len(levels))
+            self._past = np.zeros(bytes_kept, np.uint8)
+        size = _Size(len(levels), 1, compiled.threads(self._threads), stream=True)
+        scores = compiled.call(size, levels[None], self.t, self._past)
         self.t += 1
-        return _one(scores), [_one(numbers) for numbers in maps]
+        return scores[0] if len(scores) else None
+
+
+class Scatter:
+    """The compiled twin of :func:`.events.scatter`, for the synapses of one network.
+
+    Codes are laid out by the channel that an event comes from, once, when a synapse is first reached.
+
+    Raises:
+        Unavailable: it cannot be built here; :func:`unavailable` says why without raising.
+    """
+
+    def __init__(self) -> None:
+        self._library = library()
+        self._codes: dict[int, tuple[Synapse, np.ndarray, Ints]] = {}
+
+    def __call__(
+        self, synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool
+    ) -> tuple[Reached, int]:
+        channels, height, width = synapse.shape
+        _, codes, nonzero = self._laid_out(synapse)
+        acc = np.zeros((steps * samples * height * width, channels), np.int32)
+        reached = np.zeros(len(acc), np.uint8)
+        columns = [np.ascontiguousarray(column, np.int64) for column in (*source.elements, source.level)]
+        call = ScatterStruct(count=len(source), samples=samples)
+        call.time, call.sample, call.channel, call.row, call.column, call.level = (
+            column.ctypes.data for column in columns
+        )
+        call.window = window_struct(synapse.window)
+        call.channels, call.height, call.width = synapse.shape
+        call.inner, call.outputs = synapse.codes.shape[1], channels // synapse.groups
+        call.codes, call.nonzero, call.by_level = codes.ctypes.data, nonzero.ctypes.data, by_level
+        call.acc, call.reached = acc.ctypes.data, reached.ctypes.data
+        operations = self._library.mfp_network_scatter(ctypes.byref(call))
+        places = np.flatnonzero(reached)
+        return Reached(places, acc[places].astype(np.int64)), operations
+
+    def _laid_out(self, synapse: Synapse) -> tuple[Synapse, np.ndarray, Ints]:
+        """Codes int8 [C, rows, columns, outputs of a group], and how many of those outputs are not 0."""
+        if id(synapse) not in self._codes:
+            out, inner, *window = synapse.codes.shape
+            groups = synapse.groups
+            grouped = synapse.codes.reshape(groups, out // groups, inner, *window)
+            codes = np.ascontiguousarray(np.moveaxis(grouped, 1, -1)).reshape(groups * inner, *window, -1)
+            # the synapse is kept too, so that nothing else gets its id
+            self._codes[id(synapse)] = synapse, codes, np.count_nonzero(codes, axis=-1).astype(np.int64)
+        return self._codes[id(synapse)]
+
+
+# --- memory
+
+
+@dataclass(frozen=True)
+class _Size:
+    """What a call computes: ``steps`` steps of ``samples`` samples.
+
+    Attributes:
+        threads: share the work, each with scratch of its own.
+        static: one image is shown at every step.
+        stream: one step, with the past of a stream.
+    """
+
+    samples: int
+    steps: int
+    threads: int
+    static: bool = False
+    stream: bool = False
+
+
+class _Buffers:
+    """Maps and scratch for calls of one size, and the call that knows where they are."""
+
+    def __init__(self, layout: Layout, library: ctypes.CDLL, size: _Size) -> None:
+        self.size = size
+        graph = layout.graph
+        maps = _map_structs(layout, size)
+        # what a stream recalls is there before the first operation
+        recalled = graph.kept() if size.stream else ()
+        places = plan(graph, [_bytes(m, size) for m in maps], permanent=recalled, alignment=_ALIGNED)
+        self._maps = aligned(places.size)
+        for m, offset in zip(maps, places.offsets, strict=True):
+            m.data = self._maps.ctypes.data + offset
+        call = CallStruct(ops=layout.ops, maps=maps, op_count=len(graph.ops), samples=size.samples)
+        call.count, call.threads = size.steps, size.threads
+        if size.stream:  # it needs most when there is a whole past
+            layers = zip(graph.ops, graph.periods[1:], strict=True)
+            call.first = max((op.order * every for op, every in layers if isinstance(op, Neurons)), default=0)
+        needed = library.mfp_network_scratch(ctypes.byref(call))
+        call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
+        self._scratch = aligned(size.threads * call.scratch_bytes)
+        call.scratch = self._scratch.ctypes.data
+        self.call = call
 
     @property
-    def state_bytes(self) -> int:
-        """Bytes kept between steps: the history's bits, whole bytes for each step of a map."""
-        return self._past.nbytes
+    def nbytes(self) -> int:
+        return self._maps.nbytes + self._scratch.nbytes
 
 
-def _one(steps: Ints) -> Ints | None:
-    """The one step of an array, if it has any."""
-    return steps[0] if len(steps) else None
+def _map_structs(layout: Layout, size: _Size) -> Any:
+    """The maps and their slots: all steps, one if all are the same; of a stream its past and one more."""
+    graph = layout.graph
+    same = set() if size.stream else graph.constant_maps(size.static)
+    history, (past, _) = graph.history(), _places_of_past(graph, size.samples)
+    maps = (MapStruct * len(graph.ops))()
+    for index, m in enumerate(maps):
+        op = graph.ops[index - 1] if index else None
+        m.period, m.window = graph.periods[index], op.window if isinstance(op, TimePool) else 1
+        m.channels, m.height, m.width = graph.map_shape(index)
+        m.planes, m.words = planes(graph.map_top(index)), -(-m.channels // BLOCK)
+        m.bytes, m.same = layout.is_bytes(index), index in same
+        steps = 1 if m.same else size.steps // m.period
+        m.slots = history.get(index, 0) + 1 if size.stream else steps
+        m.past, m.past_bytes = past.get(index, (0, 0))
+    return maps
+
+
+def _bytes(m: MapStruct, size: _Size) -> int:
+    """Bytes of a map in the C's memory."""
+    place = m.channels if m.bytes else 8 * m.planes * m.words
+    return size.samples * m.slots * m.height * m.width * place
+
+
+def _places_of_past(graph: Graph, samples: int) -> tuple[dict[int, tuple[int, int]], int]:
+    """{map: (where a stream keeps its past, bytes of one step)}, its bits without gaps; and bytes in all."""
+    places, end = {}, 0
+    for index, steps in graph.kept().items():
+        places[index] = end, -(-samples * graph.step_bits(index) // 8)
+        end += steps * places[index][1]
+    return places, end
+
+
+def aligned(size: int) -> NDArray[np.uint8]:
+    """Memory that begins where a cache line does."""
+    raw = np.empty(size + _ALIGNED, np.uint8)
+    start = -raw.ctypes.data % _ALIGNED
+    return raw[start : start + size]

@@ -2,19 +2,17 @@
 #ifndef MFP_MAPS_H
 #define MFP_MAPS_H
 
-#include "seen.h"
-#include "tasks.h"
+#include "rows.h"
+#include "threads.h"
 
-/* Levels [step][sample][channel][row][column] into map 0; returns 1 if one is above the top. */
-static int put_levels(const Call *call)
+/* Levels [step][sample][channel][row][column] into map 0. */
+static void put_levels(const Call *call)
 {
     const Map *map = call->maps;
     const int64_t steps = map->same ? 1 : call->count, size = map->height * map->width;
     const uint8_t *levels = call->levels;
-    uint8_t largest = 0;
     for (int64_t t = 0; t < steps; t++) {
         for (int64_t n = 0; n < call->samples; n++, levels += map->channels * size) {
-            for (int64_t i = 0; i < map->channels * size; i++) largest = levels[i] > largest ? levels[i] : largest;
             if (map->bytes) {
                 uint8_t *to = address(map, n, call->first + t, 0, 0);
                 for (int64_t c = 0; c < map->channels; c++)
@@ -28,7 +26,6 @@ static int put_levels(const Call *call)
             }
         }
     }
-    return largest > call->top;
 }
 
 /* Spikes of a window, or-ed. */
@@ -137,7 +134,7 @@ static void map_items(void *context, int64_t thread, Items *items)
     const Call *call = ((const Task *)context)->call;
     const Op *op = ((const Task *)context)->op;
     const int64_t steps = call->maps[op->target].same ? 1 : call->count;
-    const Scratch scratch = {call->scratch + thread * call->scratch_bytes};
+    const Scratch scratch = scratch_of(call, thread);
     int64_t item, end;
     while (take_items(items, &item, &end))
         for (; item < end; item++)
@@ -150,8 +147,8 @@ static void map_op(const Call *call, const Op *op)
 {
     int64_t channels = 0;
     for (int64_t i = 0; i < op->source_count; i++) channels += call->maps[op->sources[i]].channels;
-    const int64_t seen = op->kind == POOL ? places(&op->window) : 1;
-    share_task(call, op, call->samples * op->height, op->width * call->count * channels * seen, map_items);
+    const int64_t read = op->kind == POOL ? places(&op->window) : 1;
+    share_task(call, op, call->samples * op->height, op->width * call->count * channels * read, map_items);
 }
 
 #endif

@@ -16,10 +16,10 @@ static Call of_sources(const Call *call, const Op *op)
     return own;
 }
 
-/* Runs all operations for the steps of a call; returns 1, having run none, if a level is above the top. */
-int64_t mfp_network_run(const Call *call)
+/* Runs all operations for the steps of a call. */
+void mfp_network_run(const Call *call)
 {
-    if (put_levels(call)) return 1;
+    put_levels(call);
     if (call->past) recall(call);
     for (int64_t i = 0; i < call->op_count; i++) {
         const Op *op = call->ops + i;
@@ -31,7 +31,6 @@ int64_t mfp_network_run(const Call *call)
             map_op(&own, op);
     }
     if (call->past) keep(call);
-    return 0;
 }
 
 /* Adds up what events reach; returns how many operations that took. */

@@ -1,5 +1,5 @@
-/* What Python hands over: an integer network laid out for one call. structs.py mirrors these structs,
- * layout.py fills them, graph.py says what the numbers mean. No function here allocates. */
+/* What Python hands over: an integer network laid out for one call. structs.py mirrors these structs and fills them,
+ * graph.py says what the numbers mean. No function here allocates. */
 #ifndef MFP_NETWORK_H
 #define MFP_NETWORK_H
 
@@ -26,7 +26,7 @@ typedef struct {
     int64_t same; /* 1: the same at every step */
     int64_t period; /* steps of the input that one of its steps takes */
     int64_t window; /* steps of its source that TIME_POOL makes one of; 1 for all others */
-    /* where a stream keeps slots - 1 steps of it, then what an open window has seen, and how much one takes */
+    /* where a stream keeps slots - 1 steps of it, then an open window's largest numbers, and how much one takes */
     int64_t past, past_bytes;
 } Map;
 
@@ -86,8 +86,7 @@ typedef struct {
     const Op *ops;
     int64_t op_count;
     int64_t samples, first, count;
-    const uint8_t *levels; /* [count or 1][sample][channel][row][column], of the input */
-    int64_t top; /* the largest level */
+    const uint8_t *levels; /* [count or 1][sample][channel][row][column], of the input; none above its top */
     int64_t *scores; /* [count][sample][channel][row][column], of the scores' own steps */
     uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
     int64_t scratch_bytes;

@@ -1,5 +1,5 @@
-/* What a stream keeps, as bits without gaps: the last steps of maps that neurons look back at, and what the open windows
- * of TIME_POOL have seen. */
+/* What a stream keeps, as bits without gaps: the last steps of maps that neurons look back at, and the largest
+ * numbers so far in the open windows of TIME_POOL. */
 #ifndef MFP_PAST_H
 #define MFP_PAST_H
 

@@ -1,18 +1,39 @@
-"""The structs of host/network.h, field by field, and the library that takes them."""
+"""An integer network as the structs of network.h: weights in the order in which the C's loops read them."""
 
 import ctypes
 import functools
 import sys
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from ... import _build
 from ..._build import Unavailable
+from ..graph import (
+    Concat,
+    Graph,
+    Ints,
+    Neurons,
+    Op,
+    Pool,
+    Scores,
+    Sum,
+    Synapse,
+    TimePool,
+    Window,
+    planes,
+    potential_bound,
+    sources,
+)
+from ..pack import code_planes, plane_weights, words
 
-BLOCK, VECTOR = 64, 16  # as in host/network.h
+BLOCK, VECTOR = 64, 16  # as in network.h
 
-COUNT, MULTIPLY, GROUPED = range(3)  # enum SynapseKind
-POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
-NEURONS, POOL, TIME_POOL, SUM, CONCAT, SCORES = range(6)  # enum OpKind
+_COUNT, _MULTIPLY, _GROUPED = range(3)  # enum SynapseKind
+_POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
+_OPS = (Neurons, Pool, TimePool, Sum, Concat, Scores)  # enum OpKind
 
 _Long, _Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -71,7 +92,6 @@ class CallStruct(ctypes.Structure):
         ("ops", ctypes.POINTER(OpStruct)),
         *((name, _Long) for name in ("op_count", "samples", "first", "count")),
         ("levels", _Pointer),
-        ("top", _Long),
         ("scores", _Pointer),
         ("scratch", _Pointer),
         ("scratch_bytes", _Long),
@@ -87,7 +107,7 @@ class ScatterStruct(ctypes.Structure):
         ("count", _Long),
         ("samples", _Long),
         ("window", WindowStruct),
-        *((name, _Long) for name in ("channels", "height", "width", "inner", "each")),
+        *((name, _Long) for name in ("channels", "height", "width", "inner", "outputs")),
         ("codes", _Pointer),
         ("nonzero", _Pointer),
         ("by_level", _Long),
@@ -110,12 +130,6 @@ SOURCE = _build.Source(
 
 
 @functools.cache
-def unavailable() -> str | None:
-    """Why integer networks cannot run compiled here, or None if they can. Builds them if need be."""
-    return _build.why_not(library)
-
-
-@functools.cache
 def library() -> ctypes.CDLL:
     """The loaded library.
 
@@ -125,8 +139,9 @@ def library() -> ctypes.CDLL:
     if sys.byteorder != "little":
         raise Unavailable("the compiled runtime is for little-endian processors")
     loaded = SOURCE.load()
-    for name in ("run", "scatter", "scratch", "max_threads", "size"):
+    for name in ("scatter", "scratch", "max_threads", "size"):
         getattr(loaded, f"mfp_network_{name}").restype = _Long
+    loaded.mfp_network_run.restype = None
     loaded.mfp_network_run.argtypes = loaded.mfp_network_scratch.argtypes = [ctypes.POINTER(CallStruct)]
     loaded.mfp_network_size.argtypes = [_Long]
     loaded.mfp_network_scatter.argtypes = [ctypes.POINTER(ScatterStruct)]
@@ -134,3 +149,128 @@ def library() -> ctypes.CDLL:
     if any(loaded.mfp_network_size(i) != ctypes.sizeof(struct) for i, struct in enumerate(structs)):
         raise Unavailable("the structs of host/network.h are not those of structs.py")
     return loaded
+
+
+class Layout:
+    """The operations of a graph as an array of structs ``ops``, with the arrays that they point to."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self._arrays: list[Any] = []  # what the structs point to
+        self.ops = (OpStruct * len(graph.ops))(*(self._op(i, op) for i, op in enumerate(graph.ops)))
+
+    def is_bytes(self, index: int) -> bool:
+        """Whether a map holds bytes instead of bits: levels of images, which are multiplied."""
+        return index == 0 and self.graph.input.top > 1
+
+    def _op(self, index: int, op: Op) -> OpStruct:
+        channels, height, width = op.shape
+        struct = OpStruct(
+            kind=_OPS.index(type(op)), target=index + 1, channels=channels, height=height, width=width
+        )
+        if isinstance(op, Neurons | Scores):
+            synapses = (SynapseStruct * len(op.synapses))(*map(self._synapse, op.synapses))
+            self._arrays.append(synapses)
+            struct.synapses, struct.synapse_count = synapses, len(synapses)
+        else:
+            indices = list(sources(op))
+            weights = op.weights if isinstance(op, Sum | Concat) else (1,)
+            struct.source_count = len(indices)
+            struct.sources = self._address(np.array(indices, np.int64))
+            struct.source_weights = self._address(np.array(weights, np.int64))
+        if isinstance(op, Neurons):
+            self._neurons(struct, op)
+        elif isinstance(op, Scores):
+            struct.wide, struct.order = 1, 1
+            struct.offset = self._address(_pad_channels(op.offset))
+        elif isinstance(op, Pool):
+            struct.pool, struct.window = _POOLS[op.kind], window_struct(op.window)
+        return struct
+
+    def _neurons(self, struct: OpStruct, op: Neurons) -> None:
+        # one less than 32 bits hold, so that a threshold no potential reaches has a number of its own
+        wide = max(potential_bound(self.graph, op)) >= 2**31 - 1
+        dtype = np.int64 if wide else np.int32
+        limits = np.iinfo(dtype)
+        taps = op.taps if op.taps.shape[2] == 1 else _pad_channels(op.taps)
+        struct.order, struct.wide, struct.taps_rows = op.order, wide, len(taps)
+        struct.taps_per_channel = op.taps.shape[2] > 1
+        struct.taps = self._address(taps.astype(dtype))  # wraps around, as the sums do
+        sums = _sums_of_taps(taps)
+        struct.sums, struct.sums_rows = self._address(sums.astype(dtype)), len(sums)
+        thresholds = np.clip(op.thresholds, limits.min, limits.max)
+        # channels that are not there never fire
+        struct.thresholds = self._address(_pad_channels(thresholds, limits.max).astype(dtype))
+        struct.threshold_rows = len(op.thresholds)
+
+    def _synapse(self, synapse: Synapse) -> SynapseStruct:
+        channels, height, width = synapse.shape
+        struct = SynapseStruct(source=synapse.source, channels=channels, height=height, width=width)
+        struct.window, struct.kind = window_struct(synapse.window), self._kind(synapse)
+        if synapse.pool is not None:
+            struct.pool, struct.pooling = _POOLS[synapse.pool.kind], window_struct(synapse.pool.window)
+        if synapse.factor is not None:
+            struct.factor = self._address(_pad_channels(synapse.factor))
+        counts = struct.kind == _COUNT
+        weights = self._counted(struct, synapse) if counts else self._multiplied(struct, synapse)
+        struct.rows = weights.shape[1]
+        struct.weights = self._address(_in_blocks(weights, VECTOR if counts else BLOCK))
+        return struct
+
+    def _kind(self, synapse: Synapse) -> int:
+        """Counting the bits of words, unless they would be too few to be worth it."""
+        if synapse.groups > 1:
+            return _GROUPED
+        top, inner = self.graph.map_top(synapse.source), synapse.codes.shape[1]
+        counts = -(-inner // 64) * planes(top) * len(plane_weights(synapse.bits)[0])
+        return _MULTIPLY if self.is_bytes(synapse.source) or inner < 2 * counts else _COUNT
+
+    def _counted(self, struct: SynapseStruct, synapse: Synapse) -> NDArray[Any]:
+        """Words [plane, row, out]; a row is a word of a place of the window."""
+        weights, struct.base = plane_weights(synapse.bits)
+        struct.planes = len(weights)
+        struct.plane_weight[: len(weights)] = weights
+        packed = words(np.moveaxis(code_planes(synapse.codes, synapse.bits), 2, -1), 64)
+        return np.moveaxis(packed.reshape(*packed.shape[:2], -1), 1, 2)
+
+    def _multiplied(self, struct: SynapseStruct, synapse: Synapse) -> NDArray[Any]:
+        """int8 [1, row, out]; a row is a channel, or one of a group, at a place of the window."""
+        out, inner = synapse.codes.shape[:2]
+        struct.planes, struct.inner = 1, inner
+        if synapse.groups > 1:
+            outputs = out // synapse.groups
+            struct.aligned = inner == outputs == 1
+            index = np.arange(out) // outputs * inner + np.arange(inner)[:, None]
+            struct.index = self._address(_pad_channels(index).astype(np.int32))
+        return np.moveaxis(synapse.codes, 1, -1).reshape(out, -1).T[None]
+
+    def _address(self, array: NDArray[Any]) -> int:
+        """The address of an array, which lives as long as this layout."""
+        array = np.ascontiguousarray(array)
+        self._arrays.append(array)
+        return array.ctypes.data
+
+
+def window_struct(window: Window) -> WindowStruct:
+    pair = ctypes.c_int64 * 2
+    return WindowStruct(*(pair(*p) for p in (window.size, window.stride, window.padding, window.dilation)))
+
+
+def _pad_channels(array: Ints, value: int = 0) -> Ints:
+    """The same number after the last axis, to whole blocks."""
+    margins = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % BLOCK)]
+    return np.pad(array, margins, constant_values=value)
+
+
+def _sums_of_taps(taps: Ints) -> Ints:
+    """Sums [row, 1 or C] of the taps that step ``row`` reaches, whole numbers that may wrap around."""
+    rows = np.arange(max(taps.shape[:2]))
+    sums = np.cumsum(taps, axis=1)
+    return sums[np.minimum(rows, taps.shape[0] - 1), np.minimum(rows, taps.shape[1] - 1)]
+
+
+def _in_blocks(weights: NDArray[Any], vector: int) -> NDArray[Any]:
+    """[plane, row, out] as [block][plane][row][lane], flat; the last block is as wide as whole vectors."""
+    padded = np.pad(weights, [(0, 0), (0, 0), (0, -weights.shape[2] % vector)])
+    blocks = [padded[..., i : i + BLOCK] for i in range(0, padded.shape[2], BLOCK)]
+    return np.concatenate([block.reshape(-1) for block in blocks])

@@ -8,7 +8,8 @@
 #define MFP_THREADS_H
 
 #include <pthread.h>
-#include <stdint.h>
+
+#include "network.h"
 
 enum {
     MAX_THREADS = 256,
@@ -141,6 +142,20 @@ static void share_items(int64_t count, int64_t threads, Work work, void *context
         pool.busy = 0;
         pthread_mutex_unlock(&pool_lock);
     }
+}
+
+/* One operation shared out. */
+typedef struct {
+    const Call *call;
+    const Op *op;
+} Task;
+
+/* Runs `work` on `items` items of an operation, for each of which about `words` words are counted, or bytes multiplied. */
+static void share_task(const Call *call, const Op *op, int64_t items, int64_t words, Work work)
+{
+    const int64_t busy = items * words / call->words_a_thread;
+    Task task = {call, op};
+    share_items(items, call->threads < busy ? call->threads : busy, work, &task);
 }
 
 #endif

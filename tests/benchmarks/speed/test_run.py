@@ -86,6 +86,7 @@ def test_only_the_rows_that_match_run_and_time_can_run_out(tmp_path: Path) -> No
         (["--device", "abacus"], "device must be cpu, cuda or cuda:N"),
         (["--device", "meta"], "is not here"),
         (["--markdown-from", "missing.json"], "missing.json"),
+        (["--markdown-from", __file__], "is no JSON"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_status_2(

@@ -10,7 +10,7 @@ from mfp_neurons._files import write_bytes
 from mfp_neurons.train.config import Config
 
 
-class Boards:
+class Loggers:
     """Those that a config asks for, maybe none.
 
     Args:
@@ -41,7 +41,7 @@ class Boards:
                 resume="allow",
             )
 
-    def show(self, epoch: int, numbers: Mapping[str, float]) -> None:
+    def log(self, epoch: int, numbers: Mapping[str, float]) -> None:
         """One point of each curve."""
         if self._tensorboard is not None:
             for name, value in numbers.items():

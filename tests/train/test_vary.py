@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.train import config, data
-from mfp_neurons.train.augment import vary
 from mfp_neurons.train.config import ConfigError, DataConfig
+from mfp_neurons.train.data import vary
 from mfp_neurons.train.engine import Trainer, squared_distance
 
 

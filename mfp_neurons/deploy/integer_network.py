@@ -9,16 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_choice, check_int, log_once
-from . import events as events_module
-from . import interpret
+from . import events, file, interpret
 from .check import check
-from .describe import describe
+from .device.codegen import write_c
 from .events import Events
 from .graph import Graph, Ints, Neurons
-from .host.compiled import Compiled, unavailable
-from .host.scatter import Scatter
+from .host.compiled import Compiled, Scatter, unavailable
 from .inputs import read, read_events, read_step, why_fixed
-from .memory import Memory, memory
+from .memory import Memory, describe, memory
 
 Scores = NDArray[Any]  # float64
 BACKENDS = ("auto", "compiled", "numpy")
@@ -102,7 +100,7 @@ class IntegerNetwork:
         threads = _check_threads(threads)
         levels, steps = read(self.graph, x)
         if self._use_compiled(backend):
-            scores, _ = self._runtime().run(levels, steps, threads=threads)
+            scores = self._runtime().run(levels, steps, threads=threads)
         else:
             scores, _ = interpret.run(self.graph, levels.astype(np.int64), steps)
         return self._reduced(scores)
@@ -112,7 +110,7 @@ class IntegerNetwork:
         threads = _check_threads(threads)
         if self._use_compiled(backend):
             return Stream(self, self._runtime().stream(threads=threads))
-        return Stream(self, _InterpretedStream(self.graph))
+        return Stream(self, interpret.Stream(self.graph))
 
     def run_events(self, x: Any, *, backend: str = "auto") -> EventRun:
         r"""Asynchronous execution: each spike updates only what it reaches; the work goes with the spikes.
@@ -133,21 +131,16 @@ class IntegerNetwork:
         if isinstance(x, tuple):
             if len(x) != 2:
                 raise ValueError(f"x must be (times, addresses), got a tuple of {len(x)}")
-            given, steps = read_events(self.graph, *x)
+            inputs, steps = read_events(self.graph, *x)
             samples = 1
         else:
             levels, steps = read(self.graph, x)
-            given, samples = events_module.of_levels(levels, steps), levels.shape[1]
-        adder = self._adder() if self._use_compiled(backend) else None
-        scores, maps, counts = events_module.run(self.graph, given, samples, steps, adder)
-        spikes = {
-            op.name: made
-            for op, made in zip(self.graph.ops[:-1], maps[1:], strict=True)
-            if isinstance(op, Neurons)
-        }
-        return EventRun(
-            self._reduced(scores), spikes, counts.synaptic_operations, counts.multiply_accumulates
-        )
+            inputs, samples = events.of_levels(levels, steps), levels.shape[1]
+        adder = self._compiled_adder() if self._use_compiled(backend) else None
+        scores, maps, counts = events.run(self.graph, inputs, samples, steps, adder)
+        layers = zip(self.graph.ops[:-1], maps[1:], strict=True)
+        spikes = {op.name: fired for op, fired in layers if isinstance(op, Neurons)}
+        return EventRun(self._reduced(scores), spikes, *counts)
 
     def memory(self, *, batch: int = 1, steps: int | None = None) -> Memory:
         """Bytes of weights and parameters, state between steps, peak buffers; from the arrays themselves.
@@ -166,9 +159,7 @@ class IntegerNetwork:
 
     def save(self, path: str | PathLike[str]) -> None:
         """Writes a safetensors file with a JSON header; replaces an existing one whole."""
-        from .file import save
-
-        save(self.graph, path)
+        file.save(self.graph, path)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "IntegerNetwork":
@@ -177,9 +168,7 @@ class IntegerNetwork:
         Raises:
             InvalidNetworkError: the file is damaged, of another version, or describes no network.
         """
-        from .file import load
-
-        return cls(load(path))
+        return cls(file.load(path))
 
     def to_c(self, directory: str | PathLike[str], *, name: str = "mfp_net") -> list[Path]:
         """Writes C99 for one sample at a time, without floating point, allocation or dependencies.
@@ -194,8 +183,6 @@ class IntegerNetwork:
         Raises:
             ValueError: ``name`` is no C identifier.
         """
-        from .device.codegen import write_c
-
         return write_c(self.graph, directory, name=name)
 
     def __str__(self) -> str:
@@ -210,7 +197,7 @@ class IntegerNetwork:
             self._compiled = Compiled(self.graph)
         return self._compiled
 
-    def _adder(self) -> Scatter:
+    def _compiled_adder(self) -> Scatter:
         if self._scatter is None:
             self._scatter = Scatter()
         return self._scatter
@@ -292,11 +279,3 @@ class Stream:
     def state_bits(self) -> int:
         """Bits kept between steps for all samples of this stream."""
         return self._network.graph.state_bits() * (self._samples or 0)
-
-
-class _InterpretedStream:
-    def __init__(self, graph: Graph) -> None:
-        self._stream = interpret.Stream(graph)
-
-    def step(self, levels: NDArray[np.uint8]) -> Ints | None:
-        return self._stream.step(levels.astype(np.int64))[0]

@@ -1,0 +1,206 @@
+"""The static buffers of the generated C: the places of its maps, and room for the layer at work.
+
+Words are of 32 bits. Each bit of the numbers of a C x H x W map takes ceil(C * H * W / 32) words a step.
+"""
+
+from collections.abc import Collection, Iterable
+from dataclasses import astuple, dataclass
+from math import prod
+
+from ..graph import (
+    Graph,
+    Neurons,
+    Op,
+    Scores,
+    Synapse,
+    current_bound,
+    planes,
+    potential_bound,
+    without_repeats,
+)
+from ..plan import Plan, plan
+
+WORD = 32
+
+
+@dataclass(frozen=True)
+class Scratch:
+    """What one layer needs while it is computed; of a whole network, the most that a layer needs of each.
+
+    Attributes:
+        patches, totals: words for what windows see, and for how much that adds up to.
+        sums: integers of 32 bits for what one neuron gets from one synapse.
+        seen: synapses.
+        narrow, wide: integers of 32 and 64 bits for currents and taps.
+    """
+
+    patches: int = 0
+    totals: int = 0
+    sums: int = 0
+    seen: int = 0
+    narrow: int = 0
+    wide: int = 0
+
+    @property
+    def bytes(self) -> int:
+        return 4 * (self.patches + self.totals + self.sums + 4 * self.seen + self.narrow) + 8 * self.wide
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """What one generated function works in.
+
+    Attributes:
+        maps: the places of all maps in one array, in words.
+        scratch: shared by its layers.
+    """
+
+    maps: Plan
+    scratch: Scratch
+
+    @property
+    def bytes(self) -> int:
+        return 4 * self.maps.size + self.scratch.bytes
+
+
+def run_buffers(graph: Graph) -> Buffers:
+    """Of NAME_run: all steps of every map, for as long as it is read."""
+    steps, constant = run_steps(graph), graph.constant_maps(graph.input.static)
+    layers = zip(graph.ops, [*steps[1:-1], scored_steps(graph)], strict=True)
+    return Buffers(_plan(graph, steps[:-1], ()), _most(_scratch(graph, op, n, constant) for op, n in layers))
+
+
+def step_buffers(graph: Graph) -> Buffers:
+    """Of NAME_step: one step of every map, behind the past steps of those that neurons look back at.
+
+    Past steps stay where they are between two calls, and so do open windows.
+    """
+    history = graph.history()
+    slots = [1 + history.get(index, 0) for index in range(len(graph.ops))]
+    layers = ((op, op.order if isinstance(op, Neurons) else 1) for op in graph.ops)
+    return Buffers(
+        _plan(graph, slots, graph.kept()), _most(_scratch(graph, op, n, set()) for op, n in layers)
+    )
+
+
+def _plan(graph: Graph, slots: list[int], permanent: Collection[int]) -> Plan:
+    sizes = [steps * step_words(graph, index) for index, steps in enumerate(slots)]
+    return plan(graph, sizes, permanent=permanent)
+
+
+def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
+    if not isinstance(op, Neurons | Scores):
+        return Scratch()
+    patches = totals = sums = 0
+    for synapse in op.synapses:
+        windows = prod(synapse.pool.window.size) if synapse.pool else 1
+        seen = windows * (1 if synapse.source in constant else steps)
+        patches += 0 if is_whole(graph, synapse) else seen * _patch_words(graph, synapse)
+        totals += seen
+        sums = max(sums, seen)
+    numbers = steps + (min(op.order, steps) if isinstance(op, Neurons) else 0)
+    wide = is_wide(graph, op)
+    return Scratch(patches, totals, sums, len(op.synapses), 0 if wide else numbers, numbers if wide else 0)
+
+
+def _most(layers: Iterable[Scratch]) -> Scratch:
+    """The most of each; at least one of each, as C knows no empty arrays."""
+    return Scratch(*(max(1, *numbers) for numbers in zip(*map(astuple, layers), strict=True)))
+
+
+def kept_words(graph: Graph) -> int:
+    """Words of past steps and open windows that a stream keeps."""
+    return sum(steps * step_words(graph, index) for index, steps in graph.kept().items())
+
+
+# --- steps
+
+
+def run_steps(graph: Graph) -> list[int]:
+    """Steps of each map that a run computes, one if they are all the same; then those of the scores."""
+    constant = graph.constant_maps(graph.input.static)
+    return [1 if index in constant else graph.steps // period for index, period in enumerate(graph.periods)]
+
+
+def scored_steps(graph: Graph) -> int:
+    """Steps whose scores a run computes."""
+    scores, steps = graph.scores, graph.steps // graph.periods[-1]
+    return steps if scores.reduce == "none" else scores.last or steps
+
+
+def remembered(graph: Graph) -> int:
+    """The step from which on all steps are alike: every tap and every row of thresholds has been reached.
+
+    Counted in steps of the input. With poolings over time they are alike but for their place in windows, of
+    which one of each opens there.
+    """
+    ends = [
+        (max(op.order, len(op.taps), len(without_repeats(op.thresholds))) - 1) * period
+        for op, period in zip(graph.ops, graph.periods[1:], strict=True)
+        if isinstance(op, Neurons)
+    ]
+    return -(-max(ends, default=0) // graph.period) * graph.period
+
+
+def counts_steps(graph: Graph) -> bool:
+    """Whether a stream has to know the number of its step."""
+    return remembered(graph) > 0 or graph.period > 1
+
+
+# --- sizes
+
+
+def plane_words(graph: Graph, index: int) -> int:
+    """Words of one plane of a map."""
+    return -(-prod(graph.map_shape(index)) // WORD)
+
+
+def step_words(graph: Graph, index: int) -> int:
+    """Words of one step of a map."""
+    return planes(graph.map_top(index)) * plane_words(graph, index)
+
+
+def row_words(synapse: Synapse) -> int:
+    """Words of what one output sees in one plane."""
+    return -(-prod(synapse.codes.shape[1:]) // WORD)
+
+
+def _patch_words(graph: Graph, synapse: Synapse) -> int:
+    """Words of what one output sees."""
+    if in_bytes(graph, synapse):
+        return -(-prod(synapse.codes.shape[1:]) // 4)
+    return row_words(synapse) * planes(graph.map_top(synapse.source))
+
+
+def in_bytes(graph: Graph, synapse: Synapse) -> bool:
+    """Whether codes are multiplied as bytes: planes against planes take longer where both are many."""
+    top = graph.map_top(synapse.source)
+    return synapse.bits > 4 and 1 < top <= 255
+
+
+def is_whole(graph: Graph, synapse: Synapse) -> bool:
+    """Whether the one output sees all of the source in the order in which it lies there.
+
+    Then nothing has to be gathered before bits are counted.
+    """
+    _, height, width = graph.map_shape(synapse.source)
+    window = synapse.window
+    return (
+        not in_bytes(graph, synapse)
+        and synapse.groups == 1
+        and synapse.shape[1:] == (1, 1)
+        and window.size == (height, width)
+        and window.padding == (0, 0)
+        and (height == 1 or window.dilation[0] == 1)
+        and (width == 1 or window.dilation[1] == 1)
+    )
+
+
+def is_wide(graph: Graph, op: Neurons | Scores) -> bool:
+    """Whether currents, taps, potentials or thresholds need more than 32 bits."""
+    largest = max(current_bound(graph, op.synapses))
+    if isinstance(op, Neurons):
+        largest = max(
+            largest, *potential_bound(graph, op), int(abs(op.taps).max()), int(abs(op.thresholds).max())
+        )
+    return largest >= 2**31
