@@ -290,6 +290,7 @@ PUBLIC = {
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
     "mfp_neurons.neuron": ["HistoryKernel"],
     "mfp_neurons.norm": ["Norm"],
+    "mfp_neurons.network": ["NetworkDescription", "describe"],
     "mfp_neurons.nir": ["NIRNetwork", "from_nir", "to_nir"],
     "mfp_neurons.quantize": ["codes", "materialize"],
     "mfp_neurons.snntorch": ["MFPLeaky", "MFPLeakyParallel"],
