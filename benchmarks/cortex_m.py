@@ -99,15 +99,15 @@ def check(run: NDArray[np.int64], step: NDArray[np.int64], graph: Graph, levels:
 
 def levels_of(deployed: Deployed) -> NDArray[np.uint8]:
     """The test split, uint8 [N, T or 1, C, H, W]."""
-    given = deployed.network.graph.input
-    x = deployed.given(deployed.data.test.samples).mul(given.top).round().byte().numpy()
-    x = x[None] if given.static else x
-    return np.moveaxis(x.reshape(*x.shape[:2], *given.shape), 1, 0)
+    input_ = deployed.network.graph.input
+    x = deployed.data.integer_input(deployed.data.test.samples).mul(input_.top).round().byte().numpy()
+    x = x[None] if input_.static else x
+    return np.moveaxis(x.reshape(*x.shape[:2], *input_.shape), 1, 0)
 
 
 def accuracy(deployed: Deployed) -> float:
     """Percent of the test split."""
-    answers = deployed.network.run(deployed.given(deployed.data.test.samples)).argmax(1)
+    answers = deployed.network.run(deployed.data.integer_input(deployed.data.test.samples)).argmax(1)
     return round(100 * float((answers == deployed.data.test.labels.numpy()).mean()), 2)
 
 

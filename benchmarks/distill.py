@@ -39,13 +39,13 @@ class Distilled(Trainer):
             self.wanted = self.teacher(self.data.sequence(self.data.train.samples[picked])).float().mean(0)
         return super().step(picked)
 
-    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         given, wanted = (
             (s / TEMPERATURE).log_softmax(1)
             for s in (scores[-self.config.readout.train :].float().mean(0), self.wanted)
         )
         soft = TEMPERATURE**2 * kl_div(given, wanted, reduction="batchmean", log_target=True)
-        return (super()._loss(scores, labels) + soft) / 2
+        return (super().loss(scores, labels) + soft) / 2
 
 
 def finished(trainer: Trainer) -> dict[str, Any]:

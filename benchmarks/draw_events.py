@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mfp_neurons._plot import pyplot
 from mfp_neurons.train import events
 from mfp_neurons.train.config import DataConfig
-from mfp_neurons.train.datasets import fashion_mnist
+from mfp_neurons.train.datasets.images import read_fashion_mnist
+from mfp_neurons.train.figures import pyplot
 
 T = 16
 SHOWN = {9: "ankle boot", 0: "T-shirt", 8: "bag", 7: "sneaker"}
@@ -25,7 +25,7 @@ def main() -> None:
     parser.add_argument("--root", default="data", help="where Fashion-MNIST is (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("docs/figures/events.png"), help="(%(default)s)")
     arguments = parser.parse_args()
-    (images, labels), _ = fashion_mnist.read(DataConfig("fashion-mnist", root=arguments.root))
+    (images, labels), _ = read_fashion_mnist(DataConfig("fashion-mnist", root=arguments.root))
     chosen = torch.stack([images[(labels == label).nonzero()[0, 0]] for label in SHOWN])
     draw(chosen, arguments.out)
     print(f"wrote {arguments.out}")

@@ -26,10 +26,9 @@ from torch import Tensor, nn
 
 from benchmarks import sweep
 from mfp_neurons import MFP, QuantizedMembraneLIF
-from mfp_neurons._plot import pyplot
 from mfp_neurons.train.checkpoint import write_json
 from mfp_neurons.train.engine import BEST, load_network
-from mfp_neurons.train.figures import STYLES, Potential, inputs_of_neurons, potential_of
+from mfp_neurons.train.figures import STYLES, Potential, inputs_of_neurons, potential_of, pyplot
 
 HERE = Path(__file__).parent
 SWEEP = HERE / "input_retention.toml"

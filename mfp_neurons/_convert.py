@@ -1,14 +1,13 @@
 """Swapping the neurons of an existing model, whichever framework they come from.
 
-The adapters decide what each neuron becomes (``RULES`` there). This file finds the neurons, passes each its
-options, and swaps all of them or none.
+The adapters decide what each neuron becomes (``replacement`` there). This file finds the neurons, passes each
+its options, and swaps all of them or none.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -17,8 +16,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ._checks import check_int, describe, log_once
+from .adapters import adapter_of, describe_neuron, framework_of, is_memory_free
 from .baseline import QuantizedMembraneLIF
-from .neuron import MFP
 from .quantize import quantize_weights
 
 Order = int | Sequence[int | None] | Mapping[str, int | None] | None
@@ -91,17 +90,21 @@ class Conversion:
 
 
 @dataclass
-class _Found:
-    """A neuron of the model, and what can be done with it."""
+class _Neuron:
+    """A neuron of the model, and what its surroundings say about it."""
 
     path: str
     module: nn.Module
-    rule: Callable[[Any, dict[str, Any]], nn.Module | str] | None
-    why: str  # no rule
-    adapter: ModuleType | None
+    adapter: ModuleType | None  # which has a rule for it; None where it stays
+    why: str  # it stays
     channels: int | None  # of the layer before it
     near: Tensor | None  # a tensor on its device
     weights: nn.Module | None  # the layer before it, where no normalization stands between
+
+    @property
+    def name(self) -> str:
+        kind = type(self.module).__name__
+        return f"{self.path!r} ({kind})" if self.path else f"the model ({kind})"
 
 
 def convert(
@@ -164,42 +167,43 @@ def convert(
     _refuse_wrapped(model)
     if to is not None and not (isinstance(to, type) and issubclass(to, nn.Module)):
         raise TypeError(f"to must be a neuron class, got {describe(to)}")
-    found = list(_neurons(model))
-    if not found and weight_bits is None:
+    neurons = list(_neurons(model))
+    if not neurons and weight_bits is None:
         raise ValueError(f"model ({type(model).__name__}) has no neuron that convert knows")
-    orders = _orders(order, model, found)
-    new: dict[nn.Module, nn.Module] = {}
-    left = [Left(one.path, _described(one.module), one.why) for one in found if one.rule is None]
+    orders = _orders(order, model, neurons)
+    replaced: dict[nn.Module, nn.Module] = {}
+    left = [Left(one.path, _described(one.module), one.why) for one in neurons if one.why]
     try:
-        for one in found:
-            if one.rule is not None:
-                _refuse_hidden_use(one, model)
-                made = _made(one, to, orders.get(one.path), _for_neuron(one, neuron_options))
-                if isinstance(made, str) and one.path in orders and not isinstance(order, int):
-                    raise ValueError(f"order is given for {_name(one)}, which stays as it is: {made}")
-                if isinstance(made, str):
-                    left.append(Left(one.path, _described(one.module), made))
-                else:
-                    new[one.module] = made
+        for one in neurons:
+            if one.why:
+                continue
+            _refuse_hidden_use(one, model)
+            new = _replacement(one, to, orders.get(one.path), _for_neuron(one, neuron_options))
+            if not isinstance(new, str):
+                replaced[one.module] = new
+                continue
+            if one.path in orders and not isinstance(order, int):
+                raise ValueError(f"order is given for {one.name}, which stays as it is: {new}")
+            left.append(Left(one.path, _described(one.module), new))
         if weight_bits is not None:
             quantize_weights(model, weight_bits)
     except BaseException:
-        _discard(new.values())
+        _discard(replaced.values())
         raise
-    swapped = [
-        Swap(one.path, _described(one.module), _described(new[one.module]))
-        for one in found
-        if one.module in new
-    ]
-    _swap(model, new)
-    result = new.get(model, model)
+    swapped = tuple(
+        Swap(one.path, _described(one.module), _described(replaced[one.module]))
+        for one in neurons
+        if one.module in replaced
+    )
+    _swap(model, replaced)
+    result = replaced.get(model, model)
     bits = None if weight_bits is None else str(weight_bits)
     pairs = _fused(result) if fuse else ((), ())
     _say_what_stays(left)
-    unnormalized = tuple(one.path for one in found if weight_bits is not None and _has_few_bits(one.weights))
+    unnormalized = tuple(one.path for one in neurons if bits is not None and _has_few_bits(one.weights))
     if unnormalized:
         log_once("convert.unnormalized", "convert: %s", _unnormalized_words(unnormalized))
-    conversion = Conversion(tuple(swapped), tuple(left), bits, *pairs, unnormalized)
+    conversion = Conversion(swapped, tuple(left), bits, *pairs, unnormalized)
     result.mfp_conversion = conversion  # type: ignore[assignment]
     return result
 
@@ -208,11 +212,11 @@ def advice(neuron: nn.Module) -> str:
     """What to do about a neuron that keeps a potential where none can be kept, in a sentence or two."""
     why, one = "it is none that convert knows", next(_neurons(neuron), None)
     if one is not None and one.module is neuron:
-        made: nn.Module | str = one.why if one.rule is None else _made(one, None, None, {})
-        if not isinstance(made, str):
-            _discard([made])
+        new: nn.Module | str = one.why or _replacement(one, None, None, {})
+        if not isinstance(new, str):
+            _discard([new])
             return "mfp_neurons.convert(model) makes it memory-free; train the network again with that"
-        why = made
+        why = new
     return f"mfp_neurons.convert leaves it as it is: {why}"
 
 
@@ -220,18 +224,17 @@ def advice(neuron: nn.Module) -> str:
 
 _ALREADY = "it is memory-free already"
 _BASELINE = "it is the baseline with a stored potential; MFP is the neuron without one"
-_ADAPTERS = {"spikingjelly": ".spikingjelly", "snntorch": ".snntorch"}
 _NEURONS_OF = {"spikingjelly": "spikingjelly.activation_based.neuron", "snntorch": "snntorch._neurons"}
+_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
+_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
 
-def _neurons(model: nn.Module) -> Iterator[_Found]:
+def _neurons(model: nn.Module) -> Iterator[_Neuron]:
     """The model's neurons in the order of named_modules(), each once."""
     channels: int | None = None
     near: Tensor | None = next(model.parameters(), None)
     weights: nn.Module | None = None
     for path, module in model.named_modules():
-        framework = _framework(module)
-        adapter = None if framework is None else import_module(_ADAPTERS[framework], __package__)
         channels = _channels_after(module, channels)
         own = next((tensor for tensor in [*module.parameters(), *module.buffers()]), None)
         near = near if own is None else own
@@ -239,14 +242,11 @@ def _neurons(model: nn.Module) -> Iterator[_Found]:
             weights = module
         elif isinstance(module, _NORMS):
             weights = None
-        rule = None if adapter is None else adapter.RULES.get(type(module))
-        why = _why_not(module, framework, adapter) if rule is None else _patched(module)
-        if rule is not None or why:
-            yield _Found(path, module, None if why else rule, why, adapter, channels, near, weights)
-
-
-_WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
-_NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+        adapter = adapter_of(module)
+        has_rule = adapter is not None and type(module) in adapter.RULES
+        why = _patched(module) if has_rule else _why_not(module, adapter)
+        if has_rule or why:
+            yield _Neuron(path, module, adapter, why, channels, near, weights)
 
 
 def _has_few_bits(layer: nn.Module | None) -> bool:
@@ -262,30 +262,25 @@ def _patched(module: nn.Module) -> str:
     return f"its {replaced[0]} was replaced on this object, which a swap would lose" if replaced else ""
 
 
-def _framework(module: nn.Module) -> str | None:
-    """The framework that the module's class, or a base of it, is from. It need not be imported otherwise."""
-    origins = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
-    return next((name for name in _ADAPTERS if name in origins), None)
-
-
-def _why_not(module: nn.Module, framework: str | None, adapter: ModuleType | None) -> str:
+def _why_not(module: nn.Module, adapter: ModuleType | None) -> str:
     """Why a neuron without a rule stays; empty for a module that is no neuron."""
     if isinstance(module, QuantizedMembraneLIF):
         return _BASELINE
-    if any(kind.__module__.partition(".")[0] == __package__ for kind in type(module).__mro__):
-        return _ALREADY if hasattr(getattr(module, "kernel", None), "state_steps") else ""
+    kinds = type(module).__mro__
+    if any(kind.__module__.partition(".")[0] == __package__ for kind in kinds):
+        return _ALREADY if is_memory_free(module) else ""
+    framework = framework_of(module)
     if adapter is None or framework is None:
         return ""
-    bases = type(module).__mro__[1:]
-    known = next((kind for kind in bases if kind in adapter.RULES), None)
+    known = next((kind for kind in kinds[1:] if kind in adapter.RULES), None)
     if known is not None:
         return f"it is a subclass of {known.__name__}, whose own code a swap would lose"
     reasons: dict[type, str] = getattr(adapter, "LEFT_ALONE", {})
-    for kind in type(module).__mro__:
-        if kind in reasons:
-            return reasons[kind]
-    ours = any(kind.__module__.startswith(_NEURONS_OF[framework]) for kind in type(module).__mro__)
-    return "no rule is known for it" if ours else ""
+    reason = next((reasons[kind] for kind in kinds if kind in reasons), None)
+    if reason is not None:
+        return reason
+    is_neuron = any(kind.__module__.startswith(_NEURONS_OF[framework]) for kind in kinds)
+    return "no rule is known for it" if is_neuron else ""
 
 
 def _channels_after(module: nn.Module, before: int | None) -> int | None:
@@ -315,123 +310,101 @@ def _refuse_wrapped(model: nn.Module) -> None:
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
-def _refuse_hidden_use(one: _Found, model: nn.Module) -> None:
+def _refuse_hidden_use(one: _Neuron, model: nn.Module) -> None:
     """Uses of a neuron that a swap of registered modules would not reach."""
     if any(getattr(one.module, hooks, None) for hooks in _HOOKS):
-        raise ValueError(f"{_name(one)} has hooks (a monitor's?), which a swap would lose: remove them first")
+        raise ValueError(f"{one.name} has hooks (a monitor's?), which a swap would lose: remove them first")
     for path, module in model.named_modules():
         for attribute, value in vars(module).items():
-            held = value.values() if isinstance(value, dict) else value
             if attribute.startswith("_") or not isinstance(value, (list, tuple, set, dict)):
                 continue
-            if any(item is one.module for item in held):
+            if any(item is one.module for item in (value.values() if isinstance(value, dict) else value)):
                 where = f"{path}.{attribute}" if path else attribute
                 raise ValueError(
-                    f"{_name(one)} is also in {where}, a plain {type(value).__name__} that a swap would not "
+                    f"{one.name} is also in {where}, a plain {type(value).__name__} that a swap would not "
                     "reach: use nn.ModuleList or nn.ModuleDict"
                 )
 
 
-def _orders(order: Order, model: nn.Module, found: list[_Found]) -> dict[str, int | None]:
+def _orders(order: Order, model: nn.Module, neurons: list[_Neuron]) -> dict[str, int | None]:
     """The order of each neuron that was given one, by its path."""
-    able = [one for one in found if one.rule is not None]
+    able = [one for one in neurons if not one.why]
     if order is None:
         return {}
     if isinstance(order, Mapping):
-        return {_path_of(path, model, found): _checked(k, f"order[{path!r}]") for path, k in order.items()}
-    if isinstance(order, (list, tuple)):
-        if len(order) != len(able):
-            paths = ", ".join(repr(one.path) for one in able)
-            raise ValueError(
-                f"order must have one number for each neuron that can be swapped: {len(able)} ({paths}), "
-                f"got {len(order)}"
-            )
-        return {
-            one.path: _checked(k, f"order[{i}]") for i, (one, k) in enumerate(zip(able, order, strict=True))
-        }
-    return {one.path: _checked(order, "order") for one in able}
+        return {_path_of(path, model, neurons): _checked(k, f"order[{path!r}]") for path, k in order.items()}
+    if not isinstance(order, (list, tuple)):
+        return {one.path: _checked(order, "order") for one in able}
+    if len(order) != len(able):
+        paths = ", ".join(repr(one.path) for one in able)
+        raise ValueError(
+            f"order must have one number for each neuron that can be swapped: {len(able)} ({paths}), "
+            f"got {len(order)}"
+        )
+    numbered = zip(able, order, strict=True)
+    return {one.path: _checked(k, f"order[{i}]") for i, (one, k) in enumerate(numbered)}
 
 
 def _checked(order: Any, name: str) -> int | None:
     return None if order is None else check_int(name, order, 1)
 
 
-def _path_of(path: str, model: nn.Module, found: list[_Found]) -> str:
+def _path_of(path: str, model: nn.Module, neurons: list[_Neuron]) -> str:
     """The path under which the neuron at ``path`` was found (a shared neuron has several)."""
     module = dict(model.named_modules(remove_duplicate=False)).get(path)
-    match = next((one for one in found if one.module is module), None)
+    match = next((one for one in neurons if one.module is module), None)
     if match is None:
-        paths = [one.path for one in found if one.rule is not None]
+        paths = [one.path for one in neurons if not one.why]
         close = get_close_matches(path, paths, n=3, cutoff=0.0)
         hint = f"; the closest are {', '.join(map(repr, close))}" if close else "; the model has none"
         raise ValueError(f"order: {path!r} is the path of no neuron{hint}")
-    if match.rule is None:
-        raise ValueError(f"order is given for {_name(match)}, which stays as it is: {match.why}")
+    if match.why:
+        raise ValueError(f"order is given for {match.name}, which stays as it is: {match.why}")
     return match.path
 
 
 # --- building and swapping --------------------------------------------------------------------------------
 
 
-def _for_neuron(one: _Found, options: dict[str, Any]) -> dict[str, Any]:
+def _for_neuron(one: _Neuron, options: dict[str, Any]) -> dict[str, Any]:
     """The user's options with num_channels="auto" filled in."""
     if options.get("num_channels") != "auto":
         return dict(options)
     if one.channels is None:
         raise ValueError(
-            f"num_channels='auto': the number of channels in front of {_name(one)} is not known, for no "
+            f"num_channels='auto': the number of channels in front of {one.name} is not known, for no "
             "convolution, linear or normalisation layer comes directly before it in module order"
         )
     return {**options, "num_channels": one.channels}
 
 
-def _made(one: _Found, to: type | None, order: int | None, options: dict[str, Any]) -> nn.Module | str:
+def _replacement(
+    one: _Neuron, to: type | None, order: int | None, options: dict[str, Any]
+) -> nn.Module | str:
     """The new neuron, on the old one's device and in its mode, or the reason why there is none."""
-    assert one.rule is not None
+    assert one.adapter is not None
     if order is not None:
         options["order"] = order
     try:
-        made = _plain_or(one, to, options)
+        new: nn.Module | str = one.adapter.replacement(one.module, to, options)
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise type(error)(f"{_name(one)}: {error}") from error
-    if isinstance(made, str):
-        return made
+        raise type(error)(f"{one.name}: {error}") from error
+    if isinstance(new, str):
+        return new
     if one.near is not None:
-        made.to(one.near.device)
-    return made.train(one.module.training)
+        new.to(one.near.device)
+    return new.train(one.module.training)
 
 
-def _plain_or(one: _Found, to: type | None, options: dict[str, Any]) -> nn.Module | str:
-    assert one.rule is not None and one.adapter is not None
-    if _framework(one.module) == "snntorch":
-        return one.rule(one.module, options if to is None else {**options, "to": to})
-    if to not in (None, one.adapter.MFPNode, MFP):
-        raise ValueError(f"to must be MFPNode or MFP here, got {to.__name__ if to else to}")
-    made = one.rule(one.module, options)
-    return made if isinstance(made, str) or to is not MFP else _as_plain(made)
-
-
-def _as_plain(node: Any) -> MFP:
-    """An MFPNode as :class:`MFP`, which takes sequences and returns spikes alone."""
-    if node.step_mode != "m":
-        raise ValueError("to=MFP: MFP takes whole sequences, and this neuron's step_mode is 's'")
-    if node.store_v_seq:
-        raise ValueError("to=MFP: MFP has no store_v_seq")
-    adapter = import_module(_ADAPTERS["spikingjelly"], __package__)
-    plain = MFP(surrogate=adapter.fused_surrogate(node.surrogate_function), backend=node.backend)
-    plain.kernel, plain.v_threshold = node.kernel, node.v_threshold
-    return plain
-
-
-def _swap(model: nn.Module, new: dict[nn.Module, nn.Module]) -> None:
+def _swap(model: nn.Module, replaced: dict[nn.Module, nn.Module]) -> None:
     """Puts the new neurons where the old ones are; cannot fail half-way."""
     for parent in model.modules():
         for name, child in parent._modules.items():
-            if child in new:
-                parent._modules[name] = new[child]
+            if child in replaced:
+                parent._modules[name] = replaced[child]
     functional = sys.modules.get("spikingjelly.activation_based.functional")
     invalidate = getattr(functional, "invalidate_reset_cache", None)
-    if invalidate is not None and new:
+    if invalidate is not None and replaced:
         invalidate(model)  # 2.0.0's reset_net remembers what it resets
 
 
@@ -452,35 +425,26 @@ def _fused(model: nn.Module) -> tuple[tuple[Fused, ...], tuple[Left, ...]]:
 def _discard(neurons: Iterable[nn.Module]) -> None:
     """Forgets neurons that were built for nothing; snnTorch lists every one that is made."""
     for neuron in neurons:
-        if _framework(neuron) == "snntorch":
-            import_module(_ADAPTERS["snntorch"], __package__).release(neuron)
+        release = getattr(adapter_of(neuron), "release", None)
+        if release is not None:
+            release(neuron)
 
 
 # --- words ------------------------------------------------------------------------------------------------
 
-_TOLD = ("tau", "alpha", "beta", "decay", "threshold", "v_threshold", "reset_mechanism", "v_reset", "k", "T")
-
-
-def _name(one: _Found) -> str:
-    return (
-        f"{one.path!r} ({type(one.module).__name__})"
-        if one.path
-        else f"the model ({type(one.module).__name__})"
-    )
+_SHOWN = ("tau", "alpha", "beta", "decay", "threshold", "v_threshold", "reset_mechanism", "v_reset", "k", "T")
 
 
 def _described(neuron: nn.Module) -> str:
     """A neuron in a few words."""
-    told = {name: getattr(neuron, name) for name in _TOLD if hasattr(neuron, name)}
-    kernel = getattr(neuron, "kernel", None)
-    if hasattr(kernel, "state_steps"):
-        told = {name: value for name, value in told.items() if name not in ("reset_mechanism", "v_reset")}
-    words = [f"{name}={_brief(value)}" for name, value in told.items()]
-    if kernel is not None and hasattr(kernel, "state_steps"):
-        names = ("order", "time_steps", "num_channels", "kernel_bits")
-        words.append(kernel.kind)
-        words += [f"{name}={getattr(kernel, name)}" for name in names if getattr(kernel, name) is not None]
-        words += [f"stride={kernel.stride}"] if getattr(kernel, "stride", 1) != 1 else []
+    shown = {name: getattr(neuron, name) for name in _SHOWN if hasattr(neuron, name)}
+    spec = describe_neuron(neuron)
+    kernel = None if spec is None else spec.kernel
+    if kernel is not None:
+        shown = {name: value for name, value in shown.items() if name not in ("reset_mechanism", "v_reset")}
+    words = [f"{name}={_brief(value)}" for name, value in shown.items()]
+    if kernel is not None:
+        words += [kernel.kind, *(f"{name}={value}" for name, value in kernel.options().items())]
     return f"{type(neuron).__name__}({', '.join(words)})"
 
 

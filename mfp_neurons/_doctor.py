@@ -1,4 +1,4 @@
-"""What computes neurons on this machine, and why what does not does not."""
+"""Says which backends run on this machine, why the others do not, and which versions are installed."""
 
 import os
 import platform
@@ -25,18 +25,19 @@ def doctor() -> str:
 
 def _backends() -> Iterator[str]:
     yield "backends"
-    places = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
-    for name in backends.NAMES[1:]:
-        why = backends.unavailable(name)
-        yield _row(name, "runs" if why is None else f"does not run: {why}")
-    for place in places:
+    devices = [torch.device("cpu"), *(torch.device("cuda", i) for i in range(torch.cuda.device_count()))]
+    for name in backends.NAMES[1:]:  # the first is "auto"
+        reason = backends.unavailable(name)
+        yield _row(name, "runs" if reason is None else f"does not run: {reason}")
+    for place in devices:
         chosen = backends.choose("auto", place).__name__.rpartition(".")[2]
         yield _row("auto", f"takes {chosen!r} for tensors on {place}")
-    why = _why_not_deployed()
-    yield _row("deploy", "runs compiled" if why is None else f"does not run compiled: {why}")
+    reason = _reason_against_deploy()
+    yield _row("deploy", "runs compiled" if reason is None else f"does not run compiled: {reason}")
 
 
-def _why_not_deployed() -> str | None:
+def _reason_against_deploy() -> str | None:
+    """Why integer networks do not run compiled; None if they do."""
     try:
         from .deploy.host.compiled import unavailable
     except MissingDependency as error:
@@ -50,8 +51,8 @@ def _machine() -> Iterator[str]:
     yield _row("threads", f"{torch.get_num_threads()} for torch, of {os.cpu_count()} processors")
     yield _row("compiled", f"CPU kernels are kept in {host.cache_folder()}")
     for i in range(torch.cuda.device_count()):
-        facts = torch.cuda.get_device_properties(i)
-        yield _row(f"cuda:{i}", f"{facts.name}, compute capability {facts.major}.{facts.minor}")
+        gpu = torch.cuda.get_device_properties(i)
+        yield _row(f"cuda:{i}", f"{gpu.name}, compute capability {gpu.major}.{gpu.minor}")
     if not torch.cuda.is_available():
         yield _row("cuda", f"none (this PyTorch was built for {_built_for()})")
 
@@ -73,6 +74,7 @@ def _versions() -> Iterator[str]:
 
 
 def _remark(package: str) -> str:
+    """What to say about a CuPy that is not alone or too old; nothing of other packages."""
     if package not in device.cupy_wheels():
         return ""
     others = [name for name in device.cupy_wheels() if name != package]

@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 from mfp_neurons import __version__
 from mfp_neurons._checks import MissingDependency
@@ -14,6 +15,7 @@ from mfp_neurons.train.config import ConfigError
 from mfp_neurons.zoo import catalog
 from mfp_neurons.zoo.cards import AccuracyMoved, CardError, UnknownNetwork, table
 
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 MISTAKES = CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
 
 
@@ -64,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_demo(commands: Commands) -> None:
     words = "train three networks on handwritten digits, compare them and deploy one (under two minutes)"
     parser = commands.add_parser("demo", help=words, description=words)
     parser.add_argument(
@@ -76,7 +78,7 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.set_defaults(command=_demo)
 
 
-def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_train(commands: Commands) -> None:
     from mfp_neurons.train.config import shipped
 
     parser = commands.add_parser(
@@ -96,14 +98,14 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     parser.set_defaults(command=_train)
 
 
-def _add_evaluate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_evaluate(commands: Commands) -> None:
     words = "accuracy of a checkpoint on its test split"
     parser = commands.add_parser("evaluate", help=words, description=words)
     _add_checkpoint(parser)
     parser.set_defaults(command=_evaluate)
 
 
-def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_report(commands: Commands) -> None:
     words = "memory, operations and estimated energy of a checkpoint"
     parser = commands.add_parser("report", help=words, description=words)
     _add_checkpoint(parser)
@@ -114,7 +116,7 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(command=_report)
 
 
-def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_deploy(commands: Commands) -> None:
     parser = commands.add_parser(
         "deploy",
         help="a checkpoint as an integer network and as C",
@@ -128,13 +130,13 @@ def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(command=_deploy)
 
 
-def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_doctor(commands: Commands) -> None:
     words = "which backends run on this machine, and why the others do not"
     parser = commands.add_parser("doctor", help=words, description=words)
     parser.set_defaults(command=_doctor)
 
 
-def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+def _add_zoo(commands: Commands) -> None:
     words = "example networks, retrained memory-free: list, show, evaluate"
     parser = commands.add_parser("zoo", help=words, description=f"The zoo: {words}.")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
@@ -201,11 +203,13 @@ def _evaluate(args: argparse.Namespace) -> str:
     from mfp_neurons.train.engine import accuracies, load_network
 
     module, data, config, facts = load_network(args.checkpoint, args.data_root)
-    found = accuracies(module, module, data, data.test, config)
+    by_steps = accuracies(module, module, data, data.test, config)
     chosen = facts["readout_steps"]
-    lines = [f"{k:>4}  {a:6.2f} %{'  chosen by validation' if k == chosen else ''}" for k, a in found.items()]
+    lines = [
+        f"{k:>4}  {a:6.2f} %{'  chosen by validation' if k == chosen else ''}" for k, a in by_steps.items()
+    ]
     return (
-        f"test accuracy {found[chosen]:.2f} % over {len(data.test):,} samples\n"
+        f"test accuracy {by_steps[chosen]:.2f} % over {len(data.test):,} samples\n"
         f"read-out: {_readout(chosen)}\n\n"
         "last steps averaged, accuracy\n" + "\n".join(lines)
     )
@@ -216,8 +220,8 @@ def _report(args: argparse.Namespace) -> str:
     from mfp_neurons.train.engine import load_network
 
     module, data, *_ = load_network(args.checkpoint, args.data_root)
-    found = report(module, data.sequence(data.test.samples[: args.samples]))
-    return json.dumps(found.as_dict(), indent=1) if args.json else str(found)
+    costs = report(module, data.sequence(data.test.samples[: args.samples]))
+    return json.dumps(costs.as_dict(), indent=1) if args.json else str(costs)
 
 
 def _deploy(args: argparse.Namespace) -> str:

@@ -6,8 +6,7 @@ cuts its taps there, and training goes on. Equations in docs/neuron.md.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,10 +15,11 @@ from torch.optim import Optimizer
 
 from ._checks import check_int, describe
 from ._undisturbed import reset, undisturbed
-from .adapters import is_memory_free
+from .adapters import describe_neuron, is_memory_free
 from .history import FIR, Matrix
 from .neuron import HistoryKernel
 from .reporting import NeuronRow, report
+from .spec import KernelParameters
 
 Option = tuple[int, float]  # what an order costs, in bits of a layer, and what it loses
 
@@ -46,8 +46,9 @@ def late_taps(model: nn.Module) -> Tensor:
     """
     means = []
     for module in _finite(model).values():
-        sizes = _by_lag(module, 1)
-        lags = torch.arange(len(sizes), device=sizes.device, dtype=sizes.dtype) * _stride(module)
+        kernel = _kernel(module)
+        sizes = _powers_by_lag(kernel, 1)
+        lags = torch.arange(len(sizes), device=sizes.device, dtype=sizes.dtype) * kernel.stride
         tiny = torch.finfo(sizes.dtype).tiny
         means.append(((lags[:, None] * sizes).sum(0) / sizes.sum(0).clamp_min(tiny)).mean())
     return torch.stack([mean.to(means[0]) for mean in means]).mean()
@@ -96,24 +97,24 @@ def fit_orders(
     {'1': 1, '3': 4}
     """
     _check_bits(state_bits)
-    found = report(model, example, run=run)
+    rows = report(model, example, run=run).neurons
     layers = _finite(model)
-    total = sum(row.neurons for row in found.neurons)
-    fixed = sum(row.neurons * _bits_beside_history(row, layers.get(row.name)) for row in found.neurons)
+    total = sum(row.neurons for row in rows)
+    fixed = sum(row.neurons * _bits_beside_history(row, layers.get(row.name)) for row in rows)
     budget = math.floor(state_bits * total - fixed + 1e-6)
     if budget < 0:
         raise ValueError(
             f"state_bits must be at least {fixed / total:g}, what potentials and poolings over time keep, "
             f"got {state_bits}"
         )
-    called = {row.name: row for row in found.neurons if row.name in layers}
-    losses = [
-        _losses(model, layers[name], _longest(layers[name], row.steps), loss) for name, row in called.items()
-    ]
-    options = [
-        [(row.neurons * _stride(layers[name]) * k, lost) for k, lost in enumerate(of_each)]
-        for (name, row), of_each in zip(called.items(), losses, strict=True)
-    ]
+    called = {row.name: row for row in rows if row.name in layers}
+    options = []  # of each layer: what every order costs, in bits, and what it loses
+    for name, row in called.items():
+        module = layers[name]
+        stride = _kernel(module).stride
+        longest = min(_num_taps(name, module), (row.steps - 1) // stride + 1)  # the last tap lies within T
+        losses = _losses(model, module, longest, loss)
+        options.append([(row.neurons * stride * k, lost) for k, lost in enumerate(losses)])
     orders = {name: 1 + chosen for name, chosen in zip(called, cheapest(options, budget), strict=True)}
     truncate(model, orders, optimizer)
     return orders
@@ -143,8 +144,7 @@ def truncate(model: nn.Module, orders: Mapping[str, int], optimizer: Optimizer |
             raise ValueError(
                 f"orders: {path!r} is no memory-free neuron of the model; there are {list(layers)}"
             )
-        _check_finite(path, layers[path])
-        check_int(f"orders[{path!r}]", order, 1, _order(layers[path]))
+        check_int(f"orders[{path!r}]", order, 1, _num_taps(path, layers[path]))
     for path, order in orders.items():
         _cut(layers[path], order)
         if optimizer is not None:
@@ -183,7 +183,7 @@ def _check_bits(state_bits: float) -> None:
         raise ValueError(f"state_bits must be a number >= 0, got {state_bits}")
 
 
-def _memory_free(model: nn.Module) -> dict[str, Any]:
+def _memory_free(model: nn.Module) -> dict[str, nn.Module]:
     """The memory-free neurons by path, as the report names them."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
@@ -191,66 +191,61 @@ def _memory_free(model: nn.Module) -> dict[str, Any]:
     return {path: module for path, module in named if is_memory_free(module)}
 
 
-def _finite(model: nn.Module) -> dict[str, Any]:
+def _finite(model: nn.Module) -> dict[str, nn.Module]:
     """Them all, if there is one and all have an order."""
-    found = _memory_free(model)
-    if not found:
+    layers = _memory_free(model)
+    if not layers:
         raise ValueError(
             "model has no memory-free neuron; mfp_neurons.convert(model) makes its neurons memory-free"
         )
-    for path, module in found.items():
-        _check_finite(path, module)
-    return found
+    for path, module in layers.items():
+        _num_taps(path, module)
+    return layers
 
 
-def _check_finite(path: str, module: Any) -> None:
-    if module.kernel.state_steps is None:
+def _num_taps(path: str, module: nn.Module) -> int:
+    """K now; of a matrix without bands, T."""
+    taps = _kernel(module).num_taps
+    if taps is None:
         raise ValueError(
             f"{path!r} ({type(module).__name__}) is an exponential of infinite order: give it an order, "
             "such as the number of steps"
         )
+    return taps
 
 
-def _bits_beside_history(row: NeuronRow, module: Any) -> float:
+def _kernel(module: nn.Module) -> KernelParameters:
+    spec = describe_neuron(module)
+    assert spec is not None and spec.kernel is not None
+    return spec.kernel
+
+
+def _bits_beside_history(row: NeuronRow, module: nn.Module | None) -> float:
     """What a neuron keeps however short its history is: a potential, or the window of a pooling over time."""
-    history = 0 if module is None else min(module.kernel.state_steps, row.steps - 1)
-    return row.state_bits_per_neuron - history
+    if module is None:
+        return row.state_bits_per_neuron
+    return row.state_bits_per_neuron - min(_kernel(module).state_steps or 0, row.steps - 1)
 
 
-def _order(module: Any) -> int:
-    """K now; of a matrix without bands, T."""
-    kernel = module.kernel
-    return int(kernel.time_steps if kernel.order is None else kernel.order)
-
-
-def _stride(module: Any) -> int:
-    return int(getattr(module.kernel, "stride", 1))
-
-
-def _longest(module: Any, steps: int) -> int:
-    """The largest order whose last tap lies within so many steps."""
-    return min(_order(module), (steps - 1) // _stride(module) + 1)
-
-
-def _by_lag(module: Any, power: int) -> Tensor:
+def _powers_by_lag(kernel: KernelParameters, power: int) -> Tensor:
     """|tap|**power of the taps as they run, [K, C] (C = 1 where shared); a matrix's summed over its steps."""
-    value, order = module.kernel(), _order(module)
+    value, order = kernel(), kernel.num_taps
+    assert order is not None
     if isinstance(value, Matrix):
         sums = [value.matrix.diagonal(-lag).abs().pow(power).sum() for lag in range(order)]
         return torch.stack(sums).unsqueeze(1)
     if isinstance(value, FIR):
-        return value.taps.reshape(len(value.taps), -1)[:: _stride(module)].abs().pow(power)
-    taps: Tensor = value.taps(order)
-    return taps.abs().pow(power)
+        return value.taps.reshape(len(value.taps), -1)[:: kernel.stride].abs().pow(power)
+    return value.taps(order).abs().pow(power)
 
 
 def _losses(
-    model: nn.Module, module: Any, longest: int, loss: Callable[[nn.Module], Tensor | float] | None
+    model: nn.Module, module: nn.Module, longest: int, loss: Callable[[nn.Module], Tensor | float] | None
 ) -> list[float]:
     """What each order from 1 to ``longest`` loses."""
     if loss is not None:
-        return [_lost(model, module, order, loss) for order in range(1, longest + 1)]
-    power = _by_lag(module, 2).detach().double()[:longest]
+        return [_loss_at(model, module, order, loss) for order in range(1, longest + 1)]
+    power = _powers_by_lag(_kernel(module), 2).detach().double()[:longest]
     behind = power.flip(0).cumsum(0).flip(0)  # of each lag: the power there and later
     tiny = torch.finfo(power.dtype).tiny
     shares = (behind / behind[0].clamp_min(tiny)).mean(1)
@@ -258,25 +253,22 @@ def _losses(
 
 
 @torch.no_grad()
-def _lost(model: nn.Module, module: Any, order: int, loss: Callable[[nn.Module], Tensor | float]) -> float:
-    with undisturbed(model), _shortened(module, order):
-        lost = float(loss(model))
+def _loss_at(
+    model: nn.Module, module: nn.Module, order: int, loss: Callable[[nn.Module], Tensor | float]
+) -> float:
+    """The loss with one neuron's kernel cut; ``undisturbed`` puts back everything but the taps."""
+    taps = getattr(_kernel(module), "taps", None)
+    data, grad = (None, None) if taps is None else (taps.data, taps.grad)
+    with undisturbed(model):
+        try:
+            _cut(module, order)
+            lost = float(loss(model))
+        finally:
+            if taps is not None:
+                taps.data, taps.grad = data, grad
     if math.isnan(lost):
         raise ValueError(f"loss must give a number, got NaN at order {order} of a {type(module).__name__}")
     return lost
-
-
-@contextmanager
-def _shortened(module: Any, order: int) -> Iterator[None]:
-    """Within it the neuron has a shorter kernel; :func:`undisturbed` around it puts back all but the taps."""
-    taps = getattr(module.kernel, "taps", None)
-    whole, grad = (None, None) if taps is None else (taps.data, taps.grad)
-    try:
-        _cut(module, order)
-        yield
-    finally:
-        if taps is not None:
-            taps.data, taps.grad = whole, grad
 
 
 def _cut(module: Any, order: int) -> None:

@@ -69,6 +69,11 @@ class KernelParameters:
             return (self.order - 1) * self.stride
         return None if self.time_steps is None else self.time_steps - 1
 
+    @property
+    def num_taps(self) -> int | None:
+        """K, the number of taps; of an unbanded matrix T; None for all of them."""
+        return self.time_steps if self.order is None else self.order
+
     def carried(self) -> "Carried":
         """What a step of this kernel needs of the steps before it."""
         if self.kind == "matrix":  # also where it is in the sequence

@@ -1,20 +1,36 @@
 """The report on networks that are counted by hand, or by brute force."""
 
+import copy
 import itertools
 import json
 import math
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mfp_neurons import MFP, report
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.quantize import quantize_weights
 from mfp_neurons.reporting import Report
+
+
+class Model(nn.Module):
+    """Layers by name, and a function of the model and its input that runs them."""
+
+    def __init__(self, run: Callable[[Any, Tensor], Tensor], **layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        for name, layer in layers.items():
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.run(self, x)
 
 
 class Stack(nn.Module):
@@ -32,17 +48,6 @@ class Stack(nn.Module):
         for synapse, norm, neuron in zip(self.synapses, self.norms, self.neurons, strict=True):
             x = neuron(norm(synapse(x).flatten(0, 1)).unflatten(0, x.shape[:2]))
         return self.readout(x[-1])
-
-
-class Always(nn.Module):
-    """Marks nothing and computes nothing: a place for a known spike train."""
-
-    def __init__(self, spikes: Tensor) -> None:
-        super().__init__()
-        self.spikes = spikes
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.spikes
 
 
 def filled(layer: nn.Module, value: float) -> nn.Module:
@@ -66,24 +71,24 @@ def test_a_linear_network_counted_by_hand():
     spikes = torch.tensor(
         [[[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]], [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]]]
     )  # T = N = 2
-    found = report(net, spikes)
-    assert (found.steps, found.batch) == (2, 2)
+    costs = report(net, spikes)
+    assert (costs.steps, costs.batch) == (2, 2)
     # 4 input spikes x 4 synapses, and 3 of 4 (step, sample) pairs make 4 spikes x 2 synapses; two samples
-    assert [row.synaptic_operations for row in found.synapses] == [4 * 4 / 2, 3 * 4 * 2 / 2]
-    assert found.synaptic_operations == 20
-    assert found.macs == 0
+    assert [row.synaptic_operations for row in costs.synapses] == [4 * 4 / 2, 3 * 4 * 2 / 2]
+    assert costs.synaptic_operations == 20
+    assert costs.macs == 0
     # 12 spikes in 2 steps of 2 samples; the second layer reaches 0.4 and stays silent
-    assert [row.spikes_per_step for row in found.neurons] == [3.0, 0.0]
-    assert [row.firing_rate for row in found.neurons] == [0.75, 0.0]
-    assert found.energy_joules == pytest.approx(20 * 0.9e-12)
+    assert [row.spikes_per_step for row in costs.neurons] == [3.0, 0.0]
+    assert [row.firing_rate for row in costs.neurons] == [0.75, 0.0]
+    assert costs.energy_joules == pytest.approx(20 * 0.9e-12)
 
 
 def test_real_inputs_count_as_macs_zeros_included():
     net = nn.Sequential(nn.Linear(3, 4), MFP())
-    found = report(net, torch.tensor([0.5, 0.0, 1.0]).expand(5, 2, 3))  # T = 5, N = 2
-    assert found.macs == 5 * 3 * 4
-    assert found.synaptic_operations == 0
-    assert found.energy_joules == pytest.approx(60 * 4.6e-12)
+    costs = report(net, torch.tensor([0.5, 0.0, 1.0]).expand(5, 2, 3))  # T = 5, N = 2
+    assert costs.macs == 5 * 3 * 4
+    assert costs.synaptic_operations == 0
+    assert costs.energy_joules == pytest.approx(60 * 4.6e-12)
 
 
 @pytest.mark.parametrize(
@@ -93,51 +98,40 @@ def test_real_inputs_count_as_macs_zeros_included():
 def test_a_spike_at_the_border_reaches_fewer_synapses(place, reached):
     spikes = torch.zeros(1, 1, 3, 3)
     spikes[0, 0, place[0], place[1]] = 1
-    found = report(nn.Conv2d(1, 5, 3, padding=1), spikes)
-    assert found.synaptic_operations == 5 * reached
+    assert report(nn.Conv2d(1, 5, 3, padding=1), spikes).synaptic_operations == 5 * reached
+    circular = nn.Conv2d(1, 5, 3, padding=1, padding_mode="circular")
+    assert report(circular, spikes).synaptic_operations == 5 * 9
 
 
-def test_stride_and_groups_counted_by_hand():
-    # 4 x 4, kernel 2, stride 2: each value is in one window; 4 channels in 2 groups of 3 outputs each
-    spikes = torch.zeros(1, 4, 4, 4)
-    spikes[0, :, 1, 2] = 1
-    found = report(nn.Conv2d(4, 6, 2, stride=2, groups=2), spikes)
-    assert found.synaptic_operations == 4 * 3
-    # kernel 1, stride 2: odd positions are never read
-    assert report(nn.Conv2d(4, 6, 1, stride=2), spikes).synaptic_operations == 0
+@st.composite
+def layers_of_synapses(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
+    """A convolution, transposed or not, and 2 samples of spikes for it."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    dims, groups, stride = draw(st.integers(1, 3)), draw(st.integers(1, 2)), draw(st.integers(1, 3))
+    options = {
+        "kernel_size": tuple(draw(st.integers(1, 3)) for _ in range(dims)),
+        "stride": stride,
+        "padding": draw(st.integers(0, 2)),
+        "dilation": draw(st.integers(1, 2)),
+        "groups": groups,
+    }
+    if draw(st.booleans()):
+        kind = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)[dims - 1]
+        options["output_padding"] = draw(st.integers(0, stride - 1))
+    else:
+        kind = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
+        options["padding_mode"] = draw(st.sampled_from(["zeros", "circular", "replicate"]))
+    sizes = (7, 8, 6)[:dims]
+    return kind(2 * groups, 3 * groups, **options), (torch.rand(2, 2 * groups, *sizes) < 0.3).float()
 
 
-@given(
-    kernel=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    stride=st.integers(1, 3),
-    padding=st.integers(0, 2),
-    dilation=st.integers(1, 2),
-    seed=st.integers(0, 2**16),
-)
-def test_a_convolution_counted_window_by_window(kernel, stride, padding, dilation, seed):
-    torch.manual_seed(seed)
-    spikes = (torch.rand(2, 3, 7, 8) < 0.3).float()
-    layer = nn.Conv2d(3, 4, kernel, stride, padding, dilation)
-    windows = F.unfold(
-        spikes, kernel, dilation, padding, stride
-    )  # every (synapse, position) pair of one output
-    assert report(layer, spikes).synaptic_operations == 4 * windows.sum() / 2
-    everywhere = F.unfold(torch.ones_like(spikes), kernel, dilation, padding, stride)
-    assert report(layer, spikes * 0.5 + 0.1).macs == 4 * everywhere.sum() / 2
-
-
-def test_a_circular_border_reaches_round_the_edge():
-    spikes = torch.zeros(1, 1, 3, 3)
-    spikes[0, 0, 0, 0] = 1
-    layer = nn.Conv2d(1, 5, 3, padding=1, padding_mode="circular")
-    assert report(layer, spikes).synaptic_operations == 5 * 9
-
-
-def test_a_transposed_convolution_reaches_its_whole_kernel():
-    spikes = torch.zeros(1, 4, 3, 3)
-    spikes[0, 1, 1, 1] = spikes[0, 3, 0, 0] = 1
-    layer = nn.ConvTranspose2d(4, 6, 2, stride=2, groups=2)
-    assert report(layer, spikes).synaptic_operations == 2 * 3 * 4
+@given(layers_of_synapses())
+def test_operations_of_a_convolution_are_the_sum_of_its_outputs_with_ones_for_weights(case):
+    layer, spikes = case
+    ones = filled(copy.deepcopy(layer), 1.0)
+    nn.init.zeros_(ones.bias)
+    assert report(layer, spikes).synaptic_operations == ones(spikes).sum() / 2
+    assert report(layer, spikes * 0.5 + 0.1).macs == ones(torch.ones_like(spikes)).sum() / 2
 
 
 def test_a_synapse_of_weight_zero_is_none():
@@ -145,8 +139,8 @@ def test_a_synapse_of_weight_zero_is_none():
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.5, -0.5, 0.01, 0.5], [0.01, 0.5, 0.01, -0.5]]))
     quantize_weights(layer, "ternary")  # small ones become 0
-    found = report(layer, torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
-    assert found.synaptic_operations == 1 + 0 + 2
+    costs = report(layer, torch.tensor([[1.0, 0.0, 1.0, 1.0]]))
+    assert costs.synaptic_operations == 1 + 0 + 2
 
 
 def test_a_spike_of_minus_one_is_a_spike_and_one_of_two_is_a_real_value():
@@ -160,9 +154,9 @@ def test_a_stream_sends_every_remembered_spike_again():
     spikes = torch.zeros(5, 1, 2)
     spikes[0, 0, 0] = 1  # seen at steps 0, 1, 2
     spikes[4, 0, 1] = 1  # seen at step 4 alone: the run ends
-    found = report(net, spikes)
-    assert found.synaptic_operations == 2 * 3
-    assert found.streaming_synaptic_operations == (3 + 1) * 3
+    costs = report(net, spikes)
+    assert costs.synaptic_operations == 2 * 3
+    assert costs.streaming_synaptic_operations == (3 + 1) * 3
 
 
 # --- state ----------------------------------------------------------------------------------------
@@ -172,106 +166,81 @@ def test_a_stream_sends_every_remembered_spike_again():
     ("orders", "bits"),
     [((1, 1, 4), 1), ((1, 1, 7), 2), ((1, 1, 28), 9), ((28, 28, 28), 27), ((1, 28, 28), 18)],
 )
-def test_mean_bits_a_neuron_of_three_equal_layers(orders, bits):
+def test_mean_bits_a_neuron_of_memory_free_layers(orders, bits):
     net = Stack([MFP(decay=0.5, order=order) for order in orders])
     assert report(net, torch.randn(28, 2, 3)).state_bits_per_neuron == bits
 
 
-@pytest.mark.parametrize(("bits", "mean"), [(None, 32 / 3), (2, 2 / 3)])
-def test_mean_bits_where_the_last_layer_alone_has_a_potential(bits, mean):
-    first = [QuantizedMembraneLIF(decay=0.0, bits=bits), MFP(order=1)]
-    net = Stack([*first, QuantizedMembraneLIF(bits=bits)])
-    found = report(net, torch.randn(28, 2, 3))
-    assert found.state_bits_per_neuron == pytest.approx(mean)
-    assert found.state_bits == 6 * (bits or 32)
+@pytest.mark.parametrize(
+    ("bits", "kept"), [((None, 3), [6 * 32, 6 * 3]), ((0, 2), [6 * 2]), ((0, 0, None), [6 * 32])]
+)
+def test_mean_bits_a_neuron_of_layers_with_a_potential(bits, kept):
+    """0 bits: a neuron that forgets all at once, or a memory-free one of order 1."""
+    lif = {b: QuantizedMembraneLIF(bits=b) for b in (None, 2, 3)}
+    none = [QuantizedMembraneLIF(decay=0.0, bits=2), MFP(order=1)]
+    costs = report(Stack([none.pop() if b == 0 else lif[b] for b in bits]), torch.randn(28, 2, 3))
+    assert [row.bits for row in costs.state] == kept
+    assert costs.state_bits_per_neuron == pytest.approx(sum(kept) / (6 * len(bits)))
 
 
 def test_a_memory_free_neuron_keeps_the_past_spikes_of_the_neurons_before_it():
     net = Stack([MFP(order=1), MFP(order=4)], width=6)
     with torch.no_grad():
         net.norms[0].bias.fill_(1.0)  # some of them fire
-    found = report(net, torch.randn(8, 2, 3))
-    (row,) = found.state
+    costs = report(net, torch.randn(8, 2, 3))
+    (row,) = costs.state
     assert (row.of, row.values, row.bits_per_value, row.steps) == ("neurons.0", 6, 1, 3)
-    assert found.state_bits == 18
+    assert costs.state_bits == 18
 
 
-def test_real_values_are_kept_as_they_are_or_as_the_potential_if_that_is_less():
-    x = torch.randn(8, 2, 3)
-    kept = report(Stack([MFP(order=4)], width=6), x)
-    assert [(row.of, row.values, row.bits_per_value, row.steps) for row in kept.state] == [
-        ("input", 3, 32, 3)
-    ]
-    # fewer neurons than inputs: their own inputs are less
-    own = report(Stack([MFP(order=4)], width=2), x)
-    assert [(row.what, row.values, row.bits_per_value, row.steps) for row in own.state] == [
-        ("inputs", 2, 32, 3)
-    ]
-    # an infinite exponential needs its potential alone
-    infinite = report(Stack([MFP()], width=6), x)
-    assert [(row.what, row.values, row.bits_per_value, row.steps) for row in infinite.state] == [
-        ("potential", 6, 32, 1)
-    ]
-    # and past spikes up to the length of the example, where spikes come in
-    spikes = report(Stack([MFP()], width=6), (x > 0).float())
-    assert spikes.state_bits == 3 * 7
+@pytest.mark.parametrize(
+    ("order", "width", "kept"),
+    [
+        (4, 6, ("input", "real values", 3, 32, 3)),
+        (4, 2, ("neurons.0", "inputs", 2, 32, 3)),  # fewer neurons than inputs: their own inputs are less
+        (None, 6, ("neurons.0", "potential", 6, 32, 1)),  # all that an infinite exponential needs
+    ],
+)
+def test_real_values_are_kept_as_they_are_or_as_the_potential_if_that_is_less(order, width, kept):
+    (row,) = report(Stack([MFP(order=order)], width=width), torch.randn(8, 2, 3)).state
+    assert (row.of, row.what, row.values, row.bits_per_value, row.steps) == kept
 
 
-class Residual(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second, self.shortcut = nn.Linear(3, 6), nn.Linear(6, 4), nn.Linear(6, 4)
-        self.a, self.b, self.c = MFP(order=1), MFP(order=5), MFP(order=3)
-
-    def forward(self, x: Tensor) -> Tensor:
-        s = self.a(self.first(x) + 2)
-        return self.c(self.b(self.second(s)) + self.shortcut(s))
+def test_an_infinite_kernel_keeps_the_spikes_of_the_whole_example():
+    assert report(Stack([MFP()]), (torch.randn(8, 2, 3) > 0).float()).state_bits == 3 * 7
 
 
 def test_spikes_that_two_layers_read_are_kept_once():
-    found = report(Residual(), torch.randn(8, 2, 3))
-    kept = {row.of: (row.values, row.steps, set(row.needed_by)) for row in found.state}
+    def run(net: Any, x: Tensor) -> Tensor:
+        s = net.a(net.first(x) + 2)
+        return net.c(net.b(net.second(s)) + net.shortcut(s))
+
+    synapses = {"first": nn.Linear(3, 6), "second": nn.Linear(6, 4), "shortcut": nn.Linear(6, 4)}
+    net = Model(run, **synapses, a=MFP(order=1), b=MFP(order=5), c=MFP(order=3))
+    costs = report(net, torch.randn(8, 2, 3))
+    kept = {row.of: (row.values, row.steps, set(row.needed_by)) for row in costs.state}
     assert kept == {"a": (6, 4, {"b", "c"}), "b": (4, 2, {"c"})}
-    assert found.state_bits == 6 * 4 + 4 * 2
+    assert costs.state_bits == 6 * 4 + 4 * 2
 
 
 @pytest.mark.parametrize(("pool", "kept"), [(nn.AvgPool2d(2), 16), (nn.MaxPool2d(2), 4)])
 def test_behind_an_average_pooling_the_spikes_before_it_are_kept(pool, kept):
-    class Net(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.a, self.pool, self.synapse, self.b = MFP(order=1), pool, nn.Linear(4, 2), MFP(order=3)
+    def run(net: Any, x: Tensor) -> Tensor:
+        s = net.pool(net.a(x).flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])
+        return net.b(net.synapse(s))
 
-        def forward(self, x: Tensor) -> Tensor:
-            s = self.pool(self.a(x).flatten(0, 1)).flatten(1).unflatten(0, x.shape[:2])
-            return self.b(self.synapse(s))
-
-    torch.manual_seed(0)
-    found = report(Net(), torch.rand(5, 2, 1, 4, 4) * 2)
-    assert found.state_bits == kept * 2
+    net = Model(run, a=MFP(order=1), pool=pool, synapse=nn.Linear(4, 2), b=MFP(order=3))
+    assert report(net, torch.rand(5, 2, 1, 4, 4) * 2).state_bits == kept * 2
 
 
 def test_an_input_that_does_not_change_is_kept_once():
-    class Static(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.synapse, self.neuron = nn.Linear(4, 6), MFP(order=3)
+    def run(net: Any, x: Tensor) -> Tensor:
+        return net.neuron(net.synapse(x).expand(8, -1, -1))
 
-        def forward(self, x: Tensor) -> Tensor:
-            return self.neuron(self.synapse(x).expand(8, -1, -1))
-
-    found = report(Static(), torch.randn(2, 4))
-    assert (found.steps, found.batch) == (8, 2)
-    assert found.state_bits == 4 * 32
-    assert found.macs == 4 * 6
-
-
-def test_float_and_quantized_potentials():
-    found = report(
-        Stack([QuantizedMembraneLIF(bits=None), QuantizedMembraneLIF(bits=3)]), torch.randn(4, 2, 3)
-    )
-    assert [row.bits for row in found.state] == [6 * 32, 6 * 3]
-    assert found.state_bits_per_neuron == (32 + 3) / 2
+    costs = report(Model(run, synapse=nn.Linear(4, 6), neuron=MFP(order=3)), torch.randn(2, 4))
+    assert (costs.steps, costs.batch) == (8, 2)
+    assert costs.state_bits == 4 * 32
+    assert costs.macs == 4 * 6
 
 
 # --- weights and activations ----------------------------------------------------------------------
@@ -283,21 +252,20 @@ def test_float_and_quantized_potentials():
 )
 def test_packed_weights_are_codes_and_scales(bits, packed):
     layer = quantize_weights(nn.Linear(11, 3), bits)
-    found = report(layer, torch.zeros(1, 11))
-    assert found.synapses[0].packed_bytes == packed + 3 * 4
-    assert found.weight_bytes == packed + 3 * 4 + 3 * 4  # the bias
-    assert found.weight_bytes_stored == sum(p.numel() * 4 for p in layer.parameters())
+    costs = report(layer, torch.zeros(1, 11))
+    assert costs.synapses[0].packed_bytes == packed + 3 * 4
+    assert costs.weight_bytes == packed + 3 * 4 + 3 * 4  # the bias
+    assert costs.weight_bytes_stored == sum(p.numel() * 4 for p in layer.parameters())
 
 
 def test_weights_of_a_whole_model_counted_by_hand():
     net = quantize_weights(Stack([MFP(), MFP(learnable=True)]), 1, first=8, last=None)
-    found = report(net, torch.randn(4, 2, 3))
+    costs = report(net, torch.randn(4, 2, 3))
     norms = 2 * (4 * 6 * 4 + 8)  # weight, bias, mean, variance, and a counter of 8 bytes
     rest = norms + 4 + (6 * 2 + 2) * 4  # a decay, the read-out
-    assert found.weight_bytes == (3 * 6 + 6 * 4) + (math.ceil(36 / 8) + 6 * 4) + rest
-    assert (
-        found.weight_bytes_stored == 3 * 6 * 4 + 6 * 4 + 36 * 4 + rest
-    )  # with the 8-bit layer's learned step
+    assert costs.weight_bytes == (3 * 6 + 6 * 4) + (math.ceil(36 / 8) + 6 * 4) + rest
+    learned_step = 6 * 4  # of the layer of 8 bits
+    assert costs.weight_bytes_stored == 3 * 6 * 4 + learned_step + 36 * 4 + rest
 
 
 def test_a_weight_used_twice_is_stored_once():
@@ -310,8 +278,8 @@ def test_peak_activations_counted_by_hand():
     net = nn.Sequential(
         nn.Linear(10, 1000, bias=False), nn.ReLU(), nn.Linear(1000, 20, bias=False), nn.Flatten()
     )
-    found = report(net, torch.zeros(8, 10))
-    assert found.peak_activation_bytes == 2 * 8 * 1000 * 4  # in and out of the ReLU
+    costs = report(net, torch.zeros(8, 10))
+    assert costs.peak_activation_bytes == 2 * 8 * 1000 * 4  # in and out of the ReLU
     net[1] = nn.ReLU(inplace=True)
     assert report(net, torch.zeros(8, 10)).peak_activation_bytes == 8 * 1000 * 4 + 8 * 20 * 4
 
@@ -319,31 +287,20 @@ def test_peak_activations_counted_by_hand():
 # --- what is not counted, and what is left alone --------------------------------------------------
 
 
-class Odd(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.lstm, self.linear, self.last = nn.LSTM(3, 4), nn.Linear(4, 4), None
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.linear(self.lstm(x)[0])
-        self.last = y
-        return y @ y.mT
-
-
 def test_what_is_not_counted_is_listed_by_name():
-    found = report(nn.Sequential(Odd()), torch.randn(2, 3, 3))
-    assert set(found.not_counted) == {"0", "0.lstm"}
-    assert "0.lstm" in str(found)
+    net = Model(lambda net, x: net.lstm(x)[0] @ net.lstm(x)[0].mT, lstm=nn.LSTM(3, 4))
+    costs = report(nn.Sequential(net), torch.randn(2, 3, 3))
+    assert set(costs.not_counted) == {"0", "0.lstm"}
+    assert "0.lstm" in str(costs)
     assert report(nn.Linear(3, 4), torch.zeros(1, 3)).not_counted == {}
 
 
 def test_a_module_that_keeps_a_tensor_is_listed():
-    class Keeps(nn.Module):
-        def forward(self, x: Tensor) -> Tensor:
-            self.before = x
-            return x
+    def run(net: Any, x: Tensor) -> Tensor:
+        net.before = x
+        return x
 
-    assert "kept" in report(nn.Sequential(Keeps()), torch.zeros(1, 3)).not_counted["0"]
+    assert "kept" in report(nn.Sequential(Model(run)), torch.zeros(1, 3)).not_counted["0"]
 
 
 class Restless(nn.Module):
@@ -379,10 +336,7 @@ def test_the_model_is_left_exactly_as_it_was(fail):
     state = {name: value.clone() for name, value in model.state_dict().items()}
     versions = {name: value._version for name, value in model.state_dict(keep_vars=True).items()}
     generator = torch.get_rng_state()
-    if fail:
-        with pytest.raises(RuntimeError, match="on purpose"):
-            report(model, torch.randn(4, 3, generator=torch.Generator()))
-    else:
+    with pytest.raises(RuntimeError, match="on purpose") if fail else nullcontext():
         report(model, torch.randn(4, 3, generator=torch.Generator()))
     assert model.training and not model.norm.training and model.drop.training
     assert model.seen is seen and model.queue is queue and model.calls is calls
@@ -406,20 +360,40 @@ def test_a_compiled_model_is_counted_like_the_plain_one():
 def test_brevitas_layers_count_with_their_codes():
     brevitas = pytest.importorskip("brevitas.nn")
     layer = brevitas.QuantLinear(8, 3, bias=False, weight_bit_width=4)
-    found = report(nn.Sequential(layer), torch.ones(1, 8))
-    assert found.weight_bytes == 8 * 3 // 2 + 3 * 4
-    assert found.synapses[0].bits == 4
+    costs = report(nn.Sequential(layer), torch.ones(1, 8))
+    assert costs.weight_bytes == 8 * 3 // 2 + 3 * 4
+    assert costs.synapses[0].bits == 4
 
 
-def test_the_dict_is_json_and_the_table_names_every_layer():
-    found = report(Stack([MFP(order=3), QuantizedMembraneLIF()]), torch.randn(4, 2, 3))
-    assert isinstance(found, Report)
-    plain = json.loads(json.dumps(found.as_dict()))
-    assert plain["state_bits"] == found.state_bits
-    assert plain["synapses"][0]["name"] == "synapses.0"
-    text = str(found)
-    for name in ("synapses.0", "synapses.1", "neurons.0", "neurons.1", "readout", "estimate"):
-        assert name in text
+TABLE = """\
+synapses  kind             weights  bits  packed  stored   input  syn. ops  MACs
+--------  ---------------  -------  ----  ------  ------  ------  --------  ----
+0         QuantizedLinear        6     1    13 B    24 B  spikes         6     0
+2         Linear                 6    32    24 B    24 B  spikes        12     0
+
+neurons  kind  number  state bits each  spikes a step  firing rate
+-------  ----  ------  ---------------  -------------  -----------
+1        MFP        3                1              3       1.0000
+
+kept between steps  what    values  bits  steps  total bits  needed by
+------------------  ------  ------  ----  -----  ----------  ---------
+input               spikes       2     1      1           2  1
+
+steps, batch                      2, 1
+"""
+
+
+def test_the_dict_is_json_and_the_table_has_a_line_for_every_layer():
+    first = quantize_weights(filled(nn.Linear(2, 3, bias=False), 2.0), 1)
+    costs = report(
+        nn.Sequential(first, MFP(order=2), nn.Linear(3, 2, bias=False)), torch.eye(2).reshape(2, 1, 2)
+    )
+    assert isinstance(costs, Report)
+    assert str(costs).startswith(TABLE)
+    assert "energy, estimate (45 nm, float32) 16.2 pJ a sample" in str(costs)
+    plain = json.loads(json.dumps(costs.as_dict()))
+    assert plain["state_bits"] == costs.state_bits
+    assert [row["name"] for row in plain["synapses"]] == ["0", "2"]
 
 
 def test_layers_that_hardly_fire_are_named_and_read_outs_are_not():
@@ -427,25 +401,10 @@ def test_layers_that_hardly_fire_are_named_and_read_outs_are_not():
     net = nn.Sequential(*[MFP(decay=0.0, v_threshold=threshold) for threshold in (0.9, math.inf)])
     for firing, expected in ((1, ["0"]), (2, []), (50, [])):
         x = torch.where(torch.arange(100) < firing, 1.0, 0.5).reshape(10, 1, 10)
-        found = report(net, x)
-        assert found.neurons[0].firing_rate == pytest.approx(firing / 100)
-        assert found.hardly_fire == found.as_dict()["hardly_fire"] == expected
-        assert ("hardly fire (less than 2% of their steps): 0" in str(found)) == bool(expected)
-
-
-def test_one_bit_weights_without_a_normalization_silence_a_layer_and_a_lower_threshold_wakes_it():
-    """Few weights of a channel are large, as after training; the sign keeps their mean alone."""
-    torch.manual_seed(0)
-    layer = nn.Linear(100, 50, bias=False)
-    with torch.no_grad():
-        layer.weight.copy_(torch.randn(50, 100).pow(3) / 8)
-    spikes = (torch.rand(4, 20, 100) < 0.2).float()
-    rates = {}
-    for name, threshold in (("float", 2.2), ("one bit", 2.2), ("lower", 0.66)):
-        net = nn.Sequential(layer, MFP(decay=0.0, v_threshold=threshold))
-        rates[name] = report(net, spikes).neurons[0].firing_rate
-        quantize_weights(layer, 1)
-    assert rates["float"] > 0.08 and rates["one bit"] < 0.015 and rates["lower"] > 0.2, rates
+        costs = report(net, x)
+        assert costs.neurons[0].firing_rate == pytest.approx(firing / 100)
+        assert costs.hardly_fire == costs.as_dict()["hardly_fire"] == expected
+        assert ("hardly fire (less than 2% of their steps): 0" in str(costs)) == bool(expected)
 
 
 def test_wrong_arguments_are_named():
@@ -490,36 +449,32 @@ def test_a_spikingjelly_network_counted_by_hand_in_both_step_modes(sj):
     single = report(net, x_seq, run=step_by_step)
     sj.functional.set_step_mode(net, "m")
     multi = report(net, x_seq)
-    for found in (single, multi):
-        assert (found.steps, found.batch) == (3, 1)
+    for costs in (single, multi):
+        assert (costs.steps, costs.batch) == (3, 1)
         # h = 2 / tau = 1 at 4 positions: they fire once; pooled, 1 of 4 positions is left, in 2 channels
-        assert [row.synaptic_operations for row in found.synapses] == [4 * 2, 2 * 3]
-        assert [row.spikes_per_step for row in found.neurons] == pytest.approx([8 / 3, 3 * 3 / 3])
-        assert found.state_bits == (2 * 16 + 3) * 32
-        assert found.torch_state_bytes == (2 * 16 + 3) * 4
+        assert [row.synaptic_operations for row in costs.synapses] == [4 * 2, 2 * 3]
+        assert [row.spikes_per_step for row in costs.neurons] == pytest.approx([8 / 3, 3 * 3 / 3])
+        assert costs.state_bits == (2 * 16 + 3) * 32
+        assert costs.torch_state_bytes == (2 * 16 + 3) * 4
     assert not any(torch.is_tensor(module.v) for module in net.modules() if hasattr(module, "_memories"))
 
 
 def test_memory_free_neurons_count_alike_in_both_step_modes_and_in_plain_torch(sj):
     from mfp_neurons import MFPNode
 
-    def build(make) -> nn.Module:
-        return jelly(sj, [make(order=1), make(order=3)])
-
     x_seq = (torch.rand(5, 2, 1, 4, 4) < 0.3).float()
-    single = build(lambda **kw: MFPNode(2.0, False, **kw))
-    multi = build(lambda **kw: MFPNode(2.0, False, step_mode="m", **kw))
-    sj.functional.set_step_mode(multi, "m")
-    plain = build(lambda **kw: MFP(decay=0.5, **kw))
-    sj.functional.set_step_mode(plain, "m")
-    reports = [report(single, x_seq, run=step_by_step), report(multi, x_seq), report(plain, x_seq)]
-    assert reports[0].spikes_per_step > 0
-    for found in reports:
-        assert found.state_bits == 8 * 2  # pooled spikes of two steps
-        assert found.synaptic_operations == reports[0].synaptic_operations
-        assert found.spikes_per_step == reports[0].spikes_per_step
-        assert found.state_bits_per_neuron == 3 * 2 / (2 * 16 + 3)
-        assert not found.not_counted
+    single = jelly(sj, [MFPNode(2.0, False, order=order) for order in (1, 3)])
+    multi, plain = copy.deepcopy(single), jelly(sj, [MFP(decay=0.5, order=order) for order in (1, 3)])
+    for net in (multi, plain):
+        sj.functional.set_step_mode(net, "m")
+    first, *others = report(single, x_seq, run=step_by_step), report(multi, x_seq), report(plain, x_seq)
+    assert first.spikes_per_step > 0
+    assert first.state_bits == 8 * 2  # pooled spikes of two steps
+    assert first.state_bits_per_neuron == 3 * 2 / (2 * 16 + 3)
+    for costs in (first, *others):
+        assert not costs.not_counted
+        for name in ("state_bits", "state_bits_per_neuron", "synaptic_operations", "spikes_per_step"):
+            assert getattr(costs, name) == getattr(first, name)
 
 
 def test_spikingjelly_states_are_left_as_they_were(sj):
@@ -537,9 +492,9 @@ def test_parallel_spiking_neurons_keep_real_inputs(sj, kind, bits):
     if not hasattr(sj.neuron, kind):
         pytest.skip("not in this SpikingJelly")
     node = sj.neuron.PSN(5) if kind == "PSN" else sj.neuron.SlidingPSN(k=3, step_mode="m")
-    found = report(nn.Sequential(nn.Linear(3, 4), node), torch.randn(5, 2, 3))
-    assert found.state_bits == 4 * bits
-    assert found.neurons[0].state_bits_per_neuron == bits
+    costs = report(nn.Sequential(nn.Linear(3, 4), node), torch.randn(5, 2, 3))
+    assert costs.state_bits == 4 * bits
+    assert costs.neurons[0].state_bits_per_neuron == bits
 
 
 def test_a_spikingjelly_recurrence_is_listed(sj):
@@ -548,8 +503,8 @@ def test_a_spikingjelly_recurrence_is_listed(sj):
             return x + y
 
     loop = sj.layer.ElementWiseRecurrentContainer(sj.neuron.IFNode(), Add())
-    found = report(nn.Sequential(loop), torch.ones(3, 2, 4), run=step_by_step)
-    assert "0" in found.not_counted
+    costs = report(nn.Sequential(loop), torch.ones(3, 2, 4), run=step_by_step)
+    assert "0" in costs.not_counted
     assert loop.y is None
 
 
@@ -576,12 +531,12 @@ def test_a_snntorch_loop_counted_by_hand():
     net.first.mem = kept = torch.ones(2, 4)
     x_seq = torch.zeros(3, 2, 3)
     x_seq[0, 0, 0] = 1  # one sample's four neurons fire once, then 1.2 > 1 fires the two behind them
-    found = report(net, x_seq)
-    assert (found.steps, found.batch) == (3, 2)
-    assert [row.synaptic_operations for row in found.synapses] == [1 * 4 / 2, 4 * 2 / 2]
-    assert [row.spikes_per_step for row in found.neurons] == pytest.approx([4 / 6, 2 / 6])
-    assert found.state_bits == (4 + 2) * 32
-    assert found.state_bits_per_neuron == 32
+    costs = report(net, x_seq)
+    assert (costs.steps, costs.batch) == (3, 2)
+    assert [row.synaptic_operations for row in costs.synapses] == [1 * 4 / 2, 4 * 2 / 2]
+    assert [row.spikes_per_step for row in costs.neurons] == pytest.approx([4 / 6, 2 / 6])
+    assert costs.state_bits == (4 + 2) * 32
+    assert costs.state_bits_per_neuron == 32
     assert net.first.mem is kept and net.second.mem.numel() == 0
 
 
@@ -597,10 +552,10 @@ def test_memory_free_snntorch_neurons_keep_past_spikes():
         filled(nn.Linear(4, 2, bias=False), 0.3),
         MFPLeakyParallel(0.5, order=4, init_hidden=True),
     )
-    for found in (report(steps, x_seq), report(whole, x_seq)):
-        assert (found.steps, found.batch) == (6, 2)
-        assert found.state_bits == 3 * 1 + 4 * 3
-        assert found.state_bits_per_neuron == (4 * 1 + 2 * 3) / 6
+    for costs in (report(steps, x_seq), report(whole, x_seq)):
+        assert (costs.steps, costs.batch) == (6, 2)
+        assert costs.state_bits == 3 * 1 + 4 * 3
+        assert costs.state_bits_per_neuron == (4 * 1 + 2 * 3) / 6
     assert report(steps, x_seq).spikes_per_step == report(whole, x_seq).spikes_per_step > 0
 
 
@@ -608,9 +563,9 @@ def test_what_a_snntorch_neuron_keeps_beside_its_potential_is_counted():
     snn = pytest.importorskip("snntorch")
 
     def kept(neuron: nn.Module) -> dict[str, int]:
-        found = report(nn.Sequential(nn.Linear(3, 4), neuron), torch.rand(5, 2, 3), run=step_by_step)
-        return {row.what: row.bits for row in found.state}
+        costs = report(nn.Sequential(nn.Linear(3, 4), neuron), torch.rand(5, 2, 3), run=step_by_step)
+        return {row.what: row.bits for row in costs.state}
 
     assert kept(snn.Synaptic(0.9, 0.8, init_hidden=True)) == {"mem": 4 * 32, "syn": 4 * 32}
-    # the spikes that come back are a bit each
-    assert kept(snn.RLeaky(0.9, linear_features=4, init_hidden=True)) == {"mem": 4 * 32, "spk": 4}
+    recurrent = snn.RLeaky(0.9, linear_features=4, init_hidden=True)
+    assert kept(recurrent) == {"mem": 4 * 32, "spk": 4}  # the spikes that come back are a bit each

@@ -15,7 +15,7 @@ T = 6
 
 
 def build(bits: float = 1, order: int = 3) -> nn.Sequential:
-    """Norms, convolution, two kinds of kernel, quantized weights: [T, N, 12] to scores [T, N, 3]."""
+    """Two kinds of kernel, quantized weights: [T, N, 12] to scores [T, N, 3]."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Linear(12, 16),
@@ -40,66 +40,45 @@ def some_data(samples: int = 64) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-class TestLightning:
-    """A LightningModule as SpikingJelly's users write it: the Trainer does the rest."""
+@pytest.mark.filterwarnings("ignore")
+def test_a_lightning_module_trains_is_saved_goes_on_in_mixed_precision_and_deploys(tmp_path: Path) -> None:
+    """As SpikingJelly's users write it: the Trainer does the rest."""
+    lightning = pytest.importorskip("lightning", reason="lightning is not installed")
 
-    @staticmethod
-    def module(net: nn.Module) -> Any:
-        lightning = pytest.importorskip("lightning", reason="lightning is not installed")
+    class Classifier(lightning.LightningModule):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = build()
 
-        class Classifier(lightning.LightningModule):  # type: ignore[misc, name-defined]
-            def __init__(self) -> None:
-                super().__init__()
-                self.net = net
+        def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
+            x, y = batch
+            return loss_of(self.net, x.transpose(0, 1), y)
 
-            def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-                x, y = batch
-                return loss_of(self.net, x.transpose(0, 1), y)
+        def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
+            x, y = batch
+            self.log("accuracy", (self.net(x.transpose(0, 1)).mean(0).argmax(-1) == y).float().mean())
 
-            def test_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-                x, y = batch
-                right = (self.net(x.transpose(0, 1)).mean(0).argmax(-1) == y).float().mean()
-                self.log("accuracy", right)
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.Adam(self.parameters(), lr=0.02)
 
-            def configure_optimizers(self) -> torch.optim.Optimizer:
-                return torch.optim.Adam(self.parameters(), lr=0.02)
+    def trainer(**options: Any) -> Any:
+        quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
+        here = {"default_root_dir": tmp_path, "accelerator": "cpu", "devices": 1}
+        return lightning.Trainer(**here, **quiet, enable_checkpointing=False, **options)
 
-        return Classifier()
-
-    @staticmethod
-    def trainer(folder: Path, **options: Any) -> Any:
-        import lightning
-
-        quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
-        return lightning.Trainer(default_root_dir=folder, accelerator="cpu", devices=1, **quiet, **options)
-
-    @pytest.mark.filterwarnings("ignore")
-    def test_a_network_trains_is_saved_goes_on_and_deploys(self, tmp_path: Path) -> None:
-        module = self.module(build())
-        x, y = some_data()
-        batches = DataLoader(TensorDataset(x.transpose(0, 1), y), batch_size=16)
-        before = self.trainer(tmp_path).test(module, batches, verbose=False)[0]["accuracy"]
-        trainer = self.trainer(tmp_path, max_epochs=8, enable_checkpointing=False)
-        trainer.fit(module, batches)
-        trainer.save_checkpoint(tmp_path / "half.ckpt")
-        again = self.module(build())
-        further = self.trainer(tmp_path, max_epochs=16, enable_checkpointing=False)
-        further.fit(again, batches, ckpt_path=tmp_path / "half.ckpt")
-        after = self.trainer(tmp_path).test(again, batches, verbose=False)[0]["accuracy"]
-        assert after > max(before, 0.8)
-        network = deploy.lower(again.net.eval(), x[:, :4], levels=16)
-        assert network.run((x * 15).round().clamp(0, 15).byte().numpy()).shape == (T, 64, 3)
-
-    @pytest.mark.filterwarnings("ignore")
-    def test_mixed_precision_and_accumulated_gradients(self, tmp_path: Path) -> None:
-        module = self.module(build())
-        x, y = some_data()
-        batches = DataLoader(TensorDataset(x.transpose(0, 1), y), batch_size=16)
-        start = {name: p.clone() for name, p in module.named_parameters()}
-        options = {"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 1.0}
-        self.trainer(tmp_path, max_epochs=2, enable_checkpointing=False, **options).fit(module, batches)
-        assert all(p.isfinite().all() for p in module.parameters())
-        assert any(not torch.equal(p, start[name]) for name, p in module.named_parameters())
+    module, again = Classifier(), Classifier()
+    x, y = some_data()
+    batches = DataLoader(TensorDataset(x.transpose(0, 1), y), batch_size=16)
+    before = trainer().test(module, batches, verbose=False)[0]["accuracy"]
+    first = trainer(max_epochs=8)
+    first.fit(module, batches)
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    options = {"precision": "bf16-mixed", "accumulate_grad_batches": 2, "gradient_clip_val": 1.0}
+    trainer(max_epochs=16, **options).fit(again, batches, ckpt_path=tmp_path / "half.ckpt")
+    assert any(not torch.equal(p, q) for p, q in zip(module.parameters(), again.parameters(), strict=True))
+    assert trainer().test(again, batches, verbose=False)[0]["accuracy"] > max(before, 0.8)
+    network = deploy.lower(again.net.eval(), x[:, :4], levels=16)
+    assert network.run((x * 15).round().clamp(0, 15).byte().numpy()).shape == (T, 64, 3)
 
 
 def test_the_hubs_mixin_saves_and_loads_from_a_folder(tmp_path: Path) -> None:
@@ -170,31 +149,3 @@ def test_vmap_maps_the_forward_pass_over_any_dimension() -> None:
         warnings.simplefilter("ignore")  # PyTorch loops over the mapped dimension, and says so
         for dim in (1, 2, 3):
             assert torch.equal(torch.func.vmap(fire, in_dims=dim, out_dims=dim)(x), fire(x))
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_network_of_brevitas_layers_trains_and_is_deployed() -> None:
-    brevitas = pytest.importorskip("brevitas.nn")
-    from brevitas.quant import Int8WeightPerChannelFloat
-
-    torch.manual_seed(0)
-    quantized = {"bias": True, "weight_quant": Int8WeightPerChannelFloat}
-    net = nn.Sequential(
-        brevitas.QuantLinear(12, 16, **quantized),
-        MFP(0.5, order=3, v_threshold=0.3),
-        brevitas.QuantLinear(16, 3, **quantized),
-    )
-    x, y = some_data()
-    x = (x > 0.4).float()
-    optimizer = torch.optim.Adam(net.parameters(), lr=0.02)
-    losses = []
-    for _ in range(40):
-        loss = loss_of(net, x, y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
-    assert losses[-1] < 0.7 * losses[0]
-    network = deploy.lower(net.eval(), x[:, :4])
-    expected = net(x).argmax(-1).numpy()
-    assert (network.run(x.bool().numpy()).argmax(-1) == expected).mean() > 0.99

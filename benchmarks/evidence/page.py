@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mfp_neurons._plot import pyplot
-from mfp_neurons.reporting import AC_JOULES
+from mfp_neurons.reporting.record import AC_JOULES
 from mfp_neurons.train import figures, tables
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +65,7 @@ def accuracy_against_state(found: Runs, path: Path) -> None:
         found: one a network and seed; each family of networks in ``DRAWN`` is a line.
         path: of the PNG.
     """
-    plt = pyplot()
+    plt = figures.pyplot()
     figure, axes = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
     figures.draw_accuracy(axes, [run for run in found if run["family"] in DRAWN], DRAWN)
     figure.savefig(path, dpi=150)

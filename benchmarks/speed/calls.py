@@ -1,8 +1,8 @@
 """A neuron that takes part: how it is built, the input it gets, and one call of it, timed or measured."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from . import memory
 from .timing import TOTAL, Clock, Parts, Sample
 
 FORWARD, TRAINING = "forward", "training"
-WORKS = (FORWARD, TRAINING)
 _HOST_CACHE = 128 << 20  # bytes: more than the last-level cache of one socket's share
 _MOST_BUFFERS = 8
 
@@ -55,7 +54,6 @@ class Neuron:
     reset: Callable[[], Any] = _nothing
     parameters: Sequence[Tensor] = ()
     note: str = ""
-    around: Callable[[], AbstractContextManager[Any]] = nullcontext  # holds during forward and backward
 
 
 # --- bytes that a neuron has to move for one element, whatever its code: the floor that a copy stands for
@@ -88,11 +86,6 @@ def neuron_traffic(width: int, training: bool) -> Traffic:
 def wide_spikes_traffic(width: int, training: bool) -> Traffic:
     """Spikes are float32 whatever the input is, and so is their gradient."""
     return Traffic(width + 4, 2 * width + 4)
-
-
-def masked_traffic(width: int, training: bool) -> Traffic:
-    """One bit is saved in place of the input."""
-    return Traffic(2 * width + (1 / 8 if training else 0), 2 * width + 1 / 8)
 
 
 def norm_and_neuron_traffic(width: int, training: bool) -> Traffic:
@@ -157,13 +150,7 @@ def _buffers(size: int, device: torch.device) -> int:
 
 def sample(neuron: Neuron, inputs: Inputs, work: str, clock: Clock) -> Sample:
     """A call of the forward alone, without a graph, or of forward and backward and both together."""
-    timed = _forward if work == FORWARD else _training
-
-    def call() -> Parts:
-        with neuron.around():
-            return timed(neuron, inputs, clock)
-
-    return call
+    return partial(_forward if work == FORWARD else _training, neuron, inputs, clock)
 
 
 @torch.no_grad()
@@ -226,11 +213,10 @@ def probe(neuron: Neuron, inputs: Inputs) -> dict[str, float]:
         spikes = forward()
         torch.autograd.grad(spikes, [x, *neuron.parameters], inputs.gradient(spikes, grad))
 
-    with neuron.around():
-        with torch.no_grad():
-            rate = float(forward().float().mean())
-        saved = memory.saved_bytes(forward, neuron.parameters)
-        peak = memory.peak_bytes(training, x.device)
+    with torch.no_grad():
+        rate = float(forward().float().mean())
+    saved = memory.saved_bytes(forward, neuron.parameters)
+    peak = memory.peak_bytes(training, x.device)
     neuron.reset()
     return {
         "firing_rate": rate,

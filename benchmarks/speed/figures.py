@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mfp_neurons._checks import require
-from mfp_neurons._plot import End, label_ends, pyplot
+from mfp_neurons.train.figures import End, label_ends, pyplot
 
 from .tables import number, unique
 

@@ -224,8 +224,7 @@ def as_node(neuron: nn.Module) -> nn.Module:
     )
     node.kernel = kernel  # decay, channels and grid of its taps
     node.v_threshold = neuron.v_threshold
-    made: nn.Module = node
-    return made
+    return node  # type: ignore[no-any-return]
 
 
 def _with_dropout(net: nn.Module, dropout: float) -> nn.Module:
@@ -249,10 +248,9 @@ def _check_maps(name: str, features: tuple[int, ...], smallest: int) -> None:
 
 def _for_channels(stem: Any, channels: int) -> nn.Module:
     """The first convolution of a model for color images, for so many channels."""
-    made: nn.Module = _jelly("layer").Conv2d(
+    return _jelly("layer").Conv2d(  # type: ignore[no-any-return]
         channels, stem.out_channels, stem.kernel_size, stem.stride, stem.padding, bias=stem.bias is not None
     )
-    return made
 
 
 def _lif() -> Any:

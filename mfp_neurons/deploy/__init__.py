@@ -19,7 +19,7 @@ from .errors import LoweringError as LoweringError
 from .integer_network import EventRun as EventRun
 from .integer_network import IntegerNetwork as IntegerNetwork
 from .integer_network import Stream as Stream
-from .lowering.lower import lower_graph
+from .lowering import lower_graph
 from .memory import Memory as Memory
 
 __all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream", "lower"]

@@ -1,7 +1,9 @@
 """What lowering refuses, and what is not a network."""
 
+from ..network import NetworkError
 
-class LoweringError(ValueError):
+
+class LoweringError(NetworkError):
     """A model that cannot become an integer network: which module, its type, why, and what to use instead."""
 
 

@@ -1,5 +1,7 @@
 """What cannot be said in NIR, and what cannot be read from it."""
 
+from ..network import NetworkError
 
-class NIRError(ValueError):
+
+class NIRError(NetworkError):
     """A model that NIR cannot say, or a graph that has no place here: which layer, why, and what to do."""

@@ -9,40 +9,116 @@ sinabs refuses another r than 1, Norse's integrator has none. It is 1, and left 
 ``decay_input``.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import nir
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
-from .draft import Draft
-from .kernels import Numbers, Refuse
-from .signals import Floats, Node, Shape, Signal, Term, of
+from mfp_neurons import __version__
+
+from ..history import Exponential, as_row
+from ..network.axes import Shape
+from ..network.description import Neurons
+from .draft import Draft, Floats, Node, Signal, Term, of
+from .errors import NIRError
 
 _NEAR_ONE = 2.0**-22  # of float32 decays and gains: their rounding
 
 
-def add_neurons(
-    draft: Draft, x: Signal, numbers: Numbers, path: str, dt: float, refuse: Refuse
-) -> tuple[Node, Signal]:
+@dataclass(frozen=True, eq=False)
+class Numbers:
+    """What a layer of neurons computes with; arrays are broadcast over the shape of a step.
+
+    Attributes:
+        decay, gain: of an infinite exponential, in float64; None of a finite kernel.
+        taps: [K, *]; None of an infinite exponential.
+        threshold: fires on u > threshold, which is the float below v_threshold where it fires on equality.
+        facts: metadata.
+    """
+
+    decay: Floats | None
+    gain: Floats | None
+    taps: NDArray[Any] | None
+    threshold: NDArray[Any]
+    facts: dict[str, Any]
+
+
+def numbers_of(layer: Neurons, dtype: Any) -> Numbers:
+    """The numbers of a layer of neurons; ``dtype`` is that of potentials, and so of thresholds and taps.
+
+    Raises:
+        NIRError: it has a kernel of its own for every step.
+    """
+    kernel = layer.kernel
+    if layer.is_fixed:
+        raise NIRError(
+            f"{layer.where} has a kernel of its own for every step (kernel='matrix'), and NIR has no time to "
+            "look it up by. Use kernel='fir' with an order, or 'exp'."
+        )
+
+    def over_step(value: Tensor, shape: Shape | None = layer.kernel_shape) -> Floats:
+        array: Floats = layer.spread(value, shape).broadcast_to(1, *layer.features)[0].double().numpy()
+        return array.copy()
+
+    decay = gain = taps = None
+    if isinstance(kernel, Exponential) and kernel.order is None:
+        decay, gain = over_step(as_row(kernel.decay)), over_step(as_row(kernel.gain))
+    else:
+        rows = kernel.taps(kernel.order or 1) if isinstance(kernel, Exponential) else kernel.taps  # type: ignore[union-attr]
+        taps = np.stack([over_step(row.reshape(-1)).astype(dtype) for row in rows])
+    value = over_step(layer.threshold, layer.threshold_shape).astype(dtype)
+    # inf stays: the largest number, just below, is one that a potential may exceed
+    just_below = np.nextafter(value, np.array(-np.inf, dtype))
+    threshold = value if layer.strict else np.where(np.isinf(value), value, just_below)
+    facts: dict[str, Any] = {"neuron": layer.neuron, "kernel": layer.options["kind"]}
+    for name, option in layer.options.items():
+        if name != "kind":
+            facts[name] = option.numpy() if isinstance(option, Tensor) else option
+    facts |= {"comparison": ">" if layer.strict else ">=", "v_threshold": _compact(value)}
+    facts |= {"path": layer.name, "mfp_version": __version__}
+    return Numbers(decay, gain, taps, threshold, facts)
+
+
+def _compact(array: NDArray[Any]) -> NDArray[Any]:
+    """An array over a step as [1] where it is one number, [C] where it is one a channel, else [C, *].
+
+    >>> _compact(np.full((2, 3), 0.5)), _compact(np.array([[1.0, 1.0], [2.0, 2.0]]))
+    (array([0.5]), array([1., 2.]))
+    """
+    flat = array.reshape(-1)
+    if (flat == flat[0]).all():
+        return flat[:1].copy()
+    rows = array.reshape(len(array), -1)
+    return rows[:, 0].copy() if (rows == rows[:, :1]).all() else array.copy()
+
+
+def add_neurons(draft: Draft, x: Signal, layer: Neurons, dt: float) -> tuple[Signal, Signal]:
     """Puts a layer of neurons behind ``x``: its spikes, and its potential."""
+    numbers, path = numbers_of(layer, draft.dtype), layer.name or layer.neuron.lower()
     if numbers.taps is None:
-        assert numbers.decay is not None and numbers.gain is not None
-        potential = _integrated(draft, x, numbers.decay, numbers.gain, path, dt, refuse)
+        potential = _integrated(draft, x, numbers, layer, path, dt)
     else:
         potential = _delayed(draft, x, numbers.taps, path, dt)
     threshold = nir.Threshold(numbers.threshold, metadata=numbers.facts)
-    return draft.add(threshold, path, x.shape, potential, binary=True), potential
+    node = draft.add(threshold, path, x.shape, potential, binary=True)
+    if layer.spike_factor is None:
+        return of(node), potential
+    factor = layer.spike_factor.double().broadcast_to(1, *node.shape)[0].numpy().copy()
+    return Signal((Term(node, factor),), node.shape), potential
 
 
-def _integrated(
-    draft: Draft, x: Signal, decay: Floats, gain: Floats, path: str, dt: float, refuse: Refuse
-) -> Signal:
+def _integrated(draft: Draft, x: Signal, numbers: Numbers, layer: Neurons, path: str, dt: float) -> Signal:
+    decay, gain = numbers.decay, numbers.gain
+    assert decay is not None and gain is not None
     if (decay == 1).all():
         return of(draft.add(nir.I(gain / dt), f"{path}_integrator", x.shape, x))
     if (decay == 1).any():
-        refuse(
-            "has channels that never leak (decay 1) beside others that do, which is no one node of NIR. Give "
-            "them a decay below 1, or all of them 1"
+        raise NIRError(
+            f"{layer.where} has channels that never leak (decay 1) beside others that do, which is no one "
+            "node of NIR. Give them a decay below 1, or all of them 1."
         )
     factor, tau = leak(decay, gain, dt, draft.dtype)
     if factor is not None:
@@ -66,17 +142,17 @@ def _delayed(draft: Draft, x: Signal, taps: Any, path: str, dt: float) -> Signal
     """The taps as a shift register of what comes in, with one factor at each place that is read."""
     lags = [lag for lag, tap in enumerate(taps) if tap.any()] or [0]
     held, at = x, 0
-    read: Signal | None = None
+    terms: list[Term] = []
     for lag in lags:
         if lag > at:
             delay = nir.Delay(np.full(x.shape, (lag - at) * dt))
             held, at = of(draft.add(delay, f"{path}_delay_{lag}", x.shape, held)), lag
         one = held if (taps[lag] == 1).all() else _scaled(draft, held, taps[lag], f"{path}_tap_{lag}")
-        read = one if read is None else Signal((*read.terms, *one.terms), x.shape)
-    assert read is not None
-    return read
+        terms += one.terms
+    return Signal(tuple(terms), x.shape)
 
 
 def _scaled(draft: Draft, x: Signal, factor: Any, name: str) -> Signal:
     shape: Shape = x.shape
-    return Signal((Term(draft.add(nir.Scale(np.broadcast_to(factor, shape).copy()), name, shape, x)),), shape)
+    node: Node = draft.add(nir.Scale(np.broadcast_to(factor, shape).copy()), name, shape, x)
+    return of(node)

@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import log_once
+from ..network.neurons import read_neurons
 from ..neuron import MFP, HistoryKernel
 from . import weights
 from .errors import NIRError
-from .kernels import Numbers, read
 from .network import Delay, Elementwise, FixedExponential, Integrator, Scale
-from .neurons import leak
+from .neurons import Numbers, leak, numbers_of
 from .patterns import Neurons, delay_steps
 from .weights import Parts
 
@@ -121,7 +121,8 @@ class Reader:
             kernel = _kernel(facts, rows, known, spread)
             strict = str(facts["comparison"]) == ">"
             made = _neuron(kernel, spread.row(full["v_threshold"]), strict)
-            numbers = read(made, spread.inner_shape, node.threshold.dtype, _refuse)
+            layer = read_neurons(made, spread.inner_shape, _refuse)
+            numbers = numbers_of(layer, node.threshold.dtype)
         except (KeyError, ValueError, TypeError, RuntimeError):
             return None
         return spread.module(made) if self._agrees(numbers, node, known) else None

@@ -12,8 +12,7 @@ from ..quantize import Codes
 from ..quantize.latent import latent
 from ..quantize.layers import become_quantized
 from .convolution import narrowed, widened
-from .draft import folded
-from .signals import Norm
+from .draft import Norm, folded
 
 Array = NDArray[Any]
 Parts = list[tuple[str, nn.Module]]

@@ -141,14 +141,14 @@ def _from_synaptic(neuron: Any, options: Options) -> nn.Module | str:
     )
     channels = {"num_channels": beta.numel()} if beta.numel() > 1 else {}
     learned = isinstance(neuron.alpha, nn.Parameter) or isinstance(neuron.beta, nn.Parameter)
-    wanted = options.get("learnable", learned or "kernel" in options)
+    is_learned = options.get("learnable", learned or "kernel" in options)
     chosen = {name: value for name, value in options.items() if name != "learnable"} | {"kernel": "fir"}
     new = _build(neuron, MFPLeaky, chosen, beta=beta.clone(), **channels)
     taps: nn.Parameter = new.kernel.taps  # type: ignore[operator, union-attr, assignment]
     with torch.no_grad():
         values = _two_decays(alpha.reshape(-1), beta.reshape(-1), options["order"])
         taps.copy_(values if taps.dim() == 2 else values[:, 0])
-    taps.requires_grad_(bool(wanted))
+    taps.requires_grad_(bool(is_learned))
     return new
 
 
@@ -197,10 +197,7 @@ RULES: dict[type, Callable[[Any, Options], nn.Module | str]] = {
 """snnTorch's neurons that :func:`mfp_neurons.convert` can swap: (neuron, options) to the new neuron, or to
 the reason (a string) why this one stays."""
 
-LEFT_ALONE: dict[type, str] = {
-    MFPLeaky: "it is memory-free already",
-    MFPLeakyParallel: "it is memory-free already",
-}
+LEFT_ALONE: dict[type, str] = {}
 """Neurons that have no rule, and why; a base class speaks for its subclasses."""
 
 _RECURRENT = "its spikes feed back into it, so no step can be computed before the one before it"
@@ -221,3 +218,14 @@ for _name, _why in {
 }.items():
     if hasattr(snn, _name):
         LEFT_ALONE[getattr(snn, _name)] = _why
+
+
+def replacement(old: nn.Module, to: type | None, options: Options) -> nn.Module | str:
+    """The neuron in place of one that has a rule, or why there is none.
+
+    Args:
+        old: a neuron of one of the classes in :data:`RULES`.
+        to: MFPLeaky, MFPLeakyParallel or MFP; None for what the rule chooses.
+        options: keyword arguments of the new neuron.
+    """
+    return RULES[type(old)](old, options if to is None else {**options, "to": to})

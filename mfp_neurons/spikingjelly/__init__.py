@@ -24,6 +24,7 @@ from .node import MFPNode as MFPNode
 from .pairs import fuse as fuse
 from .rules import RULES as RULES
 from .rules import neuron_spec as neuron_spec
+from .rules import replacement as replacement
 from .surrogates import fused_surrogate as fused_surrogate
 
 __all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]

@@ -8,8 +8,10 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
+from ..neuron import MFP
 from ..spec import Carried, NeuronSpec, StateNames
 from .node import MFPNode
+from .surrogates import fused_surrogate
 
 _SEQUENCES = [getattr(neuron, name) for name in ("PSN",) if hasattr(neuron, name)]
 _WINDOWS = [getattr(neuron, name) for name in ("MaskedPSN", "SlidingPSN") if hasattr(neuron, name)]
@@ -90,9 +92,9 @@ def _from_sliding_psn(old: Any, options: dict[str, Any]) -> MFPNode:
     taps = old.weight.detach().flip(0)
     node = _build(old, {"order": len(taps), **options, "kernel": "fir"}, decay_input=False)
     with torch.no_grad():
-        wanted = torch.zeros(len(node.kernel.taps), device=taps.device)
-        wanted[: len(taps)] = taps[: len(wanted)]  # a smaller order forgets the oldest taps
-        node.kernel.taps.copy_(wanted if node.kernel.taps.dim() == 1 else wanted.unsqueeze(1))
+        values = torch.zeros(len(node.kernel.taps), device=taps.device)
+        values[: len(taps)] = taps[: len(values)]  # a smaller order forgets the oldest taps
+        node.kernel.taps.copy_(values if node.kernel.taps.dim() == 1 else values.unsqueeze(1))
     _learn_threshold(node, old, options, old.bias)
     return node
 
@@ -146,3 +148,25 @@ _RULES: dict[str, Rule] = {
 RULES: dict[type, Rule] = {
     getattr(neuron, name): rule for name, rule in _RULES.items() if hasattr(neuron, name)
 }
+
+
+def replacement(old: nn.Module, to: type | None, options: dict[str, Any]) -> nn.Module | str:
+    """The neuron in place of one that has a rule, or why there is none.
+
+    Args:
+        old: a neuron of one of the classes in :data:`RULES`.
+        to: MFPNode, MFP, or None for the first.
+        options: keyword arguments of MFPNode.
+    """
+    if to not in (None, MFPNode, MFP):
+        raise ValueError(f"to must be MFPNode or MFP here, got {to.__name__ if to else to}")
+    node = RULES[type(old)](old, options)
+    if to is not MFP or isinstance(node, str):
+        return node
+    if node.step_mode != "m":
+        raise ValueError("to=MFP: MFP takes whole sequences, and this neuron's step_mode is 's'")
+    if node.store_v_seq:
+        raise ValueError("to=MFP: MFP has no store_v_seq")
+    plain = MFP(surrogate=fused_surrogate(node.surrogate_function), backend=node.backend)
+    plain.kernel, plain.v_threshold = node.kernel, node.v_threshold
+    return plain

@@ -46,18 +46,19 @@ def _is_int(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def integer(low: int, high: int | None = None) -> Rule:
-    words = f"an integer of {low} or more" if high is None else f"an integer from {low} to {high}"
-    return Rule(words, lambda v: _is_int(v) and v >= low and (high is None or v <= high))
+def integer(least: int, most: int | None = None) -> Rule:
+    words = f"an integer of {least} or more" if most is None else f"an integer from {least} to {most}"
+    return Rule(words, lambda v: _is_int(v) and v >= least and (most is None or v <= most))
 
 
-def number(low: float, high: float | None = None, *, inclusive: bool = True) -> Rule:
-    words = f"a number {'>=' if inclusive else '>'} {low}" + ("" if high is None else f" and below {high}")
+def number(least: float, below: float | None = None, *, inclusive: bool = True) -> Rule:
+    words = f"a number {'>=' if inclusive else '>'} {least}"
+    words += "" if below is None else f" and below {below}"
 
     def test(value: Any) -> bool:
         if not (_is_int(value) or isinstance(value, float)):
             return False
-        return (value >= low if inclusive else value > low) and (high is None or value < high)
+        return (value >= least if inclusive else value > least) and (below is None or value < below)
 
     return Rule(words, test)
 
@@ -143,8 +144,21 @@ class NeuronConfig:
 
     def layer(self, index: int) -> "NeuronConfig":
         """The settings of one hidden layer, every one of them a single value."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return NeuronConfig(**{k: v[index] if isinstance(v, tuple) else v for k, v in values.items()})
+        values = vars(self).items()
+        return NeuronConfig(**{k: v[index] if isinstance(v, tuple) else v for k, v in values})
+
+    def lists(self) -> dict[str, tuple[Any, ...]]:
+        """The settings that are lists, by name."""
+        return {k: v for k, v in vars(self).items() if isinstance(v, tuple)}
+
+    def check_lists(self, layers: int, of: str) -> None:
+        """Raises ConfigError unless every list has one item for each of so many layers."""
+        for name, values in self.lists().items():
+            if len(values) != layers:
+                raise ConfigError(
+                    f"network.neuron.{name} = {values!r} has {len(values)} items: give one value, or one for "
+                    f"each of the {layers} {of}"
+                )
 
 
 @dataclass(frozen=True)
@@ -357,13 +371,7 @@ def _check_no_blocks(network: NetworkConfig) -> None:
 
 def _check_layers(network: NetworkConfig) -> None:
     layers = len(network.channels) + len(network.hidden)
-    for spec in dataclasses.fields(network.neuron):
-        value = getattr(network.neuron, spec.name)
-        if isinstance(value, tuple) and len(value) != layers:
-            raise ConfigError(
-                f"network.neuron.{spec.name} = {value!r} has {len(value)} items: give one value, or one for "
-                f"each of the {layers} hidden layers"
-            )
+    network.neuron.check_lists(layers, "hidden layers")
     for index in range(layers):
         check_neuron(network.neuron.layer(index), index)
 

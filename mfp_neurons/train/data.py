@@ -1,13 +1,17 @@
 """Data sets as tensors in memory, and the rule that turns a batch of them into a sequence over time."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from mfp_neurons.train.config import ConfigError, DataConfig
-from mfp_neurons.train.datasets import bits, catalog
-from mfp_neurons.train.datasets.source import Source, shuffled
+from mfp_neurons.train.datasets import frameworks
+from mfp_neurons.train.datasets.images import digits, fashion_mnist, tiny_imagenet
+from mfp_neurons.train.datasets.simulated import fashion_mnist_events
+from mfp_neurons.train.datasets.source import Source, shuffled, unpack
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Data:
     def sequence(self, samples: Tensor) -> Tensor:
         """A batch of samples as float32: rows [T, N, C*W]; repeated images or frames [T, N, C, H, W]."""
         if self.packed:
-            return bits.unpack(samples.transpose(0, 1), self.packed)
+            return unpack(samples.transpose(0, 1), self.packed)
         x = (samples / self.scale).to(torch.float32)
         if not samples.is_floating_point():  # a recording may hold more events than any in training
             x = x.clamp(max=1)
@@ -68,9 +72,46 @@ class Data:
         """Shape of one step of one sample."""
         return tuple(self.sequence(self.train.samples[:1]).shape[2:])
 
+    def integer_input(self, samples: Tensor) -> Tensor:
+        """A batch as an integer network takes it: an image that is shown at every step comes once."""
+        sequence = self.sequence(samples)
+        return sequence[0] if self.reading == "repeat" else sequence
+
     def to(self, device: torch.device) -> "Data":
         train, validation, test = (s.to(device) for s in (self.train, self.validation, self.test))
         return replace(self, train=train, validation=validation, test=test)
+
+
+# --- which data sets there are: ``data.name``, and what it stands for --------------------------------------
+
+Sources = Callable[[DataConfig], tuple[Source, Source]]
+
+
+# how a data set is loaded (training and test split), and how its samples are read by habit
+_NAMED: dict[str, tuple[Sources, str]] = {
+    "digits": (digits, "rows"),
+    "fashion-mnist": (fashion_mnist, "repeat"),
+    "fashion-mnist-rows": (fashion_mnist, "rows"),
+    "fashion-mnist-events": (fashion_mnist_events, "frames"),
+    "tiny-imagenet": (tiny_imagenet, "repeat"),
+}
+_FAMILIES = {  # FAMILY:CLASS
+    "torchvision": (frameworks.torchvision, "repeat"),
+    "spikingjelly": (frameworks.spikingjelly, "frames"),
+    "tonic": (frameworks.tonic, "frames"),
+}
+
+
+def _sources_and_reading(name: str) -> tuple[Sources, str]:
+    """What ``data.name`` stands for; ConfigError, which lists what is accepted, if nothing."""
+    if name in _NAMED:
+        return _NAMED[name]
+    family, _, member = name.partition(":")
+    if family in _FAMILIES and member:
+        sources, reading = _FAMILIES[family]
+        return partial(sources, member), reading
+    accepted = [*_NAMED, *(f"{family}:CLASS" for family in _FAMILIES)]
+    raise ConfigError(f"data.name = {name!r} is not accepted: give {', '.join(accepted)}")
 
 
 def load(config: DataConfig) -> Data:
@@ -80,15 +121,15 @@ def load(config: DataConfig) -> Data:
         ConfigError: the name is unknown, or the files are not where they were looked for.
         MissingDependency: the data set needs a package that is not installed.
     """
-    kind = catalog.find(config.name)
-    full, test = kind.sources(config)
+    sources, reading = _sources_and_reading(config.name)
+    full, test = sources(config)
     kept, held_out = _hold_out(len(full), config)
     data = Data(
         train=_take(full, kept),
         validation=_take(full, held_out),
         test=_take(test, _tested(len(test), config.test_limit)),
         classes=int(torch.cat([full.labels, test.labels]).max()) + 1,
-        reading=config.reading or kind.reading,
+        reading=config.reading or reading,
         time_steps=config.time_steps,
         scale=full.scale,
         packed=full.packed,
@@ -125,3 +166,29 @@ def _check_reading(data: Data, config: DataConfig) -> None:
             + (f"are packed frames of shape {data.packed}" if data.packed else f"have shape {shape}")
             + "; frames need [T, C, H, W], rows and repeat need [C, H, W]"
         )
+
+
+def vary(images: Tensor, shift: int, flip: bool) -> Tensor:
+    """Images [N, C, H, W], moved by up to ``shift`` pixels each way; half of them mirrored if ``flip``.
+
+    What comes in from outside is 0. Draws from torch's random generator of the images' device.
+
+    >>> images = torch.arange(1, 5).reshape(1, 1, 2, 2)
+    >>> bool((vary(images, 0, False) == images).all())
+    True
+    """
+    count, _, height, width = images.shape
+    rows = _moved(count, height, shift, images)
+    columns = _moved(count, width, shift, images)
+    if flip:
+        mirrored = torch.rand(count, 1, device=images.device) < 0.5
+        columns = torch.where(mirrored, columns.flip(1), columns)
+    padded = torch.nn.functional.pad(images, (shift, shift, shift, shift))
+    every = torch.arange(count, device=images.device)[:, None, None]
+    return padded.movedim(1, -1)[every, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)
+
+
+def _moved(count: int, length: int, shift: int, like: Tensor) -> Tensor:
+    """Where in an axis padded by ``shift`` each of its ``length`` places is read, [count, length]."""
+    offsets = torch.randint(0, 2 * shift + 1, (count, 1), device=like.device)
+    return offsets + torch.arange(length, device=like.device)

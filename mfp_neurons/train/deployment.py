@@ -44,11 +44,6 @@ class Deployed:
     data: Data
     checkpoint: Path
 
-    def given(self, samples: Tensor) -> Tensor:
-        """Samples as the integer network takes them: an image that is shown at every step comes once."""
-        sequence = self.data.sequence(samples)
-        return sequence[0] if self.data.reading == "repeat" else sequence
-
 
 def lower_checkpoint(checkpoint: Path, data_root: str | None = None, data: Data | None = None) -> Deployed:
     """Lowers the network of a checkpoint with the read-out that validation chose.
@@ -74,12 +69,12 @@ def _check_levels(data: Data) -> None:
     samples = data.test.samples
     if data.packed:
         return
-    low, high = float(samples.min()), max(data.scale, float(samples.max()))
-    whole = not samples.is_floating_point() or bool((samples == samples.round()).all())
-    if not whole or low < 0 or data.scale != int(data.scale) or data.scale > 255:
+    least, most = float(samples.min()), max(data.scale, float(samples.max()))
+    integral = not samples.is_floating_point() or bool((samples == samples.round()).all())
+    if not integral or least < 0 or data.scale != int(data.scale) or data.scale > 255:
         raise ConfigError(
             "data: a deployed network takes whole numbers from 0 to at most 255; samples are "
-            f"{samples.dtype} from {low:g} to {high:g}. Train on pixels or counts as they are, not "
+            f"{samples.dtype} from {least:g} to {most:g}. Train on pixels or counts as they are, not "
             "normalized by mean and standard deviation: the first batch norm does that"
         )
 
@@ -91,16 +86,16 @@ def agreement(deployed: Deployed) -> str:
         RuntimeError: two executions differ in a score.
     """
     network, test = deployed.network, deployed.data.test
-    scores, expected = _whole_test_split(deployed)
+    scores, expected = _scores_of_the_test_split(deployed)
     samples = test.samples[:COMPARED]
-    driven = network.run_events(deployed.given(samples))
-    _check_equal("event by event", driven.scores, scores[: len(samples)])
+    events = network.run_events(deployed.data.integer_input(samples))
+    _check_equal("event by event", events.scores, scores[: len(samples)])
     _check_equal("step by step", _streamed(deployed, samples), scores[: len(samples)])
     labels = test.labels.numpy()
     right = 100 * (scores.argmax(1) == labels).mean()
     right_torch = 100 * (expected.argmax(1) == labels).mean()
     same = int((scores.argmax(1) == expected.argmax(1)).sum())
-    operations = driven.synaptic_operations / len(samples)
+    operations = events.synaptic_operations / len(samples)
     return (
         f"accuracy    {right:.2f} % in integers, {right_torch:.2f} % in PyTorch; the same answer to {same:,} "
         f"of {len(test):,} test samples\n"
@@ -110,15 +105,15 @@ def agreement(deployed: Deployed) -> str:
     )
 
 
-def _whole_test_split(deployed: Deployed) -> tuple[Any, Any]:
+def _scores_of_the_test_split(deployed: Deployed) -> tuple[Any, Any]:
     """Scores [n, classes] of the integer network and of the PyTorch model, in batches that fit a laptop."""
     numpy = require("numpy", "deploy")
-    of_integers, of_torch = [], []
+    integer_scores, torch_scores = [], []
     with torch.no_grad():
         for samples, _ in batches(deployed.data.test, COMPARED):
-            of_integers.append(deployed.network.run(deployed.given(samples)))
-            of_torch.append(deployed.model(deployed.data.sequence(samples)).numpy())
-    return numpy.concatenate(of_integers), numpy.concatenate(of_torch)
+            integer_scores.append(deployed.network.run(deployed.data.integer_input(samples)))
+            torch_scores.append(deployed.model(deployed.data.sequence(samples)).numpy())
+    return numpy.concatenate(integer_scores), numpy.concatenate(torch_scores)
 
 
 def _streamed(deployed: Deployed, samples: Tensor) -> Any:
@@ -131,18 +126,18 @@ def _streamed(deployed: Deployed, samples: Tensor) -> Any:
     return sum(last[1:], start=last[0]) * unit / len(last)
 
 
-def _check_equal(what: str, found: Any, expected: Any) -> None:
-    if not (found == expected).all():
-        raise RuntimeError(f"{what}, the integer network gives other scores than all steps at once")
+def _check_equal(execution: str, scores: Any, expected: Any) -> None:
+    if not (scores == expected).all():
+        raise RuntimeError(f"{execution}, the integer network gives other scores than all steps at once")
 
 
 def costs(deployed: Deployed) -> str:
     """A table of time and memory beside PyTorch, one thread each, medians of turns."""
     network, model = deployed.network, deployed.model
     one = deployed.data.test.samples[:1]
-    sequence, given = deployed.data.sequence(one), deployed.given(one).numpy()
+    sequence, x = deployed.data.sequence(one), deployed.data.integer_input(one).numpy()
     with torch.no_grad():
-        torch_us, integer_us = _microseconds(lambda: model(sequence), lambda: network.run(given))
+        torch_us, integer_us = _microseconds(lambda: model(sequence), lambda: network.run(x))
     memory = network.memory()
     floats = 4 * sum(p.numel() for p in model.parameters())
     rows = [
@@ -171,14 +166,14 @@ def _microseconds(*calls: Callable[[], object]) -> list[float]:
     times: list[list[float]] = [[] for _ in calls]
     try:
         for turn in range(TIMED + 5):
-            for call, taken in zip(calls, times, strict=True):
+            for call, durations in zip(calls, times, strict=True):
                 start = time.perf_counter()
                 call()
                 if turn >= 5:  # the first ones warm up
-                    taken.append(1e6 * (time.perf_counter() - start))
+                    durations.append(1e6 * (time.perf_counter() - start))
     finally:
         torch.set_num_threads(threads)
-    return [statistics.median(taken) for taken in times]
+    return [statistics.median(durations) for durations in times]
 
 
 def write(deployed: Deployed, out: Path, c_directory: Path | None) -> str:

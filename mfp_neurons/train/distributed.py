@@ -140,35 +140,35 @@ def shard(module: nn.Module, device: torch.device, processes: Processes) -> None
     fully_shard(module, mesh=mesh)
 
 
-def whole(state: Any) -> Any:
+def unsharded(state: Any) -> Any:
     """Nested state with every split tensor put together; a call of all processes."""
     if isinstance(state, dict):
-        return {k: whole(v) for k, v in state.items()}
+        return {k: unsharded(v) for k, v in state.items()}
     if isinstance(state, (list, tuple)):
-        return type(state)(whole(v) for v in state)
+        return type(state)(unsharded(v) for v in state)
     return state.full_tensor() if hasattr(state, "full_tensor") else state
 
 
-def load(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+def load_module(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """``module.load_state_dict``, of whole tensors into what may be split."""
-    wanted = module.state_dict()
-    module.load_state_dict({k: _like(wanted[k], v) if k in wanted else v for k, v in tensors.items()})
+    own = module.state_dict()
+    module.load_state_dict({k: _sharded_as(own[k], v) if k in own else v for k, v in tensors.items()})
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """``optimizer.load_state_dict``, of whole tensors into what may be split."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    split = {
-        number: {k: _like(parameters[int(number)], v) for k, v in values.items()}
+    sharded = {
+        number: {k: _sharded_as(parameters[int(number)], v) for k, v in values.items()}
         for number, values in state["state"].items()
     }
-    optimizer.load_state_dict({**state, "state": split})
+    optimizer.load_state_dict({**state, "state": sharded})
 
 
-def _like(wanted: Any, value: Any) -> Any:
-    """``value`` split as ``wanted`` is, if it has its shape."""
-    if not hasattr(wanted, "full_tensor") or not isinstance(value, Tensor) or value.shape != wanted.shape:
+def _sharded_as(own: Any, value: Any) -> Any:
+    """``value`` split as ``own`` is, if it has its shape."""
+    if not hasattr(own, "full_tensor") or not isinstance(value, Tensor) or value.shape != own.shape:
         return value
     from torch.distributed.tensor import distribute_tensor
 
-    return distribute_tensor(value.to(wanted.device), wanted.device_mesh, wanted.placements)
+    return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)

@@ -4,7 +4,7 @@ import math
 import textwrap
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,12 @@ from mfp_neurons import __version__
 from mfp_neurons._checks import require
 from mfp_neurons.orders import fit_orders, late_taps, truncate
 from mfp_neurons.reporting import report
-from mfp_neurons.train import augment, checkpoint, distributed, network
+from mfp_neurons.train import checkpoint, distributed, network
 from mfp_neurons.train import data as data_module
-from mfp_neurons.train.boards import Boards
 from mfp_neurons.train.config import Config, ConfigError, from_dict
-from mfp_neurons.train.data import Data, Split
+from mfp_neurons.train.data import Data, Split, vary
 from mfp_neurons.train.distributed import Processes
+from mfp_neurons.train.loggers import Loggers
 
 __all__ = ["Progress", "Trainer", "accuracies", "load_network", "save_network"]
 
@@ -50,10 +50,7 @@ class Progress:
     seconds: float = 0.0  # spent training, evaluation left out
     best_accuracy: float = -1.0
     orders: dict[str, int] | None = None  # found by now, module path to order
-    history: list[dict[str, Any]] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.history = self.history or []
+    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Trainer:
@@ -88,11 +85,14 @@ class Trainer:
 
     def _parallel(self) -> nn.Module:
         """What a training step calls: the network, compiled and over all processes as the config says."""
-        settings = self.config.training
+        settings, model = self.config.training, self.network
         if settings.parallel == "fsdp":
-            distributed.shard(self.network, self.device, self.processes)
-            return compiled(self.network, settings.compile)
-        return distributed.replicated(compiled(self.network, settings.compile), self.device, self.processes)
+            distributed.shard(model, self.device, self.processes)
+        if settings.compile != "off":
+            model = torch.compile(model, mode=settings.compile)  # type: ignore[assignment]
+        if settings.parallel == "ddp":
+            model = distributed.replicated(model, self.device, self.processes)
+        return model
 
     def run(self, *, resume: bool = False) -> dict[str, Any]:
         """Trains to the end, evaluates the best checkpoint and returns (and writes) the result.
@@ -107,16 +107,18 @@ class Trainer:
                     f"{self.out} holds a run already: resume it (--resume), or name another folder (--out)"
                 )
             self._restore()
-        boards = Boards(self.config, self.out) if self.processes.first else None
+        loggers = Loggers(self.config, self.out) if self.processes.first else None
         for _ in range(self.progress.epoch, self.config.training.epochs):
             self._fit_orders_when_due()
             self._epoch()
-            if boards is not None:
-                boards.show(self.progress.epoch, _curves(self.progress.history[-1]))
+            if loggers is not None:
+                last = self.progress.history[-1]
+                curves = {"loss": last["loss"], "validation accuracy": last["validation_accuracy"]}
+                loggers.log(self.progress.epoch, curves)
         result = self._result()
-        if boards is not None:
+        if loggers is not None:
             checkpoint.write_json(self.out / RESULT, result)
-            boards.close({"test accuracy": result["test_accuracy"], "state bits": result["state_bits"]})
+            loggers.close({"test accuracy": result["test_accuracy"], "state bits": result["state_bits"]})
         return result
 
     def _epoch(self) -> None:
@@ -139,8 +141,8 @@ class Trainer:
 
     def _fit_orders_when_due(self) -> None:
         progress, settings = self.progress, self.config.training
-        found = progress.orders is not None
-        if not settings.fit_orders_bits or found or progress.epoch < settings.fit_orders_epoch:
+        fitted = progress.orders is not None
+        if not settings.fit_orders_bits or fitted or progress.epoch < settings.fit_orders_epoch:
             return
         progress.orders = fit_orders(
             self.network,
@@ -155,9 +157,9 @@ class Trainer:
         split = self.data.train
         with autocast(self.device, self.config.training.amp):
             scores = module(self.data.sequence(split.samples[:ORDERS_BATCH]))
-        return self._loss(scores, split.labels[:ORDERS_BATCH])
+        return self.loss(scores, split.labels[:ORDERS_BATCH])
 
-    def _loss(self, scores: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, scores: Tensor, labels: Tensor) -> Tensor:
         """Of scores [T, N, classes], as training takes it."""
         last = self.config.readout.train
         return LOSSES[self.config.training.loss](scores[-last:].float().mean(0), labels)
@@ -171,14 +173,12 @@ class Trainer:
     def step(self, picked: Tensor) -> float:
         """One optimizer step on the training samples with these indices; returns the loss."""
         settings, split = self.config.training, self.data.train
-        rate = settings.learning_rate * schedule(
-            (self.progress.epoch * self.batches + self.progress.batch) / (settings.epochs * self.batches),
-            settings.warmup,
-        )
+        step, steps = self.progress.epoch * self.batches + self.progress.batch, settings.epochs * self.batches
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        samples, own = self._varied(split.samples[picked]), self.processes.share(picked)
-        step = self.progress.epoch * self.batches + self.progress.batch
+            group["lr"] = settings.learning_rate * schedule(step / steps, settings.warmup)
+        samples, own = split.samples[picked], self.processes.share(picked)
+        if settings.shift or settings.flip:  # of the whole batch: all processes draw the same
+            samples = vary(samples, settings.shift, settings.flip)
         with (
             autocast(self.device, settings.amp),
             self.processes.own_randomness(settings.seed, step, self.device),
@@ -186,7 +186,7 @@ class Trainer:
             scores = self.model(self.data.sequence(self.processes.share(samples)))
         # the mean over the processes, which DDP and FSDP take of gradients, is then that over the batch
         weight = len(own) * self.processes.count / len(picked)
-        loss = weight * self._loss(scores, split.labels[own])
+        loss = weight * self.loss(scores, split.labels[own])
         if settings.late_tap_penalty and self.progress.orders is None:
             loss = loss + settings.late_tap_penalty * late_taps(self.network)
         self.optimizer.zero_grad(set_to_none=True)
@@ -197,13 +197,6 @@ class Trainer:
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return self.processes.sum(loss.detach()).item() / self.processes.count
-
-    def _varied(self, samples: Tensor) -> Tensor:
-        """The samples as they are shown in training."""
-        settings = self.config.training
-        if not (settings.shift or settings.flip):
-            return samples
-        return augment.vary(samples, settings.shift, settings.flip)
 
     def _end_epoch(self) -> None:
         progress = self.progress
@@ -227,8 +220,11 @@ class Trainer:
     def _result(self) -> dict[str, Any]:
         self.processes.wait()  # the first one writes
         tensors, facts = checkpoint.read(self.out / BEST)
-        distributed.load(self.network, tensors)
+        distributed.load_module(self.network, tensors)
         by_steps = self.accuracies(self.data.test)
+        best, *_ = load_network(self.out / BEST, data=self.data)
+        one = self.data.sequence(self.data.test.samples[:1])
+        epochs = self.config.training.epochs
         return {
             "config": self.config.as_dict(),
             "best_epoch": facts["epoch"],
@@ -237,30 +233,23 @@ class Trainer:
             "test_accuracy": by_steps[facts["readout_steps"]],
             "test_accuracy_by_readout": {str(k): v for k, v in by_steps.items()},
             "orders": self.progress.orders,
-            "state_bits": self._state_bits(),
-            "seconds_per_epoch": self.progress.seconds / self.config.training.epochs,
-            "milliseconds_per_step": 1e3
-            * self.progress.seconds
-            / (self.config.training.epochs * self.batches),
+            "state_bits": report(best.to(self.device), one).state_bits_per_neuron,
+            "seconds_per_epoch": self.progress.seconds / epochs,
+            "milliseconds_per_step": 1e3 * self.progress.seconds / (epochs * self.batches),
             "training_samples": len(self.data.train),
             "history": self.progress.history,
         }
 
-    def _state_bits(self) -> float:
-        """Bits that a hidden neuron of the best network keeps between steps, mean over the neurons."""
-        module, data, *_ = load_network(self.out / BEST, data=self.data)
-        return report(module.to(self.device), data.sequence(data.test.samples[:1])).state_bits_per_neuron
-
     def _save_best(self, facts: dict[str, Any]) -> None:
-        tensors = distributed.whole(self.network.state_dict())
+        tensors = distributed.unsharded(self.network.state_dict())
         if self.processes.first:
             save_network(self.out / BEST, tensors, self.config, facts)
 
     def _save_last(self) -> None:
         tensors: dict[str, Tensor] = {}
         state = {
-            "network": distributed.whole(self.network.state_dict()),
-            "optimizer": distributed.whole(self.optimizer.state_dict()),
+            "network": distributed.unsharded(self.network.state_dict()),
+            "optimizer": distributed.unsharded(self.optimizer.state_dict()),
             "scaler": self.scaler.state_dict(),
             "random": checkpoint.random_state(),
         }
@@ -284,14 +273,10 @@ class Trainer:
         state = checkpoint.unflatten(facts["state"], tensors)
         self.progress = Progress(**facts["progress"])
         truncate(self.network, self.progress.orders or {})
-        distributed.load(self.network, state["network"])
+        distributed.load_module(self.network, state["network"])
         distributed.load_optimizer(self.optimizer, state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
         checkpoint.set_random_state(state["random"])
-
-
-def _curves(epoch: dict[str, Any]) -> dict[str, float]:
-    return {"loss": epoch["loss"], "validation accuracy": epoch["validation_accuracy"]}
 
 
 def _check_orders(config: Config, module: nn.Module, processes: Processes) -> None:
@@ -371,10 +356,6 @@ def pick_device(name: str) -> torch.device:
         return torch.empty(0, device=distributed.local_device(torch.device(name))).device
     except (RuntimeError, AssertionError) as error:
         raise ConfigError(f"training.device = {name!r} is not usable here: {error}") from None
-
-
-def compiled(module: nn.Module, mode: str) -> nn.Module:
-    return module if mode == "off" else torch.compile(module, mode=mode)  # type: ignore[return-value]
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:

@@ -184,10 +184,10 @@ class _Moment(NamedTuple):
 def _look(images: Tensor, moments: int, camera: Camera) -> Iterator[_Moment]:
     off_threshold, on_threshold = _thresholds(camera)
     logs, plane = _logs(camera), _plane(images, camera)
-    before = logs[_seen(plane, 0.0, camera)]
+    before = logs[_view(plane, 0.0, camera)]
     memory = before
     for index in range(1, moments + 1):
-        level = logs[_seen(plane, index / moments, camera)]
+        level = logs[_view(plane, index / moments, camera)]
         change = level - memory
         # both quotients are of whole numbers far below 2**24, so rounding never reaches the next one
         on = (change / on_threshold).floor_().clamp_(min=0)
@@ -210,7 +210,7 @@ def _plane(images: Tensor, camera: Camera) -> Tensor:
     return pad(images.float(), (left + reach, right + reach + 1, top + reach, bottom + reach + 1))
 
 
-def _seen(plane: Tensor, moment: float, camera: Camera) -> Tensor:
+def _view(plane: Tensor, moment: float, camera: Camera) -> Tensor:
     """What every pixel sees: levels times SUBPIXELS**2, bilinear between pixels, int32 [N, size, size]."""
     x, y = (round(SUBPIXELS * camera.reach * (1 - way)) for way in position(moment))
     (left, x_part), (top, y_part) = divmod(x, SUBPIXELS), divmod(y, SUBPIXELS)
@@ -223,12 +223,12 @@ def _seen(plane: Tensor, moment: float, camera: Camera) -> Tensor:
 
 def _frames(images: Tensor, time_steps: int, camera: Camera) -> Tensor:
     moments = moments_of(time_steps)
-    made = torch.zeros(len(images), time_steps, 2, camera.size, camera.size, dtype=torch.bool)
+    bits = torch.zeros(len(images), time_steps, 2, camera.size, camera.size, dtype=torch.bool)
     for index, moment in enumerate(_look(images, moments, camera)):
-        frame = made[:, index * time_steps // moments]
+        frame = bits[:, index * time_steps // moments]
         frame[:, 0] |= moment.off > 0
         frame[:, 1] |= moment.on > 0
-    return made.view(torch.uint8)
+    return bits.view(torch.uint8)
 
 
 def _crossings(moment: _Moment, index: int, moments: int, camera: Camera) -> Events:

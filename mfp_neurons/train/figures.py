@@ -1,8 +1,8 @@
-"""Figures, drawn without a display and legible in gray."""
+"""Figures of trained networks: accuracy against state, and what the neurons of a layer do on one input."""
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons import functional
-from mfp_neurons._plot import End, label_ends, pyplot
+from mfp_neurons._checks import require
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.neuron import MFP
 from mfp_neurons.train.network import Block
@@ -36,24 +36,17 @@ def draw_accuracy(
     for number, family in enumerate(families):
         color, marker = styles[family]
         points = sorted(
-            _point(runs) for runs in by_network(r for r in results if r["family"] == family).values()
+            (runs[0]["state_bits"], *mean_and_spread([r["test_accuracy"] for r in runs]))
+            for runs in by_network(r for r in results if r["family"] == family).values()
         )
         bits, means, spreads = zip(*points, strict=True)
         # a line says "the same with more state": not where two networks of a family keep the same
         line = "-" if len(set(bits)) == len(bits) else ""
         face = color if number < len(STYLES) else "white"  # hollow the second time round
         axes.errorbar(
-            bits,
-            means,
-            spreads,
-            color=color,
-            marker=marker,
-            markerfacecolor=face,
-            capsize=3,
-            linestyle=line,
-            linewidth=1.4,
-            markersize=6,
-        )
+            bits, means, spreads, color=color, marker=marker, markerfacecolor=face,
+            capsize=3, linestyle=line, linewidth=1.4, markersize=6,
+        )  # fmt: skip
         ends.append(End(family, bits[-1], means[-1], color, marker, face))
     axes.set_xscale("symlog", base=2, linthresh=LINEAR_BELOW)
     most = max(32.0, *(float(r["state_bits"]) for r in results))
@@ -66,10 +59,6 @@ def draw_accuracy(
     label_ends(axes, ends)
 
 
-def _point(runs: list[Result]) -> tuple[float, float, float]:
-    return (runs[0]["state_bits"], *mean_and_spread([r["test_accuracy"] for r in runs]))
-
-
 def demo(
     results: Iterable[Result], modules: Mapping[str, nn.Module], sequence: Tensor, label: int, path: Path
 ) -> None:
@@ -80,7 +69,9 @@ def demo(
     panels = below.subplots(2, len(modules), sharex=True)
     for name, module, (raster, potential) in zip(modules, modules.values(), panels.T, strict=True):
         layer = last_layer(module, sequence)
-        _draw_raster(raster, layer.spikes[:, 0])
+        steps, neurons = layer.spikes[:, 0].nonzero(as_tuple=True)
+        raster.plot(steps.tolist(), neurons.tolist(), "|", color="black", markersize=3)
+        raster.set_xlim(-0.5, len(layer.spikes) - 0.5)
         raster.set_title(name, fontsize="small")
         _draw_potential(potential, layer)
     panels[0, 0].set_ylabel("neuron that fires")
@@ -88,12 +79,6 @@ def demo(
     draw_accuracy(above.subplots(), list(results))
     figure.savefig(path, dpi=150, bbox_inches="tight")
     plt.close(figure)
-
-
-def _draw_raster(axes: Any, spikes: Tensor) -> None:
-    steps, neurons = spikes.nonzero(as_tuple=True)
-    axes.plot(steps.tolist(), neurons.tolist(), "|", color="black", markersize=3)
-    axes.set_xlim(-0.5, len(spikes) - 0.5)
 
 
 @dataclass(frozen=True)
@@ -113,9 +98,8 @@ def _draw_potential(axes: Any, layer: Layer) -> None:
     axes.plot(time, shown.tolist(), color="0.85", linewidth=0.6)
     most = shown.float().std(0).topk(3).indices
     for number, ((color, _), neuron) in enumerate(zip(STYLES, most.tolist(), strict=False)):
-        apart = (
-            0.0 if layer.bits is None else 0.05 * number
-        )  # equal codes side by side, so that all are visible
+        # equal codes side by side, so that all are visible
+        apart = 0.0 if layer.bits is None else 0.05 * number
         axes.plot(time, (shown[:, neuron] + apart).tolist(), color=color, linewidth=1.4, marker=".")
     axes.set_xlabel("step")
     if layer.bits is not None:
@@ -158,10 +142,10 @@ def potential_of(neuron: nn.Module) -> Potential:
 def inputs_of_neurons(network: nn.Module, x_seq: Tensor) -> list[tuple[nn.Module, Tensor]]:
     """The neuron of each block of a network and what it gets, [T, N, C, *], input first; in eval mode."""
     network.eval()
-    caught: list[tuple[nn.Module, Tensor]] = []
+    inputs: list[tuple[nn.Module, Tensor]] = []
     neurons = [module.neuron for module in network.modules() if isinstance(module, Block)]
     hooks = [
-        neuron.register_forward_pre_hook(lambda module, args: caught.append((module, args[0])))
+        neuron.register_forward_pre_hook(lambda module, args: inputs.append((module, args[0])))
         for neuron in neurons
     ]
     try:
@@ -169,4 +153,68 @@ def inputs_of_neurons(network: nn.Module, x_seq: Tensor) -> list[tuple[nn.Module
     finally:
         for hook in hooks:
             hook.remove()
-    return caught
+    return inputs
+
+
+# --- drawing without a display ----------------------------------------------------------------------------
+
+
+def pyplot() -> Any:
+    """matplotlib.pyplot on a backend that needs no display."""
+    matplotlib = require("matplotlib", "train")
+    matplotlib.use("Agg")
+    return require("matplotlib.pyplot", "train")
+
+
+@dataclass(frozen=True)
+class End:
+    """The last point of a series, in data coordinates, and how the series looks."""
+
+    name: str
+    x: float
+    y: float
+    color: str
+    marker: str
+    face: str
+
+
+def label_ends(axes: Any, ends: Sequence[End]) -> None:
+    """Writes the name of each series beside the axes, joined to its last point, no name over another.
+
+    Call it last: names are placed by the limits and the scale that the axes have then.
+    """
+    figure = axes.figure.canvas.figure  # the whole one, if the axes are in a subfigure
+    figure.draw_without_rendering()  # lays the figure out, so that heights are known
+    to_axes = axes.transData + axes.transAxes.inverted()
+    points_high = axes.get_window_extent().height * 72 / figure.dpi
+    level = [(float(to_axes.transform((end.x, end.y))[1]), end) for end in ends]
+    level.sort(key=lambda pair: pair[0])
+    heights = spread_out([height for height, _ in level], 13.0 / points_high)
+    for height, (_, end) in zip(heights, level, strict=True):
+        line = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.6, "relpos": (0, 0.5), "shrinkB": 5}
+        axes.annotate(
+            end.name, (end.x, end.y), (1.045, height),
+            textcoords="axes fraction", fontsize=9, va="center", arrowprops=line,
+        )  # fmt: skip
+        axes.plot(
+            1.025, height, end.marker, color=end.color, markerfacecolor=end.face,
+            markersize=6, transform=axes.transAxes, clip_on=False,
+        )  # fmt: skip
+
+
+def spread_out(heights: Sequence[float], gap: float) -> list[float]:
+    """Ascending heights from 0 to 1, moved as little as leaves ``gap`` between neighbors.
+
+    >>> spread_out([0.0, 0.25, 0.25, 1.0], 0.25)
+    [0.0, 0.25, 0.5, 1.0]
+    >>> spread_out([0.75, 1.0, 1.0], 0.25)
+    [0.5, 0.75, 1.0]
+    """
+    places: list[float] = []
+    for height in heights:
+        places.append(max(height, places[-1] + gap) if places else height)
+    top = 1.0
+    for index in range(len(places) - 1, -1, -1):
+        places[index] = min(places[index], top)
+        top = places[index] - gap
+    return places

@@ -1,13 +1,11 @@
 """The networks that configs describe: blocks of synapse, batch norm and neuron, then scores at every step."""
 
-import dataclasses
 import inspect
 import itertools
 import math
 from collections.abc import Callable
 from importlib import import_module
 from operator import floordiv
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -117,11 +115,11 @@ def build(config: NetworkConfig, features: tuple[int, ...], classes: int, time_s
 def _windows(config: NetworkConfig, time_steps: int) -> tuple[int, ...]:
     """Steps joined in front of each hidden layer."""
     layers = len(config.channels) + len(config.hidden)
-    given = config.time_pool
-    windows: tuple[int, ...] = given if isinstance(given, tuple) else (given,) * layers
+    setting = config.time_pool
+    windows: tuple[int, ...] = setting if isinstance(setting, tuple) else (setting,) * layers
     if len(windows) != layers or time_steps % math.prod(windows):
         raise ValueError(
-            f"time_pool = {given!r}: give one window, or one for each of the {layers} hidden layers, whose "
+            f"time_pool = {setting!r}: give one window, or one for each of the {layers} hidden layers, whose "
             f"product divides T = {time_steps}"
         )
     return windows
@@ -142,7 +140,7 @@ def _named_network(
             f"network.options = {options!r}: {error}; {architecture!r} accepts {accepted}"
         ) from None
     network: nn.Module = builder(features, classes, time_steps, neurons, **options)
-    neurons.check_all_used(architecture)
+    config.neuron.check_lists(neurons.count, f"layers of neurons of {architecture!r}")
     return network
 
 
@@ -175,30 +173,16 @@ class Neurons:
 
     def __init__(self, config: NeuronConfig, time_steps: int) -> None:
         self._config, self._time_steps = config, time_steps
-        self._count = 0
+        self.count = 0
 
     def __call__(self, num_channels: int | None) -> nn.Module:
         """The next layer's neuron, for [T, N, num_channels, *]; None: one kernel for all channels."""
-        index = self._count
-        self._count += 1
-        shortest = min(map(len, self._lists().values()), default=self._count)
-        # a list that is too short is refused once all neurons are made
-        settings = self._config.layer(min(index, shortest - 1))
-        check_neuron(settings, index)
+        # a list that is too short is refused once it is known how many neurons there are
+        shortest = min(map(len, self._config.lists().values()), default=self.count + 1)
+        settings = self._config.layer(min(self.count, shortest - 1))
+        check_neuron(settings, self.count)
+        self.count += 1
         return build_neuron(settings, num_channels, self._time_steps)
-
-    def check_all_used(self, architecture: str) -> None:
-        """Raises ConfigError unless every list had one item for each neuron."""
-        for name, value in self._lists().items():
-            if len(value) != self._count:
-                raise ConfigError(
-                    f"network.neuron.{name} = {value!r} has {len(value)} items: give one value, or one for "
-                    f"each of the {self._count} layers of neurons of {architecture!r}"
-                )
-
-    def _lists(self) -> dict[str, tuple[Any, ...]]:
-        values = {f.name: getattr(self._config, f.name) for f in dataclasses.fields(self._config)}
-        return {name: value for name, value in values.items() if isinstance(value, tuple)}
 
 
 def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn.Module:

@@ -162,9 +162,9 @@ def _sample(card: Card) -> list[tuple[str, str]]:
     return [("", f"{_reached(few)}, on {few.images:,} of them")]
 
 
-def _reached(found: Accuracy) -> str:
-    integer = "" if found.integer is None else f", {found.integer:.2f} % in integers"
-    return f"{found.torch:.2f} % in PyTorch{integer}"
+def _reached(accuracy: Accuracy) -> str:
+    integer = "" if accuracy.integer is None else f", {accuracy.integer:.2f} % in integers"
+    return f"{accuracy.torch:.2f} % in PyTorch{integer}"
 
 
 def duration(seconds: float) -> str:

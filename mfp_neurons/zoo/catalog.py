@@ -144,11 +144,11 @@ def load_files(weights: Path, card_file: Path) -> Trained:
 
     from . import packed
 
-    found = cards.read(card_file)
-    if sha256(weights) != found.sha256:
+    card = cards.read(card_file)
+    if sha256(weights) != card.sha256:
         raise CardError(f"{weights} is not the file that {card_file.name} is about: their sha256 differ")
     module, facts = packed.load(weights)
-    return Trained(Readout(module, facts.readout_steps).eval(), facts, found)
+    return Trained(Readout(module, facts.readout_steps).eval(), facts, card)
 
 
 def sha256(path: Path) -> str:

@@ -43,17 +43,15 @@ def right_answers(runnable: Runnable, data: Data, execution: str, *, bars: bool 
         return runnable.model(data.sequence(samples)).argmax(1)
 
     def in_integers(samples: Tensor) -> Tensor:
-        sequence = data.sequence(samples)
-        given = sequence[0] if data.reading == "repeat" else sequence  # a still image is given once
-        return torch.from_numpy(runnable.network.run(given).argmax(1))
+        return torch.from_numpy(runnable.network.run(data.integer_input(samples)).argmax(1))
 
     answer = {"torch": in_torch, "integer": in_integers}[execution]
-    found = []
+    right = []
     with torch.no_grad(), bar(len(data.test), execution, bars) as shown:
         for samples, labels in batches(data.test, BATCH):
-            found.append(answer(samples) == labels)
+            right.append(answer(samples) == labels)
             shown.update(len(labels))
-    return torch.cat(found)
+    return torch.cat(right)
 
 
 def accuracies(
@@ -90,23 +88,23 @@ def evaluate(
     if images is not None and images < 1:
         raise ConfigError(f"images = {images} is not accepted: give 1 or more, or nothing for all")
     data = load_test(trained, root, images or 0)
-    (found,) = accuracies(trained, data, (torch.arange(len(data.test)),), bars=bars)
-    expected = trained.card.expected(found.images)
+    (measured,) = accuracies(trained, data, (torch.arange(len(data.test)),), bars=bars)
+    expected = trained.card.expected(measured.images)
     if expected is None:
         known = sorted({trained.card.accuracy_sample.images, trained.card.accuracy.images})
-        return f"{_text(found)}\nnot compared: the card speaks of {' and '.join(map(str, known))} images"
-    compare(trained.card, expected, found)
-    return f"{_text(found)}\nthe card says {_text(expected)}"
+        return f"{_text(measured)}\nnot compared: the card speaks of {' and '.join(map(str, known))} images"
+    compare(trained.card, expected, measured)
+    return f"{_text(measured)}\nthe card says {_text(expected)}"
 
 
-def compare(card: Card, expected: Accuracy, found: Accuracy) -> None:
+def compare(card: Card, expected: Accuracy, measured: Accuracy) -> None:
     """Raises :class:`AccuracyMoved` where accuracies are more than :data:`TOLERANCE` points apart."""
     for kind in ("torch", "integer"):
-        said, measured = getattr(expected, kind), getattr(found, kind)
-        gone = (said is None) != (measured is None)
-        if gone or (said is not None and abs(said - measured) > TOLERANCE):
+        said, now = getattr(expected, kind), getattr(measured, kind)
+        one_is_missing = (said is None) != (now is None)
+        if one_is_missing or (said is not None and abs(said - now) > TOLERANCE):
             raise AccuracyMoved(
-                f"{card.name}: accuracy ({kind}) on {found.images:,} test images is {_number(measured)}, "
+                f"{card.name}: accuracy ({kind}) on {measured.images:,} test images is {_number(now)}, "
                 f"the card says {_number(said)}"
             )
 

@@ -131,8 +131,8 @@ def _unpack(name: str, bits: float, shape: list[int], tensors: dict[str, Tensor]
     if packed.shape != (-(-planes * count // 8),) or scale.shape != (shape[0],):
         raise ValueError(f"{name} has codes {list(packed.shape)} and scales {list(scale.shape)} for {shape}")
     unpacked = pack.bits_of_words(packed.numpy(), planes * count).reshape(planes, *shape)
-    whole = torch.from_numpy(pack.codes_of_planes(unpacked, bits))
-    weight, step = latent(Codes(whole, scale.reshape(-1, *[1] * (len(shape) - 1)), bits))
+    quantized = torch.from_numpy(pack.codes_of_planes(unpacked, bits))
+    weight, step = latent(Codes(quantized, scale.reshape(-1, *[1] * (len(shape) - 1)), bits))
     tensors[f"{name}.weight"] = weight
     if step is not None:
         tensors[f"{name}.weight_step"] = step

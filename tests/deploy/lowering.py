@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mfp_neurons import MFP, quantize_weights
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import Graph
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.quantize import codes, is_quantized, materialize
 
 T, N = 4, 2

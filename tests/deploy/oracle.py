@@ -18,7 +18,7 @@ from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.graph import Graph, Neurons
 from mfp_neurons.deploy.inputs import read
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.history import Exponential, Matrix
 
 ROUNDING = 1e-10  # of float64, relative to the largest number around; some thousand times what it is

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfp_neurons.deploy import fold
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import CurrentPool, Synapse, Window
 from mfp_neurons.deploy.interpret import accumulate
-from mfp_neurons.deploy.lowering import fold
-from mfp_neurons.deploy.lowering.neurons import NeuronValues
+from mfp_neurons.deploy.neurons import NeuronValues
 
 BOUND = 30  # of what a synapse adds up here
 signs = pytest.mark.parametrize("sign", [1, -1, 0], ids=["gamma > 0", "gamma < 0", "gamma = 0"])

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from mfp_neurons import MFP, QuantizedMembraneLIF, quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Concat, Neurons, Pool, Sum
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 
 from .lowering import Do, Each, N, T, check_agreement, events, images, neuron, norm, prepared
 
@@ -50,11 +50,7 @@ MAPS = {
     "a max pool with dilation": (neuron(0.5), Each(nn.MaxPool2d(2, 1, dilation=2)), 4 * 16),
     "an average pool of spikes": (neuron(0.5), Each(nn.AvgPool2d(2)), 4 * 9),
     "an average pool with padding": (neuron(0.5), Each(nn.AvgPool2d(3, 1, padding=1)), 4 * 36),
-    "an average pool with another divisor": (
-        neuron(0.5),
-        Each(nn.AvgPool2d(2, divisor_override=3)),
-        4 * 9,
-    ),
+    "an average pool with another divisor": (neuron(0.5), Each(nn.AvgPool2d(2, divisor_override=3)), 4 * 9),
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a max pool of currents": (
@@ -481,9 +477,8 @@ def test_flattened_maps_beside_vectors_need_two_layers_whose_sum_is_the_same() -
         return (left(fire(first(x)).flatten(2)) + right(second(other(x.flatten(2))))).mean(0)
 
     parts = block(), neuron(), nn.Linear(144, 5), neuron()
-    assert (
-        "[4, 2, 144] of a map [4, 6, 6], [4, 2, 5] of a map [5, 1, 1]). Give each a linear layer"
-        in refusal(prepared(Do(beside, *deepcopy(parts), nn.Linear(149, 3))))
+    assert "[4, 2, 144] of a map [4, 6, 6], [4, 2, 5] of a map [5]). Give each a linear layer" in refusal(
+        prepared(Do(beside, *deepcopy(parts), nn.Linear(149, 3)))
     )
     check_agreement(prepared(Do(added, *parts, nn.Linear(144, 3), nn.Linear(5, 3))), events(4, 6, 6))
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.quantize import codes
 
 from .lowering import Do, Each, events, neuron, scores

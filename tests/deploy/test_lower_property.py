@@ -9,7 +9,7 @@ from torch import nn
 from mfp_neurons import MFP, quantize_weights
 from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.deploy.host.compiled import unavailable
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 
 from .models import Each, models
 from .oracle import agree

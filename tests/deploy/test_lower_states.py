@@ -118,7 +118,6 @@ READS: dict[str, tuple[Callable[[], nn.Module], Callable[[Tensor, Any], Tensor]]
     "v_seq": (lambda: node(store_v_seq=True), lambda y, fire: y + fire.v_seq),
     "the last of v_seq": (lambda: node(store_v_seq=True), lambda y, fire: y[-1] + fire.v_seq[-1]),
     "v alone": (node, lambda y, fire: fire.v),
-    "history": (lambda: node(order=3), lambda y, fire: y[-1] + fire.history[0]),
     "mem": (
         lambda: MFPLeakyParallel(beta=0.5, threshold=1.2, init_hidden=True),
         lambda y, fire: y[-1] + fire.mem,
@@ -132,6 +131,12 @@ def test_reading_a_potential_is_refused_with_the_neuron_and_what_to_do(
 ) -> None:
     with pytest.raises(deploy.LoweringError, match=r"membrane potential of 'fire' \(MFP\w+\).*spikes"):
         deploy.lower(of_ones(Reading(fire(), read)), X)
+
+
+def test_reading_the_past_inputs_is_refused() -> None:
+    model = of_ones(Reading(node(order=3), lambda y, fire: y[-1] + fire.history[0]))
+    with pytest.raises(deploy.LoweringError, match=r"reads a neuron's history.*Use its spikes"):
+        deploy.lower(model, X)
 
 
 def test_a_potential_of_which_only_the_shape_is_asked_is_lowered() -> None:

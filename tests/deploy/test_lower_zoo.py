@@ -9,7 +9,7 @@ from torch import nn
 from mfp_neurons import convert, quantize_weights
 from mfp_neurons.deploy import LoweringError
 from mfp_neurons.deploy.graph import Neurons, Sum
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.snntorch import MFPLeakyParallel
 
 from .oracle import Agreement, agree, is_neuron

@@ -7,12 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from snntorch.functional import quant
-from spikingjelly.activation_based import functional, neuron, surrogate
+from spikingjelly.activation_based import neuron, surrogate
 from torch import nn
 
-from mfp_neurons import MFP, MFPNode, baseline, convert
+from mfp_neurons import MFP, MFPNode, baseline, convert, deploy
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.lowering.neurons import NeuronValues, read
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 from mfp_neurons.surrogate import Sigmoid
 
@@ -31,6 +30,11 @@ KERNELS = {
 kernels = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS)
 
 
+def taps(module, steps=T):
+    """The taps of a layer of neurons [1 or T, K, 1 or C], as whole numbers."""
+    return deploy.lower(module, torch.zeros(steps, 1, C)).graph.ops[0].taps
+
+
 def shuffled(module, seed=0):
     """Free taps and thresholds away from where they start; thresholds stay dyadic so that ties happen."""
     torch.manual_seed(seed)
@@ -43,34 +47,33 @@ def shuffled(module, seed=0):
     return module
 
 
-def spikes(values, x):
-    """What the whole numbers say for inputs [T, N, C, *] that are multiples of 1/4, all in integers."""
-    quarters = (4 * x).to(torch.int64).numpy().astype(object)
-    spread = [1] * (x.dim() - 3)
-    fired = []
-    for t in range(len(x)):
-        taps = values.taps[min(t, len(values.taps) - 1)].astype(object)
-        u = sum(taps[j].reshape(-1, *spread) * quarters[t - j] for j in range(min(t + 1, len(taps))))
-        # u 2**exponent / 4 against v: all of it times 2**40
-        scaled = np.vectorize(lambda p: p * 2 ** (38 + values.exponent), otypes=[object])(u)
-        v = np.array([int(v * 2**40) for v in values.v_threshold], object).reshape(-1, *spread)
-        fired.append(scaled > v if values.strict else scaled >= v)
-    return torch.tensor(np.array(fired).astype(np.float32))
+class Quarters(nn.Module):
+    """Neurons on multiples of 1/4 from -3/2 to 5/2, so that every sum is exact and ties happen."""
+
+    def __init__(self, fire):
+        super().__init__()
+        self.fire = fire
+
+    def forward(self, x):
+        fired = self.fire(4 * x - 1.5)
+        return fired[0] if isinstance(fired, tuple) else fired
 
 
 def inputs(seed, *features):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(-6, 9, (T, 5, *features), generator=generator) / 4
+    return torch.randint(0, 17, (T, 20, *features), generator=generator) / 16
 
 
 def check(module, *features):
-    values = read(module, "n", T, features)
+    """The whole numbers fire where the module does; the layer of neurons."""
+    model = Quarters(module)
+    network = deploy.lower(model, inputs(0, *features), levels=16)
     for seed in range(5):
         x = inputs(seed, *features)
-        fired = module(x)
-        fired = fired[0] if isinstance(fired, tuple) else fired
-        assert torch.equal(fired, spikes(values, x))
-    return values
+        if hasattr(module, "reset"):
+            module.reset()
+        assert np.array_equal(network.run(x), model(x).detach().numpy())
+    return network.graph.ops[0]
 
 
 @kernels
@@ -83,12 +86,9 @@ def test_the_plain_neuron(options, strict):
 @kernels
 @pytest.mark.parametrize("decay_input", [True, False])
 def test_spikingjellys_neuron(options, decay_input):
-    node = shuffled(MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options))
-    values = read(node, "n", T, (C, 2))
-    for seed in range(5):
-        functional.reset_net(node)
-        x = inputs(seed, C, 2)
-        assert torch.equal(node(x), spikes(values, x))
+    check(
+        shuffled(MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options)), C, 2
+    )
 
 
 @kernels
@@ -113,20 +113,17 @@ def test_a_tensor_as_spikingjellys_threshold_is_one_a_layer_a_channel_or_what_br
         torch.tensor([0.5, 0.25, 1.0]).reshape(1, C, 1),
     ):
         node.v_threshold = threshold
-        values = read(node, "n", T, (C, 2))
-        functional.reset_net(node)
-        x = inputs(0, C, 2)
-        assert torch.equal(node(x), spikes(values, x))
+        check(node, C, 2)
 
 
 def test_an_infinite_kernel_gets_the_order_of_the_example():
-    assert read(MFP(0.5), "n", 7, (C,)).taps.ravel().tolist() == [64, 32, 16, 8, 4, 2, 1]
+    assert taps(MFP(0.5), 7).ravel().tolist() == [64, 32, 16, 8, 4, 2, 1]
 
 
 def test_lags_without_a_tap_are_not_kept():
-    assert read(MFP(0.0, order=5), "n", 7, (C,)).taps.ravel().tolist() == [1]
-    taps = read(MFP(0.5, order=28, kernel_bits="pow2"), "n", 28, (C,)).taps
-    assert taps.shape == (1, 8, 1)  # a power-of-two tap is 2**-7 of the largest at the least
+    assert taps(MFP(0.0, order=5), 7).ravel().tolist() == [1]
+    # a power-of-two tap is 2**-7 of the largest at the least
+    assert taps(MFP(0.5, order=28, kernel_bits="pow2"), 28).shape == (1, 8, 1)
 
 
 @given(st.floats(-4, 4, width=32), st.integers(1, 6), st.sampled_from(["pow2", 2, 3, 8]), st.integers(0, 99))
@@ -134,10 +131,10 @@ def test_quantized_taps_are_read_exactly(largest, order, bits, seed):
     module = shuffled(MFP(kernel="fir", order=order, kernel_bits=bits, num_channels=C), seed)
     with torch.no_grad():
         module.kernel.taps.mul_(largest)
-    values = read(module, "n", T, (C,))
+    op = deploy.lower(module, torch.zeros(T, 1, C)).graph.ops[0]
     real = module.kernel().taps.detach().double().numpy()
-    kept = values.taps.shape[1]
-    assert np.array_equal(values.taps[0] * 2.0**values.exponent, real[:kept]) and not real[kept:].any()
+    kept = op.taps.shape[1]
+    assert np.array_equal(op.taps[0] * op.unit, real[:kept]) and not real[kept:].any()
 
 
 class Weird(nn.Module):
@@ -147,16 +144,24 @@ class Weird(nn.Module):
         return torch.sigmoid(x)
 
 
-@pytest.mark.parametrize("module", [MFP(surrogate=lambda x: (x > 0).float()), MFPLeakyParallel(0.5)])
-def test_the_rule_is_that_of_the_function_that_fires(module):
-    assert read(module, "n", T, (C,)).strict
+@pytest.mark.parametrize(
+    ("module", "strict"),
+    [
+        (MFP(surrogate=lambda x: (x > 0).float()), True),
+        (MFP(surrogate=Sigmoid(2.0)), False),
+        (MFPLeakyParallel(0.5, init_hidden=True), True),
+        (MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0), init_hidden=True), True),
+    ],
+)
+def test_the_rule_is_that_of_the_function_that_fires(module, strict):
+    graph = deploy.lower(module, torch.ones(1, 1, C)).graph
+    assert graph.ops[0].thresholds.tolist() == [[1 + strict] * C]
 
 
 @pytest.mark.parametrize(
     ("module", "words"),
     [
         (MFP(0.9), r"real taps \(kernel_bits=None\).*kernel_bits=\"pow2\""),
-        (MFP(0.5, learnable=True, order=3), None),
         (MFP(0.6, learnable=True), r"real taps"),
         (MFP(kernel="fir", order=3, decay=0.7), r"real taps"),
         (
@@ -176,27 +181,21 @@ def test_the_rule_is_that_of_the_function_that_fires(module):
         (snn.Leaky(0.5), r"keeps a membrane potential.*mfp_neurons.convert"),
         (neuron.LIFNode(), r"keeps a membrane potential.*mfp_neurons.convert"),
         (baseline.QuantizedMembraneLIF(), r"keeps a membrane potential.*mfp_neurons.convert"),
+        (MFP(kernel="matrix", time_steps=T + 1, kernel_bits="pow2"), rf"T = {T + 1} steps.*has {T}"),
     ],
 )
 def test_what_cannot_be_read_says_where_it_is_why_and_what_helps(module, words):
-    features = (C, 2)
-    if words is None:
-        assert isinstance(read(module, "layers.3", T, features), NeuronValues)
-        return
-    with pytest.raises(LoweringError, match=rf"(?s)'layers\.3' \({type(module).__name__}\) .*{words}"):
-        read(module, "layers.3", T, features)
+    model = nn.Sequential(nn.Identity(), nn.Sequential(module))
+    with pytest.raises(LoweringError, match=rf"(?s)'1\.0' \({type(module).__name__}\) .*{words}"):
+        deploy.lower(model, torch.zeros(T, 1, C, 2))
 
 
 def test_a_tap_range_that_is_too_wide_is_refused():
     with pytest.raises(LoweringError, match=r"70 taps that do not fit 62 bits.*smaller order"):
-        read(MFP(0.5), "n", 70, (C,))
+        taps(MFP(0.5), 70)
 
 
 @pytest.mark.parametrize("old", [neuron.LIFNode(step_mode="m"), snn.StateLeaky(0.5, channels=C, output=True)])
 def test_what_convert_makes_can_be_read(old):
-    assert read(convert(old, order=3, kernel_bits="pow2"), "n", T, (C,)).taps.shape[1] <= 3
-
-
-def test_a_surrogate_of_ours_fires_as_its_neuron_says():
-    assert not read(MFP(surrogate=Sigmoid(2.0)), "n", T, (C,)).strict
-    assert read(MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0)), "n", T, (C,)).strict
+    model = Quarters(convert(old, order=3, kernel_bits="pow2"))
+    assert deploy.lower(model, inputs(0, C), levels=16).graph.ops[0].order <= 3

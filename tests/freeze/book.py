@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LONGEST = 200_000  # characters of a text that is kept; of a longer one its digest alone
+LONGEST = 600_000  # characters of a text that is kept; of a longer one its digest alone
 
 
 class Book:
@@ -41,7 +41,7 @@ class Book:
         try:
             value = function()
         except Exception as error:
-            self.put(case, item, f"{type(error).__name__}: {error}\n")
+            self.put(case, item, refusal(error))
             return None
         self.put(case, item, value)
         return value
@@ -49,6 +49,17 @@ class Book:
     def save(self) -> None:
         text = json.dumps(self.index, indent=0, sort_keys=True)
         (self.folder / f"{self.part}.json").write_text(text)
+
+
+PUBLIC = {"InvalidNetworkError", "LoweringError", "MissingDependency", "NIRError", "TraceError"}
+
+
+def refusal(error: Exception) -> str:
+    """The classes that a user can catch, the words, and the notes."""
+    kinds = type(error).__mro__[: -len(Exception.__mro__)] or (type(error),)
+    named = [one.__name__ for one in kinds if one.__name__ in PUBLIC or "mfp_neurons" not in one.__module__]
+    notes = "".join(f"\nnote: {note}" for note in getattr(error, "__notes__", []))
+    return f"{' < '.join(named)}: {error}{notes}\n"
 
 
 def safe(name: str) -> str:
@@ -60,6 +71,7 @@ def cleaned(text: str) -> str:
     """Without what changes from run to run: folders for temporary files, and addresses in memory."""
     text = re.sub(r"/tmp/[\w./-]*/", "<tmp>/", text)
     text = re.sub(r"\b0x[0-9a-f]{6,}\b", "<address>", text)
+    text = re.sub(r"\.\d+\.tmp\b", ".<process>.tmp", text)
     here = str(Path(__file__).parents[2])
     return text.replace(here, "<root>")
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mfp_neurons import deploy, report
 from mfp_neurons.nir import from_nir, to_nir
 
-from .book import Book, digest
+from .book import Book, digest, refusal
 
 
 def record(
@@ -37,12 +37,12 @@ def record(
     # the neurons of both frameworks keep states, so that each export gets a model of its own
     book.attempt(case, "report", lambda: _report(deepcopy(model), seen))
     graph = book.attempt(case, "nir", lambda: nir_text(to_nir(deepcopy(model), seen)))
-    if graph is not None and not graph.startswith(("NIRError", "ValueError", "TypeError")):
+    if graph is not None:
         _record_loaded(book, case, deepcopy(model), seen)
     try:
         network = deploy.lower(deepcopy(model), example, levels=levels)
     except Exception as error:
-        book.put(case, "lower", f"{type(error).__name__}: {error}\n")
+        book.put(case, "lower", refusal(error))
         return
     record_network(book, case, network, example, interpreted=interpreted, largest_events=largest_events)
 
@@ -67,7 +67,7 @@ def record_network(
         try:
             files = loaded.to_c(folder / "c")
         except Exception as error:
-            book.put(case, "c", f"{type(error).__name__}: {error}\n")
+            book.put(case, "c", refusal(error))
             files = []
         for file in files:
             text = file.read_text()
@@ -142,7 +142,7 @@ def _record_loaded(book: Book, case: str, model: nn.Module, seen: Tensor) -> Non
     try:
         network = from_nir(graph)
     except Exception as error:
-        book.put(case, "from_nir", f"{type(error).__name__}: {error}\n")
+        book.put(case, "from_nir", refusal(error))
         return
     book.put(case, "from_nir", f"{network}\n")
 

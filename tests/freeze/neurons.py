@@ -22,7 +22,7 @@ from mfp_neurons.history import FIR, Exponential, Kernel, Matrix, quantize_taps
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Erf, PiecewiseQuadratic, Rect, Sigmoid, SuperSpike
 
-from .book import Book, digest
+from .book import Book, digest, refusal
 
 BACKENDS = ["cpu", "cpu", "torch", "torch", "auto"]
 MODES = ["fire", "chunk", "chunk", "train", "eval", "norm chunk", "potential"]
@@ -391,7 +391,7 @@ def _record_quantized(book: Book) -> None:
             torch.manual_seed(6)
             made = quantize_weights(type(layer)(*_arguments(layer)), bits)
         except Exception as error:
-            book.put(case, "refused", f"{type(error).__name__}: {error}\n")
+            book.put(case, "refused", refusal(error))
             continue
         found = quantize.codes(made)
         book.put(case, "codes", found.codes)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mfp_neurons import quantize_weights
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.errors import LoweringError
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.quantize import codes
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 

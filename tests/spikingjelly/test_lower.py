@@ -13,7 +13,7 @@ from mfp_neurons import MFPNode, convert, quantize_weights
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Graph, Neurons, Sum
-from mfp_neurons.deploy.lowering.lower import lower_graph
+from mfp_neurons.deploy.lowering import lower_graph
 from tests.deploy.lowering import in_float64
 
 T = 4

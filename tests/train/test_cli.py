@@ -73,7 +73,6 @@ def test_resuming_from_the_command_line_goes_on(tmp_path: Path, capsys: pytest.C
         (["train", "digits-mfp", "--out", __file__], "File exists"),
         (["train", "digits-mfp", "--set", "training.epoch=3"], "did you mean training.epochs?"),
         (["train", f"{__file__}x.toml"], "no such file"),
-        (["bench", "--markdown-from", __file__], "is no JSON"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_status_2(

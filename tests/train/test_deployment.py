@@ -44,7 +44,7 @@ def test_the_integer_network_answers_as_the_checkpoint_does(checkpoint: Path) ->
     samples = deployed.data.test.samples
     with torch.no_grad():
         expected = deployed.model.double()(deployed.data.sequence(samples).double()).numpy()
-    found = deployed.network.run(deployed.given(samples))
+    found = deployed.network.run(deployed.data.integer_input(samples))
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -57,10 +57,10 @@ def test_an_image_that_is_shown_at_every_step_is_given_once(tmp_path: Path) -> N
     Trainer(config, tmp_path / "run", bars=False).run()
     deployed = deployment.lower_checkpoint(tmp_path / "run" / BEST)
     samples = deployed.data.test.samples[:4]
-    assert deployed.given(samples).shape == (4, 1, 28, 28)
+    assert deployed.data.integer_input(samples).shape == (4, 1, 28, 28)
     sequence = deployed.data.sequence(samples)
     np.testing.assert_array_equal(
-        deployed.network.run(deployed.given(samples)), deployed.network.run(sequence)
+        deployed.network.run(deployed.data.integer_input(samples)), deployed.network.run(sequence)
     )
 
 

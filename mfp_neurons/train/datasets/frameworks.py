@@ -13,8 +13,7 @@ import torch
 
 from mfp_neurons._checks import log_once, require
 from mfp_neurons.train.config import ConfigError, DataConfig
-from mfp_neurons.train.datasets.arrays import gather
-from mfp_neurons.train.datasets.source import Source, held
+from mfp_neurons.train.datasets.source import Source, gather, in_memory
 
 REFUSALS = (RuntimeError, TypeError, OSError, ValueError, AssertionError, NotImplementedError)
 
@@ -22,7 +21,7 @@ REFUSALS = (RuntimeError, TypeError, OSError, ValueError, AssertionError, NotImp
 def torchvision(member: str, config: DataConfig) -> tuple[Source, Source]:
     """Images; ``options`` are keyword arguments of the class."""
     cls = _member(require("torchvision.datasets", "spikingjelly"), member)  # torchvision comes with it
-    return _both(cls, config, {"download": config.download})
+    return _splits(cls, config, {"download": config.download})
 
 
 def spikingjelly(member: str, config: DataConfig) -> tuple[Source, Source]:
@@ -36,7 +35,7 @@ def spikingjelly(member: str, config: DataConfig) -> tuple[Source, Source]:
     cls = _member(_spikingjelly_datasets(member), member)
     frames = {"data_type": "frame", "split_by": "number", "frames_number": config.time_steps}
     with _reading_headers_safely():
-        return _both(cls, config, frames)
+        return _splits(cls, config, frames)
 
 
 @contextmanager
@@ -84,7 +83,7 @@ def tonic(member: str, config: DataConfig) -> tuple[Source, Source]:
         raise ConfigError(f"data.name = {config.name!r} was not seen by an event camera")
     frames = transforms.ToFrame(sensor_size=sensor, n_event_bins=config.time_steps)
     reader = cls if config.download else _never_downloading(cls)
-    return _both(reader, config, {"transform": frames})
+    return _splits(reader, config, {"transform": frames})
 
 
 def _never_downloading(cls: Any) -> Any:
@@ -105,23 +104,23 @@ def _member(module: Any, name: str) -> Any:
     return getattr(module, name)
 
 
-def _both(cls: Any, config: DataConfig, options: dict[str, Any]) -> tuple[Source, Source]:
+def _splits(cls: Any, config: DataConfig, options: dict[str, Any]) -> tuple[Source, Source]:
     """Training and test split of a class that takes root and options, and ``train`` if it has splits."""
     options = {**options, **config.options}
     try:
         if "train" not in inspect.signature(cls).parameters:
-            return _divided(gather(cls(config.root, **options), config.size))
+            return _split_each_class(gather(cls(config.root, **options), config.size))
         train, test = (gather(cls(config.root, train=t, **options), config.size) for t in (True, False))
         return train, test
     except REFUSALS as error:
         raise ConfigError(f"data.name = {config.name!r}, data.root = {config.root!r}: {error}") from error
 
 
-def _divided(whole: Source) -> tuple[Source, Source]:
+def _split_each_class(source: Source) -> tuple[Source, Source]:
     """A data set without a split of its own: the first nine tenths of every class train, the rest test."""
-    training = torch.zeros(len(whole), dtype=torch.bool)
-    for label in whole.labels.unique():
-        members = (whole.labels == label).nonzero().flatten()
+    training = torch.zeros(len(source), dtype=torch.bool)
+    for label in source.labels.unique():
+        members = (source.labels == label).nonzero().flatten()
         training[members[: math.ceil(0.9 * len(members))]] = True
-    train, test = (held(whole.read(m), whole.labels[m]) for m in (training, ~training))
+    train, test = (in_memory(source.read(m), source.labels[m]) for m in (training, ~training))
     return train, test

@@ -18,8 +18,8 @@ from mfp_neurons._checks import log_once
 from mfp_neurons._files import write_bytes
 from mfp_neurons.train import events
 from mfp_neurons.train.config import DataConfig
-from mfp_neurons.train.datasets import bits, fashion_mnist
-from mfp_neurons.train.datasets.source import Source, fit, shuffled
+from mfp_neurons.train.datasets.images import read_fashion_mnist
+from mfp_neurons.train.datasets.source import Source, pack, resize, shuffled
 
 FORMAT = 1  # to be raised with every change of what the same images give
 CHUNK = 500  # images in a file
@@ -27,7 +27,8 @@ CHUNK = 500  # images in a file
 
 def fashion_mnist_events(config: DataConfig) -> tuple[Source, Source]:
     """Binary frames [T, 2, 34, 34], packed; channel 0 is OFF, channel 1 is ON."""
-    return tuple(source(images, labels, config) for images, labels in fashion_mnist.read(config))  # type: ignore[return-value]
+    train, test = (source(images, labels, config) for images, labels in read_fashion_mnist(config))
+    return train, test
 
 
 def source(images: Tensor, labels: Tensor, config: DataConfig) -> Source:
@@ -73,11 +74,11 @@ class Looks:
         images = self.images[self.order[number * CHUNK : (number + 1) * CHUNK]]
         path = folder() / f"{self._fingerprint(images)}.bits"
         shape = (len(images), self.time_steps, self.bytes)
-        found = _stored(path, math.prod(shape))
-        if found is None:
-            found = self._simulate(images)
-            _store(path, found)
-        return found.reshape(shape)
+        packed = _stored(path, math.prod(shape))
+        if packed is None:
+            packed = self._simulate(images)
+            _store(path, packed)
+        return packed.reshape(shape)
 
     def _simulate(self, images: Tensor) -> Tensor:
         log_once(
@@ -88,7 +89,7 @@ class Looks:
         parts = []
         for batch in images.split(events.BATCH):
             frames = events.frames(batch, self.time_steps, self.camera)
-            parts.append(bits.pack(fit(frames, self.size, frames=True)))
+            parts.append(pack(resize(frames, self.size, frames=True)))
         return torch.cat(parts)
 
     def _fingerprint(self, images: Tensor) -> str:

@@ -46,6 +46,8 @@ def test_every_planned_row_is_in_the_result_with_every_peer(found: dict[str, Any
         if name.startswith("neuron/"):
             assert {"MFPNode", "LIFNode", "PSN", "SlidingPSN"} <= ran
             assert {"MFPLeakyParallel", "snn.Leaky", "StateLeaky", "LeakyParallel"} <= ran
+        if name.startswith("norm/"):
+            assert {"norm + MFPNode, fused", "norm + MFPNode", "norm + LIFNode"} <= ran
         if name.startswith("network/"):
             assert [entry["name"] for entry in row["entries"]] == list(VARIANTS)
             assert {OURS, FUSED, "LIFNode"} <= ran
@@ -86,6 +88,7 @@ def test_only_the_rows_that_match_run_and_time_can_run_out(tmp_path: Path) -> No
         (["--device", "abacus"], "device must be cpu, cuda or cuda:N"),
         (["--device", "meta"], "is not here"),
         (["--markdown-from", "missing.json"], "missing.json"),
+        (["--markdown-from", __file__], "is no JSON"),
     ],
 )
 def test_a_mistake_is_a_sentence_and_status_2(

@@ -7,14 +7,14 @@ import torch
 
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.data import load
-from mfp_neurons.train.datasets import fashion_mnist
+from mfp_neurons.train.datasets import images
 
 from ..conftest import write_fashion_mnist
 
 
 @pytest.fixture
 def no_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "no such place")
+    monkeypatch.setattr(images, "DEBIAN", tmp_path / "no such place")
 
 
 @pytest.mark.usefixtures("no_debian")
@@ -33,7 +33,7 @@ def test_fashion_mnist_is_read_where_torchvision_would_put_it(
 
 def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_fashion_mnist(tmp_path / "debian", zipped=True)
-    monkeypatch.setattr(fashion_mnist, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(images, "DEBIAN", tmp_path / "debian")
     assert len(load(DataConfig(name="fashion-mnist", root=str(tmp_path / "empty"))).test) == 30
 
 

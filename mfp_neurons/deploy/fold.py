@@ -1,0 +1,375 @@
+r"""Folding: scales, biases and batch norms between a synapse and its neurons become integer thresholds.
+
+A neuron sees the current x[t] = a A[t] + b for each channel: A is the whole number that the synapse adds up
+from codes, and every affine map on the way (the scale of the codes, a bias, an evaluated batch norm, a
+residual's factor) is in the two real numbers a and b. Its taps are whole numbers m[j] times 2**e. With
+
+    P[t] = sum of m[j] A[t-j] over j = 0 .. min(t, K-1)            what integer hardware computes
+    M[t] = sum of m[j]        over j = 0 .. min(t, K-1)            the taps that are reached
+
+the potential is u[t] = 2**e (a P[t] + b M[t]), so that
+
+    u[t] >= v   <=>   a P[t] >= z[t] = v / 2**e - b M[t]
+    a > 0:            P[t] >= z / a              P is whole: P[t] >= ceil(z / a)
+    a < 0:           -P[t] >= z / |a|            with -A in the place of A: codes, or a factor, of -1
+    a = 0:            0    >= z                  always or never, whatever P is
+
+and a neuron that fires on u > v only has floor(z / |a|) + 1 for the ceiling. z depends on t while M does, and
+so does the threshold; from step K - 1 on it stays.
+
+Several synapses with scales a_i that end in the same neurons are added as whole numbers too: with factors
+f_i = round(a_i 2**F),
+
+    P[t] = sum of m[j] f_i A_i[t-j],     P[t] >= ceil(2**F z[t]),
+
+F is the largest for which P stays below 2**62 and f_i below 2**31. In the model's own unit the potential is
+then off by at most 2**e * sum of |m| * sum of |f_i / 2**F - a_i| max |A_i|, which is 0 where the a_i are
+fractions of a power of two.
+
+Floats are read as the exact numbers that they are, and computed on with 100 decimal digits, so that no
+rounding comes before the last ceiling. A number within 1e-50 of a whole one is that one: digits beyond come
+from divisions and square roots, and a potential that close to its threshold is on it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, localcontext
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .errors import LoweringError
+from .graph import Ints, Synapse, without_repeats
+from .neurons import NeuronValues
+
+Decimals = NDArray[np.object_]  # of decimal.Decimal
+Number = int | float | Fraction | Decimal
+
+_ARITHMETIC = Context(prec=100)
+_SAME = Decimal("1e-50")
+_POTENTIAL_LIMIT = 2**62
+_SCORE_LIMIT = 2**46  # so that a sum over 2**16 steps stays below 2**62
+_FACTOR_LIMIT = 2**31
+_PRECISION = 2**16  # a larger part of the largest potential than 1 in this is no rounding error
+
+
+def decimals(values: Iterable[Number]) -> Decimals:
+    """Numbers as Decimals [C]; floats and NumPy's as the exact numbers that they are.
+
+    >>> decimals([0.1, Fraction(1, 4)])[1]
+    Decimal('0.25')
+    """
+    return np.array([_decimal(value) for value in values], object)
+
+
+def _decimal(value: Number) -> Decimal:
+    if isinstance(value, Fraction):
+        return _ARITHMETIC.divide(Decimal(value.numerator), Decimal(value.denominator))
+    exact = Decimal(value.item() if isinstance(value, np.generic) else value)
+    if not exact.is_finite():
+        raise ValueError(f"a number that folds into a threshold must be finite, got {value}")
+    return exact
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """value = scale * number + offset, for each channel.
+
+    Attributes:
+        scale, offset: Decimals [C].
+
+    >>> conv, norm = affine([0.5, 0.5], [0, 1]), batch_norm([2.0, -1.0], [0, 0], [1.0, 0.0], [4.0, 0.25], 0)
+    >>> both = conv.then(norm)                   # (0.5 A - 1) * 2 / 2 and (0.5 A + 1) * -1 / 0.5
+    >>> both.scale.astype(float), both.offset.astype(float)
+    (array([ 0.5, -1. ]), array([-1., -2.]))
+    """
+
+    scale: Decimals
+    offset: Decimals
+
+    def then(self, after: Affine) -> Affine:
+        """``after`` of this: after.scale * (scale * number + offset) + after.offset."""
+        with localcontext(_ARITHMETIC):
+            return Affine(after.scale * self.scale, after.scale * self.offset + after.offset)
+
+    def times(self, factor: Number) -> Affine:
+        """This times one number for all channels."""
+        with localcontext(_ARITHMETIC):
+            return Affine(self.scale * _decimal(factor), self.offset * _decimal(factor))
+
+    def of_units(self, unit: Number) -> Affine:
+        """This of numbers that count in units, such as levels of 1/255: scale * (unit * number) + offset."""
+        with localcontext(_ARITHMETIC):
+            return Affine(self.scale * _decimal(unit), self.offset)
+
+
+def affine(scale: Iterable[Number], offset: Iterable[Number]) -> Affine:
+    """scale * number + offset, from numbers [C] of any kind."""
+    return Affine(decimals(scale), decimals(offset))
+
+
+def batch_norm(
+    weight: Iterable[Number],
+    bias: Iterable[Number],
+    mean: Iterable[Number],
+    variance: Iterable[Number],
+    eps: Number,
+) -> Affine:
+    """An evaluated batch norm: (value - mean) / sqrt(variance + eps) * weight + bias, numbers [C] each.
+
+    Raises:
+        ValueError: variance + eps is not positive, or a number is not finite.
+    """
+    with localcontext(_ARITHMETIC):
+        spread = decimals(variance) + _decimal(eps)
+        if any(value <= 0 for value in spread):
+            raise ValueError(f"variance + eps of a batch norm must be positive, got {min(spread):.6g}")
+        scale = decimals(weight) / np.array([value.sqrt() for value in spread], object)
+        return Affine(scale, decimals(bias) - decimals(mean) * scale)
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """What becomes of the affine maps in front of a layer of neurons.
+
+    Attributes:
+        factors: int64 [C] for every synapse; of a single one +1 and -1.
+        thresholds: int64 [R, C]; step t uses row min(t, R - 1).
+        unit, error: float64 [C], as :class:`mfp_neurons.deploy.graph.Neurons` has them.
+    """
+
+    factors: tuple[Ints, ...]
+    thresholds: Ints
+    unit: NDArray[np.float64]
+    error: NDArray[np.float64]
+
+
+def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: NeuronValues) -> Folded:
+    """Folds the affine maps of all synapses of one layer of neurons.
+
+    Args:
+        branches: what each synapse's accumulated number is worth, C channels each.
+        bounds: its largest size, whole numbers [C] (:func:`mfp_neurons.deploy.graph.synapse_bound`).
+        neuron: taps, threshold and rule.
+
+    Returns:
+        :class:`Folded`.
+
+    Raises:
+        LoweringError: the potential does not fit 62 bits.
+
+    >>> half = NeuronValues("1", np.array([[[2], [1]]]), -1, np.ones(1), strict=False)     # m = 1, 1/2
+    >>> folded = thresholds([affine([0.5, -0.5], [0.5, 0])], [np.array([9, 9])], half)
+    >>> folded.thresholds                                        # (2 - 0.5 M) / 0.5 with M = 2 and then 3
+    array([[2, 4],
+           [1, 4]])
+    >>> folded.factors[0]
+    array([ 1, -1])
+    """
+    channels = len(bounds[0])
+    reach = [int(total) for total in _tap_sums(np.abs(neuron.taps), channels).max(axis=0)]
+    sizes = [[int(bound[c]) * reach[c] for bound in bounds] for c in range(channels)]
+    with localcontext(_ARITHMETIC):
+        scales = [[branch.scale[c] for branch in branches] for c in range(channels)]
+        made = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
+        limits = [_total(one.factors, size) for one, size in zip(made, sizes, strict=True)]
+        lost = [_lost(a, one, size) for a, one, size in zip(scales, made, sizes, strict=True)]
+        rough = any(
+            error * _PRECISION > one.worth * limit
+            for error, one, limit in zip(lost, made, limits, strict=True)
+        )
+        if rough or max(limits) >= _POTENTIAL_LIMIT:
+            raise LoweringError(_too_large(neuron, bounds))
+        needed = _needed(neuron, sum(branch.offset for branch in branches))
+        worth = [one.worth for one in made]
+        rows = np.array([_ceilings(row, worth, limits, neuron.strict) for row in needed], np.int64)
+        step = Decimal(2) ** neuron.exponent
+        return Folded(
+            tuple(np.array(row, np.int64) for row in zip(*(one.factors for one in made), strict=True)),
+            rows if len(neuron.taps) > 1 else without_repeats(rows),
+            np.array([float(value * step) for value in worth]),
+            _upwards(value * step for value in lost),
+        )
+
+
+def with_factors(synapse: Synapse, factors: Ints) -> Synapse:
+    """A synapse whose numbers are worth factors [C]: signs go into its codes where they can, for free.
+
+    They cannot behind a max pool, whose largest is not that of the negated numbers, nor where the codes hold
+    the lowest number of their bits, which has no positive twin.
+    """
+    lowest = {1: -1, 1.58: -1}.get(synapse.bits, 1 - 2 ** (int(synapse.bits) - 1))
+    fits = synapse.codes.min(axis=(1, 2, 3)) >= lowest
+    moved = fits & (factors < 0) & (synapse.pool is None or synapse.pool.kind == "sum")
+    signs = np.where(moved, -1, 1)
+    factors = factors * signs
+    codes = synapse.codes * signs[:, None, None, None].astype(np.int8)
+    return replace(synapse, codes=codes, factor=None if bool((factors == 1).all()) else factors)
+
+
+@dataclass(frozen=True)
+class _Whole:
+    """Whole factors of the synapses of one channel: worth * factors are their scales, or nearly."""
+
+    factors: list[int]
+    worth: Decimal
+
+
+def _whole_factors(scales: list[Decimal], sizes: list[int]) -> _Whole:
+    """Of a single synapse the sign; of several round(a 2**F)."""
+    if len(scales) == 1:
+        return _Whole([-1 if scales[0] < 0 else 1], abs(scales[0]))
+    heard = [
+        a if size else Decimal() for a, size in zip(scales, sizes, strict=True)
+    ]  # a silent one needs no F
+    return _fixed_point(
+        heard, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT
+    )
+
+
+def _fixed_point(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Whole:
+    """round(number 2**F) with the largest F that fits; without the powers of two that all of them share."""
+    shift = 64 - math.frexp(max(map(abs, numbers)))[1]
+    whole = _rounded(numbers, shift)
+    while not fits(whole):
+        shift -= 1
+        whole = _rounded(numbers, shift)
+    shared = math.gcd(*whole)
+    even = (shared & -shared).bit_length() - 1 if shared else 0
+    return _Whole([number >> even for number in whole], Decimal(2) ** (even - shift))
+
+
+def _rounded(numbers: list[Decimal], shift: int) -> list[int]:
+    scaled = [number * Decimal(2) ** shift for number in numbers]
+    return [int(number.to_integral_value(ROUND_HALF_EVEN)) for number in scaled]
+
+
+def _total(factors: Iterable[int], sizes: Iterable[int]) -> int:
+    return sum(abs(factor) * size for factor, size in zip(factors, sizes, strict=True))
+
+
+def _lost(scales: list[Decimal], whole: _Whole, sizes: list[int]) -> Decimal:
+    """A bound on what rounding the factors changes in the potential, in units of 2**exponent."""
+    changes = [abs(factor * whole.worth - a) for factor, a in zip(whole.factors, scales, strict=True)]
+    # a difference in the last digits is not a rounding of ours
+    return sum(
+        (d * size for d, size in zip(changes, sizes, strict=True) if d > whole.worth * _SAME), Decimal()
+    )
+
+
+def _tap_sums(taps: Ints, channels: int) -> NDArray[np.object_]:
+    """Sums of the taps reached at each step, Python integers [K, C]; of a matrix kernel [T, C]."""
+    exact = taps.astype(object)
+    sums = exact.sum(axis=1) if len(taps) > 1 else exact[0].cumsum(axis=0)
+    return np.broadcast_to(sums, (len(sums), channels))
+
+
+def _needed(neuron: NeuronValues, offset: Any) -> list[Decimals]:
+    """z of the derivation, [C] for each step."""
+    thresholds = np.array([Decimal(value) for value in neuron.v_threshold.tolist()], object)
+    v = thresholds / Decimal(2) ** neuron.exponent
+    return [v - offset * reached for reached in _tap_sums(neuron.taps, len(offset))]
+
+
+def _ceilings(needed: Decimals, worth: list[Decimal], limits: list[int], strict: bool) -> list[int]:
+    """The least whole P with worth * P >= needed (> if strict); kept between -limit - 1 and limit + 1."""
+    least = []
+    for z, a, limit in zip(needed, worth, limits, strict=True):
+        if a == 0:
+            always = z.is_finite() and _least_above(z, strict) <= 0
+            least.append(-limit - 1 if always else limit + 1)
+        else:
+            within = max(min(z / a, Decimal(limit + 1)), Decimal(-limit - 1))
+            least.append(min(_least_above(within, strict), limit + 1))
+    return least
+
+
+def _least_above(value: Decimal, strict: bool) -> int:
+    """The least whole number >= value (> if strict)."""
+    nearest = value.to_integral_value(ROUND_HALF_EVEN)
+    if abs(value - nearest) < _SAME:
+        return int(nearest) + strict
+    return int(value.to_integral_value(ROUND_CEILING))
+
+
+def _upwards(values: Iterable[Decimal]) -> NDArray[np.float64]:
+    """Floats that are not below the values."""
+    return np.array([math.nextafter(float(value), math.inf) if value else 0.0 for value in values])
+
+
+def _too_large(neuron: NeuronValues, bounds: Sequence[Ints]) -> str:
+    """What to say where the potential does not fit, with the largest order that would."""
+    largest = max(sum(int(bound[c]) for bound in bounds) for c in range(len(bounds[0])))
+    room = largest * (_PRECISION if len(bounds) > 1 else 1)
+    fitting = 0
+    for order in range(1, neuron.taps.shape[1]):
+        kept = neuron.taps[:, :order].astype(object)
+        shared = math.gcd(*kept.ravel().tolist()) or 1
+        reach = int(np.abs(kept).sum(axis=1).max()) // (shared & -shared)
+        fitting = order if reach * room < _POTENTIAL_LIMIT else fitting
+    advice = f"give it order={fitting} or less" if fitting else "use a smaller layer before it"
+    return (
+        f"{neuron.path!r}: its potential does not fit 62 bits. Its {neuron.taps.shape[1]} taps span "
+        f"{int(np.abs(neuron.taps.astype(object)).max()).bit_length()} bits, its {len(bounds)} synapses add "
+        f"up to {largest}; {advice}"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedScores:
+    """What becomes of the affine maps in front of the scores; fields as :class:`graph.Scores` has them.
+
+    ``factors`` are int64 [C] for every synapse.
+    """
+
+    factors: tuple[Ints, ...]
+    offset: Ints
+    unit: float
+    error: NDArray[np.float64]
+
+
+def scores(branches: Sequence[Affine], bounds: Sequence[Ints]) -> FoldedScores:
+    """Folds the affine maps of the last layer; one unit for all classes, so that they can be compared.
+
+    The scores of one step stay below 2**46, which leaves room for a sum over 2**16 steps.
+
+    Args:
+        branches, bounds: as for :func:`thresholds`.
+
+    >>> last = scores([affine([0.5, 0.25], [1, 0])], [np.array([9, 9])])
+    >>> last.factors[0], last.offset, last.unit
+    (array([2, 1]), array([4, 0]), 0.25)
+    """
+    channels = len(bounds[0])
+    with localcontext(_ARITHMETIC):
+        offset = sum(branch.offset for branch in branches)
+        numbers = np.stack([*(branch.scale for branch in branches), offset])  # the last row is of size 1
+        sizes = np.stack([*(bound.astype(object) for bound in bounds), np.ones(channels, object)])
+        flat = numbers.ravel().tolist()
+
+        def fits(whole: list[int]) -> bool:
+            made = np.abs(np.array(whole, object).reshape(numbers.shape))
+            return bool((made[:-1] < _FACTOR_LIMIT).all() and (made * sizes).sum(axis=0).max() < _SCORE_LIMIT)
+
+        whole = _multiples(flat, fits) or _fixed_point(flat, fits)
+        rows = np.array(whole.factors, object).reshape(numbers.shape)
+        lost = [
+            _lost(numbers[:, c].tolist(), _Whole(rows[:, c].tolist(), whole.worth), sizes[:, c].tolist())
+            for c in range(channels)
+        ]
+        *factors, added = rows.astype(np.int64)
+        return FoldedScores(tuple(factors), added, float(whole.worth), _upwards(lost))
+
+
+def _multiples(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Whole | None:
+    """Numbers that are multiples of the smallest of them, such as counts of spikes over a number of steps."""
+    worth = min((abs(number) for number in numbers if number), default=Decimal(1))
+    ratios = [number / worth for number in numbers]
+    whole = _rounded(ratios, 0)
+    same = all(abs(ratio - n) < _SAME for ratio, n in zip(ratios, whole, strict=True))
+    return _Whole(whole, worth) if same and fits(whole) else None

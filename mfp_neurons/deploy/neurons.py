@@ -1,0 +1,150 @@
+"""What a layer of memory-free neurons computes with as whole numbers: taps, threshold, rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import NoReturn
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..history import FIR, Exponential, Matrix, as_row
+from ..network.axes import Shape
+from ..network.description import Neurons
+from .errors import LoweringError
+from .graph import Ints
+
+_TAP_BITS = 8  # of the widest quantized tap; what is real is far wider
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronValues:
+    """A layer of memory-free neurons: u[t] = sum of taps[j] * 2**exponent * x[t-j].
+
+    Attributes:
+        path: of the module.
+        taps: int64 [1, K, 1 or C]; of a matrix kernel [T, K, 1]: taps[t, j] for step t and the input j steps
+            back. No lag is kept that has no tap.
+        exponent: what a tap of 1 is worth, 2**exponent.
+        v_threshold: float64 [1 or C]; inf is never reached.
+        strict: whether it fires on u > v_threshold only, not on equality.
+    """
+
+    path: str
+    taps: Ints
+    exponent: int
+    v_threshold: NDArray[np.float64]
+    strict: bool
+
+
+def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
+    """The whole numbers of a layer of neurons.
+
+    Args:
+        layer: of a description.
+        steps: T, the order that an infinite exponential gets.
+
+    Raises:
+        LoweringError: it has taps, a threshold or spikes that whole numbers a channel do not say.
+
+    >>> from mfp_neurons import MFP
+    >>> from mfp_neurons.network import describe
+    >>> network = describe(MFP(decay=0.5, order=3), torch.zeros(4, 1, 8))
+    >>> values = whole_numbers(network.layers[1], steps=4)
+    >>> values.taps.ravel(), values.exponent, values.v_threshold
+    (array([4, 2, 1]), -2, array([1.]))
+    """
+    if layer.spike_factor is not None:
+        _refuse(
+            layer,
+            f"fires graded spikes (graded_spikes_factor={layer.spike_factor.tolist()})",
+            "Spikes are 0 or 1 there: set the factor to 1 and scale the weights behind it",
+        )
+    taps, exponent = _whole_taps(layer, steps)
+    threshold = _channels(layer, "threshold", layer.threshold, layer.threshold_shape)
+    return NeuronValues(layer.name, taps, exponent, threshold, layer.strict)
+
+
+def _refuse(layer: Neurons, why: str, instead: str) -> NoReturn:
+    raise LoweringError(f"{layer.where} {why}. {instead}")
+
+
+def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
+    """Taps [1 or T, K, 1 or C] and their exponent."""
+    exact = _exact_taps(layer, steps)
+    used = [lag for lag in range(exact.shape[1]) if any(exact[:, lag].ravel())]
+    exact = exact[:, : max(used, default=0) + 1]
+    exponent = min((_lowest_bit(tap) for tap in exact.ravel() if tap), default=0)
+    whole = exact / Fraction(2) ** exponent
+    is_real = any(_odd_part(int(tap)) >> _TAP_BITS for tap in whole.ravel())
+    if is_real and "kernel_bits" not in layer.options:
+        _refuse(
+            layer,
+            "has real taps (kernel_bits=None), which are no whole numbers times a power of two",
+            'Give it kernel_bits="pow2" or 2 to 8 bits and an order, as convert does too, and train with '
+            "that; an exponential of tau=2 (beta=0.5) needs neither",
+        )
+    if max(abs(int(tap)) for tap in whole.ravel()) >= 2**62:
+        _refuse(
+            layer,
+            f"has {exact.shape[1]} taps that do not fit 62 bits, the largest against the smallest",
+            "Give it a smaller order, such as 32: what is older weighs next to nothing",
+        )
+    return whole.astype(np.int64), exponent
+
+
+def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
+    """Fractions [1 or T, K, 1 or C]."""
+    kernel = layer.kernel
+    if isinstance(kernel, Matrix):
+        matrix = _fractions(kernel.matrix)
+        lags = np.arange(len(matrix))
+        at = lags[:, None] - lags  # row t, lag j: column t - j; later inputs do not count
+        aligned = np.take_along_axis(matrix, np.maximum(at, 0), axis=1)
+        return np.where(at >= 0, aligned, np.array(Fraction(), object))[..., None]
+    if isinstance(kernel, FIR):
+        rows = [_channels(layer, "taps", row, layer.kernel_shape) for row in kernel.taps]
+        return _fractions(torch.as_tensor(np.stack(rows)))[None]
+    assert isinstance(kernel, Exponential)
+    decay, gain = (
+        _fractions(torch.as_tensor(_channels(layer, name, as_row(number), layer.kernel_shape)))
+        for name, number in (("decay", kernel.decay), ("gain", kernel.gain))
+    )
+    order = steps if kernel.order is None else kernel.order
+    return np.stack([gain * decay**lag for lag in range(order)])[None]
+
+
+def _channels(layer: Neurons, name: str, value: Tensor, shape: Shape | None) -> NDArray[np.float64]:
+    """A parameter that broadcasts over a step, as float64 [1 or C]."""
+    placed = layer.spread(value.double(), shape)
+    if placed.numel() == 1:
+        return placed.reshape(1).numpy()
+    rows = placed.broadcast_to(1, *layer.features).reshape(layer.features[0], -1)
+    if bool((rows != rows[:, :1]).any()):
+        _refuse(
+            layer,
+            f"has a {name} of its own for each neuron, shape {list(value.shape)}",
+            "An integer network has one a channel: use one value, or one a channel",
+        )
+    return rows[:, 0].numpy().copy()
+
+
+def _fractions(values: Tensor) -> NDArray[np.object_]:
+    """Floats as the exact numbers that they are."""
+    wide = values.double().numpy()
+    flat = np.empty(wide.size, object)
+    flat[:] = [Fraction(value) for value in wide.ravel().tolist()]
+    return flat.reshape(wide.shape)
+
+
+def _lowest_bit(number: Fraction) -> int:
+    """The largest e such that a float's value is a whole number times 2**e."""
+    top = number.numerator
+    return (top & -top).bit_length() - 1 - (number.denominator.bit_length() - 1)
+
+
+def _odd_part(number: int) -> int:
+    return abs(number) // (number & -number) if number else 0

@@ -1,0 +1,72 @@
+"""Words for the functions that are not in the grammar: what to use instead."""
+
+TIME_LOOP = (
+    "A loop over time cannot be captured: give whole sequences [T, N, *] to neurons that take them "
+    "(MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and "
+    "x[-k:] read the last steps, x.mean(0) all of them"
+)
+LOOPS = "A loop over time runs once for each step, first to last, and calls every neuron once a step"
+PRODUCT = (
+    "Products of spikes (attention, gates, SEW 'AND' and 'IAND') are no integer sums; add them (SEW 'ADD')"
+)
+UNLIKE_STEPS = (
+    "What is added or put side by side needs equal steps: pool all of it over time with the same windows "
+    "(TimePool)"
+)
+PART = "Only whole maps are read; keep all channels, or make two layers that each give one part"
+OTHERWISE = (
+    "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, memory-free neurons, max and average "
+    "pools, TimePool, Flatten, Dropout, sums, concatenation, and a mean or sum over time"
+)
+
+_ADVICE = [
+    (TIME_LOOP, "__iter__ unbind __setitem__"),
+    (
+        PRODUCT,
+        "matmul mm bmm einsum baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
+    ),
+    (PRODUCT, "scaled_dot_product_attention multi_head_attention_forward"),
+    (PART, "split chunk narrow index_select gather tensor_split"),
+    (
+        "It normalizes with statistics of its input. Use BatchNorm1d or BatchNorm2d, whose statistics are "
+        "fixed",
+        "layer_norm group_norm instance_norm rms_norm normalize local_response_norm",
+    ),
+    (
+        "Only a spiking neuron stands between two layers; use MFPNode, MFPLeakyParallel or MFP instead, or "
+        "nothing",
+        "relu relu6 rrelu leaky_relu prelu elu celu selu gelu silu mish hardtanh hardswish hardsigmoid "
+        "tanh softplus softsign clamp clip sigmoid logsigmoid threshold abs",
+    ),
+    (
+        "Lower the model without it: the class of the largest score is the same",
+        "softmax log_softmax softmin argmax logsumexp max topk",
+    ),
+    ("Use a convolution with a stride of 1 or more", "conv_transpose1d conv_transpose2d conv_transpose3d"),
+    (
+        "What the model does may not depend on the numbers of a tensor",
+        "item tolist numpy __bool__ __int__ __float__ __index__ __array__ __contains__ equal allclose "
+        "is_nonzero nonzero any all",
+    ),
+    (
+        "A threshold is part of a neuron: use MFPNode, MFPLeakyParallel or MFP",
+        "ge gt le lt eq ne heaviside sign round floor ceil where masked_fill",
+    ),
+    ("Use the padding of the convolution itself, with zeros (padding_mode='zeros')", "pad"),
+    (
+        "Use Conv2d, or Conv1d for a sequence of features; time is a dimension of its own",
+        "conv3d max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d",
+    ),
+    ("Feed images, or events with a channel for each symbol", "embedding embedding_bag one_hot"),
+    (
+        "Memory-free neurons remember by their order; recurrent layers have no place here",
+        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell cumsum",
+    ),
+    (
+        "Use a stride or a pool to change the resolution",
+        "interpolate upsample pixel_shuffle pixel_unshuffle grid_sample unfold fold",
+    ),
+    ("Leave it out, or use a number", "full_like new_full rand_like randn_like bernoulli"),
+]
+
+ADVICE = {name: words for words, names in _ADVICE for name in names.split()}

@@ -1,0 +1,181 @@
+"""Rules of sums, differences, products and concatenation."""
+
+from dataclasses import replace
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .axes import Dims, flat, has_time, join, of_features, sizes
+from .capture import StandIn
+from .description import Add, Affine, Concat, Exact, Multiply, as_map
+from .tracing import Tracer, Value, rule
+
+
+@rule("add")
+def add(tracer: Tracer, result: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> Value:
+    return _added(tracer, a, b if alpha == 1 else _times(tracer, b, Fraction(alpha)))
+
+
+@rule("sub", "subtract")
+def subtract(tracer: Tracer, result: Tensor, a: Any, b: Any, *, alpha: Any = 1) -> Value:
+    return _added(tracer, a, _times(tracer, b, -Fraction(alpha)))
+
+
+@rule("rsub")
+def subtract_from(tracer: Tracer, result: Tensor, b: Any, a: Any, alpha: Any = 1) -> Value:
+    return _added(tracer, a, _times(tracer, b, -Fraction(alpha)))
+
+
+@rule("neg", "negative")
+def negate(tracer: Tracer, result: Tensor, a: Any) -> Value:
+    return _affine(tracer, tracer.value(a, "x"), scale=_one(Fraction(-1)))
+
+
+@rule("mul", "multiply")
+def multiply(tracer: Tracer, result: Tensor, a: Any, b: Any) -> Value:
+    if isinstance(a, StandIn) and isinstance(b, StandIn):
+        x, y = a.value, b.value
+        number = tracer.emit(Multiply, [tracer.source(x), tracer.source(y)], tracer.layer(x).shape)
+        return replace(x, layer=number, dims=join(x.dims, y.dims) or x.dims)
+    if not isinstance(a, StandIn):
+        a, b = b, a
+    value = tracer.value(a, "x")
+    return _affine(tracer, value, scale=_constant(tracer, b, value))
+
+
+@rule("div", "divide", "true_divide")
+def divide(tracer: Tracer, result: Tensor, a: Any, b: Any, *, rounding_mode: Any = None) -> Value:
+    if isinstance(b, StandIn):
+        tracer.refuse("divides by a tensor of the network. Divide by a number")
+    if rounding_mode is not None:
+        tracer.refuse(f"divides with rounding_mode={rounding_mode!r}. Leave the numbers as they are")
+    value = tracer.value(a, "x")
+    by = _constant(tracer, b, value)
+    if (by == 0).any():
+        tracer.refuse("divides by 0")
+    return _affine(tracer, value, scale=1 / by)
+
+
+def _times(tracer: Tracer, operand: Any, factor: Fraction) -> Any:
+    """A number, a tensor of numbers or a value, times a number."""
+    if isinstance(operand, StandIn):
+        return _affine(tracer, tracer.value(operand, "x"), scale=_one(factor))
+    return operand * float(factor)
+
+
+def _affine(
+    tracer: Tracer, value: Value, *, scale: Exact | None = None, offset: Exact | None = None
+) -> Value:
+    source = tracer.source(value)
+    return replace(
+        value, layer=tracer.emit(Affine, [source], tracer.layer(value).shape, scale=scale, offset=offset)
+    )
+
+
+def _added(tracer: Tracer, a: Any, b: Any) -> Value:
+    first, second = (one.value if isinstance(one, StandIn) else one for one in (a, b))
+    if isinstance(first, Value) and isinstance(second, Value):
+        return _sum(tracer, first, second)
+    value, number = (first, second) if isinstance(first, Value) else (second, first)
+    if not isinstance(value, Value):
+        tracer.refuse("adds tensors that are not computed from the input")
+    offset = _constant(tracer, number, value)
+    if not (offset != 0).any():  # sum() of Python begins with 0
+        return value
+    return _affine(tracer, value, offset=offset)
+
+
+def _sum(tracer: Tracer, a: Value, b: Value) -> Value:
+    tracer.check_equal_periods(a, b)
+    dims = join(a.dims, b.dims)
+    if a.step is not None and b.step is not None and a.step != b.step:
+        tracer.refuse(
+            f"adds step {a.step} to step {b.step}, and no layer has a sum over some steps. Take x.sum(0) or "
+            "x[-k:].sum(0) of the sequence"
+        )
+    mixed = (a.step is None) != (b.step is None) and has_time((*a.dims, *b.dims))
+    same = not mixed and as_map(tracer.layer(a).shape) == as_map(tracer.layer(b).shape)
+    if dims is None or not same or (a.reduce, a.last) != (b.reduce, b.last):
+        tracer.refuse(
+            f"adds tensors of different places or times, {list(sizes(a.dims))} and {list(sizes(b.dims))}. "
+            "Both must have the same channels, rows, columns and steps"
+        )
+    shape = tracer.layer(a).shape
+    number = tracer.emit(Add, [tracer.source(a), tracer.source(b)], shape)
+    return replace(a, layer=number, dims=dims, step=b.step if a.step is None else a.step)
+
+
+def _one(number: Fraction) -> Exact:
+    array = np.empty(1, object)
+    array[0] = number
+    return array
+
+
+def _constant(tracer: Tracer, number: Any, value: Value) -> Exact:
+    """A number, or numbers that broadcast over the shape of a value's layer; read exactly."""
+    if isinstance(number, bool | int | float):
+        return _exact(tracer, np.array([number], object))
+    if not isinstance(number, Tensor) or number.is_complex():
+        tracer.refuse(f"computes with {type(number).__name__}, which is neither number nor tensor")
+    array = _exact(tracer, number.detach().cpu().double().numpy().astype(object))
+    shape = tracer.layer(value).shape
+    if array.size == 1:
+        return array.reshape(1)
+    own = array.reshape(array.shape[max(0, array.ndim - len(shape)) :]) if _fits(array, shape) else None
+    if own is not None and value.dims[len(value.dims) - len(shape) :] == of_features(shape):
+        return own.reshape((1,) * (len(shape) - own.ndim) + own.shape)
+    if (array == array.flat[0]).all():
+        return array.reshape(-1)[:1]
+    place = [len(value.dims) - array.ndim + i for i, size in enumerate(array.shape) if size > 1]
+    if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != tracer.channel_dim(value):
+        tracer.refuse(
+            f"computes with {list(number.shape)} numbers and {list(sizes(value.dims))}. Only one number, or "
+            "one for each channel, folds into a threshold"
+        )
+    return array.reshape(-1, *[1] * (len(shape) - 1))
+
+
+def _fits(array: Exact, shape: tuple[int, ...]) -> bool:
+    """Whether an array has no dimension in front of those of the features."""
+    return all(size == 1 for size in array.shape[: max(0, array.ndim - len(shape))])
+
+
+def _exact(tracer: Tracer, array: Exact) -> Exact:
+    """Numbers as the fractions that they are."""
+    exact = np.empty(array.shape, object)
+    for place, number in np.ndenumerate(array):
+        if number != number or number in (float("inf"), float("-inf")):
+            tracer.refuse(f"computes with {float(number)}. Numbers must be finite")
+        exact[place] = Fraction(number)
+    return exact
+
+
+@rule("cat", "concat", "concatenate")
+def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
+    values = [tracer.value(one, "every tensor") for one in tensors]
+    tracer.check_equal_periods(*values)
+    first, place = values[0], dim % len(values[0].dims)
+    shapes = [tracer.layer(value).shape for value in values]
+    for value, shape in zip(values, shapes, strict=True):
+        if value.dims[place] not in (tracer.channel_dim(value), flat(of_features(shape))):
+            tracer.refuse("puts maps side by side along another dimension than that of their channels")
+    outside = {(*v.dims[:place], (), *v.dims[place + 1 :]) for v in values}
+    if len({as_map(shape)[1:] for shape in shapes}) > 1 or len(outside) > 1:
+        named = ", ".join(
+            f"{list(sizes(value.dims))} of a map {list(shape)}"
+            for value, shape in zip(values, shapes, strict=True)
+        )
+        tracer.refuse(
+            "puts maps side by side that differ in rows and columns, in steps, or too much in scale "
+            f"({named}). Give each a linear layer of its own, and add what they give: that is the layer "
+            "over both side by side"
+        )
+    shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
+    by_channel = first.dims[place] == tracer.channel_dim(first)
+    number = tracer.emit(Concat, [tracer.source(value) for value in values], shape)
+    along = of_features(shape)[0] if by_channel else flat(of_features(shape))
+    assert along is not None
+    dims: Dims = (*first.dims[:place], along, *first.dims[place + 1 :])
+    return replace(first, layer=number, dims=dims)

@@ -1,0 +1,276 @@
+"""From a torch model to its description: the example is read in every way that its shape allows."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import lcm
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from .._checks import describe as in_words
+from ..adapters import is_neuron
+from ..quantize.reading import is_quantized_by_brevitas
+from . import arithmetic, layers, places, pools, steps
+from .axes import Axis, Dims, flat, kinds, labels, of_features, sizes
+from .capture import Capture, MisfitError, StandIn, named
+from .description import NetworkDescription, NetworkError, Neurons, Output, Source, read_layers
+from .neurons import fire
+from .tracing import Tracer, Value, equal
+
+RULES = (arithmetic, layers, places, pools, steps)  # importing them registers what they know
+
+Export = TypeVar("Export")
+
+_AT_LEAST = 16  # so that windows and divisors of some steps show too, however short the example is
+
+
+def describe(model: nn.Module, example: Tensor) -> NetworkDescription:
+    r"""A model as a list of layers in exact numbers, from which integers, NIR and other formats are made.
+
+    Args:
+        model: convolutions, linear layers, batch norms, memory-free neurons, pools, sums and what may stand
+            between them, of plain torch, SpikingJelly or snnTorch. It is left exactly as it is, and read in
+            evaluation mode, from rest.
+        example: what it is given: [T, N, \*], or [N, \*] of a model that takes single steps or repeats its
+            input over time itself. Its values do not matter, except whether all of them are 0 or 1.
+
+    Returns:
+        :class:`NetworkDescription`. Layers that nobody reads are not in it, and layers that compute the same
+        from the same are one.
+
+    Raises:
+        TypeError: model is no module, or example no tensor.
+        ValueError: the example is empty or has one dimension.
+        NetworkError: the model cannot be described; the message says which module, why, and what to do.
+
+    >>> from mfp_neurons import MFP
+    >>> network = describe(nn.Sequential(nn.Linear(3, 2), MFP(0.9)), torch.zeros(5, 1, 3))
+    >>> [(layer.kind, layer.name, layer.shape) for layer in network.layers]
+    [('Input', 'input', (3,)), ('Linear', '0', (2,)), ('Neurons', '1', (2,))]
+    >>> network.layers[2].kernel.decay, network.layers[2].threshold.item()
+    (0.9, 1.0)
+    """
+    return read_model(model, check_example(example), lambda network: network)
+
+
+def check_example(example: Any) -> Tensor:
+    """The example, if it is one of any model."""
+    if not isinstance(example, Tensor):
+        raise TypeError(f"example must be a torch.Tensor, got {in_words(example)}")
+    if example.dim() < 2 or example.numel() == 0:
+        raise ValueError(f"example must be [T, N, *] or [N, *], none of them empty, got {in_words(example)}")
+    return example
+
+
+def read_model(
+    model: nn.Module,
+    example: Tensor,
+    export: Callable[[NetworkDescription], Export],
+    error: type[NetworkError] = NetworkError,
+    *,
+    is_binary: bool | None = None,
+    follow_loops: bool = True,
+) -> Export:
+    r"""What an export makes of a model, whose example is read as [T, N, \*] or, failing that, as [N, \*].
+
+    Args:
+        model, example: see :func:`describe`.
+        export: is given the description. It raises a NetworkError for what it cannot say. It is also given
+            the layers that were read before something else was refused: what it has to say comes first.
+        error: the type of what is raised.
+        is_binary: whether the input is spikes; None: whether the example is.
+        follow_loops: whether a loop over time is followed.
+
+    Raises:
+        TypeError: model is no module.
+        NetworkError: no reading of the example can be described and exported. The error is that of the
+            reading that came furthest.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {in_words(model)}")
+    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    if is_binary is None:
+        is_binary = bool(((example == 0) | (example == 1)).all())
+    readings = [
+        _Reading(model, example.shape, has_time, is_binary, follow_loops)
+        for has_time in (True, False)
+        if example.dim() > 1 + has_time
+    ]
+    for reading in readings:
+        try:
+            return export(reading.description(export))
+        except NetworkError as refusal:
+            reading.error = refusal
+            if refusal.layer is not None:
+                reading.handled = min(reading.handled, reading.positions[refusal.layer])
+    # a reading whose shapes did not fit is the wrong one
+    furthest = max(readings, key=lambda one: (not isinstance(one.error, MisfitError), one.handled))
+    assert furthest.error is not None
+    if isinstance(furthest.error, error):
+        raise furthest.error
+    raise error(str(furthest.error)) from furthest.error
+
+
+class _Reading:
+    """One way to read the example's dimensions: [T, N, *] if ``has_time``, else [N, *]."""
+
+    def __init__(
+        self, model: nn.Module, shape: torch.Size, has_time: bool, is_binary: bool, follow_loops: bool
+    ) -> None:
+        self.model, self.is_binary, self.follow_loops = model, is_binary, follow_loops
+        self.features = tuple(shape[1 + has_time :])
+        self.steps = shape[0] if has_time else None
+        # a batch of 2 at least: there is no size by which one sample and one channel could be told apart
+        self.batch = (Axis("N", max(2, shape[has_time])),)
+        self.handled = 0  # functions and modules until it was refused
+        self.positions: list[int] = []  # and until each layer of the description
+        self.error: NetworkError | None = None
+
+    def description(self, export: Callable[[NetworkDescription], Any]) -> NetworkDescription:
+        """The description, which says whether another number of steps would give another one.
+
+        A capture sees one T. What the model's own Python computes with it (``x.sum(0) / x.shape[0]``) is a
+        number by then, and a window as long as the example (``x[-4:]`` with T = 4) looks like all steps. So a
+        model is captured a second time, with more steps: what is equal in both follows T.
+        """
+        try:
+            network = self._capture(self.steps)
+        except NetworkError as error:
+            if error.description is not None:
+                export(error.description)
+            raise
+        matrices = [one.kernel.matrix for one in network.layers if isinstance(one, Neurons) and one.is_fixed]
+        if matrices and (self.steps is None or len(matrices[0]) > 1):  # no taps for more steps
+            return replace(network, is_fixed=True)
+        if self.steps is None:
+            return network
+        handled, positions = self.handled, self.positions
+        try:
+            other = self._capture(other_steps(network.steps, lcm(*(one.period for one in network.layers))))
+        except NetworkError:
+            return replace(network, is_fixed=True)
+        finally:
+            self.handled, self.positions = handled, positions
+        network = replace(
+            network,
+            outputs=tuple(
+                _as_many_steps(network, a, b) for a, b in zip(network.outputs, other.outputs, strict=False)
+            ),
+        )
+        return replace(
+            network, is_fixed=bool(matrices) or not equal(network, replace(other, steps=network.steps))
+        )
+
+    def _capture(self, count: int | None) -> NetworkDescription:
+        """What ``count`` steps give."""
+        tracer = Tracer(self.features, count, self.is_binary, self.follow_loops, _call_module)
+        tracer.capture = capture = Capture(self.model, tracer)
+        time: Dims = () if count is None else ((Axis("T", count),),)
+        dims = (*time, self.batch, *of_features(self.features))
+        try:
+            outputs = _outputs(tracer, capture.run(sizes(dims), Value(0, dims)))
+        except NetworkError as error:
+            error.description = self._description(tracer, (), range(len(tracer.layers)))
+            raise
+        finally:
+            # a reading without any step has not come far: its error is about a time axis that is not there
+            came_far = count is not None or tracer.repeats or self.follow_loops
+            self.handled = capture.handled if came_far else 0
+        return self._description(tracer, outputs, read_layers(tracer.layers, outputs))
+
+    def _description(
+        self, tracer: Tracer, outputs: tuple[Output, ...], kept: Sequence[int]
+    ) -> NetworkDescription:
+        """The layers that are kept, numbered anew."""
+        new = {old: number for number, old in enumerate(kept)}
+        self.positions = [tracer.positions[number] for number in kept]
+
+        def moved(source: Source) -> Source:
+            return replace(source, layer=new[source.layer])
+
+        chosen = (tracer.layers[number] for number in kept)
+        floats = {p.dtype for p in self.model.parameters() if p.is_floating_point()}
+        return NetworkDescription(
+            layers=tuple(replace(one, sources=tuple(map(moved, one.sources))) for one in chosen),
+            outputs=tuple(replace(output, source=moved(output.source)) for output in outputs),
+            steps=_steps(tracer),
+            is_fixed=False,
+            is_double=floats == {torch.float64},
+            where=named("", self.model),
+        )
+
+
+def _as_many_steps(network: NetworkDescription, output: Output, other: Output) -> Output:
+    """The output of T steps, of which a window over T steps (x[-T:]) is one of so many whatever T is."""
+    all_steps = network.steps // network.layers[output.source.layer].period
+    if output.steps is None and other.steps == all_steps and output.form == other.form:
+        source = replace(output.source, last=all_steps)
+        return replace(output, source=source, steps=all_steps)
+    return output
+
+
+def other_steps(steps: int, period: int = 1) -> int:
+    """Another T, with which nothing that was computed from ``steps`` agrees: odd in units of ``period``.
+
+    >>> other_steps(4), other_steps(100), other_steps(8, period=4)
+    (33, 201, 36)
+    """
+    windows = -(-max(steps, _AT_LEAST) // period)
+    return (2 * windows + 1) * period
+
+
+def _call_module(tracer: Tracer, module: nn.Module, args: Any, kwargs: Any) -> Any:
+    """What a call of a module gives, or NotImplemented to look inside."""
+    if is_neuron(module):
+        return fire(tracer, module, *args, **kwargs)
+    if steps.is_time_pool(module):
+        return steps.pool_time(tracer, module, *args, **kwargs)
+    if is_quantized_by_brevitas(module):
+        return layers.brevitas_layer(tracer, module, *args, **kwargs)
+    return NotImplemented
+
+
+def _steps(tracer: Tracer) -> int:
+    """T of the input, of the model's own repetition, or how often neurons were called in a loop."""
+    return tracer.steps or tracer.repeats or max(map(len, tracer.calls.values()), default=1)
+
+
+def _outputs(tracer: Tracer, returned: Any) -> tuple[Output, ...]:
+    """What the model returns: a tensor, or several."""
+    several = returned if isinstance(returned, tuple | list) and returned else [returned]
+    if not all(isinstance(one, StandIn) for one in several):
+        what = f"a {type(returned).__name__}"
+        what += f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
+        tracer.refuse(
+            f"returns {what}, not one tensor of scores that is computed from its input. Wrap it in a "
+            "module that returns the scores alone"
+        )
+    first, *others = several
+    return (_output(tracer, first.value), *(_output(tracer, one.value) for one in others))
+
+
+def _output(tracer: Tracer, value: Value) -> Output:
+    steps = _steps(tracer) // tracer.layer(value).period
+    every_step = value.reduce is None and value.step is None and any("T" in kinds(d) for d in value.dims)
+    expected = [{"T"}, {"N"}] if every_step else [{"N"}]
+    is_single = tracer.follow_loops and tracer.steps is None and steps == 1
+    known = every_step or value.reduce or value.step is not None or is_single
+    front, rest = value.dims[: len(expected)], value.dims[len(expected) :]
+    own = flat(of_features(tracer.layer(value).shape))
+    in_order = rest == of_features(sizes(rest)) and flat(rest) == own
+    cut = value.last and not value.reduce
+    if not known or [kinds(dim) for dim in front] != expected or not in_order or cut:
+        tracer.refuse(
+            f"returns {labels(value.dims)}, which is not [N, *] reduced over time (x.mean(0), x.sum(0), "
+            "x[-1], x[-k:].mean(0)) or [T, N, *] of every step. Return one of these, features in their "
+            "order"
+        )
+    source = tracer.source(value, len(expected))
+    if every_step:
+        return Output(source, "every step")
+    if value.reduce:
+        return Output(source, value.reduce, value.last)
+    if value.step not in (None, steps - 1):
+        tracer.refuse(f"returns step {value.step} of {steps}. Return every step, or the last")
+    return Output(source, "single step" if is_single else "last")

@@ -1,0 +1,436 @@
+"""What a network is once it has been read: a list of layers in exact numbers, which exports start from.
+
+A layer stands for one function that the model called, at every step of time: layers have no time axis. What
+only gives numbers another place or shape (views, permutations) is no layer. It shows in the :class:`Source`
+through which a layer reads another one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..history import Exponential, Kernel, Matrix
+from ..quantize import Codes
+from .axes import Dims, Shape, flat, of_features
+
+Reduction = Literal["mean", "sum"]
+Exact = NDArray[np.object_]  # of fractions.Fraction
+
+
+class NetworkError(ValueError):
+    """A model that cannot be described: which module, its type, why, and what to use instead.
+
+    Attributes:
+        description: what had been read until then; the layer that could not be read may be its last one.
+        layer: the number of the layer that an export refuses.
+    """
+
+    description: "NetworkDescription | None" = None
+    layer: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """How a layer reads another one.
+
+    Attributes:
+        layer: the number of the layer that is read.
+        dims: how its features lie in the tensor that is read, without time and batch.
+        reduce: how that tensor was reduced over time before; None while it has steps.
+        last: over how many of the last steps; None for all.
+    """
+
+    layer: int
+    dims: Dims
+    reduce: Reduction | None = None
+    last: int | None = None
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether steps were left out or put together before; it is done to what comes out at the end."""
+        return bool(self.reduce or self.last)
+
+    def is_flat(self, shape: Shape) -> bool:
+        """Whether all features of a layer of this shape are in one row, in their order."""
+        return len(self.dims) == 1 and self.dims[0] == flat(of_features(shape))
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """The weight of a layer, [out, in / groups, \\*].
+
+    Attributes:
+        codes: of a quantized layer: int8 codes, a scale for each output channel, and bits.
+        real: of any other.
+        altered: whether ``real`` belongs to a quantized layer that changes its weight before it uses it.
+    """
+
+    codes: Codes | None = None
+    real: Tensor | None = None
+    altered: bool = False
+
+    def values(self) -> Tensor:
+        """The numbers that the layer multiplies with, in the dtype of the model."""
+        if self.codes is None:
+            assert self.real is not None
+            return self.real
+        return self.codes.codes.to(self.codes.scale.dtype) * self.codes.scale
+
+    @property
+    def shape(self) -> Shape:
+        tensor = self.real if self.codes is None else self.codes.codes
+        assert tensor is not None
+        return tuple(tensor.shape)
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.shape))
+        return f"{size} real weights" if self.codes is None else f"{size} codes of {self.codes.bits:g} bits"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Layer:
+    """What one function of the model does at each step.
+
+    Attributes:
+        name: the path of the module that called it; of the model itself, the function.
+        where: that module for messages: its path and type.
+        function: the torch function; of neurons and what else is read as a module, the module's type.
+        sources: the layers that it reads.
+        shape: of what it gives for one step of one sample, as torch has it: [F], [C, L], [C, H, W], ..
+        period: steps of the input that one of its own steps takes; more than 1 behind a pooling over time.
+    """
+
+    name: str
+    where: str
+    function: str
+    sources: tuple[Source, ...]
+    shape: Shape
+    period: int = 1
+
+    kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = cls.__name__
+
+    def holds(self) -> str:
+        """What it computes with, in a few words."""
+        return ""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Input(Layer):
+    """What the network is given; always layer 0.
+
+    Attributes:
+        features: the shape of one step of one sample as the user has it; ``shape`` is how it is read first.
+        has_time: it is [T, N, \\*], not [N, \\*] of a model that takes single steps or repeats it itself.
+        is_binary: all of the example is 0 or 1.
+    """
+
+    features: Shape
+    has_time: bool
+    is_binary: bool
+
+    def holds(self) -> str:
+        return ("spikes" if self.is_binary else "numbers") + ("" if self.has_time else ", without time")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Linear(Layer):
+    """weights @ x + bias over all features in one row or, ``at_places``, over the channels at every place."""
+
+    weights: Weights
+    bias: Tensor | None
+    at_places: bool = False
+
+    def holds(self) -> str:
+        return str(self.weights) + (" and a bias" if self.bias is not None else "")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Convolution(Layer):
+    """A convolution over one or two dimensions; options as torch has them, one number a dimension.
+
+    ``padding`` is "same" where it is another one before and behind.
+    """
+
+    weights: Weights
+    bias: Tensor | None
+    stride: tuple[int, ...]
+    padding: tuple[int, ...] | Literal["same"]
+    dilation: tuple[int, ...]
+    groups: int
+
+    def holds(self) -> str:
+        return str(self.weights) + (" and a bias" if self.bias is not None else "")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Affine(Layer):
+    """scale * x + offset, fractions that broadcast over the shape; a None changes nothing."""
+
+    scale: Exact | None = None
+    offset: Exact | None = None
+
+    def holds(self) -> str:
+        named = {"times": self.scale, "plus": self.offset}
+        return ", ".join(f"{name} {_numbers(array)}" for name, array in named.items() if array is not None)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class BatchNorm(Layer):
+    """(x - mean) / sqrt(var + eps) * weight + bias with fixed statistics, one number a channel.
+
+    ``of_places``: one number for every place of the features instead, of a norm behind a flattening.
+    """
+
+    mean: Tensor
+    var: Tensor
+    weight: Tensor | None
+    bias: Tensor | None
+    eps: float
+    of_places: bool
+
+    def holds(self) -> str:
+        return f"{len(self.mean)} means and variances"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Pool(Layer):
+    """The largest, or the average, of each window; options as torch has them, one number a dimension.
+
+    Attributes:
+        divisor: what the sum of an average is divided by; None for the size of the window.
+        is_partial: the last windows reach over the border (``ceil_mode``).
+    """
+
+    largest: bool
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    divisor: int | None = None
+    is_partial: bool = False
+
+    def holds(self) -> str:
+        what = "largest" if self.largest else "sum" if self.divisor == 1 else "average"
+        return f"{what} of {'x'.join(map(str, self.size))} every {'x'.join(map(str, self.stride))}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class GroupSum(Layer):
+    """scale times the sum of the features at ``places`` [out, n], row-major places of the source."""
+
+    places: NDArray[np.int64]
+    scale: Fraction
+
+    def holds(self) -> str:
+        return f"{self.scale} times the sum of {self.places.shape[1]}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TimePool(Layer):
+    """The largest number of ``window`` steps: one step out of so many."""
+
+    window: int
+
+    def holds(self) -> str:
+        return f"largest of {self.window} steps"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Add(Layer):
+    """The sum of two layers of the same places."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Multiply(Layer):
+    """The product of two layers."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Concat(Layer):
+    """Layers side by side, channel after channel."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Neurons(Layer):
+    r"""Memory-free neurons: spikes where sum over j of m[j] x[t-j] reaches the threshold.
+
+    Attributes:
+        neuron: the class of the module.
+        kernel: m as it is now: an Exponential, FIR taps, or a Matrix.
+        options: of the kernel and of how it was parametrized: kind, order, stride, kernel_bits, num_channels,
+            decay, gain, decay_logit, follows_decay; only what applies.
+        kernel_shape, threshold_shape: the shape in which values of the kernel's parameters, and the threshold
+            broadcast over a step [N, \*]; see :meth:`spread`.
+        threshold: in the units of x; inf never fires.
+        strict: it fires on u > threshold alone, not on equality.
+        takes_sequences: the module takes [T, N, \*], not one step at a time in a loop.
+        spike_factor: what spikes are multiplied by; None for 1.
+        features: the shape of one step of one sample as the module sees it.
+    """
+
+    neuron: str
+    kernel: Kernel
+    options: dict[str, Any]
+    kernel_shape: Shape | None
+    threshold_shape: Shape | None
+    threshold: Tensor
+    strict: bool
+    takes_sequences: bool
+    spike_factor: Tensor | None
+    features: Shape
+
+    def spread(self, value: Tensor, shape: Shape | None) -> Tensor:
+        """A parameter in a shape that broadcasts over the features: one value, one a channel, or others."""
+        if shape is None or value.numel() != prod(shape):
+            shape = (value.numel(), *[1] * (len(self.features) - 1))
+        placed = value.reshape(shape)
+        return placed.reshape(()) if placed.numel() == 1 else placed
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether it has taps of its own for every step, and so takes no other number of steps."""
+        return isinstance(self.kernel, Matrix)
+
+    def holds(self) -> str:
+        kernel = self.kernel
+        if isinstance(kernel, Exponential):
+            memory = "exponential" + ("" if kernel.order is None else f" of order {kernel.order}")
+        elif isinstance(kernel, Matrix):
+            memory = f"taps of their own for each of {len(kernel.matrix)} steps"
+        else:
+            memory = f"{len(kernel.taps)} taps"
+        threshold = _numbers(self.threshold.detach().cpu().double().numpy())
+        return f"{memory}, u {'>' if self.strict else '>='} {threshold}"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Potential(Layer):
+    """The membrane potential of a layer of neurons, which the model reads."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Unreadable(Layer):
+    """What a description ends with where it is given up: a function or a module that no rule reads.
+
+    Attributes:
+        reason: what to use instead.
+        keeps_potential: it is a layer of neurons that keep a membrane potential.
+    """
+
+    reason: str
+    keeps_potential: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What the model returns.
+
+    Attributes:
+        source: the layer, as it is returned.
+        form: "every step" [T, N, \\*]; the "mean" or "sum" over steps, or the "last" one, [N, \\*]; or a
+            "single step" [N, \\*] of a model that takes them one by one.
+        steps: over how many of the last steps it is reduced; None for all.
+    """
+
+    source: Source
+    form: Literal["every step", "mean", "sum", "last", "single step"]
+    steps: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkDescription:
+    """A network in exact numbers: what :func:`mfp_neurons.network.describe` reads from a model.
+
+    Attributes:
+        layers: in the order in which the model called them; each reads layers in front of it.
+        outputs: what the model returns, one or several tensors; none of a model that was read in part.
+        steps: T of the example, or of the model's own repetition; 1 of a model that takes single steps.
+        is_fixed: for sequences of so many steps alone, since the model computes with T or a neuron has taps
+            of its own for each step.
+        is_double: all parameters are float64.
+        where: the model for messages: its type.
+
+    >>> import torch
+    >>> from mfp_neurons import MFP
+    >>> from mfp_neurons.network import describe
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), MFP(0.5, order=3))
+    >>> print(describe(model, torch.zeros(5, 1, 8)))
+    T = 5 steps
+      #  layer  kind     shape  reads  holds
+      0  input  Input    [8]           spikes
+      1  0      Linear   [4]    0      4x8 real weights and a bias
+      2  1      Neurons  [4]    1      exponential of order 3, u >= 1
+    output: every step of 2
+    """
+
+    layers: tuple[Layer, ...]
+    outputs: tuple[Output, ...]
+    steps: int
+    is_fixed: bool
+    is_double: bool
+    where: str
+
+    @property
+    def input(self) -> Input:
+        first = self.layers[0]
+        assert isinstance(first, Input)
+        return first
+
+    def __str__(self) -> str:
+        rows = [("#", "layer", "kind", "shape", "reads", "holds")]
+        for number, layer in enumerate(self.layers):
+            reads = ", ".join(str(source.layer) for source in layer.sources)
+            every = f"; every {layer.period} steps" if layer.period > 1 else ""
+            rows.append(
+                (str(number), layer.name, layer.kind, str(list(layer.shape)), reads, layer.holds() + every)
+            )
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = [f"T = {self.steps} steps" + (" and no other number of them" if self.is_fixed else "")]
+        for first, *others in rows:
+            cells = [text.ljust(width) for text, width in zip(others, widths[1:], strict=True)]
+            lines.append("  ".join([f"  {first:>{widths[0]}}", *cells]).rstrip())
+        for output in self.outputs:
+            over = "" if output.steps is None else f" over the last {output.steps} steps"
+            lines.append(f"output: {output.form}{over} of {output.source.layer}")
+        return "\n".join(lines)
+
+
+def read_layers(layers: Sequence[Layer], outputs: Sequence[Output]) -> list[int]:
+    """The numbers of the layers that the outputs depend on; the input is always among them."""
+    needed = {0, *(output.source.layer for output in outputs)}
+    for number in range(len(layers) - 1, -1, -1):
+        if number in needed:
+            needed.update(source.layer for source in layers[number].sources)
+    return sorted(needed)
+
+
+def _numbers(array: NDArray[Any]) -> str:
+    """One number, or between which numbers an array lies."""
+    values = [float(value) for value in array.ravel()]
+    low, high = min(values), max(values)
+    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+
+
+def as_map(shape: Shape) -> tuple[int, int, int]:
+    """(C, H, W) of features [C, H, W], [C, L] or [F]; more dimensions are channels."""
+    if len(shape) < 2:
+        return (prod(shape), 1, 1)
+    if len(shape) == 2:
+        return (shape[0], 1, shape[1])
+    return (prod(shape[:-2]), shape[-2], shape[-1])
+
+
+__all__ = [
+    *("Add", "Affine", "BatchNorm", "Concat", "Convolution", "GroupSum", "Input", "Layer", "Linear"),
+    *("Multiply", "NetworkDescription", "NetworkError", "Neurons", "Output", "Pool", "Potential", "Source"),
+    *("TimePool", "Unreadable", "Weights", "as_map", "read_layers", "sizes"),
+]

@@ -1,0 +1,168 @@
+"""Rules of layers with weights and of batch norms."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .. import quantize
+from .axes import Dims, Shape, flat, kinds, of_features, sizes
+from .capture import StandIn
+from .description import BatchNorm, Convolution, Linear, Weights
+from .tracing import Tracer, Value, rule
+
+
+@rule("linear")
+def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor | None = None) -> Value:
+    """Over all features in one row, or over the channels at every place."""
+    value, weights = tracer.value(x, "the input of a linear layer"), _weights(tracer, weight, bias)
+    *others, last = value.dims
+    over_all = last == flat(of_features(tracer.layer(value).shape))
+    if over_all:
+        tracer.fits(value, weights.shape[1:])  # of an input that nothing has read, the best shape
+    shape, out = tracer.layer(value).shape, weights.shape[0]
+    whole = prod(sizes(value.dims)) == _count(value.dims) * prod(shape)
+    out_shape: Shape = (out,)
+    at_places = False
+    if over_all and all(kinds(dim) <= {"T", "N"} for dim in others):
+        source = tracer.source(value, len(others))
+    elif last == tracer.channel_dim(value) and whole:
+        source, out_shape, at_places = tracer.source(value), (out, *shape[1:]), True
+    else:
+        tracer.refuse(
+            f"sees {sizes(value.dims)[-1]} numbers of each step that are neither all features nor the "
+            f"channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). Flatten all of them"
+        )
+    number = tracer.emit(Linear, [source], out_shape, weights=weights, bias=_held(bias), at_places=at_places)
+    return replace(value, layer=number, dims=(*others, of_features(out_shape)[0]))
+
+
+def _count(dims: Dims) -> int:
+    """Steps times samples."""
+    return prod(axis.size for dim in dims for axis in dim if axis.kind != "F")
+
+
+@rule("conv1d", "conv2d")
+def convolution(
+    tracer: Tracer,
+    result: Tensor,
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Value:
+    value, weights = tracer.value(x, "the input of a convolution"), _weights(tracer, weight, bias)
+    rank = weight.dim() - 1
+    leading, _ = tracer.features(value, rank, "a convolution")
+    spread = pair(dilation, rank - 1)
+    number = tracer.emit(
+        Convolution,
+        [tracer.source(value, len(leading))],
+        result.shape[-rank:],
+        weights=weights,
+        bias=_held(bias),
+        stride=pair(stride, rank - 1),
+        padding=_padding(padding, weight.shape[2:], spread),
+        dilation=spread,
+        groups=groups,
+    )
+    return replace(value, layer=number, dims=(*leading, *of_features(result.shape[-rank:])))
+
+
+def _padding(padding: Any, window: Sequence[int], spread: Sequence[int]) -> Any:
+    """Numbers, or "same" where they are others before and behind."""
+    if padding != "same":
+        return pair(0 if padding == "valid" else padding, len(window))
+    total = [d * (size - 1) for d, size in zip(spread, window, strict=True)]
+    return "same" if any(n % 2 for n in total) else tuple(n // 2 for n in total)
+
+
+def pair(option: Any, rank: int) -> tuple[int, ...]:
+    """An option of a layer, one number a dimension.
+
+    >>> pair(2, 2), pair([3], 2), pair((1, 2), 2)
+    ((2, 2), (3, 3), (1, 2))
+    """
+    numbers = [option] if isinstance(option, int) else list(option)
+    return tuple(int(n) for n in (numbers * rank if len(numbers) == 1 else numbers))
+
+
+def _weights(tracer: Tracer, weight: Any, bias: Any) -> Weights:
+    """The weight that the running module hands to a function, as codes where it is quantized."""
+    if isinstance(weight, StandIn) or isinstance(bias, StandIn):
+        tracer.refuse("has a weight that is computed from the input. Weights are fixed numbers")
+    module = tracer.capture.running()
+    if not quantize.is_quantized(module):
+        return Weights(real=weight.detach())
+    codes = quantize.codes(module)
+    if torch.equal(codes.codes.to(weight.dtype) * codes.scale, weight):
+        return Weights(codes)
+    return Weights(real=weight.detach(), altered=True)
+
+
+def _held(tensor: Tensor | None) -> Tensor | None:
+    return None if tensor is None else tensor.detach()
+
+
+def brevitas_layer(tracer: Tracer, module: Any, x: Any) -> Any:
+    """A layer of Brevitas, whose own forward is not for stand-ins."""
+    for name in ("input_quant", "output_quant", "bias_quant"):
+        if getattr(getattr(module, name, None), "is_quant_enabled", False):
+            tracer.refuse(f"quantizes more than its weight ({name}). Give it a weight quantizer only")
+    if getattr(module, "padding_mode", "zeros") != "zeros":
+        tracer.refuse(f"pads with {module.padding_mode!r}. Use padding_mode='zeros'")
+    weight = Weights(quantize.codes(module)).values()
+    if isinstance(module, nn.Linear):
+        return F.linear(x, weight, module.bias)
+    function: Any = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
+    return function(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
+
+
+@rule("batch_norm")
+def batch_norm(
+    tracer: Tracer,
+    result: Tensor,
+    x: Any,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    value = tracer.value(x, "the input of a batch norm")
+    if running_mean is None or running_var is None or training:
+        tracer.refuse(
+            "normalizes with the statistics of its input, in evaluation too. Only fixed ones fold into a "
+            "threshold or a weight: track_running_stats=True"
+        )
+    shape = tracer.layer(value).shape
+    of_places = value.dims[1] == flat(of_features(shape)) != tracer.channel_dim(value)
+    if not of_places:
+        tracer.check_channels(value, 1, "a batch norm")
+    if bool((running_var.double() + eps <= 0).any()):
+        least = float((running_var.double() + eps).min())
+        tracer.refuse(
+            "has a batch norm that does not fold: variance + eps of a batch norm must be positive, got "
+            f"{least:.6g}"
+        )
+    number = tracer.emit(
+        BatchNorm,
+        [tracer.source(value)],
+        shape,
+        mean=running_mean.detach(),
+        var=running_var.detach(),
+        weight=_held(weight),
+        bias=_held(bias),
+        eps=eps,
+        of_places=of_places,
+    )
+    return replace(value, layer=number)

@@ -1,0 +1,274 @@
+"""Reads a layer of memory-free neurons, and notices what its module keeps between calls.
+
+A neuron that would go on from its state in its next call gets stand-ins for it, in the place where the state
+itself would be. So a second call notices the first, a reset in between undoes it, and a forward that reads
+``node.v`` or ``mem`` reads a potential, not the number that a reset left there.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from math import inf
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from .._convert import advice
+from ..adapters import describe_neuron, overridden_forward, put_state
+from ..history import FIR, Exponential, Kernel, Matrix, as_row
+from ..spec import KernelParameters, NeuronSpec
+from .advice import LOOPS
+from .axes import Axis, Shape, has_time, kinds, labels, sizes
+from .capture import StandIn
+from .description import Neurons, Potential
+from .tracing import Tracer, Value
+
+
+def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """A call of a layer of neurons."""
+    if changed := overridden_forward(module):
+        tracer.refuse(
+            f"computes in its own way ({changed}), which is not read. Use the neuron "
+            "as it is, and put what it does besides into a module around it"
+        )
+    x, *others = (*args, *kwargs.values())
+    value, spec = tracer.value(x, "the input of a neuron"), describe_neuron(module)
+    assert spec is not None
+    if spec.kernel is None:
+        why = "keeps a membrane potential, and a network without memory has none"
+        tracer.give_up(type(module).__name__, why, advice(module), keeps_potential=True)
+    state = others[0] if others else None
+    if spec.takes_sequences:
+        value = _whole_sequence(tracer, module, spec, value, state)
+    else:
+        value = _next_step(tracer, module, spec, value)
+    lead = 2 if spec.takes_sequences else 1
+    layer = read_neurons(module, sizes(value.dims[lead:]), tracer.refuse)
+    shape, name = tracer.layer(value).shape, tracer.capture.path()
+    number = tracer.add(replace(layer, shape=shape, name=name), [tracer.source(value, lead)])
+    potential = tracer.emit(
+        Potential,
+        [tracer.source(replace(value, layer=number), lead)],
+        tracer.layers[number].shape,
+        function=type(module).__name__,
+    )
+    if spec.continues and not spec.takes_sequences:
+        _check_state(tracer, module, spec, state, value)
+        tracer.calls.setdefault(module, []).append((_read(value), potential))
+    spikes = tracer.stand_in(replace(value, layer=number), x.dtype)
+    every = replace(value, layer=potential)
+    returned = tracer.stand_in(every)
+    last = returned
+    if spec.takes_sequences:
+        last_step = sizes(every.dims)[0] - 1
+        last = tracer.stand_in(tracer.at_step(every, every.dims[1:], last_step))
+    _keep(tracer, module, spec, last, returned)
+    return (spikes, returned) if spec.returns_potential else spikes
+
+
+# --- when it is called --------------------------------------------------------------------------------------
+
+
+def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value, state: Any) -> Value:
+    """The value [T, N, *], of a call that starts from rest."""
+    if value.reduce or value.last or (value.step is not None and not tracer.follow_loops):
+        tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
+    first = kinds(value.dims[0]) if value.dims else set()
+    is_step = not first and tracer.steps is None and value.step is None and not has_time(value.dims)
+    if is_step and len(value.dims) > 1:
+        tracer.repeats = 1
+        value = replace(value, dims=((Axis("T", 1),), *value.dims[1:]))
+    elif first != {"T"} or len(value.dims) < 2 or kinds(value.dims[1]) != {"N"}:
+        tracer.refuse(
+            f"reads {labels(value.dims)}. Neurons take whole sequences [T, N, *]: time first, then the "
+            "batch, then features"
+            + ("; in a loop over time use one that takes single steps" if tracer.follow_loops else "")
+        )
+    if spec.continues:
+        before = _state_of(module, spec)
+        if isinstance(before, StandIn):
+            tracer.refuse(
+                "is called twice in one forward, and the second call goes on from where the first one ended. "
+                "Use a neuron for each call, or MFP, which starts every call from rest"
+            )
+        if not _is_at_rest(before):
+            _refuse_start(tracer)
+    if not _is_at_rest(state):
+        _refuse_start(tracer)
+    return value
+
+
+def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value) -> Value:
+    """The value [N, *] at the step that this call is of; a neuron that carries no state counts no steps."""
+    if not tracer.follow_loops and spec.step_mode:
+        tracer.refuse(
+            f'takes one step at a time (step_mode="{spec.step_mode}"). '
+            'functional.set_step_mode(model, "m") of SpikingJelly makes it take the whole sequence'
+        )
+    if not tracer.follow_loops:
+        tracer.refuse(
+            "takes one step at a time in a loop over time, which cannot be captured. "
+            "Use mfp_neurons.snntorch.MFPLeakyParallel, which takes the whole sequence [T, N, *]"
+        )
+    if value.reduce or value.last:
+        tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
+    if has_time(value.dims):
+        tracer.refuse(
+            f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Give an example of "
+            "one step, [N, *], or set the neurons to whole sequences"
+        )
+    if not spec.continues:
+        return value
+    number = len(tracer.calls.get(module, ()))
+    if value.step is not None and value.step != number:
+        tracer.refuse(f"is called for step {value.step} as its call number {number + 1}. {LOOPS}")
+    return replace(value, step=number)
+
+
+def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, given: Any, value: Value) -> None:
+    """A neuron for single steps starts from rest, and goes on from where its last call ended."""
+    earlier = tracer.calls.get(module, ())
+    if earlier and earlier[-1][0] != _read(value):
+        tracer.refuse(
+            "is called for two different inputs, and would carry the potential of one into the other. "
+            "Use a neuron for each"
+        )
+    state = _state_of(module, spec) if given is None else given
+    if not isinstance(state, StandIn):
+        if earlier:
+            tracer.refuse(
+                "is reset between two steps of one run, and no layer of a network resets. Reset it between "
+                "sequences"
+            )
+        if not _is_at_rest(state):
+            _refuse_start(tracer)
+    elif not earlier or state.value.layer != earlier[-1][1]:
+        _refuse_start(tracer)
+
+
+def _refuse_start(tracer: Tracer) -> None:
+    tracer.refuse("starts from a potential. Every sequence starts from rest: pass no mem, and set none")
+
+
+def _read(value: Value) -> int:
+    assert value.layer is not None
+    return value.layer
+
+
+def _state_of(module: nn.Module, spec: NeuronSpec) -> Any:
+    """Where a neuron stands: its potential, a stand-in once it was called."""
+    return getattr(module, spec.state.potential) if spec.state.potential else None
+
+
+def _is_at_rest(state: Any) -> bool:
+    """Whether a state is nothing, or zero everywhere."""
+    if isinstance(state, StandIn):
+        return False
+    return not (bool(state.any()) if isinstance(state, Tensor) else bool(state))
+
+
+def _keep(tracer: Tracer, module: nn.Module, spec: NeuronSpec, last: StandIn, every: StandIn) -> None:
+    """Puts stand-ins where a call leaves the last potential, that of every step, and the past inputs."""
+    history = StandIn(tuple(every.shape), replace(every.value, layer=None), tracer.capture)
+    names = spec.state
+    for name, value in ((names.potential, last), (names.history, history), (names.record, every)):
+        if name is not None:
+            put_state(module, name, value)
+
+
+# --- what it computes with ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoReturn]) -> Neurons:
+    r"""What a layer of memory-free neurons computes with, as a layer that is no part of a network yet.
+
+    Args:
+        module: the neurons.
+        features: the shape of one step of one sample as the module sees it.
+        refuse: called with what no layer says; raises.
+    """
+    spec = describe_neuron(module)
+    assert spec is not None and spec.kernel is not None and spec.threshold is not None
+    if spec.rounds_potential:
+        refuse("rounds its potential (state_quant). Make it with state_quant=False")
+    if spec.inhibition:
+        refuse("lets only one neuron fire (inhibition). Make it with inhibition=False")
+    try:
+        strict = spec.fires_above_only()
+    except ValueError as error:
+        refuse(f"{error}. Use a surrogate that does")
+    threshold = torch.as_tensor(
+        spec.threshold, dtype=None if isinstance(spec.threshold, Tensor) else torch.float64
+    )
+    if not bool((threshold > -inf).all()):
+        refuse("has a threshold that is NaN or -inf. Set a number, or math.inf, which never fires")
+    factor = spec.spike_factor
+    layer = Neurons(
+        name="",
+        where="",
+        function=type(module).__name__,
+        sources=(),
+        shape=features,
+        neuron=type(module).__name__,
+        kernel=_snapshot(spec.kernel()),
+        options=_options(spec.kernel),
+        kernel_shape=spec.kernel_shape,
+        threshold_shape=spec.threshold_shape,
+        threshold=_fixed(threshold),
+        strict=strict,
+        takes_sequences=spec.takes_sequences,
+        spike_factor=None if factor is None or bool((factor == 1).all()) else _fixed(factor),
+        features=features,
+    )
+    for name, row, shape in _parameters(layer):
+        try:
+            layer.spread(row, shape).broadcast_to(1, *features)
+        except RuntimeError:
+            refuse(
+                f"has a {name} of shape {list(row.shape)}, which does not broadcast over a step "
+                f"[N, {', '.join(map(str, features))}]. Give it one value, or one a channel"
+            )
+    return layer
+
+
+def _parameters(layer: Neurons) -> list[tuple[str, Tensor, Any]]:
+    """What has to broadcast over a step: names, values, and the shape in which they do."""
+    kernel = layer.kernel
+    rows: list[tuple[str, Tensor, Any]] = []
+    if isinstance(kernel, Exponential):
+        rows = [
+            ("decay", as_row(kernel.decay), layer.kernel_shape),
+            ("gain", as_row(kernel.gain), layer.kernel_shape),
+        ]
+    elif isinstance(kernel, FIR):
+        rows = [("taps", kernel.taps[0].reshape(-1), layer.kernel_shape)]
+    return [*rows, ("threshold", layer.threshold, layer.threshold_shape)]
+
+
+def _snapshot(kernel: Kernel) -> Kernel:
+    """The kernel as a value that no training changes."""
+    if isinstance(kernel, Exponential):
+        return Exponential(_fixed(kernel.decay), _fixed(kernel.gain), kernel.order)
+    return Matrix(_fixed(kernel.matrix)) if isinstance(kernel, Matrix) else FIR(_fixed(kernel.taps))
+
+
+def _fixed(number: Any) -> Any:
+    return number.detach().cpu().clone() if isinstance(number, Tensor) else number
+
+
+def _options(kernel: KernelParameters) -> dict[str, Any]:
+    """How the kernel was parametrized, as far as it applies."""
+    named: dict[str, Any] = {
+        "kind": kernel.kind,
+        "order": kernel.order,
+        "stride": kernel.stride,
+        "kernel_bits": kernel.kernel_bits,
+        "num_channels": kernel.num_channels,
+        "decay_logit": getattr(kernel, "decay_logit", None),
+    }
+    if kernel.kind == "exp":
+        exponential = kernel.exponential()
+        named["decay"], named["gain"] = as_row(exponential.decay), as_row(exponential.gain)
+        named["follows_decay"] = kernel.gain_follows_decay or None
+    return {name: _fixed(value) for name, value in named.items() if value is not None}

@@ -1,0 +1,220 @@
+"""Rules of pools over rows and columns, and of means and sums over features."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from fractions import Fraction
+from math import prod
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from .axes import Axis, Dim, Dims, Shape, flat, kinds, merged, of_features, places, sizes
+from .description import GroupSum, Pool
+from .layers import pair
+from .tracing import Tracer, Value, rule
+
+
+@rule("max_pool1d", "max_pool2d", "max_pool1d_with_indices", "max_pool2d_with_indices")
+def max_pool(
+    tracer: Tracer,
+    result: Any,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Value:
+    _check_no_indices(tracer, result)
+    rank = _rank(tracer)
+    size, step, pad = _window(kernel_size, stride, padding, rank)
+    return _pooled(tracer, x, result, size, step, pad, pair(dilation, rank), largest=True)
+
+
+@rule("avg_pool1d", "avg_pool2d")
+def average_pool(
+    tracer: Tracer,
+    result: Tensor,
+    x: Any,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Value:
+    value, rank = tracer.value(x, "the input of a pool"), _rank(tracer)
+    size, step, pad = _window(kernel_size, stride, padding, rank)
+    if rank == 1 and _is_vote(tracer, value, size, step, pad):
+        return _vote(tracer, value, size[0])
+    if any(pad) and not count_include_pad:
+        tracer.refuse(
+            "averages fewer numbers at the border (count_include_pad=False). Use count_include_pad=True"
+        )
+    return _pooled(tracer, x, result, size, step, pad, (1,) * rank, divisor=divisor_override)
+
+
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d")
+def adaptive_average_pool(tracer: Tracer, result: Tensor, x: Any, output_size: Any) -> Value:
+    size = _even_window(tracer, x, result)
+    return _pooled(tracer, x, result, size, size, (0,) * len(size), (1,) * len(size))
+
+
+@rule(
+    "adaptive_max_pool1d",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool1d_with_indices",
+    "adaptive_max_pool2d_with_indices",
+)
+def adaptive_max_pool(
+    tracer: Tracer, result: Any, x: Any, output_size: Any, return_indices: bool = False
+) -> Value:
+    _check_no_indices(tracer, result)
+    size = _even_window(tracer, x, result)
+    return _pooled(tracer, x, result, size, size, (0,) * len(size), (1,) * len(size), largest=True)
+
+
+def _rank(tracer: Tracer) -> int:
+    """How many dimensions the pool that is running slides over."""
+    return 1 if tracer.name.partition("pool")[2].startswith("1d") else 2
+
+
+def _window(size: Any, stride: Any, padding: Any, rank: int) -> tuple[Shape, Shape, Shape]:
+    return pair(size, rank), pair(stride or size, rank), pair(padding, rank)
+
+
+def _check_no_indices(tracer: Tracer, result: Any) -> None:
+    if not isinstance(result, Tensor):
+        tracer.refuse(
+            "returns the places of the largest numbers (return_indices=True). Use return_indices=False"
+        )
+
+
+def _even_window(tracer: Tracer, x: Any, result: Tensor) -> Shape:
+    """The window of an adaptive pool, where it is the same everywhere."""
+    rank = _rank(tracer)
+    before = sizes(tracer.value(x, "the input of a pool").dims)[-rank:]
+    after = tuple(result.shape[-rank:])
+    if any(a % b for a, b in zip(before, after, strict=True)):
+        tracer.refuse(
+            f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size "
+            "that divides the input"
+        )
+    return tuple(a // b for a, b in zip(before, after, strict=True))
+
+
+def _pooled(
+    tracer: Tracer,
+    x: Any,
+    result: Tensor,
+    size: Shape,
+    stride: Shape,
+    padding: Shape,
+    dilation: Shape,
+    *,
+    largest: bool = False,
+    divisor: int | None = None,
+) -> Value:
+    value, rank = tracer.value(x, "the input of a pool"), len(size)
+    leading, before = tracer.features(value, rank + 1, "a pool")
+    after = tuple(result.shape[-rank:])
+    if largest and _some_see_nothing(before[1:], after, size, stride, padding, dilation):
+        tracer.refuse(
+            f"has windows that see padding alone (padding={max(padding)}, "
+            f"dilation={max(dilation)}), and the largest of nothing is no number. Use less padding, "
+            "or dilation=1"
+        )
+    reach = (
+        (out - 1) * s + d * (k - 1) + 1 > length + 2 * p
+        for length, out, k, s, p, d in zip(before[1:], after, size, stride, padding, dilation, strict=True)
+    )
+    shape = (before[0], *after)
+    number = tracer.emit(
+        Pool,
+        [tracer.source(value, len(leading))],
+        shape,
+        largest=largest,
+        size=size,
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        divisor=divisor,
+        is_partial=any(reach),
+    )
+    return replace(value, layer=number, dims=(*leading, *of_features(shape)))
+
+
+def _some_see_nothing(
+    lengths: Shape, counts: Shape, size: Shape, stride: Shape, padding: Shape, dilation: Shape
+) -> bool:
+    """Whether a window lies on no row, or on no column, of the map."""
+    options = zip(lengths, counts, size, stride, padding, dilation, strict=True)
+    for length, count, window, step, before, spread in options:
+        starts = np.arange(count)[:, None] * step - before
+        seen = starts + np.arange(window) * spread
+        if not ((seen >= 0) & (seen < length)).any(axis=1).all():
+            return True
+    return False
+
+
+def _is_vote(tracer: Tracer, value: Value, size: Shape, stride: Shape, padding: Shape) -> bool:
+    """Whether an average over a row of numbers is over groups of features: SpikingJelly's VotingLayer."""
+    *_, channels, row = value.dims
+    shape = tracer.layer(value).shape
+    if channels or kinds(row) != {"F"} or row != flat(of_features(shape)):
+        return False
+    one_channel = shape[0] == 1  # that is a sequence, pooled as such
+    return not one_channel and size == stride and not any(padding) and sizes((row,))[0] % size[0] == 0
+
+
+def _vote(tracer: Tracer, value: Value, size: int) -> Value:
+    *others, row = value.dims
+    (axis,) = row
+    groups = Axis("F", axis.size // size, axis.stride * size)
+    kept: Dims = (*others, (groups,) if groups.size > 1 else ())
+    return _group_sum(tracer, value, kept, [Axis("F", size, axis.stride)], Fraction(1, size))
+
+
+def _group_sum(tracer: Tracer, value: Value, kept: Dims, gone: Sequence[Axis], scale: Fraction) -> Value:
+    """scale * the sum over some axes of a layer's features. ``kept`` are the dims that are left."""
+    features = [axis for dim in kept for axis in dim if axis.kind == "F"]
+    summed = places(features)[:, None] + places(gone)[None]
+    number = tracer.emit(GroupSum, [tracer.source(value)], (len(summed),), places=summed, scale=scale)
+    left = [sizes((tuple(axis for axis in dim if axis.kind == "F"),))[0] for dim in kept]
+    dims = tuple(
+        new or old if kinds(old) <= {"F"} else old for old, new in zip(kept, of_features(left), strict=True)
+    )
+    return replace(value, layer=number, dims=dims)
+
+
+def reduced_features(tracer: Tracer, value: Value, gone: Sequence[int], is_mean: bool) -> Value:
+    """The mean, or sum, over some dimensions of features, each of which is of size 1 then."""
+    axes = [axis for place in gone for axis in value.dims[place]]
+    shape = tracer.layer(value).shape
+    rows_and_columns = [axis for dim in of_features(shape)[1:] for axis in dim]
+    kept = tuple(() if i in gone else dim for i, dim in enumerate(value.dims))
+    if not axes or _in_order(axes) != _in_order(rows_and_columns):
+        scale = Fraction(1, prod(axis.size for axis in axes)) if is_mean else Fraction(1)
+        return _group_sum(tracer, value, kept, axes, scale)
+    size, rank = shape[1:], len(shape) - 1
+    before, after = of_features(shape)[0], of_features((shape[0], *[1] * rank))[0]
+    if any(dim != before and kinds(dim) == {"F"} for dim in kept):
+        tracer.refuse("takes a mean over rows and columns of channels that were cut up. Take it before that")
+    number = tracer.emit(
+        Pool,
+        [tracer.source(value)],
+        (shape[0], *[1] * rank),
+        largest=False,
+        size=size,
+        stride=size,
+        padding=(0,) * rank,
+        dilation=(1,) * rank,
+        divisor=None if is_mean else 1,
+    )
+    return replace(value, layer=number, dims=tuple(after if dim == before and dim else dim for dim in kept))
+
+
+def _in_order(axes: Sequence[Axis]) -> Dim:
+    return merged(sorted(axes, key=lambda axis: -axis.stride))

@@ -1,0 +1,187 @@
+"""Rules of time: what is read out of all steps, a loop over them, an input that is repeated, and pooling."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from math import prod
+from typing import Any
+
+from torch import Tensor
+
+from ..pooling import TimePool as TimePoolModule
+from .advice import LOOPS, PART, TIME_LOOP
+from .axes import Axis, Dim, Dims, has_time, kinds, sizes
+from .capture import StandIn
+from .description import Reduction, TimePool
+from .pools import reduced_features
+from .tracing import Tracer, Value, rule
+
+
+@rule("mean")
+def mean(
+    tracer: Tracer, result: Tensor, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Value:
+    return _reduced(tracer, tracer.value(x, "x"), dim, keepdim, "mean")
+
+
+@rule("sum")
+def total(
+    tracer: Tracer, result: Tensor, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
+) -> Value:
+    return _reduced(tracer, tracer.value(x, "x"), dim, keepdim, "sum")
+
+
+def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reduction) -> Value:
+    rank = len(value.dims)
+    chosen: Sequence[int] = range(rank) if dim is None else [dim] if isinstance(dim, int) else list(dim)
+    gone = sorted({d % rank for d in chosen})
+    if any("N" in kinds(value.dims[d]) for d in gone):
+        tracer.refuse(f"takes the {how} over the batch. Name the dimension: time is the first of [T, N, *]")
+    features = [d for d in gone if kinds(value.dims[d]) == {"F"}]
+    if features:
+        value = reduced_features(tracer, value, features, how == "mean")
+    if any(kinds(value.dims[d]) == {"T"} for d in gone):
+        value = replace(value, reduce=how)
+    left = (() if i in gone else dim for i, dim in enumerate(value.dims))
+    return replace(value, dims=tuple(dim for i, dim in enumerate(left) if keepdim or i not in gone))
+
+
+@rule("__getitem__", view=True)
+def item(tracer: Tracer, result: Tensor, x: Any, index: Any) -> Value:
+    value = tracer.value(x, "x")
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(entry is Ellipsis for entry in entries):
+        place = next(i for i, entry in enumerate(entries) if entry is Ellipsis)
+        missing = len(value.dims) - sum(entry is not None and entry is not Ellipsis for entry in entries)
+        entries[place : place + 1] = [slice(None)] * missing
+    place = 0
+    for entry in entries:
+        if entry is None:
+            value = replace(value, dims=(*value.dims[:place], (), *value.dims[place:]))
+            place += 1
+            continue
+        value, stays = _picked(tracer, value, place, entry)
+        place += stays
+    return value
+
+
+@rule("select", view=True)
+def select(tracer: Tracer, result: Tensor, x: Any, dim: int, index: int) -> Value:
+    value = tracer.value(x, "x")
+    return _picked(tracer, value, dim % len(value.dims), index)[0]
+
+
+@rule("unbind", "__iter__", view=True)
+def unbind(tracer: Tracer, result: Any, x: Any, dim: int = 0) -> Any:
+    if not tracer.follow_loops:
+        tracer.refuse_loop()
+    value = tracer.value(x, "x")
+    steps = range(sizes(value.dims)[dim])
+    parts = tuple(tracer.stand_in(_picked(tracer, value, dim, t)[0], x.dtype, x.family) for t in steps)
+    return iter(parts) if tracer.name == "__iter__" else parts
+
+
+def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value, bool]:
+    """A value at an index of one dimension, and whether the dimension stays."""
+    dim, size = value.dims[place], sizes(value.dims)[place]
+    if isinstance(entry, slice) and entry.indices(size) == (0, size, 1):
+        return value, True
+    without = (*value.dims[:place], *value.dims[place + 1 :])
+    if isinstance(entry, int) and not dim:
+        return replace(value, dims=without), False
+    if kinds(dim) != {"T"}:
+        tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
+    if isinstance(entry, int) and value.last is None and (tracer.follow_loops or entry == -1):
+        return tracer.at_step(value, without, entry % size), False
+    last = _last_steps(entry, size)
+    if not last or value.last:
+        if tracer.follow_loops:
+            tracer.refuse(f"takes some of the steps. {LOOPS}; x[-1] and x[-k:] read out the last ones")
+        tracer.refuse(f"takes single steps. {TIME_LOOP}")
+    (time,) = dim
+    dims: Dims = (*value.dims[:place], (time._replace(size=last),), *value.dims[place + 1 :])
+    return replace(value, dims=dims, last=last), True
+
+
+def _last_steps(entry: Any, size: int) -> int:
+    """k of the index [-k:], of ``size`` steps; 0 of any other."""
+    if not isinstance(entry, slice) or entry.stop is not None or entry.step not in (None, 1):
+        return 0
+    return -entry.start if isinstance(entry.start, int) and -size < entry.start < 0 else 0
+
+
+@rule("expand", "expand_as", "broadcast_to", "repeat", "tile", view=True)
+def expand(tracer: Tracer, result: Tensor, x: Any, *shape: Any, **named: Any) -> Value:
+    """Repeating: the one dimension that grows becomes time."""
+    value = tracer.value(x, "x")
+    dims: Dims = ((),) * (result.dim() - len(value.dims)) + value.dims
+    grown = [i for i, size in enumerate(result.shape) if size != prod(axis.size for axis in dims[i])]
+    for place in grown:
+        time = _repeated(tracer, replace(value, dims=dims), dims[place], result.shape[place])
+        dims = (*dims[:place], time, *dims[place + 1 :])
+    return replace(value, dims=dims)
+
+
+@rule("stack")
+def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
+    """The steps of a loop, put together again; or one input, repeated."""
+    values = [tracer.value(one, "x") for one in tensors]
+    first, count = values[0], len(values)
+    alike = all(one.dims == first.dims and one.layer == first.layer for one in values)
+    steps = [one.step for one in values]
+    in_order = steps == list(range(count)) and tracer.steps in (None, count)
+    repeated = set(steps) == {None} and tracer.steps is None and not has_time(first.dims)
+    if tracer.follow_loops and not (alike and (in_order or repeated)):
+        tracer.refuse(f"stacks {count} tensors that are not one signal step by step. {LOOPS}")
+    if not alike:
+        tracer.refuse(f"puts the steps of a loop together. {TIME_LOOP}")
+    if tracer.follow_loops and in_order:
+        tracer.repeats = 0 if tracer.steps else count
+        time: Dim = (Axis("T", count),)
+    else:
+        time = _repeated(tracer, first, (), count)
+    place = dim % (len(first.dims) + 1)
+    return replace(first, dims=(*first.dims[:place], time, *first.dims[place:]), step=None)
+
+
+def _repeated(tracer: Tracer, value: Value, dim: Dim, size: int) -> Dim:
+    """A dimension of nothing, repeated: time, of a model that repeats its input."""
+    one_step = value.reduce or value.step is not None
+    if tracer.steps is not None or has_time(value.dims) or one_step or kinds(dim):
+        tracer.refuse(
+            f"repeats a tensor {list(sizes(value.dims))} along one of its dimensions, {size} times. Only an "
+            "input without time is repeated, over time"
+        )
+    tracer.repeats = size
+    return (Axis("T", size),)
+
+
+def pool_time(tracer: Tracer, module: Any, x: Any) -> StandIn:
+    """A :class:`mfp_neurons.TimePool`."""
+    value, window = tracer.value(x, "the input of a pooling over time"), module.window
+    if value.reduce or value.last:
+        tracer.refuse("pools over time what was already reduced over time. Put it in front of that")
+    if not value.dims or kinds(value.dims[0]) != {"T"} or len(value.dims[0]) > 1:
+        tracer.refuse(f"reads {list(sizes(value.dims))}, which does not begin with time. Give it [T, N, *]")
+    if window == 1:
+        return tracer.stand_in(value, x.dtype)
+    number = tracer.emit(
+        TimePool,
+        [tracer.source(value)],
+        tracer.layer(value).shape,
+        period=window,
+        function=type(module).__name__,
+        window=window,
+    )
+    steps = sizes(value.dims)[0]
+    if steps % window:
+        tracer.refuse(
+            f"makes one step out of every {window} steps, and its input has {steps}. Use a T, and with it an "
+            "example, that the windows divide, one behind the other"
+        )
+    dims = ((Axis("T", steps // window),), *value.dims[1:])
+    return tracer.stand_in(replace(value, layer=number, dims=dims), x.dtype)
+
+
+def is_time_pool(module: Any) -> bool:
+    """Whether a module pools over time as ours does; a class that does more is looked into."""
+    return isinstance(module, TimePoolModule) and type(module).forward is TimePoolModule.forward

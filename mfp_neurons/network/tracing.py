@@ -1,0 +1,309 @@
+"""Listens to one run of a model on stand-ins and writes down its layers, with one rule for each function.
+
+The rules are in ``layers``, ``pools``, ``arithmetic``, ``places`` and ``steps``; neurons and pools over time
+are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
+:class:`Tracer` and the function's result on the meta device. It returns the new :class:`Value`, or what the
+model gets as it is.
+"""
+
+import hashlib
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .advice import ADVICE, OTHERWISE, TIME_LOOP, UNLIKE_STEPS
+from .axes import Axis, Dim, Dims, Shape, kinds, of_features, sizes
+from .capture import Capture, StandIn, stand_ins
+from .description import Affine, Input, Layer, Reduction, Source, Unreadable, as_map
+
+Rule = Callable[..., Any]
+RULES: dict[str, Rule] = {}
+_SHARE_MEMORY: set[str] = set()  # functions that give a view of their input
+
+# functions whose shapes need no device, or that the meta device can't do
+_WITHOUT_META = frozenset(("to", "cpu", "cuda", "type", "type_as", "data", "requires_grad", "pin_memory"))
+
+
+def rule(*names: str, view: bool = False) -> Callable[[Rule], Rule]:
+    """Makes a function the rule of these torch functions; ``view``: they give a view of their first input."""
+
+    def register(function: Rule) -> Rule:
+        for name in names:
+            assert name not in RULES, name
+            RULES[name] = function
+        if view:
+            _SHARE_MEMORY.update(names)
+        return function
+
+    return register
+
+
+@dataclass(frozen=True, eq=False)
+class Value:
+    """What is known of a tensor of the model.
+
+    Attributes:
+        layer: the number of the layer whose output it is; None for a neuron's past inputs, which no layer is.
+        dims: where its features, steps and samples lie.
+        reduce: how the steps were reduced; None while there are steps.
+        last: over how many of the last steps; None for all.
+        step: the one step that it is of, of a sequence or a loop over time; None elsewhere.
+    """
+
+    layer: int | None
+    dims: Dims
+    reduce: Reduction | None = None
+    last: int | None = None
+    step: int | None = None
+
+
+class Tracer:
+    """The listener of one capture.
+
+    Args:
+        features: the shape of one step of one sample.
+        steps: T of the input; None for an input without time.
+        is_binary: whether the input is spikes.
+        follow_loops: whether neurons may be called step by step, in a loop over time. Layers that compute the
+            same from the same are then one: those of a step are those of every other step.
+        modules: what a call of a module gives, or NotImplemented to look inside.
+    """
+
+    def __init__(
+        self,
+        features: Shape,
+        steps: int | None,
+        is_binary: bool,
+        follow_loops: bool,
+        modules: Callable[..., Any],
+    ) -> None:
+        self.layers: list[Layer] = [
+            Input(
+                name="input",
+                where="the input",
+                function="",
+                sources=(),
+                shape=features,
+                features=features,
+                has_time=steps is not None,
+                is_binary=is_binary,
+            )
+        ]
+        self.positions = [0]  # of each layer: how many functions and modules had been handled before
+        self.steps, self.follow_loops = steps, follow_loops
+        self.repeats = 0  # T of a model that repeats its input, once it does
+        self.name = ""  # of the function whose rule is applied
+        self.calls: dict[nn.Module, list[tuple[int, int]]] = {}  # of neurons that take single steps
+        self.capture: Capture
+        self._modules = modules
+        self._numbers: dict[Any, int] = {}  # of layers, by all that they compute with
+        self._input_is_read = False
+
+    # --- what the capture calls -----------------------------------------------------------------------------
+
+    def module(self, module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
+        """A call of a module; NotImplemented for all that is looked into."""
+        return self._modules(self, module, args, kwargs) if stand_ins((args, kwargs)) else NotImplemented
+
+    def function(self, name: str, args: Any, kwargs: Any, on_meta: Callable[[], Any]) -> Any:
+        """A torch function that met a tensor of the network."""
+        plain = name if name in RULES or name in ADVICE else name.strip("_")  # add for add_ and __add__
+        self.name = plain
+        if plain not in RULES:
+            self.give_up(
+                plain, f"calls {plain}, which no layer of a network is", ADVICE.get(plain, OTHERWISE)
+            )
+        inputs = stand_ins((args, kwargs))
+        if any(one.value.layer is None for one in inputs):
+            self.refuse(f"reads a neuron's history ({plain}), which no layer gives. Use its spikes")
+        try:
+            inspect.signature(RULES[plain]).bind(self, None, *args, **kwargs)
+        except TypeError as error:
+            self.refuse(f"calls {plain} in a way that cannot be read: {error}")
+        self._check_equal_steps(plain, [one.value for one in inputs])
+        result = on_meta() if plain not in _WITHOUT_META else None
+        value = RULES[plain](self, result, *args, **kwargs)
+        if not isinstance(value, Value):
+            return value
+        if isinstance(result, Tensor) and sizes(value.dims) != tuple(result.shape):
+            self.refuse(
+                f"makes {list(result.shape)} of {list(sizes(value.dims))} by {plain}, which repeats numbers"
+            )
+        family = inputs[0].family if plain in _SHARE_MEMORY else None
+        return self.stand_in(value, getattr(result, "dtype", None), family)
+
+    def _check_equal_steps(self, name: str, values: Sequence[Value]) -> None:
+        """Before torch says that shapes don't fit: what meets has as many steps, or none."""
+        steps = [axis.size for value in values for dim in value.dims for axis in dim if axis.kind == "T"]
+        if len(set(steps)) > 1:
+            self.refuse(f"joins {' and '.join(map(str, steps))} steps by {name}. {UNLIKE_STEPS}")
+
+    # --- for the rules --------------------------------------------------------------------------------------
+
+    def refuse(self, why: str) -> NoReturn:
+        self.capture.refuse(why)
+
+    def give_up(self, function: str, why: str, reason: str, *, keeps_potential: bool = False) -> NoReturn:
+        """Ends the description with what cannot be read, so that an export can say it in its own words."""
+        self.layers.append(
+            Unreadable(
+                name=self.here(),
+                where=self.capture.where(),
+                function=function,
+                sources=(),
+                shape=(),
+                reason=reason,
+                keeps_potential=keeps_potential,
+            )
+        )
+        self.positions.append(self.capture.handled)
+        self.refuse(f"{why}. {reason}")
+
+    def refuse_loop(self) -> NoReturn:
+        """Refuses a function that takes a sequence apart."""
+        self.give_up(self.name, f"calls {self.name}, which no layer of a network is", TIME_LOOP)
+
+    def stand_in(self, value: Value, dtype: torch.dtype | None = None, family: Any = None) -> StandIn:
+        """What the model gets for a value."""
+        return StandIn(sizes(value.dims), value, self.capture, dtype, family)
+
+    def value(self, tensor: Any, what: str) -> Value:
+        """The value of a tensor of the network; anything else is refused."""
+        if not isinstance(tensor, StandIn):
+            self.refuse(f"wants {what} to be computed from the model's input, got {type(tensor).__name__}")
+        value: Value = tensor.value
+        return value
+
+    def here(self) -> str:
+        """The path of the module that is running; of the whole model, the function that it calls."""
+        return self.capture.path() or self.name
+
+    def layer(self, value: Value) -> Layer:
+        """The layer whose output a value is."""
+        assert value.layer is not None
+        return self.layers[value.layer]
+
+    def channel_dim(self, value: Value) -> Dim:
+        """The dimension of the channels of a value's layer."""
+        return of_features(self.layer(value).shape)[0]
+
+    def features(self, value: Value, rank: int, what: str) -> tuple[Dims, Shape]:
+        """The leading dimensions of a tensor, and the sizes of its last ``rank`` ones, its layer's own."""
+        leading, trailing = value.dims[: len(value.dims) - rank], value.dims[len(value.dims) - rank :]
+        shape = sizes(trailing)
+        batch = all(kinds(dim) <= {"T", "N"} for dim in leading)
+        if not batch or trailing != of_features(shape) or not self.fits(value, shape):
+            self.refuse(
+                f"gives {what} channels, rows or columns that were cut up, moved or made from others (its "
+                f"input is {list(sizes(value.dims))}, the map {list(self.layer(value).shape)}). "
+                "Features keep the shape that a layer gave them until they are flattened for a linear layer"
+            )
+        return leading, shape
+
+    def fits(self, value: Value, shape: Shape) -> bool:
+        """Whether the layer of a value has this shape; that of the input is up to its first reader."""
+        assert value.layer is not None
+        chain = self._to_input(value.layer)
+        if chain and not self._input_is_read:
+            for number in chain:
+                self.layers[number] = replace(self.layers[number], shape=shape)
+        self._input_is_read |= bool(chain)
+        return as_map(self.layer(value).shape) == as_map(shape)
+
+    def _to_input(self, number: int) -> list[int]:
+        """The layers from one to the input, if nothing but single factors lies between them."""
+        chain = [number]
+        while isinstance(layer := self.layers[number], Affine):
+            if layer.offset is not None or layer.scale is None or layer.scale.size > 1:
+                return []
+            number = layer.sources[0].layer
+            chain.append(number)
+        return chain if number == 0 else []
+
+    def check_channels(self, value: Value, dim: int, what: str) -> int:
+        """The number of channels; they have to lie along ``dim``."""
+        shape = self.layer(value).shape
+        if len(value.dims) <= dim or value.dims[dim] != self.channel_dim(value):
+            self.refuse(
+                f"has {what} for each channel of dim {dim}, but there lie "
+                f"{list(sizes(value.dims))[dim : dim + 1]} numbers, while the map has "
+                f"{shape[0]} channels. Put it before the flattening"
+            )
+        return shape[0]
+
+    def check_equal_periods(self, *values: Value) -> None:
+        """What meets has to be pooled over time alike, also where its steps are gone or the same."""
+        periods = [self.layer(value).period for value in values]
+        if len(set(periods)) > 1:
+            each = " and ".join(f"one for every {period}" for period in periods)
+            self.refuse(f"joins maps of unlike steps by {self.name}, {each} of the input's. {UNLIKE_STEPS}")
+
+    def at_step(self, value: Value, dims: Dims, step: int) -> Value:
+        """One step of a value. Where loops are not followed that is the last, the mean over a single one."""
+        if self.follow_loops:
+            return replace(value, dims=dims, step=step)
+        return replace(value, dims=dims, reduce="mean", last=1)
+
+    def source(self, value: Value, lead: int | None = None) -> Source:
+        """How a value is read: its features are all dimensions but the first ``lead``, or time and batch."""
+        assert value.layer is not None
+        dims = value.dims[lead:] if lead is not None else value.dims
+        features = tuple(dim for dim in dims if not kinds(dim) & {"T", "N"})
+        return Source(value.layer, features, value.reduce, value.last)
+
+    def emit(
+        self, kind: type[Layer], sources: Sequence[Source], shape: Shape, *, period: int = 1, **held: Any
+    ) -> int:
+        """The number of a new layer of the module that is running; ``period`` counts steps of its sources."""
+        held.setdefault("function", self.name)
+        layer = kind(name=self.here(), where="", sources=(), shape=tuple(shape), period=period, **held)
+        return self.add(layer, sources)
+
+    def add(self, layer: Layer, sources: Sequence[Source]) -> int:
+        """The number of a layer that reads these; where loops are followed, that of an equal one."""
+        period = layer.period * self.layers[sources[0].layer].period
+        layer = replace(layer, where=self.capture.where(), sources=tuple(sources), period=period)
+        self.layers.append(layer)
+        self.positions.append(self.capture.handled)
+        number = len(self.layers) - 1
+        if not self._to_input(number):
+            self._input_is_read |= any(self._to_input(source.layer) for source in sources)
+        if not self.follow_loops:
+            return number
+        first = self._numbers.setdefault(_key(layer), number)
+        if first != number:
+            self.layers.pop()
+            self.positions.pop()
+        return first
+
+
+def equal(a: Any, b: Any) -> bool:
+    """Whether two layers, or what holds them, compute with the same numbers.
+
+    >>> equal({"taps": (np.ones(2), 3)}, {"taps": (np.ones(2), 3)}), equal(np.ones(2), np.ones(3))
+    (True, False)
+    """
+    return bool(_key(a) == _key(b))
+
+
+def _key(held: Any) -> Any:
+    """What tells apart layers, or what they hold: equal for equal numbers."""
+    if isinstance(held, Tensor):
+        held = held.detach().cpu()
+        held = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
+    if isinstance(held, np.ndarray):
+        if held.dtype == object:
+            return held.shape, tuple(held.ravel())
+        return held.shape, str(held.dtype), hashlib.blake2b(held.tobytes(), digest_size=16).digest()
+    if is_dataclass(held):
+        return type(held), *(_key(getattr(held, field.name)) for field in fields(held))
+    if isinstance(held, dict):
+        return tuple((name, _key(value)) for name, value in held.items())
+    if isinstance(held, tuple) and not isinstance(held, Axis):
+        return tuple(map(_key, held))
+    return held
