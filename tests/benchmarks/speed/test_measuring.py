@@ -188,7 +188,7 @@ def test_a_peer_says_at_which_size_it_is_not_tried(name: str, size: Size) -> Non
 
 
 def test_a_float32_state_gives_lifnode_of_half_precision_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_implementation", lambda size: "asked of a GPU alone")
+    monkeypatch.setattr(peers, "_implementation", lambda size: "")  # SpikingJelly asks a GPU
     size = Size(4, (3, CHANNELS), torch.bfloat16, CPU)
     x = torch.randn(size.shape, dtype=size.dtype)
     spikes = BY_NAME["LIFNode, float32 state"].build(size).call(x)
