@@ -165,8 +165,8 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _step(self, x: Tensor, mem: Tensor | None) -> Tensor:
         """The potential after x, which is kept."""
-        # A forward inside a backward pass is a checkpoint that runs a step again. Handed no mem, it would go on
-        # from the last step's; a reset within that same backward pass makes it a sequence from rest.
+        # A forward inside a backward pass is a checkpoint that runs a step again. Handed no mem, it would go
+        # on from the last step's; a reset within that same backward pass makes it a sequence from rest.
         if mem is None and self.mem.shape == x.shape and backward_pass() not in (NO_BACKWARD, self._set_in):
             raise RuntimeError(_RECOMPUTED)
         if self.is_finite:
