@@ -139,15 +139,15 @@ def test_states_are_tensors_of_their_own_and_can_be_detached(options, shape, ste
     spikes = node(x)
     assert spikes.shape == x.shape
     assert node.v.shape == shape and node.v_seq.shape == (len(x) if step_mode == "m" else 1, *shape)
-    memories = [value for value in node._memories.values() if value is not None]
+    memories = [value for value in node.memories() if value is not None]
     assert all(isinstance(value, torch.Tensor) and value.requires_grad for value in memories)
     assert not any(value._is_view() for value in memories)
     pointers = [value.untyped_storage().data_ptr() for value in memories if value.numel()]
     assert len(pointers) == len(set(pointers))
     functional.detach_net(node)  # in place: raises on a view
-    assert not any(value.requires_grad for value in node._memories.values() if value is not None)
+    assert not any(value.requires_grad for value in node.memories() if value is not None)
     assert not node.v_seq.requires_grad
-    copy.deepcopy(node._memories)  # what the online learners do
+    copy.deepcopy(node._memories)  # private to SpikingJelly, whose online learners do this
     spikes.sum().backward()  # a detached state is not part of this graph
     assert x.grad is not None
 
@@ -530,7 +530,7 @@ def test_a_potential_that_is_zero_everywhere_starts_every_kernel_anew(options, z
         assert torch.equal(node(x[1]), fresh(x[1])) and torch.equal(node.v, fresh.v)
 
 
-LEGITIMATE = {
+LEGITIMATE = {  # SpikingJelly's own tools replace _memories
     "detached": lambda node: node.detach(),
     "detached by hand": lambda node: setattr(node, "v", node.v.detach()),
     "detached in place": lambda node: node.v.detach_(),
@@ -714,7 +714,7 @@ def test_the_next_state_copies_the_inputs_that_it_keeps_and_no_others(order):
     for _ in range(2):
         with Largest() as largest, torch.no_grad():
             node(x)
-        assert largest.size == order - 1 == len(node._memories.get("history", ()))
+        assert largest.size == order - 1 == len(getattr(node, "history", ()))
 
 
 @pytest.mark.parametrize("options", [{}, {"order": 3}], ids=str)
