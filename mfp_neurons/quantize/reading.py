@@ -63,7 +63,7 @@ def codes(module: nn.Module) -> Codes:
 
 
 def is_brevitas(module: nn.Module) -> bool:
-    """Whether the module is a Brevitas layer that has a weight, quantized or not. Imports none."""
+    """Whether the module is a Brevitas layer that has a weight, quantized or not; without an import."""
     packages = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
     return "brevitas" in packages and hasattr(module, "quant_weight")
 

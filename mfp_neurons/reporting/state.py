@@ -90,8 +90,8 @@ class StateCount:
 
     def steps_of(self, synapse: Synapse) -> int | None:
         """How many steps a synapse has seen: T, fewer behind a pooling over time; None if outside of time."""
-        # A synapse on [T, N, *] has received T rows a sample. Which T that is, its neurons tell: behind a pooling
-        # over time they have taken fewer steps than those in front of it.
+        # A synapse on [T, N, *] has received T rows a sample. Which T that is, its neurons tell: behind a
+        # pooling over time they have taken fewer steps than those in front of it.
         taken = {self._steps, *(neuron.steps for neuron in self._watch.neurons.values())}
         fits = [steps for steps in taken if steps and synapse.rows % (self._batch * steps) == 0]
         return max(fits, default=None)
