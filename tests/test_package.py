@@ -111,6 +111,14 @@ def imports(path: Path) -> Iterator[tuple[str | None, bool]]:
         if isinstance(target, ast.Name)
     }
 
+    imported = {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    by_name = {
+        "import_module",
+        *({"require"} & imported),
+    }  # some files have a function "require" of their own
+
     def written(node: ast.expr) -> tuple[str, bool]:
         """The text of an expression from its start, and whether that is all of it."""
         match node:
@@ -139,7 +147,7 @@ def imports(path: Path) -> Iterator[tuple[str | None, bool]]:
                 parts = [*base, *([child.module] if child.module else [])]
                 for alias in child.names:
                     yield ".".join([*parts, alias.name]), now
-            elif isinstance(child, ast.Call) and _called(child) in ("require", "import_module"):
+            elif isinstance(child, ast.Call) and _called(child) in by_name:
                 name, _ = written(child.args[0])
                 level = len(name) - len(name.lstrip("."))
                 base = folder[: len(folder) + 1 - level] if level else []
@@ -290,6 +298,7 @@ PUBLIC = {
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],
     "mfp_neurons.neuron": ["HistoryKernel"],
     "mfp_neurons.norm": ["Norm"],
+    "mfp_neurons.network": ["NetworkDescription", "describe"],
     "mfp_neurons.nir": ["NIRNetwork", "from_nir", "to_nir"],
     "mfp_neurons.quantize": ["codes", "materialize"],
     "mfp_neurons.snntorch": ["MFPLeaky", "MFPLeakyParallel"],

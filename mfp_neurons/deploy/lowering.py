@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, count
 from math import gcd, lcm, prod
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -21,11 +21,11 @@ from torch import Tensor, nn
 from .._checks import describe, log_once
 from ..adapters import is_neuron
 from ..history import Exponential, as_row
-from ..network import NetworkDescription, NetworkError, description
-from ..network.axes import labels, of_features, sizes
+from ..network import NetworkDescription, description
+from ..network.axes import of_features, sizes
 from ..network.capture import named
 from ..network.describing import read_model
-from ..network.description import Exact, Layer, Output, as_map
+from ..network.description import Exact, Layer, as_map
 from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
 from . import fold
@@ -84,18 +84,14 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     _check_that_weights_are_quantized(model)
     whole = top > 1 and not example.is_floating_point()
-    try:
-        graph = read_model(
-            model,
-            example,
-            lambda network: Folding(network, top, whole).graph(),
-            is_binary=top == 1,
-            follow_loops=False,
-        )
-    except LoweringError:
-        raise
-    except NetworkError as error:
-        raise LoweringError(str(error)) from error
+    graph = read_model(
+        model,
+        example,
+        lambda network: Folding(network, top, whole).graph(),
+        LoweringError,
+        is_binary=top == 1,
+        follow_loops=False,
+    )
     assert graph is not None
     return graph
 
@@ -205,19 +201,6 @@ class Potential:
 Content = Map | Current | Potential
 Numbers = Map | Current
 
-OfLayer = TypeVar("OfLayer", bound=Layer)
-FOLDS: dict[type[Layer], Callable[[Any, Any], Content]] = {}  # what is done with each kind of layer
-
-
-def folds(kind: type[OfLayer]) -> Callable[[Callable[[Folding, OfLayer], Content]], Any]:
-    """Makes a function that of this kind of layer."""
-
-    def register(function: Callable[[Folding, OfLayer], Content]) -> Any:
-        FOLDS[kind] = function
-        return function
-
-    return register
-
 
 class Folding:
     """The operations of a graph so far, and what the layers of the description give.
@@ -268,12 +251,6 @@ class Folding:
                 f"{where} returns the membrane potential of {content.where}, which is never written. Return "
                 "its spikes, or the synapse's scores without a neuron."
             )
-        if output.form == "single step":
-            raise LoweringError(
-                f"{where} returns {labels(((), *output.source.dims)).replace('1', 'N', 1)}, which is not "
-                "[N, *] reduced over time (x.mean(0), x.sum(0), x[-1], x[-k:].mean(0)) or [T, N, *] of every "
-                "step. Return one of these, features in their order."
-            )
         name = content.name if isinstance(content, Current) else self.map_name(content)
         current = self.as_current(layer, content)
         folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
@@ -285,7 +262,7 @@ class Folding:
             sizes(output.source.dims),
             folded.unit,
             folded.error,
-            _reduction(output),
+            "none" if output.form == "every step" else output.form,  # type: ignore[arg-type]
             output.steps,
         )
 
@@ -379,10 +356,6 @@ class Folding:
         return Current((Branch(synapse, worth),), layer.name, layer.where)
 
 
-def _reduction(output: Output) -> Any:
-    return "none" if output.form == "every step" else output.form
-
-
 def _with_factors(current: Current, factors: Iterable[Any]) -> tuple[Synapse, ...]:
     return tuple(with_factors(b.synapse, f) for b, f in zip(current.branches, factors, strict=True))
 
@@ -426,7 +399,6 @@ def _list(tensor: Tensor) -> list[float]:
     return numbers
 
 
-@folds(description.Linear)
 def _linear(folding: Folding, layer: description.Linear) -> Content:
     weights, bits, scale = _codes(folding, layer)
     source = folding.spikes(layer)
@@ -439,7 +411,6 @@ def _linear(folding: Folding, layer: description.Linear) -> Content:
     return folding.synapse(layer, source, synapse, scale, layer.bias)
 
 
-@folds(description.Convolution)
 def _convolution(folding: Folding, layer: description.Convolution) -> Content:
     weights, bits, scale = _codes(folding, layer)
     source = folding.spikes(layer)
@@ -467,7 +438,6 @@ def _pair(option: Sequence[int], rows: int) -> Pair:
     return (option[0], option[1]) if len(option) == 2 else (rows, option[0])
 
 
-@folds(description.GroupSum)
 def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     """A synapse with codes 0 and 1."""
     source = folding.spikes(layer)
@@ -475,11 +445,7 @@ def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     codes = np.zeros((len(layer.places), prod(shape)), np.int8)
     np.put_along_axis(codes, layer.places, np.int8(1), axis=1)
     synapse = Synapse(
-        source.index,
-        codes.reshape(-1, *shape),
-        1.58,
-        Window((shape[1], shape[2])),
-        (len(codes), 1, 1),
+        source.index, codes.reshape(-1, *shape), 1.58, Window((shape[1], shape[2])), (len(codes), 1, 1)
     )
     return folding.synapse(layer, source, synapse, [layer.scale] * len(codes), None)
 
@@ -487,7 +453,6 @@ def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
 # --- sums, factors, and norms -------------------------------------------------------------------------------
 
 
-@folds(description.BatchNorm)
 def _batch_norm(folding: Folding, layer: description.BatchNorm) -> Content:
     content, channels = folding.content(layer), as_map(layer.shape)[0]
     if layer.of_places:
@@ -505,7 +470,6 @@ def _batch_norm(folding: Folding, layer: description.BatchNorm) -> Content:
     return Current(current.branches, layer.name, layer.where)
 
 
-@folds(description.Affine)
 def _affine(folding: Folding, layer: description.Affine) -> Content:
     content = folding.content(layer)
     if layer.scale is not None:
@@ -562,7 +526,6 @@ def _shifted(
     return current.then(affine([1] * len(offsets), offsets))
 
 
-@folds(description.Add)
 def _add(folding: Folding, layer: description.Add) -> Content:
     """Small whole numbers stay a map; all else becomes a current of several synapses."""
     a, b = folding.content(layer, 0), folding.content(layer, 1)
@@ -585,14 +548,12 @@ def _common_scale(maps: Sequence[Map]) -> tuple[tuple[int, ...], Fraction]:
     return tuple(int(m.scale / common) for m in maps), common
 
 
-@folds(description.Multiply)
 def _multiply(folding: Folding, layer: description.Multiply) -> NoReturn:
     folding.content(layer, 0)
     folding.content(layer, 1)
     folding.refuse(layer, f"multiplies two tensors of the network. {PRODUCT}")
 
 
-@folds(description.Concat)
 def _concat(folding: Folding, layer: description.Concat) -> Content:
     maps: list[Map] = []
     for place, source in enumerate(layer.sources):
@@ -615,7 +576,6 @@ def _concat(folding: Folding, layer: description.Concat) -> Content:
 # --- pools --------------------------------------------------------------------------------------------------
 
 
-@folds(description.Pool)
 def _pool(folding: Folding, layer: description.Pool) -> Content:
     content = folding.content(layer)
     if layer.largest and layer.sources[0].reduce:
@@ -700,7 +660,6 @@ def _rising(folding: Folding, layer: Layer, branch: Branch) -> Branch:
     return Branch(synapse, Affine(scale, branch.affine.offset))
 
 
-@folds(description.TimePool)
 def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
     content = folding.contents[layer.sources[0].layer]
     if isinstance(content, Potential):
@@ -719,7 +678,6 @@ def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
 # --- neurons, and what cannot be said -----------------------------------------------------------------------
 
 
-@folds(description.Neurons)
 def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     content = folding.contents[layer.sources[0].layer]
     if isinstance(content, Potential):
@@ -756,13 +714,28 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     return Map(folding.add(op), Fraction(1))
 
 
-@folds(description.Potential)
 def _potential(folding: Folding, layer: description.Potential) -> Content:
     return Potential(layer.where)
 
 
-@folds(description.Unreadable)
 def _unreadable(folding: Folding, layer: description.Unreadable) -> NoReturn:
     if layer.keeps_potential:
         folding.refuse(layer, f"keeps a membrane potential, and an integer network has none. {layer.reason}")
     folding.refuse(layer, f"calls {layer.function}, which no integer network has. {layer.reason}")
+
+
+FOLDS: dict[type[Layer], Callable[[Folding, Any], Content]] = {  # what is done with each kind of layer
+    description.Linear: _linear,
+    description.Convolution: _convolution,
+    description.GroupSum: _group_sum,
+    description.BatchNorm: _batch_norm,
+    description.Affine: _affine,
+    description.Add: _add,
+    description.Multiply: _multiply,
+    description.Concat: _concat,
+    description.Pool: _pool,
+    description.TimePool: _time_pool,
+    description.Neurons: _neurons,
+    description.Potential: _potential,
+    description.Unreadable: _unreadable,
+}

@@ -42,10 +42,7 @@ _ADVICE = [
         "Lower the model without it: the class of the largest score is the same",
         "softmax log_softmax softmin argmax logsumexp max topk",
     ),
-    (
-        "Use a convolution with a stride of 1 or more",
-        "conv_transpose1d conv_transpose2d conv_transpose3d",
-    ),
+    ("Use a convolution with a stride of 1 or more", "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (
         "What the model does may not depend on the numbers of a tensor",
         "item tolist numpy __bool__ __int__ __float__ __index__ __array__ __contains__ equal allclose "

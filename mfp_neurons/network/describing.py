@@ -67,6 +67,7 @@ def read_model(
     model: nn.Module,
     example: Tensor,
     export: Callable[[NetworkDescription], Export],
+    error: type[NetworkError] = NetworkError,
     *,
     is_binary: bool | None = None,
     follow_loops: bool = True,
@@ -77,6 +78,7 @@ def read_model(
         model, example: see :func:`describe`.
         export: is given the description. It raises a NetworkError for what it cannot say. It is also given
             the layers that were read before something else was refused: what it has to say comes first.
+        error: the type of what is raised.
         is_binary: whether the input is spikes; None: whether the example is.
         follow_loops: whether a loop over time is followed.
 
@@ -98,14 +100,16 @@ def read_model(
     for reading in readings:
         try:
             return export(reading.description(export))
-        except NetworkError as error:
-            reading.error = error
-            if error.layer is not None:
-                reading.handled = min(reading.handled, reading.positions[error.layer])
+        except NetworkError as refusal:
+            reading.error = refusal
+            if refusal.layer is not None:
+                reading.handled = min(reading.handled, reading.positions[refusal.layer])
     # a reading whose shapes did not fit is the wrong one
     furthest = max(readings, key=lambda one: (not isinstance(one.error, MisfitError), one.handled))
     assert furthest.error is not None
-    raise furthest.error
+    if isinstance(furthest.error, error):
+        raise furthest.error
+    raise error(str(furthest.error)) from furthest.error
 
 
 class _Reading:
@@ -136,7 +140,8 @@ class _Reading:
             if error.description is not None:
                 export(error.description)
             raise
-        if any(isinstance(layer, Neurons) and layer.is_fixed for layer in network.layers):
+        matrices = [one.kernel.matrix for one in network.layers if isinstance(one, Neurons) and one.is_fixed]
+        if matrices and (self.steps is None or len(matrices[0]) > 1):  # no taps for more steps
             return replace(network, is_fixed=True)
         if self.steps is None:
             return network
@@ -153,7 +158,9 @@ class _Reading:
                 _as_many_steps(network, a, b) for a, b in zip(network.outputs, other.outputs, strict=False)
             ),
         )
-        return replace(network, is_fixed=not equal(network, replace(other, steps=network.steps)))
+        return replace(
+            network, is_fixed=bool(matrices) or not equal(network, replace(other, steps=network.steps))
+        )
 
     def _capture(self, count: int | None) -> NetworkDescription:
         """What ``count`` steps give."""
@@ -247,10 +254,13 @@ def _output(tracer: Tracer, value: Value) -> Output:
     steps = _steps(tracer) // tracer.layer(value).period
     every_step = value.reduce is None and value.step is None and any("T" in kinds(d) for d in value.dims)
     expected = [{"T"}, {"N"}] if every_step else [{"N"}]
+    is_single = tracer.follow_loops and tracer.steps is None and steps == 1
+    known = every_step or value.reduce or value.step is not None or is_single
     front, rest = value.dims[: len(expected)], value.dims[len(expected) :]
     own = flat(of_features(tracer.layer(value).shape))
     in_order = rest == of_features(sizes(rest)) and flat(rest) == own
-    if [kinds(dim) for dim in front] != expected or not in_order or (value.last and not value.reduce):
+    cut = value.last and not value.reduce
+    if not known or [kinds(dim) for dim in front] != expected or not in_order or cut:
         tracer.refuse(
             f"returns {labels(value.dims)}, which is not [N, *] reduced over time (x.mean(0), x.sum(0), "
             "x[-1], x[-k:].mean(0)) or [T, N, *] of every step. Return one of these, features in their "
@@ -261,7 +271,6 @@ def _output(tracer: Tracer, value: Value) -> Output:
         return Output(source, "every step")
     if value.reduce:
         return Output(source, value.reduce, value.last)
-    single = tracer.steps is None and steps == 1
     if value.step not in (None, steps - 1):
         tracer.refuse(f"returns step {value.step} of {steps}. Return every step, or the last")
-    return Output(source, "last" if value.step is not None and not single else "single step")
+    return Output(source, "single step" if is_single else "last")

@@ -359,10 +359,11 @@ class NetworkDescription:
         is_double: all parameters are float64.
         where: the model for messages: its type.
 
-    >>> from torch import nn
+    >>> import torch
     >>> from mfp_neurons import MFP
     >>> from mfp_neurons.network import describe
-    >>> print(describe(nn.Sequential(nn.Linear(8, 4), MFP(0.5, order=3)), torch.zeros(5, 1, 8)))
+    >>> model = torch.nn.Sequential(torch.nn.Linear(8, 4), MFP(0.5, order=3))
+    >>> print(describe(model, torch.zeros(5, 1, 8)))
     T = 5 steps
       #  layer  kind     shape  reads  holds
       0  input  Input    [8]           spikes

@@ -82,6 +82,7 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
         tracer.refuse(
             f"reads {labels(value.dims)}. Neurons take whole sequences [T, N, *]: time first, then the "
             "batch, then features"
+            + ("; in a loop over time use one that takes single steps" if tracer.follow_loops else "")
         )
     if spec.continues:
         before = _state_of(module, spec)

@@ -100,15 +100,7 @@ def movedim(tracer: Tracer, result: Tensor, x: Any, source: int, destination: in
 
 
 @rule(
-    "contiguous",
-    "detach",
-    "alias",
-    "positive",
-    "requires_grad",
-    "cpu",
-    "cuda",
-    "pin_memory",
-    "data",
+    *["contiguous", "detach", "alias", "positive", "requires_grad", "cpu", "cuda", "pin_memory", "data"],
     view=True,
 )
 def same(tracer: Tracer, result: Any, x: Any, *anything: Any, **named: Any) -> Value:
@@ -121,19 +113,21 @@ def copied(tracer: Tracer, result: Any, x: Any, *anything: Any, **named: Any) ->
 
 
 @rule(
-    "to",
-    "float",
-    "double",
-    "half",
-    "bfloat16",
-    "type",
-    "type_as",
-    "int",
-    "long",
-    "short",
-    "char",
-    "byte",
-    "bool",
+    *[
+        "to",
+        "float",
+        "double",
+        "half",
+        "bfloat16",
+        "type",
+        "type_as",
+        "int",
+        "long",
+        "short",
+        "char",
+        "byte",
+        "bool",
+    ],
     view=True,
 )
 def to(tracer: Tracer, result: Any, x: Any, *others: Any, **named: Any) -> Any:

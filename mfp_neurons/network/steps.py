@@ -162,12 +162,6 @@ def pool_time(tracer: Tracer, module: Any, x: Any) -> StandIn:
         tracer.refuse("pools over time what was already reduced over time. Put it in front of that")
     if not value.dims or kinds(value.dims[0]) != {"T"} or len(value.dims[0]) > 1:
         tracer.refuse(f"reads {list(sizes(value.dims))}, which does not begin with time. Give it [T, N, *]")
-    steps = sizes(value.dims)[0]
-    if steps % window:
-        tracer.refuse(
-            f"makes one step out of every {window} steps, and its input has {steps}. Use a T, and with it an "
-            "example, that the windows divide, one behind the other"
-        )
     if window == 1:
         return tracer.stand_in(value, x.dtype)
     number = tracer.emit(
@@ -178,6 +172,12 @@ def pool_time(tracer: Tracer, module: Any, x: Any) -> StandIn:
         function=type(module).__name__,
         window=window,
     )
+    steps = sizes(value.dims)[0]
+    if steps % window:
+        tracer.refuse(
+            f"makes one step out of every {window} steps, and its input has {steps}. Use a T, and with it an "
+            "example, that the windows divide, one behind the other"
+        )
     dims = ((Axis("T", steps // window),), *value.dims[1:])
     return tracer.stand_in(replace(value, layer=number, dims=dims), x.dtype)
 

@@ -296,11 +296,7 @@ class Draft:
 
 
 def folded(
-    weight: NDArray[Any],
-    bias: NDArray[Any] | None,
-    scale: Floats | None,
-    offset: Floats | None,
-    dtype: Any,
+    weight: NDArray[Any], bias: NDArray[Any] | None, scale: Floats | None, offset: Floats | None, dtype: Any
 ) -> tuple[NDArray[Any], NDArray[Any] | None]:
     """Weight and bias of a layer followed by scale * y + offset, [out] or [1] each, computed in float64.
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import nir
 import numpy as np
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons import __version__
 
 from .._checks import describe, log_once
-from ..network import NetworkDescription, NetworkError, description
+from ..network import NetworkDescription, description
 from ..network.axes import flat, of_features, sizes
 from ..network.describing import check_example, read_model
 from ..network.description import Layer, Output, Source
@@ -50,6 +50,7 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
         ValueError: the example is empty or has one dimension, or dt is not positive.
         NIRError: NIR cannot say it; the message says which module, why, and what to do. No file is written.
 
+    >>> import torch
     >>> from mfp_neurons import MFP
     >>> graph = to_nir(nn.Sequential(nn.Linear(3, 2), MFP(0.9)), torch.zeros(5, 1, 3))
     >>> {name: type(node).__name__ for name, node in graph.nodes.items()}
@@ -60,29 +61,10 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
     check_example(example)
     if isinstance(dt, bool) or not isinstance(dt, int | float) or not 0 < dt < float("inf"):
         raise ValueError(f"dt must be a positive number of seconds, got {describe(dt)}")
-    try:
-        graph = read_model(model, example, lambda network: _Writer(network, float(dt)).graph())
-    except NIRError:
-        raise
-    except NetworkError as error:
-        raise NIRError(str(error)) from error
+    graph = read_model(model, example, lambda network: _Writer(network, float(dt)).graph(), NIRError)
     if path is not None:
         nir.write(path, graph)
     return graph
-
-
-OfLayer = TypeVar("OfLayer", bound=Layer)
-WRITES: dict[type[Layer], Callable[[Any, Any], Signal]] = {}  # what becomes of each kind of layer
-
-
-def writes(kind: type[OfLayer]) -> Callable[[Callable[["_Writer", OfLayer], Signal]], Any]:
-    """Makes a function that of this kind of layer."""
-
-    def register(function: Callable[["_Writer", OfLayer], Signal]) -> Any:
-        WRITES[kind] = function
-        return function
-
-    return register
 
 
 class _Writer:
@@ -196,7 +178,6 @@ class _Writer:
 # --- layers with weights ------------------------------------------------------------------------------------
 
 
-@writes(description.Linear)
 def _linear(writer: _Writer, layer: description.Linear) -> Signal:
     if layer.at_places:
         writer.refuse(
@@ -207,7 +188,6 @@ def _linear(writer: _Writer, layer: description.Linear) -> Signal:
     return _synapse(writer, layer, "Linear", writer.read(layer, "a linear layer"), {})
 
 
-@writes(description.Convolution)
 def _convolution(writer: _Writer, layer: description.Convolution) -> Signal:
     source, rank = writer.read(layer, "a convolution"), len(layer.stride)
     window = layer.weights.shape[2:]
@@ -262,7 +242,6 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 # --- sums, factors, and norms -------------------------------------------------------------------------------
 
 
-@writes(description.BatchNorm)
 def _batch_norm(writer: _Writer, layer: description.BatchNorm) -> Signal:
     mean, var = _array(layer.mean), _array(layer.var)
     weight, bias = (None if row is None else _array(row) for row in (layer.weight, layer.bias))
@@ -272,14 +251,12 @@ def _batch_norm(writer: _Writer, layer: description.BatchNorm) -> Signal:
     return writer.then(signal, scale, offset, norm)
 
 
-@writes(description.Affine)
 def _affine(writer: _Writer, layer: description.Affine) -> Signal:
     scale = np.ones(1) if layer.scale is None else layer.scale.astype(np.float64)
     offset = None if layer.offset is None else layer.offset.astype(np.float64)
     return writer.then(writer.signal(layer), scale, offset)
 
 
-@writes(description.Add)
 def _add(writer: _Writer, layer: description.Add) -> Signal:
     a, b = writer.signal(layer, 0), writer.signal(layer, 1)
     if a.shape != b.shape:
@@ -291,7 +268,6 @@ def _add(writer: _Writer, layer: description.Add) -> Signal:
     return a.plus(b)
 
 
-@writes(description.Multiply)
 def _multiply(writer: _Writer, layer: description.Multiply) -> NoReturn:
     writer.refuse(
         layer, "multiplies two tensors of the network, and NIR multiplies with fixed numbers only. Add them"
@@ -301,7 +277,6 @@ def _multiply(writer: _Writer, layer: description.Multiply) -> NoReturn:
 # --- pools --------------------------------------------------------------------------------------------------
 
 
-@writes(description.Pool)
 def _pool(writer: _Writer, layer: description.Pool) -> Signal:
     if layer.function in ("mean", "sum") and len(layer.size) != 2:
         _refuse_some_features(writer, layer)
@@ -334,7 +309,6 @@ def _row_length(writer: _Writer, layer: Layer) -> int:
     return int(np.prod(writer.signal(layer).shape))
 
 
-@writes(description.GroupSum)
 def _group_sum(writer: _Writer, layer: description.GroupSum) -> Signal:
     if layer.function != "avg_pool1d":
         _refuse_some_features(writer, layer)
@@ -391,19 +365,16 @@ def _any_spike(writer: _Writer, layer: description.Pool, source: Signal) -> Sign
 # --- neurons, and what cannot be said -----------------------------------------------------------------------
 
 
-@writes(description.Neurons)
 def _neurons(writer: _Writer, layer: description.Neurons) -> Signal:
     spikes, potential = add_neurons(writer.draft, writer.read(layer, "a neuron"), layer, writer.dt)
     writer.potentials[len(writer.signals)] = potential
     return spikes
 
 
-@writes(description.Potential)
 def _potential(writer: _Writer, layer: description.Potential) -> Signal:
     return writer.potentials[layer.sources[0].layer]
 
 
-@writes(description.TimePool)
 def _time_pool(writer: _Writer, layer: description.TimePool) -> NoReturn:
     writer.refuse(
         layer,
@@ -412,12 +383,10 @@ def _time_pool(writer: _Writer, layer: description.TimePool) -> NoReturn:
     )
 
 
-@writes(description.Concat)
 def _concat(writer: _Writer, layer: description.Concat) -> NoReturn:
     writer.refuse(layer, f"calls {layer.function}, which NIR cannot say. {GRAMMAR}")
 
 
-@writes(description.Unreadable)
 def _unreadable(writer: _Writer, layer: description.Unreadable) -> NoReturn:
     if layer.keeps_potential:
         writer.refuse(
@@ -426,3 +395,20 @@ def _unreadable(writer: _Writer, layer: description.Unreadable) -> NoReturn:
             "out by its own framework's exporter",
         )
     writer.refuse(layer, f"calls {layer.function}, which NIR cannot say. {GRAMMAR}")
+
+
+WRITES: dict[type[Layer], Callable[[_Writer, Any], Signal]] = {  # what becomes of each kind of layer
+    description.Linear: _linear,
+    description.Convolution: _convolution,
+    description.BatchNorm: _batch_norm,
+    description.Affine: _affine,
+    description.Add: _add,
+    description.Multiply: _multiply,
+    description.Pool: _pool,
+    description.GroupSum: _group_sum,
+    description.Neurons: _neurons,
+    description.Potential: _potential,
+    description.TimePool: _time_pool,
+    description.Concat: _concat,
+    description.Unreadable: _unreadable,
+}

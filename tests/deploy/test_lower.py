@@ -50,11 +50,7 @@ MAPS = {
     "a max pool with dilation": (neuron(0.5), Each(nn.MaxPool2d(2, 1, dilation=2)), 4 * 16),
     "an average pool of spikes": (neuron(0.5), Each(nn.AvgPool2d(2)), 4 * 9),
     "an average pool with padding": (neuron(0.5), Each(nn.AvgPool2d(3, 1, padding=1)), 4 * 36),
-    "an average pool with another divisor": (
-        neuron(0.5),
-        Each(nn.AvgPool2d(2, divisor_override=3)),
-        4 * 9,
-    ),
+    "an average pool with another divisor": (neuron(0.5), Each(nn.AvgPool2d(2, divisor_override=3)), 4 * 9),
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a max pool of currents": (
