@@ -91,18 +91,6 @@ def test_real_inputs_count_as_macs_zeros_included():
     assert costs.energy_joules == pytest.approx(60 * 4.6e-12)
 
 
-@pytest.mark.parametrize(
-    ("place", "reached"),
-    [((0, 0), 4), ((0, 1), 6), ((1, 1), 9), ((2, 2), 4)],  # corner, edge, middle, corner of 3 x 3
-)
-def test_a_spike_at_the_border_reaches_fewer_synapses(place, reached):
-    spikes = torch.zeros(1, 1, 3, 3)
-    spikes[0, 0, place[0], place[1]] = 1
-    assert report(nn.Conv2d(1, 5, 3, padding=1), spikes).synaptic_operations == 5 * reached
-    circular = nn.Conv2d(1, 5, 3, padding=1, padding_mode="circular")
-    assert report(circular, spikes).synaptic_operations == 5 * 9
-
-
 @st.composite
 def layers_of_synapses(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
     """A convolution, transposed or not, and 2 samples of spikes for it."""
