@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import describe as in_words
 from ..adapters import is_neuron
+from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
 from . import arithmetic, layers, places, pools, steps
 from .axes import Axis, Dims, flat, kinds, labels, of_features, sizes
@@ -140,11 +141,10 @@ class _Reading:
             if error.description is not None:
                 export(error.description)
             raise
-        matrices = [one.kernel.matrix for one in network.layers if isinstance(one, Neurons) and one.is_fixed]
-        if matrices and (self.steps is None or len(matrices[0]) > 1):  # no taps for more steps
-            return replace(network, is_fixed=True)
-        if self.steps is None:
-            return network
+        kernels = [layer.kernel for layer in network.layers if isinstance(layer, Neurons)]
+        matrices = [kernel.matrix for kernel in kernels if isinstance(kernel, Matrix)]
+        if self.steps is None or any(len(matrix) > 1 for matrix in matrices):  # which have no taps for more
+            return replace(network, is_fixed=bool(matrices))
         handled, positions = self.handled, self.positions
         try:
             other = self._capture(other_steps(network.steps, lcm(*(one.period for one in network.layers))))
@@ -152,15 +152,10 @@ class _Reading:
             return replace(network, is_fixed=True)
         finally:
             self.handled, self.positions = handled, positions
-        network = replace(
-            network,
-            outputs=tuple(
-                _as_many_steps(network, a, b) for a, b in zip(network.outputs, other.outputs, strict=False)
-            ),
-        )
-        return replace(
-            network, is_fixed=bool(matrices) or not equal(network, replace(other, steps=network.steps))
-        )
+        pairs = zip(network.outputs, other.outputs, strict=False)
+        network = replace(network, outputs=tuple(_as_many_steps(network, a, b) for a, b in pairs))
+        same = equal(network, replace(other, steps=network.steps))
+        return replace(network, is_fixed=bool(matrices) or not same)
 
     def _capture(self, count: int | None) -> NetworkDescription:
         """What ``count`` steps give."""
