@@ -75,7 +75,7 @@ STATELESS: dict[str, tuple[Fire, Forward]] = {
 }
 STATELESS_STEPS: dict[str, tuple[Fire, Forward]] = {
     "a node of order 1": (lambda: node("s", order=1, v_threshold=1.0), each(twice)),
-    "MFPLeaky of order 1": (lambda: leaky(order=1, threshold=1.0), each(twice)),
+    "MFPLeaky of order 1": (lambda: leaky(order=1, threshold=0.9), each(twice)),
 }
 
 
