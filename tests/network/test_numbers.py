@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from mfp_neurons import MFP, deploy
 from mfp_neurons.deploy import LoweringError
 from mfp_neurons.nir import NIRError, from_nir, to_nir
-
 from tests.deploy.lowering import Do, Each, norm, prepared
 
 X = (torch.arange(4 * 2 * 6).reshape(4, 2, 6) % 3 == 0).float()

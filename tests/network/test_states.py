@@ -115,7 +115,11 @@ def reset(x: Tensor, f: nn.Module, n: Any) -> Tensor:
 REFUSED: dict[str, tuple[Fire, Forward, str]] = {
     "a second call": (node, twice, r"'fire' \(MFPNode\) is called twice in one forward.*a neuron for each"),
     "of finite order": (lambda: node(order=3), twice, "is called twice"),
-    "of a matrix": (lambda: node(kernel="matrix", time_steps=3), twice, "is called twice|a kernel of its own"),
+    "of a matrix": (
+        lambda: node(kernel="matrix", time_steps=3),
+        twice,
+        "is called twice|a kernel of its own",
+    ),
     "a start": (node, started(0.5), r"'fire' \(MFPNode\) starts from a potential"),
     "a start of its own": (node, started(torch.full((2, 1), 0.5)), "starts from a potential"),
     "the past inputs": (
