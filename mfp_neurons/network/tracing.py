@@ -1,7 +1,7 @@
 """Listens to one run of a model on stand-ins and writes down its layers, with one rule for each function.
 
-The rules are in ``synapses``, ``pools``, ``arithmetic``, ``places`` and ``steps``; neurons and pools over time
-are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
+The rules are in ``synapses``, ``pools``, ``arithmetic``, ``places`` and ``steps``; neurons and pools over
+time are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
 :class:`Tracer` and the function's result on the meta device. It returns the new :class:`Value`, or what the
 model gets as it is.
 """

@@ -132,6 +132,16 @@ REFUSED_STEPS: dict[str, tuple[Fire, Forward, str]] = {
     "a second call": (lambda: node("s"), each(twice), "every neuron once a step"),
     "a start": (lambda: node("s"), each(started(0.5)), "starts from a potential"),
     "a reset": (lambda: node("s"), each(reset), "is reset between two steps"),
+    "mem to start from": (
+        lambda: MFPLeaky(beta=0.5),
+        each(lambda x, f, n: n(f(x), torch.ones(2, 1))[0]),
+        "starts from a potential",
+    ),
+    "steps in another order": (
+        leaky,
+        lambda x, f, n: torch.stack([n(f(x[t])) for t in reversed(range(len(x)))]),
+        r"'fire' \(MFPLeaky\) is called for step 2 as its call number 1",
+    ),
     "from zero": (
         lambda: MFPLeaky(beta=0.5),
         each(lambda x, f, n: n(f(x), torch.zeros(2, 1))[0]),
@@ -180,6 +190,7 @@ READS: dict[str, tuple[Fire, Forward]] = {
     "the mean of v_seq": (lambda: node(store_v_seq=True), lambda x, f, n: (n(f(x)), n.v_seq)[1].mean(0)),
     "the last of v_seq": (lambda: node(store_v_seq=True), lambda x, f, n: n(f(x))[-1] + n.v_seq[-1]),
     "mem": (parallel, lambda x, f, n: n(f(x))[-1] + n.mem),
+    "mem, returned": (lambda: MFPLeakyParallel(0.5, threshold=1.2), lambda x, f, n: n(f(x))[1]),
 }
 READS_STEPS: dict[str, tuple[Fire, Forward]] = {
     "v": (lambda: node("s"), each(lambda x, f, n: n(f(x)) + n.v)),

@@ -142,9 +142,11 @@ def test_one_step_of_which_the_last_is_read_is_read_of_any_number(tmp_path: Path
     torch.testing.assert_close(again(events(5).float()), network(lambda y: y[-1])(events(5).float()))
 
 
-def test_a_model_that_repeats_its_input_runs_as_often_as_it_does() -> None:
-    model, x = network(lambda y: y.mean(0)), events(1)[0].float()
-    repeats = Do(lambda x, model: model(x.expand(5, *x.shape)), model)
+@pytest.mark.parametrize("steps", [1, 5])
+@pytest.mark.parametrize("read", [lambda y: y.mean(0), lambda y: y[-1], lambda y: y])
+def test_a_model_that_repeats_its_input_runs_as_often_as_it_does(read: Read, steps: int) -> None:
+    model, x = network(read), events(1)[0].float()
+    repeats = Do(lambda x, model: model(x.expand(steps, *x.shape)), model)
     again = from_nir(to_nir(repeats, x))
     assert again.steps is None
     torch.testing.assert_close(again(x), repeats(x))
