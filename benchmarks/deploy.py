@@ -197,6 +197,7 @@ def sizes(channels: int, folder: Path) -> dict[str, int]:
     network.save(folder / "network.safetensors")
     torch.save(state, folder / "state.pt")
     memory = network.memory()
+    network.run(levels(1))
     return {
         "float32_state_dict": sum(t.numel() * 4 for t in state.values() if t.is_floating_point()),
         "integer_file": (folder / "network.safetensors").stat().st_size,
@@ -204,7 +205,7 @@ def sizes(channels: int, folder: Path) -> dict[str, int]:
         "state_run": memory.state_run,
         "state_stream": memory.state_stream,
         "peak_buffers": memory.peak_buffers,
-        "runtime_buffers": network._runtime().buffer_bytes(STEPS, 1),
+        "runtime_buffers": network._runtime().buffer_bytes,
     }
 
 

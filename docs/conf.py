@@ -67,7 +67,6 @@ autodoc_default_options = {"members": True, "member-order": "bysource"}
 autodoc_inherit_docstrings = False  # the frameworks' own are not ours to show
 autodoc_typehints = "signature"
 autodoc_type_aliases = {"Order": "Order", "SpikeFunction": "SpikeFunction", "Kernel": "Kernel"}
-autodoc_preserve_defaults = True
 add_module_names = False
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 88

@@ -88,8 +88,8 @@ def is_readable(value: Tensor) -> bool:
 
 def is_exporting() -> bool:
     """Whether torch.export traces, for which T can be any number. torch 2.6 cannot say: then, never."""
-    asked = getattr(torch.compiler, "is_exporting", None)
-    return bool(asked and asked())
+    is_exporting = getattr(torch.compiler, "is_exporting", None)
+    return bool(is_exporting and is_exporting())
 
 
 NO_BACKWARD = -1
@@ -113,12 +113,12 @@ def check_threshold(name: str, value: Tensor | float) -> None:
     _check_range(name, value, "finite, or inf for a neuron that never fires", below=None)
 
 
-def _check_range(name: str, value: Tensor | float, wanted: str, below: float | None) -> None:
+def _check_range(name: str, value: Tensor | float, accepted: str, below: float | None) -> None:
     if not isinstance(value, Tensor):
         if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {describe(value)}")
         if not (value > -math.inf and (below is None or value < below)):
-            raise ValueError(f"{name} must be {wanted}, got {value}")
+            raise ValueError(f"{name} must be {accepted}, got {value}")
     elif is_readable(value):
         values = value.detach()
         # compared with infinities, because the largest float64 is one in float32
@@ -126,14 +126,14 @@ def _check_range(name: str, value: Tensor | float, wanted: str, below: float | N
         if not bool(inside.all()):
             outside = values[~inside]
             others = f" in {len(outside)} of {values.numel()} values" if values.numel() > 1 else ""
-            raise ValueError(f"{name} must be {wanted}, got {outside[0].item()}{others}")
+            raise ValueError(f"{name} must be {accepted}, got {outside[0].item()}{others}")
 
 
-def check_int(name: str, value: Any, low: int, high: int | None = None) -> int:
-    """Returns ``value`` if it is an integer in [low, high], else raises."""
-    accepted = f"an integer >= {low}" if high is None else f"an integer from {low} to {high}"
+def check_int(name: str, value: Any, lowest: int, highest: int | None = None) -> int:
+    """Returns ``value`` if it is an integer in [lowest, highest], else raises."""
+    accepted = f"an integer >= {lowest}" if highest is None else f"an integer from {lowest} to {highest}"
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be {accepted}, got {describe(value)}")
-    if value < low or (high is not None and value > high):
+    if value < lowest or (highest is not None and value > highest):
         raise ValueError(f"{name} must be {accepted}, got {value}")
     return value

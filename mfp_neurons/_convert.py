@@ -432,17 +432,17 @@ def _discard(neurons: Iterable[nn.Module]) -> None:
 
 # --- words ------------------------------------------------------------------------------------------------
 
-_TOLD = ("tau", "alpha", "beta", "decay", "threshold", "v_threshold", "reset_mechanism", "v_reset", "k", "T")
+_SHOWN = ("tau", "alpha", "beta", "decay", "threshold", "v_threshold", "reset_mechanism", "v_reset", "k", "T")
 
 
 def _described(neuron: nn.Module) -> str:
     """A neuron in a few words."""
-    told = {name: getattr(neuron, name) for name in _TOLD if hasattr(neuron, name)}
+    shown = {name: getattr(neuron, name) for name in _SHOWN if hasattr(neuron, name)}
     spec = describe_neuron(neuron)
     kernel = None if spec is None else spec.kernel
     if kernel is not None:
-        told = {name: value for name, value in told.items() if name not in ("reset_mechanism", "v_reset")}
-    words = [f"{name}={_brief(value)}" for name, value in told.items()]
+        shown = {name: value for name, value in shown.items() if name not in ("reset_mechanism", "v_reset")}
+    words = [f"{name}={_brief(value)}" for name, value in shown.items()]
     if kernel is not None:
         words += [kernel.kind, *(f"{name}={value}" for name, value in kernel.options().items())]
     return f"{type(neuron).__name__}({', '.join(words)})"

@@ -8,6 +8,8 @@ from torch.utils._pytree import tree_iter
 
 from .spec import NeuronSpec
 
+__all__ = ["describe_neuron", "is_memory_free", "is_neuron"]
+
 
 def framework_of(module: nn.Module) -> str | None:
     """ "spikingjelly" or "snntorch" where the module's class, or a base of it, is from there."""

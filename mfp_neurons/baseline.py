@@ -185,10 +185,10 @@ class QuantizedMembraneLIF(nn.Module):
         x = x_seq.to(wide)
         decay: float | Tensor = self.decay
         if self.decay_logit is not None:
-            decay = _along_channels(self.decay_logit.to(wide).sigmoid(), x)
+            decay = _over_channels(self.decay_logit.to(wide).sigmoid(), x)
         scale = None
         if self.scale is not None:
-            scale = _along_channels(self._trained_scale(x).to(wide), x)
+            scale = _over_channels(self._trained_scale(x).to(wide), x)
         return x, decay, scale
 
     def _rule(self) -> _serial.Rule:
@@ -230,7 +230,7 @@ class QuantizedMembraneLIF(nn.Module):
         return shown if self.num_channels is None else f"{shown}, num_channels={self.num_channels}"
 
 
-def _along_channels(value: Tensor, x: Tensor) -> Tensor:
+def _over_channels(value: Tensor, x: Tensor) -> Tensor:
     """[C] -> [C, 1, ..], which broadcasts over one step [N, C, *]; [1] stays as it is."""
     return value if value.numel() == 1 else value.reshape(-1, *[1] * (x.dim() - 3))
 

@@ -74,10 +74,10 @@ class MFPModel(models.NeuroBenchModel):  # type: ignore[misc]
             out = self.net(x_seq) if self.run is None else self.run(self.net, x_seq)
         if not isinstance(out, Tensor):
             raise TypeError(f"the network must give a tensor, got {describe(out)}; pick one in run=")
-        wanted = "[T, N, *]" if self.gives_time else "[N, *]"
+        expected = "[T, N, *]" if self.gives_time else "[N, *]"
         if out.dim() < 1 + self.gives_time or out.shape[int(self.gives_time)] != x_seq.shape[1]:
             raise ValueError(
-                f"with gives_time={self.gives_time} the network must give {wanted}, N = {x_seq.shape[1]}, "
+                f"with gives_time={self.gives_time} the network must give {expected}, N = {x_seq.shape[1]}, "
                 f"got {describe(out)}"
             )
         return out.transpose(0, 1) if self.gives_time else out
@@ -116,8 +116,8 @@ class StateFootprint(AccumulatedMetric):  # type: ignore[misc]
             assert ours.example is not None, "a metric is called after the model"
             tensor = next(ours.source.parameters(), ours.example)
             # the original, not the copy: that one's hooks count
-            found = report(ours.source, ours.example.to(tensor.device), run=ours.run)
-            self._bytes = found.state_bits / 8
+            costs = report(ours.source, ours.example.to(tensor.device), run=ours.run)
+            self._bytes = costs.state_bits / 8
         return self._bytes
 
     def compute(self) -> float:

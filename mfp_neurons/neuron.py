@@ -15,6 +15,8 @@ from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, chec
 from .spec import KernelOptions, KernelParameters, NeuronSpec
 from .surrogate import ATan, Surrogate
 
+__all__ = ["MFP", "HistoryKernel"]
+
 KINDS = ("exp", "fir", "matrix")
 
 P = ParamSpec("P")

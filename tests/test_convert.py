@@ -4,10 +4,11 @@ import copy
 import logging
 import math
 import pickle
+import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ pytest.importorskip("spikingjelly", reason="the 'spikingjelly' extra is not inst
 
 from spikingjelly.activation_based import functional, layer, neuron, surrogate  # noqa: E402
 
-from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, known_surrogate, reset  # noqa: E402
+from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel, known_surrogate  # noqa: E402
 from mfp_neurons.spikingjelly import MFPNode  # noqa: E402
 
 STEPS = 9
@@ -83,12 +84,7 @@ class Fingerprint:
 
 
 def stepwise(net: nn.Module, x_seq: Tensor) -> list[Tensor]:
-    outputs = [net(x) for x in x_seq]
-    return (
-        [torch.stack(rows) for rows in zip(*outputs, strict=True)]
-        if isinstance(outputs[0], tuple)
-        else outputs
-    )
+    return [torch.stack(rows) for rows in zip(*(net(x) for x in x_seq), strict=True)]
 
 
 def test_a_network_without_reset_keeps_its_outputs_and_its_gradients():
@@ -229,8 +225,6 @@ def patched(module: nn.Module, method: str) -> nn.Module:
 
 @pytest.mark.parametrize(("make", "why"), LEFT)
 def test_neurons_that_stay_are_listed_with_the_reason(make, why):
-    import re
-
     stays = make()
     net = nn.Sequential(nn.Linear(3, 3), snn.Leaky(0.5), stays)
     convert(net)
@@ -409,20 +403,17 @@ def test_a_class_that_cannot_do_it_is_refused_and_nothing_changes(make, to, word
 # --- orders ---
 
 
-def test_one_order_goes_to_every_neuron():
-    net = convert(snn_net(), order=3)
-    assert [net[i].kernel.order for i in (1, 3, 5)] == [3, 3, 3]
-
-
+@pytest.mark.parametrize("make", [snn_net, sj_net])
 @given(orders=st.lists(st.none() | st.integers(1, 40), min_size=3, max_size=3))
-def test_a_list_gives_one_order_to_each_neuron_first_to_last(orders):
-    net = convert(sj_net(), order=orders)
-    assert [net[i].kernel.order for i in (1, 3, 5)] == orders
-
-
-def test_a_mapping_gives_orders_by_path_and_leaves_the_rest_infinite():
-    net = convert(snn_net(), order={"5": 7})
-    assert [net[i].kernel.order for i in (1, 3, 5)] == [None, None, 7]
+@settings(max_examples=15)
+def test_orders_are_given_to_all_by_a_list_or_by_path(make, orders):
+    paths = ("1", "3", "5")
+    some = {path: order for path, order in zip(paths, orders, strict=True) if order is not None}
+    for given_orders in (orders, dict(zip(paths, orders, strict=True)), some):
+        net = convert(make(), order=given_orders)
+        assert [net.get_submodule(path).kernel.order for path in paths] == orders
+    net = convert(make(), order=orders[0])
+    assert [net.get_submodule(path).kernel.order for path in paths] == [orders[0]] * 3
 
 
 def test_every_path_of_a_shared_neuron_names_it_and_it_stays_shared():
@@ -606,7 +597,6 @@ def test_a_converted_residual_network_trains():
 def test_nothing_is_said_in_the_log_about_a_plain_swap(caplog):
     with caplog.at_level(logging.WARNING, "mfp_neurons"):
         net = convert(snn_net())
-        reset(net)
         stepwise(net, torch.randn(3, 2, 4))
         convert(sj_net())
     assert caplog.text == ""

@@ -104,19 +104,16 @@ def test_torch_is_all_that_it_requires() -> None:
     assert [str(r) for r in requirements if r.marker is None] == ["torch>=2.6"]
 
 
-def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_nothing_else(dist: Path) -> None:
+def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_the_sdist_what_a_build_needs(
+    dist: Path,
+) -> None:
     (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    kept = {
-        str(path.relative_to(ROOT))
-        for path in (ROOT / "mfp_neurons").rglob("*")
-        if path.suffix in (".py", ".toml", ".h", ".c", ".cpp", ".cu", ".cuh", ".json", ".safetensors")
-    }
-    assert kept | {"mfp_neurons/py.typed"} == {name for name in names if name.startswith("mfp_neurons/")}
+    kinds = (".py", ".toml", ".h", ".c", ".cpp", ".cu", ".cuh", ".json", ".safetensors")
+    files = [path for path in (ROOT / "mfp_neurons").rglob("*") if path.suffix in kinds]
+    expected = {str(path.relative_to(ROOT)) for path in files} | {"mfp_neurons/py.typed"}
+    assert expected == {name for name in names if name.startswith("mfp_neurons/")}
     assert {name.split("/")[0].split("-")[0] for name in names} == {"mfp_neurons"}
-
-
-def test_the_sdist_holds_what_a_build_needs(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}

@@ -56,16 +56,12 @@ def test_an_example_runs_and_what_it_trains_beats_chance(
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_an_example_is_one_short_idea(program: Path) -> None:
+def test_an_example_is_one_short_idea_and_the_list_says_what_it_prints(program: Path) -> None:
     text = program.read_text()
     assert text.startswith('"""')
     assert len(text.splitlines()) <= 60
     assert "argparse" not in text
     assert len(SIZE.findall(text)) == text.count("EPOCHS, IMAGES =") <= 1
-
-
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.stem)
-def test_the_list_of_examples_says_what_each_prints(program: Path) -> None:
     assert re.search(rf"^\| \[`{program.name}`\]\({program.name}\) \| .+", EXAMPLES, flags=re.MULTILINE)
 
 
@@ -80,9 +76,3 @@ def test_the_readme_shows_both_swaps() -> None:
     text = "\n".join(blocks("README.md"))
     assert "from mfp_neurons import MFPNode" in text
     assert "from mfp_neurons.snntorch import MFPLeaky" in text
-
-
-def test_the_readme_names_only_targets_that_the_makefile_has() -> None:
-    targets = set(re.findall(r"^([a-z][\w-]*):", (ROOT / "Makefile").read_text(), flags=re.MULTILINE))
-    named = set(re.findall(r"^make ([\w-]+)", (ROOT / "README.md").read_text(), flags=re.MULTILINE))
-    assert {"demo", "test"} <= named <= targets

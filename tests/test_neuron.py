@@ -127,6 +127,11 @@ def test_decay_input_gives_taps_that_sum_to_one():
         (dict(learnable=True, kernel_bits="pow2"), ValueError, "needs order"),
         (dict(v_threshold=float("nan")), ValueError, "v_threshold must be finite"),
         (dict(backend="gpu"), ValueError, "backend must be one of"),
+        (dict(stride=0, order=2), ValueError, "stride must be an integer >= 1, got 0"),
+        (dict(stride=1.5, order=2), TypeError, "stride must be an integer >= 1"),
+        (dict(stride=2), ValueError, "needs order, the number of taps, for a stride"),
+        (dict(stride=2, kernel="matrix", time_steps=4), ValueError, "takes no stride"),
+        (dict(strides=2), TypeError, r"MFP.__init__\(\) got an unexpected keyword argument 'strides'"),
     ],
 )
 def test_bad_options_are_refused_by_name(options, error, words):

@@ -25,15 +25,6 @@ def tool() -> Any:
     return module
 
 
-def need_fashion_mnist() -> None:
-    try:
-        data.load(DataConfig("fashion-mnist", limit=1))
-    except ConfigError as error:
-        if os.environ.get("MFP_REQUIRE_TOOLS") == "1":
-            raise
-        pytest.skip(str(error))
-
-
 def code_cells(node: Any) -> list[Any]:
     return [cell for cell in node.cells if cell.cell_type == "code"]
 
@@ -43,16 +34,12 @@ def test_the_notebooks_are_those_that_the_tool_writes() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_has_the_text_of_its_script(path: Path) -> None:
-    expected = tool().notebook(path.with_suffix(".py").read_text())
-    found = nbformat.read(path, as_version=4)
-    nbformat.validate(found)
-    assert [(c.cell_type, c.source) for c in found.cells] == [(c.cell_type, c.source) for c in expected.cells]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_committed_executed_and_small(path: Path) -> None:
-    cells = code_cells(nbformat.read(path, as_version=4))
+def test_a_notebook_is_its_script_executed_and_small(path: Path) -> None:
+    expected, notebook = tool().notebook(path.with_suffix(".py").read_text()), nbformat.read(path, 4)
+    nbformat.validate(notebook)
+    texts = [[(cell.cell_type, cell.source) for cell in node.cells] for node in (expected, notebook)]
+    assert texts[0] == texts[1]
+    cells = code_cells(notebook)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     printed = [one for cell in cells for one in cell.outputs]
     assert {one.output_type for one in printed} == {"stream"}  # text alone: no error, no picture
@@ -63,7 +50,12 @@ def test_a_notebook_is_committed_executed_and_small(path: Path) -> None:
 @pytest.mark.slow  # the tool writes them from scripts, which tests/test_examples.py runs
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_at_a_small_size(path: Path, tmp_path: Path) -> None:
-    need_fashion_mnist()
+    try:
+        data.load(DataConfig("fashion-mnist", limit=1))
+    except ConfigError as error:
+        if os.environ.get("MFP_REQUIRE_TOOLS") == "1":
+            raise
+        pytest.skip(str(error))
     node = nbformat.read(path, as_version=4)
     first = code_cells(node)[0]
     first.source, replaced = re.subn(r"^EPOCHS, IMAGES = .*$", SMALL, first.source, flags=re.MULTILINE)

@@ -176,24 +176,21 @@ def test_taps_that_are_zero_are_not_kept():
     assert fit_orders(model, torch.rand(9, 1, 6), state_bits=9) == {"1": 2}
 
 
-def test_potentials_count_against_the_budget():
-    model = network(QuantizedMembraneLIF(0.5, bits=2), MFP(0.9, kernel="fir", order=4))
-    example = torch.rand(6, 1, 6)
-    assert fit_orders(model, example, state_bits=2) == {"3": 3}
+@pytest.mark.parametrize(
+    ("make", "least", "orders"),
+    [
+        (lambda: network(QuantizedMembraneLIF(0.5, bits=2), MFP(0.9, kernel="fir", order=4)), 1, {"3": 3}),
+        # the window: a bit a neuron of the second layer
+        (lambda: nn.Sequential(*firs(4), TimePool(2), *firs(4)), 0.5, {"1": 2, "4": 3}),
+    ],
+    ids=["potential", "window"],
+)
+def test_potentials_and_poolings_over_time_count_against_the_budget(make, least, orders):
+    model, example = make(), (torch.rand(8, 1, 6) < 0.5).float()
+    assert fit_orders(model, example, state_bits=2) == orders
     assert report(model, example).state_bits_per_neuron == 2
-    with pytest.raises(ValueError, match=r"state_bits must be at least 1, .* got 0.5"):
-        fit_orders(model, example, state_bits=0.5)
-
-
-def test_a_pooling_over_time_counts_against_the_budget_too():
-    model = nn.Sequential(*firs(4), TimePool(2), *firs(4))
-    example = (torch.rand(8, 1, 6) < 0.5).float()
-    least = report(copy.deepcopy(model), example).state_bits_per_neuron - 3
-    assert least == 0.5  # a bit a neuron of the second layer
-    assert fit_orders(model, example, state_bits=2) == {"1": 2, "4": 3}
-    assert report(model, example).state_bits_per_neuron == 2
-    with pytest.raises(ValueError, match=r"state_bits must be at least 0.5"):
-        fit_orders(model, example, state_bits=0.4)
+    with pytest.raises(ValueError, match=f"state_bits must be at least {least}, .* got {least - 0.1}"):
+        fit_orders(model, example, state_bits=least - 0.1)
 
 
 # --- the cut ----------------------------------------------------------------------------------------------

@@ -111,6 +111,14 @@ def imports(path: Path) -> Iterator[tuple[str | None, bool]]:
         if isinstance(target, ast.Name)
     }
 
+    imported = {
+        alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    by_name = {
+        "import_module",
+        *({"require"} & imported),
+    }  # some files have a function "require" of their own
+
     def written(node: ast.expr) -> tuple[str, bool]:
         """The text of an expression from its start, and whether that is all of it."""
         match node:
@@ -139,7 +147,7 @@ def imports(path: Path) -> Iterator[tuple[str | None, bool]]:
                 parts = [*base, *([child.module] if child.module else [])]
                 for alias in child.names:
                     yield ".".join([*parts, alias.name]), now
-            elif isinstance(child, ast.Call) and _called(child) in ("require", "import_module"):
+            elif isinstance(child, ast.Call) and _called(child) in by_name:
                 name, _ = written(child.args[0])
                 level = len(name) - len(name.lstrip("."))
                 base = folder[: len(folder) + 1 - level] if level else []
@@ -301,10 +309,13 @@ NAMES = [(module, name) for module, names in PUBLIC.items() for name in names]
 
 
 @pytest.mark.parametrize(("module", "name"), NAMES)
-def test_a_public_name_says_what_it_takes_gives_and_refuses(module: str, name: str) -> None:
-    thing = getattr(import_module(module), name)
+def test_a_public_name_says_what_it_takes_gives_and_refuses_and_shows_it(module: str, name: str) -> None:
+    owner = import_module(module)
+    thing = getattr(owner, name)
     text = inspect.getdoc(thing) or ""
     assert len(text.splitlines()[0]) > 20, "no summary line"
+    # values and formulas: one example in the module is enough
+    assert ">>>" in (inspect.getsource(owner) if module.endswith((".history", ".surrogate")) else text)
     for other in re.findall(r"(?:as|see) :class:`(\w+)`", text):  # arguments explained there
         home = ".".join(thing.__module__.split(".")[:2])  # a folder's names are those it re-exports
         text += inspect.getdoc(getattr(import_module(home), other)) or ""
@@ -316,15 +327,6 @@ def test_a_public_name_says_what_it_takes_gives_and_refuses(module: str, name: s
         assert "Args:" in text or not arguments
         assert "Returns:" in text
         assert "Raises:" in text or "raise " not in inspect.getsource(thing)
-
-
-@pytest.mark.parametrize(("module", "name"), NAMES)
-def test_a_public_name_has_an_example_that_runs(module: str, name: str) -> None:
-    owner = import_module(module)
-    if module.endswith((".history", ".surrogate")):
-        assert ">>>" in inspect.getsource(owner)  # values and formulas: one in the module is enough
-    else:
-        assert ">>>" in (inspect.getdoc(getattr(owner, name)) or "")
 
 
 def test_the_top_level_holds_only_what_belongs_there() -> None:

@@ -49,12 +49,6 @@ def test_strided_taps_start_as_the_exponential_at_their_lags(options):
     torch.testing.assert_close(taps, expected.expand_as(taps))
 
 
-@each_kind
-def test_a_stride_of_one_changes_nothing(options):
-    x = torch.randn(8, 2, 3)
-    assert torch.equal(MFP(0.5, order=4, stride=1, **options)(x), MFP(0.5, order=4, **options)(x))
-
-
 @pytest.mark.parametrize("options", [dict(kernel="fir", num_channels=3), dict(learnable=True)])
 @pytest.mark.parametrize("bits", [None, "pow2", 4])
 def test_gradients_reach_every_parameter(options, bits):
@@ -111,17 +105,3 @@ def test_it_keeps_bits_for_its_reach_and_works_for_its_taps():
     for found, lags in ((strided, (0, 4, 8)), (dense, range(9)), (short, range(3))):
         again = sum(float(n) for t, n in enumerate(spikes) for lag in lags if t + lag < 12)
         assert found.synapses[0].streaming_synaptic_operations == 8 * again
-
-
-@pytest.mark.parametrize(
-    ("options", "error", "words"),
-    [
-        (dict(stride=0, order=2), ValueError, "stride must be an integer >= 1, got 0"),
-        (dict(stride=1.5, order=2), TypeError, "stride must be an integer >= 1"),
-        (dict(stride=2), ValueError, "needs order, the number of taps, for a stride"),
-        (dict(stride=2, kernel="matrix", time_steps=4), ValueError, "takes no stride"),
-    ],
-)
-def test_a_stride_without_a_meaning_is_refused(options, error, words):
-    with pytest.raises(error, match=words):
-        MFP(**options)

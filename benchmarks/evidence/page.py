@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mfp_neurons.reporting import AC_JOULES
+from mfp_neurons.reporting.record import AC_JOULES
 from mfp_neurons.train import figures, tables
 
 ROOT = Path(__file__).parents[2]

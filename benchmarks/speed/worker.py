@@ -39,7 +39,7 @@ class Worker:
 
     def __init__(self, threads: int, find: Callable[[], Path] = old_folder) -> None:
         self._find, self._threads = find, threads
-        self._process: subprocess.Popen[str] | None = None
+        self.process: subprocess.Popen[str] | None = None
 
     def build(self, peer: Peer, size: Size, work: str) -> tuple[Sample, str]:
         """A sample whose calls run over there, and a note on what it is."""
@@ -54,7 +54,7 @@ class Worker:
 
     def forget(self) -> None:
         """Drops everything that was built over there (a process that has ended holds nothing)."""
-        if self._process is not None:
+        if self.process is not None:
             with suppress(Skip):
                 self.ask({"do": "forget"})
 
@@ -78,20 +78,20 @@ class Worker:
 
     def close(self) -> None:
         """Ends the process, if there is one."""
-        if self._process is not None:
-            process, self._process = self._process, None
+        if self.process is not None:
+            process, self.process = self.process, None
             process.communicate()
 
     def _running(self) -> "subprocess.Popen[str]":
-        if self._process is None:
+        if self.process is None:
             checkout = Path(__file__).parents[2]
             path = [str(self._find()), str(checkout), os.environ.get("PYTHONPATH", "")]
-            self._process = subprocess.Popen(
+            self.process = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.speed.worker", str(self._threads)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, path))},
             )  # fmt: skip
-        return self._process
+        return self.process
 
 
 # --- in the other process -------------------------------------------------------------------------------

@@ -91,7 +91,7 @@ def run(
         graph: a valid network.
         events: the input's.
         samples, steps: N and T of the input, a multiple of ``graph.period``.
-        adder: what adds codes up; None is :func:`scatter`, :class:`.host.compiled.Scatter` the same compiled.
+        adder: what adds codes up; None is :func:`scatter`, :meth:`.Compiled.scatter` the same compiled.
 
     Returns:
         The scores of every step that has any, whole numbers [T, N, C, H, W]; the events of every map, the

@@ -14,7 +14,7 @@ from .check import check
 from .device.codegen import write_c
 from .events import Events
 from .graph import Graph, Ints, Neurons
-from .host.compiled import Compiled, Scatter, unavailable
+from .host.compiled import Compiled, unavailable
 from .inputs import read, read_events, read_step, why_fixed
 from .memory import Memory, describe, memory
 
@@ -68,11 +68,10 @@ class IntegerNetwork:
         check(graph)
         self.graph = graph
         self._compiled: Compiled | None = None
-        self._scatter: Scatter | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """What is pickled and copied: not the compiled code, which is loaded again where it is needed."""
-        return {**self.__dict__, "_compiled": None, "_scatter": None}
+        return {**self.__dict__, "_compiled": None}
 
     def run(self, x: Any, *, backend: str = "auto", threads: int | None = None) -> Scores:
         r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
@@ -136,7 +135,7 @@ class IntegerNetwork:
         else:
             levels, steps = read(self.graph, x)
             inputs, samples = events.of_levels(levels, steps), levels.shape[1]
-        adder = self._compiled_adder() if self._use_compiled(backend) else None
+        adder = self._runtime().scatter if self._use_compiled(backend) else None
         scores, maps, counts = events.run(self.graph, inputs, samples, steps, adder)
         layers = zip(self.graph.ops[:-1], maps[1:], strict=True)
         spikes = {op.name: fired for op, fired in layers if isinstance(op, Neurons)}
@@ -196,11 +195,6 @@ class IntegerNetwork:
         if self._compiled is None:
             self._compiled = Compiled(self.graph)
         return self._compiled
-
-    def _compiled_adder(self) -> Scatter:
-        if self._scatter is None:
-            self._scatter = Scatter()
-        return self._scatter
 
     def _use_compiled(self, backend: str) -> bool:
         check_choice("backend", backend, BACKENDS)

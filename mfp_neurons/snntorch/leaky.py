@@ -225,13 +225,13 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             history = x.new_zeros((0, *x.shape))  # the start of a sequence, not a whole one
         state = None if history is None else history.reshape(len(history), *view)
         mem = functional.potential(x.reshape(1, *view), kernel, state).reshape(x.shape).clone()
-        seen = x.unsqueeze(0) if history is None else torch.cat((history, x.unsqueeze(0)))
+        inputs = x.unsqueeze(0) if history is None else torch.cat((history, x.unsqueeze(0)))
         if isinstance(kernel, Matrix):
-            return mem, seen.clone()
+            return mem, inputs.clone()
         keep = self.kernel.state_steps or 0
-        if len(seen) < keep:
-            seen = torch.cat((seen.new_zeros(keep - len(seen), *x.shape), seen))
-        return mem, seen[len(seen) - keep :].clone()
+        if len(inputs) < keep:
+            inputs = torch.cat((inputs.new_zeros(keep - len(inputs), *x.shape), inputs))
+        return mem, inputs[len(inputs) - keep :].clone()
 
     def _own_history(self, x: Tensor, mem: Tensor | None) -> Tensor | None:
         """The inputs before x that ``mem`` (None: the neuron's own) stands for; None at the start."""

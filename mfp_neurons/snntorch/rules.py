@@ -141,14 +141,14 @@ def _from_synaptic(neuron: Any, options: Options) -> nn.Module | str:
     )
     channels = {"num_channels": beta.numel()} if beta.numel() > 1 else {}
     learned = isinstance(neuron.alpha, nn.Parameter) or isinstance(neuron.beta, nn.Parameter)
-    wanted = options.get("learnable", learned or "kernel" in options)
+    is_learned = options.get("learnable", learned or "kernel" in options)
     chosen = {name: value for name, value in options.items() if name != "learnable"} | {"kernel": "fir"}
     new = _build(neuron, MFPLeaky, chosen, beta=beta.clone(), **channels)
     taps: nn.Parameter = new.kernel.taps  # type: ignore[operator, union-attr, assignment]
     with torch.no_grad():
         values = _two_decays(alpha.reshape(-1), beta.reshape(-1), options["order"])
         taps.copy_(values if taps.dim() == 2 else values[:, 0])
-    taps.requires_grad_(bool(wanted))
+    taps.requires_grad_(bool(is_learned))
     return new
 
 

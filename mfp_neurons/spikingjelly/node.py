@@ -149,8 +149,10 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     def tau(self, value: float) -> None:
         old = self.kernel
         if old.kind != "exp" or old.learnable:
-            held = "decay_logit" if old.kind == "exp" else "taps" if old.kind == "fir" else "matrix"
-            raise ValueError(f"tau of this neuron lies in its parameter kernel.{held}; change that instead")
+            parameter = "decay_logit" if old.kind == "exp" else "taps" if old.kind == "fir" else "matrix"
+            raise ValueError(
+                f"tau of this neuron lies in its parameter kernel.{parameter}; change that instead"
+            )
         gain: Any = "decay_input" if self.decay_input else None
         self.kernel = HistoryKernel(decay=_decay_of(value, self.decay_input), gain=gain, **old.options())
 

@@ -142,9 +142,9 @@ class _Normalize(torch.autograd.Function):
         mean, var = ctx.moments or (None, None)
         with torch.enable_grad():
             y = batch_norm(x.flatten(0, 1), mean, var, weight, bias, ctx.moments is None, 0.0, ctx.eps)
-        wanted = [value for value, needs in zip(inputs, needed, strict=True) if value is not None and needs]
-        found = iter(torch.autograd.grad(y, wanted, grads[0].flatten(0, 1)))
-        return (*(next(found) if needs else None for needs in needed), None)
+        leaves = [value for value, needs in zip(inputs, needed, strict=True) if value is not None and needs]
+        gradients = iter(torch.autograd.grad(y, leaves, grads[0].flatten(0, 1)))
+        return (*(next(gradients) if needs else None for needs in needed), None)
 
 
 def become_fused(norm: nn.Module, path: str) -> None:
@@ -173,5 +173,5 @@ def _reduce(self: FusedNorm, protocol: Any) -> Any:
 
 
 def _blank(plain_class: Any) -> nn.Module:
-    made = _fused_class(plain_class)
-    return made.__new__(made)
+    kind = _fused_class(plain_class)
+    return kind.__new__(kind)

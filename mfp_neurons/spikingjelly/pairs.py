@@ -70,7 +70,7 @@ class _Search:
         if not norms or not any(isinstance(module, MFPNode) for module in inside):
             return
         try:
-            graphs = [_Uses(holder, training, given) for training, given in _ways_to_call(holder)]
+            graphs = [_Uses(holder, training, fixed) for training, fixed in _ways_to_call(holder)]
         except Exception as error:  # whatever its Python does with a stand-in
             lines = str(error).strip().splitlines()
             words = ": ".join([type(error).__name__, *lines[:1]])
@@ -80,14 +80,15 @@ class _Search:
             if not any(graph.calls(norm) for graph in graphs):
                 continue  # not used here; perhaps further in
             self._open.discard(norm)
-            found = [self._behind(norm, graph) for graph in graphs]
-            why = next((one for one in found if isinstance(one, str)), "")
-            if why or len(set(found)) > 1:
+            # the same neuron in training and evaluation, with optional arguments and without
+            neurons = [self._neuron_behind(norm, graph) for graph in graphs]
+            why = next((one for one in neurons if isinstance(one, str)), "")
+            if why or len(set(neurons)) > 1:
                 self.reasons[norm] = why or "its neuron is another one in evaluation"
             else:
-                self.pairs[norm] = found[0]  # type: ignore[assignment]
+                self.pairs[norm] = neurons[0]  # type: ignore[assignment]
 
-    def _behind(self, norm: nn.Module, graph: "_Uses") -> MFPNode | str:
+    def _neuron_behind(self, norm: nn.Module, graph: "_Uses") -> MFPNode | str:
         """The neuron that alone gets the output of ``norm``, or why there is none."""
         calls = graph.calls(norm)
         if len(calls) != 1:
@@ -127,7 +128,7 @@ class _Tracer(fx.Tracer):
 class _Uses:
     """Which calls of children a module's forward makes, and where their results go."""
 
-    def __init__(self, holder: nn.Module, training: bool, given: dict[str, Any]) -> None:
+    def __init__(self, holder: nn.Module, training: bool, fixed: dict[str, Any]) -> None:
         # what a forward leaves on its module stays on this copy, which shares the children
         shadow = object.__new__(type(holder))
         own = {
@@ -136,7 +137,7 @@ class _Uses:
         shadow.__dict__.update(own, training=training)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self._graph = _Tracer().trace(shadow, concrete_args=given or None)
+            self._graph = _Tracer().trace(shadow, concrete_args=fixed or None)
         self._modules = dict(shadow.named_modules())
 
     def module(self, node: fx.Node) -> nn.Module | None:

@@ -92,9 +92,9 @@ def _from_sliding_psn(old: Any, options: dict[str, Any]) -> MFPNode:
     taps = old.weight.detach().flip(0)
     node = _build(old, {"order": len(taps), **options, "kernel": "fir"}, decay_input=False)
     with torch.no_grad():
-        wanted = torch.zeros(len(node.kernel.taps), device=taps.device)
-        wanted[: len(taps)] = taps[: len(wanted)]  # a smaller order forgets the oldest taps
-        node.kernel.taps.copy_(wanted if node.kernel.taps.dim() == 1 else wanted.unsqueeze(1))
+        values = torch.zeros(len(node.kernel.taps), device=taps.device)
+        values[: len(taps)] = taps[: len(values)]  # a smaller order forgets the oldest taps
+        node.kernel.taps.copy_(values if node.kernel.taps.dim() == 1 else values.unsqueeze(1))
     _learn_threshold(node, old, options, old.bias)
     return node
 

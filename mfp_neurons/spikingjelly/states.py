@@ -50,15 +50,15 @@ def history_at_rest(x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tenso
 
 
 def filled(value: float, x: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:
-    """One number seen in every place of ``shape``, on the device of ``x``: it takes the memory of one."""
+    """One number in every place of ``shape``, on the device of ``x``: it takes the memory of one."""
     if x.device.type == "meta":
         return torch.full_like(torch.empty(shape, device=x.device), value, dtype=dtype)
     # full_like is what SpikingJelly's counters of state traffic look for
     one = torch.full_like(torch.empty((), device=x.device), value, dtype=dtype)
-    seen = one.expand(shape)
+    spread = one.expand(shape)
     if not torch.compiler.is_compiling():
-        seen.holds = one  # type: ignore[attr-defined]  # the counters keep a weak reference to it
-    return seen
+        spread.holds = one  # type: ignore[attr-defined]  # the counters keep a weak reference to it
+    return spread
 
 
 def appended(v_seq: Tensor | None, v: Tensor) -> Tensor:

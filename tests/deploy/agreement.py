@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 
 from mfp_neurons.deploy import events, interpret
 from mfp_neurons.deploy.graph import Graph, Ints
-from mfp_neurons.deploy.host.compiled import Compiled, Scatter
+from mfp_neurons.deploy.host.compiled import Compiled
 from tests.deploy.graphs import Case, cases, dense, readout
 
 
@@ -65,7 +65,7 @@ def events_agree(case: Case) -> None:
     """The compiled addition of events, its result and its count of operations."""
     samples = case.levels.shape[1]
     inputs = events.of_levels(case.levels, case.steps)
-    scores, maps, counts = events.run(case.graph, inputs, samples, case.steps, Scatter())
+    scores, maps, counts = events.run(case.graph, inputs, samples, case.steps, Compiled(case.graph).scatter)
     expected, expected_maps, expected_counts = events.run(case.graph, inputs, samples, case.steps)
     np.testing.assert_array_equal(scores, expected)
     assert counts == expected_counts

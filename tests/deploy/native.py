@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.device.codegen import write_c
 from tests.deploy.graphs import Case
 from tests.deploy.toolchain import STRICT, run, tool
 
 UNTOUCHED = -(2**62)
+LONGER = 3  # steps that a stream goes on after T
 # clang's sanitizer library is often not installed with it: there undefined behavior traps without a word
 SANITIZED = {
     "gcc": ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
@@ -87,6 +89,28 @@ class Scored:
     best: NDArray[np.int64]
     scored: NDArray[np.int64]
     ran: NDArray[np.int64]
+
+
+def stream_of(case: Case) -> NDArray[np.uint8]:
+    """The input of a case, step by step, and a few steps more."""
+    steps = case.steps + LONGER
+    return case.levels[np.minimum(np.arange(steps), len(case.levels) - 1)]
+
+
+def expected(case: Case, stream: NDArray[np.uint8]) -> Scored:
+    """What the interpreter says."""
+    scores, _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    last = case.graph.scores
+    if last.reduce != "none":
+        scores = scores[len(scores) - (last.last or len(scores)) :].sum(axis=0, keepdims=True)
+    session = interpret.Stream(case.graph)
+    each = [session.step(levels) for levels in stream]
+    untouched = np.full((stream.shape[1], *last.shape), UNTOUCHED)
+    steps = np.stack([untouched if found is None else found for found in each])
+    steps = np.moveaxis(steps, 1, 0).reshape(stream.shape[1], len(stream), -1)
+    scored = np.broadcast_to([int(found is not None) for found in each], steps.shape[:2])
+    whole = np.moveaxis(scores, 1, 0).reshape(len(steps), -1)
+    return Scored(whole, steps, steps.argmax(axis=2), scored, np.ones(len(steps), np.int64))
 
 
 def score(

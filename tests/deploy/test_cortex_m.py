@@ -15,7 +15,8 @@ from mfp_neurons.zoo.catalog import Trained
 from mfp_neurons.zoo.evaluation import load_test
 from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
 from tests.deploy.graphs import cases
-from tests.deploy.test_codegen import corner, expected, stream_of
+from tests.deploy.native import expected, stream_of
+from tests.deploy.test_codegen import corner
 from tests.deploy.toolchain import STRICT, run, tool
 
 # of the compiler's own library: products and quotients of whole numbers; loops that copy or clear

@@ -1,16 +1,16 @@
 """Event by event gives what all steps at once give, whatever the order of events, and counts what it does."""
 
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import events, interpret
 from mfp_neurons.deploy.events import Events
-from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
-
-from .graphs import Case, cases
+from mfp_neurons.deploy.graph import Graph
+from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 
 FIELDS = ("time", "sample", "channel", "row", "column", "level")
 
@@ -37,48 +37,35 @@ def test_scores_and_every_map_are_those_of_the_interpreter_in_any_order_of_event
         assert (made.level > 0).all()
 
 
-def dense_layer(codes: np.ndarray, top: int = 1) -> Graph:
-    out, inner = codes.shape
-    zeros = np.zeros(out)
-    synapse = Synapse(0, codes.reshape(out, inner, 1, 1).astype(np.int8), 2, Window(), (out, 1, 1))
-    neurons = Neurons("n", (synapse,), np.array([[[1]]]), np.full((1, out), 1), (out, 1, 1), zeros + 1, zeros)
-    ones = Synapse(1, np.ones((1, out, 1, 1), np.int8), 1, Window(), (1, 1, 1))
-    scores = Scores("s", (ones,), np.zeros(1, np.int64), (1, 1, 1), (1,), 1.0, np.zeros(1), "none")
-    return Graph(Input((inner, 1, 1), (inner,), top), (neurons, scores), 2)
+def layer(top: int = 1, thresholds: Any = (1, 1)) -> Graph:
+    """Three inputs, two neurons without memory, one score of both."""
+    hidden = fires(dense(0, [[1, 0, -1], [1, 1, 0]], 2), [1], thresholds)
+    return vectors(3, hidden, readout(dense(1, [[1, 1]]), reduce="none"), steps=2, top=top)
 
 
-def test_a_spike_costs_one_operation_for_each_weight_that_is_not_zero() -> None:
-    graph = dense_layer(np.array([[1, 0, -1], [1, 1, 0]]))
+@pytest.mark.parametrize(
+    ("top", "events_of_input", "operations"),
+    [
+        # the first reaches both neurons, which fire and reach a score each; the second one that does not
+        (1, {(0, 0): 1, (1, 2): 1}, ((2 + 2) + 1, 0)),
+        (255, {(0, 0): 200}, (2, 2)),  # a level is multiplied, spikes are added
+        (1, {}, (0, 0)),
+    ],
+)
+def test_an_event_costs_one_operation_for_each_weight_that_is_not_zero(
+    top: int, events_of_input: Any, operations: Any
+) -> None:
     levels = np.zeros((2, 1, 3, 1, 1), np.uint8)
-    levels[0, 0, 0] = 1  # reaches both neurons, which fire and reach the one score each
-    levels[1, 0, 2] = 1  # reaches one neuron, which does not fire
-    *_, counts = events.run(graph, events.of_levels(levels, 2), 1, 2)
-    assert counts.synaptic_operations == (2 + 2) + 1
-    assert counts.multiply_accumulates == 0
-
-
-def test_a_level_of_an_image_costs_one_multiplication_for_each_weight_that_is_not_zero() -> None:
-    graph = dense_layer(np.array([[1, 0, -1], [1, 1, 0]]), top=255)
-    levels = np.zeros((2, 1, 3, 1, 1), np.uint8)
-    levels[0, 0, 0] = 200
-    *_, counts = events.run(graph, events.of_levels(levels, 2), 1, 2)
-    assert (counts.multiply_accumulates, counts.synaptic_operations) == (2, 2)
-
-
-def test_without_events_nothing_is_added() -> None:
-    graph = dense_layer(np.array([[1, 0, -1], [1, 1, 0]]))
-    none = events.of_levels(np.zeros((2, 1, 3, 1, 1), np.uint8), 2)
-    scores, maps, counts = events.run(graph, none, 1, 2)
-    assert not scores.any()
-    assert [len(made) for made in maps] == [0, 0]
-    assert counts == (0, 0)
+    for (time, channel), level in events_of_input.items():
+        levels[time, 0, channel] = level
+    scores, maps, counts = events.run(layer(top), events.of_levels(levels, 2), 1, 2)
+    assert (counts.synaptic_operations, counts.multiply_accumulates) == operations
+    if not events_of_input:
+        assert not scores.any()
+        assert [len(made) for made in maps] == [0, 0]
 
 
 def test_neurons_that_nothing_reached_fire_where_their_threshold_lets_them() -> None:
-    graph = dense_layer(np.array([[1, 0, -1], [1, 1, 0]]))
-    neurons = graph.ops[0]
-    assert isinstance(neurons, Neurons)
-    eager = replace(graph, ops=(replace(neurons, thresholds=np.array([[0, 1]])), graph.ops[1]))
     none = events.of_levels(np.zeros((2, 1, 3, 1, 1), np.uint8), 2)
-    _, maps, _ = events.run(eager, none, 1, 2)
+    _, maps, _ = events.run(layer(thresholds=(0, 1)), none, 1, 2)
     assert list(zip(maps[1].time.tolist(), maps[1].channel.tolist(), strict=True)) == [(0, 0), (1, 0)]

@@ -9,20 +9,20 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy.graph import Graph, Input, Scores, Synapse, Window
+from mfp_neurons.deploy.graph import Graph, Input, Synapse, Window
 from mfp_neurons.deploy.inputs import read, read_events, read_step
+from tests.deploy.graphs import fires, readout
+
+STEP = (2, 3, 4)
 
 
 def network(top: int, *, static: bool = False, last: int | None = None) -> Graph:
     """Takes steps of [2, 3, 4], adds all of it up."""
-    codes = np.ones((1, 2, 3, 4), np.int8)
-    synapse = Synapse(0, codes, 1, Window((3, 4)), (1, 1, 1))
-    scores = Scores("s", (synapse,), np.zeros(1, np.int64), (1, 1, 1), (1,), 1.0, np.zeros(1), "mean", last)
-    return Graph(Input((2, 3, 4), (2, 3, 4), top, static), (scores,), 5)
+    synapse = Synapse(0, np.ones((1, 2, 3, 4), np.int8), 1, Window((3, 4)), (1, 1, 1))
+    return Graph(Input(STEP, STEP, top, static), (readout(synapse, last=last),), 5)
 
 
 IMAGES, EVENTS = network(255), network(1)
-STEP = (2, 3, 4)
 
 
 @given(
@@ -158,15 +158,8 @@ def test_wrong_events_are_refused(
 
 
 def test_a_matrix_kernel_fixes_the_number_of_steps() -> None:
-    fixed = network(1)
-    fixed = replace(fixed, ops=(neurons_of_three_steps(), *fixed.ops), steps=3)
+    synapse = Synapse(0, np.ones((2, 1, 1, 1), np.int8), 1, Window(), STEP, groups=2)
+    matrix = replace(fires(synapse, [1], [1, 1]), taps=np.tril(np.ones((3, 3), np.int64))[:, :, None])
+    fixed = replace(network(1), ops=(matrix, *network(1).ops), steps=3)
     with pytest.raises(ValueError, match="T = 3 steps"):
         read(fixed, np.zeros((5, 1, *STEP)))
-
-
-def neurons_of_three_steps() -> Any:
-    from mfp_neurons.deploy.graph import Neurons
-
-    synapse = Synapse(0, np.ones((2, 1, 1, 1), np.int8), 1, Window(), STEP, groups=2)
-    taps, thresholds = np.tril(np.ones((3, 3), np.int64))[:, :, None], np.ones((3, 2), np.int64)
-    return Neurons("n", (synapse,), taps, thresholds, STEP, np.ones(2), np.zeros(2))

@@ -13,21 +13,18 @@ from hypothesis import strategies as st
 
 from mfp_neurons import MFP, quantize_weights
 from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret, lower
-from mfp_neurons.deploy.graph import Graph, Input, Neurons, Scores, Synapse, Window
+from mfp_neurons.deploy.graph import Graph
+from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 
-from .graphs import Case, cases
 
-
-def small(**scores: Any) -> Graph:
-    """Three input bits, four neurons that remember three steps, two scores of a half."""
+def small(steps: int = 5, top: int = 1, static: bool = False, **scores: Any) -> Graph:
+    """Three inputs, four neurons that remember three steps, two scores of a half."""
     rng = np.random.default_rng(0)
-    first = Synapse(0, rng.choice([-1, 1], (4, 3, 1, 1)).astype(np.int8), 1, Window(), (4, 1, 1))
-    taps = np.array([[[4], [2], [1]]])
-    thresholds = rng.integers(-3, 4, (3, 4))
-    neurons = Neurons("hidden", (first,), taps, thresholds, (4, 1, 1), np.ones(4), np.zeros(4))
-    last = Synapse(1, rng.integers(-7, 8, (2, 4, 1, 1)).astype(np.int8), 4, Window(), (2, 1, 1))
-    end = Scores("readout", (last,), np.array([1, -1]), (2, 1, 1), (2,), 0.5, np.zeros(2))
-    return Graph(Input((3, 1, 1), (3,), 1), (neurons, replace(end, **scores)), 5)
+    first = dense(0, rng.choice([-1, 1], (4, 3)))
+    hidden = fires(first, [4, 2, 1], rng.integers(-3, 4, (3, 4)))
+    last = dense(1, rng.integers(-7, 8, (2, 4)), 4)
+    end = readout(last, offset=[1, -1], unit=0.5, **{"reduce": "mean", **scores})
+    return vectors(3, hidden, end, steps=steps, top=top, static=static)
 
 
 EVENTS = np.random.default_rng(1).integers(0, 2, (5, 6, 3)).astype(np.uint8)
@@ -97,7 +94,7 @@ def test_a_stream_goes_on_past_the_steps_of_the_example_and_keeps_k_minus_1_bits
     found = np.stack([stream.step(frame) for frame in long])
     assert stream.t == 40
     assert stream.state_bits == 2 * 2 * 3  # samples, K - 1 bits, presynaptic neurons
-    longer = IntegerNetwork(replace(small(reduce="none"), steps=40))
+    longer = IntegerNetwork(small(steps=40, reduce="none"))
     np.testing.assert_array_equal(found, longer.run(long))
 
 
@@ -132,11 +129,8 @@ def test_memory_counts_bits_and_nothing_is_kept_between_the_steps_of_a_run() -> 
 
 
 def test_an_image_of_levels_takes_a_byte_each() -> None:
-    graph = small()
-    image = replace(graph, input=replace(graph.input, top=255))
-    assert IntegerNetwork(image).memory().peak_buffers == 5 * (3 + 8)
-    shown = replace(image, input=replace(image.input, static=True))
-    assert IntegerNetwork(shown).memory().peak_buffers == 3 + 5 * 8
+    assert IntegerNetwork(small(top=255)).memory().peak_buffers == 5 * (3 + 8)
+    assert IntegerNetwork(small(top=255, static=True)).memory().peak_buffers == 3 + 5 * 8
 
 
 def test_print_shows_every_layer_with_shape_bits_and_bytes() -> None:
@@ -147,11 +141,10 @@ def test_print_shows_every_layer_with_shape_bits_and_bytes() -> None:
 
 
 def test_a_graph_that_cannot_run_is_refused_at_once() -> None:
-    graph = small()
+    hidden, scores = small().ops
+    broken = replace(hidden, taps=np.zeros((1, 0, 1), np.int64))
     with pytest.raises(InvalidNetworkError, match="hidden"):
-        IntegerNetwork(
-            replace(graph, ops=(replace(graph.ops[0], taps=np.zeros((1, 0, 1), np.int64)), graph.ops[1]))
-        )
+        IntegerNetwork(replace(small(), ops=(broken, scores)))
 
 
 def test_an_unknown_backend_is_refused() -> None:

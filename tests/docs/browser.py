@@ -12,12 +12,6 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from tests.deploy.toolchain import tool
 
 Visit = Callable[..., Page]
-VIEWS = [
-    (1280, "light"),
-    (390, "dark"),
-    pytest.param(1280, "dark", marks=pytest.mark.slow),
-    pytest.param(390, "light", marks=pytest.mark.slow),
-]  # widths and schemes
 
 
 @pytest.fixture(scope="session")
@@ -40,29 +34,39 @@ def visit(browser: Browser) -> Iterator[Visit]:
 
     def open_tab() -> Page:
         page = browser.new_page()
-        page.on("console", lambda said: complaints.append(f"{page.url}: {said.type}: {said.text}"))
+        page.on(
+            "console",
+            lambda said: said.type == "log" or complaints.append(f"{page.url}: {said.type}: {said.text}"),
+        )
         page.on("pageerror", lambda error: complaints.append(f"{page.url}: {error}"))
         page.on("request", lambda asked: _local(asked.url) or complaints.append(f"asks for {asked.url}"))
         return page
 
     def open_page(address: str, width: int = 1280, scheme: str = "light", tab: str = "") -> Page:
         page = tabs[tab] = tabs.get(tab) or open_tab()
-        page.set_viewport_size({"width": width, "height": 900})
-        page.emulate_media(color_scheme=scheme)
+        show(page, width, scheme)
         page.goto(address)
         return page
 
     yield open_page
     for page in tabs.values():
         page.close()
-    assert not complaints
+    assert complaints == []
+
+
+def show(page: Page, width: int, scheme: str) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # type: ignore[arg-type]
 
 
 def violations(page: Page) -> list[str]:
     """What an accessibility checker finds, contrast included: rules and the first places that break them."""
+    page.evaluate("document.getAnimations().forEach(one => one.cancel())")  # colours between two schemes
     # without preload: it would ask for the style sheets once more, which a file system refuses
-    found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
-    return [f"{rule['id']}: {[node['target'] for node in rule['nodes'][:3]]}" for rule in found]
+    response = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response
+    return [
+        f"{rule['id']}: {[node['target'] for node in rule['nodes'][:3]]}" for rule in response["violations"]
+    ]
 
 
 def _local(address: str) -> bool:

@@ -1,7 +1,6 @@
-"""Digits as strokes: drawn by hand as few points, or drawn again from pictures of 8 x 8."""
+"""Digits drawn by hand, as strokes of few points."""
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, zoom
 
 Stroke = list[tuple[float, float]]
 
@@ -84,38 +83,3 @@ def _catmull_rom(points: np.ndarray, at: np.ndarray) -> np.ndarray:
     u = (at - i)[:, None]
     a, b, c, d = (p[i + k] for k in range(4))
     return 0.5 * (2 * b + (c - a) * u + (2 * a - 5 * b + 4 * c - d) * u**2 + (3 * b - a - 3 * c + d) * u**3)
-
-
-def redrawn(levels: np.ndarray) -> list[Stroke]:
-    """Strokes through the middle of an 8 x 8 digit's lines, each a step from pixel to pixel."""
-    large = zoom(np.pad(levels.astype(float), 1), 6, order=3)
-    lines = thinned(large - 0.8 * gaussian_filter(large, 9) > 2)
-    ink = {(int(row), int(column)) for row, column in np.argwhere(lines)}
-    found: list[Stroke] = []
-    for row, column in sorted(ink):
-        later = [(row, column + 1), (row + 1, column - 1), (row + 1, column), (row + 1, column + 1)]
-        near = [[(column, row), (x, y)] for y, x in later if (y, x) in ink]
-        found += near or [[(column, row)]]
-    return found
-
-
-def thinned(ink: np.ndarray) -> np.ndarray:
-    """Lines of one pixel: the thinning of Zhang and Suen (Communications of the ACM, 1984)."""
-    ink = ink.copy()
-    while True:
-        before = ink.sum()
-        for first in (True, False):
-            p = np.pad(ink, 1)
-            around = [(0, 1), (0, 2), (1, 2), (2, 2), (2, 1), (2, 0), (1, 0), (0, 0)]  # clockwise, from above
-            n = [p[i : i + len(ink), j : j + ink.shape[1]] for i, j in around]
-            above, right, below, left = n[::2]
-            starts = sum(~n[i] & n[(i + 1) % 8] for i in range(8))
-            many = sum(map(np.uint8, n))
-            open_side = (
-                ~(above & right & below) & ~(right & below & left)
-                if first
-                else ~(above & right & left) & ~(above & below & left)
-            )
-            ink &= ~((many >= 2) & (many <= 6) & (starts == 1) & open_side)
-        if ink.sum() == before:
-            return ink

@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from mfp_neurons import functional
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.history import Exponential
-from tests.docs.browser import VIEWS, Visit, violations
+from tests.docs.browser import Visit
 
 ADDRESS = Path(__file__).parents[2].joinpath("docs", "interactive", "neuron.html").as_uri()
 STEPS = 24
@@ -56,36 +56,30 @@ def all_settings(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
-def synaptic_input(given: dict[str, Any]) -> torch.Tensor:
+def synaptic_input(settings: dict[str, Any]) -> torch.Tensor:
     """[T, 1], float64."""
-    weights = torch.tensor(given["weights"], dtype=torch.float64)
-    return (weights @ torch.tensor(given["spikes"], dtype=torch.float64)).unsqueeze(1)
+    weights = torch.tensor(settings["weights"], dtype=torch.float64)
+    return (weights @ torch.tensor(settings["spikes"], dtype=torch.float64)).unsqueeze(1)
 
 
-@given(given=all_settings())
-def test_the_memory_free_neuron_equals_functional_fire_bit_for_bit(
-    shared: Page, given: dict[str, Any]
-) -> None:
-    found = shared.evaluate("given => neuronModel.memoryFree(given)", given)
-    x, kernel = synaptic_input(given), Exponential(given["decay"], order=given["order"])
-    assert found["potential"] == functional.potential(x, kernel).flatten().tolist()
-    assert found["fired"] == functional.fire(x, kernel, given["threshold"]).flatten().tolist()
+@given(settings=all_settings())
+def test_both_neurons_equal_pythons_bit_for_bit(shared: Page, settings: dict[str, Any]) -> None:
+    x, kernel = synaptic_input(settings), Exponential(settings["decay"], order=settings["order"])
+    free = shared.evaluate("settings => neuronModel.memoryFree(settings)", settings)
+    assert free["potential"] == functional.potential(x, kernel).flatten().tolist()
+    assert free["fired"] == functional.fire(x, kernel, settings["threshold"]).flatten().tolist()
 
-
-@given(given=all_settings())
-def test_the_lif_equals_quantized_membrane_lif_bit_for_bit(shared: Page, given: dict[str, Any]) -> None:
-    found = shared.evaluate("given => neuronModel.lif(given)", given)
-    x = synaptic_input(given)
-    lif = QuantizedMembraneLIF(given["decay"], bits=given["bits"], v_threshold=given["threshold"])
+    lif = QuantizedMembraneLIF(settings["decay"], bits=settings["bits"], v_threshold=settings["threshold"])
+    page = shared.evaluate("settings => neuronModel.lif(settings)", settings)
     with torch.no_grad():
-        assert found["potential"] == lif.potential(x).flatten().tolist()
-        assert found["fired"] == lif(x).flatten().tolist()
-    assert found["scale"] == lif.scale.item()
+        assert page["potential"] == lif.potential(x).flatten().tolist()
+        assert page["fired"] == lif(x).flatten().tolist()
+    assert page["scale"] == lif.scale.item()
     # what was kept is what the next potential holds beside its input
-    codes = torch.tensor(found["codes"], dtype=torch.float64)
+    codes = torch.tensor(page["codes"], dtype=torch.float64)
     held = (lif.potential(x) - x).flatten()[1:]
-    assert torch.equal(given["decay"] * (codes * found["scale"])[:-1], held)
-    assert len({*found["codes"]}) <= 2 ** given["bits"]
+    assert torch.equal(settings["decay"] * (codes * page["scale"])[:-1], held)
+    assert len({*page["codes"]}) <= 2 ** settings["bits"]
 
 
 def test_the_sliders_go_where_the_comparison_went(shared: Page) -> None:
@@ -112,14 +106,28 @@ def choose(page: Page, scene: str, **sliders: int) -> None:
         page.locator(f"#{name}").fill(str(value))
 
 
-def test_small_inputs_are_rounded_away_until_the_lif_has_four_bits(page: Page) -> None:
-    choose(page, "Small inputs")
-    free, lif = fires(page)
-    assert free and not lif
-    choose(page, "Small inputs", bits=3)
-    assert fires(page)[1] == []
-    choose(page, "Small inputs", bits=4)
-    assert fires(page)[1] != []
+@pytest.mark.parametrize(
+    ("scene", "sliders", "free", "lif"),
+    [  # small inputs are rounded away until the LIF has four bits
+        ("Small inputs", {}, [7, 8, 9, 10, 21, 22], []),
+        ("Small inputs", {"bits": 3}, [7, 8, 9, 10, 21, 22], []),
+        ("Small inputs", {"bits": 4}, [7, 8, 9, 10, 21, 22], [7, 20]),
+        # rounding up makes it fire too often
+        ("Rhythm", {}, [9, 21], [6, 9, 18, 21]),
+        ("Rhythm", {"bits": 4}, [9, 21], [9, 21]),
+        # it counts eight spikes, which no register on the page spans
+        ("Counting", {}, [], [21]),
+        ("Counting", {"order": 10}, [], [21]),
+        # its rate follows a steady input, where the other fires always
+        ("Steady input", {"weight0": 4}, list(range(5, 24)), [4, 9, 14, 19]),
+        ("Steady input", {"weight0": 6}, list(range(3, 24)), [3, 6, 9, 12, 16, 19, 22]),
+    ],
+)
+def test_what_the_scenes_say_is_so(
+    page: Page, scene: str, sliders: dict[str, int], free: list[int], lif: list[int]
+) -> None:
+    choose(page, scene, **sliders)
+    assert fires(page) == (free, lif)
 
 
 def test_three_bits_know_that_a_spike_came_but_not_when(page: Page) -> None:
@@ -129,30 +137,6 @@ def test_three_bits_know_that_a_spike_came_but_not_when(page: Page) -> None:
     assert fires(page) == ([8], [8])
     page.get_by_role("button", name="Input B, step 8").click()
     assert fires(page) == ([], [18])
-
-
-def test_rounding_up_makes_the_rhythm_fire_too_often(page: Page) -> None:
-    choose(page, "Rhythm")
-    assert fires(page) == ([9, 21], [6, 9, 18, 21])
-    choose(page, "Rhythm", bits=4)
-    assert fires(page) == ([9, 21], [9, 21])
-
-
-def test_the_rate_of_the_lif_follows_a_steady_input_where_the_other_fires_always(page: Page) -> None:
-    rates = []
-    for strength in (4, 6, 10, 14):
-        choose(page, "Steady input", weight0=strength)
-        free, lif = fires(page)
-        assert free == list(range(free[0], STEPS))
-        rates.append(len(lif))
-    assert rates == sorted(rates) and len({*rates}) == len(rates)
-
-
-def test_the_lif_counts_eight_spikes_that_no_register_on_the_page_spans(page: Page) -> None:
-    choose(page, "Counting")
-    assert fires(page) == ([], [21])
-    choose(page, "Counting", order=10)
-    assert fires(page)[0] == []
 
 
 def test_a_step_shows_the_numbers_of_the_model(page: Page) -> None:
@@ -191,13 +175,3 @@ def test_it_plays_to_the_last_step_and_stops(page: Page) -> None:
     page.get_by_role("button", name="Play").click()
     expect(page.locator("#step-number")).to_have_text("23")
     expect(page.locator("#play")).to_have_text("Play")
-
-
-@pytest.mark.parametrize(("width", "scheme"), VIEWS)
-def test_it_fits_the_width_can_be_read_by_everyone_and_leads_back(
-    visit: Visit, width: int, scheme: str
-) -> None:
-    page = visit(ADDRESS, width, scheme)
-    assert page.evaluate("document.documentElement.scrollWidth") == width
-    assert violations(page) == []
-    expect(page.get_by_role("link", name="mfp-neurons")).to_have_attribute("href", "../index.html")

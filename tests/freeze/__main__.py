@@ -84,6 +84,7 @@ def write(folder: str, part: str, quick: bool) -> None:
     torch.manual_seed(0)
     book = Book(Path(folder), part)
     module = import_module(f".{part.removesuffix('-old')}", __package__)
+    book.put("record", "is quick", quick)  # so that a quick one is not taken for a whole one
     module.record(book, **({"quick": quick} if part not in ("adapters", "adapters-old") else {}))
     book.save()
 

@@ -71,6 +71,7 @@ def cleaned(text: str) -> str:
     """Without what changes from run to run: folders for temporary files, and addresses in memory."""
     text = re.sub(r"/tmp/[\w./-]*/", "<tmp>/", text)
     text = re.sub(r"\b0x[0-9a-f]{6,}\b", "<address>", text)
+    text = re.sub(r"\.\d+\.tmp\b", ".<process>.tmp", text)
     here = str(Path(__file__).parents[2])
     return text.replace(here, "<root>")
 

@@ -1189,7 +1189,6 @@ def from_graphs() -> Attempts:
         )
     )
     made["unreached"] = lambda: from_nir(graph(fire, [("input", "output")]))
-    made["no edges"] = lambda: from_nir(graph(fire, []))
     made |= named("graph", calls(from_nir, [3, None, nn.Linear(2, 2), "/nonexistent/graph.nir"]))
     one = nir.NIRGraph.from_list(nir.Threshold(full(1)))
     made |= named("dt", calls(lambda v: from_nir(one, dt=v), [0, -1.0, NAN, True, "1"]))

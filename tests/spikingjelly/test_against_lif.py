@@ -10,62 +10,43 @@ from spikingjelly.activation_based import neuron
 
 from mfp_neurons import MFPNode, reference
 from mfp_neurons.history import Exponential
+from tests.spikingjelly.common import both_modes
 
 FAR = 1e9  # a threshold that nothing reaches: LIFNode never resets
-V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
 
 
 def relative_to_largest(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-30)).item()
 
 
-@settings(max_examples=25)
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@settings(max_examples=40)
+@both_modes
 @given(
-    tau=st.floats(1.01, 100.0),
+    tau=st.floats(1.01, 100.0) | st.just(math.inf),
     decay_input=st.booleans(),
+    is_truncated=st.booleans(),
     steps=st.integers(1, 12),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     seed=st.integers(0, 2**16),
 )
-def test_potentials_are_lifnodes_potential_for_potential(step_mode, tau, decay_input, steps, dtype, seed):
+def test_potentials_are_those_of_lifnode_and_ifnode(
+    step_mode, tau, decay_input, is_truncated, steps, dtype, seed
+):
     x_seq = torch.randn(steps, 2, 3, dtype=dtype, generator=torch.Generator().manual_seed(seed))
-    node = MFPNode(tau, decay_input, step_mode=step_mode, store_v_seq=True)
-    lif = neuron.LIFNode(tau, decay_input, FAR, 0.0, step_mode="m", store_v_seq=True)
-    lif(x_seq)
-    if step_mode == "m":
-        node(x_seq)
+    options = {"order": steps if is_truncated else None, "step_mode": step_mode, "store_v_seq": True}
+    if tau == math.inf:
+        node = MFPNode(tau, False, **options)
+        theirs = neuron.IFNode(FAR, 0.0, step_mode="m", store_v_seq=True)
     else:
-        for x in x_seq:
-            node(x)
+        node = MFPNode(tau, decay_input, **options)
+        theirs = neuron.LIFNode(tau, decay_input, FAR, 0.0, step_mode="m", store_v_seq=True)
+    theirs(x_seq)
+    for x in [x_seq] if step_mode == "m" else x_seq:
+        node(x)
     tolerance = 1e-5 if dtype == torch.float32 else 1e-13
     assert node.v_seq.dtype == dtype and node.v_seq.shape == x_seq.shape
-    assert relative_to_largest(node.v_seq, lif.v_seq) < tolerance
+    assert relative_to_largest(node.v_seq, theirs.v_seq) < tolerance
     assert torch.equal(node.v, node.v_seq[-1])
-
-
-@settings(max_examples=20)
-@given(
-    tau=st.floats(1.01, 100.0),
-    steps=st.integers(1, 12),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-)
-def test_an_order_that_covers_the_sequence_is_no_truncation(tau, steps, dtype):
-    x_seq = torch.randn(steps, 2, 3, dtype=dtype)
-    node = MFPNode(tau, order=steps, step_mode="m", store_v_seq=True)
-    lif = neuron.LIFNode(tau, v_threshold=FAR, step_mode="m", store_v_seq=True)
-    node(x_seq), lif(x_seq)
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-13
-    assert relative_to_largest(node.v_seq, lif.v_seq) < tolerance
-
-
-@given(steps=st.integers(1, 12), seed=st.integers(0, 2**16))
-def test_with_an_infinite_tau_potentials_are_ifnodes(steps, seed):
-    x_seq = torch.randn(steps, 2, 3, generator=torch.Generator().manual_seed(seed))
-    node = MFPNode(math.inf, False, step_mode="m", store_v_seq=True)
-    integrator = neuron.IFNode(FAR, 0.0, step_mode="m", store_v_seq=True)
-    node(x_seq), integrator(x_seq)
-    assert relative_to_largest(node.v_seq, integrator.v_seq) < 1e-5
 
 
 @pytest.mark.parametrize("decay_input", [True, False])
@@ -98,18 +79,14 @@ def test_the_learned_decay_has_parametric_lifs_gradient(decay_input):
     assert ours.kernel.decay_logit.grad.item() == pytest.approx(-theirs.w.grad.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_it_fires_at_the_threshold_itself_as_spikingjelly_does(step_mode):
     # tau = 2 without decay_input: u = 0.5, 0.75, 1.0 (a tie), 1.0 (another)
     x_seq = torch.tensor([0.5, 0.5, 0.625, 0.5]).reshape(4, 1)
-    node, lif = MFPNode(2.0, False, step_mode=step_mode), neuron.LIFNode(2.0, False, step_mode=step_mode)
-    if step_mode == "m":
-        spikes = node(x_seq)
-    else:
-        spikes = torch.stack([node(x) for x in x_seq])
+    node, lif = MFPNode(2.0, False, step_mode=step_mode), neuron.LIFNode(2.0, False)
+    spikes = node(x_seq) if step_mode == "m" else torch.stack([node(x) for x in x_seq])
     assert spikes.flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
-    lif.reset()
-    assert lif(torch.ones(1, 1) if step_mode == "m" else torch.ones(1)).item() == 1.0
+    assert lif(torch.ones(1)).item() == 1.0
 
 
 @given(
@@ -124,12 +101,3 @@ def test_spikes_are_the_reference_neurons_away_from_ties(tau, threshold, steps, 
     clear = (u - threshold).abs() > 1e-5
     spikes = MFPNode(tau, v_threshold=threshold, step_mode="m")(x_seq)
     assert torch.equal(spikes[clear], (u >= threshold).float()[clear])
-
-
-@pytest.mark.skipif(not V2, reason="0.0.0.0.14's LIFNode cannot change its batch size without a reset")
-def test_a_new_batch_size_without_reset_starts_from_zero_as_lifnode_does():
-    nodes = [MFPNode(3.0, step_mode="m"), neuron.LIFNode(3.0, v_threshold=FAR, step_mode="m")]
-    first, second = torch.randn(4, 2, 3), torch.randn(4, 5, 3)
-    for node in nodes:
-        node(first), node(second)
-    assert torch.allclose(nodes[0].v, nodes[1].v, atol=1e-6)

@@ -6,6 +6,7 @@ from spikingjelly.activation_based import functional, layer, surrogate
 from torch import nn
 
 from mfp_neurons import MFPNode
+from tests.spikingjelly.common import both_modes, parametrized
 
 T = 4
 KERNELS = {
@@ -14,8 +15,7 @@ KERNELS = {
     "pow2": {"kernel": "fir", "order": 3, "kernel_bits": "pow2"},
     "matrix": {"kernel": "matrix", "time_steps": T},
 }
-every_kernel = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS.keys())
-both_modes = pytest.mark.parametrize("step_mode", ["s", "m"])
+every_kernel = parametrized(KERNELS)
 SURROGATES = {"fused": surrogate.SoftSign(), "not fused": surrogate.PiecewiseExp()}
 
 
@@ -65,15 +65,17 @@ def test_a_whole_graph_compiles_forward_and_backward_with_every_kind_of_surrogat
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # a state in the graph; LIFNode's too
+@pytest.mark.parametrize("store_v_seq", [False, True])
 @both_modes
 @every_kernel
-def test_a_state_is_carried_through_compiled_calls(options, step_mode):
-    plain, node = build(step_mode, **options), build(step_mode, **options)
+def test_a_state_is_carried_through_compiled_calls(options, step_mode, store_v_seq):
+    plain, node = (build(step_mode, store_v_seq=store_v_seq, **options) for _ in range(2))
     compiled = torch.compile(node, fullgraph=True, backend="eager")
     pieces = [torch.randn(2, 2, 3) for _ in range(2)] if step_mode == "m" else list(torch.randn(T, 2, 3))
     for x in pieces:
         assert torch.equal(compiled(x), plain(x))
     assert torch.allclose(node.v, plain.v)
+    assert not store_v_seq or torch.equal(node.v_seq, plain.v_seq)
 
 
 def test_recompiling_follows_threshold_tau_surrogate_and_shape():
@@ -93,13 +95,6 @@ def test_recompiling_follows_threshold_tau_surrogate_and_shape():
     check(x)
     check(torch.randn(T, 5, 3))
     check(torch.randn(T, 2, 3, dtype=torch.float64))
-
-
-def test_recording_the_potential_compiles_too():
-    plain, node = build("m", store_v_seq=True), build("m", store_v_seq=True)
-    compiled = torch.compile(node, fullgraph=True, backend="eager")
-    x = some_input("m")
-    assert torch.equal(compiled(x), plain(x)) and torch.equal(node.v_seq, plain.v_seq)
 
 
 def test_a_network_trains_through_inductor():
@@ -134,17 +129,6 @@ def test_export_gives_a_program_with_the_same_spikes(options, step_mode):
     functional.reset_net(node)
     program = torch.export.export(node, (x,))
     assert torch.equal(program.module()(x), expected)
-
-
-@both_modes
-@every_kernel
-def test_meta_tensors_run_and_have_the_right_shapes(options, step_mode):
-    node = build(step_mode, store_v_seq=True, **options).to("meta")
-    x = some_input(step_mode).to("meta")
-    spikes = node(x)
-    assert spikes.is_meta and spikes.shape == x.shape
-    assert node.v.is_meta and node.v.shape == (2, 3)
-    assert node.v_seq.shape == (x.shape if step_mode == "m" else (1, 2, 3))
 
 
 @pytest.mark.filterwarnings("ignore:The tensor attribute")

@@ -1,7 +1,6 @@
 """convert(fuse=True): a batch norm and its neuron as one operator, in models that look as they did before."""
 
 import copy
-import pickle
 
 import pytest
 import torch
@@ -11,10 +10,8 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mfp_neurons import MFPNode, convert, quantize_weights, report
 from mfp_neurons.spikingjelly.norms import FusedNorm
+from tests.spikingjelly.common import COPIES, V2, only_v2
 from tests.spikingjelly.test_zoo import NEW_STYLE, OLD_STYLE
-
-V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
-only_v2 = pytest.mark.skipif(not V2, reason="came with 2.0.0")
 
 
 def lif(**options) -> neuron.LIFNode:
@@ -206,9 +203,7 @@ def test_state_dicts_go_both_ways():
     assert torch.equal(other.eval()(x), plain(x))
 
 
-@pytest.mark.parametrize(
-    "how", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))], ids=["copy", "pickle"]
-)
+@pytest.mark.parametrize("how", COPIES.values(), ids=COPIES.keys())
 def test_copies_are_fused_and_their_own(how):
     _, fused = twins(small_net())
     x = torch.randn(4, 2, 2, 6, 6, dtype=torch.float64)
@@ -528,12 +523,6 @@ def test_a_norm_whose_output_does_not_go_to_one_neuron_alone_stays_and_says_why(
     (left,) = net.mfp_conversion.unfused
     assert why in left.why and left.path == "norm" and not net.mfp_conversion.fused
     assert type(net.norm) is layer.BatchNorm1d and f"not fused:  {left.why}" in str(net.mfp_conversion)
-
-
-def test_a_block_that_uses_them_one_after_the_other_is_fused():
-    plain, fused = twins(in_steps(Block(lambda self, x, skip: self.spikes(self.norm(x)))))
-    assert [one.into for one in fused.mfp_conversion.fused] == ["spikes"]
-    assert_same(fused, plain, torch.randn(4, 2, 3, 5, dtype=torch.float64))
 
 
 def test_modules_in_lists_and_dicts_are_followed():

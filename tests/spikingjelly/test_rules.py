@@ -1,16 +1,13 @@
 """RULES: which SpikingJelly neurons an MFPNode can replace, and what it keeps of them."""
 
-import math
-
 import pytest
 import torch
 from spikingjelly.activation_based import neuron, surrogate
 
 from mfp_neurons import MFPNode
 from mfp_neurons.spikingjelly import RULES
+from tests.spikingjelly.common import V2, both_modes, only_v2
 
-V2 = hasattr(neuron, "SlidingPSN")
-only_v2 = pytest.mark.skipif(not V2, reason="0.0.0.0.14 has no PSN family")
 FAR = 1e9
 
 
@@ -56,11 +53,6 @@ def test_the_potential_below_threshold_and_everything_else_is_kept(old):
     assert torch.allclose(potentials(after, x_seq), potentials(before, x_seq), atol=1e-5)
 
 
-def test_an_integrator_stays_one():
-    node = swap(neuron.IFNode(v_threshold=0.5))
-    assert node.tau == math.inf and not node.decay_input and node.v_threshold == 0.5
-
-
 def test_a_learned_time_constant_is_kept_bit_for_bit_and_learns_on():
     old = neuron.ParametricLIFNode(2.5)
     with torch.no_grad():
@@ -104,7 +96,7 @@ def test_a_tensor_threshold_comes_along():
 
 @only_v2
 @pytest.mark.parametrize("exp_init", [True, False])
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_a_sliding_psn_gives_the_same_spikes_and_gradients(exp_init, step_mode):
     old = neuron.SlidingPSN(k=4, exp_init=exp_init, step_mode=step_mode)
     with torch.no_grad():
@@ -165,17 +157,10 @@ def test_a_psn_that_sees_the_future_stays_unless_its_causal_part_will_do(old):
 
 @only_v2
 def test_a_psn_with_a_bias_for_each_step_stays_unless_their_mean_will_do():
-    old = neuron.MaskedPSN(k=2, T=4, lambda_init=1.0, step_mode="m")
+    old, both = neuron.MaskedPSN(k=2, T=4, lambda_init=1.0, step_mode="m"), neuron.PSN(T=4)
     with torch.no_grad():
-        old.bias[2] = -0.5
+        old.bias[2] = both.bias[2] = -0.5
     assert swap(old).startswith("it has a bias for each step, ")
+    assert swap(both).startswith("it weighs future steps and has a bias for each step, ")
     assert swap(old, kernel="matrix").v_threshold.item() == 0.875
     assert swap(old, kernel="matrix", v_threshold=0.5).v_threshold == 0.5
-
-
-@only_v2
-def test_each_reason_why_a_psn_stays_is_given():
-    old = neuron.PSN(T=4)
-    with torch.no_grad():
-        old.bias[2] = -0.5
-    assert swap(old).startswith("it weighs future steps and has a bias for each step, ")

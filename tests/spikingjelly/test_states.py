@@ -1,9 +1,7 @@
 """Steps and sequences, splitting, reset, and the rules that SpikingJelly's tools rely on for a state."""
 
 import copy
-import io
 import itertools
-import pickle
 import weakref
 
 import pytest
@@ -16,9 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 
 from mfp_neurons import MFPNode, reset_samples
-
-V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
-only_v2 = pytest.mark.skipif(not V2, reason="the functional interface came with 2.0.0")
+from tests.spikingjelly.common import COPIES, V2, both_modes, only_v2, parametrized
 
 T = 6
 KERNELS = {
@@ -36,7 +32,7 @@ KERNELS = {
     "matrix": {"kernel": "matrix", "time_steps": T},
     "banded matrix": {"kernel": "matrix", "time_steps": T, "order": 2},
 }
-every_kernel = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS.keys())
+every_kernel = parametrized(KERNELS)
 FINITE = [name for name, options in KERNELS.items() if "order" in options]
 
 
@@ -55,7 +51,11 @@ def build(options, **more) -> MFPNode:
 
 
 def tensors_of(node: MFPNode) -> dict[str, torch.Tensor]:
-    return {name: value for name, value in node._memories.items() if name != "v_seq"}
+    return dict(zip(node.neuron_spec().state.all, states_of(node), strict=True))
+
+
+def some_input(step_mode: str) -> torch.Tensor:
+    return torch.randn(T, 2, 3) if step_mode == "m" else torch.randn(2, 3)
 
 
 def run_in_pieces(node: MFPNode, x_seq: torch.Tensor, cuts: list[int]) -> torch.Tensor:
@@ -67,6 +67,7 @@ def run_in_pieces(node: MFPNode, x_seq: torch.Tensor, cuts: list[int]) -> torch.
 @every_kernel
 def test_a_sequence_is_its_steps(options):
     x_seq = torch.randn(T, 2, 3, 4)
+    before = x_seq.clone()
     by_step, at_once = build(options, store_v_seq=True), build(options, store_v_seq=True, step_mode="m")
     spikes = torch.stack([by_step(x) for x in x_seq])
     assert torch.equal(at_once(x_seq), spikes)
@@ -74,6 +75,7 @@ def test_a_sequence_is_its_steps(options):
     assert tensors_of(at_once).keys() == tensors_of(by_step).keys()
     for name, value in tensors_of(at_once).items():
         assert torch.allclose(value, tensors_of(by_step)[name], atol=1e-6), name
+    assert torch.equal(x_seq, before) and x_seq._version == 0
 
 
 @settings(max_examples=10)
@@ -93,9 +95,9 @@ def test_however_a_sequence_is_cut_spikes_states_and_gradients_are_the_wholes(na
 
 
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_reset_makes_a_fresh_neuron_and_may_be_called_twice(options, step_mode):
-    x = torch.randn(T, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    x = some_input(step_mode)
     node = build(options, step_mode=step_mode)
     parameters = copy.deepcopy(dict(node.named_parameters()))
     first = node(x)
@@ -109,7 +111,7 @@ def test_reset_makes_a_fresh_neuron_and_may_be_called_twice(options, step_mode):
 
 
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_a_new_batch_size_starts_from_zero(options, step_mode):
     small, large = (torch.randn(T - 1, 2, 3), torch.randn(T - 1, 5, 3))
     if step_mode == "s":
@@ -123,7 +125,7 @@ def test_a_new_batch_size_starts_from_zero(options, step_mode):
 
 @every_kernel
 @pytest.mark.parametrize("shape", [(), (5,), (2, 3), (2, 3, 2, 2)])
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_states_are_tensors_of_their_own_and_can_be_detached(options, shape, step_mode):
     if options.get("num_channels") and len(shape) < 2:
         pytest.skip("channels need a batch and a channel dimension")
@@ -159,31 +161,27 @@ def test_the_names_of_the_memories_never_change(options):
         assert [name for name, _ in node.named_memories()] == [*names, "v_seq"]
 
 
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_v_seq_is_kept_while_asked_for_and_cleared_by_reset(step_mode):
     node = MFPNode(step_mode=step_mode, store_v_seq=True)
-    x = torch.randn(T, 2, 3)
-    node(x if step_mode == "m" else x[0])
-    assert node.v_seq.shape == (x.shape if step_mode == "m" else (1, 2, 3))
+    x = some_input(step_mode)
+    steps = T if step_mode == "m" else 1
+    node(x)
+    assert node.v_seq.shape == (steps, 2, 3)
+    node(x)
+    assert node.v_seq.shape == (T if step_mode == "m" else 2, 2, 3)  # single steps are appended
+    node(torch.cat([x, x], -2))
+    assert node.v_seq.shape == (steps, 4, 3)  # until the shape changes
     functional.reset_net(node)
     assert node.v_seq is None
-    node(x if step_mode == "m" else x[0])
+    node(x)
     node.store_v_seq = False
     assert node.v_seq is None
-    node(x if step_mode == "m" else x[0])
+    node(x)
     assert node.v_seq is None
     node.store_v_seq = True
-    node(x if step_mode == "m" else x[0])
+    node(x)
     assert node.v_seq is not None
-
-
-def test_single_steps_append_to_v_seq_until_the_shape_changes():
-    node = MFPNode(store_v_seq=True)
-    for _ in range(3):
-        node(torch.randn(2, 3))
-    assert node.v_seq.shape == (3, 2, 3)
-    node(torch.randn(4, 3))
-    assert node.v_seq.shape == (1, 4, 3)
 
 
 @every_kernel
@@ -220,15 +218,6 @@ def test_reset_before_backward_leaves_the_gradient_alone(options):
         loss.backward()
         gradients.append(x.grad)
     assert torch.equal(*gradients)
-
-
-@every_kernel
-def test_the_input_is_left_as_it_was(options):
-    x = torch.randn(T, 2, 3)
-    before = x.clone()
-    node = build(options, step_mode="m")
-    node(x)
-    assert torch.equal(x, before) and x._version == 0
 
 
 def layouts(x: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -292,7 +281,7 @@ def test_a_state_follows_a_change_of_dtype():
 
 
 @pytest.mark.parametrize("name", ["exp", "order 1", "order 3", "order 9"])
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_a_state_follows_the_input_to_another_device(name, step_mode):
     node = build(KERNELS[name], step_mode=step_mode)
     x = torch.randn(2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
@@ -302,7 +291,7 @@ def test_a_state_follows_the_input_to_another_device(name, step_mode):
 
 
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_counts_are_taken_as_the_numbers_they_are(options, step_mode):
     x = torch.randint(0, 3, (2, T // 2, 2, 3) if step_mode == "m" else (2, 2, 3))
     node, other = build(options, step_mode=step_mode), build(options, step_mode=step_mode)
@@ -312,21 +301,23 @@ def test_counts_are_taken_as_the_numbers_they_are(options, step_mode):
         assert torch.equal(value, tensors_of(other)[name]) and value.dtype == torch.float32
 
 
-@pytest.mark.parametrize("bad", [torch.zeros(T, 2, dtype=torch.complex64)])
-def test_an_input_that_is_not_real_is_refused_and_nothing_changes(bad):
-    node = MFPNode(step_mode="m")
+@pytest.mark.parametrize(
+    ("bad", "error", "words"),
+    [
+        (torch.zeros(T, 2, dtype=torch.complex64), TypeError, "x_seq"),
+        (torch.zeros(0, 2, 3), ValueError, r"\[T, N, \*\]"),
+        (torch.zeros(()), ValueError, r"\[T, N, \*\]"),
+        (torch.ones(2, 2, 4), ValueError, "channels"),
+    ],
+    ids=["complex", "no steps", "no time", "channels"],
+)
+def test_an_input_that_does_not_fit_is_refused_and_nothing_changes(bad, error, words):
+    node = MFPNode(step_mode="m", learnable=True, num_channels=3)
     node(torch.ones(1, 2, 3))
     before = node.v
-    with pytest.raises(TypeError, match="x_seq"):
+    with pytest.raises(error, match=words):
         node(bad)
     assert node.v is before
-
-
-def test_a_sequence_of_no_steps_is_refused():
-    node = MFPNode(step_mode="m")
-    for empty in (torch.zeros(0, 2, 3), torch.zeros(())):
-        with pytest.raises(ValueError, match=r"\[T, N, \*\]"):
-            node(empty)
 
 
 def test_an_empty_batch_gives_an_empty_batch():
@@ -347,13 +338,6 @@ def test_a_matrix_refuses_to_run_past_its_end_until_it_is_reset():
     node(torch.ones(2, 3))
 
 
-def test_channels_that_do_not_match_are_refused_and_nothing_changes():
-    node = MFPNode(learnable=True, num_channels=4, step_mode="m")
-    with pytest.raises(ValueError, match="channels"):
-        node(torch.ones(2, 2, 3))
-    assert node.v == 0.0
-
-
 def test_keyword_calls_work_as_on_lifnode():
     node = MFPNode()
     assert node.single_step_forward(x=torch.ones(2)).shape == (2,)
@@ -362,7 +346,7 @@ def test_keyword_calls_work_as_on_lifnode():
 
 
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_states_move_with_the_module(options, step_mode):
     node = build(options, step_mode=step_mode)
     x = torch.randn(1, 2, 3) if step_mode == "m" else torch.randn(2, 3)
@@ -372,7 +356,7 @@ def test_states_move_with_the_module(options, step_mode):
 
 
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_functional_forward_is_pure_and_stands_behind_the_regular_one(options, step_mode):
     node = build(options, step_mode=step_mode, store_v_seq=True)
     x = torch.randn(T - 2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
@@ -390,13 +374,12 @@ def test_functional_forward_is_pure_and_stands_behind_the_regular_one(options, s
     assert all(torch.equal(a, b) for a, b in zip(states_of(node), new, strict=True))
 
 
-def test_gradients_reach_the_initial_state():
-    for step_mode in ("s", "m"):
-        node = MFPNode(step_mode=step_mode, surrogate_function=surrogate.ATan())
-        v = torch.zeros(2, 3, requires_grad=True)
-        node.v = v
-        node(torch.ones(2, 3) if step_mode == "s" else torch.ones(T, 2, 3)).sum().backward()
-        assert v.grad is not None and bool(v.grad.all())
+@both_modes
+def test_gradients_reach_the_initial_state(step_mode):
+    node = MFPNode(step_mode=step_mode, surrogate_function=surrogate.ATan())
+    node.v = v = torch.zeros(2, 3, requires_grad=True)
+    node(torch.ones(2, 3) if step_mode == "s" else torch.ones(T, 2, 3)).sum().backward()
+    assert v.grad is not None and bool(v.grad.all())
 
 
 @every_kernel
@@ -416,7 +399,7 @@ def test_materialize_states_is_pure_and_takes_raw_reset_values(options):
 
 @only_v2
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_to_functional_forward_takes_states_in_and_gives_them_out(options, step_mode):
     node = build(options, step_mode=step_mode)
     x = torch.randn(2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
@@ -447,22 +430,6 @@ def test_to_functional_forward_composes_a_network_and_restores_it_after_an_error
     assert tuple(base.extract_memories(net)) == memories
 
 
-@pytest.mark.parametrize("name", FINITE)
-def test_a_finite_kernel_forgets_what_is_older_than_its_order(name):
-    options = KERNELS[name]
-    order = options["order"]
-    node = build(options, step_mode="m", store_v_seq=True)
-    x = torch.randn(T, 2, 3)
-    other = x.clone()
-    other[0] += 5.0
-    node(x)
-    v_seq = node.v_seq
-    node.reset()
-    node(other)
-    assert torch.equal(v_seq[order:], node.v_seq[order:])
-    assert not torch.allclose(v_seq[0], node.v_seq[0])
-
-
 def test_a_forgotten_reset_says_what_was_forgotten():
     net = torch.nn.Sequential(torch.nn.Linear(7, 3), MFPNode(step_mode="m"))
     x = torch.randn(T, 2, 7)
@@ -477,7 +444,7 @@ def test_a_forgotten_reset_says_what_was_forgotten():
 
 # a matrix has one position in time for all samples
 PER_SAMPLE = {name: options for name, options in KERNELS.items() if options.get("kernel") != "matrix"}
-per_sample_kernel = pytest.mark.parametrize("options", PER_SAMPLE.values(), ids=PER_SAMPLE.keys())
+per_sample_kernel = parametrized(PER_SAMPLE)
 SAMPLES = {
     "mask": torch.tensor([True, False, True]),
     "indices": torch.tensor([0, 2]),
@@ -486,7 +453,7 @@ SAMPLES = {
 
 
 @per_sample_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 @pytest.mark.parametrize("samples", SAMPLES.values(), ids=SAMPLES.keys())
 def test_samples_that_are_reset_start_anew_and_the_others_go_on(options, step_mode, samples):
     x = torch.randn(2 * T, 3, 3, dtype=torch.float64)
@@ -637,7 +604,7 @@ def test_a_reset_lets_go_of_the_graph():
 
 
 @every_kernel
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_a_state_left_by_inference_mode_can_be_trained_from(options, step_mode):
     x = torch.randn(2, 2, 2, 3) if step_mode == "m" else torch.randn(2, 2, 3)
     results = []
@@ -653,19 +620,13 @@ def test_a_state_left_by_inference_mode_can_be_trained_from(options, step_mode):
 
 
 @every_kernel
-@pytest.mark.parametrize("how", ["deepcopy", "pickle", "save"])
-def test_a_copy_made_between_two_steps_goes_on_from_the_same_state(options, how):
+@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES.keys())
+def test_a_copy_made_between_two_steps_goes_on_from_the_same_state(options, copied):
     net = nn.Sequential(nn.Linear(3, 3), build(options, store_v_seq=True))
     x = torch.randn(3, 2, 3)
     net(x[0])
-    if how == "deepcopy":
-        other = copy.deepcopy(net)
-    elif how == "pickle":
-        other = pickle.loads(pickle.dumps(net))
-    else:
-        torch.save(net, file := io.BytesIO())
-        file.seek(0)
-        other = torch.load(file, weights_only=False)
+    other = copied(net)
+    assert repr(other) == repr(net)
     assert not any(value.requires_grad for value in tensors_of(other[1]).values())
     for step in x[1:]:
         assert torch.equal(other(step), net(step))
@@ -679,11 +640,11 @@ def test_a_copy_made_between_two_steps_goes_on_from_the_same_state(options, how)
 @every_kernel
 @pytest.mark.parametrize("reentrant", [True, False])
 @pytest.mark.parametrize("reset_first", [True, False])
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_recomputing_a_call_that_started_from_rest_gives_its_gradients(
     options, reentrant, reset_first, step_mode
 ):
-    x = torch.randn(T, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+    x = some_input(step_mode)
     gradients = []
     for recompute in (False, True):
         torch.manual_seed(0)

@@ -14,9 +14,10 @@ from torch import nn
 from mfp_neurons import MFPNode, convert
 from mfp_neurons._checks import MissingDependency, require
 from mfp_neurons.spikingjelly import FLOP_RULES, MEMORY_RULES, STATE_RULES
+from tests.spikingjelly.common import V2, both_modes, only_v2, parametrized
 
-V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
-only_v2 = pytest.mark.skipif(not V2, reason="came with 2.0.0")
+if V2:
+    from spikingjelly.activation_based import memopt, op_counter
 
 T = 4
 KERNELS = {
@@ -25,7 +26,7 @@ KERNELS = {
     "fir": {"kernel": "fir", "order": 3},
     "order 1": {"order": 1},
 }
-every_kernel = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS.keys())
+every_kernel = parametrized(KERNELS)
 
 
 def network(step_mode="m", **options) -> nn.Sequential:
@@ -64,36 +65,7 @@ def test_a_training_loop_with_reset_net_lowers_the_loss(options):
     assert losses[-1] < 0.7 * losses[0]
 
 
-def test_a_swapped_neuron_is_reset_once_the_cache_is_told():
-    net = network()
-    functional.reset_net(net)
-    net[5] = MFPNode(step_mode="m")
-    if V2:
-        functional.invalidate_reset_cache(net)
-    net(images())
-    functional.reset_net(net)
-    assert net[5].v == 0.0
-
-
-def test_set_step_mode_reaches_every_node_and_the_modes_agree():
-    x = images()
-    net = network("m").eval()
-    spikes = net(x)
-    functional.reset_net(net)
-    functional.set_step_mode(net, "s")
-    assert all(node.step_mode == "s" for node in net if isinstance(node, MFPNode))
-    assert torch.equal(torch.stack([net(step) for step in x]), spikes)
-
-
-def test_detach_net_truncates_backpropagation_through_time():
-    net = network("s")
-    for step in images():
-        net(step).sum().backward()  # would fail on the second step without the detach
-        functional.detach_net(net)
-        assert all(not memory.requires_grad for memory in net[2].memories() if memory is not None)
-
-
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_set_threshold_margin_trains_and_evaluates(step_mode):
     net = network(step_mode)
     x = images() if step_mode == "m" else images()[0]
@@ -111,7 +83,7 @@ def test_set_threshold_margin_trains_and_evaluates(step_mode):
     net(x)
 
 
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 def test_monitors_see_spikes_potentials_and_gradients(step_mode):
     net = network(step_mode, store_v_seq=True)
     x = images()
@@ -137,7 +109,7 @@ def test_monitors_see_spikes_potentials_and_gradients(step_mode):
         each.remove_hooks()
 
 
-@pytest.mark.parametrize("step_mode", ["s", "m"])
+@both_modes
 @every_kernel
 def test_stdp_learns_from_it(step_mode, options):
     synapse, node = layer.Linear(4, 3, bias=False), MFPNode(v_threshold=0.2, **options)
@@ -195,8 +167,6 @@ def test_containers_run_it_step_by_step(options):
 @every_kernel
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 def test_checkpointing_in_chunks_of_time_changes_nothing(options, chunks):
-    from spikingjelly.activation_based import memopt
-
     x_seq = torch.randn(7, 2, 3)
     plain = MFPNode(v_threshold=0.3, step_mode="m", surrogate_function=surrogate.ATan(), **options)
     wrapped = memopt.checkpoint_module(copy.deepcopy(plain), chunks=chunks)
@@ -216,8 +186,6 @@ def test_checkpointing_in_chunks_of_time_changes_nothing(options, chunks):
 
 @only_v2
 def test_optimize_memory_keeps_the_networks_results():
-    from spikingjelly.activation_based import memopt
-
     net, x = network(), images()
     expected = net(x)
     functional.reset_net(net)
@@ -236,8 +204,6 @@ class TestCounters:
 
     @staticmethod
     def count(counter, net, x):
-        from spikingjelly.activation_based import op_counter
-
         with op_counter.DispatchCounterMode([counter]), torch.no_grad():
             net(x)
         functional.reset_net(net)
@@ -246,8 +212,6 @@ class TestCounters:
     @pytest.mark.parametrize("name", ["MACCounter", "SynOpCounter"])
     @pytest.mark.parametrize("options", [*KERNELS.values(), {"kernel": "matrix", "time_steps": T}])
     def test_the_neuron_adds_no_synaptic_work(self, name, options):
-        from spikingjelly.activation_based import op_counter
-
         net, x = network(**options), images()
         kind = getattr(op_counter, name)
         ignoring = kind(extra_ignore_modules=[neuron.BaseNode])
@@ -258,8 +222,6 @@ class TestCounters:
     @pytest.mark.parametrize("device", ["cpu", "meta"])
     @pytest.mark.parametrize("rules", [None, STATE_RULES])
     def test_state_reads_and_writes_are_seen_in_bytes(self, rules, dtype, device):
-        from spikingjelly.activation_based import op_counter
-
         node = MFPNode(step_mode="m")
         counter = op_counter.NeuronStateCounter(extra_state_rules=rules)
         self.count(counter, node, torch.ones(T, 2, 3, dtype=dtype, device=device))
@@ -273,8 +235,6 @@ class TestCounters:
     @pytest.mark.parametrize("size", [16, 200_000])  # one step of few neurons runs in stock operators
     @pytest.mark.parametrize(("options", "states"), [({}, 1), ({"order": 3}, 2)])
     def test_each_step_reads_and_writes_its_state_once(self, size, options, states):
-        from spikingjelly.activation_based import op_counter
-
         node, x = MFPNode(**options), torch.ones(size)
         for _ in range(2):  # from rest, then from a state
             counter = op_counter.NeuronStateCounter(extra_state_rules=STATE_RULES)
@@ -284,7 +244,7 @@ class TestCounters:
             assert metrics["state_reads"] == metrics["state_writes"] == 4 * states * size
             assert metrics["neuron_logical_steps"] == size
 
-    @pytest.mark.parametrize("step_mode", ["s", "m"])
+    @both_modes
     @pytest.mark.parametrize(
         "options",
         [
@@ -297,8 +257,6 @@ class TestCounters:
         ids=str,
     )
     def test_strict_counters_have_a_rule_for_all_that_a_neuron_does(self, options, step_mode):
-        from spikingjelly.activation_based import op_counter
-
         node, x = MFPNode(step_mode=step_mode, **options), torch.randn(T, 2, 3)
         counters = [
             op_counter.FlopCounter(extra_rules=FLOP_RULES),
@@ -321,8 +279,6 @@ class TestCounters:
     def test_operations_and_bytes_of_the_operator_are_those_counted_by_hand(
         self, options, flops, parameters, states
     ):
-        from spikingjelly.activation_based import op_counter
-
         node, x = MFPNode(step_mode="m", **options), torch.randn(T, 2, 3)
         counters = [
             op_counter.FlopCounter(extra_rules=FLOP_RULES),
@@ -337,8 +293,6 @@ class TestCounters:
         assert [counter.get_total() for counter in counters] == [flops * 6, 4 * touched]
 
     def test_state_traffic_is_the_same_with_a_mask_and_with_a_fused_norm(self):
-        from spikingjelly.activation_based import op_counter
-
         def metrics(*modules: nn.Module, **options):
             counter = op_counter.NeuronStateCounter(extra_state_rules=STATE_RULES)
             net = nn.Sequential(*modules, MFPNode(step_mode="m", **options))
@@ -352,8 +306,6 @@ class TestCounters:
         assert expected == metrics(layer.BatchNorm1d(3, step_mode="m"))
 
     def test_memory_access_is_charged_to_the_neurons_states(self):
-        from spikingjelly.activation_based import op_counter
-
         counter = op_counter.NeuromorphicMemoryAccessCounter()
         node = nn.Sequential(MFPNode(step_mode="m"))
         x = torch.ones(T, 2, 3)
@@ -362,8 +314,6 @@ class TestCounters:
         assert counter.get_counts()["Global"]["neuron_state_read_bytes"] == T * 2 * 3 * 4
 
     def test_the_simple_energy_estimate_charges_synapses_alone_for_computing(self):
-        from spikingjelly.activation_based import op_counter
-
         net = nn.Sequential(nn.Linear(3, 4), MFPNode(step_mode="m"))
         report = op_counter.estimate_simple_energy(net, (torch.randn(T, 2, 3),))
         assert report.counts["mac"] == T * 2 * 3 * 4 and report.counts["ac"] == 0
@@ -456,26 +406,3 @@ def test_a_network_trains_under_autocast(options):
     loss.backward()
     assert out.dtype == torch.bfloat16  # what Linear hands over
     assert all(torch.isfinite(p.grad).all() for p in net.parameters())
-
-
-def test_half_modules_and_inputs_work_together():
-    for dtype in (torch.float16, torch.bfloat16):
-        node = MFPNode(step_mode="m", learnable=True).to(dtype)
-        x = torch.randn(T, 2, 3, dtype=dtype, requires_grad=True)
-        node(x).sum().backward()
-        assert node.kernel.decay_logit.grad.dtype == dtype and x.grad.dtype == dtype
-
-
-@only_v2
-def test_conv_and_batch_norm_fuse_around_it():
-    from spikingjelly.activation_based.functional import conv_bn_fusion
-
-    net = network().eval()
-    with torch.no_grad():
-        net[1].running_mean.normal_()
-        net[1].running_var.uniform_(0.5, 2.0)
-    x = images()
-    expected = net(x)
-    functional.reset_net(net)
-    fused = conv_bn_fusion.fuse_conv_bn_eval_modules(net)
-    assert (fused(x) != expected).float().mean() < 0.05

@@ -8,9 +8,7 @@ from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import nn
 
 from mfp_neurons import MFPNode
-
-V2 = hasattr(neuron.BaseNode, "single_step_functional_forward")
-only_v2 = pytest.mark.skipif(not V2, reason="came with 2.0.0")
+from tests.spikingjelly.common import V2, only_v2
 
 COMMON = {"spiking_neuron": MFPNode, "v_threshold": 0.1, "num_classes": 10}
 SMALL = {**COMMON, "T": 2, "in_channels": 1}

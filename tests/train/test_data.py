@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from mfp_neurons.train.config import ConfigError, DataConfig
-from mfp_neurons.train.data import Data, Split, load
+from mfp_neurons.train.data import Data, Split, load, vary
 
 
 def test_digits_are_scikit_learns_each_once_and_every_class_in_every_split() -> None:
@@ -90,3 +92,46 @@ def test_an_unknown_data_set_is_refused(name: str) -> None:
 def test_a_reading_that_does_not_fit_the_samples_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"data.reading = 'frames'.*frames need \[T, C, H, W\]"):
         load(DataConfig(name="digits", reading="frames"))
+
+
+# --- images moved and mirrored: nothing but what could have been seen, every choice as likely ---------------
+
+
+def moved(image: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """One image [C, H, W] moved with zeros coming in, pixel by pixel."""
+    _, height, width = image.shape
+    out = torch.zeros_like(image)
+    for y in range(height):
+        for x in range(width):
+            if 0 <= y - down < height and 0 <= x - right < width:
+                out[:, y, x] = image[:, y - down, x - right]
+    return out
+
+
+@given(
+    st.integers(0, 2),
+    st.booleans(),
+    st.integers(1, 2),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(0, 99),
+)
+def test_every_image_comes_out_moved_and_mirrored_in_one_of_the_possible_ways(
+    shift: int, flip: bool, channels: int, height: int, width: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    images = torch.randint(0, 256, (3, channels, height, width), dtype=torch.uint8)
+    made = vary(images, shift, flip)
+    assert made.dtype == images.dtype and made.shape == images.shape
+    reach = range(-shift, shift + 1)
+    for image, found in zip(images, made, strict=True):
+        seen = [moved(image, down, right) for down in reach for right in reach]
+        seen += [one.flip(-1) for one in seen] if flip else []
+        assert any(torch.equal(found, one) for one in seen)
+
+
+def test_every_way_occurs() -> None:
+    torch.manual_seed(0)
+    images = torch.arange(1, 10).reshape(1, 1, 3, 3).expand(2000, 1, 3, 3)
+    assert len(vary(images, 1, True).flatten(1).unique(dim=0)) == 18
+    assert len(vary(images, 1, False).flatten(1).unique(dim=0)) == 9

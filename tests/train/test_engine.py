@@ -153,3 +153,36 @@ def test_compiling_is_asked_for_with_the_mode_of_the_config(
     for mode in ("off", "reduce-overhead"):
         Trainer(load("digits-mfp", {**SMALL, "training.compile": mode}), tmp_path, bars=False)
     assert modes == ["reduce-overhead"]
+
+
+def test_only_repeated_images_are_moved(tmp_path: Path) -> None:
+    settings = load("digits-mfp", {"training.shift": 1})
+    with pytest.raises(ConfigError, match=r"training.shift = 1.*'rows'"):
+        Trainer(settings, tmp_path, bars=False)
+
+
+def test_squared_distance_is_that_from_one_hot_labels() -> None:
+    scores = torch.tensor([[0.5, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    expected = ((0.5 - 1) ** 2 + 0 + 1) / 6
+    assert engine.squared_distance(scores, torch.tensor([0, 1])).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"training.loss": "mse"}, {"training.shift": 2, "training.flip": True}], ids=str
+)
+def test_a_run_with_other_losses_and_images_trains_and_is_repeatable(
+    tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    overrides = {
+        "data.reading": "repeat",
+        "data.limit": 200,
+        "network.hidden": [16],
+        "network.neuron.order": 2,
+        "training.epochs": 2,
+        "training.seed": 3,
+        **settings,
+    }
+    chosen = load("digits-mfp", overrides)
+    runs = [Trainer(chosen, tmp_path / str(i), bars=False).run() for i in range(2)]
+    assert runs[0]["history"] == runs[1]["history"]
+    assert runs[0]["history"][1]["loss"] < runs[0]["history"][0]["loss"]

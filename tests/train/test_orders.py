@@ -1,19 +1,18 @@
 """Orders found on the way: within the budget, in every file that a run writes, and the same after a stop."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
+from mfp_neurons import late_taps
 from mfp_neurons.reporting import report
 from mfp_neurons.train import checkpoint
 from mfp_neurons.train.config import Config, ConfigError, from_dict
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network
 
-from .test_resume import Killed, ends_alike
+from .test_resume import ends_alike, stop_and_resume
 
 
 def fitted(config: Config, **training: Any) -> Config:
@@ -60,37 +59,13 @@ def test_a_stop_at_any_moment_changes_neither_orders_nor_anything_else(
 ) -> None:
     config = fitted(small, fit_orders_by="loss")
     Trainer(config, tmp_path / "whole", bars=False).run()
-    left, replace, step = moment, os.replace, Trainer.step
-
-    def tick() -> None:
-        nonlocal left
-        if left == 0:
-            raise Killed
-        left -= 1
-
-    def ticking_replace(source: Any, target: Any) -> None:
-        tick()
-        replace(source, target)
-
-    def ticking_step(self: Trainer, picked: torch.Tensor) -> float:
-        tick()
-        return step(self, picked)
-
-    monkeypatch.setattr(os, "replace", ticking_replace)
-    monkeypatch.setattr(Trainer, "step", ticking_step)
-    with pytest.raises(Killed):
-        Trainer(config, tmp_path / "stopped", bars=False).run()
-    monkeypatch.undo()
-    torch.manual_seed(1234)
-    Trainer(config, tmp_path / "stopped", bars=False).run(resume=True)
+    stop_and_resume(config, tmp_path / "stopped", monkeypatch, moment)
     ends_alike(tmp_path / "whole", tmp_path / "stopped")
     _, facts = checkpoint.read(tmp_path / "stopped" / LAST)
     assert facts["progress"]["orders"]
 
 
 def test_the_penalty_moves_weight_to_the_present(tmp_path: Path, small: Config) -> None:
-    from mfp_neurons import late_taps
-
     def ends_with(penalty: float) -> float:
         config = fitted(small, fit_orders_bits=0, late_tap_penalty=penalty)
         trainer = Trainer(config, tmp_path / str(penalty), bars=False)

@@ -40,14 +40,9 @@ def stepped(config: Config, **training: Any) -> Config:
     return from_dict(settings)
 
 
-@pytest.mark.parametrize("moment", range(0, 26, 3))
-def test_a_stop_at_any_moment_changes_nothing_in_the_end(
-    tmp_path: Path, small: Config, monkeypatch: pytest.MonkeyPatch, moment: int
-) -> None:
-    config = stepped(small, checkpoint_steps=2)
-    Trainer(config, tmp_path / "whole", bars=False).run()
-
-    left = moment  # moments: each optimizer step, and before and after each file is put in place
+def stop_and_resume(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch, moment: int) -> None:
+    """A run ends at an optimizer step, or before or after a file is put in place, and goes on."""
+    left = moment
     replace, step = os.replace, Trainer.step
 
     def tick() -> None:
@@ -65,13 +60,22 @@ def test_a_stop_at_any_moment_changes_nothing_in_the_end(
         tick()
         return step(self, picked)
 
-    monkeypatch.setattr(os, "replace", ticking_replace)
-    monkeypatch.setattr(Trainer, "step", ticking_step)
-    with pytest.raises(Killed):
-        Trainer(config, tmp_path / "stopped", bars=False).run()
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", ticking_replace)
+        patch.setattr(Trainer, "step", ticking_step)
+        with pytest.raises(Killed):
+            Trainer(config, folder, bars=False).run()
     torch.manual_seed(1234)  # another process has another state of everything
-    Trainer(config, tmp_path / "stopped", bars=False).run(resume=True)
+    Trainer(config, folder, bars=False).run(resume=True)
+
+
+@pytest.mark.parametrize("moment", range(0, 26, 3))
+def test_a_stop_at_any_moment_changes_nothing_in_the_end(
+    tmp_path: Path, small: Config, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    config = stepped(small, checkpoint_steps=2)
+    Trainer(config, tmp_path / "whole", bars=False).run()
+    stop_and_resume(config, tmp_path / "stopped", monkeypatch, moment)
     ends_alike(tmp_path / "whole", tmp_path / "stopped")
 
 

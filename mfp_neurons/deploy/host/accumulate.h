@@ -4,58 +4,50 @@
 
 #include "rows.h"
 
-/* The number of steps is a constant of each function, so that sums stay in registers while ROWS rows of weights pass.
- *
- * acc[step][channel] += scale * popcount(weights & values). Numbers wrap around; only their total is below 2**31. */
-#define DEFINE_COUNT(STEPS)                                                                                            \
-    static void count_##STEPS(const RowView *view, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc)  \
-    {                                                                                                                  \
-        const word *values = view->values;                                                                             \
-        word sum[STEPS][BLOCK];                                                                                        \
-        memset(sum, 0, sizeof sum);                                                                                    \
-        for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * STEPS) {                                       \
-            const word *row[ROWS];                                                                                     \
-            for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * lanes;                                \
-            for (int s = 0; s < STEPS; s++) {                                                                          \
-                _Pragma("omp simd") for (int64_t c = 0; c < lanes; c++)                                                \
-                {                                                                                                      \
-                    word bits = 0;                                                                                     \
-                    for (int i = 0; i < ROWS; i++) bits += popcount(row[i][c] & values[i * STEPS + s]);                \
-                    sum[s][c] += bits;                                                                                 \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
-        for (int s = 0; s < STEPS; s++)                                                                                \
-            for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += scale * (uint32_t)sum[s][c];                     \
+/* `steps` is a constant wherever these are called, and they are part of the caller: so the sums of all steps stay in
+ * registers while ROWS rows of weights pass. */
+#define UNROLLED static inline __attribute__((always_inline)) void
+
+/* acc[step][channel] += scale * popcount(weights & values). Numbers wrap around; only their total is below 2**31. */
+UNROLLED count_steps(const RowView *view, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc,
+                     const int steps)
+{
+    const word *values = view->values;
+    word sum[TOGETHER][BLOCK];
+    memset(sum, 0, (size_t)steps * sizeof *sum);
+    for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * steps) {
+        const word *row[ROWS];
+        for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * lanes;
+        for (int s = 0; s < steps; s++) {
+#pragma omp simd
+            for (int64_t c = 0; c < lanes; c++) {
+                word bits = 0;
+                for (int i = 0; i < ROWS; i++) bits += popcount(row[i][c] & values[i * steps + s]);
+                sum[s][c] += bits;
+            }
+        }
     }
+    for (int s = 0; s < steps; s++)
+        for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += scale * (uint32_t)sum[s][c];
+}
 
 /* acc[step][channel] += weights * values. Blocks are whole: a vector of bytes holds many channels. */
-#define DEFINE_MULTIPLY(STEPS)                                                                                         \
-    static void multiply_##STEPS(const RowView *view, const int8_t *weights, uint32_t *acc)                            \
-    {                                                                                                                  \
-        const int32_t *values = view->values;                                                                          \
-        for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * STEPS) {                                       \
-            const int8_t *row[ROWS];                                                                                   \
-            for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * BLOCK;                                \
-            _Pragma("omp simd") for (int c = 0; c < BLOCK; c++)                                                        \
-            {                                                                                                          \
-                for (int s = 0; s < STEPS; s++) {                                                                      \
-                    int32_t sum = 0;                                                                                   \
-                    for (int i = 0; i < ROWS; i++) sum += row[i][c] * values[i * STEPS + s];                           \
-                    acc[s * BLOCK + c] += (uint32_t)sum;                                                               \
-                }                                                                                                      \
-            }                                                                                                          \
-        }                                                                                                              \
+UNROLLED multiply_steps(const RowView *view, const int8_t *weights, uint32_t *acc, const int steps)
+{
+    const int32_t *values = view->values;
+    for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * steps) {
+        const int8_t *row[ROWS];
+        for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * BLOCK;
+#pragma omp simd
+        for (int c = 0; c < BLOCK; c++) {
+            for (int s = 0; s < steps; s++) {
+                int32_t sum = 0;
+                for (int i = 0; i < ROWS; i++) sum += row[i][c] * values[i * steps + s];
+                acc[s * BLOCK + c] += (uint32_t)sum;
+            }
+        }
     }
-
-DEFINE_COUNT(1)
-DEFINE_COUNT(2)
-DEFINE_COUNT(3)
-DEFINE_COUNT(4)
-DEFINE_MULTIPLY(1)
-DEFINE_MULTIPLY(2)
-DEFINE_MULTIPLY(3)
-DEFINE_MULTIPLY(4)
+}
 
 static void count(const Synapse *synapse, const RowView *view, const word *weights, int64_t lanes, int plane,
                   uint32_t *acc)
@@ -67,10 +59,10 @@ static void count(const Synapse *synapse, const RowView *view, const word *weigh
     for (int64_t p = 0; p < synapse->planes; p++, weights += synapse->rows * lanes) {
         const uint32_t scale = (uint32_t)synapse->plane_weight[p] << plane;
         switch (view->steps) {
-        case 1: count_1(view, weights, lanes, scale, acc); break;
-        case 2: count_2(view, weights, lanes, scale, acc); break;
-        case 3: count_3(view, weights, lanes, scale, acc); break;
-        default: count_4(view, weights, lanes, scale, acc); break;
+        case 1: count_steps(view, weights, lanes, scale, acc, 1); break;
+        case 2: count_steps(view, weights, lanes, scale, acc, 2); break;
+        case 3: count_steps(view, weights, lanes, scale, acc, 3); break;
+        default: count_steps(view, weights, lanes, scale, acc, TOGETHER); break;
         }
     }
 }
@@ -78,10 +70,10 @@ static void count(const Synapse *synapse, const RowView *view, const word *weigh
 static void multiply(const RowView *view, const int8_t *weights, uint32_t *acc)
 {
     switch (view->steps) {
-    case 1: multiply_1(view, weights, acc); break;
-    case 2: multiply_2(view, weights, acc); break;
-    case 3: multiply_3(view, weights, acc); break;
-    default: multiply_4(view, weights, acc); break;
+    case 1: multiply_steps(view, weights, acc, 1); break;
+    case 2: multiply_steps(view, weights, acc, 2); break;
+    case 3: multiply_steps(view, weights, acc, 3); break;
+    default: multiply_steps(view, weights, acc, TOGETHER); break;
     }
 }
 

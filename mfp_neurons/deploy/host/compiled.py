@@ -18,15 +18,7 @@ from ... import _build
 from ..events import Events, Reached
 from ..graph import Graph, Ints, Neurons, Synapse, TimePool, planes
 from ..plan import plan
-from .structs import (
-    BLOCK,
-    CallStruct,
-    Layout,
-    MapStruct,
-    ScatterStruct,
-    library,
-    window_struct,
-)
+from .structs import BLOCK, STRUCTS, Layout, library, window_struct
 
 _ALIGNED = 64  # bytes: a cache line
 
@@ -67,6 +59,7 @@ class Compiled:
         self._scores_period = graph.periods[-1]
         # of the last run, and of the last step of a stream; a call takes them out while it works in them
         self._buffers: dict[bool, _Buffers] = {}
+        self._codes: dict[int, tuple[NDArray[np.int8], Ints]] = {}  # laid out for events
 
     def __reduce__(self) -> tuple[type["Compiled"], tuple[Graph]]:
         return type(self), (self.graph,)
@@ -85,10 +78,10 @@ class Compiled:
         size = _Size(levels.shape[1], steps, self.threads(threads), static=len(levels) == 1)
         return self.call(size, levels, 0)
 
-    def buffer_bytes(self, steps: int, batch: int) -> int:
-        """Bytes that a run of ``batch`` samples allocates: maps, and what its threads work in."""
-        size = _Size(batch, steps, self.threads(None), static=self.graph.input.static)
-        return _Buffers(self.layout, self._library, size).nbytes
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of maps and scratch that are kept for the next call of the same size."""
+        return sum(buffers.memory.nbytes + buffers.scratch.nbytes for buffers in self._buffers.values())
 
     def stream(self, *, threads: int | None = None) -> "Stream":
         """A session that takes one step at a time; for ``threads`` see :meth:`run`."""
@@ -112,6 +105,35 @@ class Compiled:
         self._library.mfp_network_run(ctypes.byref(call))
         self._buffers[size.stream] = buffers
         return scores
+
+    def scatter(
+        self, synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool
+    ) -> tuple[Reached, int]:
+        """The compiled twin of :func:`.events.scatter`, for the synapses of this network."""
+        codes, nonzero = self._by_source(synapse)
+        channels, height, width = synapse.shape
+        acc = np.zeros((steps * samples * height * width, channels), np.int32)
+        reached = np.zeros(len(acc), np.uint8)
+        columns = [np.ascontiguousarray(column, np.int64) for column in (*source.elements, source.level)]
+        call = STRUCTS["Scatter"](*(column.ctypes.data for column in columns))
+        call.count, call.samples, call.window = len(source), samples, window_struct(synapse.window)
+        call.channels, call.height, call.width = synapse.shape
+        call.inner, call.outputs = synapse.codes.shape[1], channels // synapse.groups
+        call.codes, call.nonzero, call.by_level = codes.ctypes.data, nonzero.ctypes.data, by_level
+        call.acc, call.reached = acc.ctypes.data, reached.ctypes.data
+        operations = self._library.mfp_network_scatter(ctypes.byref(call))
+        places = np.flatnonzero(reached)
+        return Reached(places, acc[places].astype(np.int64)), operations
+
+    def _by_source(self, synapse: Synapse) -> tuple[NDArray[np.int8], Ints]:
+        """Codes [C, rows, columns, outputs of a group], and how many of those outputs are not 0."""
+        if id(synapse) not in self._codes:  # which is nobody else's as long as the graph is there
+            out, inner, *window = synapse.codes.shape
+            groups = synapse.groups
+            grouped = synapse.codes.reshape(groups, out // groups, inner, *window)
+            codes = np.ascontiguousarray(np.moveaxis(grouped, 1, -1)).reshape(groups * inner, *window, -1)
+            self._codes[id(synapse)] = codes, np.count_nonzero(codes, axis=-1).astype(np.int64)
+        return self._codes[id(synapse)]
 
     def threads(self, threads: int | None) -> int:
         """How many share the work of a call; None is as many as PyTorch uses now."""
@@ -142,52 +164,6 @@ class Stream:
         return scores[0] if len(scores) else None
 
 
-class Scatter:
-    """The compiled twin of :func:`.events.scatter`, for the synapses of one network.
-
-    Codes are laid out by the channel that an event comes from, once, when a synapse is first reached.
-
-    Raises:
-        Unavailable: it cannot be built here; :func:`unavailable` says why without raising.
-    """
-
-    def __init__(self) -> None:
-        self._library = library()
-        self._codes: dict[int, tuple[Synapse, np.ndarray, Ints]] = {}
-
-    def __call__(
-        self, synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool
-    ) -> tuple[Reached, int]:
-        channels, height, width = synapse.shape
-        _, codes, nonzero = self._laid_out(synapse)
-        acc = np.zeros((steps * samples * height * width, channels), np.int32)
-        reached = np.zeros(len(acc), np.uint8)
-        columns = [np.ascontiguousarray(column, np.int64) for column in (*source.elements, source.level)]
-        call = ScatterStruct(count=len(source), samples=samples)
-        call.time, call.sample, call.channel, call.row, call.column, call.level = (
-            column.ctypes.data for column in columns
-        )
-        call.window = window_struct(synapse.window)
-        call.channels, call.height, call.width = synapse.shape
-        call.inner, call.outputs = synapse.codes.shape[1], channels // synapse.groups
-        call.codes, call.nonzero, call.by_level = codes.ctypes.data, nonzero.ctypes.data, by_level
-        call.acc, call.reached = acc.ctypes.data, reached.ctypes.data
-        operations = self._library.mfp_network_scatter(ctypes.byref(call))
-        places = np.flatnonzero(reached)
-        return Reached(places, acc[places].astype(np.int64)), operations
-
-    def _laid_out(self, synapse: Synapse) -> tuple[Synapse, np.ndarray, Ints]:
-        """Codes int8 [C, rows, columns, outputs of a group], and how many of those outputs are not 0."""
-        if id(synapse) not in self._codes:
-            out, inner, *window = synapse.codes.shape
-            groups = synapse.groups
-            grouped = synapse.codes.reshape(groups, out // groups, inner, *window)
-            codes = np.ascontiguousarray(np.moveaxis(grouped, 1, -1)).reshape(groups * inner, *window, -1)
-            # the synapse is kept too, so that nothing else gets its id
-            self._codes[id(synapse)] = synapse, codes, np.count_nonzero(codes, axis=-1).astype(np.int64)
-        return self._codes[id(synapse)]
-
-
 # --- memory
 
 
@@ -214,27 +190,24 @@ class _Buffers:
     def __init__(self, layout: Layout, library: ctypes.CDLL, size: _Size) -> None:
         self.size = size
         graph = layout.graph
-        maps = _map_structs(layout, size)
+        self._structs = maps = _map_structs(layout, size)  # kept, as the call only holds its address
         # what a stream recalls is there before the first operation
         recalled = graph.kept() if size.stream else ()
         places = plan(graph, [_bytes(m, size) for m in maps], permanent=recalled, alignment=_ALIGNED)
-        self._maps = aligned(places.size)
+        self.memory = aligned(places.size)
         for m, offset in zip(maps, places.offsets, strict=True):
-            m.data = self._maps.ctypes.data + offset
-        call = CallStruct(ops=layout.ops, maps=maps, op_count=len(graph.ops), samples=size.samples)
+            m.data = self.memory.ctypes.data + offset
+        call = STRUCTS["Call"](op_count=len(graph.ops), samples=size.samples)
+        call.ops, call.maps = ctypes.addressof(layout.ops), ctypes.addressof(maps)
         call.count, call.threads = size.steps, size.threads
         if size.stream:  # it needs most when there is a whole past
             layers = zip(graph.ops, graph.periods[1:], strict=True)
             call.first = max((op.order * every for op, every in layers if isinstance(op, Neurons)), default=0)
         needed = library.mfp_network_scratch(ctypes.byref(call))
         call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
-        self._scratch = aligned(size.threads * call.scratch_bytes)
-        call.scratch = self._scratch.ctypes.data
+        self.scratch = aligned(size.threads * call.scratch_bytes)
+        call.scratch = self.scratch.ctypes.data
         self.call = call
-
-    @property
-    def nbytes(self) -> int:
-        return self._maps.nbytes + self._scratch.nbytes
 
 
 def _map_structs(layout: Layout, size: _Size) -> Any:
@@ -242,7 +215,7 @@ def _map_structs(layout: Layout, size: _Size) -> Any:
     graph = layout.graph
     same = set() if size.stream else graph.constant_maps(size.static)
     history, (past, _) = graph.history(), _places_of_past(graph, size.samples)
-    maps = (MapStruct * len(graph.ops))()
+    maps = (STRUCTS["Map"] * len(graph.ops))()
     for index, m in enumerate(maps):
         op = graph.ops[index - 1] if index else None
         m.period, m.window = graph.periods[index], op.window if isinstance(op, TimePool) else 1
@@ -255,7 +228,7 @@ def _map_structs(layout: Layout, size: _Size) -> Any:
     return maps
 
 
-def _bytes(m: MapStruct, size: _Size) -> int:
+def _bytes(m: Any, size: _Size) -> int:
     """Bytes of a map in the C's memory."""
     place = m.channels if m.bytes else 8 * m.planes * m.words
     return size.samples * m.slots * m.height * m.width * place

@@ -56,15 +56,3 @@ int64_t mfp_network_scratch(const Call *call)
 }
 
 int64_t mfp_network_max_threads(void) { return MAX_THREADS; }
-
-/* Sizes of the structs, for the other side to compare its own with. */
-int64_t mfp_network_size(int64_t which)
-{
-    switch (which) {
-    case 0: return sizeof(Map);
-    case 1: return sizeof(Synapse);
-    case 2: return sizeof(Op);
-    case 3: return sizeof(Call);
-    default: return sizeof(Scatter);
-    }
-}

@@ -1,4 +1,4 @@
-/* What Python hands over: an integer network laid out for one call. structs.py mirrors these structs and fills them,
+/* What Python hands over: an integer network laid out for one call. structs.py reads these structs and fills them,
  * graph.py says what the numbers mean. No function here allocates. */
 #ifndef MFP_NETWORK_H
 #define MFP_NETWORK_H

@@ -2,6 +2,7 @@
 
 import ctypes
 import functools
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -35,87 +36,6 @@ _COUNT, _MULTIPLY, _GROUPED = range(3)  # enum SynapseKind
 _POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
 _OPS = (Neurons, Pool, TimePool, Sum, Concat, Scores)  # enum OpKind
 
-_Long, _Pointer = ctypes.c_int64, ctypes.c_void_p
-
-
-class WindowStruct(ctypes.Structure):
-    _fields_ = [(name, _Long * 2) for name in ("size", "stride", "padding", "dilation")]
-
-
-class MapStruct(ctypes.Structure):
-    _fields_ = [
-        ("data", _Pointer),
-        *((name, _Long) for name in ("channels", "height", "width", "planes", "words")),
-        *((name, _Long) for name in ("bytes", "slots", "same", "period", "window", "past", "past_bytes")),
-    ]
-
-
-class SynapseStruct(ctypes.Structure):
-    _fields_ = [
-        ("source", _Long),
-        ("kind", _Long),
-        ("window", WindowStruct),
-        ("height", _Long),
-        ("width", _Long),
-        ("pool", _Long),
-        ("pooling", WindowStruct),
-        *((name, _Long) for name in ("channels", "rows", "inner", "aligned", "planes", "base")),
-        ("plane_weight", ctypes.c_int32 * 8),
-        ("weights", _Pointer),
-        ("index", _Pointer),
-        ("factor", _Pointer),
-    ]
-
-
-class OpStruct(ctypes.Structure):
-    _fields_ = [
-        *((name, _Long) for name in ("kind", "target", "channels", "height", "width")),
-        ("synapses", ctypes.POINTER(SynapseStruct)),
-        *((name, _Long) for name in ("synapse_count", "order", "wide", "taps_rows", "taps_per_channel")),
-        ("taps", _Pointer),
-        ("sums_rows", _Long),
-        ("sums", _Pointer),
-        ("threshold_rows", _Long),
-        ("thresholds", _Pointer),
-        ("offset", _Pointer),
-        ("sources", _Pointer),
-        ("source_weights", _Pointer),
-        ("source_count", _Long),
-        ("pool", _Long),
-        ("window", WindowStruct),
-    ]
-
-
-class CallStruct(ctypes.Structure):
-    _fields_ = [
-        ("maps", ctypes.POINTER(MapStruct)),
-        ("ops", ctypes.POINTER(OpStruct)),
-        *((name, _Long) for name in ("op_count", "samples", "first", "count")),
-        ("levels", _Pointer),
-        ("scores", _Pointer),
-        ("scratch", _Pointer),
-        ("scratch_bytes", _Long),
-        ("threads", _Long),
-        ("words_a_thread", _Long),
-        ("past", _Pointer),
-    ]
-
-
-class ScatterStruct(ctypes.Structure):
-    _fields_ = [
-        *((name, _Pointer) for name in ("time", "sample", "channel", "row", "column", "level")),
-        ("count", _Long),
-        ("samples", _Long),
-        ("window", WindowStruct),
-        *((name, _Long) for name in ("channels", "height", "width", "inner", "outputs")),
-        ("codes", _Pointer),
-        ("nonzero", _Pointer),
-        ("by_level", _Long),
-        ("acc", _Pointer),
-        ("reached", _Pointer),
-    ]
-
-
 _FOLDER = Path(__file__).parent
 SOURCE = _build.Source(
     name="network",
@@ -129,6 +49,27 @@ SOURCE = _build.Source(
 )
 
 
+def _read_structs(*headers: str) -> dict[str, Any]:
+    """The structs of C headers as ctypes, field by field as they stand there, so that both sides agree.
+
+    A field is a pointer, whatever it points to, or a number or a struct before it, or an array of them.
+    """
+    types: dict[str, Any] = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64}
+    for header in headers:
+        text = re.sub(r"/\*.*?\*/", "", (_FOLDER / header).read_text(), flags=re.DOTALL)
+        for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
+            fields: list[tuple[str, Any]] = []
+            for kind, declarators in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
+                for pointer, field, length in re.findall(r"(\*?)(\w+)(?:\[(\d+)\])?", declarators):
+                    one = ctypes.c_void_p if pointer else types[kind]
+                    fields.append((field, one * int(length) if length else one))
+            types[name] = type(name, (ctypes.Structure,), {"_fields_": fields})
+    return types
+
+
+STRUCTS = _read_structs("network.h", "scatter.h")
+
+
 @functools.cache
 def library() -> ctypes.CDLL:
     """The loaded library.
@@ -139,15 +80,9 @@ def library() -> ctypes.CDLL:
     if sys.byteorder != "little":
         raise Unavailable("the compiled runtime is for little-endian processors")
     loaded = SOURCE.load()
-    for name in ("scatter", "scratch", "max_threads", "size"):
-        getattr(loaded, f"mfp_network_{name}").restype = _Long
     loaded.mfp_network_run.restype = None
-    loaded.mfp_network_run.argtypes = loaded.mfp_network_scratch.argtypes = [ctypes.POINTER(CallStruct)]
-    loaded.mfp_network_size.argtypes = [_Long]
-    loaded.mfp_network_scatter.argtypes = [ctypes.POINTER(ScatterStruct)]
-    structs = (MapStruct, SynapseStruct, OpStruct, CallStruct, ScatterStruct)
-    if any(loaded.mfp_network_size(i) != ctypes.sizeof(struct) for i, struct in enumerate(structs)):
-        raise Unavailable("the structs of host/network.h are not those of structs.py")
+    for name in ("scatter", "scratch", "max_threads"):
+        getattr(loaded, f"mfp_network_{name}").restype = ctypes.c_int64
     return loaded
 
 
@@ -157,21 +92,21 @@ class Layout:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._arrays: list[Any] = []  # what the structs point to
-        self.ops = (OpStruct * len(graph.ops))(*(self._op(i, op) for i, op in enumerate(graph.ops)))
+        self.ops = (STRUCTS["Op"] * len(graph.ops))(*(self._op(i, op) for i, op in enumerate(graph.ops)))
 
     def is_bytes(self, index: int) -> bool:
         """Whether a map holds bytes instead of bits: levels of images, which are multiplied."""
         return index == 0 and self.graph.input.top > 1
 
-    def _op(self, index: int, op: Op) -> OpStruct:
+    def _op(self, index: int, op: Op) -> Any:
         channels, height, width = op.shape
-        struct = OpStruct(
+        struct = STRUCTS["Op"](
             kind=_OPS.index(type(op)), target=index + 1, channels=channels, height=height, width=width
         )
         if isinstance(op, Neurons | Scores):
-            synapses = (SynapseStruct * len(op.synapses))(*map(self._synapse, op.synapses))
+            synapses = (STRUCTS["Synapse"] * len(op.synapses))(*map(self._synapse, op.synapses))
             self._arrays.append(synapses)
-            struct.synapses, struct.synapse_count = synapses, len(synapses)
+            struct.synapses, struct.synapse_count = ctypes.addressof(synapses), len(synapses)
         else:
             indices = list(sources(op))
             weights = op.weights if isinstance(op, Sum | Concat) else (1,)
@@ -187,7 +122,7 @@ class Layout:
             struct.pool, struct.window = _POOLS[op.kind], window_struct(op.window)
         return struct
 
-    def _neurons(self, struct: OpStruct, op: Neurons) -> None:
+    def _neurons(self, struct: Any, op: Neurons) -> None:
         # one less than 32 bits hold, so that a threshold no potential reaches has a number of its own
         wide = max(potential_bound(self.graph, op)) >= 2**31 - 1
         dtype = np.int64 if wide else np.int32
@@ -203,9 +138,9 @@ class Layout:
         struct.thresholds = self._address(_pad_channels(thresholds, limits.max).astype(dtype))
         struct.threshold_rows = len(op.thresholds)
 
-    def _synapse(self, synapse: Synapse) -> SynapseStruct:
+    def _synapse(self, synapse: Synapse) -> Any:
         channels, height, width = synapse.shape
-        struct = SynapseStruct(source=synapse.source, channels=channels, height=height, width=width)
+        struct = STRUCTS["Synapse"](source=synapse.source, channels=channels, height=height, width=width)
         struct.window, struct.kind = window_struct(synapse.window), self._kind(synapse)
         if synapse.pool is not None:
             struct.pool, struct.pooling = _POOLS[synapse.pool.kind], window_struct(synapse.pool.window)
@@ -225,7 +160,7 @@ class Layout:
         counts = -(-inner // 64) * planes(top) * len(plane_weights(synapse.bits)[0])
         return _MULTIPLY if self.is_bytes(synapse.source) or inner < 2 * counts else _COUNT
 
-    def _counted(self, struct: SynapseStruct, synapse: Synapse) -> NDArray[Any]:
+    def _counted(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
         """Words [plane, row, out]; a row is a word of a place of the window."""
         weights, struct.base = plane_weights(synapse.bits)
         struct.planes = len(weights)
@@ -233,7 +168,7 @@ class Layout:
         packed = words(np.moveaxis(code_planes(synapse.codes, synapse.bits), 2, -1), 64)
         return np.moveaxis(packed.reshape(*packed.shape[:2], -1), 1, 2)
 
-    def _multiplied(self, struct: SynapseStruct, synapse: Synapse) -> NDArray[Any]:
+    def _multiplied(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
         """int8 [1, row, out]; a row is a channel, or one of a group, at a place of the window."""
         out, inner = synapse.codes.shape[:2]
         struct.planes, struct.inner = 1, inner
@@ -251,9 +186,8 @@ class Layout:
         return array.ctypes.data
 
 
-def window_struct(window: Window) -> WindowStruct:
-    pair = ctypes.c_int64 * 2
-    return WindowStruct(*(pair(*p) for p in (window.size, window.stride, window.padding, window.dilation)))
+def window_struct(window: Window) -> Any:
+    return STRUCTS["Window"](window.size, window.stride, window.padding, window.dilation)
 
 
 def _pad_channels(array: Ints, value: int = 0) -> Ints:

@@ -223,15 +223,6 @@ def test_a_row_holds_ours_against_a_copy_and_reasons_against_the_absent() -> Non
     assert "GPU" in old["skipped"]
 
 
-@pytest.mark.parametrize("work", [FORWARD, TRAINING])
-def test_normalization_rows_run_fused_and_unfused(work: str) -> None:
-    contest = Contest("norm", Size(4, (2, 3, 4, 4), torch.float32, CPU), work, peers.norm_peers(work))
-    entries = {e["name"]: e for e in contest.run(ONCE, Worker(1))["entries"]}
-    assert "ms" in entries[peers.FUSED]
-    assert "ms" in entries[peers.UNFUSED]
-    assert "ms" in entries["norm + LIFNode"]
-
-
 def test_the_fused_and_the_unfused_pair_agree() -> None:
     size = Size(4, (2, 3, 4, 4), torch.float32, CPU)
     x = torch.randn(size.shape)
@@ -271,8 +262,8 @@ def test_an_error_over_there_is_a_reason_here_and_the_worker_lives_on(worker: Wo
 
 def test_a_worker_that_ends_is_a_reason_and_starts_again(worker: Worker) -> None:
     worker.build(BY_NAME["MFPNode"], SMALL, FORWARD)
-    assert worker._process is not None
-    worker._process.kill()
+    assert worker.process is not None
+    worker.process.kill()
     with pytest.raises(Skip, match="ended with status"):
         worker.probe("MFPNode")
     worker.forget()

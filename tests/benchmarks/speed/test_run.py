@@ -46,6 +46,8 @@ def test_every_planned_row_is_in_the_result_with_every_peer(found: dict[str, Any
         if name.startswith("neuron/"):
             assert {"MFPNode", "LIFNode", "PSN", "SlidingPSN"} <= ran
             assert {"MFPLeakyParallel", "snn.Leaky", "StateLeaky", "LeakyParallel"} <= ran
+        if name.startswith("norm/"):
+            assert {"norm + MFPNode, fused", "norm + MFPNode", "norm + LIFNode"} <= ran
         if name.startswith("network/"):
             assert [entry["name"] for entry in row["entries"]] == list(VARIANTS)
             assert {OURS, FUSED, "LIFNode"} <= ran
