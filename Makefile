@@ -23,11 +23,11 @@ demo: $(VENV)/all.stamp
 	$(BIN)/mfp-neurons demo
 
 bench: $(VENV)/all.stamp
-	$(BIN)/mfp-neurons bench --device cpu --threads 2 --out benchmarks/results
+	$(BIN)/python -m benchmarks.speed --device cpu --threads 2 --out benchmarks/results
 
 # the old SpikingJelly is a peer there, with CuPy: install the extra cuda12 or cuda13 first
 bench-gpu: $(VENV)/all.stamp $(OLD).stamp
-	$(BIN)/mfp-neurons bench --device cuda --minutes 8 --out benchmarks/results
+	$(BIN)/python -m benchmarks.speed --device cuda --minutes 8 --out benchmarks/results
 
 docs: $(VENV)/docs.stamp
 	$(BIN)/python -m sphinx -q -W --keep-going docs docs/_build/html

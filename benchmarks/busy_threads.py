@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from benchmarks import deploy
-from mfp_neurons.bench.text import markdown
+from mfp_neurons.train.tables import markdown
 
 BUSY = "import torch; torch.set_num_threads(1); a = torch.rand(800, 800)\nwhile True: a @ a"
 
@@ -37,7 +38,7 @@ def main() -> None:
         for batch, calls in ((1, 400), (64, 20)):
             x = deploy.levels(batch).numpy()
             network.run(x, threads=args.threads)
-            taken = sorted(timed(lambda x=x: network.run(x, threads=args.threads)) for _ in range(calls))
+            taken = sorted(timed(partial(network.run, x, threads=args.threads)) for _ in range(calls))
             middle, mean = statistics.median(taken), statistics.mean(taken)
             rows.append(
                 (str(batch), *(f"{ms:.2f}" for ms in (taken[0], middle, mean, taken[calls * 9 // 10])))

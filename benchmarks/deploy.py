@@ -1,7 +1,7 @@
 """Speed, memory and size of an integer network beside the same network in PyTorch.
 
-    python benchmarks/deploy.py                # some five minutes; writes results/deploy_cpu.json and .md
-    python benchmarks/deploy.py --quick        # small and meaningless, into a temporary folder
+    python -m benchmarks.deploy                # some five minutes; writes results/deploy_cpu.json and .md
+    python -m benchmarks.deploy --quick        # small and meaningless, into a temporary folder
 
 SpikingJelly's FashionMNISTNet with 128 channels, T = 4, random weights whose layers all fire. Ours: 1-bit
 weights (8 bits in the first and last layer), history kernels of order 4. Theirs: the same layers in float32
@@ -23,13 +23,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks.machine import facts
+from benchmarks.speed.__main__ import write
+from benchmarks.speed.tables import bullets, number
+from benchmarks.speed.timing import TOTAL, Effort, HostClock, Sample, alternate, summary
 from mfp_neurons import MFPNode, deploy, quantize_weights
-from mfp_neurons.bench.clock import HostClock
-from mfp_neurons.bench.facts import facts
-from mfp_neurons.bench.run import write
-from mfp_neurons.bench.text import bullets, markdown, number
-from mfp_neurons.bench.timing import TOTAL, Effort, Sample, alternate, summary
 from mfp_neurons.quantize import materialize
+from mfp_neurons.train.tables import markdown
 
 STEPS = 4
 OURS, EAGER, COMPILED = "integer network", "LIFNode, eager", "LIFNode, torch.compile"
@@ -68,14 +68,13 @@ def memory_free(channels: int) -> nn.Module:
 
 
 @torch.no_grad()
-def alive(net: nn.Module) -> nn.Module:
+def alive(net: Any) -> nn.Module:
     """Gives batch norms statistics, and linear layers a scale, with which every layer fires."""
     x = frames(8)
     for module in net.conv_fc:
         if isinstance(module, nn.BatchNorm2d):
             over = (0, 1, 3, 4)
-            module.running_mean.copy_(x.mean(over))
-            module.running_var.copy_(x.var(over))
+            module.running_mean, module.running_var = x.mean(over), x.var(over)
             module.weight.fill_(2.0)
         elif isinstance(module, nn.Linear):
             spread = module(x).std()
@@ -303,7 +302,7 @@ def run(out: Path, quick: bool) -> None:
 def elsewhere(told: dict[str, Any], threads: int) -> dict[str, Any]:
     """What a process of its own finds."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    command = [sys.executable, __file__, "--do", json.dumps(told)]
+    command = [sys.executable, "-m", "benchmarks.deploy", "--do", json.dumps(told)]
     done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 

@@ -109,7 +109,7 @@ step tests 150 "${pytest[@]}" --durations=15 tests/test_kernels_cuda_gpu.py test
 
 bench_seconds=$((deadline - SECONDS - 130)) # what the sanitizers leave
 [ $bench_seconds -ge 60 ] || bench_seconds=60
-step bench $((bench_seconds + 30)) "$python" -m mfp_neurons bench --device cuda \
+step bench $((bench_seconds + 30)) "$python" -m benchmarks.speed --device cuda \
     --minutes "$(awk "BEGIN { print ($bench_seconds - 20) / 60 }")" --out "$scratch/bench"
 cp "$scratch"/bench/bench_gpu.json "$scratch"/bench/bench_gpu.md "$out" 2>/dev/null
 (cd "$scratch/bench" 2>/dev/null && tar cf "$out/bench_gpu_figures.tar" ./*.png ./*.svg) 2>/dev/null

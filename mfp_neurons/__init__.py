@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 from . import functional as functional
 from ._convert import convert as convert
-from ._report import report as report
 from ._reset import reset_samples as reset_samples
 from .baseline import QuantizedMembraneLIF as QuantizedMembraneLIF
 from .neuron import MFP as MFP
@@ -13,6 +12,7 @@ from .orders import fit_orders as fit_orders
 from .orders import late_taps as late_taps
 from .pooling import TimePool as TimePool
 from .quantize import quantize_weights as quantize_weights
+from .reporting import report as report
 
 if TYPE_CHECKING:
     from . import deploy as deploy

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from . import _serial
 from ._checks import check_finite, check_int, describe
-from .surrogate import ATan
+from .spec import Carried, NeuronSpec
+from .surrogate import ATan, Surrogate
 
 
 class QuantizedMembraneLIF(nn.Module):
@@ -163,6 +164,17 @@ class QuantizedMembraneLIF(nn.Module):
         if scale is not None:
             rule.round_(v, scale)
         return v.add_(self.v_reset or 0.0)
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        bits = self.state_bits
+        return NeuronSpec(
+            kernel=None,
+            carried=Carried("potential", bits=bits) if bits else Carried("nothing", 0, bits=0),
+            threshold=self.v_threshold,
+            surrogate=self.surrogate,
+            strict=self.strict if isinstance(self.surrogate, Surrogate) else None,
+        )
 
     def _operands(self, x_seq: Tensor) -> tuple[Tensor, float | Tensor, Tensor | None]:
         """Input, decay and scale in float32 or wider, shaped to meet one step."""

@@ -8,15 +8,13 @@ from pathlib import Path
 
 from mfp_neurons import __version__
 from mfp_neurons._checks import MissingDependency
-from mfp_neurons.bench.run import BenchError
 from mfp_neurons.train import distributed
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
-from mfp_neurons.zoo import commands as zoo
-from mfp_neurons.zoo.cards import AccuracyMoved, CardError
-from mfp_neurons.zoo.catalog import UnknownNetwork
+from mfp_neurons.zoo import catalog
+from mfp_neurons.zoo.cards import AccuracyMoved, CardError, UnknownNetwork, table
 
-MISTAKES = BenchError, CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
+MISTAKES = CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,9 +57,8 @@ def _parser() -> argparse.ArgumentParser:
         _add_evaluate,
         _add_report,
         _add_deploy,
-        _add_bench,
         _add_doctor,
-        zoo.add,
+        _add_zoo,
     ):
         add(commands)
     return parser
@@ -73,8 +70,8 @@ def _add_demo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder for results (%(default)s)"
     )
-    parser.add_argument("--seeds", type=_positive, default=3, help="runs of each network (%(default)s)")
-    parser.add_argument("--epochs", type=_positive, help="instead of the configs' own number")
+    parser.add_argument("--seeds", type=positive, default=3, help="runs of each network (%(default)s)")
+    parser.add_argument("--epochs", type=positive, help="instead of the configs' own number")
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
     parser.set_defaults(command=_demo)
 
@@ -111,7 +108,7 @@ def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser = commands.add_parser("report", help=words, description=words)
     _add_checkpoint(parser)
     parser.add_argument(
-        "--samples", type=_positive, default=100, help="test samples to measure on (%(default)s)"
+        "--samples", type=positive, default=100, help="test samples to measure on (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
     parser.set_defaults(command=_report)
@@ -131,36 +128,34 @@ def _add_deploy(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     parser.set_defaults(command=_deploy)
 
 
-def _add_bench(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    words = "speed and memory of the neurons against their peers"
-    parser = commands.add_parser("bench", help=words, description=f"Measures {words}, side by side.")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/bench"), help="folder for results (%(default)s)"
-    )
-    parser.add_argument("--device", help="cpu, cuda or cuda:N (a GPU where there is one)")
-    parser.add_argument("--threads", type=_positive, help="threads on the CPU (PyTorch's choice)")
-    parser.add_argument(
-        "--only",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="rows to run, such as 'neuron/T=4,*'; 'x' prints all names",
-    )
-    parser.add_argument("--repeats", type=_positive, help="rounds at most (31)")
-    parser.add_argument("--minutes", type=float, help="skip the rows that this leaves no time for")
-    parser.add_argument(
-        "--quick", action="store_true", help="small sizes and few repeats, to check that it runs"
-    )
-    parser.add_argument(
-        "--markdown-from", type=Path, metavar="JSON", help="no run: tables and figures of a result"
-    )
-    parser.set_defaults(command=_bench)
-
-
 def _add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     words = "which backends run on this machine, and why the others do not"
     parser = commands.add_parser("doctor", help=words, description=words)
     parser.set_defaults(command=_doctor)
+
+
+def _add_zoo(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    words = "example networks, retrained memory-free: list, show, evaluate"
+    parser = commands.add_parser("zoo", help=words, description=f"The zoo: {words}.")
+    verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    words = "the shipped networks in a table"
+    parser = verbs.add_parser("list", help=words, description=f"Shows {words}.")
+    parser.set_defaults(command=_zoo_list)
+    words = "the card of a shipped network"
+    parser = verbs.add_parser("show", help=words, description=f"Shows {words}.")
+    parser.add_argument("name", metavar="NAME")
+    parser.set_defaults(command=_zoo_show)
+    parser = verbs.add_parser(
+        "evaluate",
+        help="measure accuracy again and compare it with the card",
+        description="Measures the accuracy of a network in PyTorch and in integers; fails if it is more "
+        "than a point away from the card.",
+    )
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument("--images", type=int, help="so many test images (all)")
+    parser.add_argument("--data-root", help="folder that holds the data set now")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+    parser.set_defaults(command=_zoo_evaluate)
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
@@ -168,7 +163,8 @@ def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", help="folder that holds the data set now")
 
 
-def _positive(argument: str) -> int:
+def positive(argument: str) -> int:
+    """An option's value that must be an integer of 1 or more."""
     if not argument.isdecimal() or int(argument) < 1:
         raise argparse.ArgumentTypeError(f"{argument}: give an integer of 1 or more")
     return int(argument)
@@ -216,7 +212,7 @@ def _evaluate(args: argparse.Namespace) -> str:
 
 
 def _report(args: argparse.Namespace) -> str:
-    from mfp_neurons._report import report
+    from mfp_neurons.reporting import report
     from mfp_neurons.train.engine import load_network
 
     module, data, *_ = load_network(args.checkpoint, args.data_root)
@@ -239,27 +235,25 @@ def _deploy(args: argparse.Namespace) -> str:
     )
 
 
-def _bench(args: argparse.Namespace) -> str:
-    from mfp_neurons.bench import run
-
-    if args.markdown_from is not None:
-        return f"written: {run.show(args.markdown_from)}"
-    path = run.run(
-        args.out,
-        device=args.device,
-        threads=args.threads,
-        only=tuple(args.only),
-        quick=args.quick,
-        repeats=args.repeats,
-        minutes=args.minutes,
-    )
-    return f"{run.judged(path)}\n\nwritten: {path}, {path.with_suffix('.md')}"
-
-
 def _doctor(args: argparse.Namespace) -> str:
     from mfp_neurons._doctor import doctor
 
     return doctor()
+
+
+def _zoo_list(args: argparse.Namespace) -> str:
+    return table(catalog.card(name) for name in catalog.names())
+
+
+def _zoo_show(args: argparse.Namespace) -> str:
+    return str(catalog.card(args.name))
+
+
+def _zoo_evaluate(args: argparse.Namespace) -> str:
+    from mfp_neurons.zoo import evaluation
+
+    trained = catalog.load(args.name)
+    return evaluation.evaluate(trained, args.images, root=args.data_root, bars=not args.quiet)
 
 
 def _readout(steps: int) -> str:

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import describe, require
-from ._report import report
-from ._report.neurons import is_neuron
-from ._report.synapses import weight_bytes
-from ._report.undisturbed import reset
+from ._undisturbed import reset
+from .adapters import is_neuron
 from .quantize import materialize
+from .reporting import report
+from .reporting.synapses import weight_bytes
 
 require("neurobench", extra="neurobench")
 from neurobench import benchmarks, models  # noqa: E402

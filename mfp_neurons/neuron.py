@@ -1,7 +1,9 @@
 """The neuron as torch modules: :class:`HistoryKernel` holds the parameters, :class:`MFP` fires."""
 
+import inspect
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal, ParamSpec, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -10,12 +12,15 @@ from ._checks import check_choice, check_finite, check_int, check_threshold, des
 from .backends import check_name
 from .functional import SpikeFunction, fire
 from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
-from .surrogate import ATan
+from .spec import KernelOptions, KernelParameters, NeuronSpec
+from .surrogate import ATan, Surrogate
 
 KINDS = ("exp", "fir", "matrix")
 
+P = ParamSpec("P")
 
-class HistoryKernel(nn.Module):
+
+class HistoryKernel(nn.Module, KernelParameters):
     """Parameters of a history kernel; calling it gives the kernel's value, quantized if asked.
 
     Args:
@@ -54,27 +59,85 @@ class HistoryKernel(nn.Module):
         kernel_bits: KernelBits = None,
         stride: int = 1,
     ) -> None:
-        _check_arguments(kind, decay, gain, order, time_steps, learnable, num_channels, kernel_bits)
-        _check_stride(kind, order, stride)
         super().__init__()
         self.kind, self.order, self.time_steps = kind, order, time_steps
         self.learnable, self.num_channels, self.kernel_bits = bool(learnable), num_channels, kernel_bits
         self.stride = stride
+        self._check(decay, gain)
         self._decay, self._gain = float(decay), gain
         device = torch.get_default_device()  # where torch makes the parameters of other modules too
         if kind == "fir":
             assert order is not None
-            spaced = self._exponential().taps((order - 1) * stride + 1, device)[::stride]
+            spaced = self.exponential().taps((order - 1) * stride + 1, device)[::stride]
             taps = spaced.float().squeeze(1)
             self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
         elif kind == "matrix":
             assert time_steps is not None
-            self.matrix = nn.Parameter(_toeplitz(self._exponential().taps(time_steps, device).float(), order))
+            self.matrix = nn.Parameter(_toeplitz(self.exponential().taps(time_steps, device).float(), order))
         elif learnable:
             logit = math.log(decay / (1 - decay))
             self.decay_logit = nn.Parameter(torch.full((num_channels or 1,), logit, dtype=torch.float32))
 
-    def _exponential(self) -> Exponential:
+    def _check(self, decay: float, gain: Literal["decay_input"] | float | None) -> None:
+        """Raises unless the options and the start of an exponential fit together."""
+        kind, order, time_steps, bits = self.kind, self.order, self.time_steps, self.kernel_bits
+        check_choice("kernel", kind, KINDS)
+        check_finite("decay", decay)
+        if isinstance(decay, Tensor) and decay.numel() != 1:
+            raise TypeError(
+                f"decay must be a number, got {describe(decay)}. learnable=True with num_channels=C trains "
+                "one for each channel"
+            )
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay must be from 0 to 1, got {decay}")
+        if self.learnable and kind == "exp" and not 0 < decay < 1:
+            raise ValueError(f"a learnable decay must start strictly between 0 and 1, got {decay}")
+        if isinstance(gain, str) and gain != "decay_input":
+            raise ValueError(f"gain must be None, 'decay_input' or a number, got {describe(gain)}")
+        for name, value in (
+            ("order", order),
+            ("time_steps", time_steps),
+            ("num_channels", self.num_channels),
+        ):
+            if value is not None:
+                check_int(name, value, 1)
+        if kind == "fir" and order is None:
+            raise ValueError("kernel='fir' needs order, the number of its taps, got None")
+        if (kind == "matrix") != (time_steps is not None):
+            wants = "needs" if kind == "matrix" else "takes no"
+            raise ValueError(f"kernel={kind!r} {wants} time_steps, got {time_steps}")
+        if order is not None and time_steps is not None and order > time_steps:
+            raise ValueError(
+                f"order must be at most time_steps ({time_steps}) for kernel='matrix', got {order}"
+            )
+        if kind == "matrix" and self.num_channels is not None:
+            raise ValueError(
+                f"kernel='matrix' is shared by all channels; num_channels must be None, got "
+                f"{self.num_channels}"
+            )
+        check_kernel_bits(bits)
+        if kind == "exp" and bits is not None and order is None:
+            self._check_that_taps_are_powers_of_two(decay, gain)
+        check_int("stride", self.stride, 1)
+        if self.stride > 1 and (kind == "matrix" or order is None):
+            wants = "takes no stride" if kind == "matrix" else "needs order, the number of taps, for a stride"
+            raise ValueError(f"kernel={kind!r} {wants}, got stride={self.stride}")
+
+    def _check_that_taps_are_powers_of_two(
+        self, decay: float, gain: Literal["decay_input"] | float | None
+    ) -> None:
+        """An exponential without an order is a recursion, which has no taps to quantize: they must fit."""
+        factor = 1 - decay if gain == "decay_input" else 1.0 if gain is None else float(gain)
+        fits = _is_power_of_two(decay) and _is_power_of_two(factor)
+        if self.learnable or self.kernel_bits != "pow2" or not fits:
+            raise ValueError(
+                f"kernel='exp' with kernel_bits={self.kernel_bits!r} needs order, the number of taps to "
+                "quantize, unless every tap is a power of two already (a fixed decay such as 0.5, "
+                f"kernel_bits='pow2'); got order=None, decay={decay}, learnable={self.learnable}"
+            )
+
+    def exponential(self) -> Exponential:
+        """The exponential with its decay and gain as they are now; for "fir" and "matrix" their start."""
         decay = self.decay
         if self._gain == "decay_input":
             return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
@@ -90,12 +153,9 @@ class HistoryKernel(nn.Module):
         return self._decay
 
     @property
-    def state_steps(self) -> int | None:
-        """How many past inputs a step needs: as far back as the last tap lies, (K - 1) * stride; T - 1 for an
-        unbanded matrix; None for all of them."""
-        if self.order is not None:
-            return (self.order - 1) * self.stride
-        return None if self.time_steps is None else self.time_steps - 1
+    def gain_follows_decay(self) -> bool:
+        """Whether the gain is 1 - decay and changes with it, as of LIFNode's ``decay_input``."""
+        return self._gain == "decay_input"
 
     def forward(self) -> Kernel:
         """The kernel's value: Exponential, FIR or Matrix, differentiable in the parameters."""
@@ -104,10 +164,7 @@ class HistoryKernel(nn.Module):
             return Matrix(quantize_taps(banded.reshape(-1), self.kernel_bits).reshape_as(banded))
         if self.kind == "fir":
             return FIR(at_lags(quantize_taps(self.taps, self.kernel_bits), self.stride))
-        if self.order is None or (self.kernel_bits is None and self.stride == 1):
-            # with kernel_bits and no order the constructor made sure of power-of-two taps
-            return self._exponential()
-        return self._exponential().truncated(self.stride, self.kernel_bits)
+        return self._quantized_exponential()
 
     @torch.no_grad()
     def truncate(self, order: int) -> None:
@@ -139,6 +196,27 @@ class HistoryKernel(nn.Module):
         return ", ".join([self.kind, *(f"{k}={v}" for k, v in named.items() if v is not None)])
 
 
+def kernel_of(neuron: nn.Module, options: KernelOptions, **start: Any) -> HistoryKernel:
+    """The kernel that a neuron's constructor was asked for; ``start`` are HistoryKernel's other arguments."""
+    for name in options:
+        if name not in KernelOptions.__annotations__:
+            raise TypeError(f"{type(neuron).__name__}.__init__() got an unexpected keyword argument {name!r}")
+    chosen: dict[str, Any] = dict(options)
+    return HistoryKernel(chosen.pop("kernel", "exp"), **start, **chosen)
+
+
+def shows_kernel_options(init: Callable[P, None]) -> Callable[P, None]:
+    """Lets ``inspect.signature`` and ``help`` of a constructor show what its ``**options`` stand for."""
+    signature, known = inspect.signature(init), inspect.signature(HistoryKernel).parameters
+    own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
+    options = [
+        known["kind" if name == "kernel" else name].replace(name=name, kind=inspect.Parameter.KEYWORD_ONLY)
+        for name in KernelOptions.__annotations__
+    ]
+    init.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    return init
+
+
 class MFP(nn.Module):
     """Memory-free parallel spiking neuron for plain PyTorch: [T, N, *] in, spikes out, no state.
 
@@ -161,22 +239,18 @@ class MFP(nn.Module):
 
     v_threshold: Tensor | float
 
+    @shows_kernel_options
     def __init__(
         self,
         decay: float = 0.5,
         *,
         v_threshold: float = 1.0,
-        kernel: str = "exp",
-        order: int | None = None,
-        time_steps: int | None = None,
         learnable: bool = False,
         learn_threshold: bool = False,
-        num_channels: int | None = None,
-        kernel_bits: KernelBits = None,
-        stride: int = 1,
         surrogate: SpikeFunction = ATan(),
         strict: bool = False,
         backend: str = "auto",
+        **options: Unpack[KernelOptions],
     ) -> None:
         check_name(backend)
         check_threshold("v_threshold", v_threshold)
@@ -186,20 +260,10 @@ class MFP(nn.Module):
                 "tensor [C], may be assigned to the neuron's v_threshold"
             )
         super().__init__()
-        self.kernel = HistoryKernel(
-            kernel,
-            decay=decay,
-            order=order,
-            time_steps=time_steps,
-            learnable=learnable,
-            num_channels=num_channels,
-            kernel_bits=kernel_bits,
-            stride=stride,
-        )
+        self.kernel = kernel_of(self, options, decay=decay, learnable=learnable)
         if learn_threshold:
-            self.v_threshold = nn.Parameter(
-                torch.full((num_channels or 1,), float(v_threshold), dtype=torch.float32)
-            )
+            size = self.kernel.num_channels or 1
+            self.v_threshold = nn.Parameter(torch.full((size,), float(v_threshold), dtype=torch.float32))
         else:
             self.v_threshold = float(v_threshold)
         self.surrogate, self.strict, self.backend = surrogate, strict, backend
@@ -215,6 +279,16 @@ class MFP(nn.Module):
             backend=self.backend,
         )
 
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        return NeuronSpec(
+            kernel=self.kernel,
+            carried=self.kernel.carried(),
+            threshold=self.v_threshold,
+            surrogate=self.surrogate,
+            strict=self.strict if isinstance(self.surrogate, Surrogate) else None,
+        )
+
     def extra_repr(self) -> str:
         trained = isinstance(self.v_threshold, Tensor)
         return f"v_threshold={'learned' if trained else self.v_threshold}, surrogate={self.surrogate}"
@@ -225,67 +299,6 @@ def _toeplitz(taps: Tensor, order: int | None) -> Tensor:
     steps = len(taps)
     lag = torch.arange(steps)[:, None] - torch.arange(steps)
     return torch.where((lag >= 0) & (lag < (order or steps)), taps[lag.clamp(min=0), 0], 0.0)
-
-
-def _check_arguments(
-    kind: str,
-    decay: float,
-    gain: Literal["decay_input"] | float | None,
-    order: int | None,
-    time_steps: int | None,
-    learnable: bool,
-    num_channels: int | None,
-    kernel_bits: KernelBits,
-) -> None:
-    check_choice("kernel", kind, KINDS)
-    check_finite("decay", decay)
-    if isinstance(decay, Tensor) and decay.numel() != 1:
-        raise TypeError(
-            f"decay must be a number, got {describe(decay)}. learnable=True with num_channels=C trains one "
-            "for each channel"
-        )
-    if not 0 <= decay <= 1:
-        raise ValueError(f"decay must be from 0 to 1, got {decay}")
-    if learnable and kind == "exp" and not 0 < decay < 1:
-        raise ValueError(f"a learnable decay must start strictly between 0 and 1, got {decay}")
-    if isinstance(gain, str) and gain != "decay_input":
-        raise ValueError(f"gain must be None, 'decay_input' or a number, got {describe(gain)}")
-    for name, value in (("order", order), ("time_steps", time_steps), ("num_channels", num_channels)):
-        if value is not None:
-            check_int(name, value, 1)
-    if kind == "fir" and order is None:
-        raise ValueError("kernel='fir' needs order, the number of its taps, got None")
-    if (kind == "matrix") != (time_steps is not None):
-        wants = "needs" if kind == "matrix" else "takes no"
-        raise ValueError(f"kernel={kind!r} {wants} time_steps, got {time_steps}")
-    if kind == "matrix" and order is not None and time_steps is not None and order > time_steps:
-        raise ValueError(f"order must be at most time_steps ({time_steps}) for kernel='matrix', got {order}")
-    if kind == "matrix" and num_channels is not None:
-        raise ValueError(
-            f"kernel='matrix' is shared by all channels; num_channels must be None, got {num_channels}"
-        )
-    check_kernel_bits(kernel_bits)
-    if kind == "exp" and kernel_bits is not None and order is None:
-        _check_power_of_two_exponential(decay, gain, learnable, kernel_bits)
-
-
-def _check_stride(kind: str, order: int | None, stride: int) -> None:
-    check_int("stride", stride, 1)
-    if stride > 1 and (kind == "matrix" or order is None):
-        wants = "takes no stride" if kind == "matrix" else "needs order, the number of taps, for a stride"
-        raise ValueError(f"kernel={kind!r} {wants}, got stride={stride}")
-
-
-def _check_power_of_two_exponential(
-    decay: float, gain: Literal["decay_input"] | float | None, learnable: bool, kernel_bits: KernelBits
-) -> None:
-    factor = 1 - decay if gain == "decay_input" else 1.0 if gain is None else float(gain)
-    if learnable or kernel_bits != "pow2" or not (_is_power_of_two(decay) and _is_power_of_two(factor)):
-        raise ValueError(
-            f"kernel='exp' with kernel_bits={kernel_bits!r} needs order, the number of taps to quantize, "
-            "unless every tap is a power of two already (a fixed decay such as 0.5, kernel_bits='pow2'); got "
-            f"order=None, decay={decay}, learnable={learnable}"
-        )
 
 
 def _is_power_of_two(value: float) -> bool:

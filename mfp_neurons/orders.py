@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ._checks import check_int, describe
-from ._report import neurons, report
-from ._report.record import NeuronRow
-from ._report.undisturbed import reset, undisturbed
+from ._undisturbed import reset, undisturbed
+from .adapters import is_memory_free
 from .history import FIR, Matrix
 from .neuron import HistoryKernel
+from .reporting import NeuronRow, report
 
 Option = tuple[int, float]  # what an order costs, in bits of a layer, and what it loses
 
@@ -188,7 +188,7 @@ def _memory_free(model: nn.Module) -> dict[str, Any]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
     named = ((path or type(module).__name__, module) for path, module in model.named_modules())
-    return {path: module for path, module in named if neurons.is_memory_free(module)}
+    return {path: module for path, module in named if is_memory_free(module)}
 
 
 def _finite(model: nn.Module) -> dict[str, Any]:

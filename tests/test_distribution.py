@@ -14,7 +14,7 @@ import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ["mfp_neurons", "pyproject.toml", "README.md", "LICENSE"]
+SOURCES = ["mfp_neurons", "benchmarks", "pyproject.toml", "README.md", "LICENSE"]
 
 TRY_IT = """
 import sys
@@ -104,7 +104,7 @@ def test_torch_is_all_that_it_requires() -> None:
     assert [str(r) for r in requirements if r.marker is None] == ["torch>=2.6"]
 
 
-def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_no_tests(dist: Path) -> None:
+def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_nothing_else(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
     kept = {

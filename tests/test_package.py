@@ -15,24 +15,29 @@ import pytest
 import mfp_neurons
 
 PACKAGE = Path(mfp_neurons.__file__).parent
+ROOT = PACKAGE.parent
 
-# Lowest first. A module may import from the layers below it; files in one folder may import each other.
+# Who may know whom, lowest first: a module imports from earlier rows alone, whether on import, later, for
+# types or by a string. Files in one folder import each other. What makes this project's numbers knows all of
+# it and is in benchmarks/.
 LAYERS = [
-    ["_broadcast", "_checks", "_files"],
-    ["_build", "_plot", "_reset"],
+    ["_checks", "_files"],
+    ["_build", "_plot", "_reset", "_undisturbed"],
     ["kernels"],
-    ["history", "norm", "surrogate", "_quantize"],
-    ["reference", "backends"],
+    ["history", "norm", "quantize", "surrogate"],
+    ["backends", "reference", "spec"],
     ["_operators"],
-    ["ops", "norm_ops", "_serial", "_arguments"],
+    ["_arguments", "_serial", "norm_ops", "ops"],
     ["functional"],
-    ["neuron", "pooling", "quantize", "baseline"],
-    ["spikingjelly", "snntorch"],
+    ["baseline", "neuron", "pooling"],
+    ["snntorch", "spikingjelly"],
+    ["adapters"],
     ["_convert"],
-    ["_report"],
-    ["orders"],
+    ["reporting"],
+    ["architectures", "orders"],
     ["deploy"],
-    ["_doctor", "bench", "neurobench", "nir", "train"],
+    ["_doctor", "neurobench", "nir"],
+    ["train"],
     ["zoo"],
     ["cli"],
     ["__main__"],
@@ -61,11 +66,18 @@ _TRAIN = [
 ]
 LATER = {
     "_plot": {"matplotlib"},
+    "architectures": {"spikingjelly"},
     "deploy": {"safetensors"},
     "kernels": {"cupy"},
     "train": set(_TRAIN),
-    "bench": {"cupy", "matplotlib", "snntorch", "spikingjelly"},
-    "zoo": {"snntorch", "spikingjelly"},
+}
+
+# Modules imported by a name that only a run knows, and what it can be.
+COMPUTED = {
+    "_checks.py": "the argument of require, whose callers are looked at",
+    "_convert.py": "an adapter",
+    "train/datasets/frameworks.py": "a module of spikingjelly.datasets",
+    "train/network.py": "a builder of one's own",
 }
 
 
@@ -73,16 +85,51 @@ def sources() -> list[Path]:
     return sorted(PACKAGE.rglob("*.py"))
 
 
+def short(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
 def layer(path: Path) -> str:
     """The top-level module or folder of the package that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path) -> Iterator[tuple[str, bool]]:
-    """(absolute dotted name, whether it runs when the file is imported) for every import in a file."""
-    folder = ["mfp_neurons", *path.relative_to(PACKAGE).parts[:-1]]
+def imports(path: Path) -> Iterator[tuple[str | None, bool]]:
+    """(absolute dotted name, whether it runs when the file is imported) for every import in a file.
 
-    def walk(node: ast.AST, now: bool) -> Iterator[tuple[str, bool]]:
+    ``require(...)`` and ``import_module(...)`` are imports too: of the name that they are given, as far as it
+    is written out in the file (an f-string up to its first value that is not); None where nothing of it is.
+    """
+    folder = list(path.relative_to(ROOT).parts[:-1])
+    tree = ast.parse(path.read_text())
+    constants = {
+        target.id: node.value.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+    def written(node: ast.expr) -> tuple[str, bool]:
+        """The text of an expression from its start, and whether that is all of it."""
+        match node:
+            case ast.Constant(value=str(text)):
+                return text, True
+            case ast.Name(id=name) if isinstance(constants.get(name), str):
+                return constants[name], True
+            case ast.FormattedValue(value=value):
+                return written(value)
+            case ast.JoinedStr(values=values):
+                start = ""
+                for value in values:
+                    text, complete = written(value)
+                    start += text
+                    if not complete:
+                        return start, False
+                return start, True
+        return "", False
+
+    def walk(node: ast.AST, now: bool) -> Iterator[tuple[str | None, bool]]:
         for child in ast.iter_child_nodes(node):
             if isinstance(child, ast.Import):
                 yield from ((alias.name, now) for alias in child.names)
@@ -92,54 +139,74 @@ def imports(path: Path) -> Iterator[tuple[str, bool]]:
                 for alias in child.names:
                     yield ".".join([*parts, alias.name]), now
             elif isinstance(child, ast.Call) and _called(child) in ("require", "import_module"):
-                yield from _named(child, folder)
+                name, _ = written(child.args[0])
+                level = len(name) - len(name.lstrip("."))
+                base = folder[: len(folder) + 1 - level] if level else []
+                yield ".".join([*base, *filter(None, name.split("."))]) or None, False
             later = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef) or _is_type_checking(child)
             yield from walk(child, now and not later)
 
-    yield from walk(ast.parse(path.read_text()), True)
+    yield from walk(tree, True)
 
 
 def _called(node: ast.Call) -> str:
     return node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
 
 
-def _named(call: ast.Call, folder: list[str]) -> Iterator[tuple[str, bool]]:
-    """What ``require("module", ...)`` or ``import_module("module")`` brings, where it is written out."""
-    if call.args and isinstance(call.args[0], ast.Constant):
-        name = str(call.args[0].value)
-        yield (".".join([*folder, name.lstrip(".")]) if name.startswith(".") else name), False
-
-
 def _is_type_checking(node: ast.AST) -> bool:
     return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", sources(), ids=short)
 def test_a_module_imports_only_from_layers_below_it(path: Path) -> None:
     own = layer(path)
     if own == "__init__":
         pytest.skip("the front door re-exports from everywhere")
     assert own in RANK, f"{own} is new: give it a place in LAYERS"
     for name, _ in imports(path):
+        if name is None:
+            assert short(path) in COMPUTED
+            continue
         root, *rest = name.split(".")
         if root != "mfp_neurons":
             continue
         target = rest[0] if rest and rest[0] in RANK else None
         if target is None:  # from the front door
-            assert RANK[own] >= RANK["train"], f"{own} imports {name} through the package's front door"
+            assert RANK[own] >= RANK["nir"], f"{own} imports {name} through the package's front door"
         elif target != own:
             assert RANK[target] < RANK[own], f"{own} imports {name}, which is not below it"
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", sources(), ids=short)
 def test_optional_packages_are_imported_only_where_they_belong(path: Path) -> None:
+    """And benchmarks and tests, which are no part of what is installed, nowhere."""
     own = layer(path)
     for name, now in imports(path):
-        root = name.split(".")[0]
+        root = (name or "torch").split(".")[0]
         if root in ("torch", "mfp_neurons") or root in sys.stdlib_module_names:
             continue
         allowed = ON_IMPORT.get(own, set()) | (set() if now else LATER.get(own, set()))
         assert root in allowed, f"{own} imports {name} {'on import' if now else 'later'}"
+
+
+def test_no_file_imports_itself_by_a_detour() -> None:
+    """In the package, its front door apart, and in benchmarks."""
+    files = [*sources(), *(ROOT / "benchmarks").rglob("*.py")]
+    dotted = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in files}
+    modules = {name.removesuffix(".__init__"): path for name, path in dotted.items()}
+    del modules["mfp_neurons"]
+    modules = {name: path for name, path in modules.items() if "._report" not in name}
+
+    def needs(module: str) -> set[str]:
+        names = [name or "" for name, _ in imports(modules[module])]
+        owners = (name if name in modules else name.rpartition(".")[0] for name in names)
+        return {owner for owner in owners if owner in modules and owner != module}
+
+    graph = {module: needs(module) for module in modules}
+    while free := {module for module, needed in graph.items() if not needed & graph.keys()}:
+        for module in free:
+            del graph[module]
+    assert not graph, "these import each other, or stand above those that do"
 
 
 def fresh(code: str) -> str:
@@ -208,7 +275,7 @@ def test_the_version_is_the_distributions() -> None:
 def test_type_information_configs_and_networks_are_in_the_package() -> None:
     root = resources.files("mfp_neurons")
     assert (root / "py.typed").is_file()
-    for folder, suffix in (("train/configs", ".toml"), ("zoo/configs", ".toml"), ("zoo/networks", ".json")):
+    for folder, suffix in (("train/configs", ".toml"), ("zoo/networks", ".json")):
         assert any(entry.name.endswith(suffix) for entry in (root / folder).iterdir())
 
 
@@ -217,6 +284,7 @@ PUBLIC = {
         *("MFP", "MFPNode", "QuantizedMembraneLIF", "TimePool"),
         *("convert", "fit_orders", "late_taps", "quantize_weights", "report"),
     ],
+    "mfp_neurons.adapters": ["describe_neuron"],
     "mfp_neurons.deploy": ["IntegerNetwork", "lower"],
     "mfp_neurons.functional": ["fire", "fire_chunk", "norm_fire", "norm_fire_chunk", "potential"],
     "mfp_neurons.history": ["Exponential", "FIR", "Matrix", "quantize_taps"],

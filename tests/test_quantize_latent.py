@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons._quantize.latent import latent
 from mfp_neurons.quantize import Codes, codes, quantize_weights
+from mfp_neurons.quantize.latent import latent
 
 BITS = st.sampled_from([1, 1.58, 2, 3, 4, 5, 6, 7, 8])
 

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mfp_neurons import MFP
-from mfp_neurons._report import Report, report
+from mfp_neurons import MFP, report
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.quantize import quantize_weights
+from mfp_neurons.reporting import Report
 
 
 class Stack(nn.Module):

@@ -13,8 +13,9 @@ import argparse
 import json
 from pathlib import Path
 
+from benchmarks import sweep
 from benchmarks.evidence import costs, page
-from mfp_neurons.train import checkpoint, config, sweep
+from mfp_neurons.train import checkpoint, config
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks import sweep
+from benchmarks.machine import facts
 from mfp_neurons import report
-from mfp_neurons.bench.facts import facts
-from mfp_neurons.train import config, sweep
+from mfp_neurons.train import config
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.engine import BEST, Trainer, load_network
 
@@ -50,8 +51,8 @@ def _loaded(settings: str) -> data_module.Data:
 
 def times(plan: sweep.Sweep, out: Path) -> dict[str, Any]:
     """Milliseconds of a training step of every network, in turns: the median of rounds, and the machine."""
-    trainers = {}
-    data = None
+    trainers: dict[str, Trainer] = {}
+    data: data_module.Data | None = None
     for entry in plan.entries:
         tuned = json.loads((out / f"{entry.name}-tuning.json").read_text())["best"]
         settings = config.load(plan.base, {**plan.common, **entry.settings, **tuned, "training.threads": 0})
@@ -68,5 +69,5 @@ def times(plan: sweep.Sweep, out: Path) -> dict[str, Any]:
                 taken[name].append(1e3 * (time.perf_counter() - start))
     return {
         "milliseconds_per_step": {name: statistics.median(values) for name, values in taken.items()},
-        "facts": facts(data.train.labels.device),
+        "facts": facts(trainer.device),
     }

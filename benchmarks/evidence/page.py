@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mfp_neurons._report.record import AC_JOULES
+from mfp_neurons._plot import pyplot
+from mfp_neurons.reporting import AC_JOULES
 from mfp_neurons.train import figures, tables
 
 ROOT = Path(__file__).parents[2]
@@ -50,12 +51,26 @@ def write(results: Path) -> None:
         timed = results / f"{path.stem}_time.json"
         times = json.loads(timed.read_text())["milliseconds_per_step"] if timed.exists() else {}
         text = between(text, task, table(found, times))
-        figures.accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png", DRAWN)
+        accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png")
     PAGE.write_text(text)
     last, chosen = (
         json.loads((results / f"evidence_{t}.json").read_text()) for t in ("rows", "rows_readout")
     )
     README.write_text(between(README.read_text(), "evidence", short_table(last, chosen)))
+
+
+def accuracy_against_state(found: Runs, path: Path) -> None:
+    """Draws mean test accuracy (bars: standard deviation over seeds) against bits of state a neuron.
+
+    Args:
+        found: one a network and seed; each family of networks in ``DRAWN`` is a line.
+        path: of the PNG.
+    """
+    plt = pyplot()
+    figure, axes = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
+    figures.draw_accuracy(axes, [run for run in found if run["family"] in DRAWN], DRAWN)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
 
 
 def between(text: str, name: str, content: str) -> str:

@@ -1,4 +1,4 @@
-"""``{benchmarks} cpu`` and ``{benchmarks} cuda``: what `mfp-neurons bench` measured on such a device.
+"""``{benchmarks} cpu`` and ``{benchmarks} cuda``: results of `python -m benchmarks.speed` there.
 
 Every benchmarks/results/bench_*.json becomes the page that the program itself writes, two headings deeper,
 with its figures drawn from the numbers.
@@ -14,8 +14,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from mfp_neurons.bench import figures
-from mfp_neurons.bench.page import page
+from benchmarks.speed import figures
+from benchmarks.speed.tables import page
 
 NONE = (
     "**Nothing has been measured on {} yet**: the checkout has no result of one, so there is no number here."

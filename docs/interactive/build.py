@@ -15,7 +15,7 @@ from typing import Any
 from mfp_neurons import zoo
 from mfp_neurons.deploy.graph import Graph, Neurons
 from mfp_neurons.zoo.catalog import Trained
-from mfp_neurons.zoo.measuring import load_test
+from mfp_neurons.zoo.evaluation import load_test
 
 HERE = Path(__file__).parent
 GENERATED = HERE / "digits_network.js"

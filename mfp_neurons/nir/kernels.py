@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._convert import advice
-from .._report.neurons import is_memory_free
+from ..adapters import is_memory_free
 from ..history import Exponential, Matrix, as_row
-from ..neuron import MFP, HistoryKernel
+from ..neuron import MFP
 from ..surrogate import Surrogate
 from .signals import Floats, Shape
 
@@ -91,10 +91,9 @@ def _facts(module: Any, kernel: Any) -> dict[str, Any]:
         "decay_logit": getattr(own, "decay_logit", None),
     }
     if own.kind == "exp":
-        start = own._exponential() if isinstance(own, HistoryKernel) else None
-        named["decay"] = as_row(start.decay if start else own.beta.clamp(0, 1))
-        named["gain"] = as_row(start.gain if start else own.gain)
-        named["follows_decay"] = getattr(own, "_gain", None) == "decay_input" or None
+        exponential = own.exponential()
+        named["decay"], named["gain"] = as_row(exponential.decay), as_row(exponential.gain)
+        named["follows_decay"] = own.gain_follows_decay or None
     for name, value in named.items():
         if value is not None:
             facts[name] = value.detach().cpu().numpy() if isinstance(value, Tensor) else value

@@ -173,7 +173,7 @@ class FixedExponential(HistoryKernel):
         """The decays."""
         return self.decays
 
-    def _exponential(self) -> Exponential:
+    def exponential(self) -> Exponential:
         return Exponential(self.decays, self.gains, self.order)
 
 

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 
 from mfp_neurons import __version__
 
-from .._quantize import brevitas
-from .._report.neurons import is_neuron, takes_sequences
+from ..adapters import describe_neuron, is_neuron
 from ..deploy.lowering import states
 from ..deploy.lowering.axes import Dims, flat, kinds, of_features, sizes
 from ..deploy.lowering.capture import Capture, StandIn, stand_ins
 from ..pooling import TimePool
 from ..quantize import codes
+from ..quantize.reading import is_quantized_by_brevitas
 from .draft import Draft
 from .kernels import check, read
 from .neurons import add_neurons
@@ -89,7 +89,7 @@ class Tracing:
                 f"makes one step of every {module.window} (TimePool), and NIR has one clock for all. Export "
                 "the layers in front of it and those behind it as two graphs"
             )
-        if brevitas.quantizes(module):
+        if is_quantized_by_brevitas(module):
             return self._brevitas(module, *args, **kwargs)
         return NotImplemented
 
@@ -158,7 +158,9 @@ class Tracing:
         value = self.value(x, "the input of a neuron")
         if value.reduce or value.last:
             self.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
-        timed, carries = takes_sequences(module), states.carries_state(module)
+        spec = describe_neuron(module)
+        assert spec is not None
+        timed, carries = spec.takes_sequences, states.carries_state(module)
         if timed:
             self._check_whole_sequence(value)
             states.check_start(module, self.refuse)

@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .._checks import log_once
-from .._quantize.latent import latent
-from .._quantize.layers import become_quantized
 from ..quantize import Codes
+from ..quantize.latent import latent
+from ..quantize.layers import become_quantized
 from .convolution import narrowed, widened
 from .draft import folded
 from .signals import Norm

@@ -24,6 +24,7 @@ from .network import reset as reset
 from .parallel import MFPLeakyParallel as MFPLeakyParallel
 from .rules import LEFT_ALONE as LEFT_ALONE
 from .rules import RULES as RULES
+from .rules import neuron_spec as neuron_spec
 from .surrogates import StrictSpike as StrictSpike
 from .surrogates import known_surrogate as known_surrogate
 

@@ -1,22 +1,21 @@
-"""The history kernel of both neurons: an exponential whose decay is ``beta``, or free taps."""
+"""The history kernel of both neurons, and how it meets the shape of a step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from .._checks import describe
-from ..history import FIR, Exponential, KernelBits
-from ..neuron import HistoryKernel
+from .._checks import check_int, describe
+from ..history import FIR, Exponential, Kernel, KernelBits
+from ..neuron import HistoryKernel, kernel_of
+from ..spec import KernelOptions, KernelParameters
 
 
 @dataclass(frozen=True)
-class BetaKernel:
-    """The exponential history of a neuron whose decay is snnTorch's ``beta``. Calling it gives its value now.
-
-    It has the attributes of :class:`mfp_neurons.neuron.HistoryKernel`, so that a network can be read alike.
-    """
+class BetaKernel(KernelParameters):
+    """The exponential history of a neuron whose decay is snnTorch's ``beta``, a tensor of the neuron."""
 
     beta: Tensor
     gain: Tensor | float
@@ -28,65 +27,134 @@ class BetaKernel:
     kind: str = "exp"
     time_steps: None = None
 
-    @property
-    def state_steps(self) -> int | None:
-        """Inputs kept between steps: (K - 1) * stride. None: the infinite kernel, which keeps a potential."""
-        return None if self.order is None else (self.order - 1) * self.stride
+    def exponential(self) -> Exponential:
+        """The exponential with its decay and gain as they are now."""
+        gain = self.gain.reshape(-1) if isinstance(self.gain, Tensor) else self.gain
+        return Exponential(self.beta.clamp(0, 1).reshape(-1), gain, self.order)
 
     def __call__(self) -> Exponential | FIR:
-        decay = self.beta.clamp(0, 1).reshape(-1)
-        gain = self.gain.reshape(-1) if isinstance(self.gain, Tensor) else self.gain
-        exponential = Exponential(decay, gain, self.order)
-        if self.order is None or (self.kernel_bits is None and self.stride == 1):
-            return exponential  # those without an order are powers of two as they are
-        return exponential.truncated(self.stride, self.kernel_bits)
+        return self._quantized_exponential()
 
 
-def free_taps(
-    kernel: str, beta: Any, gain: Any, learn_beta: bool, num_channels: int | None, options: dict[str, Any]
-) -> HistoryKernel | None:
-    """Checks the kernel's arguments; the module of its free taps, or None for an exponential.
+# --- from the arguments of a constructor ------------------------------------------------------------------
 
-    ``options`` are HistoryKernel's order, time_steps, kernel_bits and stride.
+
+def per_channel(beta: Any, options: KernelOptions) -> Any:
+    """beta with one value a channel where ``num_channels`` asks for that of an exponential."""
+    num_channels = options.get("num_channels")
+    if num_channels is None or options.get("kernel", "exp") != "exp":
+        return beta
+    check_int("num_channels", num_channels, 1)
+    value = torch.as_tensor(beta)
+    if value.numel() not in (1, num_channels):
+        raise ValueError(f"beta must have 1 or {num_channels} (num_channels) values, got {list(value.shape)}")
+    return value.detach().reshape(-1).expand(num_channels).clone()
+
+
+def checked_kernel(
+    neuron: nn.Module, beta: Any, gain: Any, learn_beta: bool, options: KernelOptions
+) -> HistoryKernel:
+    """The options of a kernel, checked; of "fir" and "matrix" also its taps, which start from beta and gain.
+
+    Of "exp" it holds no more than the options: the decay itself is beta, in snnTorch's own place.
     """
     # read here as numbers, which a default device such as "meta" must not hinder
     start, factor = (torch.as_tensor(value, device="cpu").detach().reshape(-1) for value in (beta, gain))
     start = start.clamp(0, 1)
     if factor.numel() not in (1, start.numel()):
         raise ValueError(f"gain must be one number or have the shape of beta, got {describe(gain)}")
-    if kernel == "exp":
-        _check_exponential(start, factor, learn_beta, options)
-        return None
+    pairs = list(zip(start.tolist(), factor.expand_as(start).tolist(), strict=True))
+    kind, num_channels = options.get("kernel", "exp"), options.get("num_channels")
+    if kind == "exp":
+        # only taps that are powers of two as they are need no order to be quantized: every beta is looked at
+        is_looked_at = options.get("kernel_bits") is not None and options.get("order") is None
+        for decay, one_gain in pairs if is_looked_at else [(0.5, 1.0)]:
+            kernel = kernel_of(neuron, options, decay=decay, gain=one_gain, learnable=learn_beta)
+        return kernel
     if learn_beta:
         raise ValueError(
-            f"learn_beta does not apply to kernel={kernel!r}, whose free taps only start from beta"
+            f"learn_beta does not apply to kernel={kind!r}, whose free taps only start from beta"
         )
-    if start.numel() > 1 and num_channels != start.numel():
+    if len(start) > 1 and num_channels != len(start):
         raise ValueError(
-            f"kernel={kernel!r} with {start.numel()} values of beta needs num_channels={start.numel()}, "
+            f"kernel={kind!r} with {len(start)} values of beta needs num_channels={len(start)}, "
             f"got {num_channels}"
         )
-    return _taps_from(kernel, start, factor, num_channels, options)
-
-
-def _check_exponential(start: Tensor, factor: Tensor, learn_beta: bool, options: dict[str, Any]) -> None:
-    """HistoryKernel knows the rules; the decay itself is beta, in snnTorch's own place."""
-    quantized = options["kernel_bits"] is not None and options["order"] is None
-    for decay, gain in _pairs(start, factor) if quantized else [(0.5, 1.0)]:
-        HistoryKernel("exp", decay=decay, gain=gain, learnable=learn_beta, **options)
-
-
-def _taps_from(
-    kernel: str, start: Tensor, factor: Tensor, num_channels: int | None, options: dict[str, Any]
-) -> HistoryKernel:
-    decay, gain = _pairs(start, factor)[0]
-    history = HistoryKernel(kernel, decay=decay, gain=gain, num_channels=num_channels, **options)
-    if start.numel() > 1 and options["order"] is not None:
-        order, stride = options["order"], options["stride"]
+    kernel = kernel_of(neuron, options, decay=pairs[0][0], gain=pairs[0][1])
+    if len(start) > 1 and kernel.order is not None:
+        steps = (kernel.order - 1) * kernel.stride + 1
         with torch.no_grad():
-            history.taps.copy_(Exponential(start, factor).taps((order - 1) * stride + 1)[::stride])
-    return history
+            kernel.taps.copy_(Exponential(start, factor).taps(steps)[:: kernel.stride])
+    return kernel
 
 
-def _pairs(start: Tensor, factor: Tensor) -> list[tuple[float, float]]:
-    return list(zip(start.tolist(), factor.expand_as(start).tolist(), strict=True))
+# --- over a step ------------------------------------------------------------------------------------------
+#
+# The operators take parameters [1] or [C], along dim 1 of a step [N, C, *]. snnTorch takes whatever
+# broadcasts over a step: (C,), (C, 1, 1), one value a neuron, even one a sample. Through the right view of
+# the step all of these are channels.
+
+
+def operands(
+    kernel: Kernel, threshold: Tensor, spread: tuple[int, ...], step: torch.Size, steps: int | None
+) -> tuple[tuple[int, ...], Kernel, Tensor]:
+    """View, kernel and threshold for steps of shape ``step``.
+
+    ``spread`` is the shape in which the kernel's values broadcast over a step; ``steps`` the length of the
+    whole sequence, None where more of it may follow.
+    """
+    dims = len(step)
+    threshold = threshold.reshape((*[1] * (dims - threshold.dim()), *threshold.shape))
+    if isinstance(kernel, FIR):
+        taps = spread_over(kernel.taps, spread, dims, lead=1)
+        view, full = channel_view(step, threshold.shape, taps.shape[1:])
+        return view, FIR(as_columns(taps, full, lead=1)), as_columns(threshold, full)
+    if not isinstance(kernel, Exponential):
+        view, full = channel_view(step, threshold.shape)
+        return view, kernel, as_columns(threshold, full)
+    if steps and kernel.order is not None and kernel.order >= steps:
+        kernel = replace(kernel, order=None)  # not truncated within this sequence: the cheaper recursion
+    decay, gain = (  # a number is the same on every device
+        spread_over(v, spread, dims) if isinstance(v, Tensor) else v for v in (kernel.decay, kernel.gain)
+    )
+    shapes = [value.shape for value in (threshold, decay, gain) if isinstance(value, Tensor)]
+    view, full = channel_view(step, *shapes)
+    decay, gain = (as_columns(v, full) if isinstance(v, Tensor) else v for v in (decay, gain))
+    return view, replace(kernel, decay=decay, gain=gain), as_columns(threshold, full)
+
+
+def spread_over(value: Tensor, spread: tuple[int, ...], dims: int, lead: int = 0) -> Tensor:
+    """``value`` [.., 1] or [.., P] to broadcast over a step of ``dims``, behind its ``lead`` dimensions."""
+    front = value.shape[:lead]
+    if value.shape[lead:].numel() == 1:
+        return value.reshape((*front, *[1] * dims))  # of a step without dimensions, an empty shape
+    return value.reshape((*front, *[1] * (dims - len(spread)), *spread))
+
+
+def channel_view(step: torch.Size, *shapes: torch.Size) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The view of a step in which parameters of ``shapes``, which broadcast over it, are one number or [C].
+
+    Returns:
+        (view, full): the view, and the shape to expand a parameter to before it is flat; empty for none.
+    """
+    for shape in shapes:
+        pairs = zip(shape[::-1], step[::-1], strict=False)
+        if len(shape) > len(step) or any(size not in (1, there) for size, there in pairs):
+            raise ValueError(
+                f"a parameter of shape {list(shape)} does not broadcast over a step {list(step)}"
+            )
+    varying = {dim for shape in shapes for dim, size in enumerate(shape) if size > 1}
+    if varying <= {1}:  # channels already; the operators take [T, N, *] of up to 6 dimensions
+        flat = tuple(step) if len(step) <= 5 else (*step[:2], prod(step[2:]))
+        return flat or (1,), ()
+    if 0 in varying:
+        return (1, prod(step)), tuple(step)
+    return (step[0], prod(step[1:])), (1, *step[1:])
+
+
+def as_columns(value: Tensor, full: tuple[int, ...], lead: int = 0) -> Tensor:
+    """``value``, aligned with a step, as [.., 1] or [.., C] in the view that ``full`` belongs to."""
+    front = value.shape[:lead]
+    if full and value.shape[lead:].numel() > 1:
+        value = value.expand(*front, *full)
+    return value.reshape(*front, -1)

@@ -1,5 +1,6 @@
 """The neuron that takes one step at a time."""
 
+from dataclasses import replace
 from typing import Any
 
 import snntorch as snn
@@ -11,8 +12,9 @@ from .._arguments import as_real
 from .._checks import NO_BACKWARD, backward_pass, refuse_tracers
 from .._reset import refuse_matrix
 from ..history import Matrix
+from ..spec import NeuronSpec, StateNames
+from .kernel import spread_over
 from .memory_free import MemoryFree
-from .operands import spread_over
 
 _WRITTEN = -1  # a version that every tensor's is above
 _NOT_ITS_OWN = (
@@ -94,6 +96,17 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
     >>> spk, mem
     (tensor([1.]), tensor([1.3125]))
     """
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        spec = super().neuron_spec()
+        history = ("history",) if self.is_finite else ()
+        return replace(
+            spec,
+            takes_sequences=False,
+            continues=spec.carried.what != "nothing",
+            state=StateNames(("mem", *history), potential="mem", history="history" if history else None),
+        )
 
     def _init_state(self) -> None:
         self._set_in = NO_BACKWARD  # the backward pass, by torch's number, in which mem was set from outside

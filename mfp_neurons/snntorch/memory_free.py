@@ -1,20 +1,20 @@
 """What both neurons share beside their kernel: arguments, checkpoints, returns."""
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from typing import Any
+from typing import Any, Unpack
 
 import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_threshold, describe, log_once
+from .._checks import check_finite, check_threshold, describe, log_once
 from .._reset import check_samples, sample_mask
-from ..history import KernelBits
-from ..neuron import HistoryKernel
-from .arguments import check_reset_mechanism, per_channel, real
-from .instances import unlist
-from .kernel import BetaKernel, free_taps
-from .operands import Operands, operands
+from ..history import Kernel
+from ..neuron import HistoryKernel, shows_kernel_options
+from ..spec import KernelOptions, NeuronSpec, StateNames
+from .kernel import BetaKernel, checked_kernel, operands, per_channel
+from .network import unlist
 from .surrogates import own_spike_grad
 
 _NONE = snn.SpikingNeuron.reset_dict["none"]
@@ -30,6 +30,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     mem: Tensor
     gain: Tensor | float
 
+    @shows_kernel_options
     def __init__(
         self,
         beta: Any,
@@ -47,24 +48,19 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
         *,
-        kernel: str = "exp",
-        order: int | None = None,
-        time_steps: int | None = None,
-        num_channels: int | None = None,
-        kernel_bits: KernelBits = None,
         gain: Any = 1.0,
-        stride: int = 1,
+        **options: Unpack[KernelOptions],
     ) -> None:
         # snnTorch lists an instance before it looks at its arguments, so everything is checked before that
         check_reset_mechanism(reset_mechanism)
-        self._check_can_run(inhibition, state_quant, finite=kernel != "exp" or order is not None)
+        is_finite = options.get("kernel", "exp") != "exp" or options.get("order") is not None
+        self._check_can_run(inhibition, state_quant, is_finite)
         beta, gain = real("beta", beta), real("gain", gain)
         threshold = real("threshold", threshold, check_threshold)
         graded_spikes_factor = real("graded_spikes_factor", graded_spikes_factor)
         spike_grad = own_spike_grad(spike_grad)
-        beta = per_channel(beta, num_channels, kernel)
-        options = {"order": order, "time_steps": time_steps, "kernel_bits": kernel_bits, "stride": stride}
-        taps = free_taps(kernel, beta, gain, learn_beta, num_channels, options)
+        beta = per_channel(beta, options)
+        kernel = checked_kernel(self, beta, gain, learn_beta, options)
         try:
             super().__init__(
                 beta,
@@ -85,14 +81,14 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             unlist(lambda neuron: neuron is self)
             raise
         self.reset_delay = reset_delay
-        self.order, self.stride = order, stride
-        self.num_channels, self.kernel_bits = num_channels, kernel_bits
+        self.order, self.stride = kernel.order, kernel.stride
+        self.num_channels, self.kernel_bits = kernel.num_channels, kernel.kernel_bits
         if isinstance(gain, Tensor) or gain != 1.0:
             self.register_buffer("gain", torch.as_tensor(gain))
         else:
             self.gain = 1.0
-        if taps is not None:
-            self._modules["kernel"] = taps  # add_module refuses the name of the property below
+        if kernel.kind != "exp":
+            self._modules["kernel"] = kernel  # add_module refuses the name of the property below
         self._init_state()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -117,6 +113,24 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         learnable = isinstance(self.beta, nn.Parameter)
         return BetaKernel(
             self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable, self.stride
+        )
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        kernel = self.kernel
+        return NeuronSpec(
+            kernel=kernel,
+            carried=kernel.carried(),
+            threshold=self.threshold,
+            surrogate=self.spike_grad,
+            surrogate_argument="spike_grad",
+            kernel_shape=tuple(self.beta.shape) if self.num_channels is None else None,
+            threshold_shape=tuple(self.threshold.shape),
+            state=StateNames(("mem",), potential="mem"),
+            returns_potential=self.output or not self.init_hidden,
+            spike_factor=self.graded_spikes_factor,
+            rounds_potential=bool(self.state_quant),
+            inhibition=bool(self.inhibition),
         )
 
     @property
@@ -168,11 +182,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     def extra_repr(self) -> str:
         kernel = self.kernel
-        names = ("order", "time_steps", "num_channels", "kernel_bits")
-        named = {name: getattr(kernel, name) for name in names if getattr(kernel, name) is not None}
-        if kernel.stride != 1:
-            named["stride"] = kernel.stride
-        return ", ".join([kernel.kind, *(f"{name}={value}" for name, value in named.items())])
+        return ", ".join([kernel.kind, *(f"{name}={value}" for name, value in kernel.options().items())])
 
     def _spread(self, dims: int) -> tuple[int, ...]:
         """The shape in which a value a channel, or whatever beta holds, broadcasts over a step."""
@@ -185,7 +195,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             )
         return (self.num_channels, *[1] * (dims - 2))
 
-    def _operands(self, step: torch.Size, steps: int | None) -> Operands:
+    def _operands(self, step: torch.Size, steps: int | None) -> tuple[tuple[int, ...], Kernel, Tensor]:
         return operands(self.kernel(), self.threshold, self._spread(len(step)), step, steps)
 
     def _in_normal_mode(self) -> AbstractContextManager[Any]:
@@ -204,3 +214,35 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def _returned(self, spk: Tensor, mem: Tensor) -> Any:
         """snnTorch's return rule."""
         return spk if self.init_hidden and not self.output else (spk, mem)
+
+
+def check_reset_mechanism(value: Any) -> None:
+    """Raises ValueError for anything but "none"."""
+    if isinstance(value, str) and value in ("subtract", "zero"):
+        raise ValueError(
+            f"reset_mechanism must be 'none', got {value!r}: a reset makes every step depend on the spike "
+            "before it, which is what a memory-free neuron drops. Keep snn.Leaky where the reset matters. "
+            "Without one the potential grows up to input / (1 - beta), so the threshold may need raising."
+        )
+    if not isinstance(value, str) or value != "none":
+        raise ValueError(f"reset_mechanism must be 'none', got {describe(value)}")
+
+
+def real(name: str, value: Any, check: Callable[[str, Any], None] = check_finite) -> Any:
+    """``value`` if snnTorch can store it as a real number or tensor; integers become floats."""
+    unreal = value.is_complex() or value.dtype == torch.bool if isinstance(value, Tensor) else False
+    if unreal or isinstance(value, bool):
+        raise TypeError(f"{name} must be a real number or tensor, got {describe(value)}")
+    if isinstance(value, int):
+        value = float(value)
+    if isinstance(value, Tensor):
+        if value.numel() == 0:
+            raise ValueError(f"{name} must not be empty, got {describe(value)}")
+        value = value if value.is_floating_point() else value.float()
+    elif not isinstance(value, float):
+        try:
+            value = torch.as_tensor(value, dtype=torch.get_default_dtype())
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"{name} must be a real number or tensor, got {describe(value)}") from None
+    check(name, value)
+    return value

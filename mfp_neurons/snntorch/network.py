@@ -1,13 +1,12 @@
-"""Reset, detach and release: what is done to all neurons of a network at once."""
+"""What is done to all neurons of a network at once: reset, detach, release."""
+
+from collections.abc import Callable
+from typing import Any
 
 import snntorch as snn
 from torch import Tensor, nn
 
-from .instances import unlist
-from .leaky import MFPLeaky
-from .memory_free import MemoryFree
-
-_STATES = ("mem", "syn", "syn_exc", "syn_inh", "spk")  # where snnTorch's neurons keep what they carry on
+STATES = ("mem", "syn", "syn_exc", "syn_inh", "spk")  # where snnTorch's neurons keep what they carry on
 
 
 def reset(net: nn.Module) -> None:
@@ -26,12 +25,14 @@ def detach(net: nn.Module) -> None:
     For truncated backpropagation through time. The reach is that of :func:`reset`.
     """
     for module in net.modules():
-        if isinstance(module, MFPLeaky):
+        if not isinstance(module, snn.SpikingNeuron):
+            continue
+        if hasattr(module, "detach_state"):  # MFPLeaky, whose inputs go with its potential
             module.detach_state()
-        elif isinstance(module, snn.SpikingNeuron):
-            for name in _STATES:
-                if isinstance(module._buffers.get(name), Tensor):
-                    setattr(module, name, module._buffers[name].detach())
+            continue
+        for name in STATES:
+            if isinstance(module._buffers.get(name), Tensor):
+                setattr(module, name, module._buffers[name].detach())
 
 
 def release(net: nn.Module | None = None) -> int:
@@ -47,4 +48,12 @@ def release(net: nn.Module | None = None) -> int:
         How many were released.
     """
     inside = None if net is None else {id(module) for module in net.modules()}
-    return unlist(lambda one: isinstance(one, MemoryFree) and (inside is None or id(one) in inside))
+    return unlist(lambda one: hasattr(one, "neuron_spec") and (inside is None or id(one) in inside))
+
+
+def unlist(is_gone: Callable[[Any], bool]) -> int:
+    """Takes neurons off snnTorch's list, which stays the same object; returns how many they were."""
+    instances = snn.SpikingNeuron.instances
+    before = len(instances)
+    instances[:] = [neuron for neuron in instances if not is_gone(neuron)]
+    return before - len(instances)

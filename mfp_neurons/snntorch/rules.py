@@ -1,4 +1,4 @@
-"""Which of snnTorch's neurons :func:`mfp_neurons.convert` can swap, for what, and why others stay."""
+"""What snnTorch's own neurons are, and what :func:`mfp_neurons.convert` makes of them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,26 +7,127 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from .build import Options, build, tensor_of
+from ..neuron import MFP
+from ..spec import Carried, KernelOptions, NeuronSpec, StateNames
 from .leaky import MFPLeaky
+from .network import STATES
 from .parallel import MFPLeakyParallel
+from .surrogates import known_surrogate
+
+Options = dict[str, Any]
+
+
+def neuron_spec(module: nn.Module) -> NeuronSpec | None:
+    """What one of snnTorch's neurons computes and keeps; None for a module that is no neuron."""
+    if not isinstance(module, snn.SpikingNeuron):
+        return None
+    neuron: Any = module
+    threshold = getattr(neuron, "threshold", None)
+    takes_sequences = hasattr(snn, "StateLeaky") and isinstance(neuron, snn.StateLeaky)
+    names = tuple(name for name in STATES if hasattr(neuron, name))
+    return NeuronSpec(
+        kernel=None,
+        carried=Carried("potential"),
+        threshold=threshold,
+        surrogate=getattr(neuron, "spike_grad", None),
+        surrogate_argument="spike_grad",
+        threshold_shape=tuple(threshold.shape) if isinstance(threshold, Tensor) else None,
+        takes_sequences=takes_sequences,
+        continues=not takes_sequences,
+        state=StateNames(names, potential="mem" if "mem" in names else None),
+        returns_potential=bool(getattr(neuron, "output", False) or not getattr(neuron, "init_hidden", False)),
+        spike_factor=getattr(neuron, "graded_spikes_factor", None),
+        rounds_potential=bool(getattr(neuron, "state_quant", False)),
+        inhibition=bool(getattr(neuron, "inhibition", False)),
+    )
+
+
+# --- building --------------------------------------------------------------------------------------------
+
+
+def _value_of(value: Any) -> Tensor:
+    """The present value of a number or tensor, a copy."""
+    return torch.as_tensor(value).detach().clone()
+
+
+def _common(neuron: Any) -> Options:
+    """The arguments that every snnTorch neuron shares with ours, with their present values."""
+    return {
+        "threshold": _value_of(neuron.threshold),
+        "spike_grad": None if neuron.surrogate_disable else neuron.spike_grad,
+        "surrogate_disable": neuron.surrogate_disable,
+        "init_hidden": neuron.init_hidden,
+        "inhibition": neuron.inhibition,
+        "learn_threshold": isinstance(neuron.threshold, nn.Parameter),
+        "state_quant": neuron.state_quant,
+        "output": neuron.output,
+        "graded_spikes_factor": _value_of(neuron.graded_spikes_factor),
+        "learn_graded_spikes_factor": isinstance(neuron.graded_spikes_factor, nn.Parameter),
+    }
+
+
+def _build(neuron: Any, default: type, options: Options, **kept: Any) -> nn.Module:
+    """The new neuron: what all neurons keep, what this rule keeps, and above both what the user asked for."""
+    chosen = dict(options)
+    to = chosen.pop("to", None) or default
+    if "learnable" in chosen:
+        chosen["learn_beta"] = chosen.pop("learnable")
+    if chosen.get("kernel", "exp") != "exp":  # free taps; beta is where they start
+        chosen.setdefault("learn_beta", False)
+    arguments = {**_common(neuron), **kept, **chosen}
+    if to is MFP:
+        return _as_plain(arguments)
+    if to not in (MFPLeaky, MFPLeakyParallel):
+        raise ValueError(f"to must be MFPLeaky, MFPLeakyParallel or MFP here, got {to!r}")
+    new: nn.Module = to(**arguments)
+    for name in ("beta", "threshold", "graded_spikes_factor"):
+        old = getattr(neuron, name, None)
+        if isinstance(old, nn.Parameter) and f"learn_{name}" not in chosen:
+            getattr(new, name).requires_grad_(old.requires_grad)  # a frozen one stays frozen
+    return new
+
+
+def _as_plain(arguments: Options) -> MFP:
+    """:class:`mfp_neurons.MFP` where it can do the same: one number a layer, spikes alone."""
+    for name in ("inhibition", "state_quant", "surrogate_disable", "learn_graded_spikes_factor"):
+        if arguments[name]:
+            raise ValueError(f"to=MFP: MFP has no {name}")
+    for name in ("graded_spikes_factor", "gain"):
+        if not bool((torch.as_tensor(arguments.get(name, 1.0)) == 1).all()):
+            raise ValueError(f"to=MFP: MFP has no {name}, and it is {arguments[name]}")
+    numbers = {name: torch.as_tensor(arguments[name]).reshape(-1) for name in ("beta", "threshold")}
+    for name, value in numbers.items():
+        if bool((value != value[0]).any()):
+            raise ValueError(f"to=MFP: MFP starts from one {name} for the layer, not {value.numel()}")
+    return MFP(
+        float(numbers["beta"][0].clamp(0, 1)),
+        v_threshold=float(numbers["threshold"][0]),
+        learnable=arguments["learn_beta"],
+        learn_threshold=arguments["learn_threshold"],
+        surrogate=known_surrogate(arguments["spike_grad"]) or arguments["spike_grad"],
+        strict=True,
+        **{name: arguments[name] for name in KernelOptions.__annotations__ if name in arguments},
+    )
+
+
+# --- rules -----------------------------------------------------------------------------------------------
 
 
 def _from_leaky(neuron: Any, options: Options) -> nn.Module | str:
     learn = isinstance(neuron.beta, nn.Parameter)
-    return build(neuron, MFPLeaky, options, beta=tensor_of(neuron.beta), learn_beta=learn)
+    return _build(neuron, MFPLeaky, options, beta=_value_of(neuron.beta), learn_beta=learn)
 
 
 def _from_lapicque(neuron: Any, options: Options) -> nn.Module | str:
     """mem = (1 - dt / RC) mem + (dt / C) input, as Lapicque computes it from R, C and dt."""
-    leak = tensor_of(neuron.time_step / (neuron.R * neuron.C))
+    leak = _value_of(neuron.time_step / (neuron.R * neuron.C))
     if bool(((leak < 0) | (leak > 1)).any()):
         return f"its leak time_step / (R C) is {leak.tolist()}, and the decay 1 - leak has to lie from 0 to 1"
-    gain = tensor_of(neuron.R * leak)
+    gain = _value_of(neuron.R * leak)
     learn = isinstance(neuron.beta, nn.Parameter)
-    new = build(neuron, MFPLeaky, options, beta=1 - leak, gain=gain, learn_beta=learn)
+    new = _build(neuron, MFPLeaky, options, beta=1 - leak, gain=gain, learn_beta=learn)
     for name in ("R", "C", "time_step"):  # for code that reads them; not in the state dict, as beta is
-        new.register_buffer(name, tensor_of(getattr(neuron, name)), persistent=False)
+        new.register_buffer(name, _value_of(getattr(neuron, name)), persistent=False)
     return new
 
 
@@ -36,13 +137,13 @@ def _from_synaptic(neuron: Any, options: Options) -> nn.Module | str:
     if why:
         return why
     alpha, beta = torch.broadcast_tensors(
-        tensor_of(neuron.alpha).clamp(0, 1), tensor_of(neuron.beta).clamp(0, 1)
+        _value_of(neuron.alpha).clamp(0, 1), _value_of(neuron.beta).clamp(0, 1)
     )
     channels = {"num_channels": beta.numel()} if beta.numel() > 1 else {}
     learned = isinstance(neuron.alpha, nn.Parameter) or isinstance(neuron.beta, nn.Parameter)
     wanted = options.get("learnable", learned or "kernel" in options)
     chosen = {name: value for name, value in options.items() if name != "learnable"} | {"kernel": "fir"}
-    new = build(neuron, MFPLeaky, chosen, beta=beta.clone(), **channels)
+    new = _build(neuron, MFPLeaky, chosen, beta=beta.clone(), **channels)
     taps: nn.Parameter = new.kernel.taps  # type: ignore[operator, union-attr, assignment]
     with torch.no_grad():
         values = _two_decays(alpha.reshape(-1), beta.reshape(-1), options["order"])
@@ -77,14 +178,14 @@ def _from_state_leaky(neuron: Any, options: Options) -> nn.Module | str:
         return "it returns its potential alone and fires no spikes"
     if options.get("to") is MFPLeaky:
         return "it takes whole sequences, MFPLeaky single steps"
-    decay = torch.exp(-1 / tensor_of(neuron.tau))
-    return build(
+    decay = torch.exp(-1 / _value_of(neuron.tau))
+    return _build(
         neuron,
         MFPLeakyParallel,
         {"order": neuron.kernel_truncation_steps, **{k: v for k, v in options.items() if v is not None}},
         beta=decay,
         learn_beta=isinstance(neuron.tau, nn.Parameter),
-        graded_spikes_factor=tensor_of(neuron.graded_spikes_factor) ** 2,
+        graded_spikes_factor=_value_of(neuron.graded_spikes_factor) ** 2,
     )
 
 

@@ -9,6 +9,10 @@ modes, memories, reset, ``store_v_seq``. :data:`RULES` says which SpikingJelly n
 
 # ruff: noqa: E402 (the first call turns SpikingJelly's absence into a helpful error, before anything imports it)
 
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
+
 from .._checks import require
 
 require("spikingjelly.activation_based.neuron", "spikingjelly")
@@ -18,10 +22,15 @@ from .counters import MEMORY_RULES as MEMORY_RULES
 from .counters import STATE_RULES as STATE_RULES
 from .node import MFPNode as MFPNode
 from .pairs import fuse as fuse
-from .registry import register
 from .rules import RULES as RULES
+from .rules import neuron_spec as neuron_spec
 from .surrogates import fused_surrogate as fused_surrogate
 
 __all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]
 
-register()
+# 2.0.0 has a list of the neurons that a configuration file may name by their paths; other versions have none,
+# or lack something that the list needs as well.
+with suppress(ImportError):
+    _vision: Any = import_module("spikingjelly.activation_based.distributed.vision")
+    if hasattr(_vision, "register_neuron_class"):
+        _vision.register_neuron_class(MFPNode)

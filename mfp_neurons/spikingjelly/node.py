@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import torch
 from spikingjelly.activation_based import neuron
@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .. import functional
-from .._checks import NO_BACKWARD, backward_pass, check_threshold, log_once, refuse_tracers
+from .._checks import NO_BACKWARD, backward_pass, check_threshold, describe, log_once, refuse_tracers
 from .._reset import check_samples, refuse_matrix, sample_mask
 from ..backends import NAMES, check_name, unavailable
-from ..history import KernelBits
-from ..neuron import HistoryKernel
+from ..neuron import HistoryKernel, kernel_of, shows_kernel_options
 from ..norm import Norm
+from ..spec import KernelOptions, NeuronSpec, StateNames
 from ..surrogate import Surrogate
-from .arguments import decay_of, number
 from .norms import take
 from .states import (
     appended,
@@ -91,6 +90,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     _overrides_functional: ClassVar[bool] = False
     _lacks: ClassVar[dict[str, str]] = {}
 
+    @shows_kernel_options
     def __init__(
         self,
         tau: float = 2.0,
@@ -103,30 +103,16 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         backend: str = "auto",
         store_v_seq: bool = False,
         *,
-        kernel: str = "exp",
-        order: int | None = None,
-        time_steps: int | None = None,
         learnable: bool = False,
-        num_channels: int | None = None,
-        kernel_bits: KernelBits = None,
-        stride: int = 1,
+        **options: Unpack[KernelOptions],
     ) -> None:
         if isinstance(backend, bool):  # LIFNode 2.0.0 has no backend: its eighth argument is store_v_seq
             backend, store_v_seq = "auto", backend
         check_name(backend)
-        threshold = number("v_threshold", v_threshold)
+        threshold = _number("v_threshold", v_threshold)
         check_threshold("v_threshold", threshold)
-        history = HistoryKernel(
-            kernel,
-            decay=decay_of(tau, decay_input),
-            gain="decay_input" if decay_input else None,
-            order=order,
-            time_steps=time_steps,
-            learnable=learnable,
-            num_channels=num_channels,
-            kernel_bits=kernel_bits,
-            stride=stride,
-        )
+        gain = "decay_input" if decay_input else None
+        history = kernel_of(self, options, decay=_decay_of(tau, decay_input), gain=gain, learnable=learnable)
         if v_reset is not None:
             log_once(
                 "spikingjelly.v_reset",
@@ -165,14 +151,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if old.kind != "exp" or old.learnable:
             held = "decay_logit" if old.kind == "exp" else "taps" if old.kind == "fir" else "matrix"
             raise ValueError(f"tau of this neuron lies in its parameter kernel.{held}; change that instead")
-        self.kernel = HistoryKernel(
-            decay=decay_of(value, self.decay_input),
-            gain="decay_input" if self.decay_input else None,
-            order=old.order,
-            num_channels=old.num_channels,
-            kernel_bits=old.kernel_bits,
-            stride=old.stride,
-        )
+        gain: Any = "decay_input" if self.decay_input else None
+        self.kernel = HistoryKernel(decay=_decay_of(value, self.decay_input), gain=gain, **old.options())
 
     @property
     def _carries(self) -> str | None:
@@ -181,6 +161,27 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if kernel.kind == "exp" and kernel.state_steps is None:
             return "v"
         return "history" if kernel.kind == "matrix" or kernel.state_steps else None
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What this neuron computes and keeps, for whoever reads a model."""
+        threshold, carried = self.v_threshold, self.kernel.carried()
+        return NeuronSpec(
+            kernel=self.kernel,
+            carried=carried,
+            threshold=threshold,
+            surrogate=self.surrogate_function,
+            surrogate_argument="surrogate_function",
+            threshold_shape=tuple(threshold.shape) if self._is_per_element else None,
+            takes_sequences=self.step_mode == "m",
+            step_mode=self.step_mode,
+            continues=carried.what != "nothing",
+            state=StateNames(
+                self._state_names,
+                potential="v",
+                history="history" if self._carries == "history" else None,
+                record="v_seq" if self.store_v_seq else None,
+            ),
+        )
 
     @property
     def supported_backends(self) -> tuple[str, ...]:
@@ -310,9 +311,6 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if self.store_v_seq:
             parts["store_v_seq"] = True
         return ", ".join(f"{name}={_brief(value)}" for name, value in parts.items())
-
-    def _states(self) -> tuple[Any, ...]:
-        return tuple(self._memories[name] for name in self._state_names)
 
     @property
     def _state_names(self) -> tuple[str, ...]:
@@ -546,3 +544,19 @@ def _brief(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"{value.item():.4g}" if value.numel() == 1 else f"tensor{list(value.shape)}"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _decay_of(tau: float, decay_input: bool) -> float:
+    """1 - 1/tau, LIFNode's decay."""
+    tau = _number("tau", tau)
+    if not tau > 1:
+        raise ValueError(f"tau must be > 1 (in steps), so that the decay 1 - 1/tau is positive, got {tau}")
+    if math.isinf(tau) and decay_input:
+        raise ValueError("tau=inf needs decay_input=False (an IFNode); 1/tau would scale every input to 0")
+    return 1 - 1 / tau
+
+
+def _number(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {describe(value)}")
+    return float(value)

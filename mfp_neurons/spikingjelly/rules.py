@@ -1,4 +1,4 @@
-"""Which of SpikingJelly's neurons :func:`mfp_neurons.convert` can swap, for what, and why others stay."""
+"""What SpikingJelly's own neurons are, and what :func:`mfp_neurons.convert` makes of them."""
 
 import math
 from collections.abc import Callable
@@ -8,16 +8,67 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from .build import build
+from ..spec import Carried, NeuronSpec, StateNames
 from .node import MFPNode
+
+_SEQUENCES = [getattr(neuron, name) for name in ("PSN",) if hasattr(neuron, name)]
+_WINDOWS = [getattr(neuron, name) for name in ("MaskedPSN", "SlidingPSN") if hasattr(neuron, name)]
+_BASES = [getattr(neuron, name) for name in ("BaseNode", "SimpleBaseNode") if hasattr(neuron, name)]
+_NEURONS = (*_BASES, *_SEQUENCES, *_WINDOWS)
+
+
+def neuron_spec(module: nn.Module) -> NeuronSpec | None:
+    """What one of SpikingJelly's neurons computes and keeps; None for a module that is no neuron."""
+    old: Any = module
+    if not isinstance(module, _NEURONS):
+        return None
+    if isinstance(module, tuple(_SEQUENCES)):  # not causal: it needs all T inputs at once
+        carried = Carried("all inputs")
+    elif isinstance(module, tuple(_WINDOWS)):
+        carried = Carried("inputs", int(old.k) - 1)
+    else:
+        carried = Carried("potential")
+    step_mode = getattr(old, "step_mode", None)
+    names = tuple(name for name in getattr(old, "_memories", ()) if name != "v_seq")
+    return NeuronSpec(
+        kernel=None,
+        carried=carried,
+        threshold=getattr(old, "v_threshold", None),
+        surrogate=getattr(old, "surrogate_function", None),
+        surrogate_argument="surrogate_function",
+        takes_sequences=step_mode in (None, "m"),
+        step_mode=step_mode,
+        continues=bool(names),
+        state=StateNames(names, potential="v" if "v" in names else None),
+    )
+
+
+def _common(old: Any) -> dict[str, Any]:
+    """The arguments that every SpikingJelly neuron shares with MFPNode."""
+    kept = {"step_mode": "m", "store_v_seq": False, "detach_reset": False, "v_threshold": 1.0}
+    shared = {name: getattr(old, name) for name in kept if hasattr(old, name)}
+    if isinstance(shared.get("v_threshold"), Tensor):
+        del shared["v_threshold"]  # set_threshold_margin's; _build carries it over
+    return {**kept, **shared, "surrogate_function": old.surrogate_function}
+
+
+def _build(old: Any, options: dict[str, Any], **chosen: Any) -> MFPNode:
+    """An MFPNode with what ``old`` shares, what the rule chose and, above both, what the user asked for."""
+    node = MFPNode(**{**_common(old), **chosen, **options})
+    threshold = getattr(old, "v_threshold", None)
+    if isinstance(threshold, Tensor) and "v_threshold" not in options:
+        node.v_threshold = threshold
+    for parameter in old.parameters():
+        node.to(device=parameter.device)
+    return node.train(old.training)
 
 
 def _from_if(old: Any, options: dict[str, Any]) -> MFPNode:
-    return build(old, options, tau=math.inf, decay_input=False)
+    return _build(old, options, tau=math.inf, decay_input=False)
 
 
 def _from_lif(old: Any, options: dict[str, Any]) -> MFPNode:
-    return build(old, options, tau=old.tau, decay_input=old.decay_input)
+    return _build(old, options, tau=old.tau, decay_input=old.decay_input)
 
 
 def _from_parametric_lif(old: Any, options: dict[str, Any]) -> MFPNode:
@@ -26,7 +77,7 @@ def _from_parametric_lif(old: Any, options: dict[str, Any]) -> MFPNode:
     chosen = {"tau": 1 / float(w.double().sigmoid()), "decay_input": old.decay_input}
     if options.get("kernel", "exp") == "exp":
         chosen["learnable"] = True
-    node = build(old, options, **chosen)
+    node = _build(old, options, **chosen)
     if node.kernel.kind == "exp" and node.kernel.learnable and "tau" not in options:
         with torch.no_grad():
             node.kernel.decay_logit.copy_(-w)  # tau is a rounded number, w is what was learned
@@ -37,7 +88,7 @@ def _from_sliding_psn(old: Any, options: dict[str, Any]) -> MFPNode:
     """The same taps, newest first; a learned bias b is a learned threshold -b."""
     _refuse_other_kernel(old, options, "fir")
     taps = old.weight.detach().flip(0)
-    node = build(old, {"order": len(taps), **options, "kernel": "fir"}, decay_input=False)
+    node = _build(old, {"order": len(taps), **options, "kernel": "fir"}, decay_input=False)
     with torch.no_grad():
         wanted = torch.zeros(len(node.kernel.taps), device=taps.device)
         wanted[: len(taps)] = taps[: len(wanted)]  # a smaller order forgets the oldest taps
@@ -58,7 +109,7 @@ def _from_psn(old: Any, options: dict[str, Any]) -> MFPNode | str:
         )
     _refuse_other_kernel(old, options, "matrix")
     order = {"order": old.k} if hasattr(old, "k") else {}
-    node = build(old, {**order, **options, "kernel": "matrix", "time_steps": old.T}, decay_input=False)
+    node = _build(old, {**order, **options, "kernel": "matrix", "time_steps": old.T}, decay_input=False)
     with torch.no_grad():
         node.kernel.matrix.copy_(weight.tril())
     _learn_threshold(node, old, options, old.bias.mean())

@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-from mfp_neurons._report import Report, report
-from mfp_neurons._report.record import AC_JOULES
+from mfp_neurons.reporting import AC_JOULES, Report, report
 from mfp_neurons.train import config as config_module
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train import deployment, figures, tables

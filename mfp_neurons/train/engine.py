@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mfp_neurons import __version__
 from mfp_neurons._checks import require
-from mfp_neurons._report import report
 from mfp_neurons.orders import fit_orders, late_taps, truncate
+from mfp_neurons.reporting import report
 from mfp_neurons.train import augment, checkpoint, distributed, network
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.boards import Boards

@@ -1,7 +1,8 @@
 """Figures, drawn without a display and legible in gray."""
 
+import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from mfp_neurons import functional
 from mfp_neurons._plot import End, label_ends, pyplot
 from mfp_neurons.baseline import QuantizedMembraneLIF
-from mfp_neurons.train.remains import inputs_of_neurons, potential_of
+from mfp_neurons.neuron import MFP
+from mfp_neurons.train.network import Block
 from mfp_neurons.train.tables import Result, by_network, mean_and_spread
 
 # Okabe and Ito's colors, told apart by color-blind readers; markers tell them apart in gray
@@ -19,25 +22,8 @@ STYLES = [
     ("#0072B2", "o"), ("#D55E00", "s"), ("#009E73", "^"), ("#CC79A7", "D"),
     ("#56B4E9", "v"), ("#E69F00", "P"), ("#000000", "*"), ("#777777", "X"),
 ]  # fmt: skip
+Potential = Callable[[Tensor], Tensor]
 LINEAR_BELOW = 1.0  # bits: the axis is linear up to here, so that 0 has a place
-
-
-def accuracy_against_state(
-    results: Iterable[Result], path: Path, styles: Mapping[str, tuple[str, str]] | None = None
-) -> None:
-    """Writes mean test accuracy (bars: standard deviation over seeds) against bits of state a neuron.
-
-    Args:
-        results: one a network and seed; each family of networks is a line.
-        path: of the PNG.
-        styles: color and marker of each family to draw; without it all are drawn.
-    """
-    plt = pyplot()
-    figure, axes = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
-    shown = [r for r in results if styles is None or r["family"] in styles]
-    draw_accuracy(axes, shown, styles)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def draw_accuracy(
@@ -45,7 +31,7 @@ def draw_accuracy(
 ) -> None:
     """A line for each family, its name at the right edge, level with its last point."""
     families = list(dict.fromkeys(r["family"] for r in results))
-    styles = styles or dict(zip(families, _cycle(len(families)), strict=True))
+    styles = styles or dict(zip(families, itertools.cycle(STYLES), strict=False))
     ends = []
     for number, family in enumerate(families):
         color, marker = styles[family]
@@ -82,10 +68,6 @@ def draw_accuracy(
 
 def _point(runs: list[Result]) -> tuple[float, float, float]:
     return (runs[0]["state_bits"], *mean_and_spread([r["test_accuracy"] for r in runs]))
-
-
-def _cycle(count: int) -> list[tuple[str, str]]:
-    return [STYLES[i % len(STYLES)] for i in range(count)]
 
 
 def demo(
@@ -159,33 +141,32 @@ def last_layer(module: nn.Module, sequence: Tensor) -> Layer:
     return Layer(neuron(x_seq), potential_of(neuron)(x_seq), stored, bits)
 
 
-def what_remains(measured: Mapping[str, list[dict[str, Any]]], path: Path) -> None:
-    """Writes what is left of an input against the steps since, from rows of ``remains.Remains`` with labels.
+def potential_of(neuron: nn.Module) -> Potential:
+    """What a neuron's threshold sees.
 
-    Args:
-        measured: title to what was measured; each title is a row of two panels.
-        path: of the PNG.
+    Raises:
+        TypeError: the neuron is neither :class:`MFP` nor :class:`QuantizedMembraneLIF`.
     """
-    plt = pyplot()
-    figure, grid = plt.subplots(
-        len(measured), 2, figsize=(11, 3.6 * len(measured)), layout="constrained", squeeze=False, sharey=True
-    )
-    labels = list(dict.fromkeys(curve["label"] for curves in measured.values() for curve in curves))
-    styles = dict(zip(labels, _cycle(len(labels)), strict=True))
-    for row, (title, curves) in zip(grid, measured.items(), strict=True):
-        for axes, key, words in zip(
-            row,
-            ("kept", "any"),
-            ("can be read off the potential", "changes the potential at all"),
-            strict=True,
-        ):
-            for curve in curves:
-                color, marker = styles[curve["label"]]
-                axes.plot(curve[key], color=color, marker=marker, markersize=4, label=curve["label"])
-            axes.set_title(f"{title}: {words}", fontsize="small")
-            axes.set_xlabel("steps since the input, j")
-            axes.grid(alpha=0.3)
-        row[0].set_ylabel("share of the input that is still there")
-        row[1].legend(fontsize="small", loc="best")
-    figure.savefig(path, dpi=130)
-    plt.close(figure)
+    if isinstance(neuron, QuantizedMembraneLIF):
+        return neuron.potential
+    if isinstance(neuron, MFP):
+        return lambda x_seq: functional.potential(x_seq, neuron.kernel())
+    raise TypeError(f"neuron must be MFP or QuantizedMembraneLIF, got {type(neuron).__name__}")
+
+
+@torch.no_grad()
+def inputs_of_neurons(network: nn.Module, x_seq: Tensor) -> list[tuple[nn.Module, Tensor]]:
+    """The neuron of each block of a network and what it gets, [T, N, C, *], input first; in eval mode."""
+    network.eval()
+    caught: list[tuple[nn.Module, Tensor]] = []
+    neurons = [module.neuron for module in network.modules() if isinstance(module, Block)]
+    hooks = [
+        neuron.register_forward_pre_hook(lambda module, args: caught.append((module, args[0])))
+        for neuron in neurons
+    ]
+    try:
+        network(x_seq)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return caught

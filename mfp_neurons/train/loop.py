@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons._checks import check_int
-from mfp_neurons._report.undisturbed import reset
+from mfp_neurons._undisturbed import reset
 from mfp_neurons.train.data import Data, Split
 from mfp_neurons.train.engine import bar, batches, schedule
 

@@ -1,19 +1,24 @@
 """The networks that configs describe: blocks of synapse, batch norm and neuron, then scores at every step."""
 
+import dataclasses
+import inspect
 import itertools
 import math
+from collections.abc import Callable
+from importlib import import_module
 from operator import floordiv
+from typing import Any
 
 from torch import Tensor, nn
 
 from mfp_neurons._checks import require
+from mfp_neurons.architectures import BUILDERS
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.neuron import MFP
 from mfp_neurons.pooling import TimePool
 from mfp_neurons.quantize import quantize_weights
 from mfp_neurons.surrogate import ATan
-from mfp_neurons.train import architectures
-from mfp_neurons.train.config import BLOCKS, ConfigError, NetworkConfig, NeuronConfig
+from mfp_neurons.train.config import BLOCKS, ConfigError, NetworkConfig, NeuronConfig, check_neuron
 
 FLOAT_BITS = 32
 
@@ -99,7 +104,8 @@ def build(config: NetworkConfig, features: tuple[int, ...], classes: int, time_s
         ConfigError: the settings, each accepted by itself, do not make a network together.
     """
     try:
-        network = _architecture(config, features, classes, time_steps)
+        make = SequenceClassifier if config.architecture == BLOCKS else _named_network
+        network: nn.Module = make(config, features, classes, time_steps)
     except ValueError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"network: {error}") from error
     if config.weight_bits != FLOAT_BITS:
@@ -121,13 +127,78 @@ def _windows(config: NetworkConfig, time_steps: int) -> tuple[int, ...]:
     return windows
 
 
-def _architecture(
+def _named_network(
     config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int
 ) -> nn.Module:
-    if config.architecture == BLOCKS:
-        return SequenceClassifier(config, features, classes, time_steps)
-    neurons = architectures.Neurons(config.neuron, time_steps, build_neuron)
-    return architectures.build(config.architecture, config.options, features, classes, time_steps, neurons)
+    """The network of another architecture than "blocks", with float weights."""
+    architecture, options = config.architecture, config.options
+    neurons = Neurons(config.neuron, time_steps)
+    builder = _builder(architecture)
+    try:
+        inspect.signature(builder).bind(features, classes, time_steps, neurons, **options)
+    except TypeError as error:
+        accepted = ", ".join(list(inspect.signature(builder).parameters)[4:]) or "none"
+        raise ConfigError(
+            f"network.options = {options!r}: {error}; {architecture!r} accepts {accepted}"
+        ) from None
+    network: nn.Module = builder(features, classes, time_steps, neurons, **options)
+    neurons.check_all_used(architecture)
+    return network
+
+
+def _builder(architecture: str) -> Callable[..., nn.Module]:
+    """The builder of an architecture: a name in the table, or "module:function" of your own."""
+    if architecture in BUILDERS:
+        return BUILDERS[architecture]
+    module, colon, function = architecture.partition(":")
+    if not colon:
+        raise ConfigError(
+            f"network.architecture = {architecture!r} is not accepted: give one of "
+            f"{', '.join([BLOCKS, *BUILDERS])}, or 'module:function' of your own builder"
+        )
+    try:
+        builder: Callable[..., nn.Module] = getattr(import_module(module), function)
+    except (AttributeError, ModuleNotFoundError) as error:
+        if isinstance(error, ModuleNotFoundError) and not module.startswith(error.name or "?"):
+            raise  # the module is there; something that it needs is not
+        raise ConfigError(f"network.architecture = {architecture!r}: {error}") from None
+    return builder
+
+
+class Neurons:
+    """Makes the neurons of one network, one after the other, as its settings say.
+
+    Args:
+        config: the settings; a list in them has one item a layer.
+        time_steps: T.
+    """
+
+    def __init__(self, config: NeuronConfig, time_steps: int) -> None:
+        self._config, self._time_steps = config, time_steps
+        self._count = 0
+
+    def __call__(self, num_channels: int | None) -> nn.Module:
+        """The next layer's neuron, for [T, N, num_channels, *]; None: one kernel for all channels."""
+        index = self._count
+        self._count += 1
+        shortest = min(map(len, self._lists().values()), default=self._count)
+        # a list that is too short is refused once all neurons are made
+        settings = self._config.layer(min(index, shortest - 1))
+        check_neuron(settings, index)
+        return build_neuron(settings, num_channels, self._time_steps)
+
+    def check_all_used(self, architecture: str) -> None:
+        """Raises ConfigError unless every list had one item for each neuron."""
+        for name, value in self._lists().items():
+            if len(value) != self._count:
+                raise ConfigError(
+                    f"network.neuron.{name} = {value!r} has {len(value)} items: give one value, or one for "
+                    f"each of the {self._count} layers of neurons of {architecture!r}"
+                )
+
+    def _lists(self) -> dict[str, tuple[Any, ...]]:
+        values = {f.name: getattr(self._config, f.name) for f in dataclasses.fields(self._config)}
+        return {name: value for name, value in values.items() if isinstance(value, tuple)}
 
 
 def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn.Module:

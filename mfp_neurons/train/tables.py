@@ -28,28 +28,6 @@ def spread_text(values: Sequence[float]) -> str:
     return f"{mean:.1f} ± {spread:.1f}" if len(values) > 1 else f"{mean:.1f}"
 
 
-def accuracy_table(results: Iterable[Result]) -> str:
-    """One row a network: state bits, test accuracy, read-out, what was tuned, seeds."""
-    rows = [
-        (
-            runs[0]["label"],
-            f"{runs[0]['state_bits']:.3g}",
-            spread_text([r["test_accuracy"] for r in runs]),
-            readout_text(runs),
-            ", ".join(f"{_short(k)} {v}" for k, v in runs[0]["tuned"]["best"].items()),
-            str(len(runs)),
-        )
-        for runs in by_network(results).values()
-    ]
-    head = ("network", "state, bits a neuron", "test accuracy, %", "read-out, last steps", "tuned", "seeds")
-    return markdown(head, rows)
-
-
-def _short(key: str) -> str:
-    """The last two words of a dotted key: readout.train, neuron.decay."""
-    return ".".join(key.split(".")[-2:])
-
-
 def readout_text(runs: Sequence[Result]) -> str:
     """The chosen numbers of last steps, once if all seeds agree."""
     steps = sorted({r["readout_steps"] for r in runs})

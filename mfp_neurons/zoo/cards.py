@@ -2,15 +2,22 @@
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from mfp_neurons.train.tables import markdown
 
 SAMPLE = 1000  # test images, a fixed choice, on which a card gives the accuracy as well: a quick check
 
 
 class CardError(ValueError):
     """A model card that cannot be read, or that does not belong to the weights beside it."""
+
+
+class UnknownNetwork(ValueError):
+    """A name that no shipped network has."""
 
 
 class AccuracyMoved(ValueError):
@@ -165,3 +172,34 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+_HEAD = (
+    "network",
+    "data",
+    "test accuracy, PyTorch / integers, %",
+    "bytes packed / float32",
+    "state, bits a neuron",
+    "synaptic operations",
+    "energy, estimate",
+    "trained",
+)
+
+
+def table(shipped: Iterable[Card]) -> str:
+    """One row a network, in Markdown."""
+    return markdown(_HEAD, [_row(card) for card in shipped])
+
+
+def _row(card: Card) -> tuple[str, ...]:
+    integer = card.accuracy.integer
+    return (
+        f"`{card.name}`",
+        card.dataset,
+        f"{card.accuracy.torch:.2f} / " + ("not lowered" if integer is None else f"{integer:.2f}"),
+        f"{card.file_bytes:,} / {card.float32_bytes:,}",
+        f"{card.state_bits_per_neuron:.3g}",
+        f"{card.synaptic_operations:,.0f}",
+        f"{1e6 * card.energy_joules:.3g} µJ",
+        f"{duration(card.seconds)}, {card.trained_on}",
+    )

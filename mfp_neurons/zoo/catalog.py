@@ -1,22 +1,63 @@
-"""The contents of the zoo: configs that can be trained, and networks that are shipped."""
+"""The networks that come with the package: their names, their cards, and the networks themselves."""
 
 import hashlib
-from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
 
 from . import cards
-from .cards import Card, CardError
-from .runnable import Runnable
+from .cards import Card, CardError, UnknownNetwork
 
 if TYPE_CHECKING:
-    from mfp_neurons.train.config import Config
+    from mfp_neurons.deploy import IntegerNetwork
 
-_HERE = Path(str(resources.files(__package__)))
-CONFIGS, NETWORKS = _HERE / "configs", _HERE / "networks"
+    from .packed import Facts
+
+NETWORKS = Path(str(resources.files(__package__))) / "networks"
 WEIGHTS, CARD = ".safetensors", ".json"
+
+
+@dataclass(frozen=True)
+class Runnable:
+    r"""A model in eval mode that maps [T, N, \*features] to scores [N, classes], and its facts."""
+
+    model: nn.Module
+    facts: "Facts"
+
+    @cached_property
+    def network(self) -> "IntegerNetwork":
+        """The same network in integers, lowered from ``model`` on first use.
+
+        Raises:
+            LoweringError: a part of it has no integer form, or its input is not levels of up to 8 bits.
+        """
+        from mfp_neurons import deploy
+
+        facts = self.facts
+        levels = int(facts.scale)
+        if levels != facts.scale or not 1 <= levels <= 255:
+            raise deploy.LoweringError(
+                f"samples go up to {facts.scale:g}; a deployed network takes whole levels up to 255"
+            )
+        shape = facts.time_steps, 1, *facts.features
+        example = torch.full(shape, 0.5) if levels > 1 else torch.zeros(shape)  # images, or events
+        return deploy.lower(self.model, example, levels=levels)
+
+    @cached_property
+    def refused(self) -> str | None:
+        """Why ``network`` raises, None if it does not."""
+        from mfp_neurons.deploy import LoweringError
+
+        try:
+            _ = self.network
+        except LoweringError as error:
+            return str(error)
+        return None
 
 
 @dataclass(frozen=True, repr=False)
@@ -50,11 +91,6 @@ def names() -> list[str]:
     True
     """
     return sorted(path.stem for path in NETWORKS.glob(f"*{WEIGHTS}"))
-
-
-def configs() -> list[str]:
-    """Names of the configs that :func:`mfp_neurons.zoo.training.train` trains, shipped ones among them."""
-    return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
 def card(name: str) -> Card:
@@ -102,7 +138,8 @@ def load(name: str) -> Trained:
 
 
 def load_files(weights: Path, card_file: Path) -> Trained:
-    """What :func:`load` does, from two files anywhere: ``zoo train`` writes them to its ``--out``."""
+    """What :func:`load` does, from two files anywhere."""
+    # imported here, for the names and cards of networks need neither NumPy nor safetensors
     from mfp_neurons.train.deployment import Readout
 
     from . import packed
@@ -114,30 +151,6 @@ def load_files(weights: Path, card_file: Path) -> Trained:
     return Trained(Readout(module, facts.readout_steps).eval(), facts, found)
 
 
-def config(name: str, overrides: Mapping[str, Any] | None = None) -> "Config":
-    """The training config of that name; ``overrides`` are dotted keys.
-
-    Raises:
-        ConfigError: there is no such config, or a value is not accepted.
-    """
-    from mfp_neurons.train.config import ConfigError
-    from mfp_neurons.train.config import load as load_config
-
-    if name not in configs():
-        raise ConfigError(f"the zoo has no config {name!r}; it has {', '.join(configs())}")
-    return load_config(str(CONFIGS / f"{name}.toml"), overrides)
-
-
-def summary(name: str) -> str:
-    """The description of a config: the comment at its top. Empty where there is no such config."""
-    path = CONFIGS / f"{name}.toml"
-    if not path.is_file():
-        return ""
-    lines = path.read_text().splitlines()
-    end = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
-    return " ".join(line.removeprefix("#").strip() for line in lines[:end])
-
-
 def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
@@ -146,7 +159,3 @@ def _file(name: str, suffix: str) -> Path:
     if name not in names():
         raise UnknownNetwork(f"the zoo has no network {name!r}; it has {', '.join(names()) or 'none yet'}")
     return NETWORKS / f"{name}{suffix}"
-
-
-class UnknownNetwork(ValueError):
-    """A name that no shipped network has."""

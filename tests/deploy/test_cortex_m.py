@@ -12,7 +12,7 @@ from mfp_neurons import zoo
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.zoo.catalog import Trained
-from mfp_neurons.zoo.measuring import load_test
+from mfp_neurons.zoo.evaluation import load_test
 from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
 from tests.deploy.graphs import cases
 from tests.deploy.test_codegen import corner, expected, stream_of

@@ -15,13 +15,12 @@ from mfp_neurons import train
 
 # what nobody calls by name: everything else in the package is public, unless it starts with an underscore
 INTERNAL = {
+    "mfp_neurons.architectures": "names for a config; docs/architectures.md",
     "mfp_neurons.backends": "neurons choose one; docs/kernels.md says which",
-    "mfp_neurons.bench": "mfp-neurons bench",
     "mfp_neurons.cli": "mfp-neurons",
     "mfp_neurons.kernels": "C++ and CUDA",
     "mfp_neurons.norm_ops": "operators behind functional.norm_fire",
     "mfp_neurons.ops": "operators behind functional.fire",
-    "mfp_neurons.train.architectures": "names for a config; docs/architectures.md",
     "mfp_neurons.train.augment": "training.shift and training.flip of a config",
     "mfp_neurons.train.boards": "behind training.tensorboard and training.wandb",
     "mfp_neurons.train.checkpoint": "files of mfp-neurons train",
@@ -29,9 +28,9 @@ INTERNAL = {
     "mfp_neurons.train.demo": "mfp-neurons demo",
     "mfp_neurons.train.deployment": "mfp-neurons deploy",
     "mfp_neurons.train.distributed": "mfp-neurons train under torchrun; docs/howto/multi_gpu.md",
-    "mfp_neurons.train.figures": "figures of sweeps",
+    "mfp_neurons.train.figures": "figure of mfp-neurons demo",
     "mfp_neurons.train.network": "networks that a config names",
-    "mfp_neurons.train.tables": "tables of sweeps",
+    "mfp_neurons.train.tables": "tables of commands",
 }
 
 

@@ -15,7 +15,7 @@ from playwright.sync_api import Page, expect
 
 from mfp_neurons import zoo
 from mfp_neurons.deploy.events import Events
-from mfp_neurons.zoo.measuring import load_test
+from mfp_neurons.zoo.evaluation import load_test
 from tests.deploy.toolchain import tool
 from tests.docs.browser import VIEWS, Visit, violations
 from tests.docs.drawings import BY_HAND, Stroke, redrawn, strokes

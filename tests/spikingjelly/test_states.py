@@ -40,6 +40,10 @@ every_kernel = pytest.mark.parametrize("options", KERNELS.values(), ids=KERNELS.
 FINITE = [name for name, options in KERNELS.items() if "order" in options]
 
 
+def states_of(node):
+    return tuple(getattr(node, name) for name in node.neuron_spec().state.all)
+
+
 def build(options, **more) -> MFPNode:
     node = MFPNode(
         **{"tau": 3.0, "v_threshold": 0.3, "surrogate_function": surrogate.ATan(), **options, **more}
@@ -374,16 +378,16 @@ def test_functional_forward_is_pure_and_stands_behind_the_regular_one(options, s
     x = torch.randn(T - 2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
     node(x if step_mode == "s" else x[:1])
     node.detach()
-    states = node._states()
+    states = states_of(node)
     before = [state.clone() for state in states]
     node.v_seq = None
     step = node.single_step_functional_forward if step_mode == "s" else node.multi_step_functional_forward
     outputs, new = step((x,), node.materialize_states((x,), states, step_mode))
     assert isinstance(outputs, tuple) and isinstance(new, tuple) and len(new) == len(states)
-    assert all(a is b for a, b in zip(node._states(), states, strict=True)) and node.v_seq is None
+    assert all(a is b for a, b in zip(states_of(node), states, strict=True)) and node.v_seq is None
     assert all(torch.equal(a, b) for a, b in zip(states, before, strict=True))
     assert torch.equal(node(x), outputs[0])
-    assert all(torch.equal(a, b) for a, b in zip(node._states(), new, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(states_of(node), new, strict=True))
 
 
 def test_gradients_reach_the_initial_state():
@@ -398,11 +402,11 @@ def test_gradients_reach_the_initial_state():
 @every_kernel
 def test_materialize_states_is_pure_and_takes_raw_reset_values(options):
     node = build(options)
-    raw = node._states()
+    raw = states_of(node)
     x_seq = torch.randn(T, 2, 3)
     by_step = node.materialize_states((x_seq[0],), raw, "s")
     by_sequence = node.materialize_states((x_seq,), raw, "m")
-    assert node._states() == raw
+    assert states_of(node) == raw
     for a, b in zip(by_step, by_sequence, strict=True):
         assert a.shape == b.shape and not a.any() and not a.requires_grad
     assert by_step[0].shape == (2, 3)

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 
 from mfp_neurons import MFP, QuantizedMembraneLIF
-from mfp_neurons._report import report
 from mfp_neurons.quantize import is_quantized
+from mfp_neurons.reporting import report
 from mfp_neurons.train import network
 from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from mfp_neurons._report import report
+from mfp_neurons.reporting import report
 from mfp_neurons.train import checkpoint
 from mfp_neurons.train.config import Config, ConfigError, from_dict
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network

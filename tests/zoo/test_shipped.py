@@ -1,6 +1,5 @@
 """Every network in the package is what its card says, reaches it, and comes from its config."""
 
-import math
 import os
 import re
 from dataclasses import replace
@@ -9,12 +8,13 @@ from functools import cache
 import pytest
 import torch
 
+from benchmarks.zoo import training
 from mfp_neurons import zoo
 from mfp_neurons.deploy import LoweringError
 from mfp_neurons.quantize import codes, is_quantized, materialize
 from mfp_neurons.train.config import ConfigError, from_dict
 from mfp_neurons.train.data import Data, Split
-from mfp_neurons.zoo import catalog, measuring, packed, training
+from mfp_neurons.zoo import catalog, evaluation, packed
 from mfp_neurons.zoo.cards import SAMPLE
 
 SHIPPED = zoo.list()
@@ -34,7 +34,7 @@ def test_there_are_networks_and_they_are_small() -> None:
 def images_of(trained: catalog.Trained) -> Data:
     """The card's choice of the test set; where that is not installed the test skips, or fails in CI."""
     try:
-        return measuring.load_test(trained, None, SAMPLE)
+        return evaluation.load_test(trained, None, SAMPLE)
     except ConfigError as error:
         if os.environ.get("MFP_REQUIRE_TOOLS") == "1":
             raise
@@ -48,10 +48,10 @@ def test_it_reaches_its_card_on_test_images(name: str) -> None:
     said = trained.card.accuracy_sample
     assert len(data.test) == said.images
     execution = "torch" if trained.card.refused else "integer"  # integers take a fraction of the time
-    right = measuring.right_answers(trained, data, execution)
-    assert measuring.percent(right) == pytest.approx(getattr(said, execution), abs=measuring.TOLERANCE)
+    right = evaluation.right_answers(trained, data, execution)
+    assert evaluation.percent(right) == pytest.approx(getattr(said, execution), abs=evaluation.TOLERANCE)
     few = replace(data, test=Split(data.test.samples[:50], data.test.labels[:50]))
-    in_torch = measuring.right_answers(trained, few, "torch")
+    in_torch = evaluation.right_answers(trained, few, "torch")
     assert int((in_torch != right[:50]).sum()) <= 1  # float32 may round a potential over its threshold
 
 
@@ -73,7 +73,7 @@ def test_its_card_tells_everything(name: str) -> None:
 
 @each
 def test_its_config_in_the_package_trains_it(name: str) -> None:
-    assert training.same_training(from_dict(zoo.card(name).config), catalog.config(name))
+    assert training.same_training(from_dict(zoo.card(name).config), training.config(name))
 
 
 @each
@@ -82,7 +82,7 @@ def test_its_bytes_and_its_refusal_are_those_on_the_card(name: str) -> None:
     assert (catalog.NETWORKS / f"{name}{catalog.WEIGHTS}").stat().st_size == trained.card.file_bytes
     assert trained.refused == trained.card.refused
     if trained.card.refused is None:
-        assert measuring.integer_bytes(trained) == trained.card.integer_bytes
+        assert training.integer_bytes(trained) == trained.card.integer_bytes
     else:
         with pytest.raises(LoweringError):
             _ = trained.network
@@ -122,7 +122,7 @@ def test_torch_and_integers_give_the_same_scores(name: str) -> None:
 
 @each
 def test_an_unknown_device_or_thread_count_is_no_other_training(name: str) -> None:
-    config = catalog.config(name)
+    config = training.config(name)
     elsewhere = replace(config, training=replace(config.training, device="cuda", threads=8))
     assert training.same_training(config, elsewhere)
     longer = replace(config, training=replace(config.training, epochs=config.training.epochs + 1))
@@ -134,12 +134,6 @@ def test_unknown_names_are_answered_with_those_there_are() -> None:
         with pytest.raises(ValueError, match=f"no network 'nonsense'; it has .*{SHIPPED[0]}"):
             ask("nonsense")
     with pytest.raises(ConfigError, match=f"no config 'nonsense'; it has .*{SHIPPED[0]}"):
-        catalog.config("nonsense")
+        training.config("nonsense")
     with pytest.raises(AttributeError, match="nonsense"):
         zoo.nonsense  # noqa: B018
-
-
-@pytest.mark.parametrize("name", catalog.configs())
-def test_every_config_of_the_zoo_is_accepted_and_says_what_it_is(name: str) -> None:
-    assert math.isfinite(catalog.config(name).training.learning_rate)
-    assert len(catalog.summary(name)) > 40

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter, tree_map_only
 
 from ..._checks import log_once
-from ..._report.neurons import is_memory_free, kept_tensors
-from ..._report.undisturbed import undisturbed
+from ..._undisturbed import undisturbed
+from ...adapters import is_memory_free, kept_tensors
 from ..errors import LoweringError
 
 _CAPTURING = threading.Lock()  # one at a time: a method of torch.nn.Module is replaced meanwhile

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from ..._checks import describe, log_once
-from ..._quantize.layers import FLOAT_LAYERS
-from ..._report.neurons import is_neuron
+from ...adapters import is_neuron
 from ...history import Exponential, Matrix, as_row
 from ...pooling import TimePool
 from ...quantize import is_quantized
+from ...quantize.layers import FLOAT_LAYERS
 from ..check import check
 from ..errors import InvalidNetworkError, LoweringError
 from ..graph import Graph, Input, Neurons, Scores, Shape, synapse_bound

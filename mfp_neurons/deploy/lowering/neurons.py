@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..._convert import advice
-from ..._report.neurons import is_memory_free
+from ...adapters import is_memory_free
 from ...history import FIR, Exponential, Kernel, Matrix, as_row
 from ...neuron import MFP
 from ...surrogate import Surrogate

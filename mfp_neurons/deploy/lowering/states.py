@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from torch import Tensor, nn
 
-from ..._report.neurons import is_memory_free, takes_sequences
+from ...adapters import describe_neuron
 from .capture import StandIn
 
 Refuse = Callable[[str], NoReturn]
@@ -21,10 +21,8 @@ def carries_state(module: nn.Module) -> bool:
 
     MFP and MFPLeakyParallel start every call from rest, and so does what looks back at no earlier step.
     """
-    if not is_memory_free(module) or (takes_sequences(module) and not hasattr(module, "step_mode")):
-        return False
-    kernel: Any = module.kernel
-    return kernel.kind == "matrix" or kernel.state_steps != 0
+    spec = describe_neuron(module)
+    return spec is not None and spec.is_memory_free and spec.continues
 
 
 def state_of(module: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ... import quantize
-from ..._quantize import brevitas
+from ...quantize.reading import is_quantized_by_brevitas
 from ..graph import Pair, Synapse, Window
 from .axes import Axis, Dims, flat, kinds, of_features, sizes
 from .capture import StandIn
@@ -252,7 +252,7 @@ def _list(tensor: Tensor) -> list[float]:
 
 def is_brevitas(module: nn.Module) -> bool:
     """Whether a module is a layer of Brevitas with a quantized weight."""
-    return brevitas.quantizes(module)
+    return is_quantized_by_brevitas(module)
 
 
 __all__ = ["StandIn", "brevitas_layer", "is_brevitas", "pair", "spikes", "sum_of_groups"]

@@ -3,12 +3,15 @@
 import inspect
 import math
 import pkgutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from mfp_neurons._checks import require
+from mfp_neurons._checks import log_once, require
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.datasets.arrays import gather
 from mfp_neurons.train.datasets.source import Source, held
@@ -32,7 +35,31 @@ def spikingjelly(member: str, config: DataConfig) -> tuple[Source, Source]:
         )
     cls = _member(_spikingjelly_datasets(member), member)
     frames = {"data_type": "frame", "split_by": "number", "frames_number": config.time_steps}
-    return _both(cls, config, frames)
+    with _reading_headers_safely():
+        return _both(cls, config, frames)
+
+
+@contextmanager
+def _reading_headers_safely() -> Iterator[None]:
+    """SpikingJelly converts events in threads, each of which reads NumPy files, whose headers are parsed by
+    ``ast.literal_eval``. Before Python 3.11.8 two threads that parse at once can fail with a SystemError
+    (python/cpython#106905), so there it gets one thread."""
+    if sys.version_info >= (3, 11, 8):
+        yield
+        return
+    configure: Any = require("spikingjelly.configure", "spikingjelly")
+    threads = configure.max_threads_number_for_datasets_preprocess
+    log_once(
+        "datasets.one_thread",
+        "SpikingJelly converts this data set's events on one thread, which takes longer: with more, Python "
+        "%s can fail while it reads them. Python 3.11.8 and newer use all threads.",
+        sys.version.split()[0],
+    )
+    configure.max_threads_number_for_datasets_preprocess = 1
+    try:
+        yield
+    finally:
+        configure.max_threads_number_for_datasets_preprocess = threads
 
 
 def _spikingjelly_datasets(member: str) -> Any:

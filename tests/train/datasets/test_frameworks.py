@@ -1,11 +1,14 @@
 """What torchvision, SpikingJelly and Tonic read, from small files in the formats of the real ones."""
 
 import dataclasses
+import gc
 import math
 import pickle
 import sys
+import time
 import types
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +148,37 @@ def test_a_set_without_a_split_tests_on_the_last_tenth_of_each_class(tmp_path: P
     tested = [count - math.ceil(0.9 * count) for count in counts.values()]
     assert data.test.labels.bincount(minlength=3).tolist() == tested == [1, 0, 2]
     assert len(data.train) + len(data.validation) == sum(counts.values()) - sum(tested)
+
+
+@pytest.fixture
+def yielding_collector() -> Iterator[None]:
+    """A garbage collector that runs often and lets other threads run, as one with finalizers does."""
+    thresholds, interval = gc.get_threshold(), sys.getswitchinterval()
+
+    def let_others_run(phase: str, info: dict[str, int]) -> None:
+        time.sleep(0)
+
+    gc.callbacks.append(let_others_run)
+    gc.set_threshold(20)
+    sys.setswitchinterval(1e-6)
+    yield
+    gc.callbacks.remove(let_others_run)
+    gc.set_threshold(*thresholds)
+    sys.setswitchinterval(interval)
+
+
+@pytest.mark.usefixtures("spikingjelly", "yielding_collector")
+def test_threads_that_convert_events_do_not_disturb_one_another(tmp_path: Path) -> None:
+    """Before 3.11.8 Python's parser, which reads the headers of NumPy files, was not safe for threads."""
+    for label in range(3):
+        write_npz(tmp_path / "events_np" / str(label), 100 * label, 128, 20)
+    configure = import_module("spikingjelly.configure")
+    threads = configure.max_threads_number_for_datasets_preprocess
+    data = load(
+        DataConfig("spikingjelly:CIFAR10DVS", root=str(tmp_path), time_steps=T, validation=1, size=16)
+    )
+    assert len(data.train) + len(data.validation) + len(data.test) == 60
+    assert configure.max_threads_number_for_datasets_preprocess == threads
 
 
 @pytest.fixture

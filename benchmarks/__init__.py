@@ -1,0 +1,1 @@
+"""The laboratory: what makes this project's numbers. It runs from a checkout and is in no wheel."""

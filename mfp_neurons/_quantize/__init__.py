@@ -1,1 +1,0 @@
-"""The parts of ``mfp_neurons.quantize``: arithmetic, layers, choice of layers, Brevitas."""

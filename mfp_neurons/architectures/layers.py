@@ -1,0 +1,94 @@
+"""Layers that the networks share: synapses over whole sequences, and neurons layer by layer."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from mfp_neurons.neuron import MFP, HistoryKernel
+
+Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so many channels
+
+
+class Over(nn.Sequential):
+    """Layers that know nothing of time, over a sequence: [T, N, *] in, [T, N, *] out.
+
+    Where all steps are one image in memory (``expand``), it goes through them once: the same numbers, but
+    that a batch norm corrects its running variance for N H W samples of it and not T N H W.
+    """
+
+    def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
+        steps, batch = x_seq.shape[:2]
+        if _stands_still(x_seq):
+            once: Tensor = super().forward(x_seq[0])
+            return once.expand(steps, *once.shape)
+        outputs = super().forward(x_seq.flatten(0, 1))
+        return outputs.unflatten(0, (steps, batch))
+
+
+class WhileStill(nn.Sequential):
+    """Layers over a sequence, [T, N, *] in, [T, N, *] out, in front of which a picture may stand still.
+
+    Where all steps are one image in memory (``expand``), training computes what stands in front of the first
+    layer that knows of time once; memory-free neurons of order 1 do not. The same numbers, but that a batch
+    norm corrects its running variance for N H W samples and not T N H W.
+    """
+
+    def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
+        steps, layers = x_seq.shape[0], list(self)
+        if self.training and _stands_still(x_seq):
+            x_seq = x_seq[:1]
+            while layers and _is_timeless(layers[0]):
+                x_seq = layers.pop(0)(x_seq)
+            x_seq = x_seq.expand(steps, *x_seq.shape[1:])
+        for layer in layers:
+            x_seq = layer(x_seq)
+        return x_seq
+
+
+def _stands_still(x_seq: Tensor) -> bool:
+    """Whether all steps are one image in memory."""
+    return len(x_seq) > 1 and x_seq.stride(0) == 0
+
+
+def _is_timeless(layer: nn.Module) -> bool:
+    """Whether every output step depends on its own input step alone, and alike at all steps."""
+    kernel = getattr(layer, "kernel", None)
+    if isinstance(kernel, HistoryKernel):
+        return kernel.order == 1 and kernel.kind != "matrix"  # whose diagonal differs from step to step
+    return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.MaxPool2d)
+
+
+def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> Over:
+    """A convolution without bias that keeps the size of maps / stride, and its batch norm over (T, N)."""
+    return Over(
+        nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+    )
+
+
+def linear(inputs: int, outputs: int) -> Over:
+    """A linear layer without bias and its batch norm over (T, N)."""
+    return Over(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs))
+
+
+def memory_free(orders: list[int]) -> Neurons:
+    """Neurons with so many power-of-two taps for each channel, layer by layer."""
+    left = iter(orders)
+
+    def neuron(num_channels: int | None) -> nn.Module:
+        return MFP(kernel="fir", order=next(left), num_channels=num_channels, kernel_bits="pow2")
+
+    return neuron
+
+
+def orders_of(name: str, order: int | list[int], layers: int) -> list[int]:
+    """One order a layer from one for all, or from such a list.
+
+    Raises:
+        ValueError: the list has another number of orders.
+    """
+    orders = [order] * layers if isinstance(order, int) else list(order)
+    if len(orders) != layers:
+        raise ValueError(f"order must be one number, or one for each of the {layers} layers of neurons of "
+                         f"{name}, got {len(orders)}")  # fmt: skip
+    return orders

@@ -1,0 +1,103 @@
+"""Reads the codes and scales of a quantized layer, whether it is one of ours or of Brevitas."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .layers import QuantizedLayer
+
+
+@dataclass(frozen=True)
+class Codes:
+    """What a quantized weight is made of: ``codes * scale`` is the weight, bit for bit.
+
+    Attributes:
+        codes: int8, the shape of the layer's weight.
+        scale: Positive, shape [out, 1, ...], in the dtype of the layer's weight.
+        bits: 1, 1.58 (ternary), or 2 to 8.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    bits: float
+
+
+def is_quantized(module: nn.Module) -> bool:
+    """Whether ``codes(module)`` can be asked: a layer of ours, or one of Brevitas with a weight quantizer."""
+    return isinstance(module, QuantizedLayer) or is_quantized_by_brevitas(module)
+
+
+@torch.no_grad()
+def codes(module: nn.Module) -> Codes:
+    """Codes and scale of a quantized layer, from the code that its forward uses.
+
+    Args:
+        module: A layer that ``quantize_weights`` has changed, or a Brevitas layer.
+
+    Returns:
+        ``Codes``; they share no memory with the layer.
+
+    Raises:
+        TypeError: The layer is not quantized.
+        ValueError: The weight or the learned step holds NaN or infinity; a layer of one bit is pruned by a
+            mask; the weight of a Brevitas layer is not int8 codes times a scale per output channel.
+
+    >>> from mfp_neurons import quantize_weights
+    >>> layer = quantize_weights(nn.Linear(2, 1, bias=False), bits=1)
+    >>> _ = layer.load_state_dict({"weight": torch.tensor([[0.5, -0.25]])})
+    >>> codes(layer)
+    Codes(codes=tensor([[ 1, -1]], dtype=torch.int8), scale=tensor([[0.3750]]), bits=1)
+    """
+    if isinstance(module, QuantizedLayer):
+        integers, scale = module.encoded()
+        if not bool(scale.isfinite().all()):
+            raise ValueError(
+                f"weight of this {type(module).__name__}, or its weight_step, holds NaN or infinity"
+            )
+        return Codes(integers.to(torch.int8), scale.to(module.weight.dtype), module.weight_bits)
+    if is_quantized_by_brevitas(module):
+        return _codes_of_brevitas(module)
+    raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize it with quantize_weights")
+
+
+# Brevitas is not imported: its layers are known by the package that their classes come from.
+
+
+def is_brevitas(module: nn.Module) -> bool:
+    """Whether the module is a Brevitas layer that has a weight, quantized or not."""
+    packages = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
+    return "brevitas" in packages and hasattr(module, "quant_weight")
+
+
+def is_quantized_by_brevitas(module: Any) -> bool:
+    """Whether the module is a Brevitas layer whose weight quantizer is on."""
+    return is_brevitas(module) and bool(module.weight_quant.is_quant_enabled)
+
+
+def _codes_of_brevitas(module: Any) -> Codes:
+    """What the layer's own ``quant_weight()`` says; ValueError if codes * scale is not the weight it uses."""
+    latent = module.weight.clone()
+    try:
+        weight = module.quant_weight()
+        value, integers, bits = weight.value, weight.int(), int(weight.bit_width)
+    finally:
+        module.weight.copy_(latent)  # quantizers with a constant scale clip the latent weight as they read it
+    integers = integers.to(torch.int8)
+    scale = _scale_per_channel(weight.scale, value)
+    if scale is None or not torch.equal(integers * scale, value):
+        raise ValueError(
+            f"module: the weight of this {type(module).__name__} ({bits} bits, scale of shape "
+            f"{tuple(weight.scale.shape)}) is not int8 codes times a scale per output channel; give it a "
+            "symmetric weight quantizer of at most 8 bits"
+        )
+    return Codes(integers, scale, bits)
+
+
+def _scale_per_channel(scale: Tensor, value: Tensor) -> Tensor | None:
+    """A copy of the scale as [out, 1, ...]; None if it is of another shape, a scale a group for instance."""
+    shape = value.shape[0], *[1] * (value.ndim - 1)
+    if scale.numel() == 1:
+        return scale.reshape([1] * value.ndim).expand(shape).clone()
+    return scale.clone() if scale.shape == shape else None

@@ -1,0 +1,264 @@
+"""The report as data and as text: a row for each layer, totals over the rows, and a table of both."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+# 32-bit floating point in 45 nm: Horowitz, "Computing's energy problem (and what we can do about it)",
+# ISSCC 2014: 3.7 pJ a multiplication and 0.9 pJ an addition
+MAC_JOULES = 4.6e-12
+AC_JOULES = 0.9e-12
+
+HARDLY_FIRING = 0.02  # spikes a neuron and step below which a layer hardly fires
+
+
+@dataclass(frozen=True)
+class SynapseRow:
+    """A layer of synapses. Operations are those of one sample over all steps."""
+
+    name: str
+    kind: str
+    weights: int
+    bits: float  # a weight
+    packed_bytes: int  # codes and scales
+    stored_bytes: int
+    spikes_in: bool  # whether all it received were spikes (0, 1 or -1)
+    synaptic_operations: float
+    streaming_synaptic_operations: float
+    macs: float
+
+
+@dataclass(frozen=True)
+class NeuronRow:
+    """A layer of neurons. Spikes are those of one sample; None where the output is not a spike train."""
+
+    name: str
+    kind: str
+    neurons: int
+    steps: int
+    state_bits_per_neuron: float
+    torch_state_bytes: int
+    spikes_per_step: float | None
+    firing_rate: float | None
+    never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
+
+    @property
+    def hardly_fires(self) -> bool:
+        return self.firing_rate is not None and self.firing_rate < HARDLY_FIRING and not self.never_fires
+
+
+@dataclass(frozen=True)
+class StateRow:
+    """Values kept between two steps, for one sample: ``steps`` past ones of each, of ``bits`` bits."""
+
+    of: str
+    what: str
+    values: int
+    bits_per_value: int
+    steps: int
+    needed_by: tuple[str, ...]
+
+    @property
+    def bits(self) -> int:
+        return self.values * self.bits_per_value * self.steps
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a model on an input costs. ``str()`` gives the table, :meth:`as_dict` plain data.
+
+    State, spikes, operations and energy are those of one sample (the mean of the batch), operations and
+    energy over all its steps; weights are the model's; activation bytes are the whole batch's.
+
+    Attributes:
+        steps, batch: T and N, as the neurons saw them.
+        weight_bytes: Packed: codes, scales, and every other parameter and persistent buffer as stored.
+        weight_bytes_stored: All parameters and persistent buffers as they lie in memory now.
+        state_bits: What a device that runs step by step keeps between two steps (the rows of ``state``).
+        state_bits_per_neuron: The mean over neurons of K-1 for a memory-free neuron of order K (T for an
+            infinite one) and of the potential's bits for others. It counts the order of each layer for
+            its own neurons; ``state_bits`` counts what is really kept, for the neurons before it.
+        torch_state_bytes: What PyTorch keeps in step-by-step mode: float potentials and past inputs.
+        peak_activation_bytes: The most bytes that tensors made by the run held at once, in inference. Memory
+            that an operator uses inside itself is not in it.
+        spikes_per_step: Spikes of all layers in a step.
+        hardly_fire: Names of the layers of neurons that fire at less than 2 % of their steps, so that little
+            gets through them; those with an infinite threshold left out.
+        synaptic_operations: One for each spike through each synapse of non-zero weight (accumulate: AC).
+        streaming_synaptic_operations: The same where nothing but past spikes is kept: a spike that a layer
+            of order K remembers goes through its synapses again at each of the K-1 steps that follow (of a
+            strided one, at those that have a tap).
+        macs: One for each real value, zeros included, through each synapse of non-zero weight. Padding does
+            not count.
+        energy_joules: An estimate, for all steps at once: 4.6 pJ a MAC and 0.9 pJ a synaptic operation, the
+            45 nm prices of 32-bit floats, also where weights have few bits and additions cost less.
+            Normalization, neurons and memory access are not included.
+        synapses, neurons, state: The rows.
+        not_counted: Name of each module that could not be counted, and the reason.
+    """
+
+    steps: int
+    batch: int
+    weight_bytes: int
+    weight_bytes_stored: int
+    state_bits_per_neuron: float
+    peak_activation_bytes: int
+    synapses: Sequence[SynapseRow]
+    neurons: Sequence[NeuronRow]
+    state: Sequence[StateRow]
+    not_counted: dict[str, str]
+
+    @property
+    def state_bits(self) -> int:
+        return sum(row.bits for row in self.state)
+
+    @property
+    def torch_state_bytes(self) -> int:
+        return sum(row.torch_state_bytes for row in self.neurons)
+
+    @property
+    def spikes_per_step(self) -> float:
+        return sum(row.spikes_per_step or 0.0 for row in self.neurons)
+
+    @property
+    def hardly_fire(self) -> list[str]:
+        return [row.name for row in self.neurons if row.hardly_fires]
+
+    @property
+    def synaptic_operations(self) -> float:
+        return sum(row.synaptic_operations for row in self.synapses)
+
+    @property
+    def streaming_synaptic_operations(self) -> float:
+        return sum(row.streaming_synaptic_operations for row in self.synapses)
+
+    @property
+    def macs(self) -> float:
+        return sum(row.macs for row in self.synapses)
+
+    @property
+    def energy_joules(self) -> float:
+        return MAC_JOULES * self.macs + AC_JOULES * self.synaptic_operations
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything above as numbers, strings, lists and dicts: ready for JSON."""
+        fields = asdict(self)
+        rows = {name: list(fields.pop(name)) for name in ("synapses", "neurons", "state")}
+        for row, source in zip(rows["state"], self.state, strict=True):
+            row["needed_by"] = list(row["needed_by"])
+            row["bits"] = source.bits
+        not_counted = fields.pop("not_counted")
+        totals = (
+            "state_bits",
+            "torch_state_bytes",
+            "spikes_per_step",
+            "hardly_fire",
+            "synaptic_operations",
+            "streaming_synaptic_operations",
+            "macs",
+            "energy_joules",
+        )
+        return fields | {name: getattr(self, name) for name in totals} | rows | {"not_counted": not_counted}
+
+    def __str__(self) -> str:
+        """Layers, then what is kept between steps, then totals, then what to look at."""
+        parts = [
+            _grid(_SYNAPSE_COLUMNS, self.synapses),
+            _grid(_NEURON_COLUMNS, self.neurons),
+            _grid(_STATE_COLUMNS, self.state),
+            "\n".join(f"{name:<34}{value}" for name, value in _totals(self)),
+        ]
+        if self.hardly_fire:
+            parts.append(
+                f"hardly fire (less than {HARDLY_FIRING:.0%} of their steps): {', '.join(self.hardly_fire)}\n"
+                "  little gets through them: lower their threshold, or normalize in front of them"
+            )
+        if self.not_counted:
+            reasons = (f"  {name}: {reason}" for name, reason in self.not_counted.items())
+            parts.append("\n".join(["not counted", *reasons]))
+        return "\n\n".join(part for part in parts if part)
+
+
+Columns = dict[str, Callable[[Any], str]]  # header: what stands in a row's cell
+
+_SYNAPSE_COLUMNS: Columns = {
+    "synapses": lambda row: row.name,
+    "kind": lambda row: row.kind,
+    "weights": lambda row: f"{row.weights:,}",
+    "bits": lambda row: f"{row.bits:g}",
+    "packed": lambda row: _bytes(row.packed_bytes),
+    "stored": lambda row: _bytes(row.stored_bytes),
+    "input": lambda row: "spikes" if row.spikes_in else "real",
+    "syn. ops": lambda row: _count(row.synaptic_operations),
+    "MACs": lambda row: _count(row.macs),
+}
+_NEURON_COLUMNS: Columns = {
+    "neurons": lambda row: row.name,
+    "kind": lambda row: row.kind,
+    "number": lambda row: f"{row.neurons:,}",
+    "state bits each": lambda row: f"{row.state_bits_per_neuron:g}",
+    "spikes a step": lambda row: "-" if row.spikes_per_step is None else _count(row.spikes_per_step),
+    "firing rate": lambda row: "-" if row.firing_rate is None else f"{row.firing_rate:.4f}",
+}
+_STATE_COLUMNS: Columns = {
+    "kept between steps": lambda row: row.of,
+    "what": lambda row: row.what,
+    "values": lambda row: f"{row.values:,}",
+    "bits": lambda row: str(row.bits_per_value),
+    "steps": lambda row: str(row.steps),
+    "total bits": lambda row: f"{row.bits:,}",
+    "needed by": lambda row: ", ".join(row.needed_by),
+}
+# Words are aligned to the left, numbers to the right.
+_LEFT = {"synapses", "neurons", "kind", "kept between steps", "what", "needed by"}
+
+
+def _grid(columns: Columns, rows: Sequence[Any]) -> str:
+    if not rows:
+        return ""
+    lines = [list(columns), *([cell(row) for cell in columns.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(columns))]
+    lines.insert(1, ["-" * width for width in widths])
+    aligned = [
+        [
+            cell.ljust(width) if header in _LEFT else cell.rjust(width)
+            for cell, width, header in zip(line, widths, columns, strict=True)
+        ]
+        for line in lines
+    ]
+    return "\n".join("  ".join(line).rstrip() for line in aligned)
+
+
+def _totals(report: Report) -> list[tuple[str, str]]:
+    return [
+        ("steps, batch", f"{report.steps}, {report.batch}"),
+        ("weights, packed", _bytes(report.weight_bytes)),
+        ("weights, as stored", _bytes(report.weight_bytes_stored)),
+        ("state between steps", f"{report.state_bits:,} bits a sample"),
+        ("state, mean over neurons", f"{report.state_bits_per_neuron:.3g} bits"),
+        ("state in PyTorch, step by step", f"{_bytes(report.torch_state_bytes)} a sample"),
+        ("peak activations, whole batch", _bytes(report.peak_activation_bytes)),
+        ("spikes a step", _count(report.spikes_per_step)),
+        ("synaptic operations", f"{_count(report.synaptic_operations)} a sample"),
+        ("  when streaming", f"{_count(report.streaming_synaptic_operations)} a sample"),
+        ("MACs", f"{_count(report.macs)} a sample"),
+        ("energy, estimate (45 nm, float32)", f"{_joules(report.energy_joules)} a sample"),
+    ]
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
+
+
+def _bytes(value: int) -> str:
+    for size, unit in ((2**20, "MiB"), (2**10, "KiB")):
+        if value >= size:
+            return f"{value / size:.1f} {unit}"
+    return f"{value} B"
+
+
+def _joules(value: float) -> str:
+    for size, unit in ((1e-3, "mJ"), (1e-6, "µJ"), (1e-9, "nJ")):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-12:.3g} pJ"

@@ -1,0 +1,193 @@
+"""Counts what has to be kept between two steps when a network runs step by step on a device, bit by bit."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ..adapters import kept_tensors
+from .record import StateRow
+from .watch import Neuron, Synapse, Values, Watch
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """Values from which the past inputs of a neuron follow."""
+
+    key: Any  # equal for values that are the same for all who need them, so that they are kept once
+    of: str
+    values: int  # a sample
+    bits: int  # of one value
+    what: str
+    once: bool = False  # whether one copy will do, however many steps back one looks
+
+    def cost(self, steps: int) -> int:
+        return self.values * self.bits * (1 if self.once else steps)
+
+
+class StateCount:
+    """Applies the rules to a finished :class:`Watch`.
+
+    A neuron with a potential keeps that: 32 bits (its dtype), or the bits that it says it has.
+    A memory-free neuron of order K keeps what it can compute its last K-1 inputs from: K-1 values of each
+    presynaptic neuron, a bit each if they are spikes. Where two layers read the same spikes, those are kept
+    once, for the longer order. Where real numbers flow into the synapse, the cheapest is kept of: those
+    numbers, the spikes that they were computed from (behind an average pooling), the neuron's own inputs,
+    and, for an infinite exponential, its potential. Otherwise an infinite kernel counts as one of order T,
+    the steps of the example. A pooling over time keeps what its window has seen so far, a bit if it is
+    spikes, and a neuron behind it counts in its own, longer steps.
+    """
+
+    def __init__(self, watch: Watch, steps: int, batch: int) -> None:
+        self._watch, self._steps, self._batch = watch, steps, max(batch, 1)
+        self._rows: dict[Any, StateRow] = {}
+        for neuron in watch.neurons.values():
+            if neuron.spec.is_memory_free:
+                self._add_history(neuron)
+            else:
+                self._rows |= {(neuron.name, row.what): row for row in self._own_state(neuron)}
+        for pool in watch.pools.values():
+            what = "a spike so far" if pool.values.binary else "maximum so far"
+            row = StateRow(pool.name, what, pool.features, pool.values.packed, 1, (pool.name,))
+            self._rows[pool.name, "window"] = row
+
+    @property
+    def rows(self) -> list[StateRow]:
+        return list(self._rows.values())
+
+    def history(self, neuron: Neuron) -> int:
+        """K - 1: how many past inputs a memory-free neuron needs, T - 1 at most."""
+        assert neuron.spec.kernel is not None
+        longest = max(min(self._steps, neuron.steps) - 1, 0)
+        order_less_one = neuron.spec.kernel.state_steps
+        return longest if order_less_one is None else min(order_less_one, longest)
+
+    def lags(self, neuron: Neuron) -> range:
+        """How many steps back the taps of a memory-free neuron lie."""
+        assert neuron.spec.kernel is not None
+        return range(0, self.history(neuron) + 1, neuron.spec.kernel.stride)
+
+    def bits_a_neuron(self, neuron: Neuron) -> float:
+        """Bits that each neuron of the layer is charged: K-1, or its potential's; and a pooling's window."""
+        synapses = [self._watch.synapses[name] for name in neuron.sources if name in self._watch.synapses]
+        read = neuron.sources.union(*(synapse.sources for synapse in synapses))
+        pooled = sum(pool.values.packed for name, pool in self._watch.pools.items() if name in read)
+        if neuron.spec.is_memory_free:
+            return self.history(neuron) + pooled
+        return sum(row.bits for row in self._own_state(neuron)) / max(neuron.features, 1) + pooled
+
+    def torch_bytes(self, neuron: Neuron) -> int:
+        """What the module holds after the run; of a stateless one, what it would hold step by step."""
+        held = kept_tensors(neuron.module)
+        if held:
+            return sum(t.numel() * t.element_size() for _, t in held) // max(neuron.batch, 1)
+        if neuron.spec.kernel is None:  # PyTorch has floats alone for a potential of a few bits
+            return 0 if neuron.spec.carried.bits is None else neuron.features * 4
+        width = neuron.values.bits // 8
+        if neuron.spec.kernel.state_steps is None:  # a potential, in float32 or wider
+            return neuron.features * max(width, 4)
+        return neuron.features * self.history(neuron) * width
+
+    def steps_of(self, synapse: Synapse) -> int | None:
+        """How many steps a synapse has seen: T, fewer behind a pooling over time; None if outside of time."""
+        taken = {self._steps, *(neuron.steps for neuron in self._watch.neurons.values())}
+        fits = [steps for steps in taken if steps and synapse.rows % (self._batch * steps) == 0]
+        return max(fits, default=None)
+
+    def _add_history(self, neuron: Neuron) -> None:
+        """What a memory-free neuron needs, beside or together with what others need of the same values."""
+        past = self.history(neuron)
+        if not past:
+            return
+        for kept in self._cheapest(neuron, past):
+            steps, needed_by = 1 if kept.once else past, (neuron.name,)
+            row = StateRow(kept.of, kept.what, kept.values, kept.bits, steps, needed_by)
+            old = self._rows.get(kept.key)
+            if old is not None:
+                row = replace(row, steps=max(old.steps, steps), needed_by=old.needed_by + needed_by)
+            self._rows[kept.key] = row
+
+    def _own_state(self, neuron: Neuron) -> list[StateRow]:
+        """State of a neuron that is not memory-free."""
+        name, carried = neuron.name, neuron.spec.carried
+        if carried.what == "nothing":
+            return []
+        if carried.what in ("inputs", "all inputs"):
+            steps = self._steps if carried.steps is None else carried.steps
+            return [StateRow(name, "inputs", neuron.features, neuron.values.bits, steps, (name,))]
+        if carried.bits is not None:
+            return [StateRow(name, "potential", neuron.features, carried.bits, 1, (name,))]
+        return [
+            StateRow(name, what, tensor.numel() // max(neuron.batch, 1), _bits(what, tensor), 1, (name,))
+            for what, tensor in kept_tensors(neuron.module)
+        ]
+
+    def _cheapest(self, neuron: Neuron, steps: int) -> list[_Kept]:
+        """The values to keep for a memory-free neuron: spikes wherever they will do."""
+        spikes = self._origins(neuron.sources, frozenset())
+        if spikes is not None and all(kept.bits <= 2 for kept in spikes):
+            return spikes
+        name, features = neuron.name, neuron.features
+        own = _Kept(neuron.identity or name, name, features, neuron.values.packed, "inputs")
+        choices = [[own]]
+        if spikes is not None:
+            choices.append(spikes)
+        if neuron.spec.carried.what == "potential":
+            choices.append([_Kept((name, "potential"), name, features, 32, "potential", once=True)])
+        return min(choices, key=lambda choice: sum(kept.cost(steps) for kept in choice))
+
+    def _origins(self, sources: frozenset[str], visited: frozenset[str]) -> list[_Kept] | None:
+        """The values that everything computed from ``sources`` follows from; None if they are not known."""
+        origins: dict[Any, _Kept] = {}
+        for name in sorted(sources):
+            # A layer that is its own source is a loop over time, which no past input breaks.
+            values = None if name in visited else self._outputs(name, visited | {name})
+            if values is None:
+                return None
+            origins |= {kept.key: kept for kept in values}
+        return list(origins.values()) if sources else None
+
+    def _outputs(self, name: str, visited: frozenset[str]) -> list[_Kept] | None:
+        """The values that the output of a layer follows from; None if they are not known."""
+        if name in self._watch.neurons:
+            neuron = self._watch.neurons[name]
+            if neuron.output is None:
+                return None
+            bits = neuron.output.packed if neuron.spikes is None else 1
+            return [_Kept(("output", name), name, neuron.features, bits, _words(bits))]
+        if name in self._watch.pools:
+            pool = self._watch.pools[name]
+            bits = pool.values.packed
+            return [_Kept(("output", name), name, pool.features, bits, _words(bits))]
+        if name not in self._watch.synapses:
+            return None
+        synapse = self._watch.synapses[name]
+        bits, steps = synapse.values.packed, self.steps_of(synapse)
+        values = synapse.inputs // (self._batch * (steps or 1))
+        of = " + ".join(sorted(synapse.sources)) or f"input of {name}"
+        # A synapse that has received its input outside of time has a constant one.
+        direct = [_Kept(self._key(synapse), of, values, bits, _words(bits), once=steps is None)]
+        origins = None if bits == 1 else self._origins(synapse.sources, visited)
+        return min((direct, origins or direct), key=lambda choice: sum(kept.cost(1) for kept in choice))
+
+    def _key(self, synapse: Synapse) -> Any:
+        """Spikes straight from a neuron are its own; what two layers read from a tensor is one thing."""
+        if len(synapse.sources) == 1:
+            (name,) = synapse.sources
+            neuron = self._watch.neurons.get(name)
+            if neuron is not None and neuron.features * neuron.batch * neuron.steps == synapse.inputs:
+                return "output", name
+        return synapse.identity or ("input of", synapse.name)
+
+
+def _bits(what: str, tensor: Tensor) -> int:
+    """Bits of one element of a state; spikes that a recurrent neuron feeds back to itself are a bit each."""
+    values = Values.like(tensor)
+    if what == "spk":
+        values.add(tensor)
+        return values.packed
+    return values.bits
+
+
+def _words(bits: int) -> str:
+    return "spikes" if bits <= 2 else "real values"

@@ -1,0 +1,190 @@
+"""What a neuron is, as a value: every reader of a model takes this in place of class names and attributes.
+
+A neuron of this package gives its :class:`NeuronSpec` by the method ``neuron_spec()``; for the frameworks'
+own neurons the adapters do (:func:`mfp_neurons.adapters.describe_neuron` asks whoever knows).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypedDict
+
+import torch
+from torch import Tensor
+
+from .history import FIR, Exponential, Kernel, KernelBits
+
+
+class KernelOptions(TypedDict, total=False):
+    """Keyword arguments that all neurons have in common; see :class:`mfp_neurons.neuron.HistoryKernel`."""
+
+    kernel: str
+    order: int | None
+    time_steps: int | None
+    num_channels: int | None
+    kernel_bits: KernelBits
+    stride: int
+
+
+class KernelParameters:
+    """What a neuron's history kernel depends on: options, and numbers or trained parameters.
+
+    Calling it gives the kernel's value as it is now, an ``Exponential``, ``FIR`` or ``Matrix`` that is
+    quantized if asked and differentiable in the parameters. The options are those of
+    :class:`mfp_neurons.neuron.HistoryKernel`, whose docstring explains them.
+    """
+
+    kind: str
+    order: int | None
+    time_steps: int | None
+    learnable: bool
+    num_channels: int | None
+    kernel_bits: KernelBits
+    stride: int
+
+    def __call__(self) -> Kernel:
+        raise NotImplementedError
+
+    def exponential(self) -> Exponential:
+        """The exponential with its decay and gain as they are now; for "fir" and "matrix" their start."""
+        raise NotImplementedError
+
+    @property
+    def gain_follows_decay(self) -> bool:
+        """Whether the gain is 1 - decay and changes with it, as of LIFNode's ``decay_input``."""
+        return False
+
+    def _quantized_exponential(self) -> Exponential | FIR:
+        """The value of an "exp" kernel: a recursion, or taps where they are quantized or lie apart."""
+        exponential = self.exponential()
+        if self.order is None or (self.kernel_bits is None and self.stride == 1):
+            # with kernel_bits and no order the constructor made sure of power-of-two taps
+            return exponential
+        return exponential.truncated(self.stride, self.kernel_bits)
+
+    @property
+    def state_steps(self) -> int | None:
+        """How many past inputs a step needs: as far back as the last tap lies, (K - 1) * stride; T - 1 for an
+        unbanded matrix; None for all of them."""
+        if self.order is not None:
+            return (self.order - 1) * self.stride
+        return None if self.time_steps is None else self.time_steps - 1
+
+    def carried(self) -> "Carried":
+        """What a step of this kernel needs of the steps before it."""
+        if self.kind == "matrix":  # also where it is in the sequence
+            return Carried("all inputs", self.state_steps)
+        if self.state_steps is None:
+            return Carried("potential")
+        return Carried("inputs", self.state_steps) if self.state_steps else Carried("nothing", 0)
+
+    def options(self) -> dict[str, Any]:
+        """The options that are not at their defaults, by name, for a repr; kind and learnable apart."""
+        named = {
+            "order": self.order,
+            "time_steps": self.time_steps,
+            "num_channels": self.num_channels,
+            "kernel_bits": self.kernel_bits,
+            "stride": None if self.stride == 1 else self.stride,
+        }
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Carried:
+    """What one step of a neuron needs of the steps before it.
+
+    Attributes:
+        what: "nothing"; the last "potential"; the last "inputs"; or "all inputs" since the start, because
+            each step has weights of its own.
+        steps: how many past inputs weigh in; None for all of them, of which a potential may be the sum.
+        bits: of one value; None where it has the bits of its dtype.
+    """
+
+    what: Literal["nothing", "potential", "inputs", "all inputs"]
+    steps: int | None = None
+    bits: int | None = None
+
+
+@dataclass(frozen=True)
+class StateNames:
+    """Attributes in which a neuron module keeps its state between calls, where it has them.
+
+    Attributes:
+        all: every one of them.
+        potential: that of the last step.
+        history: the past inputs, oldest first.
+        record: the potential of every step, kept for the user alone.
+    """
+
+    all: tuple[str, ...] = ()
+    potential: str | None = None
+    history: str | None = None
+    record: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class NeuronSpec:
+    r"""What a layer of neurons computes and keeps, as it is now.
+
+    Attributes:
+        kernel: the history kernel of a memory-free neuron, whose potential is the sum of its inputs with
+            these weights and nothing else. None for a neuron that does more: it resets, or has two decays.
+        carried: what a step needs of the steps before it.
+        threshold: in the units of the input; inf never fires. None where there is none, as in SpikingJelly's
+            PSN, which has a bias.
+        surrogate: from u - threshold to spikes. None where there is none.
+        surrogate_argument: what the neuron's class calls it.
+        strict: whether it fires on u > threshold alone, not on equality; None where ``surrogate`` decides.
+        kernel_shape, threshold_shape: the shape in which the values of kernel and threshold broadcast over a
+            step [N, \*], as PyTorch broadcasts. None: there is one value, or one a channel, dim 1 of a step.
+        takes_sequences: a call takes a whole sequence [T, N, \*], not one step [N, \*].
+        step_mode: SpikingJelly's switch between the two, "s" or "m"; None where the class decides.
+        continues: a call goes on from where the call before it ended, unless the state is reset.
+        state: where it keeps its state.
+        returns_potential: a call returns (spikes, potential), not the spikes alone.
+        spike_factor: what spikes are multiplied by; None for 1.
+        rounds_potential: the potential passes through a function of the user's at every step.
+        inhibition: only the neuron with the largest potential fires.
+    """
+
+    kernel: KernelParameters | None
+    carried: Carried
+    threshold: Tensor | float | None
+    surrogate: Callable[[Tensor], Tensor] | None
+    surrogate_argument: str = "surrogate"
+    strict: bool | None = None
+    kernel_shape: tuple[int, ...] | None = None
+    threshold_shape: tuple[int, ...] | None = None
+    takes_sequences: bool = True
+    step_mode: str | None = None
+    continues: bool = False
+    state: StateNames = StateNames()
+    returns_potential: bool = False
+    spike_factor: Tensor | None = None
+    rounds_potential: bool = False
+    inhibition: bool = False
+
+    @property
+    def is_memory_free(self) -> bool:
+        """Whether past inputs alone, which are spikes, say all about its potential."""
+        return self.kernel is not None
+
+    @property
+    def never_fires(self) -> bool:
+        """Whether no potential reaches the threshold: a read-out, whose potential is used."""
+        return self.threshold is not None and bool((torch.as_tensor(self.threshold) == torch.inf).all())
+
+    def fires_above_only(self) -> bool:
+        """Whether a potential that equals the threshold fires no spike.
+
+        Raises:
+            ValueError: ``surrogate`` gives something else than spikes of 0 and 1.
+        """
+        if self.strict is not None:
+            return self.strict
+        fire = self.surrogate
+        assert fire is not None
+        below, on, above = fire(torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])).split([2, 1, 2])
+        if bool((below != 0).any() or (above != 1).any() or on.item() not in (0, 1)):
+            raise ValueError(f"does not fire spikes of 0 and 1 ({self.surrogate_argument}={fire!r})")
+        return on.item() == 0

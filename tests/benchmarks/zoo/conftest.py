@@ -1,0 +1,35 @@
+"""A zoo of one small network, trained in a moment, in a folder of its own."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from benchmarks.zoo import training
+from mfp_neurons import train
+from mfp_neurons.zoo import catalog
+
+SMALL = {
+    "network.hidden": [12, 10, 8],
+    "training.epochs": 2,
+    "training.threads": 1,
+    "training.device": "cpu",
+    "data.limit": 150,
+}
+CONFIGS = Path(train.__path__[0]) / "configs"
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a zoo with the config "tiny" and no network yet."""
+    for module, name, folder in ((training, "CONFIGS", "configs"), (catalog, "NETWORKS", "networks")):
+        (tmp_path / folder).mkdir()
+        monkeypatch.setattr(module, name, tmp_path / folder)
+    shutil.copy(CONFIGS / "digits-mfp.toml", tmp_path / "configs" / "tiny.toml")
+    return tmp_path
+
+
+@pytest.fixture
+def trained(zoo: Path) -> catalog.Trained:
+    """The network of that config, at a smaller size, trained in ``zoo / "run"``."""
+    return training.train("tiny", zoo / "run", SMALL, by="somebody", bars=False)

@@ -1,0 +1,154 @@
+"""From a config to a packed network with a card, and into the package."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.zoo import training
+from mfp_neurons import deploy, report
+from mfp_neurons.train import engine
+from mfp_neurons.train.config import ConfigError
+from mfp_neurons.train.engine import BEST, RESULT, Trainer, load_network
+from mfp_neurons.zoo import catalog, evaluation, packed
+
+from .conftest import CONFIGS, SMALL
+
+
+def test_the_packed_network_answers_as_the_best_checkpoint_does(trained: catalog.Trained, zoo: Path) -> None:
+    module, data, _, facts = load_network(zoo / "run" / BEST)
+    sequence = data.sequence(data.test.samples)
+    with torch.no_grad():
+        expected = module(sequence)[-facts["readout_steps"] :].mean(0)
+        assert torch.equal(trained.model(sequence), expected)
+
+
+def test_the_card_says_what_was_measured(trained: catalog.Trained, zoo: Path) -> None:
+    card = trained.card
+    result = json.loads((zoo / "run" / RESULT).read_text())
+    assert card.accuracy.torch == pytest.approx(result["test_accuracy"])
+    assert card.accuracy.images == card.accuracy_sample.images == 364
+    assert (card.training_images, card.epochs, card.seed, card.by) == (150, 2, 0, "somebody")
+    assert card.seconds == pytest.approx(result["seconds_per_epoch"] * 2)
+    assert "CPU, 1 thread" in card.trained_on
+    assert card.versions["torch"] == torch.__version__.split("+")[0]
+    weights = zoo / "run" / "tiny.safetensors"
+    assert card.file_bytes == weights.stat().st_size
+    assert card.refused is None
+    trained.network.save(zoo / "integer.safetensors")
+    assert card.integer_bytes == (zoo / "integer.safetensors").stat().st_size
+    data = evaluation.load_test(trained, None)
+    found = report(trained.model, data.sequence(data.test.samples[: training.COUNTED]))
+    assert card.state_bits == found.state_bits
+    assert card.energy_joules == found.energy_joules
+    scores = trained.network.run(data.sequence(data.test.samples)).argmax(1)
+    assert card.accuracy.integer == pytest.approx(100 * (scores == data.test.labels.numpy()).mean())
+
+
+def test_the_files_load_as_what_was_trained(trained: catalog.Trained, zoo: Path) -> None:
+    loaded = catalog.load_files(zoo / "run" / "tiny.safetensors", zoo / "run" / "tiny.json")
+    assert loaded.card == trained.card
+    x = torch.rand(8, 3, 8)
+    with torch.no_grad():
+        assert torch.equal(loaded.model(x), trained.model(x))
+
+
+def test_a_finished_run_of_train_is_packed_where_its_machine_is_told(zoo: Path) -> None:
+    Trainer(training.config("tiny", SMALL), zoo / "plain", bars=False).run()
+    with pytest.raises(ConfigError, match="--trained-on"):
+        training.pack("mine", zoo / "plain", bars=False)
+    made = training.pack("mine", zoo / "plain", zoo / "out", trained_on="a toaster", bars=False)
+    assert (made.card.name, made.card.trained_on, made.card.summary) == ("mine", "a toaster", "")
+    assert (zoo / "out" / "mine.safetensors").is_file()
+    assert not (zoo / "plain" / "mine.safetensors").exists()
+
+
+def test_a_run_that_is_not_finished_is_not_packed(trained: catalog.Trained, zoo: Path) -> None:
+    (zoo / "run" / RESULT).unlink()
+    with pytest.raises(ConfigError, match="no finished run"):
+        training.pack("tiny", zoo / "run", bars=False)
+
+
+def test_training_goes_on_where_it_stopped_and_ends_with_the_same_file(
+    trained: catalog.Trained, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    end_epoch, ended = Trainer._end_epoch, []
+
+    def stop(self: Trainer) -> None:
+        end_epoch(self)
+        ended.append(1)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine.Trainer, "_end_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        training.train("tiny", zoo / "again", SMALL, bars=False)
+    monkeypatch.setattr(engine.Trainer, "_end_epoch", end_epoch)
+    with pytest.raises(ConfigError, match="--resume"):
+        training.train("tiny", zoo / "again", SMALL, bars=False)
+    again = training.train("tiny", zoo / "again", SMALL, resume=True, bars=False)
+    assert again.card.sha256 == trained.card.sha256
+
+
+def test_shipping_puts_both_files_into_the_package_if_the_config_made_them(
+    trained: catalog.Trained, zoo: Path
+) -> None:
+    with pytest.raises(ConfigError, match="settings other than"):
+        training.ship("tiny", zoo / "run")
+    assert catalog.names() == []
+    from_config_alone(zoo)
+    training.train("tiny", zoo / "honest", {"training.threads": 1, "training.device": "cpu"}, bars=False)
+    training.ship("tiny", zoo / "honest")
+    assert catalog.names() == ["tiny"]
+    assert catalog.load("tiny").card == catalog.card("tiny")
+
+
+def from_config_alone(zoo: Path) -> None:
+    """Makes the small settings those of the config."""
+    path = zoo / "configs" / "tiny.toml"
+    text = path.read_text().replace("hidden = [128, 128, 128]", "hidden = [12, 10, 8]")
+    path.write_text(text.replace("epochs = 25", "epochs = 1"))
+
+
+def test_a_packing_that_changed_the_network_is_noticed(
+    trained: catalog.Trained, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = packed.load
+
+    def worn(path: Path) -> tuple[torch.nn.Module, object]:
+        module, facts = load(path)
+        with torch.no_grad():
+            next(p for n, p in module.named_parameters() if n.endswith("synapse.weight")).mul_(1.001)
+        return module, facts
+
+    monkeypatch.setattr(packed, "load", worn)
+    with pytest.raises(RuntimeError, match="packing has changed the network"):
+        training.pack("tiny", zoo / "run", bars=False)
+
+
+def test_a_quick_check_is_on_the_same_images_as_the_cards(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SAMPLE", 50)
+    made = training.train("tiny", zoo / "run", SMALL, bars=False)
+    assert made.card.accuracy_sample.images == 50
+    monkeypatch.setattr(evaluation, "TOLERANCE", 0.0)
+    assert "on 50 test images" in evaluation.evaluate(made, 50)
+
+
+def test_a_part_of_the_test_set_makes_no_card(zoo: Path) -> None:
+    with pytest.raises(ConfigError, match="whole test set"):
+        training.train("tiny", zoo / "run", SMALL | {"data.test_limit": 50}, bars=False)
+
+
+def test_a_network_that_cannot_be_lowered_says_why_on_its_card(zoo: Path) -> None:
+    path = zoo / "configs" / "lif.toml"
+    shutil.copy(CONFIGS / "digits-lif-2bit.toml", path)
+    made = training.train("lif", zoo / "lif", SMALL, bars=False)
+    assert made.card.accuracy.integer is None
+    assert made.card.integer_bytes is None
+    assert made.card.refused is not None
+    assert "QuantizedMembraneLIF" in made.card.refused
+    with pytest.raises(deploy.LoweringError, match="QuantizedMembraneLIF"):
+        _ = made.network
+    assert "refused" in str(made.card)
+    assert "none (not lowered)" in evaluation.evaluate(made)
