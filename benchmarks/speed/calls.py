@@ -90,11 +90,6 @@ def wide_spikes_traffic(width: int, training: bool) -> Traffic:
     return Traffic(width + 4, 2 * width + 4)
 
 
-def masked_traffic(width: int, training: bool) -> Traffic:
-    """One bit is saved in place of the input."""
-    return Traffic(2 * width + (1 / 8 if training else 0), 2 * width + 1 / 8)
-
-
 def norm_and_neuron_traffic(width: int, training: bool) -> Traffic:
     """Training has to pass over everything once for the statistics and once more to use them."""
     return Traffic((3 if training else 2) * width, 5 * width)

@@ -14,15 +14,12 @@ from torch import Tensor, nn
 
 from mfp_neurons import convert
 from mfp_neurons._checks import require
-from mfp_neurons.backends import _cuda_exp, choose
-from mfp_neurons.surrogate import Rect
 
 from .calls import (
     FORWARD,
     Neuron,
     Peer,
     Size,
-    masked_traffic,
     neuron_traffic,
     norm_and_neuron_traffic,
     wide_spikes_traffic,
@@ -30,7 +27,6 @@ from .calls import (
 from .timing import Skip
 
 JELLY, SNN = "MFPNode", "MFPLeakyParallel"
-ONE_THREAD = "MFPNode, one thread a neuron"
 WIDE_STATE = "LIFNode, float32 state"
 OLD = "0.0.0.0.14"
 TAU, BETA = 2.0, 0.9
@@ -62,10 +58,6 @@ def mfp_node(size: Size, **options: Any) -> Neuron:
     return Neuron(node, reset_of(node))
 
 
-def _mfp_node_rect(size: Size) -> Neuron:
-    return mfp_node(size, surrogate_function=Rect())
-
-
 def lif_node() -> Any:
     return jelly("neuron").LIFNode(tau=TAU, surrogate_function=jelly("surrogate").ATan(), step_mode="m")
 
@@ -74,28 +66,6 @@ def lif(size: Size) -> Neuron:
     node = lif_node()
     fused = size.device.type == "cuda" and size.dtype not in _HALF
     return Neuron(node, reset_of(node), note=_implementation(size) if fused else "loop of torch operators")
-
-
-def _one_thread(size: Size) -> Neuron:
-    """The same code without the scan over time: what a loop a neuron costs where neurons are few."""
-    if size.device.type != "cuda":
-        raise Skip("for a GPU")
-    if not choose("auto", size.device).__name__.endswith("cupy"):
-        raise Skip("for the CUDA kernels, which do not run here")
-    if size.steps <= _cuda_exp.MANY:
-        raise Skip(f"up to {_cuda_exp.MANY} steps a thread has all of a neuron's anyway")
-    neuron = mfp_node(size)
-    neuron.around = _without_the_scan
-    return neuron
-
-
-@contextmanager
-def _without_the_scan() -> Iterator[None]:
-    _cuda_exp.TIME_PARALLEL = False
-    try:
-        yield
-    finally:
-        _cuda_exp.TIME_PARALLEL = True
 
 
 def _implementation(size: Size) -> str:
@@ -264,8 +234,6 @@ def _plain_compiled(size: Size) -> Neuron:
 
 PEERS = (
     Peer(JELLY, JELLY, mfp_node, neuron_traffic),
-    Peer("MFPNode, Rect, 1-bit mask", JELLY, _mfp_node_rect, masked_traffic),
-    Peer(ONE_THREAD, JELLY, _one_thread, neuron_traffic),
     Peer("LIFNode", JELLY, lif),
     Peer(WIDE_STATE, JELLY, lif_wide_state),
     Peer("LIFNode, torch.compile", JELLY, _lif_compiled),

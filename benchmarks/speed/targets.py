@@ -123,7 +123,6 @@ def _text(target: Target, value: float, rows: list[dict[str, Any]]) -> str:
 # --- the targets ----------------------------------------------------------------------------------------
 
 LEAKY, FUSED = "MFPLeakyParallel", "MFPNode, fused"
-ONE_THREAD = "MFPNode, one thread a neuron"
 
 
 def _cpu() -> Iterator[Target]:
@@ -162,7 +161,7 @@ def _gpu() -> Iterator[Target]:
             yield Target(work, "cuda", row, "peak_bytes", 0.7, ours=FUSED, peer=peer)
     for work in ("forward", "training"):
         row = f"neuron/T=16384,N=1024/float32/{work}"
-        yield Target(f"GPU, T = 16,384, N = 1,024, exp, {work}", "cuda", row, "speed", 10, peer=ONE_THREAD)
+        yield Target(f"GPU, T = 16,384, N = 1,024, exp, {work}", "cuda", row, "speed", 10, peer="LIFNode")
 
 
 TARGETS = (*_cpu(), *_gpu())

@@ -83,7 +83,6 @@ def test_the_bytes_that_must_move_are_counted_from_what_goes_in_and_out(width: i
         "backward": 10 * (x + grad + gx),
     }
     assert calls.neuron_traffic(width, False).parts(10, training=False) == {"total": 10 * (x + spikes)}
-    assert calls.masked_traffic(width, True).parts(8, training=True)["backward"] == 8 * (grad + gx) + 1
     assert calls.wide_spikes_traffic(width, False).forward == x + 4
 
 
@@ -135,16 +134,15 @@ def test_saved_storages_count_once_and_parameters_not() -> None:
 
 def test_a_probe_finds_what_our_neuron_saves() -> None:
     inputs = Inputs(SMALL.shape, SMALL.dtype, CPU)
-    plain, masked = (probe(BY_NAME[n].build(SMALL), inputs) for n in ("MFPNode", "MFPNode, Rect, 1-bit mask"))
-    assert 4.0 <= plain["saved_bytes_per_element"] < 6.0
-    assert masked["saved_bytes_per_element"] < 0.5
-    assert 0 < plain["firing_rate"] < 1
+    row = probe(BY_NAME["MFPNode"].build(SMALL), inputs)
+    assert 4.0 <= row["saved_bytes_per_element"] < 6.0
+    assert 0 < row["firing_rate"] < 1
 
 
 # --- peers ------------------------------------------------------------------------------------------------
 
 
-ELSEWHERE = (peers.WIDE_STATE, peers.ONE_THREAD)
+ELSEWHERE = (peers.WIDE_STATE,)
 HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name not in ELSEWHERE]
 
 
@@ -183,7 +181,6 @@ def test_the_plain_recursion_gives_the_same_when_compiled() -> None:
         ("LIFNode, torch.compile", Size(64, (1, 32), torch.float32, CPU)),
         ("LIFNode, torch.compile", Size(4, (1, 32), torch.float16, CPU)),
         ("LIFNode, float32 state", SMALL),
-        ("MFPNode, one thread a neuron", SMALL),
     ],
 )
 def test_a_peer_says_at_which_size_it_is_not_tried(name: str, size: Size) -> None:
