@@ -21,17 +21,19 @@ def prepare(
     v_threshold: Tensor | float | None,
     state: Tensor | None,
     *,
+    surrogate: Any,
+    strict: bool,
+    record: bool,
+    potential: bool,
     carry: bool,
     backend: str,
-    surrogate: Any = None,
-    **options: bool,
 ) -> tuple[Call, int | None]:
     """The call that the arguments of :mod:`mfp_neurons.functional` ask for.
 
     Args:
         v_threshold: None: the potential alone is wanted, and ``surrogate`` has no part in it.
+        strict, record, potential: as in :class:`~mfp_neurons.backends.Call`.
         carry: whether this is a stretch of a longer sequence.
-        options: the call's ``strict``, ``record`` and ``potential``.
 
     Returns:
         The call, and how many inputs the state after it holds; None where that is a potential.
@@ -54,8 +56,9 @@ def prepare(
         check_surrogate(surrogate)
         threshold = threshold.to(wide)
     call = Call(
-        x_seq, tensor.to(wide), threshold, state, kind=kind, surrogate=surrogate, backend=backend, **options
-    )
+        x_seq, tensor.to(wide), threshold, state, None, None, kind, surrogate, strict, record, potential,
+        backend,
+    )  # fmt: skip
     return call, kept
 
 

@@ -279,6 +279,7 @@ def _fire(call: Call) -> tuple[Tensor, Tensor]:
         "results, slower, and it keeps the potential for backward.",
         surrogate,
     )
+    assert call.threshold is not None
     alone = call._replace(threshold=None, surrogate=None, record=True, potential=True)
     _, u = ops.fire(*alone.arguments())
     spikes = surrogate(u - ops.along_channels(call.threshold, u.dim()))
@@ -296,6 +297,7 @@ def _is_one_short_step(call: Call) -> bool:
 
 def _one_step(call: Call) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
+    assert call.threshold is not None
     x = call.x[0].to(call.kernel.dtype)
     decay, gain = (ops.along_channels(row, call.x.dim()) for row in call.kernel)
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)

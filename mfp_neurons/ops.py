@@ -42,11 +42,6 @@ def fire(*arguments: Any) -> tuple[Tensor, Tensor]:
     return _or_empty(spikes, call.x), u
 
 
-@fire.register_fake
-def _(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _fake_outputs(*arguments)
-
-
 @_operator("fire_backward", f"(Tensor? grad_spikes, Tensor? grad_u, bool[] needs, {_CALL}) -> {_GRADIENTS}")
 def fire_backward(
     grad_spikes: Tensor | None, grad_u: Tensor | None, needs: list[bool], *arguments: Any
@@ -56,11 +51,6 @@ def fire_backward(
     with torch.autocast(call.x.device.type, enabled=False):
         grads = choose(call.backend, call.x.device).backward(call, grad_spikes, grad_u, tuple(needs))
     return _in_dtypes_of(call, grads)
-
-
-@fire_backward.register_fake
-def _(grad_spikes: Any, grad_u: Any, needs: Any, *arguments: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(needs, arguments)
 
 
 def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -111,14 +101,6 @@ def norm_fire(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return spikes, u, inputs.contiguous(), mean, variance
 
 
-@norm_fire.register_fake
-def _(*arguments: Any) -> tuple[Tensor, ...]:
-    x, last = arguments[0], arguments[-1]
-    inputs = torch.empty((last, *x.shape[1:]), dtype=x.dtype, device=x.device)
-    mean = torch.empty(x.shape[2], dtype=accumulate_dtype(x.dtype), device=x.device)
-    return *_fake_outputs(*arguments[:_COUNT]), inputs, mean, torch.empty_like(mean)
-
-
 @_operator(
     "norm_fire_backward",
     "(Tensor? grad_spikes, Tensor? grad_u, Tensor? grad_inputs, bool[] needs, Tensor mean, Tensor variance, "
@@ -156,11 +138,6 @@ def norm_fire_backward(
                 chosen.add_channel_affine_(grads.x, x, factor.to(mean.dtype), offset.to(mean.dtype))
     grads = grads._replace(scale=g_weight if need_weight else None, shift=g_bias if need_bias else None)
     return _in_dtypes_of(call, grads)
-
-
-@norm_fire_backward.register_fake
-def _(gs: Any, gu: Any, gi: Any, needs: Any, mean: Any, variance: Any, *arguments: Any) -> tuple[Tensor, ...]:
-    return _fake_gradients(needs, arguments)
 
 
 def _setup_norm_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -261,8 +238,15 @@ def _fake_outputs(*arguments: Any) -> tuple[Tensor, Tensor]:
     return x.new_empty(0) if call.threshold is None else torch.empty_like(x), u
 
 
-def _fake_gradients(needs: list[bool], arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    x, *others = arguments[:_TENSOR_COUNT]
+def _fake_norm_outputs(*arguments: Any) -> tuple[Tensor, ...]:
+    x, last = arguments[0], arguments[-1]
+    inputs = torch.empty((last, *x.shape[1:]), dtype=x.dtype, device=x.device)
+    mean = torch.empty(x.shape[2], dtype=accumulate_dtype(x.dtype), device=x.device)
+    return *_fake_outputs(*arguments[:_COUNT]), inputs, mean, torch.empty_like(mean)
+
+
+def _fake_gradients(needs: list[bool], tensors: Sequence[Any]) -> tuple[Tensor, ...]:
+    x, *others = tensors
     gx = torch.empty_like(x) if needs[0] else x.new_empty(0)
     return gx, *(
         torch.empty(tensor.shape, dtype=tensor.dtype, device=x.device)
@@ -316,6 +300,11 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> Any:
     )
 
 
+fire.register_fake(_fake_outputs)
+norm_fire.register_fake(_fake_norm_outputs)
+# in front of a call's tensors: two gradients and needs; with a norm three, needs, mean and variance
+fire_backward.register_fake(lambda *a: _fake_gradients(a[2], a[3 : 3 + _TENSOR_COUNT]))
+norm_fire_backward.register_fake(lambda *a: _fake_gradients(a[3], a[6 : 6 + _TENSOR_COUNT]))
 fire.register_autograd(_backward_fire, setup_context=_setup_fire)
 norm_fire.register_autograd(_backward_norm_fire, setup_context=_setup_norm_fire)
 fire_backward.register_autograd(_refuse_double_backward)

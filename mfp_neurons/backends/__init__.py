@@ -65,7 +65,8 @@ class Call(NamedTuple):
     def of(cls, *arguments: Any) -> "Call":
         """The call that an operator was given."""
         name, parameters = arguments[7:9]
-        return cls(*arguments[:7], from_name(name, parameters) if name else None, *arguments[9:])
+        surrogate = from_name(name, parameters) if name else None
+        return cls._make((*arguments[:7], surrogate, *arguments[9:]))
 
 
 class Gradients(NamedTuple):

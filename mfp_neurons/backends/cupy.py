@@ -10,7 +10,7 @@ sequences, states and matrices take ``finite.cu``.
 """
 
 from math import ceil
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -72,8 +72,8 @@ def backward(
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward`."""
     if call.x.numel() == 0:  # empty for the input and the state, zero for the parameters
-        wanted = zip(needs, call[: len(needs)], strict=True)
-        return Gradients(*(torch.zeros_like(t) if need and t is not None else None for need, t in wanted))
+        tensors: Any = zip(call[: len(needs)], needs, strict=True)
+        return Gradients(*(torch.zeros_like(t) if need and t is not None else None for t, need in tensors))
     neurons, state = Neurons(call), call.state
     neurons.spikes = neurons.view(grad_spikes)
     if grad_u is not None:
@@ -214,9 +214,9 @@ class _ScanPlan:
     def __init__(self, neurons: Neurons, groups: Groups, tiling: Tiling, directions: int, ends: int) -> None:
         self.neurons, self.groups, self.tiling = neurons, groups, tiling
         self.lanes = tiling.lanes
-        if tiling.segments == tiling.chunks == 1 and groups.count < 128 * THREADS:
+        if tiling.segments == tiling.chunks == 1 and groups.total < 128 * THREADS:
             self.lanes = 64  # few neurons: spread them over the GPU
-        self.tiles = ceil(groups.count / self.lanes)
+        self.tiles = ceil(groups.total / self.lanes)
         self.blocks = self.tiles
         self.ticket: Tensor | None = None
         self.words: Tensor | None = None
@@ -261,7 +261,7 @@ def _fir_forward(neurons: Neurons) -> None:
     held = FEW if neurons.rows.steps <= FEW else MANY
     groups = neurons.groups(forward_width(neurons.dtype, held), held == FEW)
     name = f"fir_forward<{TYPES[neurons.dtype]}, {_held(groups, held)}>"
-    _launch_fir(neurons, name, groups, ceil(groups.count / FIR_LANES), NO_SUMS)
+    _launch_fir(neurons, name, groups, ceil(groups.total / FIR_LANES), NO_SUMS)
 
 
 def _fir_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> Gradients:
@@ -271,7 +271,7 @@ def _fir_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> Gra
         neurons.x = None
     groups = neurons.groups(fir_backward_width(neurons.dtype, held), held == FEW)
     name = f"fir_backward<{TYPES[neurons.dtype]}, {_held(groups, held)}, {factor}, {cpp(summing)}>"
-    tiles = ceil(groups.count / FIR_LANES)
+    tiles = ceil(groups.total / FIR_LANES)
     if not summing:
         _launch_fir(neurons, name, groups, tiles, NO_SUMS)
         return Gradients()
@@ -296,7 +296,7 @@ def _reached(neurons: Neurons) -> int:
 
 
 def _launch_fir(neurons: Neurons, name: str, groups: Groups, blocks: int, sums: list[Field]) -> None:
-    tiles = ceil(groups.count / FIR_LANES)
+    tiles = ceil(groups.total / FIR_LANES)
     grid, block = (blocks, 1, 1), (FIR_LANES, 1, 1)
     neurons.launch("fir.cu", name, grid, block, groups, _reached(neurons), sums, [tiles])
 
@@ -342,7 +342,7 @@ def _finite(neurons: Neurons, mode: int, factor: int, count: int = 0) -> Tensor 
     segments = min(FINITE_SEGMENTS, 1 << (ceil(lines / ROWS) - 1).bit_length())
     lanes = THREADS // segments
     groups = Groups.of(neurons.rows, 1, ())
-    tiles, time_tiles = ceil(groups.count / lanes), ceil(lines / (ROWS * segments))
+    tiles, time_tiles = ceil(groups.total / lanes), ceil(lines / (ROWS * segments))
     sums = neurons.sums(groups, count, time_tiles, tiles, lanes) if count > 0 else None
     is_matrix = cpp(neurons.call.kind == "matrix")
     name = f"finite<{TYPES[neurons.dtype]}, {mode}, {is_matrix}, {factor}>"
@@ -369,7 +369,7 @@ def _tap_gradient(neurons: Neurons) -> Tensor:
     """[K, G], float64."""
     groups, order = Groups.of(neurons.rows, 1, ()), _order(neurons)
     segments = min(FINITE_SEGMENTS, 1 << (ceil(order / ROWS) - 1).bit_length())
-    tiles, spans = ceil(groups.count / TAP_LANES), ceil(neurons.rows.steps / TAP_SPAN)
+    tiles, spans = ceil(groups.total / TAP_LANES), ceil(neurons.rows.steps / TAP_SPAN)
     blocks = groups.grid_size(tiles, TAP_LANES)
     sums = neurons.sums(groups, order, spans, blocks, TAP_LANES)
     grid, block = (blocks, ceil(order / (ROWS * segments)), spans), (TAP_LANES, segments, 1)
@@ -383,11 +383,11 @@ def _matrix_gradient(neurons: Neurons) -> Tensor:
     """[T, S], float64."""
     groups, steps, across = Groups.of(neurons.rows, 1, ()), neurons.rows.steps, _order(neurons)
     sides = (ceil(steps / SIDE), ceil(across / SIDE))
-    splits = max(1, min(ceil(groups.count / 1024), ceil(BLOCKS / (sides[0] * sides[1]))))
-    split, cells = ceil(groups.count / splits), steps * across
+    splits = max(1, min(ceil(groups.total / 1024), ceil(BLOCKS / (sides[0] * sides[1]))))
+    split, cells = ceil(groups.total / splits), steps * across
     partials = torch.empty(splits * cells, dtype=neurons.wide, device=neurons.call.x.device)
     name = f"matrix_gradient<{TYPES[neurons.dtype]}>"
-    own: list[Field] = [groups.count, split]
+    own: list[Field] = [groups.total, split]
     sums: list[Field] = [partials, splits, cells, 1]
     neurons.launch("finite.cu", name, (*sides, splits), (16, 16, 1), groups, across, sums, own)
     return total(partials, 1, splits, cells, cells, 1).reshape(steps, across)
@@ -404,7 +404,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
         return mean.fill_(torch.nan), variance.fill_(torch.nan)
     view = rows.view_rows(x)
     groups = Groups.of(rows, 16 // x.dtype.itemsize, (view,))
-    tiles = ceil(groups.count / THREADS)
+    tiles = ceil(groups.total / THREADS)
     blocks = groups.grid_size(tiles, THREADS)
     span = _span(rows.steps, blocks)
     spans = ceil(rows.steps / span)
@@ -427,7 +427,7 @@ def add_channel_affine_(gx: Tensor, x: Tensor, factor: Tensor, offset: Tensor) -
     rows, wide = Rows(gx, gx.shape[2]), accumulate_dtype(gx.dtype)
     view, view_x = rows.view_rows(gx), rows.view_rows(x)
     groups = Groups.of(rows, 16 // gx.dtype.itemsize, (view, view_x))
-    blocks = ceil(groups.count / THREADS)
+    blocks = ceil(groups.total / THREADS)
     span = _span(rows.steps, blocks)
     fields: list[Field] = [
         *groups.fields, rows.steps, span, *strided(view_x), *strided(view), *per_channel(factor, wide),

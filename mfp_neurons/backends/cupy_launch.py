@@ -56,7 +56,7 @@ class Groups(NamedTuple):
         return cls(rows, width, rows.run // width, channels_change and width > 1)
 
     @property
-    def count(self) -> int:
+    def total(self) -> int:
         return self.rows.outer * self.groups_per_run
 
     @property

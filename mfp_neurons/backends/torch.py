@@ -333,6 +333,7 @@ class _Neurons:
         if ds is None:
             g = torch.zeros(y.shape, dtype=self.wide, device=y.device)
             return g, self._one_step_back(self._potential(y, None)) if keeps_before else None
+        assert self.threshold is not None
         u = self._potential(y, gx)
         before = self._one_step_back(u) if keeps_before else None
         g = self.call.surrogate.derivative_(u.sub_(self.threshold)).mul_(ds)

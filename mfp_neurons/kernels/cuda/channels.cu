@@ -126,12 +126,12 @@ template <class W> __global__ void __launch_bounds__(THREADS) moments_of_channel
     MFP_SHARED(SumsOf<double MFP_COMMA 1>, shared);
     const W *counts = static_cast<const W *>(p.partials.data);
     const i64 width = p.partials.width, apart = p.partials.rows * width, period = p.channels * p.repeat;
-    const i64 each = divide(width + period - 1, period) * p.repeat;
+    const i64 numbers = divide(width + period - 1, period) * p.repeat; /* of one channel in a row, at most */
     double mean = 0;
     for (int pass = 0; pass < 2; pass++) {
         double sum = 0;
         for (i64 row = 0; row < p.partials.rows; row++)
-            for (i64 i = threadIdx.x; i < each; i += THREADS) {
+            for (i64 i = threadIdx.x; i < numbers; i += THREADS) {
                 const i64 round = divide(i, p.repeat);
                 const i64 at = round * period + blockIdx.x * p.repeat + (i - round * p.repeat);
                 if (at >= width) continue;

@@ -3,7 +3,7 @@
  *
  * Tensors are [T, A, B] as mfp_neurons/backends/rows.py has them: B neurons in a run, A runs apart. A thread
  * works on a group of V neighboring neurons of a run, so that one access moves V numbers. Every kernel takes
- * one struct by value whose fields are eight bytes each, packed by mfp_neurons/backends/cupy.py. */
+ * one struct by value whose fields are eight bytes each, packed by mfp_neurons/backends/cupy_launch.py. */
 #pragma once
 
 #include "arithmetic.h"
@@ -17,8 +17,6 @@
 
 namespace mfp {
 
-typedef unsigned char u8;
-
 /* One tensor; strides in elements, null data where a call has no such tensor. */
 struct Strided {
     void *data;
@@ -31,7 +29,8 @@ struct PerChannel {
     i64 step;
 };
 
-/* Where the neurons are. A run is `groups` groups of V neurons, the last of which may reach beyond it. */
+/* Where the neurons are: runs of `groups` groups of V neurons. Neuron b of a run is of channel
+ * (b / repeat) % channels. */
 struct Columns {
     i64 outer, run, groups, channels, repeat;
 };
@@ -51,7 +50,7 @@ struct Partials {
 };
 
 /* One call of the neuron, as every kernel of a history takes it; each adds how it cuts the work into blocks.
- * backends/cupy.py fills it field by field. */
+ * Neurons.launch in backends/cupy_launch.py fills it field by field, so a new field goes into both. */
 struct Call {
     Columns columns;
     i64 steps, before, order; /* T; inputs in the state of a finite history; its taps, or before + T of a matrix */
@@ -63,9 +62,9 @@ struct Call {
     Strided g; /* finite histories: dL/du of every step, wide, from one kernel to the next */
     Weights weights;
     PerChannel threshold, scale, shift; /* scale, shift: null or both given */
-    i64 every;   /* u has every step */
-    i64 strict;  /* fire on u > threshold */
-    double a, b; /* the surrogate's constants */
+    i64 all_steps; /* u has every step, not the last alone */
+    i64 strict;    /* fire on u > threshold */
+    double a, b;   /* the surrogate's constants */
     Partials partials;
 };
 
@@ -257,6 +256,23 @@ template <class W> MFP_DEVICE W weight(const Weights &from, i64 row, i64 column)
     return static_cast<const W *>(from.data)[row * from.row + column * from.column];
 }
 
+/* What a group of V neurons has for each channel: P = V where channels run along the group, else 1. */
+template <class W, int P> struct Parameters {
+    W threshold[P], scale[P], shift[P];
+
+    MFP_DEVICE Parameters(const Call &p, i64 channel) {
+#pragma unroll
+        for (int i = 0; i < P; i++) {
+            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
+            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
+            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
+        }
+    }
+
+    /* What the group's neuron i gets of x. */
+    MFP_DEVICE W input(W x, int i) const { return affine(x, scale[i % P], shift[i % P]); }
+};
+
 /* ---- S steps of V neurons in a thread's registers ----
  *
  * Pointers walk from step to step: an offset for each step would take a register pair. */
@@ -273,7 +289,8 @@ template <int S> MFP_DEVICE Live live_steps(const Place &at, i64 t0, i64 steps) 
     return {count, count > 0 && left <= S ? count - 1 : -1};
 }
 
-/* The steps, zeros for those that are not live: all loads are under way before the first is used. */
+/* The steps, zeros for those that are not live. Loading all of them before any is used keeps S loads under way at
+ * once, which hides the memory's latency with few threads. */
 template <class X, int V, int S>
 MFP_DEVICE void load_steps(const Strided &tensor, const Place &at, i64 t0, const Live &live, Pack<X, V> (&to)[S]) {
     const X *from = column<const X>(tensor, at, t0);
@@ -292,41 +309,43 @@ template <class X> struct Writer {
 
     MFP_DEVICE Writer(const Call &call, const Place &place, i64 t0, const Live &of) : p(call), at(place), live(of) {
         spikes = column<X>(p.spikes, at, t0);
-        u = column<W>(p.u, at, p.every ? t0 : 0);
+        u = column<W>(p.u, at, p.all_steps ? t0 : 0);
     }
 
     /* The potential of step s, for s = 0, 1, ... in order. */
     template <int V, int P> MFP_DEVICE void step(int s, const W (&potential)[V], const W (&threshold)[P]) {
         const bool is_live = s < live.count;
         if (is_live && p.spikes.data) store(spikes, fired<X, V>(potential, threshold, p.strict));
-        if (p.u.data && (p.every ? is_live : s == live.last)) {
+        if (p.u.data && (p.all_steps ? is_live : s == live.last)) {
             Pack<W, V> all;
 #pragma unroll
             for (int i = 0; i < V; i++) all.lane[i] = potential[i];
             store(u, all);
         }
         spikes += p.spikes.time;
-        if (p.every) u += p.u.time;
+        if (p.all_steps) u += p.u.time;
     }
 };
 
 /* Adds the potential's own gradient to g, of every step or of the last alone. */
 template <class W, int V, int S>
 MFP_DEVICE void add_own_gradient(const Call &p, const Place &at, i64 t0, const Live &live, W (&g)[S][V]) {
-    const W *from = column<const W>(p.u, at, p.every ? t0 : 0);
+    const W *from = column<const W>(p.u, at, p.all_steps ? t0 : 0);
 #pragma unroll
     for (int s = 0; s < S; s++) {
-        if (p.every ? s < live.count : s == live.last) {
+        if (p.all_steps ? s < live.count : s == live.last) {
             const Pack<W, V> du = load<V>(from);
 #pragma unroll
             for (int i = 0; i < V; i++) g[s][i] += du.lane[i];
         }
-        if (p.every) from += p.u.time;
+        if (p.all_steps) from += p.u.time;
     }
 }
 
-/* ---- sums over neurons and time in a fixed order: a block's, written where no other block writes; channels.cu then
- * adds those of all blocks ---- */
+/* ---- sums over neurons and time ----
+ *
+ * In a fixed order, so that results repeat bit for bit: each block writes its sums where no other block writes, and
+ * a second kernel (channels.cu) adds those of all blocks. Atomic additions would come in any order. */
 
 template <class W, int P> struct SumsOf {
     W of_thread[THREADS * P];

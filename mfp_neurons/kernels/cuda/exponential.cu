@@ -15,24 +15,19 @@ struct Exp : Call {
 /* Sums that give the parameters' gradients; a = dL/du with all later steps in it. */
 enum { OF_SPIKES /* g's spikes' share */, OF_ADJOINT /* a */, OF_INPUT /* a x */, OF_BEFORE /* a u[t-1] */, SUMS };
 
-/* A group's parameters: P = V where channels run along it, else 1. */
-template <class W, int P> struct Parameters {
-    W decay[P], gain[P], threshold[P], scale[P], shift[P];
+template <class W, int P> struct ExpParameters : Parameters<W, P> {
+    W decay[P], gain[P];
 
-    MFP_DEVICE Parameters(const Exp &p, i64 channel) {
+    MFP_DEVICE ExpParameters(const Call &p, i64 channel) : Parameters<W, P>(p, channel) {
 #pragma unroll
         for (int i = 0; i < P; i++) {
             decay[i] = weight<W>(p.weights, 0, channel + i);
             gain[i] = weight<W>(p.weights, 1, channel + i);
-            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
-            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
-            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
         }
     }
 
-    MFP_DEVICE W next(W u, W x, int i) const {
-        return step(u, affine(x, scale[i % P], shift[i % P]), decay[i % P], gain[i % P]);
-    }
+    /* The potential of the group's neuron i one step after u. */
+    MFP_DEVICE W next(W u, W x, int i) const { return step(u, this->input(x, i), decay[i % P], gain[i % P]); }
 };
 
 /* The first of this thread's steps; up to four are a whole sequence. */
@@ -42,7 +37,7 @@ template <int S> MFP_DEVICE i64 first_step(const Task &task) {
 
 /* u = the potential before this thread's steps. `ends`: only what later chunks wait for is wanted. */
 template <class X, class W, int V, int S, int P>
-MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at, const Parameters<W, P> &m,
+MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at, const ExpParameters<W, P> &m,
                                  const Pack<X, V> (&x)[S], W (&u)[V], bool hand_on, bool wanted) {
 #pragma unroll
     for (int i = 0; i < V; i++) u[i] = 0;
@@ -84,7 +79,7 @@ __global__ void MFP_BOUNDS(X) exp_forward(const Exp p) {
         const Live live = live_steps<S>(at, t0, p.steps);
         Pack<X, V> x[S];
         load_steps(p.x, at, t0, live, x);
-        const Parameters<W, P> m(p, at.channel);
+        const ExpParameters<W, P> m(p, at.channel);
         W u[V];
         potential_before(p, task, at, m, x, u, true, true);
         Writer<X> writer(p, at, t0, live);
@@ -112,7 +107,7 @@ __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
         const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
         const i64 t0 = first_step<S>(task);
         const Live live = live_steps<S>(at, t0, p.steps);
-        const Parameters<W, P> m(p, at.channel);
+        const ExpParameters<W, P> m(p, at.channel);
         Pack<X, V> x[S], ds[S];
         W u[V], before[PARAMS ? S : 1][V], g[S][V];
         if (AGAIN) load_steps(p.x, at, t0, live, x);

@@ -4,7 +4,7 @@
  *
  * y[-before .. -1] is the state. A block makes a tile of rows (time) by lanes (neurons) of a weighted sum; its
  * terms pass through shared memory TERMS rows at a time, each thread keeps ROWS sums in registers. The adjoint
- * is the same sum the other way, of g[t]. Twin: backends/_finite.py. */
+ * is the same sum the other way, of g[t]. Twin: backends/torch_sums.py. */
 #include "common.cuh"
 
 namespace mfp {
@@ -32,8 +32,8 @@ MFP_DEVICE W input(const Call &p, const Place &at, i64 s, W scale, W shift) {
 
 /* The potential's own gradient at step t. */
 template <class W> MFP_DEVICE W own_gradient(const Call &p, const Place &at, i64 t) {
-    if (!p.u.data || !(p.every || t == p.steps - 1)) return 0;
-    return *column<const W>(p.u, at, p.every ? t : 0);
+    if (!p.u.data || !(p.all_steps || t == p.steps - 1)) return 0;
+    return *column<const W>(p.u, at, p.all_steps ? t : 0);
 }
 
 /* dL/du[t]: as an earlier kernel left it, or the potential's own alone. */
@@ -86,7 +86,7 @@ MFP_DEVICE void finish(const Finite &p, const Place &at, i64 row, W scale, const
         if (!at.active || t >= p.steps) continue;
         if (MODE == FORWARD) {
             if (p.spikes.data) *column<X>(p.spikes, at, t) = spike<X>(fires(sums[r], threshold, p.strict));
-            if (p.u.data && (p.every || t == p.steps - 1)) *column<W>(p.u, at, p.every ? t : 0) = sums[r];
+            if (p.u.data && (p.all_steps || t == p.steps - 1)) *column<W>(p.u, at, p.all_steps ? t : 0) = sums[r];
         } else if (MODE == LOCAL) {
             const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
             const W share =

@@ -1,8 +1,9 @@
-/* A FIR neuron at rest of up to S steps, in registers: the input is read once and each output written once.
+/* A FIR neuron at rest of up to S steps, in registers: the input is read once and each output written once, where
+ * the tiles of finite.cu write dL/du to memory and read it again, and the input for each of their kernels.
  *
  *     u[t] = sum over j of m[j] y[t-j], y = scale x + shift or y = x;   dL/dy[s] = sum over j of m[j] g[s+j]
  *
- * A thread holds all steps of V neurons. More steps, or a state, take finite.cu. Twin: backends/_finite.py. */
+ * A thread holds all steps of V neurons. More steps, or a state, take finite.cu. Twin: backends/torch_sums.py. */
 #include "common.cuh"
 
 namespace mfp {
@@ -13,22 +14,6 @@ enum { LANES = 128 };
 
 struct Fir : Call {
     i64 tiles; /* of neurons */
-};
-
-/* A group's parameters: P = V where channels run along it, else 1. */
-template <class W, int P> struct Parameters {
-    W threshold[P], scale[P], shift[P];
-
-    MFP_DEVICE Parameters(const Fir &p, i64 channel) {
-#pragma unroll
-        for (int i = 0; i < P; i++) {
-            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
-            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
-            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
-        }
-    }
-
-    template <class X> MFP_DEVICE W input(X x, int i) const { return affine(widen(x), scale[i % P], shift[i % P]); }
 };
 
 template <class W, int P> MFP_DEVICE void load_tap(const Fir &p, int j, i64 channel, W (&tap)[P]) {
@@ -52,7 +37,7 @@ MFP_DEVICE void potential(const Fir &p, const Place &at, const Parameters<W, P> 
 #pragma unroll
         for (int t = j; t < S; t++)
 #pragma unroll
-            for (int i = 0; i < V; i++) u[t][i] += tap[i % P] * m.input(x[t - j].lane[i], i);
+            for (int i = 0; i < V; i++) u[t][i] += tap[i % P] * m.input(widen(x[t - j].lane[i]), i);
     }
 }
 
@@ -110,7 +95,7 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     gy[s][i] += tap[i % P] * g[s + j][i];
-                    if (PARAMS && s + j < live.count) sums[j][i % P] += g[s + j][i] * m.input(x[s].lane[i], i);
+                    if (PARAMS && s + j < live.count) sums[j][i % P] += g[s + j][i] * m.input(widen(x[s].lane[i]), i);
                 }
         }
         X *gx = column<X>(p.gx, at, 0);

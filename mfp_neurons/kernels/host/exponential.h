@@ -4,7 +4,7 @@
  *     dL/dx[t] = gain scale v[t]                              dL/dstate = decay v[0]
  *
  * The backward computes u again in a scratch that stays in cache, and writes nothing but its results. Twin:
- * backends/_exponential.py. */
+ * backends/torch_sums.py. */
 #pragma once
 
 #include "call.h"
@@ -40,8 +40,8 @@ template <class X> struct Exponential {
     static void step_row(W *u, const W *before, const X *x, X *spikes, const Rows &r, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
-            const W given = widen(x[i]);
-            const W input = has_norm ? affine(given, r.scale[i], r.shift[i]) : given;
+            const W raw = widen(x[i]);
+            const W input = has_norm ? affine(raw, r.scale[i], r.shift[i]) : raw;
             const W now = step(before[i], input, r.decay[i], r.gain[i]);
             u[i] = now;
             if (fire) spikes[i] = spike<X>(fires(now, r.threshold[i], strict));
@@ -100,12 +100,13 @@ template <class X> struct Exponential {
     }
 
     typedef void (*AdjointRow)(Rows &, const W *, const X *, const W *, X *, Surrogate<W>, int64_t);
+
     static void sum_parameters(Rows &r, const X *x, const W *before, const X *gs, bool has_norm, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
-            const W given = widen(x[i]);
+            const W raw = widen(x[i]);
             r.sums[D_DECAY][i] += r.v[i] * before[i];
-            r.sums[D_GAIN][i] += r.v[i] * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
+            r.sums[D_GAIN][i] += r.v[i] * (has_norm ? affine(raw, r.scale[i], r.shift[i]) : raw);
             r.sums[D_THRESHOLD][i] -= r.slope[i] * widen(gs[i]);
         }
     }

@@ -22,7 +22,7 @@ template <class X> struct Finite {
     }
 
     struct Range { /* of s for a step t, or of t for an input s; both ends included */
-        int64_t low, high;
+        int64_t first, last;
     };
 
     /* The weights of one call: the same for all neurons, or a row of lanes for each tap. */
@@ -33,13 +33,13 @@ template <class X> struct Finite {
         std::vector<W> reversed;
 
         explicit Weights(const Call &c) : c(c), inputs(c.before + c.steps) {
-            const W *given = static_cast<const W *>(c.taps.data);
+            const W *rows = static_cast<const W *>(c.taps.data);
             if (c.order == 0) {
                 shared.resize(inputs * c.steps);
                 for (int64_t t = 0; t < c.steps; t++)
-                    for (int64_t s = 0; s < inputs; s++) shared[s * c.steps + t] = given[t * inputs + s];
+                    for (int64_t s = 0; s < inputs; s++) shared[s * c.steps + t] = rows[t * inputs + s];
             } else if (c.taps.count == 1) {
-                shared.assign(given, given + c.order);
+                shared.assign(rows, rows + c.order);
                 reversed.assign(shared.rbegin(), shared.rend());
             }
         }
@@ -65,7 +65,7 @@ template <class X> struct Finite {
     template <class F> static void combine(W *out, const W *in, int64_t width, Range k_range, F weight) {
         for (int64_t lane = 0; lane < width; lane += BLOCK) {
             Vector sum[4] = {};
-            for (int64_t k = k_range.low; k <= k_range.high; k++) {
+            for (int64_t k = k_range.first; k <= k_range.last; k++) {
                 const Vector *row = reinterpret_cast<const Vector *>(in + k * width + lane);
                 weight(sum, row, k, lane);
             }
