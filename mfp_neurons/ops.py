@@ -228,14 +228,8 @@ def _in_dtypes_of(call: Call, grads: Gradients) -> Any:
 
 def _fake_outputs(*arguments: Any) -> tuple[Tensor, Tensor]:
     call = Call.of(*arguments)
-    x, wide = call.x, accumulate_dtype(call.x.dtype)
-    if not call.potential:
-        u = x.new_empty(0, dtype=wide)
-    elif call.record:
-        u = torch.empty_like(x, dtype=wide)
-    else:
-        u = torch.empty(x.shape[1:], dtype=wide, device=x.device)
-    return x.new_empty(0) if call.threshold is None else torch.empty_like(x), u
+    spikes, u = call.empty_outputs()
+    return _or_empty(spikes, call.x), u
 
 
 def _fake_norm_outputs(*arguments: Any) -> tuple[Tensor, ...]:

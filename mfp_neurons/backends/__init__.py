@@ -55,6 +55,20 @@ class Call(NamedTuple):
         by_channel = self.kind != "matrix" and self.kernel.shape[1] > 1
         return by_channel or any(row is not None and row.numel() > 1 for row in (self.threshold, self.scale))
 
+    def empty_outputs(self) -> tuple[Tensor | None, Tensor]:
+        """Room for the spikes, and for the potential of every step, of the last, or of none."""
+        x, wide = self.x, accumulate_dtype(self.x.dtype)
+        spikes = None if self.threshold is None else _torch.empty_like(x)
+        if not self.potential:
+            return spikes, x.new_empty(0, dtype=wide)
+        if self.record:
+            return spikes, _torch.empty_like(x, dtype=wide)
+        return spikes, _torch.empty(x.shape[1:], dtype=wide, device=x.device)
+
+    def as_steps(self, potential: Tensor) -> Tensor:
+        """The potential, or its gradient, as [S, N, *]: of every step, or with a time axis of one."""
+        return potential if self.record else potential.unsqueeze(0)
+
     def arguments(self) -> tuple[Any, ...]:
         """The call as an operator takes it: tensors, words and numbers. The inverse of :meth:`of`."""
         fused: Surrogate | None = self.surrogate

@@ -26,18 +26,10 @@ _forked = False
 def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
     x_dtype, call = call.x.dtype, _in_one_dtype(_without_rest(call))
-    x, struct = call.x, _Struct.of_call(call)
-    spikes = None if call.threshold is None else torch.empty_like(x)
+    struct = _Struct.of_call(call)
+    spikes, u = call.empty_outputs()
     struct.write("spikes", spikes)
-    wide = accumulate_dtype(x.dtype)
-    if not call.potential:
-        u = x.new_empty(0, dtype=wide)
-    elif call.record:
-        u = torch.empty_like(x, dtype=wide)
-        struct.write("u", u)
-    else:
-        u = torch.empty(x.shape[1:], dtype=wide)
-        struct.write("u", u.unsqueeze(0))
+    struct.write("u", call.as_steps(u) if call.potential else None)
     struct.run(_NAMES[call.kind] + "_forward")
     return None if spikes is None else spikes.to(x_dtype), u
 
@@ -54,8 +46,7 @@ def backward(
     if grad_spikes is not None:
         struct.read("grad_spikes", grad_spikes.to(x.dtype))
     if grad_u is not None:
-        grad_u = grad_u.to(wide)
-        struct.read("grad_u", grad_u if call.record else grad_u.unsqueeze(0))
+        struct.read("grad_u", call.as_steps(grad_u.to(wide)))
     gx = torch.empty_like(x) if need_x else None
     struct.write("grad_x", gx)
     g_state = None

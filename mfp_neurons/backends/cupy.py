@@ -43,20 +43,12 @@ FEW, MANY = 4, 16  # steps that a thread of exponential.cu or fir.cu holds in re
 
 def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
-    x, wide = call.x, accumulate_dtype(call.x.dtype)
-    spikes = None if call.threshold is None else torch.empty_like(x)
-    if not call.potential:
-        u = torch.empty(0, dtype=wide, device=x.device)
-    elif call.record:
-        u = torch.empty_like(x, dtype=wide)
-    else:
-        u = torch.empty(x.shape[1:], dtype=wide, device=x.device)
-    if x.numel() == 0:
+    spikes, u = call.empty_outputs()
+    if call.x.numel() == 0:
         return spikes, u
     neurons = Neurons(call)
     neurons.spikes = neurons.view(spikes, written=True)
-    if call.potential:
-        neurons.u = neurons.view(u if call.record else u.unsqueeze(0), written=True)
+    neurons.u = neurons.view(call.as_steps(u) if call.potential else None, written=True)
     if call.kind == "exp":
         _exponential_forward(neurons)
     elif _holds_in_registers(call):
@@ -76,8 +68,7 @@ def backward(
         return Gradients(*(torch.zeros_like(t) if need and t is not None else None for t, need in tensors))
     neurons, state = Neurons(call), call.state
     neurons.spikes = neurons.view(grad_spikes)
-    if grad_u is not None:
-        neurons.u = neurons.view(grad_u if call.record else grad_u.unsqueeze(0))
+    neurons.u = neurons.view(None if grad_u is None else call.as_steps(grad_u))
     gx = torch.empty_like(call.x) if needs[0] else None
     neurons.gx = neurons.view(gx, written=True)
     g_state = None

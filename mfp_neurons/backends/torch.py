@@ -24,22 +24,19 @@ def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     x, wide = call.x, accumulate_dtype(call.x.dtype)
     layout = _Layout(x, call.per_channel)
     xs, state = layout.view(x), _view_state(call, layout)
-    spikes = None if call.threshold is None else _Output(layout, torch.empty_like(x))
-    recorded = last = None
-    if call.potential and call.record:
-        recorded = _Output(layout, torch.empty_like(x, dtype=wide))
-    elif call.potential:
-        last = _Output(layout, torch.empty(x.shape[1:], dtype=wide, device=x.device), is_step=True)
+    s, u = call.empty_outputs()
+    spikes = None if s is None else _Output(layout, s)
+    recorded = _Output(layout, u) if call.potential and call.record else None
+    last = _Output(layout, u, is_step=True) if call.potential and not call.record else None
     for block in layout.blocks(_block_size(call, one_row=recorded is None)):
         neurons = _Neurons(call, state, block, wide)
-        u = neurons.run(xs[block], _of_block(spikes, block), _of_block(recorded, block))
+        last_u = neurons.run(xs[block], _of_block(spikes, block), _of_block(recorded, block))
         if last is not None:
-            last.view[block[1:]] = u
-    potential = recorded or last
-    return (
-        None if spikes is None else spikes.filled(),
-        x.new_empty(0, dtype=wide) if potential is None else potential.filled(),
-    )
+            last.view[block[1:]] = last_u
+    for output in (spikes, recorded, last):
+        if output is not None:
+            output.fill()
+    return s, u
 
 
 def backward(
@@ -85,10 +82,10 @@ def backward(
             sums,
         )
     return Gradients(
-        None if gx is None else gx.filled(),
+        None if gx is None else gx.fill(),
         None if sums.kernel is None else sums.kernel.to(call.kernel.dtype),
         None if sums.threshold is None else sums.threshold.to(wide),
-        None if g_state is None else g_state.filled(),
+        None if g_state is None else g_state.fill(),
         sums.scale,
         sums.shift,
     )
@@ -124,7 +121,7 @@ def add_channel_affine_(gx: Tensor, x: Tensor, factor: Tensor, offset: Tensor) -
     for block in layout.blocks(max(1, _AREA // max(1, len(x)))):
         part = torch.addcmul(offset[block[2]], xs[block].to(factor.dtype), factor[block[2]])
         out.view[block].add_(part)
-    out.filled()
+    out.fill()
 
 
 # --- blocks of neurons ----------------------------------------------------------------------------------
@@ -190,8 +187,8 @@ class _Output:
         self.tensor, self.layout = tensor, layout
         self.view = layout.view_step(tensor) if is_step else layout.view(tensor)
 
-    def filled(self) -> Tensor:
-        """The tensor with what was written, never as a view."""
+    def fill(self) -> Tensor:
+        """Brings what was written home to the tensor, and returns it; it is never a view."""
         if self.tensor.numel() > 0 and self.view.data_ptr() != self.tensor.data_ptr():
             # its strides allow no [T, N, C, R] view, so the blocks went to a copy
             permuted = self.layout.permuted(self.tensor)
