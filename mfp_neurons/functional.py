@@ -247,12 +247,13 @@ def _run(
             check_norm(norm, call.x)
             last = min(len(call.x), kept or 0) if carry else 0
             spikes, u, inputs = _normalize_and_fire(call, norm, last)
-        elif carry and _is_one_short_step(call):
+        elif carry and _is_one_short_step(call):  # what a framework's loop over time asks for
             spikes, u = _one_step(call)
             inputs = call.x
         else:
             spikes, u = _fire(call)
             inputs = call.x
+        # `fire` carries nothing on, and making a state would copy inputs
         has_state = carry and call.threshold is not None
         return Chunk(spikes, u, _next_state(call, kept, inputs, u) if has_state else u)
 
@@ -280,6 +281,7 @@ def _fire(call: Call) -> tuple[Tensor, Tensor]:
         surrogate,
     )
     assert call.threshold is not None
+    # decided outside the operator, the spikes need the potential of every step, also for their gradient
     alone = call._replace(threshold=None, surrogate=None, record=True, potential=True)
     _, u = ops.fire(*alone.arguments())
     spikes = surrogate(u - ops.along_channels(call.threshold, u.dim()))

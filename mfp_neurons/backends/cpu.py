@@ -111,6 +111,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     if count == 0:
         return torch.full((channels,), math.nan, dtype=wide), torch.full((channels,), math.nan, dtype=wide)
     struct = _Struct(Rows(x, channels), x)
+    # sums of squares of distances lose no digits to a large mean; any number near it will do as their origin
     near = x[0, 0].flatten(1)[:, 0].to(wide) if x.dim() > 3 else x[0, 0].to(wide)
     struct.parameter("shift", near)
     sums = struct.sums(2, channels)
@@ -186,14 +187,14 @@ class _Struct:
             struct.parameter("decay", kernel[0])
             struct.parameter("gain", kernel[1])
             if state is not None:
-                struct.read("state", state.detach().to(accumulate_dtype(x.dtype)).unsqueeze(0))
+                struct.read("state", state.to(accumulate_dtype(x.dtype)).unsqueeze(0))
         else:
-            # a matrix has no order: 0 says that the taps are its rows
+            # the kernels tell a matrix, whose rows are the taps, by an order of 0
             struct.parameter("taps", kernel if call.kind == "fir" else kernel.reshape(-1, 1))
             c.order = len(kernel) if call.kind == "fir" else 0
             if state is not None:
                 c.before = len(state)
-                struct.read("state", state.detach())
+                struct.read("state", state)
         for name in ("threshold", "scale", "shift"):
             struct.parameter(name, getattr(call, name))
         if call.surrogate is not None:
@@ -215,13 +216,14 @@ class _Struct:
                 self._copies.append((view, tensor))
 
     def _point(self, name: str, view: RowView) -> None:
+        # an address does not keep its tensor alive, and a view may be of a copy that nobody else holds
         self._alive.append(view.tensor)
         setattr(self.c, name, _Tensor(view.tensor.data_ptr(), view.time_stride, view.run_stride))
 
     def parameter(self, name: str, values: Tensor | None) -> None:
         """A parameter [1] or [C], or taps [K, 1] or [K, C]."""
         if values is not None:
-            values = values.detach().contiguous()
+            values = values.contiguous()
             self._alive.append(values)
             setattr(self.c, name, _Parameter(values.data_ptr(), values.shape[-1]))
 

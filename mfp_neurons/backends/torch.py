@@ -28,6 +28,7 @@ def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     spikes = None if s is None else _Output(layout, s)
     recorded = _Output(layout, u) if call.potential and call.record else None
     last = _Output(layout, u, is_step=True) if call.potential and not call.record else None
+    # a recursion that records nothing keeps one row of memory, so that its blocks may be wider
     for block in layout.blocks(_block_size(call, one_row=recorded is None)):
         neurons = _Neurons(call, state, block, wide)
         last_u = neurons.run(xs[block], _of_block(spikes, block), _of_block(recorded, block))
@@ -60,14 +61,7 @@ def backward(
     if needs[3] and call.state is not None:
         like = torch.empty(call.state.shape, dtype=call.state.dtype, device=call.state.device)
         g_state = _Output(layout, like, is_step=call.kind == "exp")
-    # sums over neurons, in float64 whatever the input
-    parameters = (call.kernel, call.threshold, call.scale, call.shift)
-    sums = _Sums(
-        *(
-            torch.zeros_like(parameter, dtype=torch.float64) if need and parameter is not None else None
-            for parameter, need in zip(parameters, (*needs[1:3], *needs[4:]), strict=True)
-        )
-    )
+    sums = _Sums(call, needs)
     for block in layout.blocks(_block_size(call, one_row=False)):
         neurons = _Neurons(call, state, block, wide)
         g_state_block = None
@@ -145,6 +139,7 @@ class _Layout:
             rest = prod(sizes[d] for d in self.order[1:])
             shapes = [[sizes[0], 1, 1, outer * rest], [sizes[0], outer, 1, rest]]
         # one shape for every tensor of the call: the first that all the outputs can take as a view
+        # (on the meta device an empty tensor has strides and costs no memory)
         out = torch.empty_like(x, device="meta")
         self.shape = next((shape for shape in shapes if self._is_viewable(out, shape)), shapes[-1])
 
@@ -215,10 +210,18 @@ def _of_block(output: _Output | None, block: Block) -> Tensor | None:
 
 
 class _Sums:
-    """Gradients that are sums over neurons, in float64; None where nobody asked."""
+    """Gradients that are sums over neurons; None where nobody asked."""
 
-    def __init__(self, *sums: Tensor | None) -> None:
-        self.kernel, self.threshold, self.scale, self.shift = sums
+    def __init__(self, call: Call, needs: tuple[bool, ...]) -> None:
+        def zeros(parameter: Tensor | None, need: bool) -> Tensor | None:
+            # float64, because a float32 sum over millions of neurons loses what each of them adds
+            return (
+                torch.zeros_like(parameter, dtype=torch.float64) if need and parameter is not None else None
+            )
+
+        _, need_kernel, need_threshold, _, need_scale, need_shift = needs
+        self.kernel, self.threshold = zeros(call.kernel, need_kernel), zeros(call.threshold, need_threshold)
+        self.scale, self.shift = zeros(call.scale, need_scale), zeros(call.shift, need_shift)
 
 
 class _Neurons:
@@ -226,16 +229,16 @@ class _Neurons:
 
     def __init__(self, call: Call, state: Tensor | None, block: Block, wide: torch.dtype) -> None:
         self.call, self.wide, self.channels = call, wide, block[2]
-        self.kernel = _columns(call.kernel.detach(), self.channels, call.kind != "matrix").to(wide)
-        self.threshold = None if call.threshold is None else self._scalar_or_rows(call.threshold.detach())
+        self.kernel = _columns(call.kernel, self.channels, call.kind != "matrix").to(wide)
+        self.threshold = None if call.threshold is None else self._scalar_or_rows(call.threshold)
         self.state: Tensor | None = None
         if state is not None:
             self.state = state[block[1:] if call.kind == "exp" else block].to(wide)
         if call.kind == "exp":
-            self.decay = self._scalar_or_rows(call.kernel[0].detach())
-            self.gain = self._scalar_or_rows(call.kernel[1].detach())
-        self.scale = None if call.scale is None else self._rows(call.scale.detach())
-        self.shift = None if call.shift is None else self._rows(call.shift.detach())
+            self.decay = self._scalar_or_rows(call.kernel[0])
+            self.gain = self._scalar_or_rows(call.kernel[1])
+        self.scale = None if call.scale is None else self._rows(call.scale)
+        self.shift = None if call.shift is None else self._rows(call.shift)
 
     def _scalar_or_rows(self, value: Tensor) -> Tensor | float:
         """A number where reading one is free, else a tensor that broadcasts over [n, c, r]."""
@@ -296,7 +299,7 @@ class _Neurons:
         if gx is None:
             return
         if self.scale is not None:
-            torch.mul(gy, self.scale, out=gx)
+            torch.mul(gy, self.scale, out=gx)  # rounds to 16 bits once, on the way out
         elif gx.data_ptr() != gy.data_ptr():
             gx.copy_(gy)
 
@@ -341,6 +344,7 @@ class _Neurons:
     def _potential(self, y: Tensor, gx: Tensor | None) -> Tensor:
         if self.call.kind != "exp":
             return self._weighted_sums(y)
+        # gx is written last, once nobody reads the potential any more: its memory serves until then
         fits = gx is not None and gx.dtype == self.wide
         u = gx if gx is not None and fits else torch.empty(y.shape, dtype=self.wide, device=y.device)
         return torch_sums.exponential_(u, y, self.decay, self.gain, self.state)
