@@ -134,9 +134,9 @@ def test_saved_storages_count_once_and_parameters_not() -> None:
 
 def test_a_probe_finds_what_our_neuron_saves() -> None:
     inputs = Inputs(SMALL.shape, SMALL.dtype, CPU)
-    found = probe(BY_NAME["MFPNode"].build(SMALL), inputs)
-    assert 4.0 <= found["saved_bytes_per_element"] < 6.0
-    assert 0 < found["firing_rate"] < 1
+    row = probe(BY_NAME["MFPNode"].build(SMALL), inputs)
+    assert 4.0 <= row["saved_bytes_per_element"] < 6.0
+    assert 0 < row["firing_rate"] < 1
 
 
 # --- peers ------------------------------------------------------------------------------------------------
