@@ -172,6 +172,9 @@ def positive(argument: str) -> int:
     return int(argument)
 
 
+# Commands import what they run when they run: `mfp-neurons --help` works without the extras.
+
+
 def _demo(args: argparse.Namespace) -> str:
     from mfp_neurons.train import demo
 
