@@ -83,11 +83,11 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     top = _top(example, levels)
     model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     _check_that_weights_are_quantized(model)
-    whole = top > 1 and not example.is_floating_point()
+    takes_levels = top > 1 and not example.is_floating_point()
     graph = read_model(
         model,
         example,
-        lambda network: Folding(network, top, whole).graph(),
+        lambda network: Folding(network, top, takes_levels).graph(),
         LoweringError,
         is_binary=top == 1,
         follow_loops=False,
@@ -124,8 +124,8 @@ def _top(example: Any, levels: int | None) -> int:
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
-    wholes = [module for module in model.modules() if _reads_its_parts(module)]
-    inside = {child for whole in wholes for child in whole.modules()}
+    units = [module for module in model.modules() if _is_read_as_one(module)]
+    inside = {child for unit in units for child in unit.modules()}
     real = [
         named(path, module)
         for path, module in model.named_modules()
@@ -138,7 +138,7 @@ def _check_that_weights_are_quantized(model: nn.Module) -> None:
         )
 
 
-def _reads_its_parts(module: nn.Module) -> bool:
+def _is_read_as_one(module: nn.Module) -> bool:
     """Whether the layers inside a module are none of the network: it is read, or refused, as a whole."""
     return is_neuron(module) or isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
 
@@ -208,17 +208,18 @@ class Folding:
     Args:
         network: the description, or the part of it that could be read.
         top: the largest level of the input.
-        whole: whether the model is given the levels themselves, in an integer dtype.
+        takes_levels: whether the model is given the levels themselves, in an integer dtype.
     """
 
-    def __init__(self, network: NetworkDescription, top: int, whole: bool) -> None:
-        given = network.input
-        self.network, self.whole = network, whole
-        self.input = Input(as_map(given.shape), given.features, top, static=not given.has_time)
+    def __init__(self, network: NetworkDescription, top: int, takes_levels: bool) -> None:
+        first = network.input
+        self.network, self.takes_levels = network, takes_levels
+        self.input = Input(as_map(first.shape), first.features, top, static=not first.has_time)
         self.ops: list[Op] = []
         self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
         self.contents: list[Content] = [Map(0, Fraction(1, top))]
         for number, layer in enumerate(network.layers[1:], start=1):
+            # the number of a layer that is refused says how far this reading of the example came
             try:
                 self.contents.append(FOLDS[type(layer)](self, layer))
             except LoweringError as error:
@@ -232,6 +233,7 @@ class Folding:
         graph = Graph(
             self.input, (*self.ops, self._scores()), self.network.steps, fixed=self.network.is_fixed
         )
+        # where T is fixed, T of the example is all that there is to remember
         if self.forgetful and not graph.fixed and self.network.input.has_time:
             _say_that_they_forget(self.forgetful, graph.steps)
         return graph
@@ -498,13 +500,14 @@ def _scaled(
 ) -> Numbers:
     if factors == [1]:
         return content
-    if folding.whole and isinstance(content, Map) and folding.is_input(content.index):
+    if folding.takes_levels and isinstance(content, Map) and folding.is_input(content.index):
         folding.refuse(
             layer,
             f"scales its input ({layer.function}), and levels in integers reach the model as level / "
             f"{folding.input.top} already. Leave the scaling out of the model, so that it takes numbers from "
             "0 to 1; or, if it is to scale these once more, lower it with such an example in floating point",
         )
+    # a positive factor leaves a map what it is; its numbers are worth more or less
     if isinstance(content, Map) and len(factors) == 1 and factors[0] > 0:
         return replace(content, scale=content.scale * factors[0])
     current = folding.as_current(layer, content)
@@ -515,7 +518,7 @@ def _scaled(
 def _shifted(
     folding: Folding, layer: description.Affine, content: Numbers, offsets: list[Fraction]
 ) -> Numbers:
-    if folding.whole and isinstance(content, Map) and folding.is_input(content.index):
+    if folding.takes_levels and isinstance(content, Map) and folding.is_input(content.index):
         folding.refuse(layer, NORMALIZED)
     if layer.sources[0].reduce == "sum":
         folding.refuse(
@@ -529,6 +532,7 @@ def _shifted(
 def _add(folding: Folding, layer: description.Add) -> Content:
     """Small whole numbers stay a map; all else becomes a current of several synapses."""
     a, b = folding.content(layer, 0), folding.content(layer, 1)
+    # a sum of spikes (SEW residuals) is stored as a map of small counts: no factors, and exact
     if isinstance(a, Map) and isinstance(b, Map) and layer.sources[0].reduce is None:
         weights, scale = _common_scale([a, b])
         top = sum(w * folding.top(m.index) for w, m in zip(weights, (a, b), strict=True))
@@ -633,6 +637,7 @@ def _pooled_current(folding: Folding, layer: description.Pool, current: Current,
     times = Fraction(1) if layer.largest else scale * prod(window.size)
     branches = []
     for branch in current.branches:
+        # the largest current is that of the largest number only where the number's scale is positive
         rising = _rising(folding, layer, branch) if layer.largest else branch
         worth = Affine(rising.affine.times(scale).scale, rising.affine.times(times).offset)
         branches.append(Branch(replace(rising.synapse, pool=pool), worth))
@@ -684,7 +689,7 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
         folding.refuse(layer, f"reads the membrane potential of {content.where}. Use its spikes")
     steps = folding.network.steps // layer.period
     current = folding.as_current(layer, content)
-    values = whole_numbers(layer, steps)
+    values = whole_numbers(layer, steps)  # an infinite exponential remembers T steps of its own
     if len(values.taps) not in (1, steps):
         folding.refuse(
             layer,

@@ -1,7 +1,7 @@
 """Reads a torch model once, into a description in exact numbers: the only code that knows a model's layers.
 
 ``capture`` runs the model on tensors without numbers; ``tracing`` writes down the layers that it calls, with
-one rule for each torch function (``layers``, ``pools``, ``arithmetic``, ``places``, ``steps``) and one for
+one rule for each torch function (``synapses``, ``pools``, ``arithmetic``, ``places``, ``steps``) and one for
 neurons (``neurons``). ``description`` says what the layers are. Exports start from there: whole numbers
 (:mod:`mfp_neurons.deploy`) and NIR (:mod:`mfp_neurons.nir`), each of which refuses what it cannot say.
 """

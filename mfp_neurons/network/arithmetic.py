@@ -123,11 +123,13 @@ def _constant(tracer: Tracer, number: Any, value: Value) -> Exact:
     shape = tracer.layer(value).shape
     if array.size == 1:
         return array.reshape(1)
+    # in the layer's own order, numbers of any shape broadcast over it as torch does it
     own = array.reshape(array.shape[max(0, array.ndim - len(shape)) :]) if _fits(array, shape) else None
     if own is not None and value.dims[len(value.dims) - len(shape) :] == of_features(shape):
         return own.reshape((1,) * (len(shape) - own.ndim) + own.shape)
     if (array == array.flat[0]).all():
         return array.reshape(-1)[:1]
+    # elsewhere one number a channel can still be told, by the one dimension that they lie along
     place = [len(value.dims) - array.ndim + i for i, size in enumerate(array.shape) if size > 1]
     if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != tracer.channel_dim(value):
         tracer.refuse(
@@ -175,7 +177,7 @@ def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> V
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     by_channel = first.dims[place] == tracer.channel_dim(first)
     number = tracer.emit(Concat, [tracer.source(value) for value in values], shape)
-    along = of_features(shape)[0] if by_channel else flat(of_features(shape))
-    assert along is not None
-    dims: Dims = (*first.dims[:place], along, *first.dims[place + 1 :])
+    joined = of_features(shape)[0] if by_channel else flat(of_features(shape))
+    assert joined is not None
+    dims: Dims = (*first.dims[:place], joined, *first.dims[place + 1 :])
     return replace(first, layer=number, dims=dims)

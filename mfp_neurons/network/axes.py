@@ -133,7 +133,7 @@ def places(axes: Sequence[Axis]) -> NDArray[np.int64]:
     >>> places([Axis("F", 2, 1), Axis("F", 3, 2)])
     array([0, 2, 4, 1, 3, 5])
     """
-    found = np.zeros(1, np.int64)
+    offsets = np.zeros(1, np.int64)
     for axis in axes:
-        found = (found[:, None] + np.arange(axis.size) * axis.stride).ravel()
-    return found
+        offsets = (offsets[:, None] + np.arange(axis.size) * axis.stride).ravel()
+    return offsets

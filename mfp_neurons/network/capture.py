@@ -6,7 +6,7 @@ before afterwards: it runs in evaluation mode on copies of its states, and its h
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import chain
 from math import inf
@@ -48,11 +48,6 @@ class MisfitError(NetworkError):
     """torch itself refuses a function of these shapes."""
 
 
-def furthest(readings: Sequence[Any]) -> Any:
-    """The reading of an example whose error says most: one that shapes ended is the wrong one."""
-    return max(readings, key=lambda one: (not isinstance(one.error, MisfitError), one.handled))
-
-
 class StandIn(Tensor):
     """A tensor without numbers. ``value`` is the listener's: what it knows of it."""
 
@@ -69,13 +64,13 @@ class StandIn(Tensor):
         dtype: torch.dtype | None = None,
         family: list[Any] | None = None,
     ) -> "StandIn":
-        made: StandIn = torch.Tensor._make_wrapper_subclass(
+        tensor: StandIn = torch.Tensor._make_wrapper_subclass(
             cls, shape, dtype=dtype or capture.dtype, device=capture.device
         )
-        made.value, made.capture = value, capture
-        made.family = [] if family is None else family
-        made.family.append(ref(made))
-        return made
+        tensor.value, tensor.capture = value, capture
+        tensor.family = [] if family is None else family
+        tensor.family.append(ref(tensor))
+        return tensor
 
     def __repr__(self) -> str:  # type: ignore[override]
         with torch._C.DisableTorchFunctionSubclass():
@@ -165,9 +160,9 @@ class Capture:
         def on_meta() -> Any:
             return self._on_meta(func, name, args, kwargs)
 
-        given = self.listener.function(name, args, kwargs, on_meta)
+        result = self.listener.function(name, args, kwargs, on_meta)
         self.handled += 1
-        return self._write(name, args[0], given) if _writes(name) else given
+        return self._write(name, args[0], result) if _writes(name) else result
 
     def _on_meta(self, func: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Any:
         """The result for meta tensors: its shape is what is wanted, and torch's own errors."""
@@ -176,9 +171,9 @@ class Capture:
             with torch._C.DisableTorchFunctionSubclass():
                 return torch.empty(tuple(tensor.shape), dtype=tensor.dtype, device="meta")
 
-        given, named_ones = tree_map_only(Tensor, meta, (args, kwargs))
+        meta_args, meta_kwargs = tree_map_only(Tensor, meta, (args, kwargs))
         try:
-            return func(*given, **named_ones)
+            return func(*meta_args, **meta_kwargs)
         except (RuntimeError, ValueError, TypeError, IndexError, NotImplementedError) as error:
             shapes = ", ".join(str(list(one.shape)) for one in stand_ins((args, kwargs)))
             first = str(error).strip().splitlines()[0]
@@ -220,10 +215,10 @@ class Capture:
         self._inside.append((path, module))
         try:
             self._check_numbers(module)
-            made = self.listener.module(module, path, args, kwargs)
-            if made is not NotImplemented:
+            returned = self.listener.module(module, path, args, kwargs)
+            if returned is not NotImplemented:
                 self.handled += 1
-                return made
+                return returned
             return module.forward(*args, **kwargs)
         except NetworkError:
             raise

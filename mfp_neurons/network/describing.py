@@ -10,15 +10,16 @@ from torch import Tensor, nn
 
 from .._checks import describe as in_words
 from ..adapters import is_neuron
+from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
-from . import arithmetic, layers, places, pools, steps
+from . import arithmetic, places, pools, steps, synapses
 from .axes import Axis, Dims, flat, kinds, labels, of_features, sizes
 from .capture import Capture, MisfitError, StandIn, named
 from .description import NetworkDescription, NetworkError, Neurons, Output, Source, read_layers
 from .neurons import fire
 from .tracing import Tracer, Value, equal
 
-RULES = (arithmetic, layers, places, pools, steps)  # importing them registers what they know
+RULES = (arithmetic, places, pools, steps, synapses)  # importing them registers what they know
 
 Export = TypeVar("Export")
 
@@ -137,30 +138,25 @@ class _Reading:
         try:
             network = self._capture(self.steps)
         except NetworkError as error:
+            # what stands before may be refused already, or what ends it has better words in the export's own
             if error.description is not None:
                 export(error.description)
             raise
-        matrices = [one.kernel.matrix for one in network.layers if isinstance(one, Neurons) and one.is_fixed]
-        if matrices and (self.steps is None or len(matrices[0]) > 1):  # no taps for more steps
-            return replace(network, is_fixed=True)
-        if self.steps is None:
-            return network
+        kernels = [layer.kernel for layer in network.layers if isinstance(layer, Neurons)]
+        matrices = [kernel.matrix for kernel in kernels if isinstance(kernel, Matrix)]
+        if self.steps is None or any(len(matrix) > 1 for matrix in matrices):  # which have no taps for more
+            return replace(network, is_fixed=bool(matrices))
         handled, positions = self.handled, self.positions
         try:
             other = self._capture(other_steps(network.steps, lcm(*(one.period for one in network.layers))))
-        except NetworkError:
+        except NetworkError:  # the model does not take another T
             return replace(network, is_fixed=True)
         finally:
             self.handled, self.positions = handled, positions
-        network = replace(
-            network,
-            outputs=tuple(
-                _as_many_steps(network, a, b) for a, b in zip(network.outputs, other.outputs, strict=False)
-            ),
-        )
-        return replace(
-            network, is_fixed=bool(matrices) or not equal(network, replace(other, steps=network.steps))
-        )
+        pairs = zip(network.outputs, other.outputs, strict=False)
+        network = replace(network, outputs=tuple(_as_many_steps(network, a, b) for a, b in pairs))
+        same = equal(network, replace(other, steps=network.steps))
+        return replace(network, is_fixed=bool(matrices) or not same)
 
     def _capture(self, count: int | None) -> NetworkDescription:
         """What ``count`` steps give."""
@@ -227,7 +223,7 @@ def _call_module(tracer: Tracer, module: nn.Module, args: Any, kwargs: Any) -> A
     if steps.is_time_pool(module):
         return steps.pool_time(tracer, module, *args, **kwargs)
     if is_quantized_by_brevitas(module):
-        return layers.brevitas_layer(tracer, module, *args, **kwargs)
+        return synapses.brevitas_layer(tracer, module, *args, **kwargs)
     return NotImplemented
 
 
@@ -254,7 +250,7 @@ def _output(tracer: Tracer, value: Value) -> Output:
     steps = _steps(tracer) // tracer.layer(value).period
     every_step = value.reduce is None and value.step is None and any("T" in kinds(d) for d in value.dims)
     expected = [{"T"}, {"N"}] if every_step else [{"N"}]
-    is_single = tracer.follow_loops and tracer.steps is None and steps == 1
+    is_single = tracer.follow_loops and not (tracer.steps or tracer.repeats) and steps == 1
     known = every_step or value.reduce or value.step is not None or is_single
     front, rest = value.dims[: len(expected)], value.dims[len(expected) :]
     own = flat(of_features(tracer.layer(value).shape))

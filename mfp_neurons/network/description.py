@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..history import Exponential, Kernel, Matrix
 from ..quantize import Codes
-from .axes import Dims, Shape, flat, of_features
+from .axes import Dims, Shape
 
 Reduction = Literal["mean", "sum"]
 Exact = NDArray[np.object_]  # of fractions.Fraction
@@ -55,10 +55,6 @@ class Source:
     def is_reduced(self) -> bool:
         """Whether steps were left out or put together before; it is done to what comes out at the end."""
         return bool(self.reduce or self.last)
-
-    def is_flat(self, shape: Shape) -> bool:
-        """Whether all features of a layer of this shape are in one row, in their order."""
-        return len(self.dims) == 1 and self.dims[0] == flat(of_features(shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -284,7 +280,6 @@ class Neurons(Layer):
     threshold_shape: Shape | None
     threshold: Tensor
     strict: bool
-    takes_sequences: bool
     spike_factor: Tensor | None
     features: Shape
 
@@ -427,10 +422,3 @@ def as_map(shape: Shape) -> tuple[int, int, int]:
     if len(shape) == 2:
         return (shape[0], 1, shape[1])
     return (prod(shape[:-2]), shape[-2], shape[-1])
-
-
-__all__ = [
-    *("Add", "Affine", "BatchNorm", "Concat", "Convolution", "GroupSum", "Input", "Layer", "Linear"),
-    *("Multiply", "NetworkDescription", "NetworkError", "Neurons", "Output", "Pool", "Potential", "Source"),
-    *("TimePool", "Unreadable", "Weights", "as_map", "read_layers", "sizes"),
-]

@@ -125,7 +125,7 @@ def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value
     return replace(value, step=number)
 
 
-def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, given: Any, value: Value) -> None:
+def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: Any, value: Value) -> None:
     """A neuron for single steps starts from rest, and goes on from where its last call ended."""
     earlier = tracer.calls.get(module, ())
     if earlier and earlier[-1][0] != _read(value):
@@ -133,7 +133,7 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, given: Any
             "is called for two different inputs, and would carry the potential of one into the other. "
             "Use a neuron for each"
         )
-    state = _state_of(module, spec) if given is None else given
+    state = _state_of(module, spec) if passed is None else passed
     if not isinstance(state, StandIn):
         if earlier:
             tracer.refuse(
@@ -217,7 +217,6 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
         threshold_shape=spec.threshold_shape,
         threshold=_fixed(threshold),
         strict=strict,
-        takes_sequences=spec.takes_sequences,
         spike_factor=None if factor is None or bool((factor == 1).all()) else _fixed(factor),
         features=features,
     )

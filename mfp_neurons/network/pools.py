@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .axes import Axis, Dim, Dims, Shape, flat, kinds, merged, of_features, places, sizes
 from .description import GroupSum, Pool
-from .layers import pair
+from .synapses import pair
 from .tracing import Tracer, Value, rule
 
 
@@ -153,8 +153,8 @@ def _some_see_nothing(
     options = zip(lengths, counts, size, stride, padding, dilation, strict=True)
     for length, count, window, step, before, spread in options:
         starts = np.arange(count)[:, None] * step - before
-        seen = starts + np.arange(window) * spread
-        if not ((seen >= 0) & (seen < length)).any(axis=1).all():
+        reached = starts + np.arange(window) * spread
+        if not ((reached >= 0) & (reached < length)).any(axis=1).all():
             return True
     return False
 

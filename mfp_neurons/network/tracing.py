@@ -1,7 +1,7 @@
 """Listens to one run of a model on stand-ins and writes down its layers, with one rule for each function.
 
-The rules are in ``layers``, ``pools``, ``arithmetic``, ``places`` and ``steps``; neurons and pools over time
-are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
+The rules are in ``synapses``, ``pools``, ``arithmetic``, ``places`` and ``steps``; neurons and pools over
+time are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
 :class:`Tracer` and the function's result on the meta device. It returns the new :class:`Value`, or what the
 model gets as it is.
 """
@@ -208,6 +208,8 @@ class Tracer:
     def fits(self, value: Value, shape: Shape) -> bool:
         """Whether the layer of a value has this shape; that of the input is up to its first reader."""
         assert value.layer is not None
+        # users give images flat and networks view them, or the other way round: the input has no order of
+        # its own until something reads it
         chain = self._to_input(value.layer)
         if chain and not self._input_is_read:
             for number in chain:
@@ -240,8 +242,8 @@ class Tracer:
         """What meets has to be pooled over time alike, also where its steps are gone or the same."""
         periods = [self.layer(value).period for value in values]
         if len(set(periods)) > 1:
-            each = " and ".join(f"one for every {period}" for period in periods)
-            self.refuse(f"joins maps of unlike steps by {self.name}, {each} of the input's. {UNLIKE_STEPS}")
+            rates = " and ".join(f"one for every {period}" for period in periods)
+            self.refuse(f"joins maps of unlike steps by {self.name}, {rates} of the input's. {UNLIKE_STEPS}")
 
     def at_step(self, value: Value, dims: Dims, step: int) -> Value:
         """One step of a value. Where loops are not followed that is the last, the mean over a single one."""
@@ -275,6 +277,7 @@ class Tracer:
             self._input_is_read |= any(self._to_input(source.layer) for source in sources)
         if not self.follow_loops:
             return number
+        # the layers of every step of a loop compute the same from the same, and so are one
         first = self._numbers.setdefault(_key(layer), number)
         if first != number:
             self.layers.pop()

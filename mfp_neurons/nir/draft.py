@@ -124,8 +124,8 @@ class Signal:
     def then(self, scale: Floats, offset: Floats | None, norm: Norm | None = None) -> "Signal":
         """scale * this + offset; both broadcast over the shape."""
         alone = norm if len(self.terms) == 1 else None
-        made = [term.then(scale, None if i else offset, alone) for i, term in enumerate(self.terms)]
-        return replace(self, terms=tuple(made))
+        terms = (term.then(scale, None if i else offset, alone) for i, term in enumerate(self.terms))
+        return replace(self, terms=tuple(terms))
 
     def plus(self, other: "Signal") -> "Signal":
         """The sum; a node that is in both is added up here, for a graph has one edge between two nodes."""
@@ -177,17 +177,17 @@ class Draft:
         self.nodes: dict[str, Any] = {}
         self.edges: list[tuple[str, str]] = []
         self.input = Node("input", shape, binary)
-        self._made: dict[Any, str] = {}
+        self._names: dict[Any, str] = {}
         self._taken = {"input", "output"}
         self._input_is_read = False
 
     def add(self, node: Any, base: str, shape: Shape, source: Signal, *, binary: bool = False) -> Node:
         """A node behind ``source``; the same one, if it is there already."""
-        given = self.names(source)
-        key = (type(node), base, given, _digest(node))
-        if key not in self._made:
-            self._made[key] = self._enter(node, base, given)
-        return Node(self._made[key], shape, binary)
+        names = self.names(source)
+        key = (type(node), base, names, _digest(node))
+        if key not in self._names:
+            self._names[key] = self._enter(node, base, names)
+        return Node(self._names[key], shape, binary)
 
     def names(self, signal: Signal) -> tuple[str, ...]:
         """The nodes whose sum a signal is."""
@@ -286,13 +286,15 @@ class Draft:
 
     def _synapse(self, synapse: Synapse, term: Term) -> str:
         key = (synapse.key, *(None if a is None else a.tobytes() for a in (term.scale, term.offset)))
-        if key not in self._made:
+        if key not in self._names:
             weight, bias = folded(
                 synapse.weight, synapse.bias, _row(term.scale), _row(term.offset), self.dtype
             )
             facts = _facts(synapse, term)
-            self._made[key] = self._enter(_layer(synapse, weight, bias, facts), synapse.path, synapse.sources)
-        return self._made[key]
+            self._names[key] = self._enter(
+                _layer(synapse, weight, bias, facts), synapse.path, synapse.sources
+            )
+        return self._names[key]
 
 
 def folded(
@@ -306,12 +308,12 @@ def folded(
     if scale is None and offset is None:
         return weight.astype(dtype), None if bias is None else bias.astype(dtype)
     shift = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
-    made = weight.astype(np.float64)
+    product = weight.astype(np.float64)
     if scale is not None:
         row = np.broadcast_to(scale, len(weight))
-        made, shift = made * row.reshape(-1, *[1] * (weight.ndim - 1)), shift * row
+        product, shift = product * row.reshape(-1, *[1] * (weight.ndim - 1)), shift * row
     shift = shift if offset is None else shift + offset
-    return made.astype(dtype), shift.astype(dtype) if bias is not None or offset is not None else None
+    return product.astype(dtype), shift.astype(dtype) if bias is not None or offset is not None else None
 
 
 def _row(array: Floats | None) -> Floats | None:

@@ -76,12 +76,13 @@ class _Writer:
     """
 
     def __init__(self, network: NetworkDescription, dt: float) -> None:
-        given = network.input
+        first = network.input
         self.network, self.dt = network, dt
-        self.draft = Draft(given.shape, given.is_binary, np.float64 if network.is_double else np.float32)
+        self.draft = Draft(first.shape, first.is_binary, np.float64 if network.is_double else np.float32)
         self.signals = [of(self.draft.input)]
         self.potentials: dict[int, Signal] = {}  # by the number of the layer of neurons
         for number, layer in enumerate(network.layers[1:], start=1):
+            # the number of a layer that is refused says how far this reading of the example came
             try:
                 self.signals.append(self._written(layer))
             except NIRError as error:
@@ -133,7 +134,7 @@ class _Writer:
                 "them is in metadata['readout'] alone",
                 output.form,
             )
-        if not self.network.input.has_time and self.network.steps > 1:
+        if not self.network.input.has_time and output.form != "single step":
             facts["repeats"] = self.network.steps
         return facts
 

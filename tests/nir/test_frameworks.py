@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, convert, quantize_weights
-from mfp_neurons.nir import NIRError, from_nir, to_nir
+from mfp_neurons import convert, quantize_weights
+from mfp_neurons.nir import from_nir, to_nir
 
 from .execute import by_numpy
 
@@ -82,17 +82,6 @@ def test_input_that_is_scaled_by_one_over_tau_needs_no_scale() -> None:
     graph = to_nir(spikingjelly_model("m"), torch.rand(STEPS, 1, 2, 8, 8))
     assert "2_gain" not in graph.nodes
     assert "2_leak" in graph.nodes
-
-
-def test_the_model_is_left_as_it_is() -> None:
-    model = spikingjelly_model("m").train()
-    model(torch.rand(2, 3, 2, 8, 8))
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    potential = model[2].v.clone()
-    to_nir(model, torch.rand(STEPS, 1, 2, 8, 8))
-    assert model.training
-    assert torch.equal(model[2].v, potential)
-    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 def test_a_potential_on_the_threshold_fires_in_spikingjelly_and_in_the_graph() -> None:
@@ -198,70 +187,3 @@ def test_a_neuron_of_its_own_decay_for_every_place_comes_back(leaky: Any) -> Non
         expected = model(x)
         assert torch.equal(from_nir(to_nir(model, x))(x), expected)
     assert 0 < expected.mean() < 1
-
-
-def test_a_potential_that_the_model_returns_is_a_node(leaky: Any) -> None:
-    class Reads(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc, self.lif = nn.Linear(5, 3), leaky.MFPLeakyParallel(0.9)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.lif(self.fc(x))[1]
-
-    model, x = Reads(), torch.rand(STEPS, 4, 5)
-    network = from_nir(to_nir(model, x))
-    with torch.no_grad():
-        torch.testing.assert_close(network(x), model(x))
-
-
-def test_a_loop_out_of_order_is_refused(leaky: Any) -> None:
-    class Backwards(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lif = leaky.MFPLeaky(0.9, init_hidden=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return torch.stack([self.lif(x[t]) for t in reversed(range(len(x)))])
-
-    with pytest.raises(NIRError, match=r"'lif' \(MFPLeaky\) is called for step 14 as its call number 1"):
-        to_nir(Backwards(), torch.rand(STEPS, 2, 3))
-
-
-def test_a_potential_to_start_from_is_refused(leaky: Any) -> None:
-    class Charged(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lif = leaky.MFPLeaky(0.9)
-
-        def forward(self, x: Tensor) -> Any:
-            return self.lif(x, torch.ones(x.shape))
-
-    with pytest.raises(NIRError, match="starts from a potential"):
-        to_nir(Charged(), torch.rand(2, 3))
-
-
-def test_neurons_for_two_inputs_at_once_are_refused(leaky: Any) -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.lif = leaky.MFPLeaky(0.9, init_hidden=True)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.lif(self.lif(x))
-
-    with pytest.raises(NIRError, match="step 0 as its call number 2"):
-        to_nir(Shared(), torch.rand(2, 3))
-
-
-def test_plain_neurons_may_be_shared(leaky: Any) -> None:
-    class Shared(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fire, self.fc = MFP(0.9, v_threshold=0.5), nn.Linear(3, 3)
-
-        def forward(self, x: Tensor) -> Tensor:
-            return self.fire(self.fc(self.fire(x)))
-
-    model, x = Shared(), torch.rand(STEPS, 2, 3)
-    assert torch.equal(from_nir(to_nir(model, x))(x), model(x))

@@ -365,8 +365,8 @@ def test_ema_copies_and_averages_it(options):
 
 def test_data_parallel_style_replicas_keep_their_own_states():
     node = MFPNode(step_mode="m", learnable=True)
-    replica = node._replicate_for_data_parallel()
-    replica._memories["v"] = torch.ones(2)
+    replica = node._replicate_for_data_parallel()  # what torch's DataParallel calls
+    replica.v = torch.ones(2)
     assert node.v == 0.0
 
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from mfp_neurons import MFP, deploy
 from mfp_neurons.deploy import LoweringError
 from mfp_neurons.nir import NIRError, from_nir, to_nir
-
-from .lowering import Do, Each, norm, prepared
+from tests.deploy.lowering import Do, Each, norm, prepared
 
 X = (torch.arange(4 * 2 * 6).reshape(4, 2, 6) % 3 == 0).float()
 

@@ -25,12 +25,12 @@ def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor 
     if over_all:
         tracer.fits(value, weights.shape[1:])  # of an input that nothing has read, the best shape
     shape, out = tracer.layer(value).shape, weights.shape[0]
-    whole = prod(sizes(value.dims)) == _count(value.dims) * prod(shape)
+    all_places = prod(sizes(value.dims)) == _count(value.dims) * prod(shape)
     out_shape: Shape = (out,)
     at_places = False
     if over_all and all(kinds(dim) <= {"T", "N"} for dim in others):
         source = tracer.source(value, len(others))
-    elif last == tracer.channel_dim(value) and whole:
+    elif last == tracer.channel_dim(value) and all_places:
         source, out_shape, at_places = tracer.source(value), (out, *shape[1:]), True
     else:
         tracer.refuse(
