@@ -393,7 +393,7 @@ def _codes(folding: Folding, layer: description.Linear | description.Convolution
             "and quantize_weights(model, bits=1)",
         )
     codes = weights.codes
-    return codes.codes.cpu().numpy(), codes.bits, _list(codes.scale)
+    return codes.codes.numpy(), codes.bits, _list(codes.scale)
 
 
 def _list(tensor: Tensor) -> list[float]:

@@ -219,7 +219,7 @@ def _synapse(
     weights, codes = layer.weights, None
     if weights.codes is not None:
         scale = _array(weights.codes.scale).reshape(-1)
-        codes = weights.codes.codes.cpu().numpy(), scale, weights.codes.bits
+        codes = weights.codes.codes.numpy(), scale, weights.codes.bits
     synapse = Synapse(
         path=layer.name,
         kind=kind,
@@ -235,8 +235,7 @@ def _synapse(
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    wide = tensor.detach().cpu()
-    array: NDArray[Any] = (wide.float() if wide.element_size() < 4 else wide).numpy().copy()
+    array: NDArray[Any] = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
     return array
 
 
