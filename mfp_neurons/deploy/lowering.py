@@ -22,9 +22,10 @@ from .._checks import describe, log_once
 from ..adapters import is_neuron
 from ..history import Exponential, as_row
 from ..network import NetworkDescription, description
+from ..network.advice import PRODUCT
 from ..network.axes import of_features, sizes
 from ..network.capture import named
-from ..network.describing import read_model
+from ..network.describing import check_example, read_model
 from ..network.description import Exact, Layer, as_map
 from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
@@ -58,9 +59,6 @@ NORMALIZED = (
     "Leave that out of the model, put a batch norm behind the first layer, which learns as much, and train "
     "with that; without training anew, one mean and standard deviation for all channels can be folded into "
     "that batch norm (docs/deployment.md, 'The input')"
-)
-PRODUCT = (
-    "Products of spikes (attention, gates, SEW 'AND' and 'IAND') are no integer sums; add them (SEW 'ADD')"
 )
 
 
@@ -96,14 +94,11 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     return graph
 
 
-def _top(example: Any, levels: int | None) -> int:
+def _top(example: Tensor, levels: int | None) -> int:
     """The largest level of the input."""
-    if not isinstance(example, Tensor):
-        raise TypeError(f"example must be a torch.Tensor, got {describe(example)}")
+    check_example(example)
     if example.dtype not in (torch.uint8, torch.bool) and not example.is_floating_point():
         raise TypeError(f"example must be uint8, bool or floating point, got {describe(example)}")
-    if example.dim() < 2 or example.numel() == 0:
-        raise ValueError(f"example must be [T, N, *] or [N, *], none of them empty, got {describe(example)}")
     if levels is not None and (
         isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= 255
     ):
