@@ -142,7 +142,8 @@ def test_a_probe_finds_what_our_neuron_saves() -> None:
 # --- peers ------------------------------------------------------------------------------------------------
 
 
-HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name != peers.WIDE_STATE]
+ELSEWHERE = (peers.WIDE_STATE,)
+HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("peer", HERE, ids=lambda peer: peer.name)
@@ -188,7 +189,7 @@ def test_a_peer_says_at_which_size_it_is_not_tried(name: str, size: Size) -> Non
 
 
 def test_a_float32_state_gives_lifnode_of_half_precision_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_implementation", lambda size: "asked of a GPU alone")
+    monkeypatch.setattr(peers, "_implementation", lambda size: "")  # SpikingJelly asks a GPU
     size = Size(4, (3, CHANNELS), torch.bfloat16, CPU)
     x = torch.randn(size.shape, dtype=size.dtype)
     spikes = BY_NAME["LIFNode, float32 state"].build(size).call(x)
