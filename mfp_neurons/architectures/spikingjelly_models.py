@@ -219,8 +219,7 @@ def as_node(neuron: nn.Module) -> nn.Module:
         surrogate_function=neuron.surrogate,
         step_mode="m",
         kernel=kernel.kind,
-        order=kernel.order,
-        time_steps=kernel.time_steps,
+        **kernel.options(),
     )
     # the parameters of the MFP themselves (decay, channels, grid), in place of those that were just made
     node.kernel = kernel
