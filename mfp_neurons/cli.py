@@ -232,14 +232,7 @@ def _deploy(args: argparse.Namespace) -> str:
 
     deployed = deployment.lower_checkpoint(args.checkpoint, args.data_root)
     out = args.out or args.checkpoint.with_name(deployment.INTEGERS)
-    return "\n\n".join(
-        [
-            str(deployed.network),
-            deployment.costs(deployed),
-            deployment.agreement(deployed),
-            deployment.write(deployed, out, args.c),
-        ]
-    )
+    return f"{deployed.network}\n\n{deployment.measured_and_written(deployed, out, args.c)}"
 
 
 def _doctor(args: argparse.Namespace) -> str:

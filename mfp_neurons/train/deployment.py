@@ -79,6 +79,11 @@ def _check_levels(data: Data) -> None:
         )
 
 
+def measured_and_written(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
+    """What the integer network costs, whether its executions agree, and the files that were written."""
+    return "\n\n".join([costs(deployed), agreement(deployed), write(deployed, out, c_directory)])
+
+
 def agreement(deployed: Deployed) -> str:
     """Runs the test split in all ways; says how it went.
 
