@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0, 1 for a network that no longer reaches its card, 2 for a mistake of the user, 130 after Ctrl-C.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         if distributed.launched() and args.command not in (_train, _evaluate):
             raise ConfigError(
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mfp-neurons",
         description="Spiking networks that keep no membrane potential: train, deploy, measure costs.",
