@@ -238,21 +238,17 @@ def test_a_neuron_that_stays_is_said_and_one_that_is_memory_free_is_not(said):
     assert said.text.count("is left alone") == 1 and "'2', Alpha" in said.text
 
 
-WITHOUT_RULE = [
-    (lambda: snn.Leaky(0.5, init_hidden=True), r"convert\(model\) makes it memory-free"),
-    (lambda: snn.Alpha(0.9, 0.8, init_hidden=True), "leaves it as it is: it subtracts two filters"),
-    (lambda: snn.RLeaky(0.5, linear_features=3, init_hidden=True), "leaves it as it is: its spikes feed"),
-    (lambda: snn.SLSTM(3, 3, init_hidden=True), "leaves it as it is: it is a gated recurrent cell"),
-    (lambda: snn.Synaptic(0.5, 0.5, init_hidden=True), r"leaves it as it is: .* order=K"),
-    (
-        lambda: type("Mine", (snn.Leaky,), {})(0.5, init_hidden=True),
-        "leaves it as it is: .* subclass of Leaky",
+WITH_A_POTENTIAL = [
+    *(
+        (make, f"leaves it as it is: .*{why}")
+        for make, why in LEFT
+        if not re.search("memory-free|layer", why)
     ),
-    (lambda: neuron.QIFNode(step_mode="m"), "leaves it as it is: no rule is known"),
+    (lambda: snn.Leaky(0.5, init_hidden=True), r"convert\(model\) makes it memory-free"),
 ]
 
 
-@pytest.mark.parametrize(("make", "words"), WITHOUT_RULE)
+@pytest.mark.parametrize(("make", "words"), WITH_A_POTENTIAL)
 @pytest.mark.parametrize("way", ["integers", "NIR"])
 def test_a_neuron_that_keeps_a_potential_is_told_of_convert_where_that_would_help(make, words, way):
     from mfp_neurons import deploy, nir

@@ -98,11 +98,7 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
         init_hidden=True,
         learn_beta=kernel.learnable,
         kernel=kernel.kind,
-        order=kernel.order,
-        time_steps=kernel.time_steps,
-        num_channels=kernel.num_channels,
-        kernel_bits=kernel.kernel_bits,
-        stride=kernel.stride,
+        **kernel.options(),
     )
     return leaky
 

@@ -219,8 +219,7 @@ def as_node(neuron: nn.Module) -> nn.Module:
         surrogate_function=neuron.surrogate,
         step_mode="m",
         kernel=kernel.kind,
-        order=kernel.order,
-        time_steps=kernel.time_steps,
+        **kernel.options(),
     )
     node.kernel = kernel  # decay, channels and grid of its taps
     node.v_threshold = neuron.v_threshold

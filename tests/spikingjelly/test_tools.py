@@ -384,19 +384,6 @@ def test_distributed_data_parallel_trains_it(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@every_kernel
-def test_autocast_changes_neither_the_potential_nor_the_dtype(options, dtype):
-    x = torch.randn(T, 2, 3)
-    node = MFPNode(3.0, step_mode="m", store_v_seq=True, **options)
-    expected, potential = node(x), node.v_seq
-    node.reset()
-    with torch.autocast("cpu", dtype=dtype):
-        spikes = node(x)
-    assert spikes.dtype == torch.float32
-    assert torch.equal(spikes, expected) and torch.equal(node.v_seq, potential)
-
-
 @every_kernel
 def test_a_network_trains_under_autocast(options):
     net = network(**options)
