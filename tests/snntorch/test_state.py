@@ -207,8 +207,7 @@ def test_a_finite_order_refuses_a_mem_changed_otherwise_and_the_infinite_one_fol
         with mode():
             neuron(x_seq[0])
             results.append(way(neuron, x_seq[1], CHANGES[change]))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(*results, rtol=0, atol=0, equal_nan=True)
 
 
 @pytest.mark.parametrize("options", FINITE)
@@ -254,8 +253,7 @@ def test_a_copy_made_in_the_middle_of_a_sequence_goes_on_from_there_without_the_
     for x in x_seq[:4]:
         net(x)
     twin = copied(net)
-    for ours, theirs in zip(net(x_seq[4]), twin(x_seq[4]), strict=True):
-        assert torch.equal(ours, theirs)
+    torch.testing.assert_close(net(x_seq[4]), twin(x_seq[4]), rtol=0, atol=0)
     twin[1].mem.sum().backward()
     assert net[0].weight.grad is None
     torch.testing.assert_close(twin[0].weight.grad, x_seq[4].sum(0).expand(4, 3))  # of this step alone
@@ -302,8 +300,7 @@ def test_what_inference_mode_left_can_be_trained_from(options):
         _, mem = one(x)
         mem.sum().backward()
         results.append([mem.detach(), x.grad, *(p.grad for p in one.parameters())])
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*results)
 
 
 def test_a_mem_that_inference_mode_left_starts_a_sequence_to_train():
