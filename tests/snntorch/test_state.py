@@ -79,28 +79,17 @@ def test_a_nan_of_an_ended_sample_is_gone_and_that_of_another_stays(options):
     assert mem[1].isnan().all() or "stride" in options  # between two taps it is out of reach
 
 
-def test_before_the_first_step_there_is_nothing_to_end():
-    for neuron in (MFPLeaky(0.5), MFPLeaky(0.5, order=3), MFPLeakyParallel(0.5)):
-        assert neuron.reset_samples(torch.tensor([True])).shape == (0,)
-
-
-@pytest.mark.parametrize(
-    ("error", "samples"),
-    [
-        (TypeError, [True, False]),
-        (TypeError, torch.tensor([0.0, 1.0])),
-        (TypeError, torch.tensor(1)),
-        (ValueError, torch.tensor([True])),
-        (ValueError, torch.tensor([SAMPLES])),
-        (ValueError, torch.tensor([-SAMPLES - 1])),
-    ],
-)
-def test_samples_that_are_no_mask_and_no_indices_are_refused_and_nothing_changes(error, samples):
-    neuron = MFPLeaky(0.5, order=3)
-    _, mem = neuron(torch.ones(SAMPLES, 2))
-    with pytest.raises(error, match="samples"):
-        neuron.reset_samples(samples)
-    assert neuron.mem is mem and mem.all()
+@pytest.mark.parametrize("neuron", [MFPLeaky(0.5), MFPLeaky(0.5, order=3), MFPLeakyParallel(0.5)])
+def test_before_the_first_step_there_is_nothing_to_end_and_samples_are_checked_before_and_after(neuron):
+    assert neuron.reset_samples(torch.tensor([True])).shape == (0,)
+    for _ in range(2):
+        mem = neuron.mem
+        with pytest.raises(TypeError, match="samples must be a bool mask"):
+            neuron.reset_samples([True, False])
+        assert neuron.mem is mem
+        neuron(torch.ones(SAMPLES, 2))
+    with pytest.raises(ValueError, match="samples"):
+        neuron.reset_samples(torch.tensor([SAMPLES]))
 
 
 def test_a_matrix_cannot_start_some_samples_anew():
