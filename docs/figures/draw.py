@@ -317,7 +317,7 @@ def architecture(c: Colors) -> Figure:
     axes.text(
         5.28,
         0.3,
-        "above both: convert, reporting/, orders, zoo/, train/, the commands;   outside the wheel: benchmarks/",
+        "above both: convert, reporting/, orders, zoo/, train/, the commands; outside the wheel: benchmarks/",
         ha="center",
         va="center",
         color=c.ink,

@@ -1,9 +1,9 @@
 """From a trained, quantized network to whole numbers that run anywhere.
 
 ``graph`` says what an integer network is, ``check`` proves that one can be run, and ``interpret`` defines
-what it computes. ``lowering`` makes one from a torch model, ``file`` stores it, ``integer_network`` is what
-the user holds. ``events`` runs it spike by spike, ``host`` compiled; ``device`` writes it as C; ``plan``
-gives all of these their buffers.
+what it computes. ``lowering`` folds the description of a torch model (:mod:`mfp_neurons.network`) into one,
+``file`` stores it, ``integer_network`` is what the user holds. ``events`` runs it spike by spike, ``host``
+compiled; ``device`` writes it as C; ``plan`` gives all of these their buffers.
 """
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)

@@ -13,7 +13,7 @@ from ..adapters import is_neuron
 from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
 from . import arithmetic, places, pools, steps, synapses
-from .axes import Axis, Dims, flat, kinds, labels, of_features, sizes
+from .axes import Axis, Dims, flat, has_time, kinds, labels, of_features, sizes
 from .capture import Capture, MisfitError, StandIn, named
 from .description import NetworkDescription, NetworkError, Neurons, Output, Source, read_layers
 from .neurons import fire
@@ -155,7 +155,7 @@ class _Reading:
             self.handled, self.positions = handled, positions
         pairs = zip(network.outputs, other.outputs, strict=False)
         network = replace(network, outputs=tuple(_as_many_steps(network, a, b) for a, b in pairs))
-        same = equal(network, replace(other, steps=network.steps))
+        same = equal(_without_windows(network), _without_windows(replace(other, steps=network.steps)))
         return replace(network, is_fixed=bool(matrices) or not same)
 
     def _capture(self, count: int | None) -> NetworkDescription:
@@ -206,6 +206,15 @@ def _as_many_steps(network: NetworkDescription, output: Output, other: Output) -
     return output
 
 
+def _without_windows(network: NetworkDescription) -> NetworkDescription:
+    """Layers behind a window over the last steps read all steps: the window is that of the output, too."""
+    layers = (
+        replace(layer, sources=tuple(replace(source, last=None) for source in layer.sources))
+        for layer in network.layers
+    )
+    return replace(network, layers=tuple(layers))
+
+
 def other_steps(steps: int, period: int = 1) -> int:
     """Another T, with which nothing that was computed from ``steps`` agrees: odd in units of ``period``.
 
@@ -242,13 +251,12 @@ def _outputs(tracer: Tracer, returned: Any) -> tuple[Output, ...]:
             f"returns {what}, not one tensor of scores that is computed from its input. Wrap it in a "
             "module that returns the scores alone"
         )
-    first, *others = several
-    return (_output(tracer, first.value), *(_output(tracer, one.value) for one in others))
+    return tuple(_output(tracer, one.value) for one in several)
 
 
 def _output(tracer: Tracer, value: Value) -> Output:
     steps = _steps(tracer) // tracer.layer(value).period
-    every_step = value.reduce is None and value.step is None and any("T" in kinds(d) for d in value.dims)
+    every_step = value.reduce is None and value.step is None and has_time(value.dims)
     expected = [{"T"}, {"N"}] if every_step else [{"N"}]
     is_single = tracer.follow_loops and not (tracer.steps or tracer.repeats) and steps == 1
     known = every_step or value.reduce or value.step is not None or is_single

@@ -268,7 +268,6 @@ class Neurons(Layer):
             broadcast over a step [N, \*]; see :meth:`spread`.
         threshold: in the units of x; inf never fires.
         strict: it fires on u > threshold alone, not on equality.
-        takes_sequences: the module takes [T, N, \*], not one step at a time in a loop.
         spike_factor: what spikes are multiplied by; None for 1.
         features: the shape of one step of one sample as the module sees it.
     """
@@ -303,7 +302,7 @@ class Neurons(Layer):
             memory = f"taps of their own for each of {len(kernel.matrix)} steps"
         else:
             memory = f"{len(kernel.taps)} taps"
-        threshold = _numbers(self.threshold.detach().cpu().double().numpy())
+        threshold = _numbers(self.threshold.double().numpy())
         return f"{memory}, u {'>' if self.strict else '>='} {threshold}"
 
 
@@ -397,6 +396,11 @@ class NetworkDescription:
             over = "" if output.steps is None else f" over the last {output.steps} steps"
             lines.append(f"output: {output.form}{over} of {output.source.layer}")
         return "\n".join(lines)
+
+
+def snapshot(number: Any) -> Any:
+    """A number as it is, a tensor as a copy on the CPU that no training changes."""
+    return number.detach().cpu().clone() if isinstance(number, Tensor) else number
 
 
 def read_layers(layers: Sequence[Layer], outputs: Sequence[Output]) -> list[int]:

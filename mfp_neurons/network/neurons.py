@@ -20,7 +20,7 @@ from ..spec import KernelParameters, NeuronSpec
 from .advice import LOOPS
 from .axes import Axis, Shape, has_time, kinds, labels, sizes
 from .capture import StandIn
-from .description import Neurons, Potential
+from .description import Neurons, Potential, snapshot
 from .tracing import Tracer, Value
 
 
@@ -211,13 +211,13 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
         sources=(),
         shape=features,
         neuron=type(module).__name__,
-        kernel=_snapshot(spec.kernel()),
+        kernel=_kernel_value(spec.kernel()),
         options=_options(spec.kernel),
         kernel_shape=spec.kernel_shape,
         threshold_shape=spec.threshold_shape,
-        threshold=_fixed(threshold),
+        threshold=snapshot(threshold),
         strict=strict,
-        spike_factor=None if factor is None or bool((factor == 1).all()) else _fixed(factor),
+        spike_factor=None if factor is None or bool((factor == 1).all()) else snapshot(factor),
         features=features,
     )
     for name, row, shape in _parameters(layer):
@@ -245,15 +245,11 @@ def _parameters(layer: Neurons) -> list[tuple[str, Tensor, Any]]:
     return [*rows, ("threshold", layer.threshold, layer.threshold_shape)]
 
 
-def _snapshot(kernel: Kernel) -> Kernel:
+def _kernel_value(kernel: Kernel) -> Kernel:
     """The kernel as a value that no training changes."""
     if isinstance(kernel, Exponential):
-        return Exponential(_fixed(kernel.decay), _fixed(kernel.gain), kernel.order)
-    return Matrix(_fixed(kernel.matrix)) if isinstance(kernel, Matrix) else FIR(_fixed(kernel.taps))
-
-
-def _fixed(number: Any) -> Any:
-    return number.detach().cpu().clone() if isinstance(number, Tensor) else number
+        return Exponential(snapshot(kernel.decay), snapshot(kernel.gain), kernel.order)
+    return Matrix(snapshot(kernel.matrix)) if isinstance(kernel, Matrix) else FIR(snapshot(kernel.taps))
 
 
 def _options(kernel: KernelParameters) -> dict[str, Any]:
@@ -270,4 +266,4 @@ def _options(kernel: KernelParameters) -> dict[str, Any]:
         exponential = kernel.exponential()
         named["decay"], named["gain"] = as_row(exponential.decay), as_row(exponential.gain)
         named["follows_decay"] = kernel.gain_follows_decay or None
-    return {name: _fixed(value) for name, value in named.items() if value is not None}
+    return {name: snapshot(value) for name, value in named.items() if value is not None}

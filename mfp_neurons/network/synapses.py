@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from .. import quantize
 from .axes import Dims, Shape, flat, kinds, of_features, sizes
 from .capture import StandIn
-from .description import BatchNorm, Convolution, Linear, Weights
+from .description import BatchNorm, Convolution, Linear, Weights, snapshot
 from .tracing import Tracer, Value, rule
 
 
@@ -37,7 +37,9 @@ def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor 
             f"sees {sizes(value.dims)[-1]} numbers of each step that are neither all features nor the "
             f"channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). Flatten all of them"
         )
-    number = tracer.emit(Linear, [source], out_shape, weights=weights, bias=_held(bias), at_places=at_places)
+    number = tracer.emit(
+        Linear, [source], out_shape, weights=weights, bias=snapshot(bias), at_places=at_places
+    )
     return replace(value, layer=number, dims=(*others, of_features(out_shape)[0]))
 
 
@@ -67,7 +69,7 @@ def convolution(
         [tracer.source(value, len(leading))],
         result.shape[-rank:],
         weights=weights,
-        bias=_held(bias),
+        bias=snapshot(bias),
         stride=pair(stride, rank - 1),
         padding=_padding(padding, weight.shape[2:], spread),
         dilation=spread,
@@ -100,15 +102,11 @@ def _weights(tracer: Tracer, weight: Any, bias: Any) -> Weights:
         tracer.refuse("has a weight that is computed from the input. Weights are fixed numbers")
     module = tracer.capture.running()
     if not quantize.is_quantized(module):
-        return Weights(real=weight.detach())
+        return Weights(real=snapshot(weight))
     codes = quantize.codes(module)
     if torch.equal(codes.codes.to(weight.dtype) * codes.scale, weight):
-        return Weights(codes)
-    return Weights(real=weight.detach(), altered=True)
-
-
-def _held(tensor: Tensor | None) -> Tensor | None:
-    return None if tensor is None else tensor.detach()
+        return Weights(quantize.Codes(codes.codes.cpu(), codes.scale.cpu(), codes.bits))
+    return Weights(real=snapshot(weight), altered=True)
 
 
 def brevitas_layer(tracer: Tracer, module: Any, x: Any) -> Any:
@@ -158,10 +156,10 @@ def batch_norm(
         BatchNorm,
         [tracer.source(value)],
         shape,
-        mean=running_mean.detach(),
-        var=running_var.detach(),
-        weight=_held(weight),
-        bias=_held(bias),
+        mean=snapshot(running_mean),
+        var=snapshot(running_var),
+        weight=snapshot(weight),
+        bias=snapshot(bias),
         eps=eps,
         of_places=of_places,
     )

@@ -297,7 +297,6 @@ def equal(a: Any, b: Any) -> bool:
 def _key(held: Any) -> Any:
     """What tells apart layers, or what they hold: equal for equal numbers."""
     if isinstance(held, Tensor):
-        held = held.detach().cpu()
         held = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
     if isinstance(held, np.ndarray):
         if held.dtype == object:

@@ -6,11 +6,10 @@ Our neurons never reset, so none of them is NIR's LIF, which does. What they are
 - an order K, or free taps: K - 1 Delays, one behind the other, a Scale from each place, summed into a
 Threshold.
 
-``export`` runs the model once on stand-ins (``trace``, with the rules in ``layers``, ``arithmetic``,
-``pools``, ``places`` and ``steps``) and grows a graph (``draft``, ``neurons``); ``load`` finds the layers of
-neurons in a graph (``patterns``) and makes modules (``nodes``, ``weights``, ``network``). How to use it, what
-is exact, and what NIR cannot say: docs/howto/export.md. The format: Pedersen et al., Nature Communications
-15, 8122 (2024)."""
+``export`` takes the description of a model (:mod:`mfp_neurons.network`) and grows a graph (``draft``,
+``neurons``); ``load`` finds the layers of neurons in a graph (``patterns``) and makes modules (``nodes``,
+``weights``, ``network``). How to use it, what is exact, and what NIR cannot say: docs/howto/export.md. The
+format: Pedersen et al., Nature Communications 15, 8122 (2024)."""
 
 # ruff: noqa: E402 (the first call turns nir's absence into a helpful error, before anything imports it)
 

@@ -56,8 +56,6 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
     >>> {name: type(node).__name__ for name, node in graph.nodes.items()}
     {'input': 'Input', '0': 'Affine', '1_gain': 'Scale', '1_leak': 'LI', '1': 'Threshold', 'output': 'Output'}
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
     check_example(example)
     if isinstance(dt, bool) or not isinstance(dt, int | float) or not 0 < dt < float("inf"):
         raise ValueError(f"dt must be a positive number of seconds, got {describe(dt)}")
@@ -219,7 +217,7 @@ def _synapse(
     weights, codes = layer.weights, None
     if weights.codes is not None:
         scale = _array(weights.codes.scale).reshape(-1)
-        codes = weights.codes.codes.cpu().numpy(), scale, weights.codes.bits
+        codes = weights.codes.codes.numpy(), scale, weights.codes.bits
     synapse = Synapse(
         path=layer.name,
         kind=kind,
@@ -235,8 +233,7 @@ def _synapse(
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
-    wide = tensor.detach().cpu()
-    array: NDArray[Any] = (wide.float() if wide.element_size() < 4 else wide).numpy().copy()
+    array: NDArray[Any] = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
     return array
 
 

@@ -10,7 +10,6 @@ from mfp_neurons import convert, quantize_weights
 from mfp_neurons.deploy import LoweringError
 from mfp_neurons.deploy.graph import Neurons, Sum
 from mfp_neurons.deploy.lowering import lower_graph
-from mfp_neurons.snntorch import MFPLeakyParallel
 
 from .oracle import Agreement, agree, is_neuron
 
@@ -86,18 +85,14 @@ def parametric(name: str, channels: int, **options) -> nn.Module:
 
 
 def spiking_vgg11_bn() -> nn.Module:
-    """Its 100 million classifier weights stay on the meta device; small ones take their place."""
-    with torch.device("meta"):
-        net = zoo("spiking_vgg", "spiking_vgg11_bn", **CLASSIFIER)
-        net.avgpool = layer.AdaptiveAvgPool2d((1, 1))
-        linears = [i for i, module in enumerate(net.classifier) if isinstance(module, nn.Linear)]
-        for i, (inputs, outputs) in zip(linears, [(512, 16), (16, 16), (16, 10)], strict=True):
-            net.classifier[i] = layer.Linear(inputs, outputs)
-        functional.set_step_mode(net, "m")
-    net.to_empty(device="cpu")
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear | nn.BatchNorm2d):
-            module.reset_parameters()
+    """Few channels, and one layer in the place of a classifier of 100 million weights."""
+    vgg = importlib.import_module("spikingjelly.activation_based.model.spiking_vgg")
+    widths = [8, "M", 16, "M", 32, 32, "M", 64, 64, "M", 64, 64, "M"]
+    norms = {"batch_norm": True, "norm_layer": layer.BatchNorm2d, "init_weights": False}
+    net = vgg.SpikingVGG(widths, **norms, spiking_neuron=neuron.LIFNode, v_threshold=0.25)
+    net.features[0] = layer.Conv2d(3, 8, 3, padding=1)
+    net.avgpool, net.classifier = layer.AdaptiveAvgPool2d(1), layer.Linear(64, 10)
+    functional.set_step_mode(net, "m")
     return MeanOverTime(memory_free(net))
 
 
@@ -230,55 +225,3 @@ class StaticImage(nn.Module):
 def test_a_static_image_and_a_vote_agree_with_float64():
     seen = check(memory_free(StaticImage(), order=None, kernel_bits="pow2"), image(2, 1, 12, 12))
     assert seen.graph.input.static and seen.graph.steps == T
-
-
-# --- snnTorch ---------------------------------------------------------------------------------------------
-
-
-class Sequences(nn.Module):
-    """snnTorch's way with whole sequences: neurons return (spk, mem), or spikes alone."""
-
-    def __init__(self, **options):
-        super().__init__()
-        self.first, self.second = nn.Linear(12, 16), nn.Linear(16, 16)
-        self.last = nn.Linear(16, 4)
-        self.neurons = nn.ModuleList(
-            [
-                MFPLeakyParallel(beta=0.5, threshold=0.3, **options),
-                MFPLeakyParallel(beta=0.5, threshold=torch.linspace(0.1, 0.4, 16), **options),
-                MFPLeakyParallel(beta=0.5, threshold=0.1, init_hidden=True, **options),
-            ]
-        )
-
-    def forward(self, x):
-        spikes, _ = self.neurons[0](self.first(x.flatten(2)))
-        spikes, _mem = self.neurons[1](self.second(spikes))
-        return self.neurons[2](self.last(spikes)).sum(0)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        dict(),
-        dict(order=2),
-        dict(order=6, kernel_bits="pow2"),
-        dict(kernel="matrix", time_steps=T, kernel_bits=4),
-    ],
-    ids=str,
-)
-def test_networks_of_mfp_leaky_parallel_agree_with_float64(options):
-    torch.manual_seed(1)
-    seen = check(quantize_weights(Sequences(**options)), image(T, 6, 3, 4))
-    assert seen.graph.scores.reduce == "sum"
-
-
-def test_converted_state_leaky_agrees_with_float64():
-    snn = pytest.importorskip("snntorch")
-    if not hasattr(snn, "StateLeaky"):
-        pytest.skip("came with a later snnTorch")
-    torch.manual_seed(1)
-    net = nn.Sequential(nn.Linear(12, 16), snn.StateLeaky(beta=0.6, channels=16, output=True))
-    net = convert(net, order=4, kernel_bits="pow2", init_hidden=True, output=False, threshold=0.2)
-    net = quantize_weights(nn.Sequential(*net, nn.Linear(16, 3)))
-    seen = check(MeanOverTime(net), events(T, 6, 12), 1)
-    assert len(seen.rates) == 1

@@ -197,5 +197,4 @@ def test_a_tap_range_that_is_too_wide_is_refused():
 
 @pytest.mark.parametrize("old", [neuron.LIFNode(step_mode="m"), snn.StateLeaky(0.5, channels=C, output=True)])
 def test_what_convert_makes_can_be_read(old):
-    model = Quarters(convert(old, order=3, kernel_bits="pow2"))
-    assert deploy.lower(model, inputs(0, C), levels=16).graph.ops[0].order <= 3
+    assert check(convert(old, order=3, kernel_bits="pow2"), C).order <= 3

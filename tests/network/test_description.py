@@ -57,10 +57,14 @@ def test_layers_hold_the_numbers_of_the_model() -> None:
 def test_training_changes_no_description() -> None:
     model = nn.Sequential(nn.Linear(6, 4), MFP(0.5, learnable=True), nn.BatchNorm1d(4))[:2]
     network = describe(model, torch.zeros(3, 1, 6))
-    before = network.layers[2].kernel.decay.item()
+    before = str(network)
     with torch.no_grad():
-        model[1].kernel.decay_logit += 1
-    assert network.layers[2].kernel.decay.item() == before
+        for parameter in model.parameters():
+            parameter += 1
+    assert str(network) == before
+    linear, fire = network.layers[1:]
+    assert not (linear.bias == model[0].bias).any() and not (linear.weights.values() == model[0].weight).any()
+    assert fire.kernel.decay.item() == 0.5 != model[1].kernel.decay.item()
 
 
 def test_steps_of_a_loop_and_equal_calls_are_one_layer() -> None:

@@ -1,0 +1,270 @@
+"""The integer graph while it grows, and what the layers of a description give until neurons read it.
+
+What a layer gives is a :class:`Map` of whole numbers times one scale, or a :class:`Current`: real numbers
+that synapses add up, which neurons compare with thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain, count
+from typing import Any, NoReturn
+
+import numpy as np
+from torch import Tensor
+
+from .._checks import log_once
+from ..network import NetworkDescription
+from ..network.axes import sizes
+from ..network.description import Layer, as_map
+from . import fold
+from .errors import LoweringError
+from .fold import Affine, affine, with_factors
+from .graph import (
+    Graph,
+    Input,
+    Neurons,
+    Op,
+    Scores,
+    Shape,
+    Synapse,
+    Window,
+    sources,
+    synapse_bound,
+)
+
+NORMALIZED = (
+    "shifts or normalizes its input in front of the first layer, which reads levels from 0 to 1 as they are. "
+    "Leave that out of the model, put a batch norm behind the first layer, which learns as much, and train "
+    "with that; without training anew, one mean and standard deviation for all channels can be folded into "
+    "that batch norm (docs/deployment.md, 'The input')"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Map:
+    """Whole numbers of map ``index`` of the graph times ``scale``."""
+
+    index: int
+    scale: Fraction
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """What one synapse adds up, as the real number that it stands for.
+
+    ``direct``: the synapse is none of the model's, it hands on a map as it is.
+    """
+
+    synapse: Synapse
+    affine: Affine
+    direct: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Current:
+    """The sum of branches, all of one shape; ``name`` and ``where`` are those of the layer that gives it."""
+
+    branches: tuple[Branch, ...]
+    name: str
+    where: str
+
+    @property
+    def shape(self) -> Shape:
+        return self.branches[0].synapse.out_shape
+
+    def then(self, after: Affine) -> Current:
+        """after.scale * current + after.offset."""
+        nothing = affine(after.scale, [0] * len(after.scale))
+        changed = (
+            replace(branch, affine=branch.affine.then(nothing if i else after))
+            for i, branch in enumerate(self.branches)
+        )
+        return replace(self, branches=tuple(changed))
+
+    def has_offset(self) -> bool:
+        return any(bool(branch.affine.offset.any()) for branch in self.branches)
+
+
+@dataclass(frozen=True)
+class Potential:
+    """A membrane potential, which a memory-free network never writes down; ``where`` names the neurons."""
+
+    where: str
+
+
+Content = Map | Current | Potential
+Numbers = Map | Current
+
+
+class Folding:
+    """The operations of a graph so far, and what the layers of the description give.
+
+    Args:
+        network: the description, or the part of it that could be read.
+        top: the largest level of the input.
+        takes_levels: whether the model is given the levels themselves, in an integer dtype.
+    """
+
+    def __init__(self, network: NetworkDescription, top: int, takes_levels: bool) -> None:
+        first = network.input
+        self.network, self.takes_levels = network, takes_levels
+        self.input = Input(as_map(first.shape), first.features, top, static=not first.has_time)
+        self.ops: list[Op] = []
+        self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
+        self.contents: list[Content] = [Map(0, Fraction(1, top))]
+
+    def graph(self) -> Graph | None:
+        """The graph; None of a model that was read in part."""
+        if not self.network.outputs:
+            return None
+        graph = Graph(
+            self.input, (*self.ops, self._scores()), self.network.steps, fixed=self.network.is_fixed
+        )
+        # where T is fixed, T of the example is all that there is to remember
+        if self.forgetful and not graph.fixed and self.network.input.has_time:
+            _say_that_they_forget(self.forgetful, graph.steps)
+        return graph
+
+    def _scores(self) -> Scores:
+        """What the model returns."""
+        where, outputs = self.network.where, self.network.outputs
+        if len(outputs) > 1:
+            raise LoweringError(
+                f"{where} returns a tuple of {len(outputs)}, not one tensor of scores that is computed from "
+                "its input. Wrap it in a module that returns the scores alone."
+            )
+        (output,) = outputs
+        layer, content = self.network.layers[output.source.layer], self.contents[output.source.layer]
+        if isinstance(content, Potential):
+            raise LoweringError(
+                f"{where} returns the membrane potential of {content.where}, which is never written. Return "
+                "its spikes, or the synapse's scores without a neuron."
+            )
+        name = content.name if isinstance(content, Current) else self.map_name(content)
+        current = self.as_current(layer, content)
+        folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
+        return Scores(
+            name,
+            in_whole_factors(current, folded.factors),
+            folded.offset,
+            current.shape,
+            sizes(output.source.dims),
+            folded.unit,
+            folded.error,
+            "none" if output.form == "every step" else output.form,  # type: ignore[arg-type]
+            output.steps,
+        )
+
+    # --- for the kinds of layers ----------------------------------------------------------------------------
+
+    def refuse(self, layer: Layer, why: str) -> NoReturn:
+        raise LoweringError(f"{layer.where} {why}.")
+
+    def content(self, layer: Layer, place: int = 0) -> Numbers:
+        """What a layer reads; potentials are refused."""
+        content = self.contents[layer.sources[place].layer]
+        if isinstance(content, Potential):
+            self.refuse(
+                layer,
+                f"computes with the membrane potential of {content.where} ({layer.function}), and an integer "
+                "network writes no potential down. Use the spikes; as scores, what the last synapse "
+                "gives without a neuron behind it",
+            )
+        return content
+
+    def spikes(self, layer: Layer) -> Map:
+        """The map that a synapse reads."""
+        content = self.content(layer)
+        if isinstance(content, Map):
+            return content
+        why = (
+            f"reads real numbers: {content.where} stands before it, and there is no neuron between them. A "
+            "synapse reads spikes; put a neuron between the two, and a normalization between the synapse "
+            "before it and that neuron"
+        )
+        if all(one.direct and self.is_input(one.synapse.source) for one in content.branches):
+            why = f"reads the input behind {content.where}, which {NORMALIZED}"
+        return self.refuse(layer, why)
+
+    def add(self, op: Op) -> int:
+        """The index of the map that an operation makes; a module that is called twice gets two names."""
+        taken = {other.name for other in self.ops}
+        names = chain([op.name], (f"{op.name} ({number})" for number in count(2)))
+        self.ops.append(replace(op, name=next(name for name in names if name not in taken)))
+        return len(self.ops)
+
+    def top(self, index: int) -> int:
+        if index == 0:
+            return self.input.top
+        op = self.ops[index - 1]
+        assert not isinstance(op, Scores)
+        return op.top
+
+    def map_shape(self, index: int) -> Shape:
+        return self.input.shape if index == 0 else self.ops[index - 1].shape
+
+    def map_name(self, content: Map) -> str:
+        """The path of the module that made a map."""
+        return "input" if content.index == 0 else self.ops[content.index - 1].name
+
+    def is_input(self, index: int) -> bool:
+        """Whether a map is the input, or pooled and added up from it alone."""
+        if index == 0:
+            return True
+        op = self.ops[index - 1]
+        return not isinstance(op, Neurons) and all(map(self.is_input, sources(op)))
+
+    def bounds(self, current: Current) -> list[Any]:
+        """How large what each synapse adds up can be."""
+        return [synapse_bound(one.synapse, self.top(one.synapse.source)) for one in current.branches]
+
+    def as_current(self, layer: Layer, content: Numbers) -> Current:
+        """Numbers as a current: those of a map go through a synapse of weight 1 each."""
+        if isinstance(content, Current):
+            return content
+        shape = self.map_shape(content.index)
+        channels = shape[0]
+        codes = np.ones((channels, 1, 1, 1), np.int8)
+        synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
+        as_it_is = affine([content.scale] * channels, [0] * channels)
+        return Current((Branch(synapse, as_it_is, direct=True),), layer.name, layer.where)
+
+    def synapse(
+        self,
+        layer: Layer,
+        source: Map,
+        synapse: Synapse,
+        scale: Sequence[float | Fraction],
+        bias: Tensor | None,
+    ) -> Current:
+        """What a synapse adds up, with the scales of its codes and a bias."""
+        offset = [0.0] * len(scale) if bias is None else numbers_of(bias)
+        if layer.sources[0].reduce == "sum" and any(offset):
+            self.refuse(layer, "adds its bias to a sum over time. Take the mean over time, or bias=False")
+        worth = affine(scale, offset).of_units(source.scale)
+        return Current((Branch(synapse, worth),), layer.name, layer.where)
+
+
+def in_whole_factors(current: Current, factors: Iterable[Any]) -> tuple[Synapse, ...]:
+    return tuple(with_factors(b.synapse, f) for b, f in zip(current.branches, factors, strict=True))
+
+
+def _say_that_they_forget(names: list[str], steps: int) -> None:
+    log_once(
+        f"deploy.forgets.{names}",
+        "%s: without an order a neuron remembers all earlier inputs in PyTorch, and the last %d (T of the "
+        "example) in the integer network: in longer runs and streams the two differ. Make it with an order, "
+        "such as order=%d (convert(model, order=%d) does), and train with that",
+        ", ".join(names),
+        steps,
+        steps,
+        steps,
+    )
+
+
+def numbers_of(tensor: Tensor) -> list[float]:
+    numbers: list[float] = tensor.detach().double().flatten().tolist()
+    return numbers
