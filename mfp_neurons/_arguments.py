@@ -1,14 +1,13 @@
-"""Arguments checked, and kernels and numbers turned into the tensors that the operators take."""
+"""Checks what a caller gave, and turns kernels, numbers and states into the tensors of a call."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ._checks import check_finite, check_threshold, describe, is_exporting
-from .backends import check_name
-from .backends._call import accumulate_dtype
+from .backends import Call, accumulate_dtype, check_name
 from .history import FIR, Exponential, Kernel, Matrix, as_row
 from .norm import Norm
 
@@ -16,59 +15,79 @@ _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
-class Prepared(NamedTuple):
-    """Checked arguments as the operators take them."""
-
-    x: Tensor
-    kind: str
-    kernel: Tensor
-    threshold: Tensor
-    state: Tensor | None
-    backend: str
-    scale: Tensor | None = None  # [C], with shift: an affine map in front of the neuron
-    shift: Tensor | None = None
-
-
 def prepare(
     x_seq: Tensor,
     kernel: Kernel,
-    v_threshold: Tensor | float,
+    v_threshold: Tensor | float | None,
     state: Tensor | None,
-    backend: str,
+    *,
+    surrogate: Any,
+    strict: bool,
+    record: bool,
+    potential: bool,
     carry: bool,
-) -> Prepared:
-    """What a call computes; ``carry`` says that it is a stretch of a longer sequence."""
+    backend: str,
+) -> tuple[Call, int | None]:
+    """The call that the arguments of :mod:`mfp_neurons.functional` ask for.
+
+    Args:
+        v_threshold: None: the potential alone is wanted, and ``surrogate`` has no part in it.
+        strict, record, potential: as in :class:`~mfp_neurons.backends.Call`.
+        carry: whether this is a stretch of a longer sequence.
+
+    Returns:
+        The call, and how many inputs the state after it holds; None where that is a potential.
+    """
     check_name(backend)
     x_seq = as_real("x_seq", x_seq)
     _check_shape(x_seq)
     wide = accumulate_dtype(x_seq.dtype)
-    position = 0 if state is None or state.dim() == 0 else len(state)
-    kind, tensor = _kernel_tensor(kernel, x_seq, position, carry)
-    threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold)
+    kind, tensor, kept = _kernel_tensor(kernel, x_seq, state, carry)
+    threshold = None
+    if v_threshold is not None:
+        threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold)
     _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
-    _check_channels("v_threshold", threshold.numel(), x_seq)
+    if threshold is not None:
+        _check_channels("v_threshold", threshold.numel(), x_seq)
     _check_device(f"kernel ({type(kernel).__name__})", tensor, x_seq)
     if state is not None:
         _check_state(kind, tensor, state, x_seq)
-    return Prepared(x_seq, kind, tensor.to(wide), threshold.to(wide), state, backend)
+    if threshold is not None:
+        check_surrogate(surrogate)
+        threshold = threshold.to(wide)
+    call = Call(
+        x_seq, tensor.to(wide), threshold, state, None, None, kind, surrogate, strict, record, potential,
+        backend,
+    )  # fmt: skip
+    return call, kept
 
 
-def _kernel_tensor(kernel: Kernel, x_seq: Tensor, position: int, carry: bool) -> tuple[str, Tensor]:
-    """A kernel as the operators take it: "exp" [2, G], "fir" [K, G] or "matrix" [T, S]."""
+def _kernel_tensor(
+    kernel: Kernel, x_seq: Tensor, state: Tensor | None, carry: bool
+) -> tuple[str, Tensor, int | None]:
+    """A kernel as the operators take it, and how many inputs the state after the call holds.
+
+    "exp" [2, G] (decay and gain), "fir" [K, G] or "matrix" [T, S].
+    """
     if isinstance(kernel, Exponential):
-        if kernel.order is None or (not carry and covers(kernel.order, x_seq)):
-            # a truncation that this sequence never reaches is the recursion, which is cheaper
+        kept = None if kernel.order is None else kernel.order - 1
+        if kernel.order is None or (state is None and covers(kernel.order, x_seq)):
+            # from rest, a truncation that no step of this sequence reaches is the recursion, which is cheaper
             rows = torch.broadcast_tensors(
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
             )
-            return "exp", torch.stack(rows)
+            return "exp", torch.stack(rows), kept
         kernel = kernel.truncated()
     if isinstance(kernel, FIR):
         taps = kernel.taps_for(x_seq, accumulate_dtype(x_seq.dtype))
-        # taps that lie further back than a whole sequence weigh nothing
-        return "fir", taps if carry or not covers(len(taps), x_seq) else taps[: x_seq.shape[0]]
+        kept = len(taps) - 1
+        if not carry and covers(len(taps), x_seq):
+            taps = taps[: x_seq.shape[0]]  # taps that lie further back than a whole sequence weigh nothing
+        return "fir", taps, kept
     if isinstance(kernel, Matrix):
-        return "matrix", _matrix_rows(kernel.matrix, x_seq.shape[0], position, carry)
+        position = 0 if state is None or state.dim() == 0 else len(state)
+        rows_of_steps = _matrix_rows(kernel.matrix, x_seq.shape[0], position, carry)
+        return "matrix", rows_of_steps, rows_of_steps.shape[1]
     raise TypeError(
         f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}"
     )
@@ -175,10 +194,15 @@ def check_surrogate(surrogate: Any) -> None:
         )
 
 
-def check_norm(norm: Any, x_seq: Tensor) -> None:
-    """Raises unless ``norm`` fits [T, N, C, *]."""
+def as_norm(norm: Any) -> Norm:
+    """Raises TypeError unless ``norm`` is one."""
     if not isinstance(norm, Norm):
         raise TypeError(f"norm must be a mfp_neurons.norm.Norm, got {describe(norm)}")
+    return norm
+
+
+def check_norm(norm: Norm, x_seq: Tensor) -> None:
+    """Raises ValueError unless ``norm`` fits [T, N, C, *]."""
     if x_seq.dim() < 3:
         raise ValueError(f"x_seq must be [T, N, C, *] to be normalized, got shape {list(x_seq.shape)}")
     for name, tensor in norm.tensors.items():

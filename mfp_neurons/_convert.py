@@ -1,4 +1,4 @@
-"""Swapping the neurons of an existing model, whichever framework they come from.
+"""convert(): swaps the neurons of an existing model, whichever framework they come from.
 
 The adapters decide what each neuron becomes (``replacement`` there). This file finds the neurons, passes each
 its options, and swaps all of them or none.
@@ -185,7 +185,7 @@ def convert(
             if one.path in orders and not isinstance(order, int):
                 raise ValueError(f"order is given for {one.name}, which stays as it is: {new}")
             left.append(Left(one.path, _described(one.module), new))
-        if weight_bits is not None:
+        if weight_bits is not None:  # the last thing that may fail, and it changes nothing when it does
             quantize_weights(model, weight_bits)
     except BaseException:
         _discard(replaced.values())
@@ -236,6 +236,7 @@ def _neurons(model: nn.Module) -> Iterator[_Neuron]:
     weights: nn.Module | None = None
     for path, module in model.named_modules():
         channels = _channels_after(module, channels)
+        # what has no tensor of its own, such as a LIFNode, is where the last module that has one is
         own = next((tensor for tensor in [*module.parameters(), *module.buffers()]), None)
         near = near if own is None else own
         if isinstance(module, _WEIGHTS):

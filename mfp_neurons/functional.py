@@ -9,20 +9,19 @@ All T steps are computed at once; the derivation is in docs/neuron.md. Twin: :mo
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import batch_norm
 
-from . import norm_ops, ops
-from ._arguments import Prepared, check_norm, check_surrogate, covers, prepare
+from . import ops
+from ._arguments import as_norm, check_norm, prepare
 from ._checks import is_exporting, log_once
-from ._operators import along_channels
-from .history import Exponential, Kernel
+from .backends import Call
+from .history import Kernel
 from .norm import Norm
-from .surrogate import ATan, Rect, Surrogate
+from .surrogate import ATan, Surrogate
 
 SpikeFunction = Surrogate | Callable[[Tensor], Tensor]
 
@@ -54,9 +53,8 @@ def fire(
             :class:`~mfp_neurons.history.Matrix`. Per-channel parameters [C] run along dim 2 of x_seq.
         v_threshold: a number, or a tensor [1] or [C], in the units of ``x_seq``; inf never fires.
         surrogate: the derivative that stands for the spike's. The classes of :mod:`mfp_neurons.surrogate` run
-            inside the operator, which saves ``x_seq`` alone for backward; of ``Rect``, where only the input
-            (or a state) needs a gradient, one bit an element instead, with the same gradients. Any other
-            callable from u - v_threshold to spikes works too, slower, and decides ties itself.
+            inside the operator, which saves ``x_seq`` alone for backward. Any other callable from
+            u - v_threshold to spikes works too, slower, and decides ties itself.
         strict: fire on u > v_threshold (snnTorch) rather than on u >= v_threshold (SpikingJelly).
         backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA)
             and else "torch", stock operators; the log says once why. A backend that you name is used, or an
@@ -77,11 +75,9 @@ def fire(
     >>> fire(x, Exponential(decay=0.5)).flatten()  # u = 0.5, 0.75, 0.375, 1.1875
     tensor([0., 0., 0., 1.])
     """
-    with _full_precision(x_seq):
-        call = prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
-        check_surrogate(surrogate)
-        spikes, _ = _run(call, surrogate, strict, record=False, potential=False)
-    return spikes
+    return _run(
+        x_seq, kernel, v_threshold, surrogate=surrogate, strict=strict, potential=False, backend=backend
+    ).spikes
 
 
 def fire_chunk(
@@ -120,14 +116,10 @@ def fire_chunk(
     >>> fire_chunk(x[2:], Exponential(decay=0.5), state=first.state).potential
     tensor([1.1875])
     """
-    with _full_precision(x_seq):
-        call, steps = _prepare_chunk(x_seq, kernel, v_threshold, state, backend)
-        check_surrogate(surrogate)
-        if _is_one_short_step(call):
-            spikes, u = _one_step(call, surrogate, strict, record)
-        else:
-            spikes, u = _run(call, surrogate, strict, record)
-        return Chunk(spikes, u, _next_state(call, steps, call.x, u, record))
+    return _run(
+        x_seq, kernel, v_threshold, state, surrogate=surrogate, strict=strict, record=record, carry=True,
+        backend=backend,
+    )  # fmt: skip
 
 
 def norm_fire(
@@ -163,12 +155,9 @@ def norm_fire(
     >>> norm_fire(x, Norm(training=True), Exponential(decay=0.5)).flatten()  # u = -1, -1.5, 0.25, 1.125
     tensor([0., 0., 0., 1.])
     """
-    with _full_precision(x_seq):
-        call = prepare(x_seq, kernel, v_threshold, None, backend, carry=False)
-        check_norm(norm, x_seq)
-        check_surrogate(surrogate)
-        spikes, _, _ = _run_norm(call, norm, surrogate, strict, record=False, last=0)
-    return spikes
+    return _run(
+        x_seq, kernel, v_threshold, norm=as_norm(norm), surrogate=surrogate, strict=strict, backend=backend
+    ).spikes
 
 
 def norm_fire_chunk(
@@ -201,13 +190,10 @@ def norm_fire_chunk(
     >>> norm_fire_chunk(x, Norm(training=True), Exponential(decay=0.5)).potential
     tensor([[1.1250]])
     """
-    with _full_precision(x_seq):
-        call, steps = _prepare_chunk(x_seq, kernel, v_threshold, state, backend)
-        check_norm(norm, x_seq)
-        check_surrogate(surrogate)
-        last = min(len(call.x), steps or 0)
-        spikes, u, given = _run_norm(call, norm, surrogate, strict, record, last)
-        return Chunk(spikes, u, _next_state(call, steps, given, u, record))
+    return _run(
+        x_seq, kernel, v_threshold, state, norm=as_norm(norm), surrogate=surrogate, strict=strict,
+        record=record, carry=True, backend=backend,
+    )  # fmt: skip
 
 
 def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, backend: str = "auto") -> Tensor:
@@ -227,10 +213,49 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
     >>> potential(torch.tensor([[1.0], [0.0], [0.0]]), FIR(torch.tensor([0.5, 0.25]))).flatten()
     tensor([0.5000, 0.2500, 0.0000])
     """
+    carry = state is not None
+    return _run(x_seq, kernel, None, state, carry=carry, record=True, backend=backend).potential
+
+
+def _run(
+    x_seq: Tensor,
+    kernel: Kernel,
+    v_threshold: Tensor | float | None,
+    state: Tensor | None = None,
+    *,
+    norm: Norm | None = None,
+    surrogate: Any = None,
+    strict: bool = False,
+    record: bool = False,
+    potential: bool = True,
+    carry: bool = False,
+    backend: str = "auto",
+) -> Chunk:
+    """All of the above: checks, one operator, and the state after it.
+
+    Args:
+        v_threshold: None asks for the potential alone; then there are no spikes, and no state is made.
+        potential: False where nobody reads the potential, which may then be empty.
+        carry: whether this is a stretch of a longer sequence, so that a state comes out.
+    """
     with _full_precision(x_seq):
-        call = prepare(x_seq, kernel, 1.0, state, backend, carry=state is not None)
-        u: Tensor = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
-    return u
+        call, kept = prepare(
+            x_seq, kernel, v_threshold, state, surrogate=surrogate, strict=strict, record=record,
+            potential=potential, carry=carry, backend=backend,
+        )  # fmt: skip
+        if norm is not None:
+            check_norm(norm, call.x)
+            last = min(len(call.x), kept or 0) if carry else 0
+            spikes, u, inputs = _normalize_and_fire(call, norm, last)
+        elif carry and _is_one_short_step(call):  # what a framework's loop over time asks for
+            spikes, u = _one_step(call)
+            inputs = call.x
+        else:
+            spikes, u = _fire(call)
+            inputs = call.x
+        # `fire` carries nothing on, and making a state would copy inputs
+        has_state = carry and call.threshold is not None
+        return Chunk(spikes, u, _next_state(call, kept, inputs, u) if has_state else u)
 
 
 def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
@@ -241,83 +266,65 @@ def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False)
 
 
-def _run(
-    call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool, potential: bool = True
-) -> tuple[Tensor, Tensor]:
-    if isinstance(surrogate, Surrogate):
-        return _fused(call, surrogate, strict, record, potential)
+def _is_fused(surrogate: Any) -> bool:
+    return surrogate is None or isinstance(surrogate, Surrogate)
+
+
+def _fire(call: Call) -> tuple[Tensor, Tensor]:
+    if _is_fused(call.surrogate):
+        return ops.fire(*call.arguments())  # type: ignore[no-any-return]
+    surrogate = call.surrogate
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
         "surrogate %r is not one of mfp_neurons.surrogate, so it runs outside the fused operator: same "
         "results, slower, and it keeps the potential for backward.",
         surrogate,
     )
-    u = ops.potential(call.x, call.kernel, call.state, call.kind, call.backend)
-    spikes = surrogate(u - along_channels(call.threshold, u.dim()))
-    return spikes.to(call.x.dtype), (u if record else u[-1].clone())
-
-
-def _fused(
-    call: Prepared, surrogate: Surrogate, strict: bool, record: bool, potential: bool = True
-) -> tuple[Tensor, Tensor]:
-    tensors = (call.x, call.kernel, call.threshold, call.state, call.scale, call.shift)
-    if isinstance(surrogate, Rect) and _only_the_input_learns(call):
-        spikes, u, _ = ops.fire_masked(
-            *tensors, call.kind, surrogate.alpha, strict, record, call.backend, potential
-        )
-        return spikes, u
-    name, parameters = surrogate.name, surrogate.parameters
-    outputs = ops.fire(*tensors, call.kind, name, parameters, strict, record, call.backend, potential)
-    return outputs  # type: ignore[no-any-return]
-
-
-def _only_the_input_learns(call: Prepared) -> bool:
-    """Whether backward needs no value of the input, given a surrogate whose derivative is one bit."""
-    learns = call.x.requires_grad or (call.state is not None and call.state.requires_grad)
-    parameters = (call.kernel, call.threshold, call.scale, call.shift)
-    fixed = not any(value is not None and value.requires_grad for value in parameters)
-    return learns and fixed and torch.is_grad_enabled()
+    assert call.threshold is not None
+    # decided outside the operator, the spikes need the potential of every step, also for their gradient
+    alone = call._replace(threshold=None, surrogate=None, record=True, potential=True)
+    _, u = ops.fire(*alone.arguments())
+    spikes = surrogate(u - ops.along_channels(call.threshold, u.dim()))
+    return spikes.to(call.x.dtype), (u if call.record else u[-1].clone())
 
 
 _SHORT = 1 << 17  # neurons up to which a compiled kernel takes longer to start than stock operators to run
 
 
-def _is_one_short_step(call: Prepared) -> bool:
+def _is_one_short_step(call: Call) -> bool:
     if call.x.shape[0] > 1 or call.kind != "exp" or torch.compiler.is_compiling():
         return False
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
-def _one_step(call: Prepared, surrogate: SpikeFunction, strict: bool, record: bool) -> tuple[Tensor, Tensor]:
+def _one_step(call: Call) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
+    assert call.threshold is not None
     x = call.x[0].to(call.kernel.dtype)
-    decay, gain = (along_channels(row, call.x.dim()) for row in call.kernel)
+    decay, gain = (ops.along_channels(row, call.x.dim()) for row in call.kernel)
     u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
-    above = u - along_channels(call.threshold, call.x.dim())
-    spikes = surrogate.spike(above, strict) if isinstance(surrogate, Surrogate) else surrogate(above)
-    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if record else u
+    above = u - ops.along_channels(call.threshold, call.x.dim())
+    fused = isinstance(call.surrogate, Surrogate)
+    spikes = call.surrogate.spike(above, call.strict) if fused else call.surrogate(above)
+    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if call.record else u
 
 
-def _run_norm(
-    call: Prepared, norm: Norm, surrogate: SpikeFunction, strict: bool, record: bool, last: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes, potential, and the ``last`` steps of what the neuron got."""
-    if not isinstance(surrogate, Surrogate):
+def _normalize_and_fire(call: Call, norm: Norm, last: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes, potential, and what the neuron got, of the ``last`` steps at least."""
+    if not _is_fused(call.surrogate):
         y = _normalized(call.x, norm)
-        return *_run(call._replace(x=y), surrogate, strict, record), y
+        return *_fire(call._replace(x=y)), y
     if norm.training:
-        spikes, u, given, mean, variance = norm_ops.norm_fire(
-            call.x, norm.weight, norm.bias, call.kernel, call.threshold, call.state, norm.eps, last,
-            call.kind, surrogate.name, surrogate.parameters, strict, record, call.backend,
-        )  # fmt: skip
+        weighted = call._replace(scale=norm.weight, shift=norm.bias)
+        spikes, u, inputs, mean, variance = ops.norm_fire(*weighted.arguments(), norm.eps, last)
         _update_averages(norm, mean, variance, call.x.numel() // call.x.shape[2])
-        return spikes, u, given
+        return spikes, u, inputs
     assert norm.running_mean is not None and norm.running_var is not None
-    scale, shift, _ = norm_ops.affine(
+    scale, shift, _ = ops.affine_map(
         norm.running_mean, norm.running_var, norm.weight, norm.bias, norm.eps, call.kernel.dtype
     )
-    spikes, u = _fused(call._replace(scale=scale, shift=shift), surrogate, strict, record)
-    return spikes, u, norm_ops.last_given(call.x, last, scale, shift)
+    spikes, u = _fire(call._replace(scale=scale, shift=shift))
+    return spikes, u, ops.mapped_end(call.x, last, scale, shift)
 
 
 def _normalized(x_seq: Tensor, norm: Norm) -> Tensor:
@@ -340,36 +347,19 @@ def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> 
         average.lerp_(newest.to(average), momentum)
 
 
-def _prepare_chunk(
-    x_seq: Tensor, kernel: Kernel, v_threshold: Tensor | float, state: Tensor | None, backend: str
-) -> tuple[Prepared, int | None]:
-    """What a chunk computes, and how many inputs its next state holds; None where that is a potential."""
-    if isinstance(kernel, Exponential) and kernel.order is not None:
-        steps = kernel.order - 1
-        if state is None and isinstance(x_seq, Tensor) and x_seq.dim() and covers(kernel.order, x_seq):
-            # from rest, no step of this chunk reaches the truncation: the recursion is cheaper
-            kernel = replace(kernel, order=None)
-        return prepare(x_seq, kernel, v_threshold, state, backend, carry=True), steps
-    call = prepare(x_seq, kernel, v_threshold, state, backend, carry=True)
-    if call.kind == "exp":
-        return call, None
-    return call, len(call.kernel) - 1 if call.kind == "fir" else call.kernel.shape[1]
-
-
-def _next_state(call: Prepared, steps: int | None, inputs: Tensor, u: Tensor, record: bool) -> Tensor:
-    """What the next chunk takes: the last potential, or the last ``steps`` inputs, zeros before the first.
+def _next_state(call: Call, kept: int | None, inputs: Tensor, u: Tensor) -> Tensor:
+    """What the next chunk takes: the last potential, or the last ``kept`` inputs, zeros before the first.
 
     Args:
         inputs: what the neuron got, of the last steps at least that are kept.
-        u: the potential, of every step if ``record``.
     """
-    if steps is None:
-        return u[-1].clone() if record else u
+    if kept is None:
+        return u[-1].clone() if call.record else u
     if is_exporting():  # T is open: a long stretch goes the way of a short one
-        before = inputs.new_zeros((steps, *inputs.shape[1:])) if call.state is None else call.state
+        before = inputs.new_zeros((kept, *inputs.shape[1:])) if call.state is None else call.state
         inputs = torch.cat((before.to(inputs.dtype), inputs))
-    newest = inputs[inputs.shape[0] - min(steps, inputs.shape[0]) :]
-    missing = steps - newest.shape[0]
+    newest = inputs[inputs.shape[0] - min(kept, inputs.shape[0]) :]
+    missing = kept - newest.shape[0]
     if missing == 0:
         return newest.clone()
     if call.state is None:

@@ -4,8 +4,12 @@ A spike is heaviside(u - v_threshold); its derivative is zero almost everywhere,
 surrogate in its place (Neftci, Mostafa and Zenke, 2019). Each class here is one derivative, with the
 parameters that SpikingJelly and snnTorch give it. Any other callable from tensor to spikes works with
 :func:`mfp_neurons.functional.fire` too, outside the fused operator.
+
+To add one, write a class here, put it at the end of ``SURROGATES``, and give ``kernels/arithmetic.h`` a
+derivative at the same place of its list. Nothing else names surrogates one by one.
 """
 
+import functools
 import math
 from dataclasses import dataclass, fields
 from typing import ClassVar
@@ -20,7 +24,7 @@ from ._checks import check_finite, describe
 class Surrogate:
     """A spike whose derivative is replaced by :meth:`derivative`. Calling it fires on ``x >= 0``."""
 
-    name: ClassVar[str]
+    name: ClassVar[str]  # with the parameters, what an operator is told
     alpha: float = 1.0
 
     def __post_init__(self) -> None:
@@ -46,6 +50,11 @@ class Surrogate:
     def parameters(self) -> list[float]:
         """The numbers that, with ``name``, say which derivative this is."""
         return [float(getattr(self, field.name)) for field in fields(self)]
+
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        """The constants a and b that the derivative of the same name in ``kernels/arithmetic.h`` takes."""
+        raise NotImplementedError
 
     def spike(self, x: Tensor, strict: bool = False) -> Tensor:
         """heaviside(x), which is 0 at 0 if ``strict``, else 1; its gradient is :meth:`derivative`."""
@@ -79,6 +88,10 @@ class ATan(Surrogate):
     name: ClassVar[str] = "atan"
     alpha: float = 2.0
 
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        return math.pi**2 * self.alpha / 2, 2 / self.alpha
+
     def derivative_(self, x: Tensor) -> Tensor:
         # (a/2) / (1 + c^2 x^2), one division: b / (b c^2 x^2 + b) scaled so that the numerator is 1
         half = self.alpha / 2
@@ -96,6 +109,10 @@ class Sigmoid(Surrogate):
     name: ClassVar[str] = "sigmoid"
     alpha: float = 4.0
 
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        return self.alpha, 0.0
+
     def derivative_(self, x: Tensor) -> Tensor:
         s = x.mul_(self.alpha).sigmoid_()
         return s.sub_(s.square()).mul_(self.alpha)
@@ -105,20 +122,18 @@ class Sigmoid(Surrogate):
 class Rect(Surrogate):
     """alpha where |x| < 0.5 / alpha, else 0. Wu et al., Frontiers in Neuroscience 2018.
 
-    Two values need one bit: where nothing but the input learns, that is all that is kept for backward.
-
     >>> Rect().derivative(torch.tensor([0.0, 0.5]))
     tensor([1., 0.])
     """
 
     name: ClassVar[str] = "rect"
 
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        return self.alpha, 0.5 / self.alpha
+
     def derivative_(self, x: Tensor) -> Tensor:
         return x.abs_().lt_(0.5 / self.alpha).mul_(self.alpha)
-
-    def within_(self, x: Tensor) -> Tensor:
-        """Where the derivative at x is alpha, a bool tensor; overwrites x."""
-        return x.abs_() < 0.5 / self.alpha
 
 
 @dataclass(frozen=True)
@@ -130,6 +145,10 @@ class PiecewiseQuadratic(Surrogate):
     """
 
     name: ClassVar[str] = "piecewise_quadratic"
+
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        return self.alpha, self.alpha * self.alpha
 
     def derivative_(self, x: Tensor) -> Tensor:
         return x.abs_().mul_(-self.alpha * self.alpha).add_(self.alpha).clamp_(min=0)
@@ -149,6 +168,10 @@ class SuperSpike(Surrogate):
     name: ClassVar[str] = "super_spike"
     scale: float = 1.0
 
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        return self.alpha, self.scale
+
     def derivative_(self, x: Tensor) -> Tensor:
         return x.abs_().mul_(self.alpha).add_(1).square_().reciprocal_().mul_(self.scale)
 
@@ -164,15 +187,31 @@ class Erf(Surrogate):
     name: ClassVar[str] = "erf"
     alpha: float = 2.0
 
+    @property
+    def kernel_constants(self) -> tuple[float, float]:
+        return self.alpha, self.alpha / math.sqrt(math.pi)
+
     def derivative_(self, x: Tensor) -> Tensor:
         return x.square_().mul_(-self.alpha * self.alpha).exp_().mul_(self.alpha / math.sqrt(math.pi))
 
 
-_KINDS: dict[str, type[Surrogate]] = {
+#: Every surrogate by its name; its place here is its number in ``kernels/arithmetic.h``.
+SURROGATES: dict[str, type[Surrogate]] = {
     kind.name: kind for kind in (ATan, Sigmoid, Rect, PiecewiseQuadratic, SuperSpike, Erf)
 }
+_NUMBERS = {name: number for number, name in enumerate(SURROGATES)}
 
 
 def from_name(name: str, parameters: list[float]) -> Surrogate:
     """The surrogate that ``name`` and ``parameters`` describe; the inverse of the two attributes."""
-    return _KINDS[name](*parameters)
+    return _from_name(name, tuple(parameters))
+
+
+@functools.lru_cache(maxsize=64)  # every call of an operator asks
+def _from_name(name: str, parameters: tuple[float, ...]) -> Surrogate:
+    return SURROGATES[name](*parameters)
+
+
+def kernel_number(surrogate: Surrogate) -> int:
+    """The number by which ``kernels/arithmetic.h`` knows a surrogate."""
+    return _NUMBERS[surrogate.name]

@@ -1,7 +1,9 @@
 """What every test starts from: one thread, one seed, and one hypothesis profile."""
 
+import logging
 import os
 import random
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -25,3 +27,13 @@ settings.load_profile("examples")
 def _seed() -> None:
     random.seed(0)
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def said(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[pytest.LogCaptureFixture]:
+    """The package's log, as of a process to which nothing was said yet: most of it is said once a process."""
+    monkeypatch.setattr("mfp_neurons._checks._said", set())  # private, because nobody else has to forget
+    with caplog.at_level(logging.WARNING, "mfp_neurons"):
+        yield caplog

@@ -8,53 +8,39 @@ from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 
-from mfp_neurons.backends import _cuda_exp, _cuda_finite, _cuda_fir
-from mfp_neurons.backends._call import SURROGATES
-from mfp_neurons.backends._cuda_call import DONE, MASKED, NO_SPIKES, cpp
-from mfp_neurons.backends._cuda_launch import TYPES
+# the tables from which the backend makes a kernel's name: there is no public list of instances
+from mfp_neurons.backends import cupy
+from mfp_neurons.backends.cupy_launch import DONE, NO_SPIKES, TYPES, cpp
 from mfp_neurons.kernels import device
 from mfp_neurons.kernels.device import Kernel
 
 RECORD = Path(__file__).with_suffix(".sha256")
 
 
-def exponential() -> Iterator[Kernel]:
-    for dtype, held in product(TYPES, (_cuda_exp.FEW, _cuda_exp.MANY)):
-        for width, along in _groups(_cuda_exp.forward_width(dtype, held), held == _cuda_exp.FEW):
-            yield _exp(f"exp_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
-        for kind, summing in product([*range(len(SURROGATES)), MASKED, NO_SPIKES], (False, True)):
-            if kind == MASKED and summing:
-                continue
-            for width, along in _groups(
-                _cuda_exp.backward_width(dtype, held, summing), held == _cuda_exp.FEW
-            ):
-                instance = f"{width}, {held}, {along}, {kind}, {cpp(summing)}"
-                yield _exp(f"exp_backward<{TYPES[dtype]}, {instance}>")
+FACTORS = range(NO_SPIKES + 1)  # of the spikes' gradient: every surrogate, and none
 
 
-def fir() -> Iterator[Kernel]:
-    for dtype, held in product(TYPES, (_cuda_exp.FEW, _cuda_exp.MANY)):
-        may_run_along = held == _cuda_exp.FEW
-        for width, along in _groups(_cuda_exp.forward_width(dtype, held), may_run_along):
-            yield Kernel("fir.cu", f"mfp::fir_forward<{TYPES[dtype]}, {width}, {held}, {along}>")
-        for kind, summing in product([*range(len(SURROGATES)), MASKED, NO_SPIKES], (False, True)):
-            if kind == MASKED and summing:
-                continue
-            for width, along in _groups(_cuda_fir.backward_width(dtype, held), may_run_along):
-                instance = f"{width}, {held}, {along}, {kind}, {cpp(summing)}"
-                yield Kernel("fir.cu", f"mfp::fir_backward<{TYPES[dtype]}, {instance}>")
+def in_registers() -> Iterator[Kernel]:
+    for dtype, held, kind in product(TYPES, (cupy.FEW, cupy.MANY), ("exp", "fir")):
+        file, form = {"exp": "exponential.cu", "fir": "fir.cu"}[kind], TYPES[dtype]
+        for width, along in _groups(cupy.forward_width(dtype, held), held == cupy.FEW):
+            yield Kernel(file, f"mfp::{kind}_forward<{form}, {width}, {held}, {along}>")
+        for factor, summing in product(FACTORS, (False, True)):
+            if kind == "exp":
+                widest = cupy.exponential_backward_width(dtype, held, summing)
+            else:
+                widest = cupy.fir_backward_width(dtype, held)
+            for width, along in _groups(widest, held == cupy.FEW):
+                instance = f"{width}, {held}, {along}, {factor}, {cpp(summing)}"
+                yield Kernel(file, f"mfp::{kind}_backward<{form}, {instance}>")
 
 
 def finite() -> Iterator[Kernel]:
-    kinds = {
-        _cuda_finite.FORWARD: [0],
-        _cuda_finite.LOCAL: [*range(len(SURROGATES))],
-        _cuda_finite.ADJOINT: [MASKED, NO_SPIKES, DONE],
-    }
+    factors = {cupy.FORWARD: [0], cupy.LOCAL: [*range(NO_SPIKES)], cupy.ADJOINT: [NO_SPIKES, DONE]}
     for form in TYPES.values():
-        for mode, matrix in product(kinds, (False, True)):
-            for kind in kinds[mode]:
-                yield Kernel("finite.cu", f"mfp::finite<{form}, {mode}, {cpp(matrix)}, {kind}>")
+        for mode, matrix in product(factors, (False, True)):
+            for factor in factors[mode]:
+                yield Kernel("finite.cu", f"mfp::finite<{form}, {mode}, {cpp(matrix)}, {factor}>")
         yield Kernel("finite.cu", f"mfp::tap_gradient<{form}>")
         yield Kernel("finite.cu", f"mfp::matrix_gradient<{form}>")
 
@@ -66,15 +52,11 @@ def channels() -> Iterator[Kernel]:
             yield Kernel("channels.cu", f"mfp::add_affine<{form}, {width}, {along}>")
     for form in ("float", "double"):
         yield Kernel("channels.cu", f"mfp::moments_of_channels<{form}>")
-
-
-def sums() -> Iterator[Kernel]:
-    for form in ("float", "double"):
-        yield Kernel("sums.cu", f"mfp::total<{form}>")
+        yield Kernel("channels.cu", f"mfp::total<{form}>")
 
 
 def every() -> list[Kernel]:
-    return [*exponential(), *fir(), *finite(), *channels(), *sums()]
+    return [*in_registers(), *finite(), *channels()]
 
 
 def digest() -> str:
@@ -87,10 +69,6 @@ def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:
     """Widths a tensor may allow, and whether channels may run along a group."""
     widths = [1 << i for i in range(1, width.bit_length())]
     return [(1, "false"), *((w, along) for w in widths for along in ("false", "true")[: 1 + may_run_along])]
-
-
-def _exp(name: str) -> Kernel:
-    return Kernel("exponential.cu", "mfp::" + name)
 
 
 if __name__ == "__main__":

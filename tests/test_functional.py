@@ -1,128 +1,117 @@
 """The operator against its definition (reference, float64), and the errors it raises."""
 
-import contextlib
 import itertools
 import math
-from unittest import mock
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mfp_neurons import functional, reference
-from mfp_neurons.backends import _part
-from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
-from mfp_neurons.surrogate import ATan
+from mfp_neurons.surrogate import ATan, Rect, Sigmoid
+from tests.backend_runs import HOW, assert_close, case_for, run_as
 from tests.strategies import SURROGATES, Case, cases
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+ANY_WAY = st.sampled_from(list(HOW))
+BACKENDS = st.sampled_from(["cpu", "torch"])
 
 
-RUNS = {  # how a call is run: the backend, and changes to the stock one that reach its other paths
-    "compiled": ("cpu", stock, {}),
-    "stock": ("torch", stock, {}),
-    "stock, in many blocks": ("torch", stock, {"_ROW": 3, "_AREA": 7}),
-    "stock, as on a device whose numbers are not read": ("torch", _part, {"_READS_FREELY": ""}),
-}
-HOW = st.sampled_from(list(RUNS))
+def _along(value, like):
+    return value.detach().reshape(-1, *[1] * (like.dim() - 3)) if value.numel() > 1 else value.detach()
 
 
-@contextlib.contextmanager
-def run_as(how: str):
-    """The name of the backend to ask for."""
-    backend, where, changes = RUNS[how]
-    with mock.patch.multiple(where, **changes) if changes else contextlib.nullcontext():
-        yield backend
+def _has_layout_of(like, tensor):
+    """Whether a tensor lies in memory as torch's own result of an elementwise operation would."""
+    strides = zip(like.shape, tensor.stride(), torch.empty_like(like).stride(), strict=True)
+    return all(mine == theirs for size, mine, theirs in strides if size > 1)
 
 
-def assert_equal_up_to_rounding(mine, theirs):
-    for a, b in zip(mine, theirs, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
-
-
-@given(case=cases(), surrogate=st.sampled_from(SURROGATES), strict=st.booleans(), how=HOW)
-def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, surrogate, strict, how):
-    leaves = case.leaves()
-    grad = torch.randn_like(case.x)
+@given(
+    case=cases(),
+    dtype=st.sampled_from(DTYPES),
+    surrogate=st.sampled_from(SURROGATES),
+    strict=st.booleans(),
+    how=ANY_WAY,
+)
+def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, dtype, surrogate, strict, how):
+    case = case_for(how, case, dtype)
+    exact = case.to(torch.float64)
+    above = reference.membrane_potential(exact.x, exact.kernel()) - _along(exact.threshold, exact.x)
+    if isinstance(surrogate, Rect) and dtype != torch.float64:  # a jump that rounding decides
+        assume(((above.abs() - 0.5 / surrogate.alpha).abs() > 1e-3).all())
+    leaves, exact_leaves, grad = case.leaves(), exact.leaves(), torch.randn_like(case.x)
+    options = dict(surrogate=surrogate, strict=strict)
     with run_as(how) as backend:
-        options = dict(surrogate=surrogate, strict=strict, backend=backend)
-        mine = functional.fire(case.x, case.kernel(), case.threshold, **options)
+        mine = functional.fire(case.x, case.kernel(), case.threshold, backend=backend, **options)
         gradients = torch.autograd.grad(mine, leaves, grad)
-    theirs = reference.fire(case.x, case.kernel(), case.threshold, surrogate=surrogate, strict=strict)
-    potential = reference.membrane_potential(case.x, case.kernel())
-    near = (potential - _along(case.threshold, potential)).abs() < 1e-12
-    assert torch.equal(mine.where(~near, 0), theirs.where(~near, 0))
-    assert_equal_up_to_rounding(gradients, torch.autograd.grad(theirs, leaves, grad))
+    assert mine.dtype == dtype and _has_layout_of(case.x, mine)
+    theirs = reference.fire(exact.x, exact.kernel(), exact.threshold, **options)
+    bound = 1e-12 if dtype == torch.float64 else 1e-4
+    clear = above.abs() > bound * (1 + above.abs().max())
+    assert torch.equal(mine[clear].double(), theirs[clear])
+    expected = torch.autograd.grad(theirs, exact_leaves, grad.double())
+    for a, b in zip(gradients, expected, strict=True):
+        assert_close(a, b, dtype, 10 * (1 + b.abs().max().item()) * (1 if dtype == torch.float64 else 3))
 
 
-@given(case=cases(), how=HOW)
-def test_the_potential_and_its_gradients_agree_with_the_reference(case: Case, how):
+@given(
+    case=cases(),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    record=st.booleans(),
+    how=ANY_WAY,
+    data=st.data(),
+)
+def test_a_sequence_cut_anywhere_is_the_reference_with_all_gradients(case: Case, dtype, record, how, data):
+    case = case_for(how, case, dtype)
+    exact = case.to(torch.float64)
+    leaves, exact_leaves = case.leaves(), exact.leaves()
+    steps = len(case.x)
+    ends = [*sorted(data.draw(st.sets(st.integers(1, steps - 1)))), steps] if steps > 1 else [1]
+    state, spikes, potentials = None, [], []
+    weights = torch.randn_like(exact.x)
+    with run_as(how) as backend:
+        for start, end in itertools.pairwise([0, *ends]):
+            chunk = functional.fire_chunk(
+                case.x[start:end], case.kernel(), case.threshold, state, record=record, surrogate=Sigmoid(),
+                backend=backend,
+            )  # fmt: skip
+            state = chunk.state
+            assert state._base is None
+            spikes.append(chunk.spikes)
+            potentials.append(chunk.potential if record else chunk.potential.unsqueeze(0))
+        mine_s, mine_u = torch.cat(spikes), torch.cat(potentials)
+        loss = (mine_s * weights.to(dtype)).sum() + mine_u.sin().sum()
+        gradients = torch.autograd.grad(loss, leaves)
+    potential = reference.membrane_potential(exact.x, exact.kernel())
+    theirs_s = reference.fire(exact.x, exact.kernel(), exact.threshold, surrogate=Sigmoid())
+    theirs_u = potential if record else potential[[end - 1 for end in ends]]
+    assert mine_u.dtype == dtype
+    assert_close(mine_u, theirs_u, dtype, 10)
+    above = potential - _along(exact.threshold, potential)
+    clear = above.abs() > (1e-12 if dtype == torch.float64 else 1e-4 * (1 + above.abs().max()))
+    assert torch.equal(mine_s[clear].double(), theirs_s[clear])
+    loss = (theirs_s * weights).sum() + theirs_u.sin().sum()
+    for a, b in zip(gradients, torch.autograd.grad(loss, exact_leaves), strict=True):
+        assert_close(a, b, dtype, 30 * (1 + b.abs().max().item()))
+
+
+@given(case=cases(), how=ANY_WAY)
+def test_the_potential_alone_is_the_references_with_its_gradients(case: Case, how):
+    case = case_for(how, case, torch.float64)
     leaves = case.leaves()
     wanted = [leaves[0], *leaves[2:]]
     grad = torch.randn_like(case.x)
     with run_as(how) as backend:
         mine = functional.potential(case.x, case.kernel(), backend=backend)
         gradients = torch.autograd.grad(mine, wanted, grad)
+    assert _has_layout_of(case.x, mine)
     theirs = reference.membrane_potential(case.x, case.kernel())
-    torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
-    assert_equal_up_to_rounding(gradients, torch.autograd.grad(theirs, wanted, grad))
-
-
-BACKENDS = st.sampled_from(["cpu", "torch"])
-
-
-@given(case=cases(), record=st.booleans(), backend=BACKENDS, data=st.data())
-def test_a_sequence_cut_anywhere_gives_the_whole_with_all_gradients(case: Case, record, backend, data):
-    leaves = case.leaves()
-    steps = len(case.x)
-    cuts = sorted(data.draw(st.sets(st.integers(1, steps - 1)))) if steps > 1 else []
-    state, spikes, potentials = None, [], []
-    for start, end in itertools.pairwise([0, *cuts, steps]):
-        chunk = functional.fire_chunk(
-            case.x[start:end], case.kernel(), case.threshold, state, record=record, backend=backend
-        )
-        state = chunk.state
-        assert state._base is None
-        spikes.append(chunk.spikes)
-        potentials.append(chunk.potential if record else chunk.potential.unsqueeze(0))
-    whole = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True, backend=backend)
-    mine_u, theirs_u = torch.cat(potentials), whole.potential
-    if not record:
-        theirs_u = theirs_u[[end - 1 for end in [*cuts, steps]]]
-    torch.testing.assert_close(mine_u, theirs_u, rtol=1e-9, atol=1e-9)
-    weights = torch.randn_like(whole.spikes), torch.randn_like(mine_u)
-    mine = (torch.cat(spikes) * weights[0]).sum() + (mine_u * weights[1]).sum()
-    theirs = (whole.spikes * weights[0]).sum() + (theirs_u * weights[1]).sum()
-    if not torch.equal(torch.cat(spikes), whole.spikes):
-        away = (whole.potential - _along(case.threshold, whole.potential)).abs() > 1e-12
-        assert torch.equal(torch.cat(spikes)[away], whole.spikes[away])
-    assert_equal_up_to_rounding(
-        torch.autograd.grad(mine, leaves, allow_unused=True, materialize_grads=True),
-        torch.autograd.grad(theirs, leaves, allow_unused=True, materialize_grads=True),
-    )
-
-
-@given(case=cases(), dtype=st.sampled_from(DTYPES), backend=BACKENDS)
-def test_spikes_keep_the_dtype_and_agree_with_float64_away_from_the_threshold(case: Case, dtype, backend):
-    given_case = case.to(dtype)
-    spikes = functional.fire(given_case.x, given_case.kernel(), given_case.threshold, backend=backend)
-    assert spikes.dtype == dtype and spikes.shape == case.x.shape
-    exact = given_case.to(torch.float64)
-    potential = reference.membrane_potential(exact.x, exact.kernel())
-    above = potential - _along(exact.threshold, potential)
-    bound = 1e-4 * (1 + reference.membrane_potential(exact.x.abs(), _absolute(exact)))
-    assert torch.equal(spikes[above.abs() > bound], (above >= 0).to(dtype)[above.abs() > bound])
-
-
-@given(case=cases(), dtype=st.sampled_from(DTYPES), backend=BACKENDS)
-def test_outputs_have_the_memory_layout_that_torch_gives_an_elementwise_result(case: Case, dtype, backend):
-    case = case.to(dtype)
-    chunk = functional.fire_chunk(case.x, case.kernel(), case.threshold, record=True, backend=backend)
-    strides = zip(case.x.shape, chunk.spikes.stride(), torch.empty_like(case.x).stride(), strict=True)
-    assert all(mine == theirs for size, mine, theirs in strides if size > 1)
-    assert chunk.potential.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    assert_close(mine, theirs, torch.float64)
+    for a, b in zip(gradients, torch.autograd.grad(theirs, wanted, grad), strict=True):
+        assert_close(a, b, torch.float64, 10)
 
 
 @given(case=cases(), dtype=st.sampled_from(DTYPES), backend=BACKENDS)
@@ -165,13 +154,13 @@ def test_a_lower_matmul_precision_does_not_reach_the_sums():
     "kernel", [Exponential(0.5), FIR(torch.randn(3)), FIR(torch.randn(9)), Matrix(torch.eye(4))]
 )
 @pytest.mark.parametrize("shape", [(4, 0), (4, 0, 3), (4, 2, 0, 5)])
-@pytest.mark.parametrize("backend", ["cpu", "torch"])
-def test_an_empty_batch_gives_empty_spikes_and_zero_gradients(kernel, shape, backend):
-    x = torch.zeros(shape, requires_grad=True)
-    spikes = functional.fire(x, kernel, backend=backend)
-    assert spikes.shape == x.shape
-    (grad,) = torch.autograd.grad(spikes.sum(), x)
-    assert grad.shape == x.shape
+@pytest.mark.parametrize("how", ["cpu", "torch", "cuda"])
+def test_an_empty_batch_gives_empty_spikes_and_zero_gradients(kernel, shape, how):
+    x, threshold = torch.zeros(shape, requires_grad=True), torch.ones(1, requires_grad=True)
+    with run_as(how) as backend:
+        spikes = functional.fire(x, kernel, threshold, backend=backend)
+        gradients = torch.autograd.grad(spikes.sum(), (x, threshold))
+    assert spikes.shape == gradients[0].shape == x.shape and not gradients[1].any()
 
 
 def test_equality_fires_unless_strict():
@@ -210,14 +199,6 @@ def test_inputs_older_than_the_order_weigh_nothing(order, steps, kernel_is_expon
     impulse[0] = 1.0
     u = functional.potential(impulse, kernel).flatten()
     assert (u[:order] != 0).all() and (u[order:] == 0).all()
-
-
-def _along(value, like):
-    return value.detach().reshape(-1, *[1] * (like.dim() - 3)) if value.numel() > 1 else value.detach()
-
-
-def _absolute(case: Case):
-    return Case(case.x, case.kind, [p.abs() for p in case.parameters], case.order, case.threshold).kernel()
 
 
 X = torch.zeros(4, 2, 3)
@@ -294,9 +275,9 @@ def test_single_steps_on_their_short_path_agree_with_the_reference(case: Case, s
     away = (potential - _along(case.threshold, potential)).abs() > 1e-12
     assert torch.equal(torch.cat(mine)[away], theirs[away])
     grad = torch.randn_like(case.x)
-    assert_equal_up_to_rounding(
-        torch.autograd.grad(torch.cat(mine), leaves, grad), torch.autograd.grad(theirs, leaves, grad)
-    )
+    expected = torch.autograd.grad(theirs, leaves, grad)
+    for a, b in zip(torch.autograd.grad(torch.cat(mine), leaves, grad), expected, strict=True):
+        assert_close(a, b, torch.float64)
 
 
 @given(case=cases(), surrogate=st.sampled_from(SURROGATES), backend=BACKENDS, data=st.data())

@@ -148,19 +148,6 @@ def test_outputs_too_large_for_the_cache_are_written_whole(kernel, offset):
     torch.testing.assert_close(my_gradient, their_gradient, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("alpha", [0.5, 2.0])
-def test_masks_are_as_exact_as_the_potential_across_tiles(alpha):
-    x = torch.randn(3, 1300, requires_grad=True)
-    grad = torch.randn(3, 1300)
-    fixed = Exponential(0.75)
-    masked = functional.fire(x, fixed, surrogate=Rect(alpha), backend="cpu")
-    learned = Exponential(torch.tensor([0.75], requires_grad=True))
-    whole = functional.fire(x, learned, surrogate=Rect(alpha), backend="cpu")
-    assert torch.equal(masked, whole)
-    a, b = (torch.autograd.grad(spikes, x, grad)[0] for spikes in (masked, whole))
-    assert torch.equal(a, b)
-
-
 def test_a_gradient_in_another_layout_than_the_input_is_read_right():
     x = torch.randn(4, 3, 5, 6, 6).movedim(2, -1).contiguous().movedim(-1, 2).requires_grad_()
     grad = torch.randn(4, 3, 5, 6, 6)

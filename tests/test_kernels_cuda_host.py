@@ -13,12 +13,11 @@ import torch
 
 from mfp_neurons import _checks, backends, functional
 from mfp_neurons._checks import MissingDependency
-from mfp_neurons.backends import _cuda_launch
-from mfp_neurons.backends._rows import Rows
+from mfp_neurons.backends.cupy_launch import Groups
+from mfp_neurons.backends.rows import Rows
 from mfp_neurons.history import Exponential
 from mfp_neurons.kernels import device
 from mfp_neurons.kernels.device import Kernel, Launch
-from mfp_neurons.surrogate import Rect
 from tests import cuda_on_host
 
 MISTAKES = {
@@ -80,7 +79,7 @@ def test_a_launch_names_the_device_the_stream_and_the_struct():
         yield
         calls.append("torch goes back")
 
-    kernel = Kernel("sums.cu", "mfp::total<float>")
+    kernel = Kernel("channels.cu", "mfp::total<float>")
     x = torch.zeros(1)
     with (
         mock.patch.object(device, "_cuda", return_value=SimpleNamespace(runtime=Runtime, driver=Driver)),
@@ -158,15 +157,15 @@ assert hasattr(cupy.RawKernel, "kernel") and hasattr(cupy.cuda.function.Function
 def test_a_thread_takes_as_many_neurons_as_divide_what_lies_together(neurons, channels, width):
     x = torch.empty(3, 1, channels, neurons // channels)
     rows = Rows(x, channels)
-    assert _cuda_launch.groups(rows, 4, [rows.see(x)]).width == width
+    assert Groups.of(rows, 4, [rows.view_rows(x)]).width == width
 
 
 def test_a_thread_takes_fewer_neurons_where_a_tensor_starts_between_them():
     rows = Rows(torch.empty(3, 16))
     starts = {0: 4, 2: 2, 1: 1}
     for start, width in starts.items():
-        seen = rows.see(torch.empty(3 * 16 + 4)[start : start + 48].reshape(3, 16))
-        assert _cuda_launch.groups(rows, 4, [seen, None]).width == width
+        view = rows.view_rows(torch.empty(3 * 16 + 4)[start : start + 48].reshape(3, 16))
+        assert Groups.of(rows, 4, [view, None]).width == width
 
 
 @pytest.fixture
@@ -251,5 +250,5 @@ def test_a_cuda_tensor_without_cupy_takes_stock_operators_and_is_told_why_once(o
 def test_any_backend_may_be_named_where_nothing_is_computed():
     for name in backends.NAMES:
         x = torch.empty(4, 2, 3, device="meta", requires_grad=True)
-        functional.fire(x, Exponential(0.5), surrogate=Rect(), backend=name).sum().backward()
+        functional.fire(x, Exponential(0.5), backend=name).sum().backward()
         assert x.grad.shape == x.shape

@@ -4,57 +4,61 @@ import copy
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mfp_neurons import MFP, functional, ops, quantize_weights
-from mfp_neurons._arguments import prepare
+from mfp_neurons import MFP, functional, quantize_weights
+from mfp_neurons.backends import Call
 from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
+from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Rect
-from tests.strategies import Case, cases
+from tests.strategies import BACKENDS, Case, cases
+
+OPERATORS = torch.ops.mfp_neurons
+
+
+class Calls(TorchDispatchMode):
+    """The arguments of every operator of ours that runs forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func in (OPERATORS.fire.default, OPERATORS.norm_fire.default):
+            self.made.append((func, args))
+        return func(*args, **(kwargs or {}))
+
+
+def as_leaf(value):
+    is_real = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.detach().clone().requires_grad_() if is_real else value
+
 
 # torch's own check reads .grad of a tensor that is no leaf
-opcheck = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-
-
-@opcheck
-@given(case=cases())
-@settings(max_examples=5)
-def test_the_operators_pass_opcheck(case: Case):
-    prepared = prepare(case.x, case.kernel(), case.threshold, None, "torch", carry=True)
-    x, kind, kernel, threshold, state, backend, *_ = prepared
-    for leaf in (x, kernel, threshold):
-        leaf.requires_grad_()
-    surrogate = ATan()
-    for record in (False, True):
-        arguments = (
-            x,
-            kernel,
-            threshold,
-            state,
-            None,
-            None,
-            kind,
-            surrogate.name,
-            surrogate.parameters,
-            False,
-            record,
-            backend,
-        )
-        torch.library.opcheck(ops.fire, arguments)
-    torch.library.opcheck(ops.potential, (x, kernel, state, kind, backend))
-
-
-@opcheck
-def test_the_operators_pass_opcheck_with_a_state():
-    x, state = torch.randn(4, 2, 3, requires_grad=True), torch.randn(2, 3, requires_grad=True)
-    kernel = torch.tensor([[0.5], [1.0]], requires_grad=True)
-    torch.library.opcheck(ops.potential, (x, kernel, state, "exp", "torch"))
-    threshold = torch.ones(3, requires_grad=True)
-    arguments = (x, kernel, threshold, state, None, None, "exp", "sigmoid", [4.0], False, False, "torch")
-    torch.library.opcheck(ops.fire, arguments)
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@given(case=cases(), record=st.booleans(), backend=st.sampled_from(BACKENDS), normalize=st.booleans())
+@settings(max_examples=8)
+def test_the_operators_pass_opcheck(case: Case, record, backend, normalize):
+    x, kernel = case.x, case.kernel()
+    with Calls() as calls:
+        first = functional.fire_chunk(x, kernel, case.threshold, record=record, backend=backend)
+        if case.kind != "matrix":
+            functional.fire_chunk(x, kernel, case.threshold, first.state, record=record, backend=backend)
+        functional.potential(x, kernel, backend=backend)
+        if normalize:
+            assume(x.dim() > 2 and x.numel() > x.shape[2])
+            weight, bias = torch.rand(2, x.shape[2], dtype=torch.float64)
+            training = Norm(None, None, weight, bias, training=True)
+            functional.norm_fire_chunk(x, training, kernel, case.threshold, record=record, backend=backend)
+            averages = Norm(bias, weight, weight, bias)
+            functional.norm_fire(x, averages, kernel, case.threshold, backend=backend)
+    assert len(calls.made) >= 2
+    for operator, arguments in calls.made:
+        torch.library.opcheck(operator, tuple(map(as_leaf, arguments)))
 
 
 KERNELS = {
@@ -104,14 +108,24 @@ def test_an_exported_network_takes_any_number_of_steps(options, strict):
 
 
 def test_meta_tensors_get_shapes_and_dtypes():
-    chunk = functional.fire_chunk(torch.empty(4, 2, 3, device="meta", dtype=torch.float16), Exponential(0.5))
-    assert chunk.spikes.shape == (4, 2, 3) and chunk.spikes.dtype == torch.float16
-    assert chunk.potential.shape == chunk.state.shape == (2, 3) and chunk.state.dtype == torch.float32
+    x = torch.empty(4, 2, 3, 5, device="meta", dtype=torch.float16, requires_grad=True)
+    kernel = Exponential(0.5, order=3)
+    for chunk in (
+        functional.fire_chunk(x, kernel),
+        functional.norm_fire_chunk(x, Norm(training=True), kernel, record=True),
+    ):
+        chunk.spikes.sum().backward()
+        assert chunk.spikes.shape == x.grad.shape == x.shape and chunk.spikes.dtype == torch.float16
+        assert chunk.potential.dtype == torch.float32 and chunk.state.shape == (2, 2, 3, 5)
+    assert chunk.potential.shape == x.shape
 
 
-def test_a_second_derivative_is_refused_with_a_word():
-    x = torch.randn(4, 2, requires_grad=True)
-    (grad,) = torch.autograd.grad(functional.fire(x, Exponential(0.5)).sum(), x, create_graph=True)
+@pytest.mark.parametrize("norm", [None, Norm(training=True)])
+def test_a_second_derivative_is_refused_with_a_word(norm):
+    x = torch.randn(4, 2, 3, requires_grad=True)
+    kernel = Exponential(0.5)
+    spikes = functional.fire(x, kernel) if norm is None else functional.norm_fire(x, norm, kernel)
+    (grad,) = torch.autograd.grad(spikes.sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="second derivative through a spiking neuron"):
         grad.sum().backward()
 
@@ -160,16 +174,19 @@ def test_inference_allocates_nothing_of_the_inputs_size_but_the_spikes(kernel, l
     if layout == "channels last":
         x = x.movedim(2, -1).contiguous().movedim(-1, 2)
     assert x[:, 0].numel() * 8 > stock._AREA  # otherwise one block would be the whole
-    call = prepare(x, kernel, 1.0, None, "torch", carry=False)
-    with torch.no_grad(), Largest(x.nbytes) as allocated:
-        inner = stock.forward(x, stock.Call(call.kind, call.kernel, call.threshold), False)
-    assert inner[0] is not None
+    with Calls() as calls:
+        functional.fire(x, kernel, backend="torch")
+    ((_, arguments),) = calls.made
+    with (
+        torch.no_grad(),
+        Largest(x.nbytes) as allocated,
+    ):  # an operator's inside is seen by calling its backend
+        stock.forward(Call.of(*arguments))
     assert allocated.count_full(but=x) == 1
 
 
-@pytest.mark.parametrize("kernel", [Exponential(torch.tensor([0.5])), FIR(torch.rand(9))])
-def test_training_saves_the_input_and_nothing_else_of_its_size(kernel):
-    x = torch.randn(16, 1000, requires_grad=True)
+def saved_bytes(run) -> list[int]:
+    """Bytes of each storage that is kept for backward."""
     saved = {}
 
     def pack(tensor):
@@ -177,9 +194,33 @@ def test_training_saves_the_input_and_nothing_else_of_its_size(kernel):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        functional.fire(x * 1.0, kernel)
-    assert sum(size >= x.nbytes for size in saved.values()) == 1
-    assert sum(size for size in saved.values() if size < x.nbytes) < 1000
+        run()
+    return sorted(saved.values())
+
+
+@pytest.mark.parametrize("surrogate", [ATan(), Rect()])
+@pytest.mark.parametrize(
+    "kernel", [Exponential(torch.tensor([0.5])), FIR(torch.rand(9)), Matrix(torch.rand(8, 8))]
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_training_saves_the_input_and_nothing_else_of_its_size(kernel, surrogate, dtype):
+    x = torch.randn(8, 2, 6, 40, 40, dtype=dtype, requires_grad=True)
+    weight = torch.ones(6, requires_grad=True)
+    norms = [Norm(torch.zeros(6), torch.ones(6), weight, None, training) for training in (True, False)]
+    runs = [lambda: functional.fire(x * 1.0, kernel, surrogate=surrogate)]
+    runs += [lambda n=n: functional.norm_fire(x * 1.0, n, kernel, surrogate=surrogate) for n in norms]
+    for run in runs:
+        *small, largest = saved_bytes(run)
+        assert largest == x.nbytes and sum(small) < 500
+        with torch.no_grad():
+            assert saved_bytes(run) == []
+
+
+def test_a_potential_alone_saves_nothing_of_the_inputs_size_unless_its_kernel_learns():
+    x = torch.randn(16, 1000, requires_grad=True)
+    taps = torch.rand(3, requires_grad=True)
+    assert sum(saved_bytes(lambda: functional.potential(x * 1.0, Exponential(0.5)))) < 100
+    assert max(saved_bytes(lambda: functional.potential(x * 1.0, FIR(taps)))) == x.nbytes
 
 
 SEQUENCE = torch.linspace(0, 1, 24).reshape(4, 2, 3)
@@ -220,18 +261,6 @@ def test_an_error_while_saved_tensors_are_unpacked_keeps_its_class():
         loss = MFP()(SEQUENCE.clone().requires_grad_()).sum()
     with pytest.raises(torch.OutOfMemoryError, match="out of memory"):
         loss.backward()
-
-
-@pytest.mark.parametrize("kernel", [dict(kernel="exp"), dict(kernel="exp", order=2)])
-def test_a_current_changed_in_place_behind_the_neuron_is_fine_where_backward_needs_it_no_more(kernel):
-    def gradient(in_place: bool):
-        leaf = SEQUENCE.clone().requires_grad_()
-        current = leaf * 2
-        spikes = MFP(surrogate=Rect(), v_threshold=0.7, **kernel)(current)
-        total = current.add_(spikes) if in_place else current + spikes
-        return torch.autograd.grad(total.square().sum(), leaf)[0]
-
-    assert torch.equal(gradient(True), gradient(False)) and gradient(False).any()
 
 
 @pytest.mark.parametrize("surrogate", NODES.values(), ids=list(NODES))

@@ -25,8 +25,7 @@ LAYERS = [
     ["kernels"],
     ["history", "norm", "quantize", "surrogate"],
     ["backends", "reference", "spec"],
-    ["_operators"],
-    ["_arguments", "_serial", "norm_ops", "ops"],
+    ["_arguments", "_serial", "ops"],
     ["functional"],
     ["baseline", "neuron", "pooling"],
     ["snntorch", "spikingjelly"],
@@ -336,5 +335,13 @@ def test_the_top_level_holds_only_what_belongs_there() -> None:
     tracked = subprocess.run(["git", "ls-files"], cwd=root, capture_output=True, text=True, check=True).stdout
     top = {line.split("/")[0] for line in tracked.splitlines()}
     folders = {"mfp_neurons", "examples", "docs", "tests", "benchmarks"}
-    files = {"pyproject.toml", "README.md", "Makefile", "LICENSE", "CHANGELOG.md", "CITATION.cff"}
+    files = {
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CITATION.cff",
+        "LICENSE",
+        "Makefile",
+        "pyproject.toml",
+    }
     assert {name for name in top if not name.startswith(".")} <= folders | files

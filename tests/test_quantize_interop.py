@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import warnings
+from importlib import import_module
 from typing import Any
 
 import pytest
@@ -37,7 +38,7 @@ def quantizers() -> dict[str, tuple[str, str, dict[str, Any]]]:
 
 def brevitas_layers(brevitas: Any, quantizer: str) -> list[nn.Module]:
     module, name, options = quantizers()[quantizer]
-    chosen = getattr(sys.modules.get(module) or __import__(module, fromlist=[name]), name)
+    chosen = getattr(import_module(module), name)
     linear = brevitas.QuantLinear(6, 4, bias=True, weight_quant=chosen, **options)
     return [linear, brevitas.QuantConv2d(2, 3, 3, weight_quant=chosen, **options)]
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, report
+from mfp_neurons import MFP, deploy, report
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.quantize import quantize_weights
 from mfp_neurons.reporting import Report
@@ -89,18 +89,6 @@ def test_real_inputs_count_as_macs_zeros_included():
     assert costs.macs == 5 * 3 * 4
     assert costs.synaptic_operations == 0
     assert costs.energy_joules == pytest.approx(60 * 4.6e-12)
-
-
-@pytest.mark.parametrize(
-    ("place", "reached"),
-    [((0, 0), 4), ((0, 1), 6), ((1, 1), 9), ((2, 2), 4)],  # corner, edge, middle, corner of 3 x 3
-)
-def test_a_spike_at_the_border_reaches_fewer_synapses(place, reached):
-    spikes = torch.zeros(1, 1, 3, 3)
-    spikes[0, 0, place[0], place[1]] = 1
-    assert report(nn.Conv2d(1, 5, 3, padding=1), spikes).synaptic_operations == 5 * reached
-    circular = nn.Conv2d(1, 5, 3, padding=1, padding_mode="circular")
-    assert report(circular, spikes).synaptic_operations == 5 * 9
 
 
 @st.composite
@@ -256,6 +244,20 @@ def test_packed_weights_are_codes_and_scales(bits, packed):
     assert costs.synapses[0].packed_bytes == packed + 3 * 4
     assert costs.weight_bytes == packed + 3 * 4 + 3 * 4  # the bias
     assert costs.weight_bytes_stored == sum(p.numel() * 4 for p in layer.parameters())
+
+
+@pytest.mark.parametrize("bits", [1, 1.58, 2, 5, 8])
+def test_the_integer_network_has_as_many_bytes_of_codes_and_bits_of_state(bits):
+    """The report counts what a model will take; the integer network counts the arrays that it has."""
+    spikes = (torch.rand(8, 2, 11) < 0.5).float()
+    neurons = [MFP(decay=0.5, order=order, v_threshold=0.1) for order in (3, 5)]
+    layers = [quantize_weights(nn.Linear(a, b), bits) for a, b in ((11, 8), (8, 16), (16, 3))]
+    net = nn.Sequential(layers[0], neurons[0], layers[1], neurons[1], layers[2])
+    costs, memory = report(net, spikes), deploy.lower(net, spikes).memory()
+    scales = 4 * (8 + 16 + 3)
+    assert sum(row.packed_bytes for row in costs.synapses) == memory.weights + scales
+    assert costs.state_bits == 11 * 2 + 8 * 4
+    assert memory.state_stream == math.ceil(costs.state_bits / 8)
 
 
 def test_weights_of_a_whole_model_counted_by_hand():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, MFPNode, deploy, quantize_weights, report
+from mfp_neurons import MFP, deploy, quantize_weights, report
 from mfp_neurons.history import Exponential, at_lags
 from mfp_neurons.neuron import HistoryKernel
 from mfp_neurons.reference import membrane_potential
@@ -65,14 +65,6 @@ def test_quantization_sees_the_taps_and_not_the_zeros_between():
 
 def test_zeros_go_between_taps_and_not_behind_them():
     assert at_lags(torch.tensor([[1.0, 2.0]]), 5).tolist() == [[1.0, 2.0]]
-
-
-@pytest.mark.parametrize("order", [1, 3])
-def test_step_by_step_equals_all_steps_at_once(order):
-    options: dict[str, Any] = dict(decay_input=False, kernel="fir", order=order, stride=3)
-    steps, whole = MFPNode(step_mode="s", **options), MFPNode(step_mode="m", **options)
-    x = torch.randn(10, 2, 3) + 0.5
-    assert torch.equal(torch.stack([steps(one) for one in x]), whole(x))
 
 
 def network(**options: Any) -> nn.Sequential:

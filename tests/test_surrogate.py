@@ -1,5 +1,6 @@
 """Surrogates: formulas in float64, values of both frameworks, and numbers that are refused."""
 
+import ctypes
 import math
 
 import pytest
@@ -7,6 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mfp_neurons.kernels import host
+from mfp_neurons.surrogate import (
+    SURROGATES as KINDS,
+)
 from mfp_neurons.surrogate import ATan, Erf, PiecewiseQuadratic, Rect, Sigmoid, SuperSpike, from_name
 from tests.strategies import SURROGATES
 
@@ -58,3 +63,12 @@ def test_a_parameter_must_be_positive_and_finite(bad):
 def test_a_tensor_is_no_parameter():
     with pytest.raises(TypeError, match="alpha must be a number"):
         Sigmoid(torch.tensor(1.0))
+
+
+def test_every_surrogate_has_a_derivative_of_its_number_in_the_kernels():
+    library = host.library()
+    library.mfp_surrogate_name.restype = ctypes.c_char_p
+    names = [library.mfp_surrogate_name(number) for number in range(len(KINDS))]
+    assert [name.decode().lower() for name in names] == list(KINDS)
+    assert library.mfp_surrogate_name(len(KINDS)) is None
+    assert {type(surrogate) for surrogate in SURROGATES} == set(KINDS.values())  # the tests draw all of them

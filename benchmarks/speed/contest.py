@@ -27,65 +27,59 @@ class Contest:
     def run(self, effort: Effort, worker: Worker) -> dict[str, Any]:
         """What the row says in the result file."""
         forget_compiled()
-        table = _Table(self, worker)
-        outcome = alternate(table.contestants(self.peers), effort)
+        size = self.size
+        inputs, clock = Inputs(size.shape, size.dtype, size.device), clock_for(size.device)
+        neurons: dict[str, Neuron] = {}  # of this process
+        notes: dict[str, str] = {}
+
+        def build(peer: Peer) -> Sample:
+            if not peer.worker:
+                neuron = neurons[peer.name] = peer.build(size)
+                notes[peer.name] = neuron.note
+                return sample(neuron, inputs, self.work, clock)
+            if size.device.type != "cuda":
+                raise Skip("for a GPU: its kernels are CuPy's")
+            timed, notes[peer.name] = worker.build(peer, size, self.work)
+            return timed
+
+        def memory(name: str) -> dict[str, float]:
+            return probe(neurons[name], inputs) if name in neurons else worker.probe(name)
+
+        contestants: dict[str, Callable[[], Sample]] = {
+            COPY: lambda: copy(inputs, clock),
+            FRESH_COPY: lambda: copy(inputs, clock, fresh=True),
+            **{peer.name: partial(build, peer) for peer in self.peers},
+        }
+        outcome = alternate(contestants, effort)
         copies = {name: summary(outcome.calls[name])[TOTAL] for name in (COPY, FRESH_COPY)}
-        moved = 2 * table.inputs.bytes  # read and written
-        entries = [table.entry(peer, outcome, moved / copies[COPY]["median"]) for peer in self.peers]
+        moved = 2 * inputs.bytes  # read and written
+        rate = moved / copies[COPY]["median"]
+        entries = [self._entry(peer, outcome, notes.get(peer.name, ""), rate, memory) for peer in self.peers]
         worker.forget()
-        s = self.size
-        facts = {"steps": s.steps, "neurons": s.neurons, "dtype": s.dtype_name, "work": self.work}
+        facts = {"steps": size.steps, "neurons": size.neurons, "dtype": size.dtype_name, "work": self.work}
         return {**facts, "copy_bytes": moved, "copies": copies, "entries": entries}
 
-
-class _Table:
-    """Where the contestants of one row meet."""
-
-    def __init__(self, row: Contest, worker: Worker) -> None:
-        self.size, self.work, self.worker = row.size, row.work, worker
-        self.inputs = Inputs(row.size.shape, row.size.dtype, row.size.device)
-        self.clock = clock_for(row.size.device)
-        self.built: dict[str, Neuron] = {}
-        self.notes: dict[str, str] = {}
-
-    def contestants(self, peers: Sequence[Peer]) -> dict[str, Callable[[], Sample]]:
-        return {
-            COPY: lambda: copy(self.inputs, self.clock),
-            FRESH_COPY: lambda: copy(self.inputs, self.clock, fresh=True),
-            **{peer.name: partial(self._build, peer) for peer in peers},
-        }
-
-    def _build(self, peer: Peer) -> Sample:
-        if not peer.worker:
-            self.built[peer.name] = peer.build(self.size)
-            self.notes[peer.name] = self.built[peer.name].note
-            return sample(self.built[peer.name], self.inputs, self.work, self.clock)
-        if self.size.device.type != "cuda":
-            raise Skip("for a GPU: its kernels are CuPy's")
-        timed, self.notes[peer.name] = self.worker.build(peer, self.size, self.work)
-        return timed
-
-    def entry(self, peer: Peer, outcome: Outcome, copy_rate: float) -> Entry:
+    def _entry(
+        self,
+        peer: Peer,
+        outcome: Outcome,
+        note: str,
+        copy_rate: float,
+        memory: Callable[[str], dict[str, float]],
+    ) -> Entry:
         """What is known of one peer; ``copy_rate`` in bytes a millisecond."""
         entry: Entry = {"name": peer.name, "against": peer.against, "ours": peer.ours}
         if peer.name in outcome.skipped:
             return entry | {"skipped": outcome.skipped[peer.name]}
-        calls = outcome.calls[peer.name]
-        entry |= {"calls": len(calls), "ms": summary(calls)} | self._probed(peer)
+        calls, training = outcome.calls[peer.name], self.work != FORWARD
+        entry |= {"calls": len(calls), "ms": summary(calls)} | ({"note": note} if note else {})
+        if training and self.size.steps <= _MOST_PROBED:
+            try:
+                entry["memory"] = memory(peer.name)
+            except Exception as error:
+                entry["memory_skipped"] = reason(error)
         if peer.traffic is not None:
-            traffic = peer.traffic(self.size.dtype.itemsize, self.work != FORWARD)
-            moved = traffic.parts(self.size.elements, training=self.work != FORWARD)
-            entry["bytes"] = moved
+            traffic = peer.traffic(self.size.dtype.itemsize, training)
+            entry["bytes"] = moved = traffic.parts(self.size.elements, training=training)
             entry["copy_share"] = {p: moved[p] / entry["ms"][p]["median"] / copy_rate for p in moved}
         return entry
-
-    def _probed(self, peer: Peer) -> Entry:
-        neuron = self.built.get(peer.name)
-        note = {"note": self.notes[peer.name]} if self.notes[peer.name] else {}
-        if self.work == FORWARD or self.size.steps > _MOST_PROBED:
-            return note
-        try:
-            found = self.worker.probe(peer.name) if neuron is None else probe(neuron, self.inputs)
-        except Exception as error:
-            return note | {"memory_skipped": reason(error)}
-        return note | {"memory": found}

@@ -15,10 +15,8 @@ Result = dict[str, Any]
 # Okabe and Ito's colors, told apart by color-blind readers; markers and dashes tell them apart in gray
 _OURS = {
     "MFPNode": ("#0072B2", "o", "-"),
-    "MFPNode, Rect, 1-bit mask": ("#56B4E9", "D", "-"),
     "MFPNode, fused": ("#56B4E9", "D", "-"),
     "MFPLeakyParallel": ("#009E73", "s", "-"),
-    "MFPNode, one thread a neuron": ("#0072B2", "1", ":"),
 }
 _THEIRS = [
     ("#D55E00", "^", "--"), ("#CC79A7", "v", "--"), ("#E69F00", "P", "--"), ("#000000", "X", "--"),

@@ -38,11 +38,11 @@ def rows(device: torch.device, *, quick: bool = False, only: tuple[str, ...] = (
     """The rows whose names match one of the patterns ``only`` (all, without any)."""
     every = [*_networks(device, quick), *_neurons(device, quick), *_norms(device, quick)]
     if device.type == "cuda" and not quick:
-        every.sort(key=_wanted_by_a_target, reverse=True)
+        every.sort(key=wanted_by_a_target, reverse=True)
     return [row for row in every if not only or any(fnmatchcase(row.id, p) for p in only)]
 
 
-def _wanted_by_a_target(row: Row) -> bool:
+def wanted_by_a_target(row: Row) -> bool:
     return any(fnmatchcase(row.id, target.row) for target in TARGETS)
 
 

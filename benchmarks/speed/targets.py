@@ -159,6 +159,9 @@ def _gpu() -> Iterator[Target]:
         for peer in ("LIFNode", "LIFNode, float32 state", "LIFNode, half-precision storage"):
             yield Target(work, "cuda", row, "speed", 1.3, ours=FUSED, peer=peer)
             yield Target(work, "cuda", row, "peak_bytes", 0.7, ours=FUSED, peer=peer)
+    for work in ("forward", "training"):
+        row = f"neuron/T=16384,N=1024/float32/{work}"
+        yield Target(f"GPU, T = 16,384, N = 1,024, exp, {work}", "cuda", row, "speed", 10, peer="LIFNode")
 
 
 TARGETS = (*_cpu(), *_gpu())

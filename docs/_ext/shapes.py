@@ -1,4 +1,7 @@
-"""Docstrings are written for a terminal: here shapes such as [T, N, *] are code, and |x| stays as it is."""
+"""Docstrings are written for a terminal: here shapes such as [T, N, *] are code, and |x| stays as it is.
+
+A default that is a function is shown by its name.
+"""
 
 import re
 from typing import Any
@@ -17,6 +20,13 @@ def mark(app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: lis
             lines[number] = line.replace("|x|", r"\|x\|")
 
 
+def name_functions(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, str | None]:
+    return signature and re.sub(r"<function ([\w.]+)[^>]*>", r"\1", signature), returns
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("autodoc-process-docstring", mark, priority=400)  # before napoleon
+    app.connect("autodoc-process-signature", name_functions)
     return {"parallel_read_safe": True}

@@ -268,6 +268,64 @@ def order_of(title: str, below: str, c: Colors, mark: Callable[[int, int], str])
     return figure
 
 
+def architecture(c: Colors) -> Figure:
+    """Which part of the package hands what to which: training above, what leaves PyTorch below."""
+    figure, axes = plain(10.6, 5.2)
+
+    def part(x: float, y: float, name: str, does: str, color: str, w: float = 1.72) -> None:
+        box(axes, x, y, w, 0.92, "", color)
+        axes.text(x + w / 2, y + 0.62, name, ha="center", va="center", color=color, fontsize=10.5)
+        axes.text(x + w / 2, y + 0.27, does, ha="center", va="center", color=c.ink, fontsize=9)
+
+    def title(y: float, text: str) -> None:
+        axes.text(0.1, y, text, ha="left", va="center", color=c.ink, fontsize=11, weight="bold")
+
+    title(5.02, "a spike train becomes a spike train")
+    across = (0.1, 2.26, 4.42, 6.58, 8.74)
+    training = (
+        ("spikingjelly/, snntorch/", "the neuron classes"),
+        ("functional.py", "checks, makes one call"),
+        ("ops.py", "operator and gradients"),
+        ("backends/", "the one that runs here"),
+        ("kernels/", "C++ and CUDA"),
+    )
+    for x, (name, does) in zip(across, training, strict=True):
+        part(x, 3.82, name, does, c.ours)
+    for x in across[1:]:
+        arrow(axes, (x - 0.42, 4.28), (x - 0.02, 4.28), c.faint)
+
+    title(3.32, "a trained model leaves PyTorch")
+    part(0.1, 2.12, "model", "of torch modules", c.ink)
+    part(2.26, 2.12, "network/", "reads it once", c.third)
+    part(4.42, 2.12, "description", "layers, exact numbers", c.third)
+    part(6.58, 2.12, "deploy/", "folds, checks a graph", c.theirs)
+    part(8.74, 2.12, "run, stream, events", "save, C", c.theirs)
+    part(6.58, 0.92, "nir/", "writes a NIR graph", c.theirs)
+    for x in across[1:]:
+        arrow(axes, (x - 0.42, 2.58), (x - 0.02, 2.58), c.faint)
+    arrow(axes, (5.28, 2.1), (6.56, 1.38), c.faint, connectionstyle="angle,angleA=-90,angleB=180,rad=6")
+    axes.text(
+        0.1,
+        1.38,
+        "spec.py says what a neuron is,\nquantize/ what a weight is:\neverything here asks them",
+        ha="left",
+        va="center",
+        color=c.faint,
+        fontsize=9.5,
+    )
+    axes.plot((0.1, 10.46), (0.66, 0.66), color=c.faint, lw=0.8)
+    axes.text(
+        5.28,
+        0.3,
+        "above both: convert, reporting/, orders, zoo/, train/, the commands; outside the wheel: benchmarks/",
+        ha="center",
+        va="center",
+        color=c.ink,
+        fontsize=9.5,
+    )
+    return figure
+
+
 # --- paint and write --------------------------------------------------------------------------------------
 
 
@@ -285,6 +343,7 @@ def legend(axes: Axes, c: Colors) -> None:
 
 FIGURES: tuple[Callable[[Colors], Figure], ...] = (
     lif, memory_free, forgetting, exponential, free, powers, register, run, stream, events,
+    architecture,
 )  # fmt: skip
 
 

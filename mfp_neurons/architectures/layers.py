@@ -9,11 +9,11 @@ from mfp_neurons.neuron import MFP, HistoryKernel
 Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so many channels
 
 
-class Over(nn.Sequential):
-    """Layers that know nothing of time, over a sequence: [T, N, *] in, [T, N, *] out.
+class PerStep(nn.Sequential):
+    """Layers that know nothing of time, applied to every step of a sequence: [T, N, *] in and out.
 
-    Where all steps are one image in memory (``expand``), it goes through them once: the same numbers, but
-    that a batch norm corrects its running variance for N H W samples of it and not T N H W.
+    Where all steps are one image in memory (``expand``), the layers compute it once. The numbers are the
+    same, except that a batch norm corrects its running variance for N H W samples and not T N H W.
     """
 
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
@@ -25,12 +25,12 @@ class Over(nn.Sequential):
         return outputs.unflatten(0, (steps, batch))
 
 
-class WhileStill(nn.Sequential):
-    """Layers over a sequence, [T, N, *] in, [T, N, *] out, in front of which a picture may stand still.
+class StillImageSequential(nn.Sequential):
+    """Layers that take whole sequences, [T, N, *] in and out, and an image that is shown at every step.
 
-    Where all steps are one image in memory (``expand``), training computes what stands in front of the first
-    layer that knows of time once; memory-free neurons of order 1 do not. The same numbers, but that a batch
-    norm corrects its running variance for N H W samples and not T N H W.
+    Where all steps are one image in memory (``expand``), training computes the layers in front of the first
+    one that knows of time once (a memory-free neuron of order 1 does not). The numbers are the same, except
+    that a batch norm corrects its running variance for N H W samples and not T N H W.
     """
 
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
@@ -58,17 +58,17 @@ def _is_timeless(layer: nn.Module) -> bool:
     return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.MaxPool2d)
 
 
-def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> Over:
+def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> PerStep:
     """A convolution without bias that keeps the size of maps / stride, and its batch norm over (T, N)."""
-    return Over(
+    return PerStep(
         nn.Conv2d(inputs, outputs, kernel_size, stride, padding=kernel_size // 2, bias=False),
         nn.BatchNorm2d(outputs),
     )
 
 
-def linear(inputs: int, outputs: int) -> Over:
+def linear(inputs: int, outputs: int) -> PerStep:
     """A linear layer without bias and its batch norm over (T, N)."""
-    return Over(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs))
+    return PerStep(nn.Linear(inputs, outputs, bias=False), nn.BatchNorm1d(outputs))
 
 
 def memory_free(orders: list[int]) -> Neurons:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mfp_neurons.quantize import quantize_weights
 
-from .layers import Neurons, Over, conv, linear, memory_free, orders_of
+from .layers import Neurons, PerStep, conv, linear, memory_free, orders_of
 
 STAGES = ((1, 3, 1), (2, 3, 2), (4, 2, 2))  # (channels over width, blocks, stride of the first)
 LAYERS = 1 + 2 * sum(blocks for _, blocks, _ in STAGES) + 1  # of neurons
@@ -50,7 +50,7 @@ class ResNet19(nn.Module):
                 blocks.append(Block(inputs, factor * width, stride if index == 0 else 1, neurons))
                 inputs = factor * width
         self.blocks = nn.Sequential(*blocks)
-        self.pool = Over(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.pool = PerStep(nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.hidden, self.hidden_neuron = linear(inputs, 2 * width), neurons(2 * width)
         self.readout = nn.Linear(2 * width, classes)
 

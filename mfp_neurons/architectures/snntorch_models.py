@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import describe, require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, Over
+from .layers import Neurons, PerStep
 
 
 def fully_connected(
@@ -20,9 +20,9 @@ def fully_connected(
 ) -> nn.Module:
     """Tutorial 5: linear, neuron, linear, neuron, on steps of any shape."""
     return nn.Sequential(
-        Over(nn.Flatten(), nn.Linear(math.prod(features), hidden)),
+        PerStep(nn.Flatten(), nn.Linear(math.prod(features), hidden)),
         as_leaky(neurons(hidden)),
-        Over(nn.Linear(hidden, classes)),
+        PerStep(nn.Linear(hidden, classes)),
         as_leaky(neurons(classes)),
     )
 
@@ -43,11 +43,11 @@ def convolutional(
     maps = _maps(features)
     first, second = channels
     return nn.Sequential(
-        Over(nn.Conv2d(features[0], first, 5), nn.MaxPool2d(2)),
+        PerStep(nn.Conv2d(features[0], first, 5), nn.MaxPool2d(2)),
         as_leaky(neurons(first)),
-        Over(nn.Conv2d(first, second, 5), nn.MaxPool2d(2)),
+        PerStep(nn.Conv2d(first, second, 5), nn.MaxPool2d(2)),
         as_leaky(neurons(second)),
-        Over(nn.Flatten(), nn.Linear(second * maps, classes)),
+        PerStep(nn.Flatten(), nn.Linear(second * maps, classes)),
         as_leaky(neurons(classes)),
     )
 
@@ -68,11 +68,11 @@ def events(
     maps = _maps(features)
     first, second = channels
     return nn.Sequential(
-        Over(nn.Conv2d(features[0], first, 5)),
+        PerStep(nn.Conv2d(features[0], first, 5)),
         as_leaky(neurons(first)),
-        Over(nn.MaxPool2d(2), nn.Conv2d(first, second, 5)),
+        PerStep(nn.MaxPool2d(2), nn.Conv2d(first, second, 5)),
         as_leaky(neurons(second)),
-        Over(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(second * maps, classes)),
+        PerStep(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(second * maps, classes)),
         as_leaky(neurons(classes)),
     )
 
@@ -98,11 +98,7 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
         init_hidden=True,
         learn_beta=kernel.learnable,
         kernel=kernel.kind,
-        order=kernel.order,
-        time_steps=kernel.time_steps,
-        num_channels=kernel.num_channels,
-        kernel_bits=kernel.kernel_bits,
-        stride=kernel.stride,
+        **kernel.options(),
     )
     return leaky
 

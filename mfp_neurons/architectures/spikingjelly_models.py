@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, WhileStill
+from .layers import Neurons, StillImageSequential
 
 _PACKAGE = "spikingjelly.activation_based"
 
@@ -51,7 +51,7 @@ def fashion_mnist_net(
     )
     net = _model("parametric_lif_net").FashionMNISTNet(channels, spiking_neuron=_lif())
     swap(_with_dropout(net, dropout), neurons)
-    net.conv_fc = WhileStill(*net.conv_fc)
+    net.conv_fc = StillImageSequential(*net.conv_fc)
     return FromRest(net)
 
 
@@ -219,8 +219,7 @@ def as_node(neuron: nn.Module) -> nn.Module:
         surrogate_function=neuron.surrogate,
         step_mode="m",
         kernel=kernel.kind,
-        order=kernel.order,
-        time_steps=kernel.time_steps,
+        **kernel.options(),
     )
     node.kernel = kernel  # decay, channels and grid of its taps
     node.v_threshold = neuron.v_threshold

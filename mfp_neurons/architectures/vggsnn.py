@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mfp_neurons.quantize import quantize_weights
 
-from .layers import Neurons, Over, conv, memory_free, orders_of
+from .layers import Neurons, PerStep, conv, memory_free, orders_of
 
 STAGES = ((1, 2), (4, 4), (8, 8), (8, 8))  # channels over width, a pool behind each pair
 LAYERS = sum(map(len, STAGES))  # of neurons
@@ -26,7 +26,7 @@ class VGGSNN(nn.Module):
             for factor in stage:
                 layers += [conv(channels, factor * width), neurons(factor * width)]
                 channels = factor * width
-            layers.append(Over(nn.AvgPool2d(2)))
+            layers.append(PerStep(nn.AvgPool2d(2)))
             height, length = height // 2, length // 2
         self.features = nn.Sequential(*layers)
         self.readout = nn.Linear(channels * height * length, classes)

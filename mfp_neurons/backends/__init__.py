@@ -1,4 +1,4 @@
-"""The one place that chooses what computes a neuron.
+"""What a backend is asked, what it answers, and the one place that chooses which backend computes a neuron.
 
 A backend is a module with the functions of :mod:`mfp_neurons.backends.torch`:
 
@@ -15,15 +15,91 @@ import functools
 import logging
 from importlib import import_module
 from types import ModuleType
+from typing import Any, NamedTuple
 
-import torch as _torch
+import torch as _torch  # `torch` in this package is the backend of that name
+from torch import Tensor
 
 from .._checks import check_choice, log_once
 from ..kernels import device as _device
 from ..kernels import host as _host
+from ..surrogate import Surrogate, from_name
 
 NAMES = ("auto", "torch", "cpu", "cupy")
 _COMPILED = {"cpu": "cpu", "cuda": "cupy"}  # device type -> the backend made for it
+
+
+class Call(NamedTuple):
+    """One call of the neuron, checked: how it travels from the public functions to the kernels.
+
+    The first six fields are its tensors, in the order of :class:`Gradients` and of every operator; the rest
+    says what is computed from them.
+    """
+
+    x: Tensor  #: [T, N, *], time first
+    kernel: Tensor  #: "exp": [2, G] (decay, gain); "fir": [K, G]; "matrix": [T, S]; G is 1 or the channels
+    threshold: Tensor | None = None  #: [1] or [C]; None: the potential alone is wanted
+    state: Tensor | None = None  #: "exp": the last potential [N, *]; else the inputs before, [S, N, *]
+    scale: Tensor | None = None  #: [C], with shift: the neuron gets scale[c] * x + shift[c], and a state
+    shift: Tensor | None = None  #: of inputs holds what it got, which is not mapped again
+    kind: str = "exp"
+    surrogate: Any = None  #: a Surrogate; in front of the operators any callable from u - threshold to spikes
+    strict: bool = False  #: fire on u > threshold
+    record: bool = False  #: the potential of every step, rather than of the last
+    potential: bool = True  #: False: nobody reads the potential, which is then empty
+    backend: str = "auto"
+
+    @property
+    def per_channel(self) -> bool:
+        """Whether any parameter differs between channels."""
+        by_channel = self.kind != "matrix" and self.kernel.shape[1] > 1
+        return by_channel or any(row is not None and row.numel() > 1 for row in (self.threshold, self.scale))
+
+    def empty_outputs(self) -> tuple[Tensor | None, Tensor]:
+        """Room for the spikes, and for the potential of every step, of the last, or of none."""
+        x, wide = self.x, accumulate_dtype(self.x.dtype)
+        spikes = None if self.threshold is None else _torch.empty_like(x)
+        if not self.potential:
+            return spikes, x.new_empty(0, dtype=wide)
+        if self.record:
+            return spikes, _torch.empty_like(x, dtype=wide)
+        return spikes, _torch.empty(x.shape[1:], dtype=wide, device=x.device)
+
+    def as_steps(self, potential: Tensor) -> Tensor:
+        """The potential, or its gradient, as [S, N, *]: of every step, or with a time axis of one."""
+        return potential if self.record else potential.unsqueeze(0)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """The call as an operator takes it: tensors, words and numbers. The inverse of :meth:`of`."""
+        fused: Surrogate | None = self.surrogate
+        name, parameters = ("", []) if fused is None else (fused.name, fused.parameters)
+        return (*self[:7], name, parameters, *self[8:])
+
+    @classmethod
+    def of(cls, *arguments: Any) -> "Call":
+        """The call that an operator was given."""
+        name, parameters = arguments[7:9]
+        surrogate = from_name(name, parameters) if name else None
+        return cls._make((*arguments[:7], surrogate, *arguments[9:]))
+
+
+class Gradients(NamedTuple):
+    """Gradients of a call's six tensors; None where nobody asked.
+
+    Those of scale and shift may be wider than the call's, as precise as they were summed.
+    """
+
+    x: Tensor | None = None
+    kernel: Tensor | None = None
+    threshold: Tensor | None = None
+    state: Tensor | None = None
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+
+def accumulate_dtype(dtype: _torch.dtype) -> _torch.dtype:
+    """The dtype of potentials and sums: float64 for float64, else float32."""
+    return _torch.float64 if dtype == _torch.float64 else _torch.float32
 
 
 def check_name(name: str) -> None:

@@ -82,14 +82,14 @@ def check(graph: Graph) -> None:
         periods.append(period(op, periods))
 
 
-def _check_input(given: Any) -> None:
-    if not isinstance(given, Input):
-        _Place("network").refuse("input", given, "an Input")
+def _check_input(inputs: Any) -> None:
+    if not isinstance(inputs, Input):
+        _Place("network").refuse("input", inputs, "an Input")
     place = _Place("input")
-    _check_shape(place, given.shape)
-    _check_features(place, given.features, given.shape)
-    place.require_int("top", given.top, 1, 255)
-    place.require(isinstance(given.static, bool), "static", given.static, "True or False")
+    _check_shape(place, inputs.shape)
+    _check_features(place, inputs.features, inputs.shape)
+    place.require_int("top", inputs.top, 1, 255)
+    place.require(isinstance(inputs.static, bool), "static", inputs.static, "True or False")
 
 
 def _check_op(graph: Graph, index: int, op: Op, periods: list[int]) -> None:

@@ -159,6 +159,7 @@ class _Layer:
                 return self._pool(op)
             case TimePool():
                 source = self.maps[op.source]
+                # the largest number of a window that has events is that of one of them; 0 makes no event
                 joined = replace(source, time=source.time // op.window)
                 return self._merge([joined], op.shape, largest=True)
             case Sum():
@@ -174,6 +175,7 @@ class _Layer:
         reached = self._current(op)
         channels, *size = op.shape
         scores = np.zeros((self.steps, self.samples, *size, channels), np.int64)
+        # places count (time, sample, row, column), so channels come last until the end
         scores.reshape(-1, channels)[reached.places] = reached.values
         return np.moveaxis(scores + op.offset, -1, 2)
 
@@ -184,6 +186,7 @@ class _Layer:
         return _add_rows([self._accumulate(synapse) for synapse in op.synapses], op.shape[0])
 
     def _accumulate(self, synapse: Synapse) -> Reached:
+        # levels of the input are multiplied; counts of spikes, of pools and sums, are that many spikes
         spikes = self.graph.map_top(synapse.source) == 1 or synapse.source > 0
         source = self.maps[synapse.source]
         reached, operations = self.adder(synapse, source, self.samples, self.steps, spikes)
@@ -238,6 +241,7 @@ class _Layer:
         time = self._rows(current.places, op.shape)[0]
         places_a_step = self.samples * op.shape[1] * op.shape[2]
         rows = []
+        # a current goes to the potentials of its own step and of the K - 1 that follow, each with its tap
         for j in range(min(op.order, self.steps)):
             hit = np.nonzero(time + j < self.steps)[0]
             taps = op.taps[np.minimum(time[hit] + j, len(op.taps) - 1), j]
@@ -269,6 +273,7 @@ class _Layer:
         """One event for each element: the sum of all that fell on it, or the largest."""
         events = _join(parts)
         sizes = self.steps, self.samples, *shape
+        # unique puts events of one element side by side, whatever order they came in
         elements, inverse = np.unique(np.ravel_multi_index(events.elements, sizes), return_inverse=True)
         level = np.zeros(len(elements), np.int64)
         (np.maximum if largest else np.add).at(level, inverse, events.level)

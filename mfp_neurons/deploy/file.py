@@ -80,6 +80,7 @@ def to_bytes(graph: Graph) -> bytes:
     """The file of a valid network as bytes; the same network always gives the same."""
     arrays: Arrays = {}
     network = _encode(graph, "", arrays)
+    # zeros are as long as the checksum that takes their place, so nothing else in the file moves
     unsigned = _serialize(network, arrays, _NO_DIGEST)
     return _serialize(network, arrays, _digest(unsigned, _NO_DIGEST))
 
@@ -115,6 +116,7 @@ def _serialize(network: Any, arrays: Arrays, digest: str) -> bytes:
 
 def _open(data: bytes) -> tuple[str, Arrays]:
     """What stands under the one key, and the arrays."""
+    # before anything parses it: a header may say that it is of any length
     if len(data) < 8 or not 8 < _header_end(data) <= min(len(data), MAX_HEADER):
         _refuse("is not safetensors, or is cut off: its header is missing")
     safetensors = require("safetensors", "deploy")
@@ -191,6 +193,7 @@ def _encode(value: Any, path: str, arrays: Arrays) -> Any:
     if isinstance(value, tuple):
         return [_encode(item, f"{path}{i}.", arrays) for i, item in enumerate(value)]
     if isinstance(value, np.ndarray):
+        # units and errors are mostly one number; compared by bits, so that 0.0 and -0.0 stay what they are
         if value.dtype.kind == "f" and np.unique(value.view(np.int64)).size == 1:
             return {"repeat": float(value[0]), "times": len(value)}
         name = path.removesuffix(".")
@@ -262,6 +265,7 @@ def _decode_codes(value: Any, arrays: Arrays) -> dict[str, Any]:
         _refuse(f"has {packed.dtype} {list(packed.shape)} for codes of {bits} bits and shape {brief(shape)}")
     unpacked = pack.bits_of_words(packed, planes * prod(shape)).reshape(planes, *shape)
     codes = pack.codes_of_planes(unpacked, bits)
+    # one network has one file: bits beyond the last code, or a 1.58-bit code of both signs, are refused
     if not np.array_equal(pack.words(pack.code_planes(codes, bits).reshape(-1), 8), packed):
         _refuse(f"has bits in {brief(value['codes'])} that belong to no code")
     return {"codes": codes, "bits": bits}

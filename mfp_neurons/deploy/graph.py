@@ -251,10 +251,10 @@ class Graph:
     @cached_property
     def periods(self) -> tuple[int, ...]:
         """Steps of the input that one step of each map takes; behind the maps, that of the scores."""
-        found = [1]
+        periods = [1]
         for op in self.ops:
-            found.append(period(op, found))
-        return tuple(found)
+            periods.append(period(op, periods))
+        return tuple(periods)
 
     @property
     def period(self) -> int:
@@ -265,10 +265,6 @@ class Graph:
         """T where no other can be run."""
         matrices = any(isinstance(op, Neurons) and op.steps for op in self.ops)
         return self.steps if self.fixed or matrices else None
-
-    def time_pools(self) -> list[int]:
-        """Maps made by a TimePool, of whose open window a stream keeps what it has seen so far."""
-        return [index for index, op in enumerate(self.ops, start=1) if isinstance(op, TimePool)]
 
     def history(self) -> dict[int, int]:
         """{map: how many past steps of it a stream keeps}: K - 1 of the slowest neuron that it feeds."""
@@ -281,16 +277,20 @@ class Graph:
 
     def constant_maps(self, static: bool) -> set[int]:
         """Maps that are the same at every step: a ``static`` input, and what is made of such maps alone."""
-        found = {0} if static else set()
+        constant = {0} if static else set()
         for index, op in enumerate(self.ops[:-1], start=1):
-            if not isinstance(op, Neurons) and found.issuperset(sources(op)):
-                found.add(index)
-        return found
+            # neurons are not among them: what they look back at begins only with the first step
+            if not isinstance(op, Neurons) and constant.issuperset(sources(op)):
+                constant.add(index)
+        return constant
 
     def kept(self) -> dict[int, int]:
         """{map: how many steps of it a stream keeps}: past ones, and of a TimePool the unfinished one."""
         kept = self.history()
-        return kept | {index: kept.get(index, 0) + 1 for index in self.time_pools()}
+        for index, op in enumerate(self.ops, start=1):
+            if isinstance(op, TimePool):
+                kept[index] = kept.get(index, 0) + 1
+        return kept
 
     def step_bits(self, index: int) -> int:
         """Bits of one step of a map of one sample."""
@@ -330,6 +330,7 @@ def planes(top: int) -> int:
 def without_repeats(rows: Ints) -> Ints:
     """Rows of thresholds without those at the end that repeat the one before: the last row holds for ever."""
     count = len(rows)
+    # compared from the end: rows before a difference may be alike and still be needed
     while count > 1 and (rows[count - 1] == rows[count - 2]).all():
         count -= 1
     return rows[:count]

@@ -57,7 +57,7 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
     if time.shape != address.shape:
         raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
     size = int(np.prod(graph.input.shape))
-    period = graph.period  # windows are filled up, without events
+    period = graph.period  # windows are filled up with steps without events
     _check_range("addresses", address, size - 1)
     _check_range("times", time, MAX_STEPS // period * period - 1)
     needed = -(-(int(time.max(initial=-1)) + 1) // period) * period
@@ -67,6 +67,7 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
     if graph.fixed_steps() and needed > steps:
         raise ValueError(f"times must lie from 0 to {steps - 1}, got {time.max()}. {why_fixed(steps)}")
     _check_range("times", time, steps - 1)
+    # a spike cannot be there twice, and adding two would make a level of 2
     keys = np.unique(time * size + address)
     if len(keys) != len(time):
         raise ValueError(f"events: {len(time) - len(keys)} of {len(time)} are there twice; a spike is 0 or 1")
@@ -111,17 +112,15 @@ def _check_fractions(numbers: NDArray[Any], top: int) -> None:
 
 
 def _shaped(levels: Levels, graph: Graph) -> tuple[Levels, int]:
-    given, wanted = graph.input, graph.input.features
-    sequence = levels.ndim == len(wanted) + 2
-    fits = (sequence or levels.ndim == len(wanted) + 1) and levels.shape[
-        levels.ndim - len(wanted) :
-    ] == wanted
-    if not fits or 0 in levels.shape or (sequence and given.static):
-        accepted = [_text("N", wanted)] if given.static else [_text("T, N", wanted), _text("N", wanted)]
+    static, features, shape = graph.input.static, graph.input.features, graph.input.shape
+    lead = levels.ndim - len(features)  # N, or T and N
+    fits = lead in ((1,) if static else (1, 2)) and levels.shape[lead:] == features
+    if not fits or 0 in levels.shape:
+        accepted = [_text("N", features)] if static else [_text("T, N", features), _text("N", features)]
         raise ValueError(f"x must be {' or '.join(accepted)}, got shape {list(levels.shape)}")
-    if sequence:
-        return levels.reshape(*levels.shape[:2], *given.shape), len(levels)
-    return levels.reshape(1, len(levels), *given.shape), graph.steps
+    if lead == 2:
+        return levels.reshape(*levels.shape[:2], *shape), len(levels)
+    return levels.reshape(1, len(levels), *shape), graph.steps
 
 
 def _text(lead: str, features: tuple[int, ...]) -> str:

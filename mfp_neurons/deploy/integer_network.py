@@ -212,6 +212,7 @@ class IntegerNetwork:
         last = self.graph.scores
         if last.reduce == "none":
             return self._shaped(scores) * last.unit
+        # summed as whole numbers: what the order of steps or floats would round is never rounded
         counted = scores[len(scores) - (last.last or len(scores)) :]
         total = self._shaped(counted.sum(axis=0)) * last.unit
         return total / len(counted) if last.reduce == "mean" else total

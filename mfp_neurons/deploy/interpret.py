@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from .graph import (
     Concat,
-    CurrentPool,
     Graph,
     Ints,
     Neurons,
@@ -43,10 +42,12 @@ def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
         The scores of every step that has any, whole numbers [T, N, C, H, W], and every map, the input first.
     """
     maps, periods = [levels], graph.periods
+    # layer by layer: without a potential no step waits for another, so a map is made at all steps at once
     for op, period in zip(graph.ops[:-1], periods[1:-1], strict=True):
         maps.append(evaluate(op, maps, steps // period))
     current = sum_currents(graph.scores.synapses, maps)
     scores = current + graph.scores.offset[:, None, None]
+    # of one image at every step, through maps that are all the same, one step of scores was enough
     return np.broadcast_to(scores, (steps // periods[-1], *scores.shape[1:])), maps
 
 
@@ -65,6 +66,7 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
             return sum_maps([weight * maps[i] for i, weight in zip(op.sources, op.weights, strict=True)])
         case Concat():
             parts = [weight * maps[i] for i, weight in zip(op.sources, op.weights, strict=True)]
+            # a map that is the same at every step has one, and may stand beside one that has all
             longest = max(len(part) for part in parts)
             return np.concatenate([np.broadcast_to(p, (longest, *p.shape[1:])) for p in parts], axis=2)
     raise TypeError(f"{type(op).__name__} makes no map")
@@ -74,6 +76,7 @@ def fire(op: Neurons, current: Ints, t: int) -> Ints:
     """Spikes [N, C, H, W] of step t, from the currents up to and including it, the newest last."""
     taps = op.taps[min(t, len(op.taps) - 1)]
     potential = np.zeros_like(current[-1])
+    # before the first step there was no input, so the first steps reach fewer taps
     for j in range(min(len(current), t + 1, op.order)):
         potential += taps[j][:, None, None] * current[-1 - j]
     threshold = op.thresholds[min(t, len(op.thresholds) - 1)]
@@ -99,6 +102,7 @@ def accumulate(synapse: Synapse, source: Ints) -> Ints:
     out, inner = codes.shape[:2]
     groups = synapse.groups
     acc = np.zeros((*source.shape[:2], *synapse.shape), np.int64)
+    # output channels lie group after group, as torch has them; this view of acc shares its memory
     by_group = acc.reshape(*source.shape[:2], groups, out // groups, *synapse.shape[1:])
     weights = codes.reshape(groups, out // groups, inner, *codes.shape[2:])
     for (row, column), part in shifted(source, synapse.window, synapse.shape[1:], fill=0):
@@ -110,14 +114,11 @@ def accumulate(synapse: Synapse, source: Ints) -> Ints:
             )
             by_group[:, :, g] += np.moveaxis(product, 0, 2).astype(np.int64)
     if synapse.pool is not None:
-        acc = pool_current(synapse.pool, acc)
+        # accumulated numbers can be negative, so padding with 0 would win a maximum
+        fill = np.iinfo(np.int64).min if synapse.pool.kind == "max" else 0
+        acc = pool(acc, synapse.pool.kind, synapse.pool.window, synapse.pool.shape[1:], fill)
+    # pooled before the factor, whose sign would turn a maximum into a minimum
     return acc if synapse.factor is None else acc * synapse.factor[:, None, None]
-
-
-def pool_current(chosen: CurrentPool, acc: Ints) -> Ints:
-    """Pooling of accumulated numbers, which can be negative."""
-    lowest = np.iinfo(np.int64).min
-    return pool(acc, chosen.kind, chosen.window, chosen.shape[1:], fill=lowest if chosen.kind == "max" else 0)
 
 
 def pool(source: Ints, kind: str, window: Window, out: tuple[int, ...], fill: int = 0) -> Ints:
@@ -136,6 +137,7 @@ def shifted(
 ) -> list[tuple[tuple[int, int], Ints]]:
     """For every place (row, column) of a window, what all outputs see there: [T, N, C, *out]."""
     before = window.padding
+    # below and to the right as far as the last window reaches; a stride may also leave rows that nobody sees
     after = [
         max(0, (o - 1) * stride + (size - 1) * dilation + 1 - pad - length)
         for o, stride, size, dilation, pad, length in zip(
@@ -181,6 +183,7 @@ class Stream:
         if self._ends(-1):
             current = sum_currents(self.graph.scores.synapses, maps)[0]
             scores = current + self.graph.scores.offset[:, None, None]
+        # after the scores: until here the oldest step was still looked at
         for index, past in self._past.items():
             if self._ends(index):
                 past.append(_to_bits(maps[index][0], self.graph.map_top(index)))
@@ -199,6 +202,7 @@ class Stream:
             return _NOTHING
         if not isinstance(op, Neurons):
             return evaluate(op, maps, 1)
+        # currents of past steps are computed again from the bits that were kept; they are not kept themselves
         steps = [self._last_steps(synapse.source, maps, op.order) for synapse in op.synapses]
         currents = [accumulate(synapse, source) for synapse, source in zip(op.synapses, steps, strict=True)]
         return fire(op, sum_maps(currents), self.t // self.graph.periods[index])[None]

@@ -94,6 +94,7 @@ def _map_bytes(graph: Graph, index: int, steps: int) -> int:
     ``steps`` are the map's own.
     """
     channels, *places = graph.map_shape(index)
+    # levels are multiplied, not counted bit by bit
     if index == 0 and graph.input.top > 1:
         return channels * prod(places) * (1 if graph.input.static else steps)
     return 8 * planes(graph.map_top(index)) * -(-channels // 64) * prod(places) * steps

@@ -131,11 +131,16 @@ template <class W> MFP_FN bool fires(W u, W threshold, bool strict) {
     return u > threshold || (!strict && u == threshold);
 }
 
-/* ---- surrogate derivatives; the numbers are mfp_neurons.surrogate's classes ---- */
+/* ---- surrogate derivatives ---- */
 
-enum SurrogateKind { ATAN, SIGMOID, RECT, PIECEWISE_QUADRATIC, SUPER_SPIKE, ERF };
+/* The list, in the order of SURROGATES in mfp_neurons/surrogate.py. To add one, put its name at the end and its
+ * formula into derivative() below. */
+#define MFP_SURROGATES(DO) DO(ATAN) DO(SIGMOID) DO(RECT) DO(PIECEWISE_QUADRATIC) DO(SUPER_SPIKE) DO(ERF)
 
-/* A surrogate's constants, worked out once a call; what a, b mean is said beside each derivative. */
+#define MFP_WITH_COMMA(name) name,
+enum SurrogateKind { MFP_SURROGATES(MFP_WITH_COMMA) SURROGATES /* how many there are */ };
+
+/* A surrogate's constants, worked out once a call by kernel_constants in surrogate.py. */
 template <class W> struct Surrogate {
     W a, b;
 };
@@ -207,7 +212,7 @@ MFP_FN double exp_of_negative(double x) {
 /* surrogate'(x), x = u - threshold. Infinite x gives 0, NaN stays NaN. */
 template <int kind, class W> MFP_FN W derivative(W x, Surrogate<W> s) {
     if (kind == ATAN) return reciprocal(s.a * x * x + s.b); /* a = pi^2 alpha/2, b = 2/alpha */
-    if (kind == SIGMOID) {                            /* a = alpha */
+    if (kind == SIGMOID) {                                  /* a = alpha */
         const W e = exp_of_negative(-s.a * magnitude(x));
         return s.a * e * reciprocal((1 + e) * (1 + e));
     }

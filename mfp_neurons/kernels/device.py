@@ -61,7 +61,7 @@ def unavailable(device: torch.device) -> str | None:
     if capability < OLDEST:
         return f"compute capability {capability[0]}.{capability[1]} is older than {OLDEST[0]}.{OLDEST[1]}"
     try:
-        _load(index, Kernel("sums.cu", "mfp::total<float>"))
+        _load(index, Kernel("channels.cu", "mfp::total<float>"))
     except MissingDependency as error:
         return str(error)
     except Exception as error:  # whatever the compiler or the driver says is the reason

@@ -62,11 +62,8 @@ def codes(module: nn.Module) -> Codes:
     raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize it with quantize_weights")
 
 
-# Brevitas is not imported: its layers are known by the package that their classes come from.
-
-
 def is_brevitas(module: nn.Module) -> bool:
-    """Whether the module is a Brevitas layer that has a weight, quantized or not."""
+    """Whether the module is a Brevitas layer that has a weight, quantized or not; without an import."""
     packages = {kind.__module__.partition(".")[0] for kind in type(module).__mro__}
     return "brevitas" in packages and hasattr(module, "quant_weight")
 

@@ -90,6 +90,8 @@ class StateCount:
 
     def steps_of(self, synapse: Synapse) -> int | None:
         """How many steps a synapse has seen: T, fewer behind a pooling over time; None if outside of time."""
+        # A synapse on [T, N, *] has received T rows a sample. Which T that is, its neurons tell: behind a
+        # pooling over time they have taken fewer steps than those in front of it.
         taken = {self._steps, *(neuron.steps for neuron in self._watch.neurons.values())}
         fits = [steps for steps in taken if steps and synapse.rows % (self._batch * steps) == 0]
         return max(fits, default=None)
@@ -129,6 +131,8 @@ class StateCount:
             return spikes
         name, features = neuron.name, neuron.features
         own = _Kept(neuron.identity or name, name, features, neuron.values.packed, "inputs")
+        # Of real values, whatever takes the fewest bits: the neuron's own inputs, what the synapses received,
+        # or the potential, which is the sum of all past inputs where the taps are an infinite exponential.
         choices = [[own]]
         if spikes is not None:
             choices.append(spikes)
@@ -175,6 +179,7 @@ class StateCount:
         if len(synapse.sources) == 1:
             (name,) = synapse.sources
             neuron = self._watch.neurons.get(name)
+            # As many values as the neurons have sent, so they were not pooled or padded on their way.
             if neuron is not None and neuron.features * neuron.batch * neuron.steps == synapse.inputs:
                 return "output", name
         return synapse.identity or ("input of", synapse.name)

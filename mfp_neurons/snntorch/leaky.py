@@ -1,4 +1,4 @@
-"""The neuron that takes one step at a time."""
+"""MFPLeaky: the memory-free neuron that takes one step at a time, as snn.Leaky does."""
 
 from dataclasses import replace
 from typing import Any
@@ -165,6 +165,8 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _step(self, x: Tensor, mem: Tensor | None) -> Tensor:
         """The potential after x, which is kept."""
+        # A forward inside a backward pass is a checkpoint that runs a step again. Handed no mem, it would go
+        # on from the last step's; a reset within that same backward pass makes it a sequence from rest.
         if mem is None and self.mem.shape == x.shape and backward_pass() not in (NO_BACKWARD, self._set_in):
             raise RuntimeError(_RECOMPUTED)
         if self.is_finite:
@@ -201,6 +203,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             self.history = self.history.detach()
 
     def _leaky_step(self, x: Tensor, mem: Tensor) -> Tensor:
+        # the operations of snn.Leaky in its order, so that potentials are equal bit for bit
         wide = torch.promote_types(x.dtype, torch.float32)
         fits = mem.shape == x.shape
         before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
@@ -223,6 +226,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         view, kernel, _ = self._operands(x.shape, None)
         if isinstance(kernel, Matrix) and history is None:
             history = x.new_zeros((0, *x.shape))  # the start of a sequence, not a whole one
+        # clone: the potential must be no view, which snnTorch's detach_hidden cannot detach in place
         state = None if history is None else history.reshape(len(history), *view)
         mem = functional.potential(x.reshape(1, *view), kernel, state).reshape(x.shape).clone()
         inputs = x.unsqueeze(0) if history is None else torch.cat((history, x.unsqueeze(0)))
@@ -265,6 +269,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         own = self.mem
         if mem is own:
             return True
+        # mem.detach() is another tensor over the same memory; what it holds is checked by _mem_was_written
         if torch.compiler.is_compiling() or mem.dtype != own.dtype or mem.shape != own.shape:
             return False
         return mem.stride() == own.stride() and mem.data_ptr() == own.data_ptr()

@@ -1,4 +1,4 @@
-"""What both neurons share beside their kernel: arguments, checkpoints, returns."""
+"""What both snnTorch neurons share beside their kernel: arguments, checkpoints, returns."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -80,7 +80,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         except BaseException:  # such as a warning that the user made an error
             unlist(lambda neuron: neuron is self)
             raise
-        self.reset_delay = reset_delay
+        self.reset_delay = reset_delay  # accepted for snn.Leaky's sake: without a reset nothing is delayed
         self.order, self.stride = kernel.order, kernel.stride
         self.num_channels, self.kernel_bits = kernel.num_channels, kernel.kernel_bits
         if isinstance(gain, Tensor) or gain != 1.0:
@@ -150,6 +150,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)
         key = prefix + "reset_mechanism_val"
+        # snnTorch saves how a neuron resets, as a number, and would reset this one as the saved one did
         if key in state_dict and int(state_dict[key]) != _NONE:
             log_once(
                 "snntorch.reset_mechanism_val",

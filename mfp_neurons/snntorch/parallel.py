@@ -1,4 +1,4 @@
-"""The neuron that takes a whole sequence at once."""
+"""MFPLeakyParallel: the memory-free neuron that takes a whole sequence at once."""
 
 from typing import Any
 
@@ -14,7 +14,6 @@ from .memory_free import MemoryFree
 from .surrogates import StrictSpike
 
 _NO_INHIBITION = "MFPLeakyParallel has no inhibition; MFPLeaky has, step by step"
-
 
 _KNOWN_FACTORS = WeakTensorKeyDictionary()  # factor: (its version when it was read, whether it was 1)
 
@@ -109,10 +108,11 @@ class MFPLeakyParallel(MemoryFree):
         inputs = x.reshape(x.shape[0], *view)
         state = None if state is None else state.reshape(view)
         surrogate = self._fused_surrogate()
-        if surrogate is None:
+        if surrogate is None:  # the spikes are those of a function that has to see every potential
             potential = functional.potential(inputs, kernel, state).reshape(x.shape)
             potential = self.state_quant(potential) if self.state_quant else potential
             return self.fire(potential), potential
+        # potentials that nobody gets are not written: they would be as large as the spikes
         record = self.output or not self.init_hidden
         chunk = functional.fire_chunk(
             inputs, kernel, threshold, state, surrogate=surrogate, strict=True, record=record

@@ -12,9 +12,7 @@ from .node import MFPNode
 # which argument of each operator is the state
 _STATE_AT = {
     "mfp_neurons::fire": 3,
-    "mfp_neurons::fire_masked": 3,
-    "mfp_neurons::norm_fire": 5,
-    "mfp_neurons::potential": 2,
+    "mfp_neurons::norm_fire": 3,
     "aten::addcmul": 1,  # one step of an infinite exponential
 }
 
@@ -74,18 +72,14 @@ def _weighted_sums(kind: str, x: Tensor, kernel: Tensor, state: Tensor | None) -
 
 
 def _fire(args: Any, kwargs: Any, out: Any) -> int:
-    x, kernel, _, state, scale, _, kind = args[:7]
+    x, kernel, threshold, state, scale, _, kind = args[:7]
     affine = 0 if scale is None else 2 * x.numel()
-    return _weighted_sums(kind, x, kernel, state) + affine + x.numel()  # and a comparison each
-
-
-def _potential(args: Any, kwargs: Any, out: Any) -> int:
-    x, kernel, state, kind = args[:4]
-    return _weighted_sums(kind, x, kernel, state)
+    comparisons = 0 if threshold is None else x.numel()
+    return _weighted_sums(kind, x, kernel, state) + affine + comparisons
 
 
 def _norm_fire(args: Any, kwargs: Any, out: Any) -> int:
-    x, _, _, kernel, _, state, _, _, kind = args[:9]
+    x, kernel, _, state, _, _, kind = args[:7]
     # mean 1, variance 2 and the affine map 2 an element; what is done once a channel is left out
     return _weighted_sums(kind, x, kernel, state) + 6 * x.numel()
 
@@ -93,9 +87,7 @@ def _norm_fire(args: Any, kwargs: Any, out: Any) -> int:
 _OURS = torch.ops.mfp_neurons
 _NEURONS: dict[Any, _Rule] = {
     _OURS.fire.default: _fire,
-    _OURS.fire_masked.default: _fire,
     _OURS.norm_fire.default: _norm_fire,
-    _OURS.potential.default: _potential,
 }
 _aten = torch.ops.aten
 _VIEWS = (_aten.slice.Tensor, _aten.lift_fresh.default, _aten._local_scalar_dense.default)

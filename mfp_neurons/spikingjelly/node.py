@@ -1,4 +1,4 @@
-"""The neuron, as SpikingJelly's users write it."""
+"""MFPNode: the memory-free neuron with the arguments and habits of SpikingJelly's own."""
 
 import math
 from collections.abc import Callable
@@ -212,6 +212,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if not value and "v_seq" in self._memories:
             self.v_seq = None
 
+    # --- what SpikingJelly calls ---------------------------------------------------------------------------
+
     def materialize_states(
         self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], step_mode: str
     ) -> tuple[Tensor, ...]:
@@ -314,6 +316,13 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             parts["store_v_seq"] = True
         return ", ".join(f"{name}={_brief(value)}" for name, value in parts.items())
 
+    # --- from one call to the next -------------------------------------------------------------------------
+    #
+    # An infinite exponential goes on from v, as LIFNode does, so v may be set to anything. A finite kernel
+    # goes on from history, and v is a reading that no kernel can start from. People set v all the same, to
+    # end episodes or to detach: so a v that is still the last reading goes with history, zeros start anew,
+    # and anything else is an error rather than silently ignored.
+
     @property
     def _state_names(self) -> tuple[str, ...]:
         return ("v", "history") if self._carries == "history" else ("v",)
@@ -328,7 +337,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         step = step_shape(x, step_mode)
         recomputes = self._recomputes()
         states: tuple[Any, ...]
-        if recomputes:
+        if recomputes:  # the call that is run again started from rest, and its end is in the memories already
             states = (None,) * len(self._state_names)
         elif self._carries == "history":
             states = (self.v, self._own_history(x, step))
@@ -361,6 +370,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         kept, version = self._reading
         if not isinstance(v, Tensor) or not isinstance(kept, Tensor):
             return False
+        # v.detach() is another tensor over the same memory, and PyTorch counts the writes into it with v's
         same = v is kept or (v.shape == kept.shape and v.data_ptr() == kept.data_ptr())
         return same and (version is None or version == _version(v))
 
@@ -408,7 +418,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> "MFPNode":
         unchanged = self._is_reading(self._memories["v"])
-        super()._apply(fn)
+        super()._apply(fn)  # to another dtype or device makes another tensor of v
         if unchanged:
             self._note_reading()
         return self
@@ -430,6 +440,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
+        # Only what a class between MFPNode and this one defines counts as overridden.
         own = {name for kind in cls.__mro__[: cls.__mro__.index(MFPNode)] for name in vars(kind)}
         unused = sorted(own & {"neuronal_charge", "neuronal_fire", "neuronal_reset"})
         if unused:
@@ -456,17 +467,13 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
                 "potentials in step_mode='m'; override multi_step_forward, or run it in step_mode='s'"
             )
 
-    def neuronal_charge(self, x: Tensor) -> None:
-        """Not available: raises NotImplementedError. Nor are ``neuronal_fire`` and ``neuronal_reset``."""
-        raise NotImplementedError(_NO_PHASES)
-
-    def neuronal_fire(self) -> None:
+    def _refuse_phase(self, *args: Any) -> None:
         """Not available: raises NotImplementedError."""
         raise NotImplementedError(_NO_PHASES)
 
-    def neuronal_reset(self, spike: Tensor) -> None:
-        """Not available: raises NotImplementedError."""
-        raise NotImplementedError(_NO_PHASES)
+    neuronal_charge = neuronal_fire = neuronal_reset = _refuse_phase
+
+    # --- the operator --------------------------------------------------------------------------------------
 
     def _run_sequence(
         self, x_seq: Tensor, states: tuple[Tensor | None, ...], record: bool = False
@@ -476,6 +483,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         state = self._state(states)
         if norm is None:
             return self._run(x_seq, state, record)
+        # the operator that normalizes too takes thresholds a channel, and surrogates that it knows
         if self._is_per_element or not isinstance(fused_surrogate(self.surrogate_function), Surrogate):
             return self._run(norm.normalized(x_seq), state, record)
         return self._run(x_seq, state, record, norm.value())
@@ -493,6 +501,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             state = None if state is None else state.unsqueeze(-1)
             spikes, u, new = self._run(x_seq.unsqueeze(1), state, record)
             return spikes.squeeze(1), u.squeeze(-1).clone(), tuple(s.squeeze(-1).clone() for s in new)
+        # A threshold for each element is none that the operator takes: it gives the potential, and the spikes
+        # are those of the surrogate called on it.
         threshold, per_element = self.v_threshold, self._is_per_element
         if isinstance(threshold, Tensor) and threshold.dim() == 0:
             threshold = threshold.reshape(1)

@@ -93,6 +93,7 @@ class Normalized(Tensor):
         return y
 
     # a tensor that PyTorch's own functions take as any other, down to where its numbers are read
+    # (with __torch_function__ on, every function of torch would be a Python call that changes nothing)
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
 
     @classmethod
@@ -127,11 +128,14 @@ class _Normalize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, norm: Any) -> Tensor:
         ctx.save_for_backward(x, weight, bias)
         ctx.eps = norm.eps
+        # in evaluation the running averages as they are now; in training those of the batch, taken again
         ctx.moments = None if norm.uses_moments_of_the_batch() else (norm.running_mean, norm.running_var)
         return Normalized.empty(x)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
+        # Only where somebody else than the neuron read the norm's output: the norm is run again, with the
+        # moments it had, and differentiated by autograd.
         needed = ctx.needs_input_grad[:3]
         inputs = [
             None if value is None else value.detach().requires_grad_(needs)

@@ -44,12 +44,14 @@ class _Search:
         self.pairs: dict[Any, MFPNode] = {}
         self.reasons: dict[nn.Module, str] = {}
         self._paths = {module: path for path, module in model.named_modules()}
+        # how many modules hold each one: a shared norm or neuron has other neighbors elsewhere
         self._homes = Counter(
             child for m in model.modules() for child in m._modules.values() if child is not None
         )
         norms = [module for module in self._paths if isinstance(module, _BatchNorm)]
         for norm in norms:
             self.reasons[norm] = self._unfit(norm) or "no MFPNode follows it in the same module"
+        # norms whose use has not been found yet
         self._open = {norm for norm in norms if not self._unfit(norm)}
         for holder in self._paths:  # parents before their children, whose use they show
             self._look_into(holder)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .._arguments import real_dtype
-from ..backends._call import accumulate_dtype
+from ..backends import accumulate_dtype
 from ..neuron import HistoryKernel
 
 

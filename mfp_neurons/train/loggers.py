@@ -1,4 +1,4 @@
-"""Where the numbers of a run appear while it trains: TensorBoard and Weights & Biases, as the config says."""
+"""Sends the numbers of a run to TensorBoard and to Weights & Biases while it trains, as the config says."""
 
 import uuid
 from collections.abc import Mapping

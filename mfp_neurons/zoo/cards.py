@@ -32,6 +32,10 @@ class Accuracy:
     torch: float
     integer: float | None
 
+    def __str__(self) -> str:
+        integer = "" if self.integer is None else f", {self.integer:.2f} % in integers"
+        return f"{self.torch:.2f} % in PyTorch{integer}"
+
 
 @dataclass(frozen=True)
 class Card:
@@ -96,75 +100,55 @@ class Card:
         return next((a for a in (self.accuracy, self.accuracy_sample) if a.images == images), None)
 
     def __str__(self) -> str:
-        return "\n".join(f"{name:<12}{value}" for name, value in _lines(self))
-
-
-def from_dict(values: Any) -> Card:
-    """A card from the JSON of :meth:`Card.as_dict`.
-
-    Raises:
-        CardError: a field is missing or unknown.
-    """
-    try:
-        accuracies = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_sample")}
-        return Card(**{**values, **accuracies})
-    except (KeyError, TypeError) as error:
-        raise CardError(f"model card: {error}") from error
+        all_, few = self.accuracy, self.accuracy_sample
+        integers = (
+            f"{self.integer_bytes:,} bytes saved" if self.refused is None else f"refused: {self.refused}"
+        )
+        versions = ", ".join(f"{name} {version}" for name, version in self.versions.items())
+        lines = [
+            ("name", self.name),
+            ("what", self.summary),
+            ("data", f"{self.dataset}, {self.training_images:,} images for training"),
+            ("accuracy", f"{all_}, on all {all_.images:,} test images"),
+            *([] if few.images == all_.images else [("", f"{few}, on {few.images:,} of them")]),
+            ("weights", f"{self.file_bytes:,} bytes packed; {self.float32_bytes:,} in float32"),
+            ("integers", integers),
+            (
+                "state",
+                f"{self.state_bits:,} bits between steps, "
+                f"{self.state_bits_per_neuron:.3g} a neuron on average",
+            ),
+            (
+                "operations",
+                f"{self.synaptic_operations:,.0f} synaptic operations and {self.macs:,.0f} MACs a sample; "
+                f"{self.streaming_synaptic_operations:,.0f} synaptic operations when streaming",
+            ),
+            ("energy", f"{1e6 * self.energy_joules:.3g} µJ a sample, an estimate (45 nm, float32)"),
+            (
+                "trained",
+                f"{self.date}, {duration(self.seconds)}, {self.epochs} epochs, seed {self.seed}, "
+                f"on {self.trained_on}" + (f", by {self.by}" if self.by else ""),
+            ),
+            ("code", f"{self.commit or 'not from a checkout'}; {versions}"),
+            ("sha256", self.sha256),
+        ]
+        return "\n".join(f"{name:<12}{value}" for name, value in lines)
 
 
 def read(path: Path) -> Card:
     """The card in a JSON file.
 
     Raises:
-        CardError: the file is no model card.
+        CardError: the file is no model card; a field is missing or unknown.
     """
     try:
-        return from_dict(json.loads(path.read_text()))
-    except (CardError, json.JSONDecodeError) as error:
+        values = json.loads(path.read_text())
+        accuracies = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_sample")}
+        return Card(**{**values, **accuracies})
+    except json.JSONDecodeError as error:
         raise CardError(f"{path}: {error}") from error
-
-
-def _lines(card: Card) -> list[tuple[str, str]]:
-    integers = card.refused is None
-    commit = card.commit or "not from a checkout"
-    return [
-        ("name", card.name),
-        ("what", card.summary),
-        ("data", f"{card.dataset}, {card.training_images:,} images for training"),
-        ("accuracy", f"{_reached(card.accuracy)}, on all {card.accuracy.images:,} test images"),
-        *_sample(card),
-        ("weights", f"{card.file_bytes:,} bytes packed; {card.float32_bytes:,} in float32"),
-        ("integers", f"{card.integer_bytes:,} bytes saved" if integers else f"refused: {card.refused}"),
-        (
-            "state",
-            f"{card.state_bits:,} bits between steps, {card.state_bits_per_neuron:.3g} a neuron on average",
-        ),
-        (
-            "operations",
-            f"{card.synaptic_operations:,.0f} synaptic operations and {card.macs:,.0f} MACs a sample; "
-            f"{card.streaming_synaptic_operations:,.0f} synaptic operations when streaming",
-        ),
-        ("energy", f"{1e6 * card.energy_joules:.3g} µJ a sample, an estimate (45 nm, float32)"),
-        (
-            "trained",
-            f"{card.date}, {duration(card.seconds)}, {card.epochs} epochs, seed {card.seed}, "
-            f"on {card.trained_on}" + (f", by {card.by}" if card.by else ""),
-        ),
-        ("code", f"{commit}; " + ", ".join(f"{name} {number}" for name, number in card.versions.items())),
-        ("sha256", card.sha256),
-    ]
-
-
-def _sample(card: Card) -> list[tuple[str, str]]:
-    few = card.accuracy_sample
-    if few.images == card.accuracy.images:
-        return []
-    return [("", f"{_reached(few)}, on {few.images:,} of them")]
-
-
-def _reached(accuracy: Accuracy) -> str:
-    integer = "" if accuracy.integer is None else f", {accuracy.integer:.2f} % in integers"
-    return f"{accuracy.torch:.2f} % in PyTorch{integer}"
+    except (KeyError, TypeError) as error:
+        raise CardError(f"{path}: model card: {error}") from error
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from mfp_neurons import MFP, zoo
-from mfp_neurons.architectures.layers import Over, WhileStill
+from mfp_neurons.architectures.layers import PerStep, StillImageSequential
 
 
 def synapses(net: nn.Module) -> list[tuple[int, ...]]:
@@ -60,7 +60,7 @@ def test_frames_too_small_for_four_pools_are_refused() -> None:
 
 
 def test_layers_over_a_sequence_are_those_of_each_step() -> None:
-    layers = Over(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2))
+    layers = PerStep(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2))
     x = torch.rand(4, 5, 2, 8, 8)
     expected = torch.stack([nn.Sequential(*layers)(step) for step in x])
     torch.testing.assert_close(layers(x), expected)
@@ -68,7 +68,7 @@ def test_layers_over_a_sequence_are_those_of_each_step() -> None:
 
 def test_one_image_at_every_step_goes_through_layers_once() -> None:
     shapes: list[torch.Size] = []
-    layers = Over(nn.Conv2d(1, 2, 3))
+    layers = PerStep(nn.Conv2d(1, 2, 3))
     layers[0].register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
     still = torch.rand(1, 3, 1, 6, 6).expand(7, -1, -1, -1, -1)
     assert layers(still).shape == (7, 3, 2, 4, 4)
@@ -76,7 +76,7 @@ def test_one_image_at_every_step_goes_through_layers_once() -> None:
     assert shapes == [(3, 1, 6, 6), (21, 1, 6, 6)]
 
 
-def still_stack(order: int) -> WhileStill:
+def still_stack(order: int) -> StillImageSequential:
     """Two convolutions as SpikingJelly builds them, with neurons of orders 1 and ``order``."""
     layer = pytest.importorskip("spikingjelly.activation_based.layer")
     torch.manual_seed(0)
@@ -85,7 +85,7 @@ def still_stack(order: int) -> WhileStill:
         neuron = MFP(kernel="fir", order=taps, num_channels=outputs, v_threshold=0.2)
         layers += [layer.Conv2d(inputs, outputs, 3, step_mode="m"), layer.BatchNorm2d(outputs, step_mode="m")]
         layers += [neuron, layer.MaxPool2d(2, step_mode="m")]
-    return WhileStill(*layers, layer.Dropout(0.5, step_mode="m")).double()
+    return StillImageSequential(*layers, layer.Dropout(0.5, step_mode="m")).double()
 
 
 @pytest.mark.parametrize("order", [1, 3])
@@ -117,6 +117,6 @@ def test_layers_that_know_no_time_are_computed_once_in_training_alone() -> None:
 
 
 def test_a_matrix_of_one_diagonal_knows_of_time() -> None:
-    layers = WhileStill(MFP(kernel="matrix", order=1, time_steps=5, v_threshold=0.5))
+    layers = StillImageSequential(MFP(kernel="matrix", order=1, time_steps=5, v_threshold=0.5))
     still = torch.rand(1, 4, 3).expand(5, -1, -1)
     assert torch.equal(layers(still), layers(still.contiguous()))

@@ -20,15 +20,10 @@ def run(tmp_path):
         for name in ("python", "compute-sanitizer"):
             (folder / name).write_text(f"#!/bin/sh\n{command}\n")
             (folder / name).chmod(0o755)
-        variables = {
-            **os.environ,
-            "PATH": f"{folder}:{os.environ['PATH']}",
-            "PYTHON": "python",
-            **environment,
-        }
+        path = f"{folder}:{os.environ['PATH']}"
         done = subprocess.run(
             ["bash", str(SCRIPT), str(tmp_path / "out")],
-            env=variables,
+            env={**os.environ, "PATH": path, "PYTHON": "python", **environment},
             capture_output=True,
             stdin=subprocess.DEVNULL,
             check=False,

@@ -1,5 +1,5 @@
 /* Kernels with one mistake each, and one without, to see that the host build notices. */
-#include "common.cuh"
+#include "scan.cuh"
 
 using namespace mfp;
 

@@ -17,15 +17,14 @@ namespace {
 
 typedef unsigned long Address;
 constexpr size_t STACK = 96 * 1024;
-constexpr unsigned WARP = 32, NOBODY = ~0u, SEVERAL = ~0u - 1;
+constexpr unsigned NOBODY = ~0u, SEVERAL = ~0u - 1;
 
-enum State { READY, AT_BARRIER, AT_SHUFFLE, DONE };
+enum State { READY, AT_BARRIER, DONE };
 
 struct Fiber {
     ucontext_t context;
     char *stack;
     State state;
-    unsigned value; /* handed over in a shuffle */
     int line;
 };
 
@@ -92,28 +91,12 @@ void release(Block &block) {
     block.epoch++;
 }
 
-void release_warp(Block &block, unsigned warp) {
-    const unsigned first = warp * WARP, last = std::min<size_t>(first + WARP, block.fibers.size());
-    for (unsigned i = first; i < last; i++)
-        if (block.fibers[i]->state == READY || block.fibers[i]->state == AT_BARRIER) return;
-    for (unsigned i = first; i < last; i++)
-        if (block.fibers[i]->state == AT_SHUFFLE) block.fibers[i]->state = READY;
-}
-
-void meet_warp() {
-    Fiber &own = current();
-    own.state = AT_SHUFFLE;
-    release_warp(*machine.block, machine.thread / WARP);
-    to_scheduler();
-}
-
 void run_fiber() {
     machine.start(machine.arguments);
     Block &block = *machine.block;
     current().state = DONE;
     block.alive--;
     release(block);
-    release_warp(block, machine.thread / WARP);
     for (;;) to_scheduler();
 }
 
@@ -236,14 +219,6 @@ void barrier(int line) {
 void pause_thread() {
     paused = true;
     to_scheduler();
-}
-
-unsigned shuffle_xor(unsigned value, unsigned other) {
-    current().value = value;
-    meet_warp();
-    const unsigned found = machine.block->fibers[machine.thread ^ other]->value;
-    meet_warp();
-    return found;
 }
 
 unsigned atomicAdd(unsigned *to, unsigned value) {

@@ -1,6 +1,6 @@
 /* What the CUDA sources need of a CUDA compiler, for g++: kernels then run on the host, thread by thread.
  *
- * A thread is a fiber; barriers and shuffles switch fibers. Several blocks run at once in random order, as on a
+ * A thread is a fiber; barriers switch fibers. Several blocks run at once in random order, as on a
  * GPU, so a wait for another block works or shows that it cannot. Kernels are built with -fsanitize=kernel-address,
  * which calls a function of emulation.cpp on every access of memory: it knows which addresses a kernel was given,
  * which shared memory was written, and who touched it since the last barrier. */
@@ -29,10 +29,7 @@ int new_site();
 void *shared_memory(int site, unsigned long bytes);
 void barrier(int line);
 void pause_thread();
-unsigned shuffle_xor(unsigned value, unsigned other);
 unsigned atomicAdd(unsigned *to, unsigned value);
-
-inline unsigned __shfl_xor_sync(unsigned, unsigned value, int other) { return shuffle_xor(value, other); }
 
 /* Runs a grid; null, or what went wrong. */
 typedef void (*Start)(const void *arguments);

@@ -8,6 +8,7 @@ potentials that really occur, so that ties are hit.
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import reduce
 from math import prod
 from typing import Any
 
@@ -17,120 +18,31 @@ from torch import Tensor, nn
 
 from mfp_neurons import MFP, TimePool, quantize, quantize_weights
 
+from .lowering import Do, Each
 from .oracle import exact, potential
 
 Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 
-# --- the parts of a model, as users write them ------------------------------------------------------------
-
-
 def over_time(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A layer that takes [N, *] on [T, N, *]."""
-    y = module(x.flatten(0, 1))
-    return y.unflatten(0, x.shape[:2])
+    return module(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
-class Each(nn.Sequential):
-    """Layers that take [N, *], at every step."""
-
-    def forward(self, x):
-        return over_time(super().forward, x)
-
-
-class Stage(nn.Module):
-    """Synapse, norm, pooling, neuron."""
-
-    def __init__(self, current, neuron, gain=1.0):
-        super().__init__()
-        self.current, self.neuron, self.gain = current, neuron, gain
-
-    def forward(self, x):
-        return self.neuron(self.current(x) * self.gain)
+def shown(x: Tensor, steps: int, by: str) -> Tensor:
+    """The same at every step, as a model says it."""
+    y = x.unsqueeze(0)
+    return y.repeat(steps, *[1] * (y.dim() - 1)) if by == "repeat" else y.expand(steps, *x.shape)
 
 
-class Repeated(nn.Module):
-    """A static image: shown at every step before the first synapse, or after it."""
-
-    def __init__(self, before, after, steps, by):
-        super().__init__()
-        self.before, self.after, self.steps, self.by = before, after, steps, by
-
-    def forward(self, x):
-        y = self.before(x).unsqueeze(0)
-        times = (self.steps, *[1] * (y.dim() - 1))
-        y = y.repeat(*times) if self.by == "repeat" else y.expand(self.steps, *y.shape[1:])
-        return self.after(y)
-
-
-class AddedCurrents(nn.Module):
-    """Spiking-ResNet: two currents into one neuron; the second may be the spikes themselves."""
-
-    def __init__(self, first, second, neuron, norm, minus):
-        super().__init__()
-        self.first, self.second, self.neuron, self.norm, self.minus = first, second, neuron, norm, minus
-
-    def forward(self, x):
-        a, b = self.first(x), self.second(x)
-        return self.neuron(self.norm(a - 0.5 * b if self.minus else a + b))
-
-
-class AddedPotentials(nn.Module):
-    """MS-ResNet: currents are added from block to block, each seen through a neuron of its own."""
-
-    def __init__(self, stem, blocks, neurons, last):
-        super().__init__()
-        self.stem, self.last = stem, last
-        self.blocks, self.neurons = nn.ModuleList(blocks), nn.ModuleList(neurons)
-
-    def forward(self, x):
-        current = self.stem(x)
-        for block, neuron in zip(self.blocks, self.neurons, strict=True):
-            current = current + block(neuron(current))
-        return self.last(current)
-
-
-class AddedSpikes(nn.Module):
-    """SEW: spikes plus spikes."""
-
-    def __init__(self, stage, twice):
-        super().__init__()
-        self.stage, self.twice = stage, twice
-
-    def forward(self, x):
-        y = self.stage(x)
-        return 2 * y + x if self.twice else y + x
-
-
-class SideBySide(nn.Module):
-    """Concatenated channels of what two stages fire."""
-
-    def __init__(self, first, second):
-        super().__init__()
-        self.first, self.second = first, second
-
-    def forward(self, x):
-        return torch.cat([self.first(x), self.second(x)], dim=2)
-
-
-class Network(nn.Module):
-    """Blocks, then scores of every step, reduced over time."""
-
-    def __init__(self, blocks, head, readout, last):
-        super().__init__()
-        self.blocks, self.head, self.readout, self.last = nn.Sequential(*blocks), head, readout, last
-
-    def forward(self, x):
-        y = self.head(self.blocks(x))
-        if self.readout == "every step":
-            return y
-        if self.readout == "last":
-            return y[-1]
-        y = y if self.last is None else y[-self.last :]
-        return y.mean(0) if self.readout == "mean" else y.sum(dim=0)
-
-
-# --- drawing them -----------------------------------------------------------------------------------------
+def read_out(y: Tensor, readout: str, last: int | None) -> Tensor:
+    """Scores of every step, or what a model makes of them."""
+    if readout == "every step":
+        return y
+    if readout == "last":
+        return y[-1]
+    y = y if last is None else y[-last:]
+    return y.mean(0) if readout == "mean" else y.sum(dim=0)
 
 
 @dataclass
@@ -302,10 +214,11 @@ class Maker:
         shift = 0.0 if self.dyadic else 0.01 * torch.randn((), generator=self.random)
         return (at + shift).float()  # exact in a dyadic case: few bits
 
-    def stage(self, x: Tensor, same: bool = False) -> Stage:
-        current = self.current(x, same)
-        gain = self.pick(1.0, 1.0, 2.0, -0.5)
-        return Stage(current, self.neuron(exact(current)(x) * gain), gain)
+    def stage(self, x: Tensor, same: bool = False) -> nn.Module:
+        """Synapse, norm, pooling, neuron."""
+        current, gain = self.current(x, same), self.pick(1.0, 1.0, 2.0, -0.5)
+        neuron = self.neuron(exact(current)(x) * gain)
+        return Do(lambda x, current, neuron: neuron(current(x) * gain), current, neuron)
 
     # blocks, which move ``h`` on
 
@@ -323,6 +236,7 @@ class Maker:
         return self.stage(self.h)
 
     def _currents(self) -> nn.Module:
+        """Spiking-ResNet: two currents into one neuron; the second may be the spikes themselves."""
         same = self.flip()
         first = self.current(self.h, same)
         shape = exact(first)(self.h).shape
@@ -338,27 +252,48 @@ class Maker:
                         weight = module.get_parameter("weight")
                         weight.copy_(weight.flip(0) * (0.5 if self.flip() else -1.0))
         norm = Each(self.norm(shape[2], len(shape) - 3)) if self.flip() else nn.Identity()
-        added = AddedCurrents(first, second, nn.Identity(), norm, self.flip())
-        added.neuron = self.neuron(exact(added)(self.h))
-        return added
+        weight = self.pick(1.0, -0.5)
+
+        def added(
+            x: Tensor, first: nn.Module, second: nn.Module, norm: nn.Module, *fire: nn.Module
+        ) -> Tensor:
+            current = norm(first(x) + weight * second(x))
+            return fire[0](current) if fire else current
+
+        layers = (first, second, norm)
+        return Do(added, *layers, self.neuron(exact(Do(added, *layers))(self.h)))
 
     def _potentials(self) -> nn.Module:
+        """MS-ResNet: currents are added from block to block, each seen through a neuron of its own."""
         stem = self.current(self.h)
         current = exact(stem)(self.h)
-        blocks, neurons = [], []
+        parts: list[nn.Module] = []
         for _ in range(self.pick(1, 2)):
-            neurons.append(self.neuron(current))
-            spikes = exact(neurons[-1])(current)
-            blocks.append(self.current(spikes, same=True))
-            current = current + exact(blocks[-1])(spikes)
-        return AddedPotentials(stem, blocks, neurons, self.neuron(current))
+            neuron = self.neuron(current)
+            spikes = exact(neuron)(current)
+            parts += [neuron, self.current(spikes, same=True)]
+            current = current + exact(parts[-1])(spikes)
+
+        def added(x: Tensor, stem: nn.Module, last: nn.Module, *parts: nn.Module) -> Tensor:
+            current = stem(x)
+            for neuron, block in zip(parts[::2], parts[1::2], strict=True):
+                current = current + block(neuron(current))
+            return last(current)
+
+        return Do(added, stem, self.neuron(current), *parts)
 
     def _spikes(self) -> nn.Module:
-        return AddedSpikes(self.stage(self.h, same=True), self.flip())
+        """SEW: spikes plus spikes."""
+        weight = self.pick(1, 2)
+        return Do(lambda x, stage: weight * stage(x) + x, self.stage(self.h, same=True))
 
     def _cat(self) -> nn.Module:
-        return SideBySide(
-            self.stage(self.h, same=True), nn.Identity() if self.flip() else self.stage(self.h, same=True)
+        """Concatenated channels of what two stages fire."""
+        stages = [self.stage(self.h, same=True) for _ in range(self.pick(1, 2))]
+        return Do(
+            lambda x, first, second: torch.cat([first(x), second(x)], 2),
+            *stages,
+            *[nn.Identity()] * (2 - len(stages)),
         )
 
     def _pool(self) -> nn.Module:
@@ -381,12 +316,13 @@ class Maker:
 
     def stem(self, x: Tensor) -> nn.Module:
         """Of a static image [N, *]: the first stage, with the image repeated where it likes."""
-        once = self.stage(x.unsqueeze(0).expand(self.steps, *x.shape))
-        by = self.pick("repeat", "expand")
+        steps, by = self.steps, self.pick("repeat", "expand")
+        sequence = shown(x, steps, by)
         if self.flip():
-            return Repeated(nn.Identity(), once, self.steps, by)
-        current, once.current = once.current, nn.Identity()
-        return Repeated(nn.Sequential(*current), once, self.steps, by)
+            return Do(lambda x, stage: stage(shown(x, steps, by)), self.stage(sequence))
+        current = self.current(sequence)
+        neuron, of_image = self.neuron(exact(current)(sequence)), nn.Sequential(*current)
+        return Do(lambda x, current, neuron: neuron(shown(current(x), steps, by)), of_image, neuron)
 
     def head(self) -> nn.Module:
         """Scores [T, N, classes]: a linear layer, or the neurons behind one."""
@@ -397,19 +333,13 @@ class Maker:
         if self.flip():
             layers.append(self.neuron(exact(linear)(flat)))
             if self.flip():
-                layers.append(Voting(2) if classes % 2 == 0 else nn.Identity())
+                layers.append(Do(vote, nn.AvgPool1d(2, 2)) if classes % 2 == 0 else nn.Identity())
         return nn.Sequential(*layers)
 
 
-class Voting(nn.Module):
+def vote(x: Tensor, pool: nn.Module) -> Tensor:
     """The mean of every few neurons."""
-
-    def __init__(self, size):
-        super().__init__()
-        self.pool = nn.AvgPool1d(size, size)
-
-    def forward(self, x):
-        return over_time(lambda each: self.pool(each.unsqueeze(1)).squeeze(1), x)
+    return over_time(lambda spikes: pool(spikes.unsqueeze(1)).squeeze(1), x)
 
 
 def run(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
@@ -443,5 +373,7 @@ def models(draw: Draw, *, dyadic: bool = False) -> Case:
     head = maker.head()
     readout = pick("mean", "mean", "sum", "last", "every step")
     last = pick(None, 1, maker.steps) if readout in ("mean", "sum") else None
-    model = Network(blocks, head, readout, last).eval()
-    return Case(model, example.bool() if kind == "events" else example, top)
+    model = Do(
+        lambda x, *parts: read_out(reduce(lambda y, part: part(y), parts, x), readout, last), *blocks, head
+    )
+    return Case(model.eval(), example.bool() if kind == "events" else example, top)

@@ -91,47 +91,13 @@ def flip_numbers(data: bytes, rng: random.Random) -> bytes:
 
 # the structure
 
-_VALUES: list[Any] = [
-    *(0, 1, 2, 3, 7, 8, 9, 64, 255, 256, -1, -2, 2**15, 2**16, 2**16 + 1, 2**26, 2**31, 2**62, 2**63, 2**64),
-    *(
-        -(2**63),
-        10**40,
-        0.5,
-        1.0,
-        1.58,
-        -0.0,
-        1e308,
-        float("nan"),
-        float("inf"),
-        True,
-        False,
-        None,
-        "",
-        "max",
-    ),
-    *(
-        "sum",
-        "none",
-        "codes",
-        "type",
-        "Scores",
-        "Neurons",
-        "\u0000",
-        "\ud7ff",
-        "x" * 2000,
-        [],
-        {},
-        [[]],
-        [1, 1],
-    ),
-    *(
-        [1, 1, 1],
-        {"type": "Window"},
-        {"repeat": 0.5, "times": 1},
-        {"array": "input"},
-        {"codes": 1, "bits": 1, "shape": [1]},
-    ),
-]
+_NUMBERS = [0, 1, 2, 3, 7, 8, 9, 64, 255, 256, 2**15, 2**16, 2**16 + 1, 2**26, 2**31, 2**62, 2**63, 2**64]
+_NUMBERS += [-1, -2, -(2**63), 10**40]
+_FLOATS = [0.5, 1.0, 1.58, -0.0, 1e308, float("nan"), float("inf")]
+_WORDS = ["", "max", "sum", "none", "codes", "type", "Scores", "Neurons", "\u0000", "\ud7ff", "x" * 2000]
+_OBJECTS = [{}, {"type": "Window"}, {"repeat": 0.5, "times": 1}, {"array": "input"}]
+_OBJECTS += [{"codes": 1, "bits": 1, "shape": [1]}]
+_VALUES: list[Any] = [*_NUMBERS, *_FLOATS, *_WORDS, *_OBJECTS, True, False, None, [], [[]], [1, 1], [1, 1, 1]]
 
 
 def restructure(network: Any, rng: random.Random) -> Any:

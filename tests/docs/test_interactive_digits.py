@@ -17,12 +17,12 @@ from mfp_neurons import zoo
 from mfp_neurons.zoo.evaluation import load_test
 from tests.deploy.toolchain import tool
 from tests.docs.browser import Visit
-from tests.docs.drawings import BY_HAND, Stroke, strokes
+from tests.docs.drawings import Stroke, drawings
 
 PAGES = Path(__file__).parents[2] / "docs" / "interactive"
 ADDRESS = PAGES.joinpath("digits.html").as_uri()
 REMEDY = "run `python docs/interactive/build.py`"
-DRAWINGS = [(digit, strokes(text)) for digit, texts in BY_HAND.items() for text in texts]
+DRAWINGS = drawings()
 
 _spec = importlib.util.spec_from_file_location("build_digits", PAGES / "build.py")  # no package, a script
 assert _spec is not None and _spec.loader is not None

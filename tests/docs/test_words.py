@@ -35,6 +35,16 @@ def test_a_page_names_only_targets_that_the_makefile_has(page: Path, line: str) 
     assert re.search(rf"^{line.split()[1]}:", (ROOT / "Makefile").read_text(), flags=re.MULTILINE)
 
 
+def test_the_architecture_names_files_that_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"[`(]((?:\w+/)*\w+(?:/|\.py|\.h|\.svg))[`)]", text)
+    assert len(named) > 30
+    missing = [
+        name for name in named if not ((ROOT / name).exists() or (ROOT / "mfp_neurons" / name).exists())
+    ]
+    assert missing == []
+
+
 def test_the_readme_names_the_demo_and_the_tests() -> None:
     assert {"demo", "test"} <= {line.split()[1] for page, line in typed("make") if page.name == "README.md"}
 

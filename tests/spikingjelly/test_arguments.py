@@ -1,14 +1,13 @@
 """What MFPNode accepts, refuses, and shows."""
 
 import inspect
-import logging
 import math
 
 import pytest
 import torch
 from spikingjelly.activation_based import functional, neuron, surrogate
 
-from mfp_neurons import MFPNode, _checks
+from mfp_neurons import MFPNode
 from tests.spikingjelly.common import V2
 
 
@@ -70,16 +69,12 @@ def test_a_wrong_argument_is_refused_by_name(error, options, words):
         MFPNode(**options)
 
 
-def test_a_reset_voltage_is_ignored_and_that_is_said_once(caplog, monkeypatch):
-    monkeypatch.setattr(_checks, "_said", set())
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        MFPNode(v_reset=None)
-        assert not caplog.records
-        nodes = [MFPNode(v_reset=0.0), MFPNode(v_reset=0)]
-    assert [record.message for record in caplog.records if "v_reset" in record.message] == [
-        caplog.messages[0]
-    ]
-    assert "never reset" in caplog.messages[0]
+def test_a_reset_voltage_is_ignored_and_that_is_said_once(said):
+    MFPNode(v_reset=None)
+    assert not said.records
+    nodes = [MFPNode(v_reset=0.0), MFPNode(v_reset=0)]
+    (message,) = said.messages
+    assert "v_reset" in message and "never reset" in message
     assert all(node.v_reset is None for node in nodes)
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -143,8 +144,13 @@ def test_samples_that_are_no_counts_are_refused_in_one_line(
 
 def test_a_disagreement_would_be_an_error(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     deployed = deployment.lower_checkpoint(checkpoint)
-    monkeypatch.setattr(deployment, "_streamed", lambda *_: np.zeros(10))
+    silent = SimpleNamespace(step=lambda x: np.zeros((len(x), 10)))
+    monkeypatch.setattr(deploy.IntegerNetwork, "stream", lambda self: silent)
     with pytest.raises(RuntimeError, match="step by step, the integer network gives other scores"):
+        deployment.agreement(deployed)
+    run = deploy.IntegerNetwork.run
+    monkeypatch.setattr(deploy.IntegerNetwork, "run", lambda *args: run(*args) + 1)
+    with pytest.raises(RuntimeError, match="event by event, the integer network gives other scores"):
         deployment.agreement(deployed)
 
 

@@ -36,6 +36,7 @@ SETTINGS: dict[str, Any] = {
     "training.clip": 1.0,
     "training.threads": 1,
     "training.device": "cpu",
+    "training.checkpoint_steps": 1,
 }
 STOPPED_AFTER = 7  # steps, in the second epoch
 
@@ -66,12 +67,11 @@ def config(parallel: str = "ddp") -> Config:
 
 
 def stopped(trainer: Trainer) -> None:
-    """A run that a step number breaks off, with a checkpoint just before it."""
+    """A run that a step number breaks off, after its checkpoint."""
     step, taken = trainer.step, []
 
     def until(picked: torch.Tensor) -> float:
         if len(taken) == STOPPED_AFTER:
-            trainer._save_last()
             raise KeyboardInterrupt
         taken.append(picked)
         return step(picked)

@@ -76,6 +76,7 @@ def step_buffers(graph: Graph) -> Buffers:
     Past steps stay where they are between two calls, and so do open windows.
     """
     history = graph.history()
+    # past steps are moved up before each step, so that what a layer looks at lies side by side, oldest first
     slots = [1 + history.get(index, 0) for index in range(len(graph.ops))]
     layers = ((op, op.order if isinstance(op, Neurons) else 1) for op in graph.ops)
     return Buffers(
@@ -94,10 +95,12 @@ def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
     patches = totals = sums = 0
     for synapse in op.synapses:
         windows = prod(synapse.pool.window.size) if synapse.pool else 1
+        # one output place is gathered at a time, at all steps, and shared by the channels of its group
         seen = windows * (1 if synapse.source in constant else steps)
         patches += 0 if is_whole(graph, synapse) else seen * _patch_words(graph, synapse)
         totals += seen
         sums = max(sums, seen)
+    # the currents of one neuron at all steps, and behind them the taps that these can reach
     numbers = steps + (min(op.order, steps) if isinstance(op, Neurons) else 0)
     wide = is_wide(graph, op)
     return Scratch(patches, totals, sums, len(op.synapses), 0 if wide else numbers, numbers if wide else 0)
@@ -139,6 +142,7 @@ def remembered(graph: Graph) -> int:
         for op, period in zip(graph.ops, graph.periods[1:], strict=True)
         if isinstance(op, Neurons)
     ]
+    # whole periods, so that the place in a window follows from the counter
     return -(-max(ends, default=0) // graph.period) * graph.period
 
 

@@ -54,6 +54,7 @@ def step_body(graph: Graph, buffers: Buffers) -> list[str]:
     """
     offsets, history, periods = buffers.maps.offsets, graph.history(), graph.periods
     lines = [*_memory(buffers), *_refuse(graph, 1)]
+    # first of all, so that each map has a free place behind its past when its layer runs
     lines += [
         f"    {_when_new(graph, i)}mfp_shift(maps + {offsets[i]}, {step_words(graph, i)}, {past});"
         for i, past in history.items()
@@ -80,6 +81,7 @@ def _next_step(graph: Graph) -> list[str]:
     """Counts the step, and says whether it had scores."""
     alike, period, of_scores = remembered(graph), graph.period, graph.periods[-1]
     if period == 1:
+        # it stops where nothing depends on it any more, so that no stream is too long for 32 bits
         return [*([f"    if (now < {alike}) now++;"] if alike else []), "    return 1;"]
     lines = [f"    now = now < {alike + period - 1} ? now + 1 : {alike};"]
     # counted, the step is the first of the next period
@@ -105,6 +107,7 @@ def _time(graph: Graph, op: Op, period: int) -> Time:
     if isinstance(op, TimePool):
         return Time("0", "1", "0", f"{own} % {op.window}")
     if isinstance(op, Neurons) and op.order > 1:
+        # as many steps as there are; in C, where ``steps`` is the name of that many
         return Time(f"{own} + 1 - steps", f"{own} < {op.order - 1} ? {own} + 1 : {op.order}", "steps - 1")
     return Time(own if remembered(graph) else "0", "1", "0")
 
@@ -160,6 +163,7 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str, when
         case TimePool():
             body += [f"mfp_join(&map{index}, from[0], {op.window}, {time.place}, {steps}, {out});"]
         case Sum() | Concat():
+            # sources are added one by one to what has to begin as 0
             body += [f"mfp_clear({out}, {step_words(graph, index)} * {steps});"]
             body += _add(graph, index, op, steps, out)
     return [f"    {when}{{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]

@@ -65,6 +65,7 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
         f"{name}.h": _header(graph, name, tables, run, step),
         f"{name}.c": _source(graph, name, tables, run, step),
     }
+    # all text exists before the first file is written, so that a refusal leaves nothing behind
     texts |= {file: (_PRIMITIVES / file).read_text() for file in ("mfp_int.h", "mfp_int.c")}
     folder = Path(directory)
     folder.mkdir(parents=True, exist_ok=True)
@@ -95,15 +96,15 @@ def _counter_bytes(graph: Graph) -> int:
 
 def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers) -> str:
     """NAME.h: what it is called with, what it returns, what it takes."""
-    big, given = name.upper(), graph.input
-    size, classes = prod(given.shape), prod(graph.scores.shape)
-    frames = 1 if given.static else graph.steps
+    big, inputs = name.upper(), graph.input
+    size, classes = prod(inputs.shape), prod(graph.scores.shape)
+    frames = 1 if inputs.static else graph.steps
     period, kept = graph.periods[-1], 4 * kept_words(graph)
     rows = graph.steps // period if graph.scores.reduce == "none" else 1
-    refused = f"; -1, with nothing changed, if a byte is above {big}_TOP" if given.top < 255 else ""
-    levels = "events, 0 or 1" if given.top == 1 else f"levels 0..{given.top}"
-    order = list(given.features or given.shape)
-    sequence = f"one image, {levels}" if given.static else f"{graph.steps} steps, each {levels}"
+    refused = f"; -1, with nothing changed, if a byte is above {big}_TOP" if inputs.top < 255 else ""
+    levels = "events, 0 or 1" if inputs.top == 1 else f"levels 0..{inputs.top}"
+    order = list(inputs.features or inputs.shape)
+    sequence = f"one image, {levels}" if inputs.static else f"{graph.steps} steps, each {levels}"
     return f"""\
 /* {name}: an integer spiking network for one sample at a time. Written by mfp_neurons; do not edit.
  *
@@ -121,7 +122,7 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
 #define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
 #define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
 #define {big}_SCORES {rows * classes} /* that {name}_run writes */
-#define {big}_TOP {given.top} /* the largest level of the input */
+#define {big}_TOP {inputs.top} /* the largest level of the input */
 {_period_macro(big, period)}
 /* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps
  * nothing of; what a step uses; and what a stream keeps between steps. */

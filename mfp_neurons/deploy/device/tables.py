@@ -40,6 +40,7 @@ class Tables:
         self.lines: list[str] = []
         self.weight_bytes = self.parameter_bytes = 0
         self._graph = graph
+        # only what is used, as strict compilers warn of a constant that nobody reads
         for index in sorted(_described_maps(graph)):
             name, top = comment(graph.map_name(index)), graph.map_top(index)
             self.lines += [
@@ -63,7 +64,7 @@ class Tables:
         currents = self._currents(index, op)
         rows, order, columns = op.taps.shape
         taps = self._parameters("taps", f"{index}", f"[{rows}][{order}][{columns}]", op.taps)
-        kept = without_repeats(op.thresholds)
+        kept = without_repeats(op.thresholds)  # the C takes the last row for all later steps
         thresholds = self._parameters("thresholds", f"{index}", f"[{len(kept)}][{op.shape[0]}]", kept)
         self.lines += [
             f"static const mfp_neurons layer{index} = {{",
@@ -124,6 +125,7 @@ class Tables:
     def _table(self, name: str, what: str, numbers: NDArray[Any]) -> None:
         """A table under a line that says what it holds, as many numbers to a line as fit."""
         flat = numbers.reshape(-1).tolist()
+        # packed bits say more in hexadecimal
         cells = [f"0x{number:08x}," if numbers.dtype == np.uint32 else f"{number}," for number in flat]
         row = _WIDTH // (1 + max(map(len, cells)))
         self.lines += [
@@ -180,6 +182,7 @@ def _described_maps(graph: Graph) -> set[int]:
 
 def _packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:
     """Codes as they lie in memory: rows in the order (row, column, channel), bytes or planes of words."""
+    # channels last, as a place of a map has its channels side by side
     rows = synapse.codes.transpose(0, 2, 3, 1).reshape(len(synapse.codes), -1)
     if in_bytes(graph, synapse):
         return rows

@@ -96,6 +96,7 @@ class Compiled:
             buffers = None  # freed before the next are allocated
             buffers = _Buffers(self.layout, self._library, size)
         levels = np.ascontiguousarray(levels)
+        # the last layer has a step of its own in every so many of the input
         scored = (first + size.steps) // self._scores_period - first // self._scores_period
         scores = np.empty((scored, size.samples, *self.graph.scores.shape), np.int64)
         call = buffers.call
@@ -155,7 +156,7 @@ class Stream:
         ``levels`` is its input, uint8 [N, C, H, W]; N stays that of the first step.
         """
         compiled = self._compiled
-        if not self.t:
+        if not self.t:  # before the first step N is not known
             _, bytes_kept = _places_of_past(compiled.graph, len(levels))
             self._past = np.zeros(bytes_kept, np.uint8)
         size = _Size(len(levels), 1, compiled.threads(self._threads), stream=True)
@@ -223,6 +224,7 @@ def _map_structs(layout: Layout, size: _Size) -> Any:
         m.planes, m.words = planes(graph.map_top(index)), -(-m.channels // BLOCK)
         m.bytes, m.same = layout.is_bytes(index), index in same
         steps = 1 if m.same else size.steps // m.period
+        # a stream goes round: step t is in slot t % slots, where it replaces the oldest
         m.slots = history.get(index, 0) + 1 if size.stream else steps
         m.past, m.past_bytes = past.get(index, (0, 0))
     return maps

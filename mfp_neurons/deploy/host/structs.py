@@ -104,6 +104,7 @@ class Layout:
             kind=_OPS.index(type(op)), target=index + 1, channels=channels, height=height, width=width
         )
         if isinstance(op, Neurons | Scores):
+            # ctypes keeps no reference behind an address, so ``_arrays`` does
             synapses = (STRUCTS["Synapse"] * len(op.synapses))(*map(self._synapse, op.synapses))
             self._arrays.append(synapses)
             struct.synapses, struct.synapse_count = ctypes.addressof(synapses), len(synapses)
@@ -131,6 +132,7 @@ class Layout:
         struct.order, struct.wide, struct.taps_rows = op.order, wide, len(taps)
         struct.taps_per_channel = op.taps.shape[2] > 1
         struct.taps = self._address(taps.astype(dtype))  # wraps around, as the sums do
+        # where the current is the same at every step, one product with the sum of its taps is the potential
         sums = _sums_of_taps(taps)
         struct.sums, struct.sums_rows = self._address(sums.astype(dtype)), len(sums)
         thresholds = np.clip(op.thresholds, limits.min, limits.max)
@@ -165,6 +167,7 @@ class Layout:
         weights, struct.base = plane_weights(synapse.bits)
         struct.planes = len(weights)
         struct.plane_weight[: len(weights)] = weights
+        # channels last, as a word of a map holds channels of one place: a row of weights meets one such word
         packed = words(np.moveaxis(code_planes(synapse.codes, synapse.bits), 2, -1), 64)
         return np.moveaxis(packed.reshape(*packed.shape[:2], -1), 1, 2)
 
@@ -174,7 +177,7 @@ class Layout:
         struct.planes, struct.inner = 1, inner
         if synapse.groups > 1:
             outputs = out // synapse.groups
-            struct.aligned = inner == outputs == 1
+            struct.aligned = inner == outputs == 1  # depthwise: no index has to be looked up
             index = np.arange(out) // outputs * inner + np.arange(inner)[:, None]
             struct.index = self._address(_pad_channels(index).astype(np.int32))
         return np.moveaxis(synapse.codes, 1, -1).reshape(out, -1).T[None]
@@ -205,6 +208,7 @@ def _sums_of_taps(taps: Ints) -> Ints:
 
 def _in_blocks(weights: NDArray[Any], vector: int) -> NDArray[Any]:
     """[plane, row, out] as [block][plane][row][lane], flat; the last block is as wide as whole vectors."""
+    # a block is read from its first plane to its last while its sums stay in registers
     padded = np.pad(weights, [(0, 0), (0, 0), (0, -weights.shape[2] % vector)])
     blocks = [padded[..., i : i + BLOCK] for i in range(0, padded.shape[2], BLOCK)]
     return np.concatenate([block.reshape(-1) for block in blocks])

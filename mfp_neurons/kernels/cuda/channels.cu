@@ -1,8 +1,41 @@
-/* What batch normalization needs of [T, N, C, *]: the moments of each channel, and an affine map added in place.
- * Twin: backends/_channels.py. */
-#include "sums.cuh"
+/* Sums of each channel: the second stage of every kernel's sums, and what batch normalization needs of [T, N, C, *]:
+ * the moments of each channel, and an affine map added in place. Twin: backends/torch.py. */
+#include "common.cuh"
 
 namespace mfp {
+
+/* ---- the second stage of every sum: over the blocks of the first, in one order, in float64 ---- */
+
+struct Total {
+    Partials partials;
+    i64 channels, repeat; /* number i of a row is of channel (i / repeat) % channels */
+    i64 across;           /* channels a block takes side by side: a power of two up to THREADS */
+    double *out;          /* [sums][channels] */
+};
+
+/* Block (x, k): `across` channels of sum k. */
+template <class W> __global__ void __launch_bounds__(THREADS) total(const Total p) {
+    MFP_SHARED(SumsOf<double MFP_COMMA 1>, shared);
+    const int across = static_cast<int>(p.across), thread = threadIdx.x, down = THREADS / across;
+    const i64 channel = blockIdx.x * p.across + thread % across;
+    const i64 period = p.channels * p.repeat, periods = divide(p.partials.width + period - 1, period);
+    const W *from = static_cast<const W *>(p.partials.data) + blockIdx.y * p.partials.rows * p.partials.width;
+    double sum = 0;
+    for (i64 row = 0; channel < p.channels && row < p.partials.rows; row++)
+        for (i64 i = thread / across; i < periods * p.repeat; i += down) {
+            const i64 round = divide(i, p.repeat);
+            const i64 at = round * period + channel * p.repeat + (i - round * p.repeat);
+            if (at < p.partials.width) sum += from[row * p.partials.width + at];
+        }
+    shared.of_thread[thread] = sum;
+    for (int half = THREADS / 2; half >= across; half /= 2) {
+        __syncthreads();
+        if (thread < half) shared.of_thread[thread] += shared.of_thread[thread + half];
+    }
+    if (thread < across && channel < p.channels) p.out[blockIdx.y * p.channels + channel] = shared.of_thread[thread];
+}
+
+/* ---- moments ---- */
 
 struct Moments {
     Columns columns;
@@ -93,12 +126,12 @@ template <class W> __global__ void __launch_bounds__(THREADS) moments_of_channel
     MFP_SHARED(SumsOf<double MFP_COMMA 1>, shared);
     const W *counts = static_cast<const W *>(p.partials.data);
     const i64 width = p.partials.width, apart = p.partials.rows * width, period = p.channels * p.repeat;
-    const i64 each = divide(width + period - 1, period) * p.repeat;
+    const i64 numbers = divide(width + period - 1, period) * p.repeat; /* of one channel in a row, at most */
     double mean = 0;
     for (int pass = 0; pass < 2; pass++) {
         double sum = 0;
         for (i64 row = 0; row < p.partials.rows; row++)
-            for (i64 i = threadIdx.x; i < each; i += THREADS) {
+            for (i64 i = threadIdx.x; i < numbers; i += THREADS) {
                 const i64 round = divide(i, p.repeat);
                 const i64 at = round * period + blockIdx.x * p.repeat + (i - round * p.repeat);
                 if (at >= width) continue;

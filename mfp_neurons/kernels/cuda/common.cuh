@@ -1,8 +1,9 @@
-/* What every CUDA kernel here shares: how it sees tensors, its loads and stores, and words between blocks.
+/* What every CUDA kernel here shares: the call, how a thread sees its tensors, loads and stores, local gradients,
+ * and sums over neurons.
  *
- * Tensors are [T, A, B] as mfp_neurons/backends/_rows.py has them: B neurons in a run, A runs apart. A thread
+ * Tensors are [T, A, B] as mfp_neurons/backends/rows.py has them: B neurons in a run, A runs apart. A thread
  * works on a group of V neighboring neurons of a run, so that one access moves V numbers. Every kernel takes
- * one struct by value whose fields are eight bytes each, packed by mfp_neurons/backends/cupy.py. */
+ * one struct by value whose fields are eight bytes each, packed by mfp_neurons/backends/cupy_launch.py. */
 #pragma once
 
 #include "arithmetic.h"
@@ -16,8 +17,6 @@
 
 namespace mfp {
 
-typedef unsigned char u8;
-
 /* One tensor; strides in elements, null data where a call has no such tensor. */
 struct Strided {
     void *data;
@@ -30,9 +29,43 @@ struct PerChannel {
     i64 step;
 };
 
-/* Where the neurons are. A run is `groups` groups of V neurons, the last of which may reach beyond it. */
+/* Where the neurons are: runs of `groups` groups of V neurons. Neuron b of a run is of channel
+ * (b / repeat) % channels. */
 struct Columns {
     i64 outer, run, groups, channels, repeat;
+};
+
+/* The kernel's parameters: exponential [decay, gain], FIR [taps] or matrix [steps], by channels or inputs; wide. */
+struct Weights {
+    const void *data;
+    i64 row, column; /* strides; column 0 where one number serves all channels */
+};
+
+/* Where a block leaves its sums: [sums][rows][width], wide; null where nobody asks. A block adds up its lanes of
+ * equal channels, which leaves `left` lanes; a row holds a number a channel of each lane left, so it repeats the
+ * channels as neurons do. */
+struct Partials {
+    void *data;
+    i64 rows, width, left;
+};
+
+/* One call of the neuron, as every kernel of a history takes it; each adds how it cuts the work into blocks.
+ * Neurons.launch in backends/cupy_launch.py fills it field by field, so a new field goes into both. */
+struct Call {
+    Columns columns;
+    i64 steps, before, order; /* T; inputs in the state of a finite history; its taps, or before + T of a matrix */
+    Strided x;
+    Strided state;  /* exponential: the potential before, [1, A, B], wide; else the inputs before, null at rest */
+    Strided spikes; /* forward: written; backward: their gradient */
+    Strided u;      /* the same for the potential, wide: of every step, or of the last alone */
+    Strided gx, gstate;
+    Strided g; /* finite histories: dL/du of every step, wide, from one kernel to the next */
+    Weights weights;
+    PerChannel threshold, scale, shift; /* scale, shift: null or both given */
+    i64 all_steps; /* u has every step, not the last alone */
+    i64 strict;    /* fire on u > threshold */
+    double a, b;   /* the surrogate's constants */
+    Partials partials;
 };
 
 /* One thread's group. Threads beyond the last group idle on channel 0: they still meet the barriers. */
@@ -59,9 +92,9 @@ template <int V> MFP_DEVICE Place place(const Columns &columns, i64 group) {
     return p;
 }
 
-/* What the gradient of the spikes is multiplied with, beyond arithmetic.h's surrogates: a bit of a Rect's mask;
- * nothing, as only the potential has a gradient; nothing more, as that was done before. */
-enum { MASKED = 6, NO_SPIKES = 7, DONE = 8 };
+/* What the gradient of the spikes is multiplied with, beyond arithmetic.h's surrogates: nothing, as only the
+ * potential has a gradient; nothing more, as that was done before. */
+enum { NO_SPIKES = SURROGATES, DONE };
 
 enum { THREADS = 256 }; /* of a block */
 
@@ -219,76 +252,119 @@ template <class W> MFP_DEVICE W parameter(const PerChannel &from, i64 channel) {
     return static_cast<const W *>(from.data)[channel * from.step];
 }
 
-/* A power by repeated squaring, in one order whatever the hardware. */
-template <class W> MFP_DEVICE W power(W base, i64 exponent) {
-    W result = 1;
-    for (; exponent > 0; exponent >>= 1) {
-        if (exponent & 1) result *= base;
-        base *= base;
-    }
-    return result;
+template <class W> MFP_DEVICE W weight(const Weights &from, i64 row, i64 column) {
+    return static_cast<const W *>(from.data)[row * from.row + column * from.column];
 }
 
-/* ---- masks: bit i of byte k of a run is neuron 8 k + i ---- */
+/* What a group of V neurons has for each channel: P = V where channels run along the group, else 1. */
+template <class W, int P> struct Parameters {
+    W threshold[P], scale[P], shift[P];
 
-/* The byte of V <= 8 neurons from the bits of the 8 / V threads that share it; all threads of a warp call this. */
-template <int V> MFP_DEVICE u32 byte_of(u32 bits, i64 first) {
-    bits <<= first & 7;
+    MFP_DEVICE Parameters(const Call &p, i64 channel) {
 #pragma unroll
-    for (int other = 1; other < 8 / V; other *= 2) bits |= __shfl_xor_sync(0xffffffffu, bits, other);
-    return bits;
-}
+        for (int i = 0; i < P; i++) {
+            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
+            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
+            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
+        }
+    }
 
-MFP_DEVICE u8 *mask_byte(const Strided &mask, const Place &p, i64 t) {
-    return static_cast<u8 *>(mask.data) + t * mask.time + p.outer * mask.run + (p.first >> 3);
-}
-
-/* ---- words: a number that one block hands to another ----
- *
- * A word is 64 bits, half of a number beside a flag that says it is there, so number and flag arrive
- * together and no fence is needed. Words start as zeros. */
-
-template <class W> struct WordsOf {
-    enum { count = sizeof(W) / 4 };
+    /* What the group's neuron i gets of x. */
+    MFP_DEVICE W input(W x, int i) const { return affine(x, scale[i % P], shift[i % P]); }
 };
 
-MFP_DEVICE void publish(volatile u64 *word, float value) {
-    *word = (1ull << 32) | bits_of(value);
+/* ---- S steps of V neurons in a thread's registers ----
+ *
+ * Pointers walk from step to step: an offset for each step would take a register pair. */
+
+/* Which of the S steps from t0 on a thread has. */
+struct Live {
+    int count; /* the first so many: fewer at the sequence's end, none where the thread idles */
+    int last;  /* the sequence's last step, as one of the S; -1 if it is not among them */
+};
+
+template <int S> MFP_DEVICE Live live_steps(const Place &at, i64 t0, i64 steps) {
+    const i64 left = at.active ? steps - t0 : 0;
+    const int count = left < 0 ? 0 : left < S ? static_cast<int>(left) : S;
+    return {count, count > 0 && left <= S ? count - 1 : -1};
 }
 
-MFP_DEVICE void publish(volatile u64 *word, double value) {
-#ifdef __CUDA_ARCH__
-    const u64 bits = static_cast<u64>(__double_as_longlong(value));
-#else
-    u64 bits;
-    __builtin_memcpy(&bits, &value, sizeof bits);
-#endif
-    word[0] = (1ull << 32) | (bits & 0xffffffffu);
-    word[1] = (1ull << 32) | (bits >> 32);
+/* The steps, zeros for those that are not live. Loading all of them before any is used keeps S loads under way at
+ * once, which hides the memory's latency with few threads. */
+template <class X, int V, int S>
+MFP_DEVICE void load_steps(const Strided &tensor, const Place &at, i64 t0, const Live &live, Pack<X, V> (&to)[S]) {
+    const X *from = column<const X>(tensor, at, t0);
+#pragma unroll
+    for (int s = 0; s < S; s++, from += tensor.time) to[s] = load<V>(from, s < live.count);
 }
 
-MFP_DEVICE u32 await(const volatile u64 *word) {
-    u64 seen = *word;
-    while ((seen >> 32) == 0) {
-#ifdef MFP_PAUSE
-        MFP_PAUSE();
-#endif
-        seen = *word;
+/* Writes what is asked for of one step after the other: spikes and potential. */
+template <class X> struct Writer {
+    typedef Wide<X> W;
+    const Call &p;
+    const Place &at;
+    const Live &live;
+    X *spikes;
+    W *u;
+
+    MFP_DEVICE Writer(const Call &call, const Place &place, i64 t0, const Live &of) : p(call), at(place), live(of) {
+        spikes = column<X>(p.spikes, at, t0);
+        u = column<W>(p.u, at, p.all_steps ? t0 : 0);
     }
-    return static_cast<u32>(seen);
+
+    /* The potential of step s, for s = 0, 1, ... in order. */
+    template <int V, int P> MFP_DEVICE void step(int s, const W (&potential)[V], const W (&threshold)[P]) {
+        const bool is_live = s < live.count;
+        if (is_live && p.spikes.data) store(spikes, fired<X, V>(potential, threshold, p.strict));
+        if (p.u.data && (p.all_steps ? is_live : s == live.last)) {
+            Pack<W, V> all;
+#pragma unroll
+            for (int i = 0; i < V; i++) all.lane[i] = potential[i];
+            store(u, all);
+        }
+        spikes += p.spikes.time;
+        if (p.all_steps) u += p.u.time;
+    }
+};
+
+/* Adds the potential's own gradient to g, of every step or of the last alone. */
+template <class W, int V, int S>
+MFP_DEVICE void add_own_gradient(const Call &p, const Place &at, i64 t0, const Live &live, W (&g)[S][V]) {
+    const W *from = column<const W>(p.u, at, p.all_steps ? t0 : 0);
+#pragma unroll
+    for (int s = 0; s < S; s++) {
+        if (p.all_steps ? s < live.count : s == live.last) {
+            const Pack<W, V> du = load<V>(from);
+#pragma unroll
+            for (int i = 0; i < V; i++) g[s][i] += du.lane[i];
+        }
+        if (p.all_steps) from += p.u.time;
+    }
 }
 
-template <class W> MFP_DEVICE W receive(const volatile u64 *word);
-template <> MFP_DEVICE float receive<float>(const volatile u64 *word) { return float_of(await(word)); }
-template <> MFP_DEVICE double receive<double>(const volatile u64 *word) {
-    const u64 low = await(word), high = await(word + 1), bits = high << 32 | low;
-#ifdef __CUDA_ARCH__
-    return __longlong_as_double(static_cast<i64>(bits));
-#else
-    double value;
-    __builtin_memcpy(&value, &bits, sizeof value);
-    return value;
-#endif
+/* ---- sums over neurons and time ----
+ *
+ * In a fixed order, so that results repeat bit for bit: each block writes its sums where no other block writes, and
+ * a second kernel (channels.cu) adds those of all blocks. Atomic additions would come in any order. */
+
+template <class W, int P> struct SumsOf {
+    W of_thread[THREADS * P];
+};
+
+/* Writes sum k of this block, block `tile` of row `row`; values holds a number a channel of the thread's group. */
+template <class W, int P>
+MFP_DEVICE void store_sum(const Partials &to, i64 k, i64 row, i64 tile, const W (&values)[P], SumsOf<W, P> &shared) {
+    const int thread = threadIdx.y * blockDim.x + threadIdx.x, left = static_cast<int>(to.left);
+    W *out = static_cast<W *>(to.data) + (k * to.rows + row) * to.width, *own = shared.of_thread + thread * P;
+    __syncthreads(); /* the memory served another sum */
+    for (int i = 0; i < P; i++) own[i] = values[i];
+    for (int half = blockDim.x * blockDim.y / 2; half >= left; half /= 2) {
+        __syncthreads();
+        if (thread < half)
+            for (int i = 0; i < P; i++) own[i] += own[half * P + i];
+    }
+    if (thread >= left) return;
+    for (int i = 0; i < P; i++) out[(tile * left + thread) * P + i] = own[i];
 }
 
 } /* namespace mfp */

@@ -5,48 +5,29 @@
  * and no scan. The input is read once and each output written once; the backward computes the potential again
  * from the input. Twin: backends/torch.py. */
 #include "scan.cuh"
-#include "steps.cuh"
-#include "sums.cuh"
 
 namespace mfp {
 
-struct Exp {
-    Columns columns;
+struct Exp : Call {
     Chunks chunks;
-    Strided x;
-    Strided state;  /* the potential before, [1, A, B], wide */
-    Strided spikes; /* forward: written; backward: their gradient */
-    Strided u;      /* the same for the potential, wide: of every step, or of the last alone */
-    Strided mask;   /* where a Rect's derivative is not zero: forward: written; backward: read, MASKED */
-    Strided gx, gstate;
-    PerChannel decay, gain, threshold, scale, shift; /* scale, shift: null or both given */
-    i64 every;  /* u has every step */
-    i64 strict; /* fire on u > threshold */
-    double a, b; /* the surrogate's constants */
-    Partials partials; /* SUMS */
 };
 
 /* Sums that give the parameters' gradients; a = dL/du with all later steps in it. */
 enum { OF_SPIKES /* g's spikes' share */, OF_ADJOINT /* a */, OF_INPUT /* a x */, OF_BEFORE /* a u[t-1] */, SUMS };
 
-/* A group's parameters: P = V where channels run along it, else 1. */
-template <class W, int P> struct Parameters {
-    W decay[P], gain[P], threshold[P], scale[P], shift[P];
+template <class W, int P> struct ExpParameters : Parameters<W, P> {
+    W decay[P], gain[P];
 
-    MFP_DEVICE Parameters(const Exp &p, i64 channel) {
+    MFP_DEVICE ExpParameters(const Call &p, i64 channel) : Parameters<W, P>(p, channel) {
 #pragma unroll
         for (int i = 0; i < P; i++) {
-            decay[i] = parameter<W>(p.decay, channel + i);
-            gain[i] = parameter<W>(p.gain, channel + i);
-            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
-            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
-            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
+            decay[i] = weight<W>(p.weights, 0, channel + i);
+            gain[i] = weight<W>(p.weights, 1, channel + i);
         }
     }
 
-    MFP_DEVICE W next(W u, W x, int i) const {
-        return step(u, affine(x, scale[i % P], shift[i % P]), decay[i % P], gain[i % P]);
-    }
+    /* The potential of the group's neuron i one step after u. */
+    MFP_DEVICE W next(W u, W x, int i) const { return step(u, this->input(x, i), decay[i % P], gain[i % P]); }
 };
 
 /* The first of this thread's steps; up to four are a whole sequence. */
@@ -56,7 +37,7 @@ template <int S> MFP_DEVICE i64 first_step(const Task &task) {
 
 /* u = the potential before this thread's steps. `ends`: only what later chunks wait for is wanted. */
 template <class X, class W, int V, int S, int P>
-MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at, const Parameters<W, P> &m,
+MFP_DEVICE void potential_before(const Exp &p, const Task &task, const Place &at, const ExpParameters<W, P> &m,
                                  const Pack<X, V> (&x)[S], W (&u)[V], bool hand_on, bool wanted) {
 #pragma unroll
     for (int i = 0; i < V; i++) u[i] = 0;
@@ -95,13 +76,13 @@ __global__ void MFP_BOUNDS(X) exp_forward(const Exp p) {
         const Task task = tasks.take();
         const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
         const i64 t0 = first_step<S>(task);
-        const Live live = live_steps<S>(at, t0, p.chunks.steps);
+        const Live live = live_steps<S>(at, t0, p.steps);
         Pack<X, V> x[S];
         load_steps(p.x, at, t0, live, x);
-        const Parameters<W, P> m(p, at.channel);
+        const ExpParameters<W, P> m(p, at.channel);
         W u[V];
         potential_before(p, task, at, m, x, u, true, true);
-        Writer<X, Exp> writer(p, at, t0, live);
+        Writer<X> writer(p, at, t0, live);
 #pragma unroll
         for (int s = 0; s < S; s++) {
             W input[V];
@@ -117,7 +98,7 @@ template <class X, int V, int S, bool ALONG, int KIND, bool PARAMS>
 __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
-    constexpr bool AGAIN = KIND < MASKED || (KIND == NO_SPIKES && PARAMS); /* the potential is computed again */
+    constexpr bool AGAIN = KIND != NO_SPIKES || PARAMS; /* the potential is computed again */
     const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
     W sums[SUMS][P] = {};
     Task task = {};
@@ -125,15 +106,14 @@ __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
         task = tasks.take();
         const Place at = place<V>(p.columns, task.tile * blockDim.x + threadIdx.x);
         const i64 t0 = first_step<S>(task);
-        const Live live = live_steps<S>(at, t0, p.chunks.steps);
-        const Parameters<W, P> m(p, at.channel);
+        const Live live = live_steps<S>(at, t0, p.steps);
+        const ExpParameters<W, P> m(p, at.channel);
         Pack<X, V> x[S], ds[S];
         W u[V], before[PARAMS ? S : 1][V], g[S][V];
         if (AGAIN) load_steps(p.x, at, t0, live, x);
         if (KIND != NO_SPIKES && !task.ends) load_steps(p.spikes, at, t0, live, ds);
         if (AGAIN) potential_before(p, task, at, m, x, u, task.ends, !task.ends);
         if (task.ends) continue;
-        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, t0, live) : 0;
 #pragma unroll
         for (int s = 0; s < S; s++) {
             W input[V], spikes[V]; /* the gradient of the spikes */
@@ -145,9 +125,8 @@ __global__ void MFP_BOUNDS(X) exp_backward(const Exp p) {
                     if (PARAMS) before[s][i] = u[i];
                     u[i] = m.next(u[i], input[i], i);
                 }
-                const bool bit = (bits >> (s * V + i)) & 1;
                 g[s][i] = 0;
-                if (KIND != NO_SPIKES) g[s][i] = spikes[i] * slope<KIND>(u[i] - m.threshold[i % P], bit, surrogate);
+                if (KIND != NO_SPIKES) g[s][i] = spikes[i] * derivative<KIND>(u[i] - m.threshold[i % P], surrogate);
                 if (PARAMS) sums[OF_SPIKES][i % P] += g[s][i];
             }
         }

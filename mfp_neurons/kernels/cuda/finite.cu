@@ -4,27 +4,15 @@
  *
  * y[-before .. -1] is the state. A block makes a tile of rows (time) by lanes (neurons) of a weighted sum; its
  * terms pass through shared memory TERMS rows at a time, each thread keeps ROWS sums in registers. The adjoint
- * is the same sum the other way, of g[t]. Twin: backends/_finite.py. */
-#include "sums.cuh"
+ * is the same sum the other way, of g[t]. Twin: backends/torch_sums.py. */
+#include "common.cuh"
 
 namespace mfp {
 
 enum { ROWS = 8, TERMS = 16, SEGMENTS = 8 /* blockDim.y at most */, SPAN = 4 /* steps at once in tap_gradient */ };
 
-struct Finite {
-    Columns columns;
-    i64 steps, before;     /* T; rows of inputs before them that count */
+struct Finite : Call {
     i64 tiles, time_tiles; /* blocks: neurons by time, time first */
-    Strided x, state;      /* state: [before, A, B] in x's type, null at rest */
-    Strided spikes, u, mask; /* forward: written; backward: gradients, and the mask read */
-    Strided g;             /* dL/du with the spikes' share, wide */
-    Strided gx, gstate;
-    const void *weights;        /* FIR [order, channels], matrix [T, before + T], wide */
-    i64 order, row, column;     /* taps, or before + T; strides */
-    PerChannel threshold, scale, shift;
-    i64 every, strict;
-    double a, b;
-    Partials partials; /* OF_SPIKES, or OF_ADJOINT and OF_INPUT */
 };
 
 enum { FORWARD, LOCAL /* g */, ADJOINT };
@@ -36,32 +24,28 @@ template <class W> struct Tile {
 
 /* y[s], s from -before on. */
 template <class X, class W>
-MFP_DEVICE W input(const Finite &p, const Place &at, i64 s, W scale, W shift) {
+MFP_DEVICE W input(const Call &p, const Place &at, i64 s, W scale, W shift) {
     if (!at.active) return 0;
     if (s >= 0) return affine(static_cast<W>(widen(*column<const X>(p.x, at, s))), scale, shift);
     return p.state.data ? widen(*column<const X>(p.state, at, s + p.before)) : W(0);
 }
 
 /* The potential's own gradient at step t. */
-template <class W> MFP_DEVICE W own_gradient(const Finite &p, const Place &at, i64 t) {
-    if (!p.u.data || !(p.every || t == p.steps - 1)) return 0;
-    return *column<const W>(p.u, at, p.every ? t : 0);
+template <class W> MFP_DEVICE W own_gradient(const Call &p, const Place &at, i64 t) {
+    if (!p.u.data || !(p.all_steps || t == p.steps - 1)) return 0;
+    return *column<const W>(p.u, at, p.all_steps ? t : 0);
 }
 
-/* dL/du[t], where it needs no potential. */
-template <class X, int KIND, class W> MFP_DEVICE W local(const Finite &p, const Place &at, i64 t) {
+/* dL/du[t]: as an earlier kernel left it, or the potential's own alone. */
+template <int KIND, class W> MFP_DEVICE W local(const Call &p, const Place &at, i64 t) {
     if (!at.active) return 0;
-    if (KIND == DONE) return *column<const W>(p.g, at, t);
-    W g = own_gradient<W>(p, at, t);
-    if (KIND == MASKED && (*mask_byte(p.mask, at, t) >> (at.first & 7)) & 1)
-        g += static_cast<W>(p.a) * widen(*column<const X>(p.spikes, at, t));
-    return g;
+    return KIND == DONE ? *column<const W>(p.g, at, t) : own_gradient<W>(p, at, t);
 }
 
 /* The matrix's weight that takes y[s] to u[t]; zero beyond its borders. */
-template <class W> MFP_DEVICE W weight(const Finite &p, i64 t, i64 s) {
+template <class W> MFP_DEVICE W matrix_weight(const Call &p, i64 t, i64 s) {
     const bool within = t < p.steps && s < p.steps && s >= -p.before;
-    return within ? static_cast<const W *>(p.weights)[t * p.row + (s + p.before) * p.column] : W(0);
+    return within ? weight<W>(p.weights, t, s + p.before) : W(0);
 }
 
 /* sums[r] += weight * term for the TERMS terms in the tile, from row `first` on. */
@@ -82,7 +66,7 @@ MFP_DEVICE void add_terms(const Finite &p, const Tile<W> &tile, i64 row, i64 fir
 #pragma unroll
         for (int i = 0; i < ROWS + TERMS - 1; i++) {
             if (lag + i < 0 || lag + i >= p.order) continue; /* not times zero: what is forgotten may be NaN */
-            const W tap = static_cast<const W *>(p.weights)[(lag + i) * p.row + channel * p.column];
+            const W tap = weight<W>(p.weights, lag + i, channel);
 #pragma unroll
             for (int r = 0; r < ROWS; r++) {
                 const int k = MODE == ADJOINT ? i + r - (ROWS - 1) : r + (TERMS - 1) - i;
@@ -99,15 +83,10 @@ MFP_DEVICE void finish(const Finite &p, const Place &at, i64 row, W scale, const
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         const i64 t = row + r;
-        const bool live = at.active && t < p.steps;
-        if (MODE == FORWARD && p.mask.data) {
-            const u32 byte = byte_of<1>(live && magnitude(sums[r] - threshold) < static_cast<W>(p.b), at.first);
-            if (live && (at.first & 7) == 0) *mask_byte(p.mask, at, t) = static_cast<u8>(byte);
-        }
-        if (!live) continue;
+        if (!at.active || t >= p.steps) continue;
         if (MODE == FORWARD) {
             if (p.spikes.data) *column<X>(p.spikes, at, t) = spike<X>(fires(sums[r], threshold, p.strict));
-            if (p.u.data && (p.every || t == p.steps - 1)) *column<W>(p.u, at, p.every ? t : 0) = sums[r];
+            if (p.u.data && (p.all_steps || t == p.steps - 1)) *column<W>(p.u, at, p.all_steps ? t : 0) = sums[r];
         } else if (MODE == LOCAL) {
             const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
             const W share =
@@ -153,7 +132,7 @@ template <class X, int MODE, bool MATRIX, int KIND> __global__ void MFP_BOUNDS(X
         for (int k = threadIdx.y; k < TERMS; k += blockDim.y) {
             W term = 0;
             if (first + k <= last)
-                term = MODE == ADJOINT ? local<X, KIND, W>(p, at, first + k)
+                term = MODE == ADJOINT ? local<KIND, W>(p, at, first + k)
                                        : input<X, W>(p, at, first + k, scale, shift);
             tile.terms[k][threadIdx.x] = term;
         }
@@ -161,8 +140,8 @@ template <class X, int MODE, bool MATRIX, int KIND> __global__ void MFP_BOUNDS(X
             for (i64 i = threadIdx.y * blockDim.x + threadIdx.x; i < TERMS * rows; i += blockDim.x * blockDim.y) {
                 /* neighboring threads read along a row of the matrix */
                 const i64 k = MODE == ADJOINT ? i / rows : i % TERMS, r = MODE == ADJOINT ? i % rows : i / TERMS;
-                tile.weights[k][r] = MODE == ADJOINT ? weight<W>(p, first + k, top + r)
-                                                     : weight<W>(p, top + r, first + k);
+                tile.weights[k][r] = MODE == ADJOINT ? matrix_weight<W>(p, first + k, top + r)
+                                                     : matrix_weight<W>(p, top + r, first + k);
             }
         __syncthreads();
         add_terms<W, MODE, MATRIX>(p, tile, row, first, at.channel, sums);
@@ -179,12 +158,8 @@ template <class X, int MODE, bool MATRIX, int KIND> __global__ void MFP_BOUNDS(X
     }
 }
 
-struct TapGradient {
-    Columns columns;
-    i64 steps, before, tiles, span, order; /* span: steps a block (blockIdx.z) */
-    Strided x, state, g;
-    PerChannel scale, shift;
-    Partials partials; /* [order] */
+struct TapGradient : Call {
+    i64 tiles, span; /* span: steps a block (blockIdx.z); partials: [order] */
 };
 
 /* dL/dm[j] = sum over t of g[t] y[t-j]. A block is 32 lanes by blockDim.y times ROWS taps (blockIdx.y). */
@@ -194,10 +169,6 @@ __global__ void MFP_BOUNDS(X) tap_gradient(const TapGradient p) {
     MFP_SHARED(SumsOf<W MFP_COMMA 1>, shared);
     const i64 tap = (static_cast<i64>(blockIdx.y) * blockDim.y + threadIdx.y) * ROWS;
     const i64 t0 = blockIdx.z * p.span, t1 = t0 + p.span < p.steps ? t0 + p.span : p.steps;
-    Finite rows = {};
-    rows.x = p.x;
-    rows.state = p.state;
-    rows.before = p.before;
     W sums[ROWS] = {};
     for (i64 tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
         const Place at = place<1>(p.columns, tile * blockDim.x + threadIdx.x);
@@ -209,7 +180,7 @@ __global__ void MFP_BOUNDS(X) tap_gradient(const TapGradient p) {
 #pragma unroll
             for (int i = 0; i < ROWS + SPAN - 1; i++) {
                 const i64 s = t - tap - (ROWS - 1) + i;
-                y[i] = s >= -p.before && s < t1 ? input<X, W>(rows, at, s, scale, shift) : W(0);
+                y[i] = s >= -p.before && s < t1 ? input<X, W>(p, at, s, scale, shift) : W(0);
             }
 #pragma unroll
             for (int k = 0; k < SPAN; k++) {
@@ -237,12 +208,8 @@ __global__ void MFP_BOUNDS(X) tap_gradient(const TapGradient p) {
 
 enum { SIDE = 64, DEPTH = 16, OWN = 4 }; /* a tile of the gradient, neurons at a time, its rows and columns a thread */
 
-struct MatrixGradient {
-    Columns columns;
-    i64 steps, before, count, split; /* neurons, and how many of them a block takes (blockIdx.z) */
-    Strided x, state, g;
-    PerChannel scale, shift;
-    Partials partials; /* [1][splits][T * (before + T)] */
+struct MatrixGradient : Call {
+    i64 count, split; /* neurons, and how many of them a block takes (blockIdx.z); partials: [splits][T][before + T] */
 };
 
 template <class W> struct Sides {
@@ -255,10 +222,6 @@ template <class X> __global__ void MFP_BOUNDS(X) matrix_gradient(const MatrixGra
     MFP_SHARED(Sides<W>, shared);
     const i64 t0 = static_cast<i64>(blockIdx.x) * SIDE, s0 = static_cast<i64>(blockIdx.y) * SIDE - p.before;
     const i64 n0 = blockIdx.z * p.split, n1 = n0 + p.split < p.count ? n0 + p.split : p.count;
-    Finite rows = {};
-    rows.x = p.x;
-    rows.state = p.state;
-    rows.before = p.before;
     W sums[OWN][OWN] = {};
     for (i64 n = n0; n < n1; n += DEPTH) {
         const Place at = place<1>(p.columns, n + threadIdx.x);
@@ -268,7 +231,7 @@ template <class X> __global__ void MFP_BOUNDS(X) matrix_gradient(const MatrixGra
         __syncthreads();
         for (int i = threadIdx.y; i < SIDE; i += blockDim.y) {
             shared.g[threadIdx.x][i] = live && t0 + i < p.steps ? *column<const W>(p.g, at, t0 + i) : W(0);
-            shared.y[threadIdx.x][i] = live && s0 + i < p.steps ? input<X, W>(rows, at, s0 + i, scale, shift) : W(0);
+            shared.y[threadIdx.x][i] = live && s0 + i < p.steps ? input<X, W>(p, at, s0 + i, scale, shift) : W(0);
         }
         __syncthreads();
 #pragma unroll 4

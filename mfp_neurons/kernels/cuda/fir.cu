@@ -1,10 +1,10 @@
-/* A FIR neuron at rest of up to S steps, in registers: the input is read once and each output written once.
+/* A FIR neuron at rest of up to S steps, in registers: the input is read once and each output written once, where
+ * the tiles of finite.cu write dL/du to memory and read it again, and the input for each of their kernels.
  *
  *     u[t] = sum over j of m[j] y[t-j], y = scale x + shift or y = x;   dL/dy[s] = sum over j of m[j] g[s+j]
  *
- * A thread holds all steps of V neurons. More steps, or a state, take finite.cu. Twin: backends/_finite.py. */
-#include "steps.cuh"
-#include "sums.cuh"
+ * A thread holds all steps of V neurons. More steps, or a state, take finite.cu. Twin: backends/torch_sums.py. */
+#include "common.cuh"
 
 namespace mfp {
 
@@ -12,37 +12,13 @@ namespace mfp {
 enum { LANES = 128 };
 #define LANES_BOUNDS(X) __launch_bounds__(LANES, sizeof(Wide<X>) == 4 ? 3 : 1)
 
-struct Fir {
-    Columns columns;
-    i64 steps, tiles, order;
-    Strided x, spikes, u, mask, gx; /* forward: spikes, u and mask written; backward: gradients, and the mask read */
-    const void *taps;               /* [order, channels], wide; strides of both */
-    i64 row, column;
-    PerChannel threshold, scale, shift;
-    i64 every, strict;
-    double a, b;
-    Partials partials; /* order taps, then OF_SPIKES, OF_ADJOINT and OF_INPUT */
-};
-
-/* A group's parameters: P = V where channels run along it, else 1. */
-template <class W, int P> struct Parameters {
-    W threshold[P], scale[P], shift[P];
-
-    MFP_DEVICE Parameters(const Fir &p, i64 channel) {
-#pragma unroll
-        for (int i = 0; i < P; i++) {
-            threshold[i] = p.threshold.data ? parameter<W>(p.threshold, channel + i) : W(0);
-            scale[i] = p.scale.data ? parameter<W>(p.scale, channel + i) : W(1);
-            shift[i] = p.shift.data ? parameter<W>(p.shift, channel + i) : W(0);
-        }
-    }
-
-    template <class X> MFP_DEVICE W input(X x, int i) const { return affine(widen(x), scale[i % P], shift[i % P]); }
+struct Fir : Call {
+    i64 tiles; /* of neurons */
 };
 
 template <class W, int P> MFP_DEVICE void load_tap(const Fir &p, int j, i64 channel, W (&tap)[P]) {
 #pragma unroll
-    for (int i = 0; i < P; i++) tap[i] = static_cast<const W *>(p.taps)[j * p.row + (channel + i) * p.column];
+    for (int i = 0; i < P; i++) tap[i] = weight<W>(p.weights, j, channel + i);
 }
 
 /* u[t] of all steps, tap by tap: taps beyond the order are not times zero, for what is forgotten may be NaN. */
@@ -61,7 +37,7 @@ MFP_DEVICE void potential(const Fir &p, const Place &at, const Parameters<W, P> 
 #pragma unroll
         for (int t = j; t < S; t++)
 #pragma unroll
-            for (int i = 0; i < V; i++) u[t][i] += tap[i % P] * m.input(x[t - j].lane[i], i);
+            for (int i = 0; i < V; i++) u[t][i] += tap[i % P] * m.input(widen(x[t - j].lane[i]), i);
     }
 }
 
@@ -75,7 +51,7 @@ template <class X, int V, int S, bool ALONG> __global__ void LANES_BOUNDS(X) fir
     const Parameters<W, P> m(p, at.channel);
     W u[S][V];
     potential(p, at, m, x, u);
-    Writer<X, Fir> writer(p, at, 0, live);
+    Writer<X> writer(p, at, 0, live);
 #pragma unroll
     for (int t = 0; t < S; t++) writer.step(t, u[t], m.threshold);
 }
@@ -86,7 +62,7 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
     constexpr int P = ALONG ? V : 1;
     enum { OF_SPIKES = S, OF_ADJOINT, OF_INPUT, SUMS };
     const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
-    const bool again = KIND < MASKED || PARAMS; /* the input is read */
+    const bool again = KIND != NO_SPIKES || PARAMS; /* the input is read */
     W sums[PARAMS ? SUMS : 1][P] = {};
     for (i64 tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
         const Place at = place<V>(p.columns, tile * blockDim.x + threadIdx.x);
@@ -95,16 +71,16 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
         W g[S][V];
         if (again) load_steps(p.x, at, 0, live, x);
         if (KIND != NO_SPIKES) load_steps(p.spikes, at, 0, live, ds);
-        const u32 bits = KIND == MASKED ? bits_of_steps<V, S>(p.mask, at, 0, live) : 0;
         const Parameters<W, P> m(p, at.channel);
-        if (KIND < MASKED) potential(p, at, m, x, g);
+        if (KIND != NO_SPIKES) potential(p, at, m, x, g);
 #pragma unroll
         for (int t = 0; t < S; t++)
 #pragma unroll
             for (int i = 0; i < V; i++) {
-                const W above = KIND < MASKED ? g[t][i] - m.threshold[i % P] : W(0);
-                const bool bit = (bits >> (t * V + i)) & 1;
-                g[t][i] = KIND == NO_SPIKES ? W(0) : widen(ds[t].lane[i]) * slope<KIND>(above, bit, surrogate);
+                if constexpr (KIND == NO_SPIKES)
+                    g[t][i] = 0;
+                else
+                    g[t][i] = widen(ds[t].lane[i]) * derivative<KIND>(g[t][i] - m.threshold[i % P], surrogate);
                 if (PARAMS) sums[OF_SPIKES][i % P] += g[t][i];
             }
         if (p.u.data) add_own_gradient(p, at, 0, live, g);
@@ -119,7 +95,7 @@ __global__ void LANES_BOUNDS(X) fir_backward(const Fir p) {
 #pragma unroll
                 for (int i = 0; i < V; i++) {
                     gy[s][i] += tap[i % P] * g[s + j][i];
-                    if (PARAMS && s + j < live.count) sums[j][i % P] += g[s + j][i] * m.input(x[s].lane[i], i);
+                    if (PARAMS && s + j < live.count) sums[j][i % P] += g[s + j][i] * m.input(widen(x[s].lane[i]), i);
                 }
         }
         X *gx = column<X>(p.gx, at, 0);

@@ -11,12 +11,71 @@
 
 namespace mfp {
 
+/* ---- words: a number that one block hands to another ----
+ *
+ * A word is 64 bits, half of a number beside a flag that says it is there, so number and flag arrive
+ * together and no fence is needed. Words start as zeros. */
+
+template <class W> struct WordsOf {
+    enum { count = sizeof(W) / 4 };
+};
+
+MFP_DEVICE void publish(volatile u64 *word, float value) {
+    *word = (1ull << 32) | bits_of(value);
+}
+
+MFP_DEVICE void publish(volatile u64 *word, double value) {
+#ifdef __CUDA_ARCH__
+    const u64 bits = static_cast<u64>(__double_as_longlong(value));
+#else
+    u64 bits;
+    __builtin_memcpy(&bits, &value, sizeof bits);
+#endif
+    word[0] = (1ull << 32) | (bits & 0xffffffffu);
+    word[1] = (1ull << 32) | (bits >> 32);
+}
+
+MFP_DEVICE u32 await(const volatile u64 *word) {
+    u64 seen = *word;
+    while ((seen >> 32) == 0) {
+#ifdef MFP_PAUSE
+        MFP_PAUSE();
+#endif
+        seen = *word;
+    }
+    return static_cast<u32>(seen);
+}
+
+template <class W> MFP_DEVICE W receive(const volatile u64 *word);
+template <> MFP_DEVICE float receive<float>(const volatile u64 *word) { return float_of(await(word)); }
+template <> MFP_DEVICE double receive<double>(const volatile u64 *word) {
+    const u64 low = await(word), high = await(word + 1), bits = high << 32 | low;
+#ifdef __CUDA_ARCH__
+    return __longlong_as_double(static_cast<i64>(bits));
+#else
+    double value;
+    __builtin_memcpy(&value, &bits, sizeof value);
+    return value;
+#endif
+}
+
+/* ---- the scan ---- */
+
+/* A power by repeated squaring, in one order whatever the hardware. */
+template <class W> MFP_DEVICE W power(W base, i64 exponent) {
+    W result = 1;
+    for (; exponent > 0; exponent >>= 1) {
+        if (exponent & 1) result *= base;
+        base *= base;
+    }
+    return result;
+}
+
 /* How the chunks of one column of blocks hand on what they end with. */
 struct Chunks {
-    i64 steps, chunks, tiles; /* T; chunks of time; tiles of neurons */
-    i64 serial;               /* the block that has a tile does its chunks one after another */
-    u32 *ticket;              /* zero; null where a block's number says its task */
-    u64 *words;               /* zeros: [2][chunks][tiles * lanes * V] words, the potential's and the adjoint's */
+    i64 chunks, tiles; /* chunks of time; tiles of neurons */
+    u32 *ticket;       /* zero; null where a block's number says its task */
+    u64 *words;        /* zeros: [2][chunks][tiles * lanes * V] words, the potential's and the adjoint's */
 };
 
 template <class W, int V> struct Segments {
@@ -40,14 +99,9 @@ template <bool CHUNKED> struct Tasks {
         chunks = CHUNKED ? p.chunks : 1;
         reversed = backward;
         ends = CHUNKED && needs_ends ? chunks - 1 : 0; /* nobody waits for the last */
-        const i64 each = chunks + ends;
         if (CHUNKED && p.ticket) {
             next = draw(p);
             last = next + 1;
-            stride = 1;
-        } else if (CHUNKED && p.serial) {
-            next = static_cast<i64>(blockIdx.x) * each;
-            last = next + each;
             stride = 1;
         } else { /* one chunk */
             next = blockIdx.x;
@@ -59,10 +113,10 @@ template <bool CHUNKED> struct Tasks {
     MFP_DEVICE bool more() const { return next < last; }
 
     MFP_DEVICE Task take() {
-        const i64 each = chunks + ends;
+        const i64 tasks_per_tile = chunks + ends;
         Task task;
-        task.tile = each == 1 ? next : divide(next, each);
-        const i64 k = next - task.tile * each;
+        task.tile = tasks_per_tile == 1 ? next : divide(next, tasks_per_tile);
+        const i64 k = next - task.tile * tasks_per_tile;
         task.ends = k < ends;
         task.chunk = task.ends ? k : (reversed ? chunks - 1 - (k - ends) : k - ends);
         next += stride;
@@ -103,9 +157,8 @@ template <class W, int V> struct Scan {
      * chunk ends with; `wanted`: this chunk goes on, so it waits for those before it. */
     MFP_DEVICE void run(const W (&end)[V], const W (&decay_segment)[V], W (&carry)[V], bool hand_on, bool wanted) {
         from_segments(end, decay_segment, carry);
-        if (hand_on && !p.serial) publish_end(end, decay_segment, carry);
-        if (before > 0 && (wanted || p.serial)) from_chunks(decay_segment, carry, hand_on);
-        if (hand_on && p.serial) publish_end(end, decay_segment, carry); /* with all that came before it */
+        if (hand_on) publish_end(end, decay_segment, carry);
+        if (before > 0 && wanted) from_chunks(decay_segment, carry);
     }
 
   private:
@@ -122,18 +175,12 @@ template <class W, int V> struct Scan {
     MFP_DEVICE void publish_end(const W (&end)[V], const W (&decay_segment)[V], const W (&carry)[V]) {
         if (position != count - 1 || before == p.chunks - 1) return;
         for (int i = 0; i < V; i++) {
-            const W last = decay_segment[i] * carry[i] + end[i];
-            if (p.serial) shared.part[slot(0) + i] = last;
-            publish(words(chunk) + i * WordsOf<W>::count, last);
+            publish(words(chunk) + i * WordsOf<W>::count, decay_segment[i] * carry[i] + end[i]);
         }
     }
 
     /* Adds what the chunks before this one bring. Each segment takes its share of those chunks. */
-    MFP_DEVICE void from_chunks(const W (&decay_segment)[V], W (&carry)[V], bool in_order) {
-        if (p.serial) { /* one segment; the chunk before, this thread's last one if in_order, handed on all */
-            for (int i = 0; i < V; i++) carry[i] = in_order ? shared.part[slot(0) + i] : received(before - 1, i);
-            return;
-        }
+    MFP_DEVICE void from_chunks(const W (&decay_segment)[V], W (&carry)[V]) {
         for (int i = 0; i < V; i++) {
             const W decay_chunk = power(decay_segment[i], count);
             W part = 0;

@@ -1,10 +1,15 @@
-/* What one call computes, as Python fills it in (backends/cpu.py mirrors the structs field by field), and
- * how its neurons are cut into tiles. Tensors are [T, A, B]: B neurons in a run without gaps, A runs. */
+/* What one call computes, how its neurons are cut into tiles, and the loops over a row of a tile that several
+ * kernels share.
+ *
+ * Tensors are [T, A, B]: B neurons in a run without gaps, A runs. A tile is up to LANES neighboring neurons of one
+ * run over all time steps. Its rows (one number a lane) are small enough to stay in cache while a kernel walks
+ * through time, so of the tensors each element is read or written once. */
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -12,9 +17,11 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "../arithmetic.h"
-#include "stream.h"
 
 namespace mfp {
 
@@ -32,6 +39,7 @@ struct Parameter { /* one value, or one for each channel; in the wide dtype */
     int64_t count;
 };
 
+/* backends/cpu.py mirrors this struct field by field, and compares its size on loading. */
 struct Call {
     int64_t steps, outer, run;  /* T, A, B */
     int64_t channels, repeat;   /* neuron b of a run belongs to channel (b / repeat) % channels */
@@ -40,11 +48,96 @@ struct Call {
     int32_t sum_kernel, sum_threshold, sum_norm;          /* whose sums are wanted */
     double surrogate_a, surrogate_b;
     Parameter decay, gain, taps, threshold, scale, shift;
-    Tensor x, state, spikes, u, mask, grad_spikes, grad_u, grad_x, grad_state;
+    Tensor x, state, spikes, u, grad_spikes, grad_u, grad_x, grad_state;
     double *sums; /* gradients [of what][channels]; null where nobody wants them */
 
     int64_t bytes(int64_t element) const { return steps * outer * run * element; } /* of a dense tensor */
 };
+
+/* ---- stores past the caches, prefetches, memory ----
+ *
+ * An output larger than the caches will be read from memory anyway; written through them, every line of it would
+ * first be read, a third more traffic. */
+
+constexpr int64_t LARGE = 8 << 20; /* bytes */
+
+/* memcpy, past the caches where the machine can */
+inline void stream(void *to, const void *from, int64_t bytes) {
+#if defined(__AVX512F__)
+    constexpr int64_t LINE = 64;
+#elif defined(__AVX__)
+    constexpr int64_t LINE = 32;
+#else
+    constexpr int64_t LINE = 16;
+#endif
+#if defined(__SSE2__)
+    char *out = static_cast<char *>(to);
+    const char *in = static_cast<const char *>(from);
+    const int64_t lead = -reinterpret_cast<intptr_t>(out) & (LINE - 1);
+    if (lead < bytes) {
+        std::memcpy(out, in, lead);
+        const int64_t end = lead + (bytes - lead) / LINE * LINE;
+        for (int64_t i = lead; i < end; i += LINE) {
+#if defined(__AVX512F__)
+            _mm512_stream_si512(reinterpret_cast<__m512i *>(out + i), _mm512_loadu_si512(in + i));
+#elif defined(__AVX__)
+            _mm256_stream_si256(reinterpret_cast<__m256i *>(out + i),
+                                _mm256_loadu_si256(reinterpret_cast<const __m256i *>(in + i)));
+#else
+            _mm_stream_si128(reinterpret_cast<__m128i *>(out + i),
+                             _mm_loadu_si128(reinterpret_cast<const __m128i *>(in + i)));
+#endif
+        }
+        std::memcpy(out + end, in + end, bytes - end);
+        return;
+    }
+#endif
+    std::memcpy(to, from, bytes);
+}
+
+/* After this, what this thread has streamed comes before whatever it writes next, for every other thread. */
+inline void stream_fence() {
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
+/* Asks for a row that will be read soon: rows lie too far apart for the machine to guess the next. Inlined
+ * always: GCC drops calls of a function that does nothing but prefetch. */
+__attribute__((always_inline)) inline void prefetch(const void *row, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char *>(row) + i);
+}
+
+/* Asks for large pages under an output that nobody has touched yet: a first touch of each small page costs
+ * more than the work on it. A hint, as NumPy gives it for large arrays; other systems go without. */
+inline void expect_large(const Tensor &tensor, int64_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    constexpr uintptr_t PAGE = 1 << 21;
+    const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.data) + PAGE - 1) / PAGE * PAGE;
+    const uintptr_t end = (reinterpret_cast<uintptr_t>(tensor.data) + bytes) / PAGE * PAGE;
+    if (tensor.data && begin < end) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
+#else
+    (void)tensor, (void)bytes;
+#endif
+}
+
+/* Memory of a thread that outlives the call: fresh pages would cost more than the work on them. */
+inline void *scratch(size_t bytes) {
+    struct Free {
+        void operator()(void *memory) const { std::free(memory); }
+    };
+    thread_local std::unique_ptr<void, Free> memory;
+    thread_local size_t held = 0;
+    if (bytes > held) {
+        const size_t rounded = (bytes + 4095) / 4096 * 4096;
+        memory.reset(std::aligned_alloc(4096, rounded));
+        held = memory ? rounded : 0;
+        if (!memory) throw std::bad_alloc();
+    }
+    return memory.get();
+}
+
+/* ---- tiles ---- */
 
 constexpr int64_t LANES = 512; /* neurons a tile at most: a row of them is 2 kB of floats */
 constexpr int64_t MAX_TASKS = 256;
@@ -148,33 +241,70 @@ struct Partials {
     }
 };
 
-/* Asks for large pages under an output that nobody has touched yet: a first touch of each small page costs
- * more than the work on it. A hint, as NumPy gives it for large arrays; other systems go without. */
-inline void expect_large(const Tensor &tensor, int64_t bytes) {
-#if defined(__linux__) && defined(MADV_HUGEPAGE)
-    constexpr uintptr_t PAGE = 1 << 21;
-    const uintptr_t begin = (reinterpret_cast<uintptr_t>(tensor.data) + PAGE - 1) / PAGE * PAGE;
-    const uintptr_t end = (reinterpret_cast<uintptr_t>(tensor.data) + bytes) / PAGE * PAGE;
-    if (tensor.data && begin < end) madvise(reinterpret_cast<void *>(begin), end - begin, MADV_HUGEPAGE);
-#else
-    (void)tensor, (void)bytes;
-#endif
+/* ---- rows ---- */
+
+constexpr int64_t AHEAD = 4; /* rows: what is asked for now arrives about when it is needed */
+
+/* Asks for the row AHEAD of step t, in this tile or in the one after it. */
+template <class X>
+MFP_FN void prefetch_row(const Call &c, const Tensor &x, int64_t t, int64_t a, int64_t first, int64_t n) {
+    const int64_t soon = t + AHEAD, tile = soon / c.steps;
+    prefetch(x.at<X>(soon - tile * c.steps, a) + first + tile * n, n * sizeof(X));
 }
 
-/* Memory of a thread that outlives the call: fresh pages would cost more than the work on them. */
-inline void *scratch(size_t bytes) {
-    struct Free {
-        void operator()(void *memory) const { std::free(memory); }
-    };
-    thread_local std::unique_ptr<void, Free> memory;
-    thread_local size_t held = 0;
-    if (bytes > held) {
-        const size_t rounded = (bytes + 4095) / 4096 * 4096;
-        memory.reset(std::aligned_alloc(4096, rounded));
-        held = memory ? rounded : 0;
-        if (!memory) throw std::bad_alloc();
+template <class X> inline void load_row(Wide<X> *row, const X *from, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) row[i] = widen(from[i]);
+}
+
+template <class X> inline void store_row(X *to, const Wide<X> *row, int64_t n) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) to[i] = narrow<X>(row[i]);
+}
+
+template <class X> inline void fire_row(X *spikes, const Wide<X> *u, const Wide<X> *threshold, bool strict, int64_t n) {
+    if (strict) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) spikes[i] = spike<X>(fires(u[i], threshold[i], true));
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) spikes[i] = spike<X>(fires(u[i], threshold[i], false));
     }
-    return memory.get();
+}
+
+/* f(Kind<k>()) for the surrogate of number k, so that each has loops of its own; f(Kind<NONE>()) for no number. */
+template <int k> struct Kind {
+    enum { value = k };
+};
+constexpr int NONE = -1;
+template <class F> inline auto with_surrogate(int number, F f) {
+    switch (number) {
+#define MFP_CASE(name) \
+    case name: return f(Kind<name>());
+        MFP_SURROGATES(MFP_CASE)
+#undef MFP_CASE
+    default: return f(Kind<NONE>());
+    }
+}
+
+/* out = surrogate'(u - threshold); out may be u */
+template <class W> inline void derivative_row(W *out, const W *u, const W *threshold, const Call &c, int64_t n) {
+    const Surrogate<W> s{static_cast<W>(c.surrogate_a), static_cast<W>(c.surrogate_b)};
+    with_surrogate(c.surrogate, [&]([[maybe_unused]] auto kind) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) out[i] = derivative<kind.value>(u[i] - threshold[i], s);
+    });
 }
 
 } /* namespace mfp */
+
+/* The entry points of a kernel that is a template over the dtype, in the order of _DTYPES in backends/cpu.py. */
+#define MFP_ENTRY(name, kernel, function)                                                                              \
+    extern "C" void name(const mfp::Call *call) {                                                                      \
+        switch (call->dtype) {                                                                                         \
+        case 0: return mfp::kernel<float>::function(*call);                                                            \
+        case 1: return mfp::kernel<double>::function(*call);                                                           \
+        case 2: return mfp::kernel<mfp::Half>::function(*call);                                                        \
+        default: return mfp::kernel<mfp::BFloat>::function(*call);                                                     \
+        }                                                                                                              \
+    }

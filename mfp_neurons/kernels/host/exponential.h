@@ -4,14 +4,13 @@
  *     dL/dx[t] = gain scale v[t]                              dL/dstate = decay v[0]
  *
  * The backward computes u again in a scratch that stays in cache, and writes nothing but its results. Twin:
- * backends/_exponential.py. */
+ * backends/torch_sums.py. */
 #pragma once
 
-#include "rows.h"
+#include "call.h"
 
 namespace mfp {
 
-constexpr int NONE = -1; /* a surrogate kind */
 enum ExponentialSum { D_DECAY, D_GAIN, D_THRESHOLD, D_SCALE, D_SHIFT, EXPONENTIAL_SUMS };
 
 template <class X> struct Exponential {
@@ -41,8 +40,8 @@ template <class X> struct Exponential {
     static void step_row(W *u, const W *before, const X *x, X *spikes, const Rows &r, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
-            const W given = widen(x[i]);
-            const W input = has_norm ? affine(given, r.scale[i], r.shift[i]) : given;
+            const W raw = widen(x[i]);
+            const W input = has_norm ? affine(raw, r.scale[i], r.shift[i]) : raw;
             const W now = step(before[i], input, r.decay[i], r.gain[i]);
             u[i] = now;
             if (fire) spikes[i] = spike<X>(fires(now, r.threshold[i], strict));
@@ -77,8 +76,6 @@ template <class X> struct Exponential {
                     prefetch_row<X>(c, c.x, t, a, first, n);
                     step_row(u, before, c.x.at<X>(t, a) + first, large ? r.row : spikes, r, n);
                     if (large && spikes) stream(spikes, r.row, n * sizeof(X));
-                    if (c.mask.data)
-                        pack_window(c.mask.at<uint8_t>(t, a) + first / 8, u, r.threshold, W(c.surrogate_b), n);
                     before = u;
                 }
                 if (c.u.data && !c.all_steps) {
@@ -103,24 +100,13 @@ template <class X> struct Exponential {
     }
 
     typedef void (*AdjointRow)(Rows &, const W *, const X *, const W *, X *, Surrogate<W>, int64_t);
-    template <bool has_norm> static AdjointRow adjoint_with(int kind) {
-        switch (kind) {
-        case ATAN: return adjoint_row<ATAN, has_norm>;
-        case SIGMOID: return adjoint_row<SIGMOID, has_norm>;
-        case RECT: return adjoint_row<RECT, has_norm>;
-        case PIECEWISE_QUADRATIC: return adjoint_row<PIECEWISE_QUADRATIC, has_norm>;
-        case SUPER_SPIKE: return adjoint_row<SUPER_SPIKE, has_norm>;
-        case ERF: return adjoint_row<ERF, has_norm>;
-        default: return adjoint_row<NONE, has_norm>;
-        }
-    }
 
     static void sum_parameters(Rows &r, const X *x, const W *before, const X *gs, bool has_norm, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
-            const W given = widen(x[i]);
+            const W raw = widen(x[i]);
             r.sums[D_DECAY][i] += r.v[i] * before[i];
-            r.sums[D_GAIN][i] += r.v[i] * (has_norm ? affine(given, r.scale[i], r.shift[i]) : given);
+            r.sums[D_GAIN][i] += r.v[i] * (has_norm ? affine(raw, r.scale[i], r.shift[i]) : raw);
             r.sums[D_THRESHOLD][i] -= r.slope[i] * widen(gs[i]);
         }
     }
@@ -164,15 +150,18 @@ template <class X> struct Exponential {
         Backward(const Call &c, Rows &r, double *sums, int64_t a, int64_t first, int64_t n)
             : c(c), r(r), sums(sums), a(a), first(first), n(n), stretches((c.steps + STRETCH - 1) / STRETCH),
               parameters(c.sum_kernel || c.sum_threshold),
-              needs_u(!c.mask.data && (c.grad_spikes.data || parameters)),
+              needs_u(c.grad_spikes.data || parameters),
               large(c.bytes(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
               surrogate{W(c.surrogate_a), W(c.surrogate_b)}, adjoint_row(adjoint_of()),
               kept(static_cast<W *>(scratch(sizeof(W) * (stretches + STRETCH) * LANES))),
               us(kept + stretches * LANES) {}
 
         AdjointRow adjoint_of() const {
-            const int kind = !c.mask.data && !parameters && c.grad_spikes.data ? c.surrogate : NONE;
-            return c.scale.data ? adjoint_with<true>(kind) : adjoint_with<false>(kind);
+            const int number = !parameters && c.grad_spikes.data ? c.surrogate : NONE;
+            return with_surrogate(number, [&]([[maybe_unused]] auto kind) {
+                return c.scale.data ? &Exponential::adjoint_row<kind.value, true>
+                                    : &Exponential::adjoint_row<kind.value, false>;
+            });
         }
 
         void run() {
@@ -245,8 +234,7 @@ template <class X> struct Exponential {
             const X *gs = r.no_spikes;
             if (c.grad_spikes.data) {
                 gs = gradient(t);
-                if (c.mask.data) unpack_window(r.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
-                else if (parameters) derivative_row(r.slope, row_of(t), r.threshold, c, n);
+                if (parameters) derivative_row(r.slope, row_of(t), r.threshold, c, n);
             }
             const W *du = r.zero;
             if (c.grad_u.data && (c.all_steps || t == c.steps - 1)) du = c.grad_u.at<W>(c.all_steps ? t : 0, a) + first;
@@ -260,3 +248,6 @@ template <class X> struct Exponential {
 };
 
 } /* namespace mfp */
+
+MFP_ENTRY(mfp_exponential_forward, Exponential, forward)
+MFP_ENTRY(mfp_exponential_backward, Exponential, backward)

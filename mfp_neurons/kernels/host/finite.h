@@ -7,7 +7,7 @@
  * [steps][width] that stays in cache; rows are combined in registers, BLOCK lanes at a time. */
 #pragma once
 
-#include "rows.h"
+#include "call.h"
 
 namespace mfp {
 
@@ -22,7 +22,7 @@ template <class X> struct Finite {
     }
 
     struct Range { /* of s for a step t, or of t for an input s; both ends included */
-        int64_t low, high;
+        int64_t first, last;
     };
 
     /* The weights of one call: the same for all neurons, or a row of lanes for each tap. */
@@ -33,13 +33,13 @@ template <class X> struct Finite {
         std::vector<W> reversed;
 
         explicit Weights(const Call &c) : c(c), inputs(c.before + c.steps) {
-            const W *given = static_cast<const W *>(c.taps.data);
+            const W *rows = static_cast<const W *>(c.taps.data);
             if (c.order == 0) {
                 shared.resize(inputs * c.steps);
                 for (int64_t t = 0; t < c.steps; t++)
-                    for (int64_t s = 0; s < inputs; s++) shared[s * c.steps + t] = given[t * inputs + s];
+                    for (int64_t s = 0; s < inputs; s++) shared[s * c.steps + t] = rows[t * inputs + s];
             } else if (c.taps.count == 1) {
-                shared.assign(given, given + c.order);
+                shared.assign(rows, rows + c.order);
                 reversed.assign(shared.rbegin(), shared.rend());
             }
         }
@@ -65,7 +65,7 @@ template <class X> struct Finite {
     template <class F> static void combine(W *out, const W *in, int64_t width, Range k_range, F weight) {
         for (int64_t lane = 0; lane < width; lane += BLOCK) {
             Vector sum[4] = {};
-            for (int64_t k = k_range.low; k <= k_range.high; k++) {
+            for (int64_t k = k_range.first; k <= k_range.last; k++) {
                 const Vector *row = reinterpret_cast<const Vector *>(in + k * width + lane);
                 weight(sum, row, k, lane);
             }
@@ -164,9 +164,6 @@ template <class X> struct Finite {
                         fire_row(large ? tile.spikes : spikes, tile.row, tile.threshold, c.strict, n);
                         if (large) stream(spikes, tile.spikes, n * sizeof(X));
                     }
-                    if (c.mask.data)
-                        pack_window(c.mask.at<uint8_t>(t, a) + first / 8, tile.row, tile.threshold,
-                                    W(c.surrogate_b), n);
                     if (c.u.data && (c.all_steps || t == c.steps - 1))
                         std::copy(tile.row, tile.row + n, c.u.at<W>(c.all_steps ? t : 0, a) + first);
                 }
@@ -188,7 +185,7 @@ template <class X> struct Finite {
         tiles.run(
             c, [&] { return std::make_unique<Tile>(c, weights, tiles.width, true); },
             [&](Tile &tile, int64_t task, int64_t a, int64_t first, int64_t n) {
-                const bool needs_inputs = (c.grad_spikes.data && !c.mask.data) || c.sum_kernel;
+                const bool needs_inputs = c.grad_spikes.data || c.sum_kernel;
                 tile.start(a, first, n, needs_inputs);
                 double *sums = partials.of(task);
                 for (int64_t t = 0; t < c.steps; t++) local_gradient(tile, t, a, first, n, sums);
@@ -207,12 +204,8 @@ template <class X> struct Finite {
         W *g = tile.gradients + t * tile.width;
         std::fill(g, g + tile.width, W(0));
         if (c.grad_spikes.data) {
-            if (c.mask.data) {
-                unpack_window(tile.slope, c.mask.at<uint8_t>(t, a) + first / 8, W(c.surrogate_a), n);
-            } else {
-                tile.potential(tile.row, t);
-                derivative_row(tile.slope, tile.row, tile.threshold, c, n);
-            }
+            tile.potential(tile.row, t);
+            derivative_row(tile.slope, tile.row, tile.threshold, c, n);
             const X *gs = c.grad_spikes.at<X>(t, a) + first;
             prefetch_row<X>(c, c.grad_spikes, t, a, first, n);
 #pragma omp simd
@@ -297,3 +290,6 @@ template <class X> struct Finite {
 };
 
 } /* namespace mfp */
+
+MFP_ENTRY(mfp_finite_forward, Finite, forward)
+MFP_ENTRY(mfp_finite_backward, Finite, backward)

@@ -1,30 +1,17 @@
-/* The host kernels behind a plain C interface; backends/cpu.py calls them through ctypes. */
+/* The host kernels behind a plain C interface, which backends/cpu.py calls through ctypes; each header ends with
+ * its entry points. */
 #include "exponential.h"
 #include "finite.h"
 #include "norm.h"
 
-using namespace mfp;
+extern "C" int64_t mfp_call_size() { return sizeof(mfp::Call); }
 
-enum Dtype { FLOAT, DOUBLE, HALF, BFLOAT };
-
-#define MFP_ENTRY(name, kernel, function)                                                                              \
-    extern "C" void name(const Call *call) {                                                                           \
-        switch (call->dtype) {                                                                                         \
-        case FLOAT: return kernel<float>::function(*call);                                                             \
-        case DOUBLE: return kernel<double>::function(*call);                                                           \
-        case HALF: return kernel<Half>::function(*call);                                                               \
-        default: return kernel<BFloat>::function(*call);                                                               \
-        }                                                                                                              \
-    }
-
-MFP_ENTRY(mfp_exponential_forward, Exponential, forward)
-MFP_ENTRY(mfp_exponential_backward, Exponential, backward)
-MFP_ENTRY(mfp_finite_forward, Finite, forward)
-MFP_ENTRY(mfp_finite_backward, Finite, backward)
-MFP_ENTRY(mfp_moments, Norm, moments)
-MFP_ENTRY(mfp_add_affine, Norm, add_affine)
-
-extern "C" int64_t mfp_call_size() { return sizeof(Call); }
+/* The name of a surrogate, for the test that C and Python number them alike; null past the last. */
+extern "C" const char *mfp_surrogate_name(int number) {
+#define MFP_NAME(name) #name,
+    static const char *const names[] = {MFP_SURROGATES(MFP_NAME) nullptr};
+    return names[number];
+}
 
 extern "C" int mfp_has_threads() {
 #ifdef _OPENMP

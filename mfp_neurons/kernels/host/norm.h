@@ -1,7 +1,7 @@
 /* What a batch norm adds: sums over each channel, and an affine map of each channel added in place. */
 #pragma once
 
-#include "rows.h"
+#include "call.h"
 
 namespace mfp {
 
@@ -63,3 +63,6 @@ template <class X> struct Norm {
 };
 
 } /* namespace mfp */
+
+MFP_ENTRY(mfp_moments, Norm, moments)
+MFP_ENTRY(mfp_add_affine, Norm, add_affine)

@@ -32,7 +32,7 @@ def fashion_mnist_events(config: DataConfig) -> tuple[Source, Source]:
 
 
 def source(images: Tensor, labels: Tensor, config: DataConfig) -> Source:
-    """The looks at ``images``, uint8 [n, H, W], simulated or found when they are read."""
+    """The looks at ``images``, uint8 [n, H, W]: simulated when they are read, or taken from the cache."""
     looks = Looks(images, config.time_steps, config.size)
     return Source(labels, looks.read, 1.0, looks.shape)
 

@@ -134,15 +134,16 @@ def test_saved_storages_count_once_and_parameters_not() -> None:
 
 def test_a_probe_finds_what_our_neuron_saves() -> None:
     inputs = Inputs(SMALL.shape, SMALL.dtype, CPU)
-    found = probe(BY_NAME["MFPNode"].build(SMALL), inputs)
-    assert 4.0 <= found["saved_bytes_per_element"] < 6.0
-    assert 0 < found["firing_rate"] < 1
+    row = probe(BY_NAME["MFPNode"].build(SMALL), inputs)
+    assert 4.0 <= row["saved_bytes_per_element"] < 6.0
+    assert 0 < row["firing_rate"] < 1
 
 
 # --- peers ------------------------------------------------------------------------------------------------
 
 
-HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name != peers.WIDE_STATE]
+ELSEWHERE = (peers.WIDE_STATE,)
+HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name not in ELSEWHERE]
 
 
 @pytest.mark.parametrize("peer", HERE, ids=lambda peer: peer.name)
@@ -188,7 +189,7 @@ def test_a_peer_says_at_which_size_it_is_not_tried(name: str, size: Size) -> Non
 
 
 def test_a_float32_state_gives_lifnode_of_half_precision_inputs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(peers, "_implementation", lambda size: "asked of a GPU alone")
+    monkeypatch.setattr(peers, "_implementation", lambda size: "")  # SpikingJelly asks a GPU
     size = Size(4, (3, CHANNELS), torch.bfloat16, CPU)
     x = torch.randn(size.shape, dtype=size.dtype)
     spikes = BY_NAME["LIFNode, float32 state"].build(size).call(x)

@@ -111,7 +111,7 @@ def test_the_full_plan_of_a_gpu_has_its_bars_first(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Properties())
     rows = plan.rows(torch.device("cuda", 0))
-    wanted = [plan._wanted_by_a_target(row) for row in rows]
+    wanted = [plan.wanted_by_a_target(row) for row in rows]
     assert wanted == sorted(wanted, reverse=True)
     names = [row.id for row in rows]
     assert len(names) == len(set(names))

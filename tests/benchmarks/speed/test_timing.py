@@ -100,11 +100,16 @@ def test_together_they_take_the_time_or_the_least_number_of_calls(costs: list[fl
 
 
 def test_the_slow_leave_and_the_fast_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[str] = []
-    costs = iter([100.0, 0.0])
-    monkeypatch.setattr(timing, "_warm_up", lambda sample, effort: next(costs))
-    slow, fast = recorder(log, "slow"), recorder(log, "fast")
-    outcome = alternate({"slow": slow, "fast": fast}, Effort(repeats=9, seconds=10.0, least=3))
+    now = 0.0
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: now)
+
+    def slow() -> Parts:
+        nonlocal now
+        now += 5.0
+        return {"total": 5e3}
+
+    contestants = {"slow": lambda: slow, "fast": recorder([], "fast")}
+    outcome = alternate(contestants, Effort(repeats=9, seconds=10.0, least=3))
     assert {name: len(calls) for name, calls in outcome.calls.items()} == {"slow": 3, "fast": 9}
 
 

@@ -9,7 +9,6 @@ import torch
 
 from benchmarks.zoo import training
 from mfp_neurons import deploy, report
-from mfp_neurons.train import engine
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.engine import BEST, RESULT, Trainer, load_network
 from mfp_neurons.zoo import catalog, evaluation, packed
@@ -69,17 +68,17 @@ def test_a_run_that_is_not_finished_is_not_packed(trained: catalog.Trained, zoo:
 def test_training_goes_on_where_it_stopped_and_ends_with_the_same_file(
     trained: catalog.Trained, zoo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    end_epoch, ended = Trainer._end_epoch, []
+    step = Trainer.step
 
-    def stop(self: Trainer) -> None:
-        end_epoch(self)
-        ended.append(1)
-        raise KeyboardInterrupt
+    def stop_in_the_second_epoch(self: Trainer, picked: torch.Tensor) -> float:
+        if self.progress.epoch == 1:
+            raise KeyboardInterrupt
+        return step(self, picked)
 
-    monkeypatch.setattr(engine.Trainer, "_end_epoch", stop)
-    with pytest.raises(KeyboardInterrupt):
-        training.train("tiny", zoo / "again", SMALL, bars=False)
-    monkeypatch.setattr(engine.Trainer, "_end_epoch", end_epoch)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stop_in_the_second_epoch)
+        with pytest.raises(KeyboardInterrupt):
+            training.train("tiny", zoo / "again", SMALL, bars=False)
     with pytest.raises(ConfigError, match="--resume"):
         training.train("tiny", zoo / "again", SMALL, bars=False)
     again = training.train("tiny", zoo / "again", SMALL, resume=True, bars=False)

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
-class Seen(NamedTuple):
+class RowView(NamedTuple):
     """One tensor as kernels see it; strides in elements. ``tensor`` is the one they see, maybe a copy."""
 
     tensor: Tensor
@@ -28,21 +27,15 @@ class Rows:
         self.steps, self.channels = x.shape[0], channels
         sizes, strides = x.shape[1:], x.stride()[1:]
         self._in_order = x.is_contiguous()
-        order = range(len(sizes))
-        self._axes = (
-            tuple(order) if self._in_order else tuple(sorted(order, key=lambda d: strides[d], reverse=True))
-        )
+        self._axes = list(range(len(sizes)))
+        if not self._in_order:
+            self._axes.sort(key=lambda d: strides[d], reverse=True)
         self._sizes = [sizes[d] for d in self._axes]
         self._split = 0  # axes before it are A, the others B
         if not self._in_order:
             self._split = self._where_to_split([strides[d] for d in self._axes])
         self.outer, self.run = prod(self._sizes[: self._split]), prod(self._sizes[self._split :])
         self.repeat = 1 if channels == 1 else prod(self._sizes[self._axes.index(1) + 1 :])
-
-    @classmethod
-    def of_call(cls, x: Tensor, per_channel: bool) -> "Rows":
-        """The view of a call on x whose parameters are one for all neurons, or one a channel (dim 2)."""
-        return cls(x, x.shape[2] if per_channel else 1)
 
     def _where_to_split(self, strides: list[int]) -> int:
         expected, first = 1, len(strides)
@@ -55,15 +48,10 @@ class Rows:
         joined = _joined_stride(self._sizes[:first], strides[:first]) is not None
         return first if joined and first < len(strides) else 0
 
-    @property
-    def mask_shape(self) -> tuple[int, int, int]:
-        """[T, A, bytes]: one bit a neuron and step; bit i of byte k of a run is neuron 8 k + i."""
-        return self.steps, self.outer, (self.run + 7) // 8
-
-    def see(self, tensor: Tensor) -> Seen:
+    def view_rows(self, tensor: Tensor) -> RowView:
         """A tensor [S, N, *], S any number of steps; copied only if its strides allow no such view."""
         if self._in_order and tensor.is_contiguous():
-            return Seen(tensor, self.run, self.run, False)
+            return RowView(tensor, self.run, self.run, False)
         moved = self._moved(tensor)
         strides = moved.stride()[1:]
         apart = _joined_stride(self._sizes[: self._split], strides[: self._split])
@@ -72,29 +60,15 @@ class Rows:
         if copied:
             moved, apart = moved.contiguous(), self.run
         assert apart is not None
-        return Seen(moved, moved.stride(0), apart, copied)
+        return RowView(moved, moved.stride(0), apart, copied)
 
-    def see_each(self, *tensors: Tensor | None) -> tuple[Seen | None, ...]:
-        """:meth:`see` of each; None for those that a call goes without."""
-        return tuple(None if tensor is None else self.see(tensor) for tensor in tensors)
-
-    def see_step(self, tensor: Tensor) -> Seen:
-        """One step [N, *]."""
-        return self.see(tensor.unsqueeze(0))
-
-    def finish(self, seen: Seen, tensor: Tensor) -> None:
-        """Brings what was written to ``seen`` home to ``tensor`` [S, N, *], where it was seen as a copy."""
-        if seen.copied:
-            self._moved(tensor).copy_(seen.tensor)
+    def copy_back(self, view: RowView, tensor: Tensor) -> None:
+        """Brings what was written to a view home to its tensor [S, N, *], if it is a view of a copy."""
+        if view.copied:
+            self._moved(tensor).copy_(view.tensor)
 
     def _moved(self, tensor: Tensor) -> Tensor:
         return tensor if self._in_order else tensor.permute(0, *(d + 1 for d in self._axes))
-
-
-def mask_shape(x: Tensor, per_channel: bool) -> list[int]:
-    """The shape of the uint8 mask that a compiled backend's ``forward_masked`` makes of x."""
-    spikes = torch.empty_like(x, device="meta")  # bits are in the order of the spikes
-    return list(Rows.of_call(spikes, per_channel).mask_shape)
 
 
 def _joined_stride(sizes: Sequence[int], strides: Sequence[int]) -> int | None:

@@ -1,8 +1,10 @@
-"""Finite histories: K shared taps (FIR), or one row of weights a step (matrix).
+"""The sums over time that are a membrane potential, and their adjoints, in stock operators.
 
-Blocks are [T, n, c, r]; ``before`` [K-1, n, c, r] holds the inputs before the block's first, None at rest.
-Taps are shifted sums, a pass over the block each; many taps of a whole layer are instead one product with
-their Toeplitz matrix, a stretch of time at a time.
+Blocks are [T, n, c, r]. An exponential is a recursion; its decay and gain are numbers, or tensors that
+broadcast over [n, c, r]. Finite histories are K shared taps (FIR) or one row of weights a step (matrix);
+``before`` [K-1, n, c, r] holds the inputs before the block's first, None at rest. Taps are shifted sums, a
+pass over the block each; many taps of a whole layer are instead one product with their Toeplitz matrix, a
+stretch of time at a time.
 """
 
 from collections.abc import Iterator
@@ -14,6 +16,38 @@ from .._checks import log_once
 
 _FEW_TAPS = 16  # up to here shifted sums beat the matrix product
 _STRETCH = 64  # steps one Toeplitz product covers
+
+Parameter = Tensor | float
+
+
+def step_(out: Tensor, before: Tensor | None, x: Tensor, decay: Parameter, gain: Parameter) -> Tensor:
+    """out = decay * before + gain * x; ``before`` may be ``out``, or None at rest; x may be narrower."""
+    if before is None:
+        # widened first: a 16-bit x times a number would be rounded to 16 bits
+        return torch.mul(x.to(out.dtype), gain, out=out)
+    if isinstance(decay, float) and gain == 1.0:
+        return torch.add(x, before, alpha=decay, out=out)  # one pass
+    torch.mul(before, decay, out=out)
+    if isinstance(gain, Tensor):
+        return out.addcmul_(x.to(out.dtype), gain)
+    return out.add_(x, alpha=gain)
+
+
+def exponential_(u: Tensor, x: Tensor, decay: Parameter, gain: Parameter, state: Tensor | None) -> Tensor:
+    """Fills u [T, n, c, r] with the potential of x, starting from ``state``, the potential before."""
+    for t in range(len(x)):
+        step_(u[t], u[t - 1] if t > 0 else state, x[t], decay, gain)
+    return u
+
+
+def exponential_adjoint_(g: Tensor, decay: Parameter) -> Tensor:
+    """g[t] = dL/du[t] through all later steps: g[t] += decay * g[t+1], last step first, in place."""
+    for t in range(len(g) - 2, -1, -1):
+        if isinstance(decay, float):
+            g[t].add_(g[t + 1], alpha=decay)
+        else:
+            g[t].addcmul_(g[t + 1], decay)
+    return g
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
