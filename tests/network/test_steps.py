@@ -104,7 +104,7 @@ def test_integers_that_follow_t_agree_with_the_model_at_every_t(read: Read, exam
     assert lowered.graph.fixed_steps() is None or example < 4  # shorter than the window
 
 
-@cases(FOLLOWED, FOLLOWED_BY_INTEGERS)
+@cases(FOLLOWED)
 def test_spikes_are_read_out_as_scores_are(read: Read) -> None:
     torch.manual_seed(0)
     model = prepared(Do(lambda x, a, fire: read(fire(a(x))), nn.Linear(6, 12), neuron(0.1))).eval()
