@@ -224,12 +224,6 @@ def test_brevitas_layers_are_exported_with_their_codes() -> None:
     assert (graph.nodes["0"].metadata["codes"] == codes(layer).codes.numpy()).all()
 
 
-def test_the_file_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "model.nir"
-    to_nir(MFP(), X, path=path)
-    assert set(nir.read(path).nodes) == {"input", "mfp_gain", "mfp_leak", "mfp", "output"}
-
-
 # --- refusals ---------------------------------------------------------------------------------------------
 
 

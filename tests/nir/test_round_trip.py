@@ -39,29 +39,13 @@ def check(model: nn.Module, x: Tensor) -> None:
             assert torch.equal(one(x), expected)
 
 
-@given(dense())
-def test_networks_of_features_come_back_as_they_were(drawn: Drawn) -> None:
-    check(*drawn)
-
-
-@given(images())
-def test_networks_of_images_come_back_as_they_were(drawn: Drawn) -> None:
-    check(*drawn)
-
-
-@given(dense())
-def test_the_graph_of_features_computes_what_the_model_does(drawn: Drawn) -> None:
-    model, x = drawn
-    graph = to_nir(model, x)
-    with torch.no_grad():
-        expected = model(x)
-    assert (by_numpy(graph, x.numpy(), DT) == expected.numpy()).all()
-    assert torch.equal(by_nirtorch(graph, x, DT), expected)
-
-
-@given(images())
-def test_the_graph_of_images_computes_what_the_model_does(drawn: Drawn) -> None:
-    model, x = drawn
+@pytest.mark.parametrize("networks", [dense(), images()], ids=["features", "images"])
+@given(st.data())
+def test_networks_come_back_as_they_were_and_their_graphs_compute_what_they_do(
+    networks: st.SearchStrategy[Drawn], data: st.DataObject
+) -> None:
+    model, x = data.draw(networks)
+    check(model, x)
     graph = to_nir(model, x)
     with torch.no_grad():
         expected = model(x)
