@@ -112,34 +112,6 @@ def test_a_layer_that_is_used_twice_is_written_twice() -> None:
     assert [op.name for op in graph.ops[:-1]] == ["layers.1", "layers.1 (2)"]
 
 
-READOUTS: dict[str, tuple[Callable[[Tensor], Tensor], str, int | None]] = {
-    "the mean": (lambda x: x.mean(0), "mean", None),
-    "the mean by keyword": (lambda x: torch.mean(x, dim=0), "mean", None),
-    "the mean of a kept dimension": (lambda x: x.mean(0, keepdim=True)[0], "mean", None),
-    "the sum": (lambda x: x.sum(dim=0), "sum", None),
-    "the sum over a number of steps": (lambda x: x.sum(0) / 4, "sum", None),
-    "every step": (lambda x: x, "none", None),
-    "the last step": (lambda x: x[-1], "mean", 1),
-    "the last step of everything": (lambda x: x[-1, ...], "mean", 1),
-    "the last steps": (lambda x: x[-2:].mean(0), "mean", 2),
-    "the sum of the last steps": (lambda x: x[-3:, :].sum(0), "sum", 3),
-}
-
-
-@pytest.mark.parametrize("readout", READOUTS.values(), ids=READOUTS.keys())
-@pytest.mark.parametrize("of", ["scores", "spikes"])
-def test_scores_are_read_out_over_time(readout: tuple[Any, str, int | None], of: str) -> None:
-    read, how, last = readout
-
-    def forward(x, a, fire, out):
-        y = a(x)
-        return read(fire(y)) if of == "spikes" else read(out(fire(y)))
-
-    model = prepared(Do(forward, nn.Linear(8, 6), neuron(), nn.Linear(6, 3)))
-    graph = check_agreement(model, events(8))
-    assert (graph.scores.reduce, graph.scores.last) == (how, last)
-
-
 def test_a_linear_layer_may_come_after_the_mean_over_time() -> None:
     def forward(x, a, fire, out):
         return out(fire(a(x)).mean(dim=(0, 3, 4)))
