@@ -189,6 +189,7 @@ class NeuronSpec:
             return self.strict
         fire = self.surrogate
         assert fire is not None
+        # Two potentials below the threshold, one that equals it and two above it, far from it and near.
         below, on, above = fire(torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])).split([2, 1, 2])
         if bool((below != 0).any() or (above != 1).any() or on.item() not in (0, 1)):
             raise ValueError(f"does not fire spikes of 0 and 1 ({self.surrogate_argument}={fire!r})")
