@@ -1,7 +1,7 @@
 """What a neuron is, as a value: every reader of a model takes this in place of class names and attributes.
 
 A neuron of this package gives its :class:`NeuronSpec` by the method ``neuron_spec()``; for the frameworks'
-own neurons the adapters do (:func:`mfp_neurons.adapters.describe_neuron` asks whoever knows).
+own neurons the adapters do. :func:`mfp_neurons.adapters.describe_neuron` asks the one or the other.
 """
 
 from collections.abc import Callable
