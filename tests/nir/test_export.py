@@ -257,6 +257,7 @@ def test_brevitas_layers_are_exported_with_their_codes() -> None:
         (Do(lambda x: x[2:5]), X, "takes some of the steps"),
         (Do(lambda x: x[0] + x[1]), X, "adds step 0 to step 1"),
         (Do(lambda x: x[3]), X, "returns step 3 of 12"),
+        (Do(lambda x: (x[-1] + x).mean(0)), X, "adds tensors of different places or times"),
         (Do(lambda x: x.mean(0) * 2), X, "NIR has no time axis"),
         (Do(lambda x: x.mean(1)), X, "takes the mean over the batch"),
         (Do(lambda x: x.transpose(0, 1)), X, r"returns \[N, T, 3\]"),
