@@ -197,6 +197,15 @@ def test_a_flat_input_may_be_seen_as_an_image() -> None:
     assert (graph.input.shape, graph.input.features) == ((1, 5, 4), (20,))
 
 
+def test_an_input_may_be_seen_as_an_image_and_as_a_row() -> None:
+    def forward(x, conv, row, fire, out):
+        y = fire(conv(x.view(*x.shape[:2], 1, 5, 4))).flatten(2).long().to(x.dtype)
+        return (out(y) + row(x)).mean(0)
+
+    model = Do(forward, Each(nn.Conv2d(1, 3, 3)), nn.Linear(20, 3), neuron(), nn.Linear(18, 3))
+    check_agreement(prepared(model), events(20))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_weights_of_any_dtype_are_read_exactly(dtype: torch.dtype) -> None:
     check_agreement(prepared(Do(mlp, *layers())).to(dtype), events(4, 5))
@@ -269,6 +278,11 @@ def test_a_normalization_behind_a_neuron_does_not_feed_a_synapse() -> None:
     assert "a normalization between the synapse before it and that neuron" in words
 
 
+def test_a_norm_behind_a_sum_over_time_is_refused() -> None:
+    model = Do(lambda x, fire, last: last(fire(x).sum(0)), neuron(), norm(nn.BatchNorm2d, 4))
+    assert "normalizes a sum over time. Take the mean" in refusal(model)
+
+
 def test_pooled_twice_or_pooled_sums_need_a_neuron() -> None:
     twice = prepared(Each(nn.Conv2d(4, 4, 3), nn.AvgPool2d(2), nn.MaxPool2d(2)))
     assert "Put one between" in refusal(nn.Sequential(twice))
@@ -305,6 +319,8 @@ def test_a_loop_over_time_gets_a_clear_word(forward: Callable[..., Tensor]) -> N
         (lambda x, a, fire, out: out(fire(a(x.flatten(2))).sum(0)), "bias=False"),
         (lambda x, a, fire, out: fire(a(x.flatten(2))).sum(0) + 1, "sum over time"),
         (lambda x, a, fire, out: F.linear(x.flatten(2), torch.ones(3, 20)), "Linear modules"),
+        (lambda x, a, fire, out: fire(a(x.flatten(2))).div(0), "divides by 0"),
+        (lambda x, a, fire, out: a(x.flatten(2)).long(), "of numbers that are not whole"),
         (lambda x, a, fire, out: torch.cat([a(x.flatten(2)), x.flatten(2)], 2), "in front of the conc"),
     ],
 )
