@@ -66,7 +66,7 @@ class Groups(NamedTuple):
 
     @property
     def template(self) -> str:
-        """The template arguments V and ALONG without what stands between them."""
+        """The template arguments V and ALONG of a kernel that holds no steps."""
         return f"{self.width}, {cpp(self.channels_within_group)}"
 
     @property
