@@ -1,7 +1,7 @@
 """The compiled host kernels: tiles, stretches of time, threads, sixteen-bit floats; how they are built.
 
-``host.library`` is cached for the process, so that a build is tried by what it wraps; ``_checks._said`` is what
-was logged once.
+``host.library`` is cached for the process, so that a build is tried by what it wraps; ``_checks._said`` is
+what was logged once.
 """
 
 import os

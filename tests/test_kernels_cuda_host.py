@@ -1,7 +1,7 @@
 """The host build of CUDA kernels notices mistakes; the launcher tells CUDA what it should.
 
-There is no driver here, so private parts of kernels/device.py are stood in for: what it imports, loads and has
-loaded. ``_checks._said`` is what was logged once in this process.
+There is no driver here, so private parts of kernels/device.py are stood in for: what it imports, loads and
+has loaded. ``_checks._said`` is what was logged once in this process.
 """
 
 import ctypes
