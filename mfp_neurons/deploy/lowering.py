@@ -268,8 +268,9 @@ def _scaled(
         folding.refuse(
             layer,
             f"scales its input ({layer.function}), and levels in integers reach the model as level / "
-            f"{folding.so_far.input.top} already. Leave the scaling out of the model, so that it takes numbers "
-            "from 0 to 1; or, if it is to scale these once more, lower it with such an example in floating point",
+            f"{folding.so_far.input.top} already. Leave the scaling out of the model, so that it takes "
+            "numbers from 0 to 1; or, if it is to scale these once more, lower it with such an example in "
+            "floating point",
         )
     # a positive factor leaves a map what it is; its numbers are worth more or less
     if isinstance(content, Map) and len(factors) == 1 and factors[0] > 0:
