@@ -1,4 +1,4 @@
-"""A trained network in one small file: quantized weights at their bits, power-of-two taps, all else as it is.
+"""A trained network in one small file: weights as codes of few bits, power-of-two taps as bytes.
 
 A checkpoint (safetensors with JSON in its header) in which a quantized layer ``path`` has, instead of a
 weight and its step, ``path.codes`` (the planes of ``deploy.pack``, one after the other, as bytes) and
