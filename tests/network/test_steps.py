@@ -15,7 +15,8 @@ from mfp_neurons import MFP, TimePool, _checks, deploy
 from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.network import describe
 from mfp_neurons.nir import NIRNetwork, from_nir, to_nir
-from tests.deploy.lowering import Do, Each, check_agreement, in_float64, neuron, prepared
+from tests.deploy.lowering import Do, Each, check_agreement, neuron, prepared
+from tests.deploy.oracle import exact
 
 Read = Callable[[Tensor], Tensor]
 
@@ -40,7 +41,7 @@ def written(read: Read, folder: Path) -> NIRNetwork:
 
 
 def by_the_model(read: Read, steps: int) -> np.ndarray:
-    return in_float64(network(read))(events(steps).double()).detach().numpy()
+    return exact(network(read))(events(steps).double()).detach().numpy()
 
 
 FOLLOWED: dict[str, Read] = {
@@ -211,7 +212,7 @@ def test_pooling_over_time_is_followed_in_whole_windows() -> None:
     model = prepared(nn.Sequential(nn.Linear(6, 5), neuron(0.1), TimePool(2), nn.Linear(5, 3), TimePool(1)))
     lowered = deploy.lower(Do(lambda x, m: m(x).mean(0), model[:4]), events(4))
     assert lowered.graph.fixed_steps() is None
-    expected = in_float64(model[:4])(events(10).double()).detach().mean(0).numpy()
+    expected = exact(model[:4])(events(10).double()).detach().mean(0).numpy()
     np.testing.assert_allclose(lowered.run(events(10)), expected, atol=1e-9)
 
 
@@ -231,7 +232,7 @@ def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_e
     assert "'layers.1' (MFP)" in record.getMessage()
     assert "order=6" in record.getMessage()
     assert lowered[0].graph.fixed_steps() is None
-    expected = in_float64(model)(events(6).double()).detach().numpy()
+    expected = exact(model)(events(6).double()).detach().numpy()
     np.testing.assert_allclose(lowered[0].run(events(6)), expected, atol=1e-9)
 
 
