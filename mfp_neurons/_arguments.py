@@ -18,9 +18,10 @@ _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 def prepare(
     x_seq: Tensor,
     kernel: Kernel,
-    v_threshold: Tensor | float | None,
+    v_threshold: Tensor | float,
     state: Tensor | None,
     *,
+    fires: bool,
     surrogate: Any,
     strict: bool,
     record: bool,
@@ -31,7 +32,7 @@ def prepare(
     """The call that the arguments of :mod:`mfp_neurons.functional` ask for.
 
     Args:
-        v_threshold: None: the potential alone is wanted, and ``surrogate`` has no part in it.
+        fires: False where the potential alone is wanted; threshold and surrogate have no part in that.
         strict, record, potential: as in :class:`~mfp_neurons.backends.Call`.
         carry: whether this is a stretch of a longer sequence.
 
@@ -41,20 +42,19 @@ def prepare(
     check_name(backend)
     x_seq = as_real("x_seq", x_seq)
     _check_shape(x_seq)
+    if state is not None and not isinstance(state, Tensor):
+        raise TypeError(f"state must be a real floating-point tensor, or None, got {describe(state)}")
     wide = accumulate_dtype(x_seq.dtype)
     kind, tensor, kept = _kernel_tensor(kernel, x_seq, state, carry)
-    threshold = None
-    if v_threshold is not None:
-        threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold)
+    threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold).to(wide) if fires else None
     _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
     if threshold is not None:
         _check_channels("v_threshold", threshold.numel(), x_seq)
     _check_device(f"kernel ({type(kernel).__name__})", tensor, x_seq)
     if state is not None:
         _check_state(kind, tensor, state, x_seq)
-    if threshold is not None:
+    if fires:
         check_surrogate(surrogate)
-        threshold = threshold.to(wide)
     call = Call(
         x_seq, tensor.to(wide), threshold, state, None, None, kind, surrogate, strict, record, potential,
         backend,

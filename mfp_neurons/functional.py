@@ -214,15 +214,16 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
     tensor([0.5000, 0.2500, 0.0000])
     """
     carry = state is not None
-    return _run(x_seq, kernel, None, state, carry=carry, record=True, backend=backend).potential
+    return _run(x_seq, kernel, 1.0, state, fires=False, record=True, carry=carry, backend=backend).potential
 
 
 def _run(
     x_seq: Tensor,
     kernel: Kernel,
-    v_threshold: Tensor | float | None,
+    v_threshold: Tensor | float,
     state: Tensor | None = None,
     *,
+    fires: bool = True,
     norm: Norm | None = None,
     surrogate: Any = None,
     strict: bool = False,
@@ -234,13 +235,13 @@ def _run(
     """All of the above: checks, one operator, and the state after it.
 
     Args:
-        v_threshold: None asks for the potential alone; then there are no spikes, and no state is made.
+        fires: False asks for the potential alone; then there are no spikes, and no state is made.
         potential: False where nobody reads the potential, which may then be empty.
         carry: whether this is a stretch of a longer sequence, so that a state comes out.
     """
     with _full_precision(x_seq):
         call, kept = prepare(
-            x_seq, kernel, v_threshold, state, surrogate=surrogate, strict=strict, record=record,
+            x_seq, kernel, v_threshold, state, fires=fires, surrogate=surrogate, strict=strict, record=record,
             potential=potential, carry=carry, backend=backend,
         )  # fmt: skip
         if norm is not None:
@@ -254,8 +255,7 @@ def _run(
             spikes, u = _fire(call)
             inputs = call.x
         # `fire` carries nothing on, and making a state would copy inputs
-        has_state = carry and call.threshold is not None
-        return Chunk(spikes, u, _next_state(call, kept, inputs, u) if has_state else u)
+        return Chunk(spikes, u, _next_state(call, kept, inputs, u) if carry and fires else u)
 
 
 def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:

@@ -222,6 +222,7 @@ ERRORS = [
     (dict(v_threshold=-math.inf), ValueError, "v_threshold must be finite, or inf for .* got -inf"),
     (dict(v_threshold=torch.tensor([float("nan")])), ValueError, "v_threshold must be finite"),
     (dict(v_threshold="1"), TypeError, "v_threshold must be a number"),
+    (dict(v_threshold=None), TypeError, "v_threshold must be a number or a tensor .* got None"),
     (
         dict(v_threshold=torch.ones(1, device="meta")),
         ValueError,
@@ -258,6 +259,8 @@ def test_a_gpu_backend_for_tensors_on_the_cpu_says_to_move_them_only_where_there
 def test_a_state_that_does_not_fit_is_refused(kernel, state, words):
     with pytest.raises(ValueError, match=words):
         functional.fire_chunk(X, kernel, state=state)
+    with pytest.raises(TypeError, match=r"state must be a real floating-point tensor, or None, got \[0.0\]"):
+        functional.fire_chunk(X, kernel, state=[0.0])
 
 
 @given(case=cases(kinds=("exp",)), strict=st.booleans(), surrogate=st.sampled_from(SURROGATES))

@@ -551,8 +551,7 @@ def test_a_state_left_by_inference_mode_can_be_trained_from(options, step_mode):
         spikes = node(leaf)
         spikes.sum().backward()
         results.append([spikes, leaf.grad, *(p.grad for p in node.parameters())])
-    for a, b in zip(*results, strict=True):
-        assert torch.equal(a, b)
+    torch.testing.assert_close(*results, rtol=0, atol=0)
 
 
 @every_kernel
@@ -595,8 +594,7 @@ def test_recomputing_a_call_that_started_from_rest_gives_its_gradients(
             assert net[1].v is v or reset_first  # the state does not move on twice
             functional.reset_net(net)
         gradients.append([leaf.grad, *(p.grad for p in net.parameters())])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*gradients)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -627,8 +625,7 @@ def test_recomputing_a_function_that_resets_first_may_take_many_steps(options, r
         parts = [checkpoint(run, x_seq, use_reentrant=reentrant) if recompute else run(x_seq) for _ in "ab"]
         (torch.cat(parts) * torch.linspace(-1, 1, 12 * T).reshape(2 * T, 2, 3)).sum().backward()
         gradients.append([x_seq.grad, *(p.grad for p in (*linear.parameters(), *node.parameters()))])
-    for a, b in zip(*gradients, strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*gradients)
 
 
 def test_a_neuron_without_a_state_is_recomputed_in_any_order():
