@@ -1,4 +1,4 @@
-"""What a trained network needs on a Cortex-M4 and a Cortex-M0, and whether it says there what it says here.
+"""Flash, RAM and instructions of a trained network on a Cortex-M4 and a Cortex-M0; do its scores agree?
 
     python -m benchmarks.cortex_m CHECKPOINT [--out benchmarks/results/cortex_m.json]
 

@@ -1,4 +1,4 @@
-"""Does a float teacher bring 1-bit weights closer? Still images again, learned from a float LIF's scores too.
+"""Trains a 1-bit network on the scores of a float LIF as well as on labels: does the teacher help?
 
     python -m benchmarks.distill --out runs/distill    # some ten minutes; goes on where it stopped
 

@@ -286,6 +286,7 @@ def _why_not(module: nn.Module, adapter: ModuleType | None) -> str:
 
 def _channels_after(module: nn.Module, before: int | None) -> int | None:
     """Channels behind ``module``, given those in front of it; None where they are unknown."""
+    # a layer that mixes channels with positions leaves another number of them, which only a run would tell
     if isinstance(module, (nn.Flatten, nn.Unflatten, nn.PixelShuffle, nn.PixelUnshuffle)):
         return None
     if isinstance(module, nn.modules.conv._ConvNd):
@@ -317,6 +318,7 @@ def _refuse_hidden_use(one: _Neuron, model: nn.Module) -> None:
         raise ValueError(f"{one.name} has hooks (a monitor's?), which a swap would lose: remove them first")
     for path, module in model.named_modules():
         for attribute, value in vars(module).items():
+            # torch and the frameworks keep their own books under names with an underscore
             if attribute.startswith("_") or not isinstance(value, (list, tuple, set, dict)):
                 continue
             if any(item is one.module for item in (value.values() if isinstance(value, dict) else value)):
@@ -352,6 +354,7 @@ def _checked(order: Any, name: str) -> int | None:
 
 def _path_of(path: str, model: nn.Module, neurons: list[_Neuron]) -> str:
     """The path under which the neuron at ``path`` was found (a shared neuron has several)."""
+    # a module that stands in several places is found under its first path, and may be asked for by any
     module = dict(model.named_modules(remove_duplicate=False)).get(path)
     match = next((one for one in neurons if one.module is module), None)
     if match is None:
@@ -413,6 +416,7 @@ def _fused(model: nn.Module) -> tuple[tuple[Fused, ...], tuple[Left, ...]]:
     """Fuses what can be; SpikingJelly's neurons are in the model only if their adapter is loaded."""
     norms = {path: module for path, module in model.named_modules() if isinstance(module, _BatchNorm)}
     was = {path: f"{type(norm).__name__}({norm.num_features})" for path, norm in norms.items()}
+    # not imported here: without it there is no MFPNode, and SpikingJelly need not be installed
     adapter = sys.modules.get(f"{__package__}.spikingjelly")
     if adapter is None:
         return (), tuple(Left(path, was[path], "the model has no MFPNode") for path in norms)

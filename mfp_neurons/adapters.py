@@ -18,7 +18,7 @@ def framework_of(module: nn.Module) -> str | None:
 
 
 def adapter_of(module: nn.Module) -> ModuleType | None:
-    """This package's adapter of the framework that the module is from, which is imported already."""
+    """This package's adapter of the framework that the module is from, so that it is imported already."""
     framework = framework_of(module)
     if framework == "spikingjelly":
         from . import spikingjelly
@@ -77,8 +77,9 @@ def kept_tensors(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 def put_state(module: nn.Module, name: str, value: Any) -> None:
     """Sets an attribute of ``StateNames`` past the checks that a neuron makes when its state is assigned."""
+    # SpikingJelly keeps memories, snnTorch buffers, and MFPLeakyParallel a plain attribute
     holders: tuple[dict[str, Any], ...] = (
-        getattr(module, "_memories", {}),  # SpikingJelly
+        getattr(module, "_memories", {}),
         module._buffers,
         vars(module),
     )
@@ -90,6 +91,7 @@ def overridden_forward(module: nn.Module) -> str | None:
     for kind in type(module).__mro__:
         if kind.__module__.startswith(("mfp_neurons.", "spikingjelly.", "snntorch.")):
             return None
+        # what the frameworks' and our own classes call to compute spikes
         changed = [name for name in vars(kind) if name.endswith("forward") or name in ("fire", "_run")]
         if changed:
             return f"{kind.__name__}.{changed[0]}"

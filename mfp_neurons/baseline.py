@@ -193,6 +193,7 @@ class QuantizedMembraneLIF(nn.Module):
 
     def _rule(self) -> _serial.Rule:
         codes = None if self.bits is None else (self.lowest_code, self.lowest_code + 2**self.bits - 1)
+        # Potentials are computed as distances from rest, where 0 is a code and a leak leads.
         rest = self.v_reset or 0.0
         return _serial.Rule(
             threshold=self.v_threshold - rest,
@@ -209,9 +210,12 @@ class QuantizedMembraneLIF(nn.Module):
     def _trained_scale(self, x: Tensor) -> Tensor:
         """The scale, positive, its gradient divided by sqrt(values a sample * highest code), as in LSQ."""
         assert self.scale is not None and self.bits is not None
+        # A scale that many values share gets the sum of their gradients: LSQ divides it by the square root of
+        # their number, so that its steps are of the size of a weight's.
         shared = x[0, 0].numel() // self.scale.numel() if x.numel() else 1
         ratio = 1 / math.sqrt(max(shared, 1) * max(2 ** (self.bits - 1) - 1, 1))
         scale = self.scale.abs().clamp_min(1e-6)
+        # the value of scale, and ratio times its gradient
         return scale.detach() + (scale - scale.detach()) * ratio
 
     def _check_input(self, x_seq: Tensor) -> None:
@@ -263,6 +267,6 @@ def _check_lowest(lowest_code: int | None, bits: int | None) -> int:
         if lowest_code is not None:
             raise ValueError(f"lowest_code needs bits, got lowest_code={lowest_code} with bits=None")
         return 0
-    if lowest_code is None:
+    if lowest_code is None:  # of one bit's two ranges the one that keeps what excites
         return 0 if bits == 1 else -(2 ** (bits - 1))
     return check_int("lowest_code", lowest_code, 1 - 2**bits, 0)

@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0, 1 for a network that no longer reaches its card, 2 for a mistake of the user, 130 after Ctrl-C.
     """
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         if distributed.launched() and args.command not in (_train, _evaluate):
             raise ConfigError(
@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="mfp-neurons",
         description="Spiking networks that keep no membrane potential: train, deploy, measure costs.",
@@ -172,6 +172,9 @@ def positive(argument: str) -> int:
     return int(argument)
 
 
+# Commands import what they run when they run: `mfp-neurons --help` works without the extras.
+
+
 def _demo(args: argparse.Namespace) -> str:
     from mfp_neurons.train import demo
 
@@ -229,14 +232,7 @@ def _deploy(args: argparse.Namespace) -> str:
 
     deployed = deployment.lower_checkpoint(args.checkpoint, args.data_root)
     out = args.out or args.checkpoint.with_name(deployment.INTEGERS)
-    return "\n\n".join(
-        [
-            str(deployed.network),
-            deployment.costs(deployed),
-            deployment.agreement(deployed),
-            deployment.write(deployed, out, args.c),
-        ]
-    )
+    return f"{deployed.network}\n\n{deployment.measured_and_written(deployed, out, args.c)}"
 
 
 def _doctor(args: argparse.Namespace) -> str:

@@ -70,6 +70,7 @@ class HistoryKernel(nn.Module, KernelParameters):
         device = torch.get_default_device()  # where torch makes the parameters of other modules too
         if kind == "fir":
             assert order is not None
+            # trained taps start where the exponential is at their lags
             spaced = self.exponential().taps((order - 1) * stride + 1, device)[::stride]
             taps = spaced.float().squeeze(1)
             self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
@@ -77,6 +78,8 @@ class HistoryKernel(nn.Module, KernelParameters):
             assert time_steps is not None
             self.matrix = nn.Parameter(_toeplitz(self.exponential().taps(time_steps, device).float(), order))
         elif learnable:
+            # the logit can take any value in training, and its sigmoid stays a decay; of shape [1], because
+            # FSDP2 refuses scalars
             logit = math.log(decay / (1 - decay))
             self.decay_logit = nn.Parameter(torch.full((num_channels or 1,), logit, dtype=torch.float32))
 
@@ -140,7 +143,7 @@ class HistoryKernel(nn.Module, KernelParameters):
 
     def exponential(self) -> Exponential:
         """The exponential with its decay and gain as they are now; for "fir" and "matrix" their start."""
-        decay = self.decay
+        decay = self.decay  # once: a trained one has a sigmoid, whose gradient would be summed in two parts
         if self._gain == "decay_input":
             return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
         gain = 1.0 if self._gain is None else float(self._gain)
@@ -151,6 +154,7 @@ class HistoryKernel(nn.Module, KernelParameters):
         """The exponential's decay (of "fir" and "matrix": the one they started from)."""
         if self.kind == "exp" and self.learnable:
             logit: Tensor = self.decay_logit
+            # the sigmoid of a 16-bit logit near 1 would round to 1, a neuron that never forgets
             return torch.sigmoid(logit.float() if logit.dtype in (torch.float16, torch.bfloat16) else logit)
         return self._decay
 
@@ -178,6 +182,7 @@ class HistoryKernel(nn.Module, KernelParameters):
         check_int("order", order, 1, self.time_steps if self.order is None else self.order)
         self.order = order
         if self.kind == "fir":
+            # the Parameter stays the same object, which optimizers and users hold
             self.taps.grad = None  # it has as many rows as there were taps
             self.taps.data = self.taps[:order].clone()
 

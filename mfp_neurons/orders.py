@@ -101,6 +101,7 @@ def fit_orders(
     layers = _finite(model)
     total = sum(row.neurons for row in rows)
     fixed = sum(row.neurons * _bits_beside_history(row, layers.get(row.name)) for row in rows)
+    # whole bits of the model; the small number is there for sums such as 0.1 + 0.2
     budget = math.floor(state_bits * total - fixed + 1e-6)
     if budget < 0:
         raise ValueError(
@@ -169,6 +170,7 @@ def cheapest(layers: Sequence[Sequence[Option]], budget: int) -> list[int]:
             for index, (more, loss) in enumerate(options)
             if cost + more <= budget
         )
+        # sorted by cost: whoever costs more and loses no less than one before can be in no best choice
         reached = []
         for state in further:
             if not reached or state[1] < reached[-1][1]:
@@ -284,6 +286,7 @@ def _cut_averages(module: Any, optimizer: Optimizer) -> None:
     if taps is None:
         return
     averages = optimizer.state.get(taps, {})
+    # Adam's averages have the shape of the taps; what has another, such as its step, is no average of them
     for name, value in averages.items():
         if isinstance(value, Tensor) and value.dim() == taps.dim():
             averages[name] = value[: len(taps)].clone()

@@ -1,7 +1,7 @@
 """What a neuron is, as a value: every reader of a model takes this in place of class names and attributes.
 
 A neuron of this package gives its :class:`NeuronSpec` by the method ``neuron_spec()``; for the frameworks'
-own neurons the adapters do (:func:`mfp_neurons.adapters.describe_neuron` asks whoever knows).
+own neurons the adapters do. :func:`mfp_neurons.adapters.describe_neuron` asks the one or the other.
 """
 
 from collections.abc import Callable
@@ -189,6 +189,7 @@ class NeuronSpec:
             return self.strict
         fire = self.surrogate
         assert fire is not None
+        # Two potentials below the threshold, one that equals it and two above it, far from it and near.
         below, on, above = fire(torch.tensor([-1.0, -1e-3, 0.0, 1e-3, 1.0])).split([2, 1, 2])
         if bool((below != 0).any() or (above != 1).any() or on.item() not in (0, 1)):
             raise ValueError(f"does not fire spikes of 0 and 1 ({self.surrogate_argument}={fire!r})")

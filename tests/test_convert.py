@@ -92,8 +92,7 @@ def test_a_network_without_reset_keeps_its_outputs_and_its_gradients():
     assert convert(net) is net
     assert [type(module) for module in net if not isinstance(module, nn.Linear)] == [MFPLeaky] * 3
     got = stepwise(net, x_seq)
-    for a, b in zip(got, expected, strict=True):
-        assert torch.equal(a, b)
+    torch.testing.assert_close(got, expected, rtol=0, atol=0)
     for a, b in zip(
         torch.autograd.grad(sum(map(torch.sum, got)), list(net.parameters())), grads, strict=True
     ):
@@ -185,8 +184,7 @@ def test_a_state_leaky_keeps_its_own_decay_and_its_squared_factor(truncation):
     x_seq = torch.randn(STEPS, 2, 3)
     new = convert(old)
     assert isinstance(new, MFPLeakyParallel)
-    for got, expected in zip(new(x_seq), old(x_seq), strict=True):
-        torch.testing.assert_close(got, expected)
+    torch.testing.assert_close(new(x_seq), old(x_seq))
 
 
 LEFT = [

@@ -1,4 +1,4 @@
-"""One row of the benchmark: a work at a size, and every peer that meets there, timed in turn and probed."""
+"""One row of the benchmark: all neurons on one input, timed in turn, and their memory measured."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

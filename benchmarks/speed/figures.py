@@ -1,4 +1,4 @@
-"""Figures of a result, drawn without a display, legible in gray, with words for who cannot see them."""
+"""Figures of a result, legible in gray, each with a text that says what it shows."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which rows there are on a device, the ones that the targets ask for first."""
+"""Which rows the benchmark has on a device; on a GPU those that a target needs come first."""
 
 from collections.abc import Iterator
 from dataclasses import replace

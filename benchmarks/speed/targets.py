@@ -1,4 +1,4 @@
-"""What was promised, as data, and whether results keep it."""
+"""Targets for speed and memory, as data, and whether the results of a run reach them."""
 
 import operator
 from collections.abc import Iterable, Iterator

@@ -1,0 +1,1 @@
+"""How networks get into the zoo; ``python -m benchmarks.zoo`` trains, packs and ships them."""

@@ -9,7 +9,7 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
-from mfp_neurons.cli import _parser
+from mfp_neurons.cli import build_parser
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
@@ -28,7 +28,7 @@ class CommandLine(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         os.environ["COLUMNS"] = "88"  # argparse wraps for the terminal that it finds
         sections: list[nodes.Node] = []
-        for parser in commands(_parser()):
+        for parser in commands(build_parser()):
             section = nodes.section(
                 ids=[nodes.make_id(parser.prog)], names=[nodes.fully_normalize_name(parser.prog)]
             )

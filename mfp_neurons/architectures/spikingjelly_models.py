@@ -221,7 +221,8 @@ def as_node(neuron: nn.Module) -> nn.Module:
         kernel=kernel.kind,
         **kernel.options(),
     )
-    node.kernel = kernel  # decay, channels and grid of its taps
+    # the parameters of the MFP themselves (decay, channels, grid), in place of those that were just made
+    node.kernel = kernel
     node.v_threshold = neuron.v_threshold
     return node  # type: ignore[no-any-return]
 

@@ -36,7 +36,7 @@ def plan(graph: Graph, sizes: Sequence[int], *, permanent: Collection[int] = (),
     lives = _lifetimes(graph, permanent)
     offsets = [0] * len(sizes)
     placed: list[int] = []
-    # permanent maps at the bottom, so that one more step moves none of them; then the largest first, since
+    # permanent maps at the bottom, where what a stream keeps lies together; then the largest first, since
     # small maps find room in the gaps that large ones leave
     for index in sorted(range(len(sizes)), key=lambda i: (i not in permanent, -sizes[i])):
         first, last = lives[index]
@@ -47,13 +47,12 @@ def plan(graph: Graph, sizes: Sequence[int], *, permanent: Collection[int] = (),
             end = offsets[other] + sizes[other]
             offsets[index] = max(offsets[index], -(-end // alignment) * alignment)
         placed.append(index)
-    needed = (
-        sum(size for size, (first, last) in zip(sizes, lives, strict=True) if first <= number <= last)
-        for number in range(len(graph.ops))
-    )
-    return Plan(
-        tuple(offsets), max(offset + size for offset, size in zip(offsets, sizes, strict=True)), max(needed)
-    )
+    loads = [0] * len(graph.ops)
+    for size, (first, last) in zip(sizes, lives, strict=True):
+        for number in range(max(first, 0), min(last, len(loads) - 1) + 1):
+            loads[number] += size
+    end = max(offset + size for offset, size in zip(offsets, sizes, strict=True))
+    return Plan(tuple(offsets), end, max(loads))
 
 
 def _lifetimes(graph: Graph, permanent: Collection[int]) -> list[tuple[int, int]]:

@@ -38,7 +38,7 @@ def can_be_square(kernel_size: tuple[int, ...]) -> bool:
 
 def narrowed(weight: NDArray[Any], groups: int, kernel_size: tuple[int, ...]) -> NDArray[Any] | None:
     """The inverse of :func:`widened`; None where the weight is not made so."""
-    cut = [(whole - size) // 2 for whole, size in zip(weight.shape[2:], kernel_size, strict=True)]
+    cut = [(wide - size) // 2 for wide, size in zip(weight.shape[2:], kernel_size, strict=True)]
     inner = weight[:, :, *(slice(n, n + size) for n, size in zip(cut, kernel_size, strict=True))]
     out, channels = len(weight) // groups, weight.shape[1] // groups
     parts = [inner[g * out : (g + 1) * out, g * channels : (g + 1) * channels] for g in range(groups)]

@@ -71,29 +71,29 @@ class _Loading:
             _check(name, node)
 
     def network(self) -> NIRNetwork:
-        given, out = self._end(nir.Input, "input"), self._end(nir.Output, "output")
-        order = [name for name in self._order() if name not in (given, out)]
+        first, out = self._end(nir.Input, "input"), self._end(nir.Output, "output")
+        order = [name for name in self._order() if name not in (first, out)]
         neurons = find_neurons(self.graph.nodes, self.sources, self.dt)
         pools = find_max_pools(self.graph.nodes, self.sources)
         inside = {name for one in neurons.values() for name in one.inside} | set(pools.values())
         parts: dict[str, nn.Module] = {}
         sources: dict[str, list[str]] = {}
-        made = {given: ["input"]}  # the parts that stand for each node
+        stand_for = {first: ["input"]}  # the parts that stand for each node
         reader = Reader(self.graph.nodes, self.dt)
         for name in order:
             if name in inside:
                 continue
             known, pool = neurons.get(name), pools.get(name)
             before = known.sources if known and not pool else self.sources[pool or name]
-            inputs = [part for one in before for part in made[one]]
+            inputs = [part for one in before for part in stand_for[one]]
             for suffix, module in self._modules(reader, name, known, pool):
                 key = _key(f"{name}{suffix}", parts)
                 parts[key], sources[key] = module, inputs
                 inputs = [key]
-            made[name] = inputs
+            stand_for[name] = inputs
         facts = self.graph.metadata
-        ends = [part for one in self.sources[out] for part in made[one]]
-        shape = tuple(int(n) for n in self.graph.nodes[given].input_type["input"])
+        ends = [part for one in self.sources[out] for part in stand_for[one]]
+        shape = tuple(int(n) for n in self.graph.nodes[first].input_type["input"])
         network = NIRNetwork(
             parts,
             sources,

@@ -49,7 +49,7 @@ class NIRNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.parts = nn.ModuleDict(parts)
-        self.sources = {name: list(given) for name, given in sources.items()}
+        self.sources = {name: list(inputs) for name, inputs in sources.items()}
         self.output, self.input_shape = list(output), tuple(input_shape)
         self.repeats, self.readout, self.readout_steps = repeats, readout, readout_steps
         self.steps = steps
@@ -64,11 +64,11 @@ class NIRNetwork(nn.Module):
             )
         if len(x) < (self.readout_steps or 1):
             raise ValueError(f"x must have at least {self.readout_steps} steps, which are read, got {len(x)}")
-        given = {"input": x.reshape(*x.shape[:2], *self.input_shape)}
+        values = {"input": x.reshape(*x.shape[:2], *self.input_shape)}
         for name, part in self.parts.items():
-            total = _sum([given[one] for one in self.sources[name]])
-            given[name] = part(total) if isinstance(part, _SEQUENCE) else _each_step(part, total)
-        return self._read_out(_sum([given[one] for one in self.output]))
+            total = _sum([values[one] for one in self.sources[name]])
+            values[name] = part(total) if isinstance(part, _SEQUENCE) else _each_step(part, total)
+        return self._read_out(_sum([values[one] for one in self.output]))
 
     def _read_out(self, y: Tensor) -> Tensor:
         if self.readout is None:

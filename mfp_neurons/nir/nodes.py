@@ -52,9 +52,9 @@ class Reader:
         """A Threshold with what belongs to it: as its metadata says, if that gives the same arrays."""
         node = self.nodes[name]
         if "kernel" in node.metadata:
-            made = self._from_metadata(name, node, known)
-            if made is not None:
-                return [("", made)]
+            neuron = self._from_metadata(name, node, known)
+            if neuron is not None:
+                return [("", neuron)]
             log_once(
                 f"nir.neuron.{name}",
                 "%r comes back as its nodes say: what its metadata says of the neuron gives other nodes",
@@ -120,12 +120,12 @@ class Reader:
             spread = _Spread(shape, [*full.values(), *(known.taps or {}).values()])
             kernel = _kernel(facts, rows, known, spread)
             strict = str(facts["comparison"]) == ">"
-            made = _neuron(kernel, spread.row(full["v_threshold"]), strict)
-            layer = read_neurons(made, spread.inner_shape, _refuse)
+            neuron = _neuron(kernel, spread.row(full["v_threshold"]), strict)
+            layer = read_neurons(neuron, spread.inner_shape, _refuse)
             numbers = numbers_of(layer, node.threshold.dtype)
         except (KeyError, ValueError, TypeError, RuntimeError):
             return None
-        return spread.module(made) if self._agrees(numbers, node, known) else None
+        return spread.module(neuron) if self._agrees(numbers, node, known) else None
 
     def _agrees(self, numbers: Numbers, node: Any, known: Neurons) -> bool:
         """Whether a neuron of these numbers is exported as the nodes that are there."""
@@ -141,13 +141,13 @@ class Reader:
         if numbers.decay is None or numbers.gain is None:
             return False
         decay, gain = numbers.decay.reshape(shape), numbers.gain.reshape(shape)
-        found = self.nodes[str(known.leak)]
-        if isinstance(found, nir.I):
-            return bool((decay == 1).all()) and np.array_equal(gain / self.dt, found.r)
-        if (decay == 1).any() or not np.array_equal(found.r, np.ones(shape)):
+        integrator = self.nodes[str(known.leak)]
+        if isinstance(integrator, nir.I):
+            return bool((decay == 1).all()) and np.array_equal(gain / self.dt, integrator.r)
+        if (decay == 1).any() or not np.array_equal(integrator.r, np.ones(shape)):
             return False
         factor, tau = leak(decay, gain, self.dt, node.threshold.dtype)
-        return np.array_equal(tau, found.tau) and np.array_equal(
+        return np.array_equal(tau, integrator.tau) and np.array_equal(
             np.ones(shape) if factor is None else factor, np.asarray(known.gain)
         )
 
@@ -238,14 +238,14 @@ def _over(row: Array, shape: tuple[int, ...]) -> Array:
     return np.broadcast_to(row.reshape(-1, *[1] * (len(shape) - 1)), shape)
 
 
-def _pair(given: Any) -> tuple[int, int]:
-    row = [int(n) for n in np.asarray(given).reshape(-1)]
+def _pair(option: Any) -> tuple[int, int]:
+    row = [int(n) for n in np.asarray(option).reshape(-1)]
     return (row[0], row[-1])
 
 
 def _tensor(array: Array) -> Tensor:
-    made = torch.from_numpy(np.array(array))
-    return made if made.dtype == torch.float64 else made.float()
+    tensor = torch.from_numpy(np.array(array))
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _refuse(why: str) -> NoReturn:

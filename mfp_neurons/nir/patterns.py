@@ -50,41 +50,41 @@ class Neurons:
 def find_neurons(nodes: dict[str, Any], sources: dict[str, list[str]], dt: float) -> dict[str, Neurons]:
     """The layers of neurons, by the name of their Threshold. Other Thresholds are neurons without a past."""
     targets: dict[str, list[str]] = {name: [] for name in nodes}
-    for target, given in sources.items():
-        for one in given:
+    for target, inputs in sources.items():
+        for one in inputs:
             targets[one].append(target)
-    found = {}
+    layers = {}
     for name, node in nodes.items():
         if isinstance(node, nir.Threshold):
             layer = _layer(name, nodes, sources, targets, dt)
             if layer is not None:
-                found[name] = layer
-    return found
+                layers[name] = layer
+    return layers
 
 
 def find_max_pools(nodes: dict[str, Any], sources: dict[str, list[str]]) -> dict[str, str]:
     """The SumPool2d in front of each Threshold that together are a max pool over spikes."""
-    found = {}
+    pools = {}
     for name, node in nodes.items():
         marked = isinstance(node, nir.Threshold) and node.metadata.get("operation") == "max"
         if not marked or len(sources[name]) != 1 or (node.threshold != 0.5).any():
             continue
         (pool,) = sources[name]
-        readers = [target for target, given in sources.items() if pool in given]
+        readers = [target for target, inputs in sources.items() if pool in inputs]
         spikes = [isinstance(nodes[one], nir.Threshold) for one in sources[pool]]
         if isinstance(nodes[pool], nir.SumPool2d) and readers == [name] and spikes == [True]:
-            found[name] = pool
-    return found
+            pools[name] = pool
+    return pools
 
 
 def _layer(
     name: str, nodes: dict[str, Any], sources: dict[str, list[str]], targets: dict[str, list[str]], dt: float
 ) -> Neurons | None:
-    whole = _in_front(name, nodes, sources)
-    for inside in (whole, _without_currents(whole, nodes, sources, targets)):
-        found = _layer_of(name, frozenset(inside), nodes, sources, targets, dt)
-        if found is not None:
-            return found
+    filters = _in_front(name, nodes, sources)
+    for inside in (filters, _without_currents(filters, nodes, sources, targets)):
+        layer = _layer_of(name, frozenset(inside), nodes, sources, targets, dt)
+        if layer is not None:
+            return layer
     return None
 
 
@@ -134,7 +134,7 @@ def _without_currents(
 def _feeding(name: str, sources: dict[str, list[str]], inside: frozenset[str]) -> list[str]:
     """What feeds the layer, each once, in the order of the edges of the node that reads the most of it."""
     readers = [[s for s in sources[one] if s not in inside] for one in (name, *sorted(inside))]
-    return list(dict.fromkeys(s for given in sorted(readers, key=len, reverse=True) for s in given))
+    return list(dict.fromkeys(s for names in sorted(readers, key=len, reverse=True) for s in names))
 
 
 def _paths(

@@ -27,9 +27,9 @@ def modules(name: str, node: Any) -> Parts:
     weight, options = _geometry(node)
     bias = getattr(node, "bias", None)
     if "codes" in facts:
-        made = _quantized(weight, bias, options, facts)
-        if made is not None:
-            return made
+        parts = _quantized(weight, bias, options, facts)
+        if parts is not None:
+            return parts
         log_once(
             f"nir.codes.{name}",
             "%r comes back as a float layer: its weight is not what its codes, scale and batch norm make, or "
@@ -59,22 +59,22 @@ def _geometry(node: Any) -> tuple[Array, dict[str, Any]]:
     return narrow, before
 
 
-def _numbers(given: Any, rank: int) -> Any:
-    if isinstance(given, str | bytes):
-        return given if isinstance(given, str) else given.decode()
-    row = [int(n) for n in np.asarray(given).reshape(-1)]
+def _numbers(option: Any, rank: int) -> Any:
+    if isinstance(option, str | bytes):
+        return option if isinstance(option, str) else option.decode()
+    row = [int(n) for n in np.asarray(option).reshape(-1)]
     return tuple(row * rank if len(row) == 1 else row)
 
 
 def _layer(weight: Array, bias: Array | None, options: dict[str, Any]) -> nn.Module:
     """A layer that holds these arrays."""
-    made = torch.from_numpy(np.array(weight))
-    made = made if made.dtype == torch.float64 else made.float()
-    out, channels = made.shape[0], made.shape[1] * options.get("groups", 1)
-    size = (channels, out, *([tuple(made.shape[2:])] if made.dim() > 2 else []))
-    layer: nn.Module = _LAYERS[made.dim()](*size, bias=bias is not None, dtype=made.dtype, **options)
+    tensor = torch.from_numpy(np.array(weight))
+    tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
+    out, channels = tensor.shape[0], tensor.shape[1] * options.get("groups", 1)
+    size = (channels, out, *([tuple(tensor.shape[2:])] if tensor.dim() > 2 else []))
+    layer: nn.Module = _LAYERS[tensor.dim()](*size, bias=bias is not None, dtype=tensor.dtype, **options)
     with torch.no_grad():
-        layer.get_parameter("weight").copy_(made)
+        layer.get_parameter("weight").copy_(tensor)
         if bias is not None:
             layer.get_parameter("bias").copy_(torch.from_numpy(np.array(bias)))
     return layer
@@ -90,19 +90,19 @@ def _quantized(weight: Array, bias: Array | None, options: dict[str, Any], facts
     own = _own_bias(bias, norm, facts)
     scale_after, offset = (None, None) if norm is None else norm.affine()
     expected, shift = folded(codes.astype(np.float32) * places, own, scale_after, offset, weight.dtype)
-    given = np.zeros(len(weight), weight.dtype) if bias is None else bias
+    own_bias = np.zeros(len(weight), weight.dtype) if bias is None else bias
     if not np.array_equal(expected, weight) or not np.array_equal(
-        0 * given if shift is None else shift, given
+        0 * own_bias if shift is None else shift, own_bias
     ):
         return None
     layer = _layer(codes.astype(np.float32) * places, own, options)
     bits = float(facts["bits"])
     wanted = Codes(torch.from_numpy(codes.astype(np.int8)), torch.from_numpy(places.copy()), bits)
     try:
-        made, step = latent(wanted)
+        weights, step = latent(wanted)
     except ValueError:
         return None
-    layer.get_parameter("weight").data = made
+    layer.get_parameter("weight").data = weights
     become_quantized(layer, bits if bits == 1.58 else int(bits), None if step is None else nn.Parameter(step))
     return [("", layer)] if norm is None else [("", layer), ("_norm", _batch_norm(norm, codes.ndim))]
 
@@ -123,8 +123,8 @@ def _norm(facts: Any) -> Norm | None:
 
 
 def _batch_norm(norm: Norm, rank: int) -> nn.Module:
-    made: nn.Module = _NORMS[rank](len(norm.mean), eps=norm.eps, affine=norm.weight is not None)
+    norm_module: nn.Module = _NORMS[rank](len(norm.mean), eps=norm.eps, affine=norm.weight is not None)
     state = {"running_mean": norm.mean, "running_var": norm.var, "weight": norm.weight, "bias": norm.bias}
     tensors = {name: torch.from_numpy(row.copy()) for name, row in state.items() if row is not None}
-    made.load_state_dict(tensors, strict=False)
-    return made
+    norm_module.load_state_dict(tensors, strict=False)
+    return norm_module

@@ -83,6 +83,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         self.reset_delay = reset_delay  # accepted for snn.Leaky's sake: without a reset nothing is delayed
         self.order, self.stride = kernel.order, kernel.stride
         self.num_channels, self.kernel_bits = kernel.num_channels, kernel.kernel_bits
+        # a buffer, which moves with the module; without a gain there is none, as in snn.Leaky's state dict
         if isinstance(gain, Tensor) or gain != 1.0:
             self.register_buffer("gain", torch.as_tensor(gain))
         else:
@@ -172,6 +173,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         tensor([0., 1.])
         """
         check_samples(samples)
+        # inference mode is left, because a state that it made could not be changed or trained from later
         if self.mem.shape != (0,):  # as it is before the first step
             with self._in_normal_mode():
                 self._zero(sample_mask(samples, self.mem))
@@ -239,7 +241,7 @@ def real(name: str, value: Any, check: Callable[[str, Any], None] = check_finite
     if isinstance(value, Tensor):
         if value.numel() == 0:
             raise ValueError(f"{name} must not be empty, got {describe(value)}")
-        value = value if value.is_floating_point() else value.float()
+        value = value if value.is_floating_point() else value.float()  # no integer can be trained
     elif not isinstance(value, float):
         try:
             value = torch.as_tensor(value, dtype=torch.get_default_dtype())

@@ -98,6 +98,7 @@ class MFPLeakyParallel(MemoryFree):
             )
         with self._in_normal_mode():
             spk, potential = self._run(x, self._start(mem, x))
+            # a copy: a view of one step would keep the potentials of all steps alive
             self.mem = potential[-1].detach().clone()
         return self._returned(spk, potential)
 
@@ -138,7 +139,7 @@ class MFPLeakyParallel(MemoryFree):
         """The surrogate to run inside the operator; None where something has to see the potential first."""
         if self.surrogate_disable or self.state_quant:
             return None
-        if not isinstance(self.spike_grad, StrictSpike):
+        if not isinstance(self.spike_grad, StrictSpike):  # a function of the user's, which stays what it is
             name = getattr(self.spike_grad, "__qualname__", type(self.spike_grad).__qualname__)
             log_once(
                 f"snntorch.unfused.{name}",

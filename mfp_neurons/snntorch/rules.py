@@ -72,7 +72,8 @@ def _build(neuron: Any, default: type, options: Options, **kept: Any) -> nn.Modu
     to = chosen.pop("to", None) or default
     if "learnable" in chosen:
         chosen["learn_beta"] = chosen.pop("learnable")
-    if chosen.get("kernel", "exp") != "exp":  # free taps; beta is where they start
+    # free taps only start from beta, which is then nothing to train
+    if chosen.get("kernel", "exp") != "exp":
         chosen.setdefault("learn_beta", False)
     arguments = {**_common(neuron), **kept, **chosen}
     if to is MFP:
@@ -120,6 +121,7 @@ def _from_leaky(neuron: Any, options: Options) -> nn.Module | str:
 
 def _from_lapicque(neuron: Any, options: Options) -> nn.Module | str:
     """mem = (1 - dt / RC) mem + (dt / C) input, as Lapicque computes it from R, C and dt."""
+    # snnTorch's Lapicque has a beta too, which its forward does not use
     leak = _value_of(neuron.time_step / (neuron.R * neuron.C))
     if bool(((leak < 0) | (leak > 1)).any()):
         return f"its leak time_step / (R C) is {leak.tolist()}, and the decay 1 - leak has to lie from 0 to 1"
@@ -178,7 +180,7 @@ def _from_state_leaky(neuron: Any, options: Options) -> nn.Module | str:
         return "it returns its potential alone and fires no spikes"
     if options.get("to") is MFPLeaky:
         return "it takes whole sequences, MFPLeaky single steps"
-    decay = torch.exp(-1 / _value_of(neuron.tau))
+    decay = torch.exp(-1 / _value_of(neuron.tau))  # tau in steps, learned as it is
     return _build(
         neuron,
         MFPLeakyParallel,

@@ -60,7 +60,7 @@ def _build(old: Any, options: dict[str, Any], **chosen: Any) -> MFPNode:
     threshold = getattr(old, "v_threshold", None)
     if isinstance(threshold, Tensor) and "v_threshold" not in options:
         node.v_threshold = threshold
-    for parameter in old.parameters():
+    for parameter in old.parameters():  # a neuron without any goes where its surroundings are, see convert
         node.to(device=parameter.device)
     return node.train(old.training)
 
@@ -101,6 +101,7 @@ def _from_sliding_psn(old: Any, options: dict[str, Any]) -> MFPNode:
 
 def _from_psn(old: Any, options: dict[str, Any]) -> MFPNode | str:
     """A causal matrix of PSN or MaskedPSN; a lossy one only if asked for, by ``kernel``."""
+    # what lies above the diagonal weighs inputs that have not arrived yet
     weight = (old.masked_weight() if hasattr(old, "masked_weight") else old.weight).detach()
     lost = ["weighs future steps"] if bool(weight.triu(1).any()) else []
     lost += ["has a bias for each step"] if bool((old.bias != old.bias[0]).any()) else []
@@ -110,6 +111,7 @@ def _from_psn(old: Any, options: dict[str, Any]) -> MFPNode | str:
             "causal part of its matrix and the mean of its biases, to train on"
         )
     _refuse_other_kernel(old, options, "matrix")
+    # the causal part of a MaskedPSN reaches k - 1 steps back
     order = {"order": old.k} if hasattr(old, "k") else {}
     node = _build(old, {**order, **options, "kernel": "matrix", "time_steps": old.T}, decay_input=False)
     with torch.no_grad():

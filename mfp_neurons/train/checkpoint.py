@@ -60,7 +60,7 @@ def flatten(state: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
     if isinstance(state, Tensor):
         tensors[prefix] = state
         return {"tensor": prefix}
-    if isinstance(state, Mapping):
+    if isinstance(state, Mapping):  # as pairs: JSON would make strings of keys that are numbers
         return {"items": [[k, flatten(v, f"{prefix}/{k}", tensors)] for k, v in state.items()]}
     if isinstance(state, (list, tuple)) and not all(isinstance(v, (int, float, str)) for v in state):
         return {"list": [flatten(v, f"{prefix}/{i}", tensors) for i, v in enumerate(state)]}

@@ -122,6 +122,7 @@ def load(config: DataConfig) -> Data:
         MissingDependency: the data set needs a package that is not installed.
     """
     sources, reading = _sources_and_reading(config.name)
+    # pictures on disk and simulated events are read below, where it is known which of them are used
     full, test = sources(config)
     kept, held_out = _hold_out(len(full), config)
     data = Data(
@@ -183,6 +184,7 @@ def vary(images: Tensor, shift: int, flip: bool) -> Tensor:
     if flip:
         mirrored = torch.rand(count, 1, device=images.device) < 0.5
         columns = torch.where(mirrored, columns.flip(1), columns)
+    # reading each pixel at its own place moves every image by its own offset, in one operation
     padded = torch.nn.functional.pad(images, (shift, shift, shift, shift))
     every = torch.arange(count, device=images.device)[:, None, None]
     return padded.movedim(1, -1)[every, rows[:, :, None], columns[:, None, :]].movedim(-1, 1)

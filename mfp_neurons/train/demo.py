@@ -107,13 +107,9 @@ def _report(checkpoint: Path, data: Data) -> Report:
 def _deployed(checkpoint: Path, data: Data, c_directory: Path) -> str:
     """The memory-free network in integers: what it costs, whether its executions agree, and its C."""
     deployed = deployment.lower_checkpoint(checkpoint, data=data)
-    parts = [
-        "The memory-free network as integers, one thread:",
-        deployment.costs(deployed),
-        deployment.agreement(deployed),
-        deployment.write(deployed, checkpoint.with_name(deployment.INTEGERS), c_directory),
-    ]
-    return "\n\n".join(parts)
+    out = checkpoint.with_name(deployment.INTEGERS)
+    text = deployment.measured_and_written(deployed, out, c_directory)
+    return f"The memory-free network as integers, one thread:\n\n{text}"
 
 
 def _table(outcomes: list[Outcome]) -> str:

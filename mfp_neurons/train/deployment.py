@@ -79,6 +79,11 @@ def _check_levels(data: Data) -> None:
         )
 
 
+def measured_and_written(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
+    """What the integer network costs, whether its executions agree, and the files that were written."""
+    return "\n\n".join([costs(deployed), agreement(deployed), write(deployed, out, c_directory)])
+
+
 def agreement(deployed: Deployed) -> str:
     """Runs the test split in all ways; says how it went.
 
@@ -119,6 +124,7 @@ def _scores_of_the_test_split(deployed: Deployed) -> tuple[Any, Any]:
 def _streamed(deployed: Deployed, samples: Tensor) -> Any:
     """What the last steps of a stream average to, added up as the whole numbers that they are."""
     numpy = require("numpy", "deploy")
+    # scores of a step are whole numbers times a unit: averaged as such they are equal to the last bit
     stream, unit = deployed.network.stream(), deployed.network.graph.scores.unit
     steps = [stream.step(x) for x in deployed.data.sequence(samples)]
     scored = [scores for scores in steps if scores is not None]  # pooled over time, not every step is

@@ -59,6 +59,7 @@ class Processes:
         if self.count == 1:
             yield
             return
+        # what all processes draw alike (the batches, how images are moved) goes on from the state outside
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             torch.manual_seed((seed * 1_000_003 + step) * self.count + self.rank)
             yield
@@ -91,6 +92,7 @@ def local_device(device: torch.device) -> torch.device:
 
 
 def check_batches(samples: int, batch_size: int, processes: Processes) -> None:
+    # a process without a sample would leave the others waiting for its gradients
     smallest = samples % batch_size or batch_size
     if smallest < processes.count:
         raise ConfigError(
@@ -134,6 +136,7 @@ def shard(module: nn.Module, device: torch.device, processes: Processes) -> None
     from torch.distributed.fsdp import fully_shard
 
     mesh = init_device_mesh(device.type, (processes.count,))
+    # the layers first: FSDP2 gives a module the parameters below it that no other has taken yet
     for part in module.modules():
         if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):
             fully_shard(part, mesh=mesh)
@@ -157,6 +160,7 @@ def load_module(module: nn.Module, tensors: dict[str, Tensor]) -> None:
 
 def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
     """``optimizer.load_state_dict``, of whole tensors into what may be split."""
+    # PyTorch numbers parameters in this order in the state of an optimizer
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     sharded = {
         number: {k: _sharded_as(parameters[int(number)], v) for k, v in values.items()}

@@ -71,6 +71,7 @@ class Trainer:
             torch.set_num_threads(config.training.threads)
         self.device = pick_device(config.training.device)
         self.data = (data or data_module.load(config.data)).to(self.device)
+        # from here on everything random follows from the seed: weights, then dropout and how images are moved
         checkpoint.seed_everything(config.training.seed)
         module = network.build(config.network, self.data.features, self.data.classes, self.data.steps)
         _check_orders(config, module, self.processes)
@@ -86,6 +87,7 @@ class Trainer:
     def _parallel(self) -> nn.Module:
         """What a training step calls: the network, compiled and over all processes as the config says."""
         settings, model = self.config.training, self.network
+        # FSDP2 replaces parameters, so it comes before the compiler; DDP wraps what the compiler returns
         if settings.parallel == "fsdp":
             distributed.shard(model, self.device, self.processes)
         if settings.compile != "off":
@@ -191,7 +193,7 @@ class Trainer:
             loss = loss + settings.late_tap_penalty * late_taps(self.network)
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
-        if settings.clip:
+        if settings.clip:  # of the true gradients: the scaler multiplies the loss
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.network.parameters(), settings.clip)
         self.scaler.step(self.optimizer)
@@ -218,7 +220,7 @@ class Trainer:
         return accuracies(self.model, self.network, self.data, split, self.config)
 
     def _result(self) -> dict[str, Any]:
-        self.processes.wait()  # the first one writes
+        self.processes.wait()  # the first one writes the best network, and all read it here
         tensors, facts = checkpoint.read(self.out / BEST)
         distributed.load_module(self.network, tensors)
         by_steps = self.accuracies(self.data.test)
@@ -272,6 +274,7 @@ class Trainer:
             )
         state = checkpoint.unflatten(facts["state"], tensors)
         self.progress = Progress(**facts["progress"])
+        # orders that were fitted make parameters smaller: before the state is read into them
         truncate(self.network, self.progress.orders or {})
         distributed.load_module(self.network, state["network"])
         distributed.load_optimizer(self.optimizer, state["optimizer"])
@@ -322,7 +325,7 @@ def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 def schedule(done: float, warmup: float) -> float:
     """Share of the peak learning rate when ``done`` of all steps (0 to 1) are over: line up, cosine down."""
-    if done < warmup:
+    if done < warmup:  # 1e-3: the very first step moves the weights too
         return (done + 1e-3) / (warmup + 1e-3)
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 

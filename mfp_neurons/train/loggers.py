@@ -26,7 +26,7 @@ class Loggers:
         self._tensorboard: Any = None
         self._wandb: Any = None
         if settings.tensorboard:
-            require("tensorboard", "train")
+            require("tensorboard", "train")  # torch names no extra when it is missing
             from torch.utils.tensorboard import SummaryWriter
 
             self._tensorboard = SummaryWriter(str(out / "tensorboard"))

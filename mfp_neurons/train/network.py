@@ -43,7 +43,7 @@ class Block(nn.Module):
         """Spikes [T / window, N, C, *] of a sequence [T, N, C_in, *]."""
         x_seq = x_seq if self.time_pool is None else self.time_pool(x_seq)
         steps, batch = x_seq.shape[:2]
-        x = self.norm(self.synapse(x_seq.flatten(0, 1)))
+        x = self.norm(self.synapse(x_seq.flatten(0, 1)))  # steps and samples as one batch
         spikes: Tensor = self.neuron(x.unflatten(0, (steps, batch)))
         return spikes if self.pool is None else self.pool(spikes.flatten(0, 1)).unflatten(0, (steps, batch))
 
@@ -54,6 +54,7 @@ class SequenceClassifier(nn.Module):
     def __init__(self, config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int):
         super().__init__()
         windows = _windows(config, time_steps)
+        # a window of w makes the sequence w times shorter for this layer and all behind it
         steps = itertools.accumulate(windows, floordiv, initial=time_steps)
         neurons = [
             build_neuron(config.neuron.layer(i), width, layer_steps)
@@ -132,7 +133,7 @@ def _named_network(
     architecture, options = config.architecture, config.options
     neurons = Neurons(config.neuron, time_steps)
     builder = _builder(architecture)
-    try:
+    try:  # a wrong option is a mistake in the config; a TypeError within the builder is none
         inspect.signature(builder).bind(features, classes, time_steps, neurons, **options)
     except TypeError as error:
         accepted = ", ".join(list(inspect.signature(builder).parameters)[4:]) or "none"

@@ -44,6 +44,7 @@ class Runnable:
             raise deploy.LoweringError(
                 f"samples go up to {facts.scale:g}; a deployed network takes whole levels up to 255"
             )
+        # of the example only the range of its numbers matters
         shape = facts.time_steps, 1, *facts.features
         example = torch.full(shape, 0.5) if levels > 1 else torch.zeros(shape)  # images, or events
         return deploy.lower(self.model, example, levels=levels)

@@ -1,16 +1,10 @@
-"""A trained network in one small file: quantized weights at their bits, power-of-two taps, all else as it is.
+"""A trained network in one small file: weights as codes of few bits, power-of-two taps as bytes.
 
 A checkpoint (safetensors with JSON in its header) in which a quantized layer ``path`` has, instead of a
 weight and its step, ``path.codes`` (the planes of ``deploy.pack``, one after the other, as bytes) and
-<<<<<<< HEAD
-``path.scale``, and a kernel of power-of-two taps ``path.codes`` and ``path.exponents`` (:mod:`.taps`). What
-computes is kept, what training moved beneath it is not: the float weights that come back
-(``quantize.latent``) quantize to the very same codes and scales.
-=======
 ``path.scale``, and a kernel of power-of-two taps ``path.codes`` and ``path.exponents``. The quantized
-values are stored exactly; the float weights behind them are not: those that come back (``_quantize.latent``)
+values are stored exactly; the float weights behind them are not: those that come back (``quantize.latent``)
 quantize to the very same codes and scales.
->>>>>>> lab
 """
 
 from dataclasses import asdict, dataclass, fields

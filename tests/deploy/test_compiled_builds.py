@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from mfp_neurons import _build
-from mfp_neurons.deploy.host import compiled
-from mfp_neurons.deploy.host import structs as _structs
+from mfp_neurons.deploy.host import compiled, structs
+from tests.deploy.toolchain import STRICT
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,27 +22,17 @@ def test_it_runs_here() -> None:
 def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MFP_NEURONS_CACHE", str(tmp_path))
     monkeypatch.setenv("CC", "no-such-compiler")
-    with pytest.raises(
-        _build.Unavailable, match="the C compiler that CC names, 'no-such-compiler', is not there"
-    ):
-        _structs.library.__wrapped__()
+    words = "the C compiler that CC names, 'no-such-compiler', is not there"
+    with pytest.raises(_build.Unavailable, match=words):
+        structs.library.__wrapped__()  # built anew, not what this process has loaded already
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_the_sources_compile_without_a_warning(compiler: str) -> None:
     if shutil.which(compiler) is None:
         pytest.skip(f"no {compiler}")
-    strict = [
-        "-std=c11",
-        "-pedantic",
-        "-Wall",
-        "-Wextra",
-        "-Wconversion",
-        "-Wshadow",
-        "-Werror",
-        "-fopenmp-simd",
-    ]
-    command = [compiler, *strict, "-O2", "-fsyntax-only", str(_structs.SOURCE.entry)]
+    strict = ["-std=c11", *STRICT[1:], "-Wshadow", "-fopenmp-simd", "-O2"]
+    command = [compiler, *strict, "-fsyntax-only", str(structs.SOURCE.entry)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

@@ -75,17 +75,12 @@ def fires(folded, potential, t, channel=0):
     return int(folded.factors[0][channel]) * potential >= int(row)
 
 
-@signs
-@rules
-@given(a=positive(numbers), b=numbers, kernel=taps(), v=numbers)
-def test_a_threshold_decides_as_the_real_numbers_do(sign, strict, a, b, kernel, v):
-    (m, exponent), a = kernel, sign * a
-    neuron = NeuronValues("n", m, exponent, np.array([float(v)]), strict)
-    folded = fold.thresholds([fold.affine([a], [b])], [np.array([BOUND])], neuron)
-    for t, total in enumerate(reached(m, m.shape[1])):
-        for potential in potentials(m):
-            margin = Fraction(2) ** exponent * (a * potential + b * total) - Fraction(float(v))
-            assert fires(folded, potential, t) == (margin > 0 if strict else margin >= 0), (t, potential)
+norms = st.tuples(
+    numbers,
+    numbers,
+    positive(dyadic | floats | st.sampled_from([Fraction(1), Fraction(9, 4), Fraction(1, 16)])),
+    st.sampled_from([0.0, 1e-5, 0.25]),
+)
 
 
 @signs
@@ -94,53 +89,39 @@ def test_a_threshold_decides_as_the_real_numbers_do(sign, strict, a, b, kernel, 
     scale=positive(numbers),
     bias=numbers,
     weight=positive(numbers),
-    beta=numbers,
-    mean=numbers,
-    variance=positive(dyadic | floats | st.sampled_from([Fraction(1), Fraction(9, 4), Fraction(1, 16)])),
-    eps=st.sampled_from([0.0, 1e-5, 0.25]),
+    norm=st.none() | norms,
     kernel=taps(),
     v=numbers,
 )
-def test_a_batch_norm_folds_exactly(sign, strict, scale, bias, weight, beta, mean, variance, eps, kernel, v):
-    m, exponent = kernel
+def test_a_threshold_decides_as_the_real_numbers_do(sign, strict, scale, bias, weight, norm, kernel, v):
+    """With a batch norm behind the synapse or without."""
+    (m, exponent), weight = kernel, sign * weight
     neuron = NeuronValues("n", m, exponent, np.array([float(v)]), strict)
-    norm = fold.batch_norm([sign * weight], [beta], [mean], [variance], eps)
-    branch = fold.affine([scale], [bias]).then(norm)
+    branch = fold.affine([scale * weight], [bias])
+    beta, mean, variance, eps = norm or (bias, Fraction(0), Fraction(1), 0.0)
+    if norm:
+        branch = fold.affine([scale], [bias]).then(fold.batch_norm([weight], [beta], [mean], [variance], eps))
     folded = fold.thresholds([branch], [np.array([BOUND])], neuron)
-    spread = variance + Fraction(eps)
+    spread, shift = variance + Fraction(eps), bias - mean if norm else Fraction(0)
     for t, total in enumerate(reached(m, m.shape[1])):
         for potential in potentials(m):
-            centered = scale * potential + (bias - mean) * total
-            margin = Root(
-                beta * total - Fraction(float(v)) / Fraction(2) ** exponent,
-                sign * weight * centered / spread,
-                spread,
-            ).sign()
+            factor = weight * (scale * potential + shift * total) / spread
+            margin = Root(beta * total - Fraction(float(v)) / Fraction(2) ** exponent, factor, spread).sign()
             assert fires(folded, potential, t) == (margin > 0 if strict else margin >= 0), (t, potential)
 
 
-def test_thresholds_follow_the_taps_that_are_reached():
-    neuron = NeuronValues("n", np.array([[[4], [2], [1]]]), -2, np.array([1.0]), False)
-    folded = fold.thresholds([fold.affine([1], [Fraction(1, 2)])], [np.array([9])], neuron)
-    assert folded.thresholds.tolist() == [[2], [1], [1]][:2]  # 4 - 2, 4 - 3 and 4 - 3.5, rounded up
-
-
-def test_a_constant_part_of_zero_leaves_one_row():
-    neuron = NeuronValues("n", np.array([[[4], [2], [1]]]), -2, np.array([1.0]), False)
-    assert fold.thresholds([fold.affine([1], [0])], [np.array([9])], neuron).thresholds.tolist() == [[4]]
-
-
-def test_a_matrix_kernel_keeps_a_row_for_each_step():
-    neuron = NeuronValues("n", np.array([[[4], [0]], [[4], [0]]]), 0, np.array([1.0]), False)
-    assert len(fold.thresholds([fold.affine([1], [0])], [np.array([9])], neuron).thresholds) == 2
-
-
-@rules
-def test_who_fires_on_a_tie_is_the_neurons_rule(strict):
-    neuron = NeuronValues("n", np.array([[[1]]]), 0, np.array([0.75]), strict)
-    tenth, third = fold.affine([Fraction(1, 40)], [0]), fold.affine([Fraction(1, 12)], [0])
-    assert fold.thresholds([tenth], [np.array([99])], neuron).thresholds[0, 0] == 30 + strict
-    assert fold.thresholds([third], [np.array([99])], neuron).thresholds[0, 0] == 9 + strict
+@pytest.mark.parametrize(
+    ("taps", "offset", "rows"),
+    [
+        ([[[4], [2], [1]]], Fraction(1, 2), [[2], [1]]),  # 4 - 2, 4 - 3 and 4 - 3.5, rounded up
+        ([[[4], [2], [1]]], 0, [[4]]),  # with no constant part, all steps have one threshold
+        ([[[4], [0]], [[4], [0]]], 0, [[4], [4]]),  # but those of a matrix kernel
+    ],
+)
+def test_there_are_as_many_rows_of_thresholds_as_differ(taps, offset, rows):
+    neuron = NeuronValues("n", np.array(taps), -2, np.array([1.0]), False)
+    folded = fold.thresholds([fold.affine([1], [offset])], [np.array([9])], neuron)
+    assert folded.thresholds.tolist() == rows
 
 
 def test_thresholds_out_of_reach_stay_next_to_what_can_be():
@@ -186,42 +167,27 @@ reals = st.builds(Fraction, st.integers(-(10**9), 10**9), st.integers(1, 10**6))
 
 
 @rules
-@given(data=st.data(), case=branches(reals), kernel=taps(), v=numbers)
-def test_several_synapses_stay_within_the_stated_error(strict, data, case, kernel, v):
+@given(data=st.data(), is_dyadic=st.booleans(), kernel=taps())
+def test_several_synapses_stay_within_the_stated_error_which_is_none_of_dyadic_scales(
+    strict, data, is_dyadic, kernel
+):
+    case = data.draw(branches(dyadic if is_dyadic else reals))
+    v = data.draw(dyadic if is_dyadic else numbers)
     m, exponent = kernel
     folded = several(case, kernel, v, strict)
-    added = sequence(data, case, m.shape[1])
-    for t, total in enumerate(reached(m, m.shape[1])):
-        real, whole = exact_and_whole(folded, case, kernel, added, t)
-        unit, error = Fraction(float(folded.unit[0])), Fraction(float(folded.error[0]))
-        assert abs(whole * unit - real) <= error
-        margin = real + Fraction(2) ** exponent * sum(case[1]) * total - Fraction(float(v))
-        if abs(margin) > error:
-            spikes = whole >= int(folded.thresholds[min(t, len(folded.thresholds) - 1), 0])
-            assert spikes == (margin > 0)
-
-
-@rules
-@given(data=st.data(), case=branches(dyadic), kernel=taps(), v=dyadic)
-def test_several_synapses_of_dyadic_scales_fold_exactly(strict, data, case, kernel, v):
-    m, exponent = kernel
-    folded = several(case, kernel, v, strict)
-    assert folded.error[0] == 0
-    added = sequence(data, case, m.shape[1])
-    for t, total in enumerate(reached(m, m.shape[1])):
-        real, whole = exact_and_whole(folded, case, kernel, added, t)
-        margin = real + Fraction(2) ** exponent * sum(case[1]) * total - v
-        spikes = whole >= int(folded.thresholds[min(t, len(folded.thresholds) - 1), 0])
-        assert spikes == (margin > 0 if strict else margin >= 0)
-
-
-@given(case=branches(reals), kernel=taps())
-def test_factors_fit_31_bits_and_potentials_62(case, kernel):
-    folded = several(case, kernel, Fraction(1), False)
-    factors = [abs(int(f[0])) for f in folded.factors]
-    reach = int(np.abs(kernel[0]).sum(axis=1).max())
+    factors, reach = [abs(int(f[0])) for f in folded.factors], int(np.abs(m).sum(axis=1).max())
     assert max(factors) < 2**31
     assert sum(f * b for f, b in zip(factors, case[2], strict=True)) * reach < 2**62
+    unit, error = Fraction(float(folded.unit[0])), Fraction(float(folded.error[0]))
+    assert not is_dyadic or error == 0
+    added = sequence(data, case, m.shape[1])
+    for t, total in enumerate(reached(m, m.shape[1])):
+        real, whole = exact_and_whole(folded, case, kernel, added, t)
+        assert is_dyadic or abs(whole * unit - real) <= error
+        margin = real + Fraction(2) ** exponent * sum(case[1]) * total - Fraction(float(v))
+        spikes = whole >= int(folded.thresholds[min(t, len(folded.thresholds) - 1), 0])
+        if is_dyadic or abs(margin) > error:
+            assert spikes == (margin > 0 or (margin == 0 and not strict))
 
 
 def test_the_error_of_irrational_scales_is_small():

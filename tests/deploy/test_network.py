@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons import MFP, quantize_weights
-from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret, lower
+from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret
 from mfp_neurons.deploy.graph import Graph
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 
@@ -158,7 +156,7 @@ def test_without_a_compiler_the_interpreter_says_once_that_it_runs(
     network = IntegerNetwork(small())
     expected = network.run(EVENTS)
     monkeypatch.setattr("mfp_neurons.deploy.integer_network.unavailable", lambda: "there is no C compiler")
-    monkeypatch.setattr("mfp_neurons._checks._said", set())
+    monkeypatch.setattr("mfp_neurons._checks._said", set())  # what this process has said already
     for _ in range(2):
         np.testing.assert_array_equal(network.run(EVENTS), expected)
     assert [record.message for record in caplog.records] == [
@@ -186,21 +184,3 @@ def test_a_copied_stream_goes_on_by_itself(copied: Any, backend: str) -> None:
     expected = [stream.step(step) for step in EVENTS[1:]]
     for step, scores in zip(EVENTS[1:], expected, strict=True):
         np.testing.assert_array_equal(twin.step(step), scores)
-
-
-@pytest.mark.parametrize("top", [16, 255])
-def test_booleans_to_a_network_of_levels_score_as_in_the_model_it_was_lowered_from(top: int) -> None:
-    torch.manual_seed(0)
-    model = torch.nn.Sequential(
-        torch.nn.Linear(8, 32), MFP(0.5, order=3, v_threshold=0.2), torch.nn.Linear(32, 4)
-    )
-    network = lower(quantize_weights(model, bits=1), torch.rand(5, 1, 8), levels=top)
-    x = torch.rand(5, 20, 8) < 0.4
-    with torch.no_grad():
-        expected = model.double()(x.double()).numpy()
-    assert (expected[0] != expected[-1]).any()  # hidden neurons do fire
-    for backend in ("numpy", "compiled"):
-        stream = network.stream(backend=backend)
-        np.testing.assert_allclose(network.run(x, backend=backend), expected, atol=1e-6)
-        np.testing.assert_allclose(network.run_events(x, backend=backend).scores, expected, atol=1e-6)
-        np.testing.assert_allclose(np.stack([stream.step(step) for step in x]), expected, atol=1e-6)

@@ -77,13 +77,6 @@ def check(module, *features):
 
 
 @kernels
-@pytest.mark.parametrize("strict", [False, True])
-def test_the_plain_neuron(options, strict):
-    check(shuffled(MFP(strict=strict, learn_threshold=True, **options)), C)
-    check(shuffled(MFP(strict=strict, **options)), C, 2, 2)
-
-
-@kernels
 @pytest.mark.parametrize("decay_input", [True, False])
 def test_spikingjellys_neuron(options, decay_input):
     check(

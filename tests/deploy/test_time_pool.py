@@ -17,7 +17,7 @@ from mfp_neurons.deploy.graph import Concat, Graph, Sum
 from mfp_neurons.deploy.graph import TimePool as Join
 from mfp_neurons.snntorch import MFPLeakyParallel
 from tests.deploy.graphs import Case, dense, fires, readout, vectors
-from tests.deploy.lowering import Do, Each, check_agreement, events, neuron, norm, prepared
+from tests.deploy.lowering import Do, check_agreement, events, neuron, norm, prepared
 from tests.deploy.native import expected, score, stream_of
 from tests.deploy.oracle import agree
 
@@ -194,23 +194,6 @@ def test_a_subclass_that_does_the_same_is_read_and_one_that_does_not_is_refused(
         lower(pooled_model(Mean(2)), events(5))
 
 
-def test_counts_and_levels_are_pooled_too() -> None:
-    counts = prepared(
-        nn.Sequential(
-            Each(nn.Conv2d(2, 3, 3)),
-            neuron(),
-            Each(nn.AvgPool2d(2)),
-            TimePool(2),
-            nn.Flatten(2),
-            nn.Linear(12, 3),
-        )
-    )
-    assert check_agreement(counts, events(2, 6, 6)).map_top(3) == 4
-    image = prepared(nn.Sequential(TimePool(2), nn.Linear(6, 12), neuron(), nn.Linear(12, 3)))
-    levels = torch.randint(0, 256, (4, 2, 6), dtype=torch.uint8)
-    assert check_agreement(image, levels).map_top(1) == 255
-
-
 @pytest.mark.parametrize("kernel", ["exp", "fir", "matrix"])
 def test_kernels_count_the_steps_of_their_layer(kernel: str) -> None:
     options = {"order": None, "time_steps": 2} if kernel == "matrix" else {"order": 2}
@@ -227,23 +210,6 @@ def test_a_matrix_kernel_of_other_steps_is_refused() -> None:
             prepared(nn.Sequential(nn.Linear(5, 12), neuron(), TimePool(2), wrong, nn.Linear(12, 3))),
             events(5),
         )
-
-
-def test_an_image_that_the_model_repeats_is_pooled() -> None:
-    model = Do(
-        lambda x, pool, a, fire, out: out(fire(a(pool(x.unsqueeze(0).repeat(4, 1, 1))))).mean(0),
-        *(TimePool(2), nn.Linear(5, 12), neuron(), nn.Linear(12, 3)),
-    )
-    graph = check_agreement(prepared(model), torch.randint(0, 256, (2, 5), dtype=torch.uint8))
-    assert (graph.steps, graph.period, graph.input.static) == (4, 2, True)
-
-
-@pytest.mark.parametrize("cut", [lambda y: y[-1], lambda y: y[-2:].mean(0), lambda y: y.sum(0)])
-def test_the_read_out_counts_pooled_steps(cut: Any) -> None:
-    layers = nn.Linear(5, 12), neuron(), TimePool(2), nn.Linear(12, 3, bias=False)
-    model = prepared(Do(lambda x, a, fire, pool, out: cut(out(pool(fire(a(x))))), *layers))
-    x = torch.rand(8, 2, 5, generator=torch.Generator().manual_seed(0)) < 0.4
-    check_agreement(model, x)
 
 
 def test_spikingjellys_layers_stand_around_it() -> None:

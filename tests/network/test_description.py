@@ -112,16 +112,3 @@ def test_what_an_export_cannot_say_comes_before_what_cannot_be_read_behind_it() 
         to_nir(model, torch.rand(4, 2, 6))
     with pytest.raises(LoweringError, match=r"'0' \(MFP\) has real taps"):
         deploy.lower(nn.Sequential(MFP(0.9), nn.ReLU()), torch.rand(4, 2, 6))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        ((3, X), TypeError, "model must be a torch.nn.Module, got 3"),
-        ((MFP(), [1]), TypeError, "example must be a torch.Tensor"),
-        ((MFP(), torch.zeros(3)), ValueError, r"\[T, N, \*\] or \[N, \*\]"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments: tuple, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        describe(*arguments)

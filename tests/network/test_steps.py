@@ -15,7 +15,8 @@ from mfp_neurons import MFP, TimePool, _checks, deploy
 from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.network import describe
 from mfp_neurons.nir import NIRNetwork, from_nir, to_nir
-from tests.deploy.lowering import Do, Each, in_float64, neuron, prepared
+from tests.deploy.lowering import Do, Each, check_agreement, neuron, prepared
+from tests.deploy.oracle import exact
 
 Read = Callable[[Tensor], Tensor]
 
@@ -40,7 +41,7 @@ def written(read: Read, folder: Path) -> NIRNetwork:
 
 
 def by_the_model(read: Read, steps: int) -> np.ndarray:
-    return in_float64(network(read))(events(steps).double()).detach().numpy()
+    return exact(network(read))(events(steps).double()).detach().numpy()
 
 
 FOLLOWED: dict[str, Read] = {
@@ -51,6 +52,10 @@ FOLLOWED: dict[str, Read] = {
     "the last step as a window": lambda y: y[-1:].mean(0),
     "the last three": lambda y: y[-3:].mean(0),
     "the last four, which are all of the example": lambda y: y[-4:].sum(0),
+    "the mean by keyword": lambda y: torch.mean(y, dim=0),
+    "the mean of a kept dimension": lambda y: y.mean(0, keepdim=True)[0],
+    "the last step of everything": lambda y: y[-1, ...],
+    "the sum of the last steps": lambda y: y[-3:, :].sum(0),
 }
 FIXED: dict[str, Read] = {
     "a factor of T": lambda y: (y / len(y)).sum(0),
@@ -98,6 +103,23 @@ def test_integers_that_follow_t_agree_with_the_model_at_every_t(read: Read, exam
         np.testing.assert_allclose(lowered.run(events(steps)), by_the_model(read, steps), atol=1e-9)
     assert lowered.graph.fixed_steps() in (None, example)
     assert lowered.graph.fixed_steps() is None or example < 4  # shorter than the window
+
+
+@cases(FOLLOWED)
+def test_spikes_are_read_out_as_scores_are(read: Read) -> None:
+    torch.manual_seed(0)
+    model = prepared(Do(lambda x, a, fire: read(fire(a(x))), nn.Linear(6, 12), neuron(0.1))).eval()
+    check_agreement(model, events(4))
+
+
+READS = {"none": (lambda y: y, None), "sum": (lambda y: y[-2:].sum(0), 2), "mean": (lambda y: y[-1], 1)}
+
+
+@pytest.mark.parametrize("how", READS)
+def test_what_is_read_out_stands_in_the_graph(how: str) -> None:
+    read, last = READS[how]
+    scores = deploy.lower(network(read), events(4)).graph.scores
+    assert (scores.reduce, scores.last) == (how, last)
 
 
 @cases(FIXED, FIXED_BY_INTEGERS)
@@ -190,7 +212,7 @@ def test_pooling_over_time_is_followed_in_whole_windows() -> None:
     model = prepared(nn.Sequential(nn.Linear(6, 5), neuron(0.1), TimePool(2), nn.Linear(5, 3), TimePool(1)))
     lowered = deploy.lower(Do(lambda x, m: m(x).mean(0), model[:4]), events(4))
     assert lowered.graph.fixed_steps() is None
-    expected = in_float64(model[:4])(events(10).double()).detach().mean(0).numpy()
+    expected = exact(model[:4])(events(10).double()).detach().mean(0).numpy()
     np.testing.assert_allclose(lowered.run(events(10)), expected, atol=1e-9)
 
 
@@ -210,7 +232,7 @@ def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_e
     assert "'layers.1' (MFP)" in record.getMessage()
     assert "order=6" in record.getMessage()
     assert lowered[0].graph.fixed_steps() is None
-    expected = in_float64(model)(events(6).double()).detach().numpy()
+    expected = exact(model)(events(6).double()).detach().numpy()
     np.testing.assert_allclose(lowered[0].run(events(6)), expected, atol=1e-9)
 
 

@@ -98,9 +98,15 @@ def _pooled(node: Any, x: Array) -> Array:
 
 
 def by_nirtorch(graph: Any, x: Tensor, dt: float, *, norse: bool = False) -> Tensor:
-    """What ``nirtorch.nir_to_torch`` gives, stepped with its state; leaky integrators by Norse on request."""
-    network = nirtorch.nir_to_torch(graph, node_map(dt, norse))
-    state, out = None, []
+    """The same by the wiring that ``nirtorch.nir_to_torch`` makes; leaky integrators by Norse on request."""
+    modules: dict[type, Callable[[Any], nn.Module]] = {
+        type(node): lambda node: Node(stepper(node, dt))
+        for node in graph.nodes.values()
+        if not isinstance(node, nir.Input | nir.Output)
+    }
+    if norse:
+        modules[nir.LI] = lambda node: norse_leak(node, dt)
+    network, state, out = nirtorch.nir_to_torch(graph, modules), None, []
     with torch.no_grad():
         for now in x:
             y, state = network(now, state)
@@ -108,93 +114,21 @@ def by_nirtorch(graph: Any, x: Tensor, dt: float, *, norse: bool = False) -> Ten
     return torch.stack(out)
 
 
-def node_map(dt: float, norse: bool) -> dict[type, Callable[[Any], nn.Module]]:
-    def array(values: Any) -> Tensor:
-        return torch.from_numpy(np.asarray(values)).float()
+class Node(nn.Module):
+    """A node of the equations above, in float64 and back."""
 
-    def affine(node: Any) -> nn.Module:
-        layer = nn.Linear(node.weight.shape[1], node.weight.shape[0], bias=hasattr(node, "bias"))
-        layer.load_state_dict({k: array(v) for k, v in vars(node).items() if k in ("weight", "bias")})
-        return layer
-
-    def conv(node: Any) -> nn.Module:
-        def pair(option: Any) -> Any:
-            return option if isinstance(option, str) else tuple(int(n) for n in np.atleast_1d(option))
-
-        kind = nn.Conv1d if isinstance(node, nir.Conv1d) else nn.Conv2d
-        out, channels, *size = node.weight.shape
-        options = {name: pair(getattr(node, name)) for name in ("stride", "padding", "dilation")}
-        layer = kind(channels, out, tuple(size), **options)
-        layer.load_state_dict({"weight": array(node.weight), "bias": array(node.bias)})
-        return layer
-
-    def leaky(node: Any) -> nn.Module:
-        if not norse:
-            return Euler(array(dt / node.tau), array(node.r))
-        from norse.torch.functional.leaky_integrator_box import LIBoxParameters
-        from norse.torch.module.leaky_integrator_box import LIBoxCell
-
-        assert (node.r == 1).all()
-        return LIBoxCell(LIBoxParameters(1 / array(node.tau), array(node.v_leak)), dt=dt)
-
-    def pool(node: Any) -> nn.Module:
-        options = [tuple(int(n) for n in option) for option in (node.kernel_size, node.stride, node.padding)]
-        divisor = 1 if isinstance(node, nir.SumPool2d) else None
-        return nn.AvgPool2d(*options, divisor_override=divisor)
-
-    return {
-        nir.Linear: affine,
-        nir.Affine: affine,
-        nir.Conv1d: conv,
-        nir.Conv2d: conv,
-        nir.AvgPool2d: pool,
-        nir.SumPool2d: pool,
-        nir.Flatten: lambda node: nn.Flatten(1),
-        nir.Scale: lambda node: Times(array(node.scale)),
-        nir.Threshold: lambda node: Above(array(node.threshold)),
-        nir.LI: leaky,
-        nir.I: lambda node: Euler(array(0 * node.r), array(dt * node.r), leak=False),
-        nir.Delay: lambda node: Line(round(float(node.delay.flat[0]) / dt)),
-    }
-
-
-class Euler(nn.Module):
-    def __init__(self, rate: Tensor, r: Tensor, leak: bool = True) -> None:
+    def __init__(self, step: Callable[[Any], Any]) -> None:
         super().__init__()
-        self.rate, self.r, self.leak = rate, r, leak
-
-    def forward(self, x: Tensor, state: Any = None) -> Any:
-        v = torch.zeros_like(x) if state is None else state
-        v = v + self.rate * (self.r * x - v) if self.leak else v + self.r * x
-        return v, v
-
-
-class Line(nn.Module):
-    """A delay line."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.steps = steps
-
-    def forward(self, x: Tensor, state: Any = None) -> Any:
-        held = [torch.zeros_like(x)] * self.steps if state is None else state
-        first, *rest = [*held, x]
-        return first, rest
-
-
-class Times(nn.Module):
-    def __init__(self, factor: Tensor) -> None:
-        super().__init__()
-        self.factor = factor
+        self.step = step
 
     def forward(self, x: Tensor) -> Tensor:
-        return x * self.factor
+        return torch.from_numpy(np.asarray(self.step(x.double().numpy()))).to(x)
 
 
-class Above(nn.Module):
-    def __init__(self, threshold: Tensor) -> None:
-        super().__init__()
-        self.threshold = threshold
+def norse_leak(node: Any, dt: float) -> nn.Module:
+    from norse.torch.functional.leaky_integrator_box import LIBoxParameters
+    from norse.torch.module.leaky_integrator_box import LIBoxCell
 
-    def forward(self, x: Tensor) -> Tensor:
-        return (x > self.threshold).to(x)
+    assert (node.r == 1).all()
+    tau, leak = (torch.from_numpy(np.asarray(values)).float() for values in (node.tau, node.v_leak))
+    return LIBoxCell(LIBoxParameters(1 / tau, leak), dt=dt)

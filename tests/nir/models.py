@@ -7,19 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from mfp_neurons import MFP
+from tests.deploy.lowering import Each
 
 STEPS = 13
-
-
-class Each(nn.Module):
-    """A layer that takes [N, *], at every step."""
-
-    def __init__(self, layer: nn.Module) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
 class Residual(nn.Module):

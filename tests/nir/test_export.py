@@ -1,6 +1,5 @@
 """What the nodes say, and what NIR cannot."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +8,15 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import mfp_neurons
 from mfp_neurons import MFP, QuantizedMembraneLIF, TimePool, quantize_weights
 from mfp_neurons.nir import NIRError, from_nir, to_nir
 from mfp_neurons.quantize import codes
-
-from .models import Each
+from tests.deploy.lowering import Do, Each, norm
 
 X = torch.zeros(12, 2, 3)
 IMAGES = torch.zeros(12, 2, 2, 4, 4)
-
-
-class Do(nn.Module):
-    """A model whose forward is given; its layers are arguments."""
-
-    def __init__(self, forward: Callable[..., Any], *layers: nn.Module) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-        self.does = forward
-
-    def forward(self, x: Tensor) -> Any:
-        return self.does(x, *self.layers)
 
 
 def kinds(graph: Any) -> dict[str, str]:
@@ -56,11 +41,7 @@ def test_an_exponential_is_a_leaky_integrator_with_a_scale_in_front() -> None:
     np.testing.assert_allclose(graph.nodes["mfp_gain"].scale, 10, rtol=1e-6)
     assert (graph.nodes["mfp"].threshold == 1).all()
     assert graph.metadata["dt"] == 1e-3
-
-
-def test_a_decay_of_one_is_an_integrator() -> None:
-    graph = to_nir(MFP(1.0), X)
-    assert isinstance(graph.nodes["mfp_integrator"], nir.I)
+    assert isinstance(to_nir(MFP(1.0), X).nodes["mfp_integrator"], nir.I)
 
 
 def test_taps_are_a_shift_register_with_a_factor_at_each_place() -> None:
@@ -113,20 +94,13 @@ def test_weights_are_float32_and_the_codes_are_in_the_metadata() -> None:
 
 
 def test_a_batch_norm_is_folded_in_float64() -> None:
-    torch.manual_seed(0)
-    norm = nn.BatchNorm1d(4).eval()
-    with torch.no_grad():
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.1, 3)
-        norm.weight.normal_()
-        norm.bias.normal_()
-    layer = nn.Linear(3, 4)
-    graph = to_nir(nn.Sequential(layer, Each(norm)), X)
+    layer, bn = nn.Linear(3, 4), norm(nn.BatchNorm1d, 4).eval()
+    graph = to_nir(nn.Sequential(layer, Each(bn)), X)
     assert kinds(graph) == {"input": "Input", "0": "Affine", "output": "Output"}
     with torch.no_grad():
-        gain = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
+        gain = bn.weight.double() / (bn.running_var.double() + bn.eps).sqrt()
         weight = layer.weight.double() * gain[:, None]
-        bias = (layer.bias.double() - norm.running_mean.double()) * gain + norm.bias.double()
+        bias = (layer.bias.double() - bn.running_mean.double()) * gain + bn.bias.double()
     assert (graph.nodes["0"].weight == weight.float().numpy()).all()
     np.testing.assert_allclose(graph.nodes["0"].bias, bias.numpy(), rtol=1e-6)
 
@@ -143,21 +117,21 @@ def test_grouped_and_oblong_windows_become_dense_square_ones_with_zeros() -> Non
     layer = nn.Conv2d(4, 6, (1, 3), groups=2, padding=(0, 1))
     x = torch.rand(12, 2, 4, 5, 5)
     graph = to_nir(Each(layer), x)
-    node = graph.nodes["layer"]
+    node = graph.nodes["0"]
     assert node.weight.shape == (6, 4, 3, 3) and node.groups == 1
     assert tuple(node.padding) == (1, 1)
     assert np.count_nonzero(node.weight) == layer.weight.numel()
     again = from_nir(graph)
-    assert again.parts["layer"].groups == 2 and again.parts["layer"].kernel_size == (1, 3)
+    assert again.parts["0"].groups == 2 and again.parts["0"].kernel_size == (1, 3)
     with torch.no_grad():
         assert torch.equal(again(x), Each(layer)(x))
 
 
 def test_a_max_pool_of_spikes_is_a_sum_above_one_half() -> None:
     graph = to_nir(nn.Sequential(MFP(), Each(nn.MaxPool2d(2))), IMAGES)
-    assert kinds(graph)["1_layer"] == "SumPool2d"
-    assert (graph.nodes["1_layer_any"].threshold == 0.5).all()
-    assert isinstance(from_nir(graph).parts["1_layer_any"], nn.MaxPool2d)
+    assert kinds(graph)["1_0"] == "SumPool2d"
+    assert (graph.nodes["1_0_any"].threshold == 0.5).all()
+    assert isinstance(from_nir(graph).parts["1_0_any"], nn.MaxPool2d)
 
 
 def test_a_max_pool_of_input_spikes_is_too() -> None:
@@ -224,51 +198,25 @@ def test_brevitas_layers_are_exported_with_their_codes() -> None:
     assert (graph.nodes["0"].metadata["codes"] == codes(layer).codes.numpy()).all()
 
 
-def test_the_file_is_written(tmp_path: Path) -> None:
-    path = tmp_path / "model.nir"
-    to_nir(MFP(), X, path=path)
-    assert set(nir.read(path).nodes) == {"input", "mfp_gain", "mfp_leak", "mfp", "output"}
-
-
 # --- refusals ---------------------------------------------------------------------------------------------
 
 
+# what no export reads is in tests/network/test_refusals.py
 @pytest.mark.parametrize(
     ("model", "example", "words"),
     [
-        (
-            nn.Sequential(MFP(kernel="matrix", time_steps=12)),
-            X,
-            r"'0' \(MFP\) .*kernel='matrix'.*kernel='fir'",
-        ),
+        (MFP(kernel="matrix", time_steps=12), X, r"the model \(MFP\) .*kernel='matrix'.*kernel='fir'"),
         (nn.Sequential(MFP(), TimePool(2)), X, r"'1' \(TimePool\) makes one step of every 2.*two graphs"),
         (nn.Sequential(nn.Linear(3, 3), nn.ReLU()), X, r"'1' \(ReLU\) calls relu, which NIR cannot say"),
         (QuantizedMembraneLIF(), X, r"QuantizedMembraneLIF\) keeps a potential .*it is the baseline"),
-        (Each(nn.MaxPool2d(2)), IMAGES + 0.5, r"'layer' \(MaxPool2d\) .* not spikes \('input'"),
-        (
-            nn.Sequential(Each(nn.Conv2d(2, 2, 1)), Each(nn.MaxPool2d(2))),
-            IMAGES,
-            r"\('0.layer' stands before",
-        ),
+        (Each(nn.MaxPool2d(2)), IMAGES + 0.5, r"'0' \(MaxPool2d\) .* not spikes \('input'"),
+        (Each(nn.Conv2d(2, 2, 1), nn.MaxPool2d(2)), IMAGES, r"\('0' stands before"),
         (Each(nn.MaxPool2d(3, ceil_mode=True)), IMAGES, r"ceil_mode=True\). Use ceil_mode=False"),
         (Each(nn.MaxPool2d(2, dilation=2)), IMAGES, r"dilation"),
-        (Each(nn.AvgPool2d(3, padding=1, count_include_pad=False)), IMAGES, "count_include_pad=True"),
-        (Each(nn.AdaptiveAvgPool2d(3)), IMAGES, r"\[4, 4\] to \[3, 3\] with windows of different sizes"),
         (Each(nn.Conv2d(2, 2, (2, 3))), IMAGES, r"window of \[2, 3\].* square"),
-        (Each(nn.LayerNorm(3)), X, r"layer_norm, which NIR cannot say"),
-        (Each(nn.BatchNorm1d(3, track_running_stats=False)), X, "track_running_stats=True"),
         (Do(lambda x: x * x), X, "multiplies two tensors"),
         (Do(lambda x: x / 0), X, "divides by 0"),
-        (Do(lambda x: x[:, :, 1:]), X, r"takes a part of a tensor \[12, 2, 3\] along dim 2"),
-        (Do(lambda x: x[2:5]), X, "takes some of the steps"),
-        (Do(lambda x: x[0] + x[1]), X, "adds step 0 to step 1"),
-        (Do(lambda x: x[3]), X, "returns step 3 of 12"),
         (Do(lambda x: x.mean(0) * 2), X, "NIR has no time axis"),
-        (Do(lambda x: x.mean(1)), X, "takes the mean over the batch"),
-        (Do(lambda x: x.transpose(0, 1)), X, r"returns \[N, T, 3\]"),
-        (Do(lambda x: 3), X, "returns a int, not one tensor"),
-        (Do(lambda x, f: F.linear(x, x[0]), nn.Linear(3, 3)), X, "weight that is computed from the input"),
-        (Do(lambda x: x.flatten(2) @ torch.ones(3, 3)), X, "matmul, which NIR cannot say"),
     ],
 )
 def test_what_nir_cannot_say_names_the_layer_and_what_to_do(
@@ -282,20 +230,6 @@ def test_nothing_is_written_then(tmp_path: Path) -> None:
     with pytest.raises(NIRError):
         to_nir(nn.ReLU(), X, path=tmp_path / "model.nir")
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "words"),
-    [
-        ((3, X), TypeError, "model must be a torch.nn.Module, got 3"),
-        ((MFP(), [1]), TypeError, "example must be a torch.Tensor"),
-        ((MFP(), torch.zeros(3)), ValueError, r"\[T, N, \*\] or \[N, \*\]"),
-        ((MFP(), torch.zeros(3, 0)), ValueError, "none of them empty"),
-    ],
-)
-def test_wrong_arguments_are_named(arguments: Any, error: type[Exception], words: str) -> None:
-    with pytest.raises(error, match=words):
-        to_nir(*arguments)
 
 
 @pytest.mark.parametrize("dt", [0, -1e-3, float("nan"), float("inf"), True, "1ms"])

@@ -14,8 +14,18 @@ from .execute import by_numpy
 STEPS = 15
 
 
-def types(network: nn.Module) -> list[str]:
-    return [type(part).__name__ for part in network.parts.values()]
+def check(model: nn.Module, x: Tensor, example: Tensor | None = None) -> Any:
+    """What comes back of a model gives its first output, spike for spike; the graph."""
+    graph = to_nir(model, x if example is None else example)
+    with torch.no_grad():
+        expected = model(x) if example is None else torch.stack([first(model(step)) for step in x])
+        assert torch.equal(from_nir(graph)(x), first(expected))
+    assert 0 < first(expected).mean() < 1
+    return graph
+
+
+def first(out: Any) -> Tensor:
+    return out[0] if isinstance(out, tuple) else out
 
 
 # --- SpikingJelly -----------------------------------------------------------------------------------------
@@ -70,12 +80,9 @@ def test_spikingjelly_models_come_back_spike_for_spike(step_mode: str, weight_bi
 
 
 def test_a_fused_batch_norm_is_folded_too() -> None:
-    model = convert(spikingjelly_model("m"), weight_bits=1, fuse=True)
-    x = torch.rand(STEPS, 3, 2, 8, 8)
-    graph = to_nir(model, x)
+    model = convert(spikingjelly_model("m"), weight_bits=1, fuse=True).eval()
+    graph = check(model, torch.rand(STEPS, 3, 2, 8, 8))
     assert "norm_mean" in graph.nodes["0"].metadata
-    with torch.no_grad():
-        assert torch.equal(from_nir(graph)(x), model.eval()(x))
 
 
 def test_input_that_is_scaled_by_one_over_tau_needs_no_scale() -> None:
@@ -133,57 +140,30 @@ class Looped(nn.Module):
 
 
 def test_a_loop_over_the_steps_of_the_input_is_one_graph(leaky: Any) -> None:
-    model, x = Looped(leaky), torch.rand(STEPS, 4, 5)
-    network = from_nir(to_nir(model, x))
-    assert types(network) == ["Linear", "MFP", "Linear", "MFP"]
-    with torch.no_grad():
-        spikes = model(x)[0]
-        assert torch.equal(network(x), spikes)
-    assert 0 < spikes.mean() < 1
+    parts = from_nir(check(Looped(leaky), torch.rand(STEPS, 4, 5))).parts.values()
+    assert [type(part).__name__ for part in parts] == ["Linear", "MFP", "Linear", "MFP"]
 
 
 def test_a_loop_that_repeats_its_input_is_one_graph(leaky: Any) -> None:
-    model, x = Looped(leaky, STEPS), torch.rand(4, 5)
-    graph = to_nir(model, x)
-    assert graph.metadata["repeats"] == STEPS
-    with torch.no_grad():
-        assert torch.equal(from_nir(graph)(x), model(x)[0])
+    assert check(Looped(leaky, STEPS), torch.rand(4, 5)).metadata["repeats"] == STEPS
 
 
 def test_one_step_of_a_sequential_model_is_a_graph(leaky: Any) -> None:
     torch.manual_seed(0)
     hidden = {"init_hidden": True, "threshold": 0.2}
-    model = nn.Sequential(
-        nn.Linear(5, 8),
-        leaky.MFPLeaky(0.9, **hidden),
-        nn.Linear(8, 3),
-        leaky.MFPLeaky(0.7, **hidden, output=True),
-    )
+    fire, last = leaky.MFPLeaky(0.9, **hidden), leaky.MFPLeaky(0.7, **hidden, output=True)
     x = torch.rand(STEPS, 4, 5)
-    network = from_nir(to_nir(model, x[0]))
-    with torch.no_grad():
-        expected = torch.stack([model(step)[0] for step in x])
-        assert torch.equal(network(x), expected)
-    assert 0 < expected.mean() < 1
+    check(nn.Sequential(nn.Linear(5, 8), fire, nn.Linear(8, 3), last), x, x[0])
 
 
 def test_whole_sequences_and_graded_spikes_come_back(leaky: Any) -> None:
     torch.manual_seed(0)
     graded = leaky.MFPLeakyParallel(0.9, init_hidden=True, threshold=0.2, graded_spikes_factor=0.5)
     taps = leaky.MFPLeakyParallel(0.9, kernel="fir", order=4, num_channels=3, threshold=0.1)
-    model = nn.Sequential(nn.Linear(5, 8), graded, nn.Linear(8, 3), taps)
-    x = torch.rand(STEPS, 4, 5)
-    with torch.no_grad():
-        expected = model(x)[0]
-        assert torch.equal(from_nir(to_nir(model, x))(x), expected)
-    assert 0 < expected.mean() < 1
+    check(nn.Sequential(nn.Linear(5, 8), graded, nn.Linear(8, 3), taps), torch.rand(STEPS, 4, 5))
 
 
 def test_a_neuron_of_its_own_decay_for_every_place_comes_back(leaky: Any) -> None:
     torch.manual_seed(0)
     model = leaky.MFPLeakyParallel(torch.rand(2, 3, 3), threshold=torch.rand(2, 3, 3), init_hidden=True)
-    x = torch.rand(STEPS, 4, 2, 3, 3)
-    with torch.no_grad():
-        expected = model(x)
-        assert torch.equal(from_nir(to_nir(model, x))(x), expected)
-    assert 0 < expected.mean() < 1
+    check(model, torch.rand(STEPS, 4, 2, 3, 3))

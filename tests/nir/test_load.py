@@ -36,6 +36,31 @@ def check(graph: Any, *types: type, x: torch.Tensor = X) -> nn.Module:
     return network
 
 
+def around(nodes: dict[str, Any], *edges: tuple[str, str], **options: Any) -> Any:
+    """A graph of these nodes between an input and an output of two features."""
+    ends = {"input": nir.Input(np.array([2])), "output": nir.Output(np.array([2]))}
+    return nir.NIRGraph(ends | nodes, list(edges), **options)
+
+
+CHAINS: dict[str, tuple[list[Any], list[type]]] = {
+    "factors around a leaky integrator": (
+        [nir.Scale(full(2.0)), li(2 * DT), nir.Scale(full(0.5)), nir.Threshold(full(0.25))],
+        [MFP],
+    ),
+    "a threshold alone": ([nir.Threshold(full(0.25))], [MFP]),
+    "a potential": ([nir.Linear(full(0.5, 2, 2)), li(2 * DT)], [nn.Linear, Integrator]),
+    "delays and factors by themselves": (
+        [nir.Delay(np.array([1, 3]) * DT), nir.Scale(full(0.5)), nir.Linear(full(1.0, 2, 2))],
+        [Delay, Scale, nn.Linear],
+    ),
+}
+
+
+@pytest.mark.parametrize(("nodes", "types"), CHAINS.values(), ids=CHAINS.keys())
+def test_nodes_one_behind_the_other_are_read(nodes: list[Any], types: list[type]) -> None:
+    check(nir.NIRGraph.from_list(*nodes), *types)
+
+
 def test_a_leaky_integrator_and_a_threshold_are_a_neuron_that_fires_above_only() -> None:
     graph = nir.NIRGraph.from_list(li(2 * DT, r=2), nir.Threshold(full(0.75)))
     network = check(graph, MFP)
@@ -43,60 +68,30 @@ def test_a_leaky_integrator_and_a_threshold_are_a_neuron_that_fires_above_only()
     assert network.parts["threshold"].kernel().decay == 0.5
 
 
-def test_factors_before_and_behind_the_integrator_are_its_gain() -> None:
-    scales = [nir.Scale(full(2.0)), nir.Scale(full(0.5))]
-    check(nir.NIRGraph.from_list(scales[0], li(2 * DT), scales[1], nir.Threshold(full(0.25))), MFP)
-
-
 def test_parallel_delays_are_taps() -> None:
-    nodes = {
-        "input": nir.Input(np.array([2])),
-        **{f"delay{j}": nir.Delay(np.full(2, j * DT)) for j in (2, 4)},
-        **{f"scale{j}": nir.Scale(full(1 / j)) for j in (2, 4)},
-        "fire": nir.Threshold(full(0.25)),
-        "output": nir.Output(np.array([2])),
-    }
+    nodes: dict[str, Any] = {"fire": nir.Threshold(full(0.25))}
     edges = [("input", "fire"), ("fire", "output")]
     for j in (2, 4):
+        nodes |= {f"delay{j}": nir.Delay(np.full(2, j * DT)), f"scale{j}": nir.Scale(full(1 / j))}
         edges += [("input", f"delay{j}"), (f"delay{j}", f"scale{j}"), (f"scale{j}", "fire")]
-    network = check(nir.NIRGraph(nodes, edges), MFP)
+    network = check(around(nodes, *edges), MFP)
     kernel = network.parts["fire"].kernel
     assert (kernel.kind, kernel.order, kernel.stride) == ("fir", 3, 2)
 
 
-def test_a_threshold_alone_is_a_neuron_without_a_past() -> None:
-    check(nir.NIRGraph.from_list(nir.Threshold(full(0.25))), MFP)
-
-
-def test_an_integrator_without_a_threshold_is_a_potential() -> None:
-    check(nir.NIRGraph.from_list(nir.Linear(full(0.5, 2, 2)), li(2 * DT)), nn.Linear, Integrator)
-
-
-def test_delays_and_factors_by_themselves_are_layers() -> None:
-    lags = nir.Delay(np.array([1, 3]) * DT)
-    check(
-        nir.NIRGraph.from_list(lags, nir.Scale(full(0.5)), nir.Linear(full(1.0, 2, 2))),
-        Delay,
-        Scale,
-        nn.Linear,
-    )
-
-
 def test_inputs_that_go_different_ways_to_a_threshold_keep_them() -> None:
     nodes = {
-        "input": nir.Input(np.array([2])),
         "near": nir.Linear(np.eye(2, dtype=np.float32)),
         "far": nir.Linear(full(0.5, 2, 2)),
         "late": nir.Delay(np.full(2, DT)),
         "leak": li(2 * DT),
         "fire": nir.Threshold(full(0.25)),
-        "output": nir.Output(np.array([2])),
     }
     edges = [("input", "near"), ("input", "far"), ("near", "leak"), ("far", "late"), ("late", "leak")]
-    edges += [("leak", "fire"), ("fire", "output")]
-    network = from_nir(nir.NIRGraph(nodes, edges), dt=DT)
+    graph = around(nodes, *edges, ("leak", "fire"), ("fire", "output"))
+    network = from_nir(graph, dt=DT)
     assert {type(part) for part in network.parts.values()} == {nn.Linear, Delay, Integrator, MFP}
-    assert (network(X).detach().numpy() == by_numpy(nir.NIRGraph(nodes, edges), X.numpy(), DT)).all()
+    assert (network(X).detach().numpy() == by_numpy(graph, X.numpy(), DT)).all()
 
 
 def test_images_go_through_conv_pools_and_flatten() -> None:
@@ -128,14 +123,12 @@ def test_parameters_of_every_place_are_kept() -> None:
 
 def test_names_that_no_module_may_have_are_changed() -> None:
     nodes = {
-        "input": nir.Input(np.array([2])),
         "a.b": nir.Scale(full(0.5)),
         "a_b": nir.Linear(full(0.5, 2, 2)),
         "half": nir.Threshold(full(0.25)),
-        "output": nir.Output(np.array([2])),
     }
-    edges = [("input", "a.b"), ("a.b", "a_b"), ("a_b", "half"), ("half", "output")]
-    assert list(from_nir(nir.NIRGraph(nodes, edges)).parts) == ["a_b", "a_b_2", "half_2"]
+    graph = around(nodes, ("input", "a.b"), ("a.b", "a_b"), ("a_b", "half"), ("half", "output"))
+    assert list(from_nir(graph).parts) == ["a_b", "a_b_2", "half_2"]
 
 
 # --- metadata that says another thing than the nodes ------------------------------------------------------
@@ -149,17 +142,12 @@ def test_changed_weights_count_and_their_codes_do_not() -> None:
     assert (layer.weight.detach().numpy() == graph.nodes["linear"].weight).all()
 
 
-def test_a_changed_threshold_counts_and_its_metadata_does_not() -> None:
+def test_a_changed_threshold_or_time_constant_counts_and_its_metadata_does_not() -> None:
     graph = to_nir(nn.Sequential(nn.Linear(2, 2), MFP(0.5)), X, dt=DT)
     graph.nodes["1"].threshold[:] = 0.25
-    neuron = from_nir(graph).parts["1"]
-    assert (neuron.v_threshold, neuron.strict) == (0.25, True)
-
-
-def test_a_changed_time_constant_counts_and_its_metadata_does_not() -> None:
-    graph = to_nir(nn.Sequential(nn.Linear(2, 2), MFP(0.5)), X, dt=DT)
     graph.nodes["1_leak"].tau[:] = 4 * DT
-    assert from_nir(graph).parts["1"].kernel().decay == 0.75
+    neuron = from_nir(graph).parts["1"]
+    assert (neuron.v_threshold, neuron.strict, neuron.kernel().decay) == (0.25, True, 0.75)
 
 
 def test_metadata_of_the_wrong_kind_is_no_error() -> None:
@@ -189,35 +177,25 @@ def test_a_node_that_has_no_place_is_named(nodes: list[Any], words: str) -> None
         from_nir(nir.NIRGraph.from_list(*nodes), dt=DT)
 
 
-def test_a_cycle_is_refused() -> None:
-    nodes = {
-        "input": nir.Input(np.array([2])),
-        "fire": nir.Threshold(full(1)),
-        "back": nir.Linear(full(0.5, 2, 2)),
-        "output": nir.Output(np.array([2])),
-    }
-    edges = [("input", "fire"), ("fire", "back"), ("back", "fire"), ("fire", "output")]
-    with pytest.raises(NIRError, match="has a cycle"):
-        from_nir(nir.NIRGraph(nodes, edges))
+FIRE = nir.Threshold(full(1))
+GRAPHS = {
+    "has a cycle": around(
+        {"fire": FIRE, "back": nir.Linear(full(0.5, 2, 2))},
+        *(("input", "fire"), ("fire", "back"), ("back", "fire"), ("fire", "output")),
+    ),
+    "'inner' is a graph within the graph": around(
+        {"inner": nir.NIRGraph.from_list(FIRE)}, ("input", "inner"), ("inner", "output"), type_check=False
+    ),
+    r"2 inputs \(input, b\)": around(
+        {"b": nir.Input(np.array([2])), "fire": FIRE}, ("input", "fire"), ("b", "fire"), ("fire", "output")
+    ),
+}
 
 
-def test_a_graph_within_a_graph_is_refused() -> None:
-    inner = nir.NIRGraph.from_list(nir.Threshold(full(1)))
-    nodes = {"input": nir.Input(np.array([2])), "inner": inner, "output": nir.Output(np.array([2]))}
-    graph = nir.NIRGraph(nodes, [("input", "inner"), ("inner", "output")], type_check=False)
-    with pytest.raises(NIRError, match="'inner' is a graph within the graph"):
-        from_nir(graph)
-
-
-def test_two_inputs_are_refused() -> None:
-    nodes = {
-        "a": nir.Input(np.array([2])),
-        "b": nir.Input(np.array([2])),
-        "fire": nir.Threshold(full(1)),
-        "output": nir.Output(np.array([2])),
-    }
-    with pytest.raises(NIRError, match=r"2 inputs \(a, b\)"):
-        from_nir(nir.NIRGraph(nodes, [("a", "fire"), ("b", "fire"), ("fire", "output")]))
+@pytest.mark.parametrize("words", GRAPHS)
+def test_a_graph_that_is_no_chain_of_layers_is_refused(words: str) -> None:
+    with pytest.raises(NIRError, match=words):
+        from_nir(GRAPHS[words])
 
 
 @pytest.mark.parametrize("graph", [3, None, nn.Linear(2, 2)])

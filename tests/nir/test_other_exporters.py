@@ -14,51 +14,34 @@ WORDS = r"mfp_neurons\.nir\.to_nir\(model, example\)"
 
 
 def neurons() -> list[Any]:
-    made: list[Any] = [MFP()]
     try:
         from mfp_neurons import MFPNode
-
-        made += [MFPNode(), MFPNode(step_mode="m")]
-    except ImportError:
-        pass
-    try:
         from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
-
-        per_neuron = torch.full((3,), 0.9)
-        made += [MFPLeaky(per_neuron, threshold=torch.ones(3), init_hidden=True)]
-        made += [MFPLeakyParallel(0.9, init_hidden=True)]
     except ImportError:
-        pass
-    return made
+        return [MFP()]
+    per_neuron = {"beta": torch.full((3,), 0.9), "threshold": torch.ones(3), "init_hidden": True}
+    leaky = [MFPLeaky(**per_neuron), MFPLeakyParallel(0.9, init_hidden=True)]
+    return [MFP(), MFPNode(), MFPNode(step_mode="m"), *leaky]
 
 
-def spikingjelly_export(model: nn.Module, x: Tensor) -> Any:
-    module = pytest.importorskip("spikingjelly.activation_based.nir_exchange")
-    return module.export_to_nir(model, x)
-
-
-def snntorch_export(model: nn.Module, x: Tensor) -> Any:
-    return pytest.importorskip("snntorch.export_nir").export_to_nir(model, x, ignore_dims=[0])
-
-
-def norse_export(model: nn.Module, x: Tensor) -> Any:
-    return pytest.importorskip("norse.torch").to_nir(model, x)
-
-
-def nirtorch_export(model: nn.Module, x: Tensor) -> Any:
-    nirtorch = pytest.importorskip("nirtorch")
-    return nirtorch.torch_to_nir(model, {})
+EXPORTERS: dict[str, Callable[[Any, nn.Module, Tensor], Any]] = {
+    "spikingjelly.activation_based.nir_exchange": lambda tool, model, x: tool.export_to_nir(model, x),
+    "snntorch.export_nir": lambda tool, model, x: tool.export_to_nir(model, x, ignore_dims=[0]),
+    "norse.torch": lambda tool, model, x: tool.to_nir(model, x),
+    "nirtorch": lambda tool, model, x: tool.torch_to_nir(model, {}),
+}
 
 
 @pytest.mark.filterwarnings("ignore:nirtorch.extract_nir_graph is being deprecated:DeprecationWarning")
-@pytest.mark.parametrize("export", [spikingjelly_export, snntorch_export, norse_export, nirtorch_export])
+@pytest.mark.parametrize("exporter", EXPORTERS)
 @pytest.mark.parametrize(
     "neuron", neurons(), ids=lambda one: type(one).__name__ + getattr(one, "step_mode", "")
 )
-def test_another_exporter_says_what_to_use_instead(export: Callable[..., Any], neuron: nn.Module) -> None:
+def test_another_exporter_says_what_to_use_instead(exporter: str, neuron: nn.Module) -> None:
+    tool = pytest.importorskip(exporter)
     x = torch.rand(2, 4) if getattr(neuron, "step_mode", "s") == "s" else torch.rand(5, 2, 4)
     with pytest.raises(TypeError, match=WORDS):
-        export(nn.Sequential(nn.Linear(4, 3), neuron), x)
+        EXPORTERS[exporter](tool, nn.Sequential(nn.Linear(4, 3), neuron), x)
 
 
 def test_snntorch_would_have_written_a_neuron_that_resets() -> None:

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import nir
 import pytest
@@ -20,58 +21,41 @@ from .models import Each, dense, images, neurons, rounded
 # torch's own, of windows with an even number of rows
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
 
-Drawn = tuple[nn.Module, Tensor]
 DT = 1e-4
 
 
-def back(model: nn.Module, example: Tensor) -> list[nn.Module]:
-    """What comes back of a model: from the graph, and from the file."""
+def back(model: nn.Module, example: Tensor) -> tuple[Any, list[nn.Module]]:
+    """The graph of a model, and what comes back of it: from the graph, and from the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.nir"
         graph = to_nir(model, example, path=path)
-        return [from_nir(graph), from_nir(path), from_nir(nir.read(path))]
+        return graph, [from_nir(graph), from_nir(path), from_nir(nir.read(path))]
 
 
-def check(model: nn.Module, x: Tensor) -> None:
+def check(model: nn.Module, x: Tensor) -> Any:
+    """The graph of a model that comes back as it was."""
+    graph, networks = back(model, x)
     with torch.no_grad():
         expected = model(x)
-        for one in back(model, x):
-            assert torch.equal(one(x), expected)
+        assert all(torch.equal(one(x), expected) for one in networks)
+    return graph
 
 
-@given(dense())
-def test_networks_of_features_come_back_as_they_were(drawn: Drawn) -> None:
-    check(*drawn)
-
-
-@given(images())
-def test_networks_of_images_come_back_as_they_were(drawn: Drawn) -> None:
-    check(*drawn)
-
-
-@given(dense())
-def test_the_graph_of_features_computes_what_the_model_does(drawn: Drawn) -> None:
-    model, x = drawn
-    graph = to_nir(model, x)
-    with torch.no_grad():
-        expected = model(x)
-    assert (by_numpy(graph, x.numpy(), DT) == expected.numpy()).all()
-    assert torch.equal(by_nirtorch(graph, x, DT), expected)
-
-
-@given(images())
-def test_the_graph_of_images_computes_what_the_model_does(drawn: Drawn) -> None:
-    model, x = drawn
-    graph = to_nir(model, x)
-    with torch.no_grad():
-        expected = model(x)
+@pytest.mark.parametrize("networks", [dense, images])
+@given(data=st.data())
+def test_a_network_comes_back_as_it_was_and_its_graph_computes_the_same(
+    networks: Any, data: st.DataObject
+) -> None:
+    model, x = data.draw(networks())
+    graph = check(model, x)
+    expected = model(x).detach()
     assert (by_numpy(graph, x.numpy(), DT) == expected.numpy()).all()
     assert torch.equal(by_nirtorch(graph, x, DT), expected)
 
 
 @given(dense())
 @settings(max_examples=20)
-def test_norses_leaky_integrators_compute_what_ours_do(drawn: Drawn) -> None:
+def test_norses_leaky_integrators_compute_what_ours_do(drawn: tuple[nn.Module, Tensor]) -> None:
     pytest.importorskip("norse")
     model, x = drawn
     with torch.no_grad():
@@ -115,7 +99,7 @@ def test_quantized_layers_come_back_quantized_with_the_same_codes(bits: float) -
     quantize_weights(model, bits, first=bits, last=bits)
     x = torch.rand(20, 3, 2, 4, 4)
     before = [codes(layer) for layer in model.modules() if is_quantized(layer)]
-    for one in back(model, x):
+    for one in back(model, x)[1]:
         after = [codes(layer) for layer in one.modules() if is_quantized(layer)]
         assert len(after) == len(before) == 3
         for a, b in zip(after, before, strict=True):
@@ -137,8 +121,7 @@ def test_a_potential_on_the_threshold_fires_where_it_did(data: st.DataObject, se
     torch.manual_seed(seed)
     neuron = data.draw(neurons(3))
     x = torch.randint(-4, 5, (13, 4, 3)) / 4
-    graph = to_nir(neuron, x)
-    assert torch.equal(from_nir(graph)(x), neuron(x))
+    graph = check(neuron, x)
     assert (by_numpy(graph, x.numpy(), DT) == neuron(x).detach().numpy()).all()
 
 

@@ -178,8 +178,7 @@ def test_every_loss_takes_our_outputs_and_gives_leakys_loss_and_gradient(wants, 
         value = loss(spk if wants == "spk" else mem, targets)
         value.sum().backward()
         results.append((value, x.grad))
-    for a, b in zip(*results, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
 
 
 def test_our_outputs_can_be_plotted():
@@ -220,8 +219,7 @@ def test_compile_finds_no_graph_break(make, options):
     compiled = torch.compile(neuron, fullgraph=True, backend="eager")
     expected = neuron(x)
     neuron.reset_mem()
-    for a, b in zip(compiled(x), expected, strict=True):
-        assert torch.equal(a, b)
+    torch.testing.assert_close(compiled(x), expected, rtol=0, atol=0)
 
 
 @pytest.mark.filterwarnings(

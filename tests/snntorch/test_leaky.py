@@ -90,8 +90,7 @@ def test_gradients_reach_every_learned_parameter_and_equal_those_of_leaky(learne
         ((spk + 0.1 * mem) * weight).sum().backward()
         (parameter,) = neuron.parameters()
         grads.append((x.grad, parameter.grad))
-    for ours, theirs in zip(*grads, strict=True):
-        torch.testing.assert_close(ours, theirs)
+    torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("options", [{}, {"init_hidden": True, "output": True}, {"inhibition": True}])
@@ -101,8 +100,7 @@ def test_options_do_what_they_do_in_leaky(options, surrogate_disable):
     given_both = {"graded_spikes_factor": 2.0, "surrogate_disable": surrogate_disable, **options}
     ours, theirs = MFPLeaky(0.9, **given_both), leaky(0.9, **given_both)
     for x in torch.randn(STEPS, 3, 7):
-        for a, b in zip(ours(x), theirs(x), strict=True):
-            assert torch.equal(a, b)
+        torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
 
 
 def test_state_quant_rounds_the_potential_as_leaky_does_and_stays_detachable():

@@ -56,9 +56,7 @@ def results(net: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
 def assert_same(fused: nn.Module, plain: nn.Module, x: torch.Tensor) -> None:
     for mode in (True, False):
         mine, theirs = (results(net.train(mode), x) for net in (fused, plain))
-        assert len(mine) == len(theirs)
-        for a, b in zip(mine, theirs, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+        torch.testing.assert_close(mine, theirs, rtol=1e-7, atol=1e-9)
     assert [key for key, _ in fused.named_buffers()] == [key for key, _ in plain.named_buffers()]
 
 
@@ -121,8 +119,7 @@ def test_frozen_statistics_in_a_network_that_trains_stay_frozen():
     x = torch.randn(4, 2, 2, 6, 6, dtype=torch.float64)
     for net in (plain, fused):
         net.train()[1].eval()
-    for a, b in zip(results(fused, x), results(plain, x), strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-9)
+    torch.testing.assert_close(results(fused, x), results(plain, x), rtol=1e-7, atol=1e-9)
     assert fused[1].num_batches_tracked == 0
 
 
@@ -155,8 +152,7 @@ def test_step_by_step_it_runs_as_before():
     for net in (in_steps(plain, "s"), in_steps(fused, "s")):
         net.train()
     for x in sequence:
-        for a, b in zip(results(fused, x), results(plain, x), strict=True):
-            torch.testing.assert_close(a, b)
+        torch.testing.assert_close(results(fused, x), results(plain, x))
 
 
 def test_the_pair_keeps_the_input_of_the_batch_norm_and_nothing_else_of_its_size():
@@ -210,8 +206,7 @@ def test_copies_are_fused_and_their_own(how):
     other = how(fused)
     assert isinstance(other[1], FusedNorm) and other[1] is not fused[1]
     before = fused[1].running_mean.clone()
-    for a, b in zip(results(other, x), results(copy.deepcopy(fused), x), strict=True):
-        assert torch.equal(a, b)
+    torch.testing.assert_close(results(other, x), results(copy.deepcopy(fused), x), rtol=0, atol=0)
     assert torch.equal(fused[1].running_mean, before) and not torch.equal(other[1].running_mean, before)
 
 
@@ -250,8 +245,7 @@ def test_compiled_models_have_one_graph_and_the_eager_results(backend, momentum)
             functional.reset_net(fused)
             functional.reset_net(eager)
             mine, theirs = results(compiled.train(mode), x), results(eager.train(mode), x)
-            for a, b in zip(mine, theirs, strict=True):
-                torch.testing.assert_close(a, b)
+            torch.testing.assert_close(mine, theirs)
 
 
 @pytest.mark.parametrize("reentrant", [True, False])
@@ -427,8 +421,7 @@ def test_a_fused_norm_whose_output_goes_elsewhere_gives_a_norms_values_and_gradi
         handle.remove()
         gradients = [p.grad for p in net[:2].parameters()]
         found.append([loss, torch.tensor(seen), leaf.grad, *gradients, *net.buffers()])
-    for a, b in zip(*found, strict=True):
-        torch.testing.assert_close(a, b)
+    torch.testing.assert_close(*found)
 
 
 # --- finding pairs ----------------------------------------------------------------------------------------

@@ -197,35 +197,41 @@ def test_optimize_memory_keeps_the_networks_results():
     assert torch.equal(out, expected)
 
 
+@only_v2
 class TestCounters:
     """SpikingJelly 2.0.0's operation counters."""
 
-    pytestmark = only_v2
-
     @staticmethod
-    def count(counter, net, x):
-        with op_counter.DispatchCounterMode([counter]), torch.no_grad():
-            net(x)
-        functional.reset_net(net)
-        return counter.get_total()
+    def counted(kinds, net, *inputs, **options):
+        """Counters after a run of a network on its inputs, one after the other."""
+        with op_counter.DispatchCounterMode(kinds, **options), torch.no_grad():
+            for x in inputs:
+                net(x)
+        return kinds
+
+    def state_metrics(self, net, *inputs, rules=STATE_RULES):
+        counter = op_counter.NeuronStateCounter(extra_state_rules=rules)
+        self.counted([counter], net, *inputs)
+        return counter.get_metric_counts()["Global"]
 
     @pytest.mark.parametrize("name", ["MACCounter", "SynOpCounter"])
     @pytest.mark.parametrize("options", [*KERNELS.values(), {"kernel": "matrix", "time_steps": T}])
     def test_the_neuron_adds_no_synaptic_work(self, name, options):
-        net, x = network(**options), images()
         kind = getattr(op_counter, name)
-        ignoring = kind(extra_ignore_modules=[neuron.BaseNode])
-        assert self.count(kind(), net, x) == self.count(ignoring, net, x)
-        assert self.count(kind(), net[2], torch.randn(T, 2, 4, 5, 5)) == 0
+        totals = []
+        for counter in (kind(), kind(extra_ignore_modules=[neuron.BaseNode])):
+            self.counted([counter], network(**options), images())
+            totals.append(counter.get_total())
+        assert totals[0] == totals[1]
+        (counter,) = self.counted([kind()], network(**options)[2], torch.randn(T, 2, 4, 5, 5))
+        assert counter.get_total() == 0
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
     @pytest.mark.parametrize("device", ["cpu", "meta"])
     @pytest.mark.parametrize("rules", [None, STATE_RULES])
     def test_state_reads_and_writes_are_seen_in_bytes(self, rules, dtype, device):
-        node = MFPNode(step_mode="m")
-        counter = op_counter.NeuronStateCounter(extra_state_rules=rules)
-        self.count(counter, node, torch.ones(T, 2, 3, dtype=dtype, device=device))
-        metrics = counter.get_metric_counts()["Global"]
+        x = torch.ones(T, 2, 3, dtype=dtype, device=device)
+        metrics = self.state_metrics(MFPNode(step_mode="m"), x, rules=rules)
         size = 2 * 3 * dtype.itemsize
         assert metrics["state_reads"] >= size
         if rules is not None:  # the operator touches the state once for all T steps
@@ -237,10 +243,7 @@ class TestCounters:
     def test_each_step_reads_and_writes_its_state_once(self, size, options, states):
         node, x = MFPNode(**options), torch.ones(size)
         for _ in range(2):  # from rest, then from a state
-            counter = op_counter.NeuronStateCounter(extra_state_rules=STATE_RULES)
-            with op_counter.DispatchCounterMode([counter]), torch.no_grad():
-                node(x)
-            metrics = counter.get_metric_counts()["Global"]
+            metrics = self.state_metrics(node, x)
             assert metrics["state_reads"] == metrics["state_writes"] == 4 * states * size
             assert metrics["neuron_logical_steps"] == size
 
@@ -257,14 +260,13 @@ class TestCounters:
         ids=str,
     )
     def test_strict_counters_have_a_rule_for_all_that_a_neuron_does(self, options, step_mode):
-        node, x = MFPNode(step_mode=step_mode, **options), torch.randn(T, 2, 3)
+        x = torch.randn(T, 2, 3)
         counters = [
             op_counter.FlopCounter(extra_rules=FLOP_RULES),
             op_counter.MemoryAccessCounter(extra_rules=MEMORY_RULES),
         ]
-        with op_counter.DispatchCounterMode(counters, strict=True), torch.no_grad():
-            for part in (x, x) if step_mode == "m" else x:  # from rest and from a state
-                node(part)
+        inputs = (x, x) if step_mode == "m" else x  # from rest and from a state
+        self.counted(counters, MFPNode(step_mode=step_mode, **options), *inputs, strict=True)
         assert all(counter.get_total() > 0 for counter in counters)
 
     @pytest.mark.parametrize(
@@ -279,41 +281,31 @@ class TestCounters:
     def test_operations_and_bytes_of_the_operator_are_those_counted_by_hand(
         self, options, flops, parameters, states
     ):
-        node, x = MFPNode(step_mode="m", **options), torch.randn(T, 2, 3)
+        (operator,) = [func for func in FLOP_RULES if str(func) == "mfp_neurons.fire.default"]
         counters = [
             op_counter.FlopCounter(extra_rules=FLOP_RULES),
             op_counter.MemoryAccessCounter(extra_rules=MEMORY_RULES),
         ]
-        (operator,) = [func for func in FLOP_RULES if str(func) == "mfp_neurons.fire.default"]
         for counter in counters:
             counter.rules = {operator: counter.rules[operator]}
-        with op_counter.DispatchCounterMode(counters), torch.no_grad():
-            node(x)
+        self.counted(counters, MFPNode(step_mode="m", **options), torch.randn(T, 2, 3))
         touched = T * 6 + states * 6 + parameters + T * 6 + 6  # in: input, state; out: spikes, last potential
         assert [counter.get_total() for counter in counters] == [flops * 6, 4 * touched]
 
     def test_state_traffic_is_the_same_with_a_mask_and_with_a_fused_norm(self):
-        def metrics(*modules: nn.Module, **options):
-            counter = op_counter.NeuronStateCounter(extra_state_rules=STATE_RULES)
-            net = nn.Sequential(*modules, MFPNode(step_mode="m", **options))
-            if modules:
-                net = convert(net, fuse=True)
-            self.count(counter, net, torch.ones(T, 2, 3, 4, requires_grad=True))
-            return counter.get_metric_counts()["Global"]
+        x = torch.ones(T, 2, 3, 4, requires_grad=True)
+        expected = self.state_metrics(MFPNode(step_mode="m"), x)
+        masked = MFPNode(step_mode="m", surrogate_function=surrogate.Rect())
+        pair = nn.Sequential(layer.BatchNorm1d(3, step_mode="m"), neuron.LIFNode(step_mode="m"))
+        assert expected == self.state_metrics(masked, x)
+        assert expected == self.state_metrics(convert(pair, fuse=True), x)
 
-        expected = metrics()
-        assert expected == metrics(surrogate_function=surrogate.Rect())
-        assert expected == metrics(layer.BatchNorm1d(3, step_mode="m"))
-
-    def test_memory_access_is_charged_to_the_neurons_states(self):
+    def test_memory_access_is_charged_to_the_neurons_states_and_computing_to_synapses_alone(self):
         counter = op_counter.NeuromorphicMemoryAccessCounter()
         node = nn.Sequential(MFPNode(step_mode="m"))
-        x = torch.ones(T, 2, 3)
         with op_counter.ModuleCounterMode([counter], model=node), torch.no_grad():
-            node(x)
+            node(torch.ones(T, 2, 3))
         assert counter.get_counts()["Global"]["neuron_state_read_bytes"] == T * 2 * 3 * 4
-
-    def test_the_simple_energy_estimate_charges_synapses_alone_for_computing(self):
         net = nn.Sequential(nn.Linear(3, 4), MFPNode(step_mode="m"))
         report = op_counter.estimate_simple_energy(net, (torch.randn(T, 2, 3),))
         assert report.counts["mac"] == T * 2 * 3 * 4 and report.counts["ac"] == 0

@@ -46,19 +46,6 @@ def test_any_nested_state_comes_back_from_a_file(
     assert same(state, checkpoint.unflatten(facts["twin"], read))
 
 
-def test_an_optimizers_state_comes_back() -> None:
-    parameter = torch.nn.Parameter(torch.ones(3))
-    optimizer = torch.optim.AdamW([{"params": [parameter], "weight_decay": 0.5}], lr=0.25)
-    parameter.square().sum().backward()
-    optimizer.step()
-    tensors: dict[str, torch.Tensor] = {}
-    twin = checkpoint.flatten(optimizer.state_dict(), "", tensors)
-    assert same(checkpoint.unflatten(twin, tensors)["state"], optimizer.state_dict()["state"])
-    fresh = torch.optim.AdamW([{"params": [parameter], "weight_decay": 0.5}], lr=0.1)
-    fresh.load_state_dict(checkpoint.unflatten(twin, tensors))
-    assert fresh.param_groups[0]["lr"] == 0.25
-
-
 def test_every_random_generator_goes_on_where_it_stood() -> None:
     def draw() -> tuple[float, float, float]:
         return torch.rand(()).item(), random.random(), float(np.random.rand())  # noqa: NPY002 (the global one)

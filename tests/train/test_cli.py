@@ -15,6 +15,7 @@ from mfp_neurons.train.config import shipped
 
 from .conftest import SMALL
 
+HERE = str(Path(__file__).parent)
 SETS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 
 
@@ -73,6 +74,10 @@ def test_resuming_from_the_command_line_goes_on(tmp_path: Path, capsys: pytest.C
         (["train", "digits-mfp", "--out", __file__], "File exists"),
         (["train", "digits-mfp", "--set", "training.epoch=3"], "did you mean training.epochs?"),
         (["train", f"{__file__}x.toml"], "no such file"),
+        (["train", HERE], f"{HERE!r} is a folder: give a TOML file"),
+        (["evaluate", HERE], f"{HERE!r} is a folder: give the best.safetensors in it"),
+        (["report", HERE], f"{HERE!r} is a folder: give the best.safetensors in it"),
+        (["deploy", HERE], f"{HERE!r} is a folder: give the best.safetensors in it"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_status_2(
@@ -134,15 +139,6 @@ def test_a_checkpoint_that_this_version_cannot_read_is_refused_with_both_version
     assert words in err
     assert err.endswith(f"It was written by mfp-neurons 9.9, this is {mfp_neurons.__version__}\n")
     assert len(err.splitlines()) == 1
-
-
-@pytest.mark.parametrize("command", ["evaluate", "report", "deploy", "train"])
-def test_a_folder_is_refused_with_what_to_give_instead(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main([command, str(tmp_path)]) == 2
-    instead = "a TOML file" if command == "train" else "the best.safetensors in it"
-    assert f"{str(tmp_path)!r} is a folder: give {instead}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("package", ["safetensors", "sklearn", "tqdm"])

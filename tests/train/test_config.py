@@ -49,6 +49,13 @@ def test_the_defaults_are_themselves_accepted() -> None:
         ),
         ({"network": {"neuron": {"kind": "lif", "order": 3}}}, "network.neuron.order = 3.*in hidden layer 0"),
         ({"network": {"neuron": {"potential_bits": 2}}}, "potential_bits = 2 in hidden layer 0"),
+        ({"network": {"neuron": {"kind": "lif", "stride": 2}}}, "stride = 2 in hidden layer 0.*give 1"),
+        ({"network": {"neuron": {"kind": "matrix", "stride": 2}}}, "stride = 2 in hidden layer 0.*give 1"),
+        ({"network": {"neuron": {"kind": "sliding-psn", "stride": 2}}}, "stride = 2 in hidden layer 0"),
+        (
+            {"network": {"neuron": {"kind": "sliding-psn", "kernel_bits": "pow2"}}},
+            "'sliding-psn' neuron has real taps; give 0",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_key_value_and_what_is_accepted(settings: dict, words: str) -> None:

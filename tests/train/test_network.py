@@ -44,12 +44,6 @@ def test_strided_taps_reach_as_far_as_the_sequence_and_no_further(order: int, ta
     assert kernel.order == taps and kernel.stride == 2
 
 
-@pytest.mark.parametrize("kind", ["lif", "matrix", "sliding-psn"])
-def test_a_stride_is_refused_where_no_taps_can_be_set_apart(kind: str) -> None:
-    with pytest.raises(ConfigError, match=r"network.neuron.stride = 2 in hidden layer 0.*give 1"):
-        from_dict({"network": {"neuron": {"kind": kind, "stride": 2}}})
-
-
 def test_first_and_last_layer_keep_eight_bits_and_float_networks_stay_float() -> None:
     net = network.build(NetworkConfig(hidden=(8, 8)), (6,), 4, 5)
     bits = [m.weight_bits for m in net.modules() if isinstance(m, nn.Linear)]
@@ -116,8 +110,3 @@ def test_a_sliding_psn_network_is_spikingjellys_neuron_and_trains() -> None:
     assert type(block.neuron).__name__ == "SlidingPSN" and block.neuron.k == 3
     module(torch.rand(4, 2, 3)).sum().backward()
     assert block.neuron.weight.grad is not None
-
-
-def test_a_sliding_psn_has_real_taps() -> None:
-    with pytest.raises(ConfigError, match="'sliding-psn' neuron has real taps; give 0"):
-        from_dict({"network": {"neuron": {"kind": "sliding-psn", "kernel_bits": "pow2"}}})

@@ -128,7 +128,7 @@ class Compiled:
 
     def _by_source(self, synapse: Synapse) -> tuple[NDArray[np.int8], Ints]:
         """Codes [C, rows, columns, outputs of a group], and how many of those outputs are not 0."""
-        if id(synapse) not in self._codes:  # which is nobody else's as long as the graph is there
+        if id(synapse) not in self._codes:  # no other object's, as the graph keeps its synapses
             out, inner, *window = synapse.codes.shape
             groups = synapse.groups
             grouped = synapse.codes.reshape(groups, out // groups, inner, *window)

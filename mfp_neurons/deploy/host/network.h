@@ -1,5 +1,5 @@
-/* What Python hands over: an integer network laid out for one call. structs.py reads these structs and fills them,
- * graph.py says what the numbers mean. No function here allocates. */
+/* What Python hands over: an integer network laid out for one call. graph.py says what the numbers mean; structs.py reads
+ * these structs, whose fields are pointers, numbers and structs before them, and fills them. Nothing here allocates. */
 #ifndef MFP_NETWORK_H
 #define MFP_NETWORK_H
 

@@ -8,14 +8,8 @@ import pytest
 from benchmarks.zoo import training
 from mfp_neurons import train
 from mfp_neurons.zoo import catalog
+from tests.train.conftest import SMALL
 
-SMALL = {
-    "network.hidden": [12, 10, 8],
-    "training.epochs": 2,
-    "training.threads": 1,
-    "training.device": "cpu",
-    "data.limit": 150,
-}
 CONFIGS = Path(train.__path__[0]) / "configs"
 
 

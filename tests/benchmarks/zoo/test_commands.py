@@ -9,8 +9,7 @@ from benchmarks.zoo.__main__ import MARK, insert, main
 from mfp_neurons import zoo as front
 from mfp_neurons.zoo import catalog
 from mfp_neurons.zoo.cards import CardError
-
-from .conftest import SMALL
+from tests.train.conftest import SMALL
 
 SETS = [word for key, value in SMALL.items() for word in ("--set", f"{key}={value}")]
 DOCS = Path(__file__).parents[3] / "docs" / "zoo.md"

@@ -12,8 +12,9 @@ from mfp_neurons import deploy, report
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.engine import BEST, RESULT, Trainer, load_network
 from mfp_neurons.zoo import catalog, evaluation, packed
+from tests.train.conftest import SMALL
 
-from .conftest import CONFIGS, SMALL
+from .conftest import CONFIGS
 
 
 def test_the_packed_network_answers_as_the_best_checkpoint_does(trained: catalog.Trained, zoo: Path) -> None:

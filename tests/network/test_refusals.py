@@ -1,0 +1,171 @@
+"""What cannot be read is refused by both exports in the same words: the module, its type, and what to use."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfp_neurons import MFP, QuantizedMembraneLIF, quantize_weights
+from mfp_neurons.deploy import LoweringError
+from mfp_neurons.deploy.lowering import lower_graph
+from mfp_neurons.network import NetworkError, describe
+from mfp_neurons.nir import NIRError, to_nir
+from tests.deploy.lowering import Do, Each, events, neuron, norm, prepared
+
+
+class Louder(MFP):
+    def forward(self, x_seq):
+        return 2 * super().forward(x_seq)
+
+
+def conv(*arguments: Any, **options: Any) -> nn.Module:
+    return Each(quantize_weights(nn.Conv2d(*arguments, **options)))
+
+
+LAYERS: list[tuple[nn.Module, str, str]] = [
+    (nn.LayerNorm(6), "LayerNorm", "BatchNorm"),
+    (Each(nn.GroupNorm(2, 4)), "GroupNorm", "BatchNorm"),
+    (Each(nn.InstanceNorm2d(4)), "InstanceNorm2d", "BatchNorm"),
+    (Each(nn.BatchNorm2d(4, track_running_stats=False)), "BatchNorm2d", "fixed"),
+    (nn.ReLU(), "ReLU", "MFPNode"),
+    (nn.ReLU(inplace=True), "ReLU", "MFPNode"),
+    (nn.Sigmoid(), "Sigmoid", "MFPNode"),
+    (nn.Softmax(-1), "Softmax", "without it"),
+    (Each(nn.ConvTranspose2d(4, 4, 3)), "ConvTranspose2d", "stride"),
+    (Each(nn.Upsample(scale_factor=2)), "Upsample", "resolution"),
+    (conv(4, 4, 3, padding=1, padding_mode="circular"), "QuantizedConv2d", "padding_mode='zeros'"),
+    (Each(nn.AvgPool2d(3, 1, 1, count_include_pad=False)), "AvgPool2d", "count_include_pad=True"),
+    (
+        Each(nn.AdaptiveAvgPool2d(4)),
+        "AdaptiveAvgPool2d",
+        "windows of different sizes. Use an output size that",
+    ),
+    (Each(nn.MaxPool2d(2, return_indices=True)), "MaxPool2d", "return_indices"),
+    (Each(nn.MaxPool2d((1, 2), 1, (0, 1), dilation=(1, 7))), "MaxPool2d", "dilation=1"),
+    (Each(nn.LPPool2d(2, 2)), "LPPool2d", "max and average pools"),
+    (Each(nn.PixelShuffle(2)), "PixelShuffle", "resolution"),
+    (Each(nn.ZeroPad2d(1)), "ZeroPad2d", "padding of the convolution"),
+    (Do(lambda x, r: r(x.flatten(2)), nn.LSTM(144, 4)), "LSTM", "order"),
+    (Do(lambda x, a: a(x, x, x), nn.MultiheadAttention(6, 2)), "MultiheadAttention", "add them"),
+    (nn.TransformerEncoderLayer(6, 2), "MultiheadAttention", "add them"),
+    (Do(lambda x: (x > 0.5).float()), "Do", "MFP"),
+    (Do(lambda x: x @ x.transpose(-1, -2)), "Do", "attention"),
+    (Do(lambda x: x if x.any() else -x), "Do", "numbers of a tensor"),
+    (Do(lambda x: x * x.item()), "Do", "numbers of a tensor"),
+    (
+        Do(lambda x: x[:, :, :2]),
+        "Do",
+        "takes a part of a tensor [4, 2, 4, 6, 6] along dim 2. Only whole maps",
+    ),
+    (Do(lambda x: x.chunk(2, 2)[0]), "Do", "whole maps"),
+    (Do(lambda x: x.repeat(1, 1, 2, 1, 1)), "Do", "repeated, over time"),
+    (Do(lambda x: x.mean()), "Do", "takes the mean over the batch"),
+    (Do(lambda x, c: c(x.transpose(2, 3)), conv(6, 4, 3)), "QuantizedConv2d", "flattened for a linear layer"),
+    (Do(lambda x: x + torch.zeros(3, 1, 1, 1, 1, 1)), "Do", "repeats numbers"),
+    (Louder(), "Louder", "a module around it"),
+    (QuantizedMembraneLIF(0.5), "QuantizedMembraneLIF", "convert"),
+    (Do(lambda x: (x.flatten(2), x.add_(1))[0]), "Do", "Use add"),
+    (Do(lambda x: torch.vmap(lambda y: y + 1)(x)), "Do", ""),
+    (Do(lambda x: setattr(x, "data", x + 1) or x), "Do", "no layer of a network is"),
+    (Do(lambda x: torch.fft.rfft(x).real), "Do", "no layer of a network is"),
+]
+
+
+@pytest.mark.parametrize(("layer", "kind", "instead"), LAYERS)
+def test_a_layer_that_no_rule_reads_is_named_with_its_path_its_type_and_an_alternative(
+    layer: nn.Module, kind: str, instead: str
+) -> None:
+    with pytest.raises(NetworkError) as caught:
+        describe(nn.Sequential(nn.Identity(), nn.Sequential(layer)), events(4, 6, 6))
+    for words in ("'1.0", f"({kind})", instead):
+        assert words in str(caught.value)
+
+
+FORWARDS: list[tuple[Callable[..., Any], str]] = [
+    (lambda x, a, fire, out: {"scores": a(x)}, "returns a dict, not one tensor"),
+    (lambda x, a, fire, out: torch.zeros(3), "returns a Tensor"),
+    (lambda x, a, fire, out: 3, "returns a int, not one tensor"),
+    (lambda x, a, fire, out: fire(a(x)).transpose(0, 1), "returns [N, T, 12]"),
+    (lambda x, a, fire, out: fire(a(x))[-2:], "x[-k:].mean(0)"),
+    (lambda x, a, fire, out: fire(a(x))[1:].mean(0), "takes some of the steps"),
+    (lambda x, a, fire, out: fire(a(x)).mean(1), "takes the mean over the batch"),
+    (lambda x, a, fire, out: x[0] + x[1], "adds step 0 to step 1"),
+    (lambda x, a, fire, out: x[2], "returns step 2 of 4"),
+    (lambda x, a, fire, out: fire(a(x).transpose(0, 1)), "time first"),
+    (lambda x, a, fire, out: fire(a(x).flatten(0, 1)), "Neurons take whole sequences"),
+    (lambda x, a, fire, out: fire(a(x)[-2:]).mean(0), "behind the last neuron"),
+    (lambda x, a, fire, out: F.linear(x, x[0]), "weight that is computed from the input"),
+    (lambda x, a, fire, out: F.dropout(fire(a(x))).mean(0), "training=self.training"),
+    (lambda x, a, fire, out: fire(a(x)).div(0), "divides by 0"),
+    (lambda x, a, fire, out: a(x).long(), "of numbers that are not whole"),
+    (lambda x, a, fire, out: a(x[:, :, 0]), "whole maps"),
+]
+
+
+@pytest.mark.parametrize(("forward", "words"), FORWARDS)
+def test_a_forward_that_cannot_be_read_says_why(forward: Callable[..., Any], words: str) -> None:
+    model = Do(forward, nn.Linear(20, 12), neuron(), nn.Linear(12, 3))
+    with pytest.raises(NetworkError) as caught:
+        describe(model, events(20).float())
+    assert words in str(caught.value)
+
+
+def test_flattened_maps_beside_vectors_are_refused_with_the_layers_that_do_the_same() -> None:
+    def beside(x, first, fire, other, second):
+        return torch.cat((fire(first(x)).flatten(2), second(other(x.flatten(2)))), 2)
+
+    parts = Each(nn.Conv2d(4, 4, 3, padding=1)), neuron(), nn.Linear(144, 5), neuron()
+    with pytest.raises(NetworkError) as caught:
+        describe(Do(beside, *parts), events(4, 6, 6))
+    places = "[4, 2, 144] of a map [4, 6, 6], [4, 2, 5] of a map [5]). Give each a linear layer"
+    assert places in str(caught.value)
+
+
+def raises(x: Tensor) -> Tensor:
+    raise KeyError("nothing here")
+
+
+@pytest.mark.parametrize(("export", "error"), [(lower_graph, LoweringError), (to_nir, NIRError)])
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (
+            prepared(nn.Sequential(Each(nn.Linear(7, 3)))),
+            "'0.0' (QuantizedLinear) calls linear on [8, 4, 6, 6]",
+        ),
+        (Do(raises), "the model (Do) raised KeyError: 'nothing here'"),
+        (
+            Each(norm(nn.BatchNorm2d, 4), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
+            "'1' (AvgPool2d) aver",
+        ),
+    ],
+)
+def test_an_export_refuses_in_the_words_of_the_reader_with_an_error_of_its_own(
+    export: Callable[..., Any], error: type[Exception], model: nn.Module, words: str
+) -> None:
+    with pytest.raises(error) as caught:
+        export(model, events(4, 6, 6).float())
+    assert words in str(caught.value)
+    with pytest.raises(NetworkError) as described:
+        describe(model, events(4, 6, 6).float())
+    assert str(caught.value) == str(described.value)
+
+
+@pytest.mark.parametrize("export", [describe, lower_graph, to_nir])
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ((3, events(3)), TypeError, r"model must be a torch\.nn\.Module, got 3"),
+        ((MFP(), [1]), TypeError, r"example must be a torch\.Tensor"),
+        ((MFP(), torch.zeros(3)), ValueError, r"example must be \[T, N, \*\] or \[N, \*\]"),
+        ((MFP(), torch.zeros(3, 0)), ValueError, "example .* none of them empty"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    export: Callable[..., Any], arguments: Any, error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        export(*arguments)
