@@ -38,14 +38,20 @@ MAPS = {
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a norm of spikes before a neuron": (Each(norm(nn.BatchNorm2d, 4)), neuron(), 4 * 36),
+    "a max pool of currents that fall": (
+        Each(nn.Conv2d(4, 6, 3), norm(nn.BatchNorm2d, 6), nn.MaxPool2d(2)),
+        neuron(),
+        6 * 4,
+    ),
     "a neuron behind a neuron": (neuron(0.5, order=2), neuron(0.7), 4 * 36),
 }
 
 
 @pytest.mark.parametrize("layers", MAPS.values(), ids=MAPS.keys())
-def test_layers_on_maps_agree_with_float64(layers: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("bits", [2, 4])  # 2-bit codes reach -2, which has no positive twin
+def test_layers_on_maps_agree_with_float64(layers: tuple[Any, ...], bits: float) -> None:
     *chain, features = deepcopy(layers)
-    check_agreement(prepared(after(*chain, features=features)), events(4, 6, 6))
+    check_agreement(prepared(after(*chain, features=features), bits), events(4, 6, 6))
 
 
 def test_a_linear_layer_over_the_channels_of_every_place_is_a_convolution() -> None:
