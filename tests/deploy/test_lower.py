@@ -39,7 +39,8 @@ MAPS = {
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a norm of spikes before a neuron": (Each(norm(nn.BatchNorm2d, 4)), neuron(), 4 * 36),
     "a max pool of currents that fall": (
-        Each(nn.Conv2d(4, 6, 3), norm(nn.BatchNorm2d, 6), nn.MaxPool2d(2)),
+        Each(nn.Conv2d(4, 6, 3)),
+        Do(lambda x, pool: pool(-x), Each(nn.MaxPool2d(2))),
         neuron(),
         6 * 4,
     ),
