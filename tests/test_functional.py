@@ -192,15 +192,6 @@ def test_any_callable_surrogate_gives_its_own_gradient(caplog):
     assert caplog.text == ""
 
 
-@given(order=st.integers(1, 8), steps=st.integers(1, 12), kernel_is_exponential=st.booleans())
-def test_inputs_older_than_the_order_weigh_nothing(order, steps, kernel_is_exponential):
-    kernel = Exponential(0.9, order=order) if kernel_is_exponential else FIR(torch.rand(order) + 0.1)
-    impulse = torch.zeros(steps, 1)
-    impulse[0] = 1.0
-    u = functional.potential(impulse, kernel).flatten()
-    assert (u[:order] != 0).all() and (u[order:] == 0).all()
-
-
 X = torch.zeros(4, 2, 3)
 ERRORS = [
     (dict(x_seq=torch.zeros(4, 2, dtype=torch.complex64)), TypeError, "complex64"),

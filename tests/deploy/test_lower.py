@@ -38,6 +38,7 @@ MAPS = {
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a norm of spikes before a neuron": (Each(norm(nn.BatchNorm2d, 4)), neuron(), 4 * 36),
+    "a max pool of currents": (Each(nn.Conv2d(4, 6, 3), nn.MaxPool2d(2)), neuron(), 6 * 4),
     "a max pool of currents that fall": (
         Each(nn.Conv2d(4, 6, 3)),
         Do(lambda x, pool: pool(-x), Each(nn.MaxPool2d(2))),
@@ -197,6 +198,15 @@ def test_a_flat_input_may_be_seen_as_an_image() -> None:
     assert (graph.input.shape, graph.input.features) == ((1, 5, 4), (20,))
 
 
+def test_an_input_may_be_seen_as_an_image_and_as_a_row() -> None:
+    def forward(x, conv, row, fire, out):
+        y = fire(conv(x.view(*x.shape[:2], 1, 5, 4))).flatten(2).long().to(x.dtype)
+        return (out(y) + row(x)).mean(0)
+
+    model = Do(forward, Each(nn.Conv2d(1, 3, 3)), nn.Linear(20, 3), neuron(), nn.Linear(18, 3))
+    check_agreement(prepared(model), events(20))
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_weights_of_any_dtype_are_read_exactly(dtype: torch.dtype) -> None:
     check_agreement(prepared(Do(mlp, *layers())).to(dtype), events(4, 5))
@@ -269,6 +279,10 @@ REFUSED: list[tuple[nn.Module, tuple[str, ...]]] = [
     (flat(lambda x, a, fire, out: fire(a(x)).sum(0) + 1), ("sum over time",)),
     (flat(lambda x, a, fire, out: F.linear(x, torch.ones(3, 144))), ("Linear modules",)),
     (flat(lambda x, a, fire, out: torch.cat([a(x), x], 2)), ("in front of the conc",)),
+    (
+        Do(lambda x, fire, last: last(fire(x).sum(0)), neuron(), norm(nn.BatchNorm2d, 4)),
+        ("normalizes a sum over time. Take the mean",),
+    ),
 ]
 
 

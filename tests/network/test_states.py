@@ -137,6 +137,11 @@ REFUSED_STEPS: dict[str, tuple[Fire, Forward, str]] = {
         each(lambda x, f, n: n(f(x), torch.ones(2, 1))[0]),
         "starts from a potential",
     ),
+    "two inputs": (
+        leaky,
+        lambda x, f, n: torch.stack([n(f(step)) if t else n(step) for t, step in enumerate(x)]),
+        "is called for two different inputs",
+    ),
     "steps in another order": (
         leaky,
         lambda x, f, n: torch.stack([n(f(x[t])) for t in reversed(range(len(x)))]),

@@ -222,6 +222,7 @@ def test_brevitas_layers_are_exported_with_their_codes() -> None:
         (Each(nn.MaxPool2d(2, dilation=2)), IMAGES, r"dilation"),
         (Each(nn.Conv2d(2, 2, (2, 3))), IMAGES, r"window of \[2, 3\].* square"),
         (Do(lambda x: x * x), X, "multiplies two tensors"),
+        (Do(lambda x: x / 0), X, "divides by 0"),
         (Do(lambda x: x.mean(0) * 2), X, "NIR has no time axis"),
         (Do(lambda x: x.unflatten(2, (1, 3)).mean(-1)), X, "takes the mean over some features"),
     ],
