@@ -1,6 +1,5 @@
 """What neurons keep between calls: read rightly, or refused by name."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, _checks, deploy, quantize_weights
+from mfp_neurons import MFP, deploy, quantize_weights
 from mfp_neurons.network import NetworkError, describe
 from mfp_neurons.nir import from_nir, to_nir
 
@@ -156,15 +155,13 @@ def test_another_state_than_rest_or_that_of_the_last_step_is_refused(
 
 
 def test_a_model_that_was_not_reset_is_lowered_from_rest_and_that_is_said(
-    caplog: pytest.LogCaptureFixture,
+    said: pytest.LogCaptureFixture,
 ) -> None:
     model = Model(node(), lambda x, f, n: f(n(f(x))))
     expected = model(X).detach().numpy()
     kept = model.fire.v.clone()
-    _checks._said.discard("deploy.states")
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        network = deploy.lower(model, X)
-    assert "starts every sequence from rest (fire)" in caplog.text
+    network = deploy.lower(model, X)
+    assert "starts every sequence from rest (fire)" in said.text
     np.testing.assert_array_equal(network.run(X), expected)
     assert torch.equal(model.fire.v, kept)
 
