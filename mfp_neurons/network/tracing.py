@@ -214,7 +214,6 @@ class Tracer:
         if chain and not self._input_is_read:
             for number in chain:
                 self.layers[number] = replace(self.layers[number], shape=shape)
-        self._input_is_read |= bool(chain)
         return as_map(self.layer(value).shape) == as_map(shape)
 
     def _to_input(self, number: int) -> list[int]:

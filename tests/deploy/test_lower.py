@@ -38,14 +38,22 @@ MAPS = {
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a norm of spikes before a neuron": (Each(norm(nn.BatchNorm2d, 4)), neuron(), 4 * 36),
+    "a max pool of currents": (Each(nn.Conv2d(4, 6, 3), nn.MaxPool2d(2)), neuron(), 6 * 4),
+    "a max pool of currents that fall": (
+        Each(nn.Conv2d(4, 6, 3)),
+        Do(lambda x, pool: pool(-x), Each(nn.MaxPool2d(2))),
+        neuron(),
+        6 * 4,
+    ),
     "a neuron behind a neuron": (neuron(0.5, order=2), neuron(0.7), 4 * 36),
 }
 
 
 @pytest.mark.parametrize("layers", MAPS.values(), ids=MAPS.keys())
-def test_layers_on_maps_agree_with_float64(layers: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("bits", [2, 4])  # 2-bit codes reach -2, which has no positive twin
+def test_layers_on_maps_agree_with_float64(layers: tuple[Any, ...], bits: float) -> None:
     *chain, features = deepcopy(layers)
-    check_agreement(prepared(after(*chain, features=features)), events(4, 6, 6))
+    check_agreement(prepared(after(*chain, features=features), bits), events(4, 6, 6))
 
 
 def test_a_linear_layer_over_the_channels_of_every_place_is_a_convolution() -> None:
@@ -271,6 +279,10 @@ REFUSED: list[tuple[nn.Module, tuple[str, ...]]] = [
     (flat(lambda x, a, fire, out: fire(a(x)).sum(0) + 1), ("sum over time",)),
     (flat(lambda x, a, fire, out: F.linear(x, torch.ones(3, 144))), ("Linear modules",)),
     (flat(lambda x, a, fire, out: torch.cat([a(x), x], 2)), ("in front of the conc",)),
+    (
+        Do(lambda x, fire, last: last(fire(x).sum(0)), neuron(), norm(nn.BatchNorm2d, 4)),
+        ("normalizes a sum over time. Take the mean",),
+    ),
 ]
 
 

@@ -11,6 +11,7 @@ from mfp_neurons.deploy import LoweringError
 from mfp_neurons.deploy.graph import Neurons, Sum
 from mfp_neurons.deploy.lowering import lower_graph
 
+from .lowering import Do
 from .oracle import Agreement, agree, is_neuron
 
 pytest.importorskip("spikingjelly.activation_based", reason="the 'spikingjelly' extra is not installed")
@@ -28,15 +29,9 @@ def zoo(module: str, name: str, **arguments) -> nn.Module:
     return net
 
 
-class MeanOverTime(nn.Module):
+def mean_over_time(net: nn.Module) -> nn.Module:
     """The zoo's classifiers return every step."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        return self.net(x).mean(0)
+    return Do(lambda x, net: net(x).mean(0), net)
 
 
 def memory_free(net: nn.Module, bits: float = 1, **options) -> nn.Module:
@@ -79,7 +74,7 @@ CLASSIFIER = {"v_threshold": 0.25, "num_classes": 10}
 
 def parametric(name: str, channels: int, **options) -> nn.Module:
     arguments = {"v_threshold": 1.0, "tau": 2.0, "detach_reset": True}
-    return MeanOverTime(
+    return mean_over_time(
         memory_free(zoo("parametric_lif_net", name, channels=channels, **arguments), **options)
     )
 
@@ -93,7 +88,7 @@ def spiking_vgg11_bn() -> nn.Module:
     net.features[0] = layer.Conv2d(3, 8, 3, padding=1)
     net.avgpool, net.classifier = layer.AdaptiveAvgPool2d(1), layer.Linear(64, 10)
     functional.set_step_mode(net, "m")
-    return MeanOverTime(memory_free(net))
+    return mean_over_time(memory_free(net))
 
 
 def events(*shape: int) -> torch.Tensor:
@@ -109,11 +104,11 @@ ZOO = {
     "DVSGestureNet": (lambda: parametric("DVSGestureNet", 2), events(T, 1, 2, 128, 128)),
     "spiking_vgg11_bn": (spiking_vgg11_bn, image(T, 2, 3, 32, 32)),
     "spiking_resnet18": (
-        lambda: MeanOverTime(memory_free(zoo("spiking_resnet", "spiking_resnet18", **CLASSIFIER))),
+        lambda: mean_over_time(memory_free(zoo("spiking_resnet", "spiking_resnet18", **CLASSIFIER))),
         image(T, 2, 3, 32, 32),
     ),
     "sew_resnet18": (
-        lambda: MeanOverTime(memory_free(zoo("sew_resnet", "sew_resnet18", cnf="ADD", **CLASSIFIER))),
+        lambda: mean_over_time(memory_free(zoo("sew_resnet", "sew_resnet18", cnf="ADD", **CLASSIFIER))),
         image(T, 2, 3, 32, 32),
     ),
 }

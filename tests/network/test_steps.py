@@ -1,6 +1,5 @@
 """A network runs with another T as its model does, or says that it is for one T alone."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, TimePool, _checks, deploy
+from mfp_neurons import MFP, TimePool, deploy
 from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.network import describe
 from mfp_neurons.nir import NIRNetwork, from_nir, to_nir
@@ -222,13 +221,11 @@ def test_layers_at_every_step_follow_t() -> None:
 
 
 def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_example(
-    caplog: pytest.LogCaptureFixture,
+    said: pytest.LogCaptureFixture,
 ) -> None:
     model = network(lambda y: y, MFP(0.5, v_threshold=0.9))
-    _checks._said.difference_update([key for key in _checks._said if key.startswith("deploy.forgets")])
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        lowered = [deploy.lower(model, events(6)) for _ in range(2)]
-    (record,) = [one for one in caplog.records if "remembers all earlier inputs" in one.getMessage()]
+    lowered = [deploy.lower(model, events(6)) for _ in range(2)]
+    (record,) = [one for one in said.records if "remembers all earlier inputs" in one.getMessage()]
     assert "'layers.1' (MFP)" in record.getMessage()
     assert "order=6" in record.getMessage()
     assert lowered[0].graph.fixed_steps() is None
@@ -237,8 +234,6 @@ def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_e
 
 
 @pytest.mark.parametrize("fire", [MFP(0.5, order=3), MFP(0.0), MFP(kernel="fir", order=2, kernel_bits=4)])
-def test_neurons_that_forget_nothing_are_not_named(fire: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
-    _checks._said.clear()
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        deploy.lower(network(lambda y: y, fire), events(6))
-    assert "remembers all earlier inputs" not in caplog.text
+def test_neurons_that_forget_nothing_are_not_named(fire: nn.Module, said: pytest.LogCaptureFixture) -> None:
+    deploy.lower(network(lambda y: y, fire), events(6))
+    assert "remembers all earlier inputs" not in said.text
