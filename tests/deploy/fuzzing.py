@@ -21,7 +21,7 @@ from mfp_neurons.deploy import InvalidNetworkError, interpret
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.file import from_bytes, to_bytes
-from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
+from mfp_neurons.deploy.graph import Graph, Pool, Window, synapses
 from mfp_neurons.deploy.inputs import read
 from tests.deploy.agreement import events_agree, shared_out, stream_agrees
 from tests.deploy.graphs import Case
@@ -101,27 +101,20 @@ def read_file(data: bytes, number: int, found: Found) -> str:
 
 def work_of(graph: Graph) -> tuple[int, int]:
     """Additions of a step of one sample; and the largest map with its padding, or window."""
-    work, largest = 0, prod(graph.input.shape)
+    work, largest = 0, max(prod(graph.map_shape(index)) for index in range(len(graph.ops) + 1))
+    seen: list[tuple[Window, tuple[int, ...], int, int]] = []  # and channels: of one output, in all
     for op in graph.ops:
-        largest = max(largest, prod(op.shape))
-        windows: list[
-            tuple[Window, tuple[int, ...], int, int]
-        ] = []  # and channels: that one output sees, in all
         if isinstance(op, Pool):
-            windows = [(op.window, op.shape, 1, op.shape[0])]
-        elif isinstance(op, Neurons | Scores):
-            for s in op.synapses:
-                windows.append((s.window, s.shape, s.codes.shape[1], s.codes.shape[1] * s.groups))
-                windows += [(s.pool.window, s.pool.shape, 1, s.shape[0])] if s.pool else []
-        for window, shape, each, channels in windows:
-            reach = [
-                (n - 1) * stride + (size - 1) * dilation + padding
-                for n, stride, size, dilation, padding in zip(
-                    shape[1:], window.stride, window.size, window.dilation, window.padding, strict=True
-                )
-            ]
-            work += prod(shape) * prod(window.size) * each
-            largest = max(largest, prod(reach) * channels, prod(window.size) * 2**5)
+            seen.append((op.window, op.shape, 1, op.shape[0]))
+        for s in synapses(op):
+            seen.append((s.window, s.shape, s.codes.shape[1], s.codes.shape[1] * s.groups))
+            if s.pool:
+                seen.append((s.pool.window, s.pool.shape, 1, s.shape[0]))
+    for window, shape, of_one, channels in seen:
+        axes = zip(shape[1:], window.stride, window.size, window.dilation, window.padding, strict=True)
+        reach = [(n - 1) * stride + (size - 1) * dilation + pad for n, stride, size, dilation, pad in axes]
+        work += prod(shape) * prod(window.size) * of_one
+        largest = max(largest, prod(reach) * channels, prod(window.size) * 2**5)
     return work, largest
 
 
