@@ -53,7 +53,7 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
             f"events: the input of this network is levels from 0 to {graph.input.top}, not events; give x as "
             "an array, whose levels above 0 are then the events"
         )
-    time, address = _whole("times", times), _whole("addresses", addresses)
+    time, address = _integers("times", times), _integers("addresses", addresses)
     if time.shape != address.shape:
         raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
     size = int(np.prod(graph.input.shape))
@@ -155,7 +155,7 @@ def why_fixed(steps: int) -> str:
     )
 
 
-def _whole(name: str, values: Any) -> NDArray[np.int64]:
+def _integers(name: str, values: Any) -> NDArray[np.int64]:
     array = np.asarray(values) if not hasattr(values, "detach") else _as_numpy(values)
     if array.size == 0:
         return np.zeros(0, np.int64)

@@ -34,7 +34,7 @@ _MOST_WORK = 2**24  # additions of a step of one sample
 
 
 @dataclass
-class Found:
+class Tally:
     """What came of mutated files.
 
     Attributes:
@@ -48,41 +48,41 @@ class Found:
     slowest: tuple[float, int] = (0.0, 0)
 
 
-def files(bases: Sequence[bytes], numbers: Sequence[int], found: Found | None = None) -> Found:
+def files(bases: Sequence[bytes], numbers: Sequence[int], tally: Tally | None = None) -> Tally:
     """Mutated files through the loader; each number is a file, the same on every run.
 
     Raises:
         Exception: whatever the loader, the interpreter or the runtime raised but should not have, with a note
             of the file's number.
     """
-    found = Found() if found is None else found
+    tally = Tally() if tally is None else tally
     for number in numbers:
         rng = random.Random(number)
         kind = rng.choice([*sorted(KINDS), *_OFTEN])
         base = rng.choice(bases)
         data = KINDS[kind](base, rng)
         try:
-            outcome = read_file(data, number, found)
+            outcome = read_file(data, number, tally)
             assert outcome == "refused" or data == base or kind.endswith("signed"), "a change went unnoticed"
             outcome = "nothing had changed" if data == base else outcome
         except BaseException as error:
             error.add_note(f"file {number} ({kind})")
             raise
-        found.outcomes[kind, outcome] += 1
-    return found
+        tally.outcomes[kind, outcome] += 1
+    return tally
 
 
-def read_file(data: bytes, number: int, found: Found) -> str:
+def read_file(data: bytes, number: int, tally: Tally) -> str:
     """What became of one file."""
     start = time.process_time()
     try:
         graph = from_bytes(data)
         check(graph)
     except InvalidNetworkError as error:
-        found.reasons[re.sub(r"'[^']*'|\"[^\"]*\"|\(.*?\)|\[.*?\]|-?\d[\d.]*", "_", str(error))] += 1
+        tally.reasons[re.sub(r"'[^']*'|\"[^\"]*\"|\(.*?\)|\[.*?\]|-?\d[\d.]*", "_", str(error))] += 1
         return "refused"
     finally:
-        found.slowest = max(found.slowest, (time.process_time() - start, number))
+        tally.slowest = max(tally.slowest, (time.process_time() - start, number))
     assert to_bytes(from_bytes(to_bytes(graph))) == to_bytes(graph)
     if too_large(graph):
         return "a network too large to run here"
