@@ -103,6 +103,7 @@ def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tens
     if position + steps > total or (not carry and steps != total):
         came = f"T = {steps}" if position == 0 else f"{steps} steps after {position}"
         raise ValueError(f"a matrix kernel of {total} steps takes x_seq of T = {total}, got {came}")
+    # from this position on; columns of later steps are above the diagonal, and no step sees the future
     return matrix.tril()[position : position + steps, : position + steps]
 
 

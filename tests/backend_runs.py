@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from unittest import mock
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -30,6 +31,15 @@ HOW = {
     "torch as on a device whose numbers are not read": ("torch", {"_HOST_DEVICE": ""}),
     "cuda": ("auto", {}),
 }
+
+
+# How each backend is run, to be drawn from.
+OF_BACKEND = {
+    "cpu": ["cpu"],
+    "torch": [how for how in HOW if how.startswith("torch")],
+    "cuda": ["cuda"],
+}
+on_every_backend = pytest.mark.parametrize("family", OF_BACKEND)
 
 
 def device_of(how: str) -> torch.device:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mfp_neurons import functional, reference
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.surrogate import ATan, Rect, Sigmoid
-from tests.backend_runs import HOW, assert_close, case_for, run_as
+from tests.backend_runs import HOW, OF_BACKEND, assert_close, case_for, on_every_backend, run_as
 from tests.strategies import SURROGATES, Case, cases
 
 DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -29,14 +29,18 @@ def _has_layout_of(like, tensor):
     return all(mine == theirs for size, mine, theirs in strides if size > 1)
 
 
+@on_every_backend
 @given(
     case=cases(),
     dtype=st.sampled_from(DTYPES),
     surrogate=st.sampled_from(SURROGATES),
     strict=st.booleans(),
-    how=ANY_WAY,
+    data=st.data(),
 )
-def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, dtype, surrogate, strict, how):
+def test_spikes_and_every_gradient_agree_with_the_reference(
+    family, case: Case, dtype, surrogate, strict, data
+):
+    how = data.draw(st.sampled_from(OF_BACKEND[family]))
     case = case_for(how, case, dtype)
     exact = case.to(torch.float64)
     above = reference.membrane_potential(exact.x, exact.kernel()) - _along(exact.threshold, exact.x)
@@ -57,14 +61,15 @@ def test_spikes_and_every_gradient_agree_with_the_reference(case: Case, dtype, s
         assert_close(a, b, dtype, 10 * (1 + b.abs().max().item()) * (1 if dtype == torch.float64 else 3))
 
 
+@on_every_backend
 @given(
     case=cases(),
     dtype=st.sampled_from([torch.float32, torch.float64]),
     record=st.booleans(),
-    how=ANY_WAY,
     data=st.data(),
 )
-def test_a_sequence_cut_anywhere_is_the_reference_with_all_gradients(case: Case, dtype, record, how, data):
+def test_a_sequence_cut_anywhere_is_the_reference_with_all_gradients(family, case: Case, dtype, record, data):
+    how = data.draw(st.sampled_from(OF_BACKEND[family]))
     case = case_for(how, case, dtype)
     exact = case.to(torch.float64)
     leaves, exact_leaves = case.leaves(), exact.leaves()
@@ -190,15 +195,6 @@ def test_any_callable_surrogate_gives_its_own_gradient(caplog):
     caplog.clear()
     functional.fire(x, kernel, 0.3, surrogate=soft)
     assert caplog.text == ""
-
-
-@given(order=st.integers(1, 8), steps=st.integers(1, 12), kernel_is_exponential=st.booleans())
-def test_inputs_older_than_the_order_weigh_nothing(order, steps, kernel_is_exponential):
-    kernel = Exponential(0.9, order=order) if kernel_is_exponential else FIR(torch.rand(order) + 0.1)
-    impulse = torch.zeros(steps, 1)
-    impulse[0] = 1.0
-    u = functional.potential(impulse, kernel).flatten()
-    assert (u[:order] != 0).all() and (u[order:] == 0).all()
 
 
 X = torch.zeros(4, 2, 3)

@@ -1,4 +1,8 @@
-"""The compiled host kernels: tiles, stretches of time, threads, sixteen-bit floats; how they are built."""
+"""The compiled host kernels: tiles, stretches of time, threads, sixteen-bit floats; how they are built.
+
+``host.library`` is cached for the process, so that a build is tried by what it wraps; ``_checks._said`` is
+what was logged once.
+"""
 
 import os
 import stat
@@ -15,7 +19,6 @@ from mfp_neurons import backends, functional, reference
 from mfp_neurons.backends import cpu
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.kernels import host
-from mfp_neurons.surrogate import ATan, Rect, Sigmoid
 from tests.strategies import SURROGATES
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 2e-1}
@@ -82,7 +85,7 @@ def test_results_do_not_depend_on_the_number_of_threads(kind, channels):
         one, *others = [run(threads) for threads in (1, 2, 5)]
     finally:
         torch.set_num_threads(1)
-    assert x.numel() >= cpu._PARALLEL
+    assert x.numel() >= cpu._PARALLEL  # with less to do, one thread does it whatever was asked for
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
@@ -263,10 +266,3 @@ def test_the_sources_compile_without_a_warning():
     command = ["c++", "-std=c++17", "-O1", "-fopenmp", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     done = subprocess.run([*command, str(host.SOURCE.entry)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("surrogate", [ATan(), Sigmoid(), Rect()])
-def test_a_nan_input_never_fires_in_the_compiled_kernels(surrogate):
-    x = torch.tensor([[float("nan"), 1.0]], requires_grad=True)
-    spikes = functional.fire(x, Exponential(torch.tensor([0.5])), surrogate=surrogate, backend="cpu")
-    assert spikes.tolist() == [[0.0, 1.0]]

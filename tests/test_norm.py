@@ -11,7 +11,7 @@ from mfp_neurons import functional, reference
 from mfp_neurons.history import FIR, Exponential
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Rect, Sigmoid
-from tests.backend_runs import HOW, case_for, device_of, moved, run_as
+from tests.backend_runs import HOW, OF_BACKEND, case_for, device_of, moved, on_every_backend, run_as
 from tests.strategies import BACKENDS, LAYOUTS, SURROGATES, Case, _layout, cases
 
 
@@ -52,16 +52,12 @@ class Normed:
         return [v for v in (self.weight, self.bias) if v is not None]
 
 
-@given(
-    case=cases(),
-    surrogate=st.sampled_from(SURROGATES),
-    record=st.booleans(),
-    how=st.sampled_from(list(HOW)),
-    data=st.data(),
-)
+@on_every_backend
+@given(case=cases(), surrogate=st.sampled_from(SURROGATES), record=st.booleans(), data=st.data())
 def test_one_operator_gives_the_spikes_gradients_and_running_averages_of_the_two(
-    case, surrogate, record, how, data
+    family, case, surrogate, record, data
 ):
+    how = data.draw(st.sampled_from(OF_BACKEND[family]))
     case = case_for(how, case, torch.float64)
     x = case.x
     assume(x.dim() > 2 and x.numel() > x.shape[2])

@@ -129,8 +129,6 @@ def choose(name: str, device: _torch.device) -> ModuleType:
         MissingDependency: "cupy" without CuPy.
         RuntimeError: the backend cannot run here; the message says why.
     """
-    if device.type == "meta":
-        return _module("torch")  # shapes alone: nothing is computed
     if name != "auto":
         _refuse(name, device)
         return _module(name)

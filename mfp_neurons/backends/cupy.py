@@ -164,7 +164,7 @@ def _exponential_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]
     tiling = Tiling.of(neurons.rows.steps)
     summing = _needs_sums(factor, needs)
     recomputes = summing or factor != NO_SPIKES
-    if not recomputes:
+    if not recomputes:  # linear in the potential's gradient: neither input nor state is read
         neurons.x = neurons.state = None
     width = exponential_backward_width(neurons.dtype, tiling.held, summing)
     groups = neurons.groups(width, tiling.held == FEW)
@@ -176,6 +176,7 @@ def _exponential_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]
     if sums is None:
         return Gradients()
     call = neurons.call
+    # four sums a channel give all gradients: y = scale x + shift, so sum a y = scale sum a x + shift sum a
     of_spikes, adjoint, of_input, before = sums.totals().unbind(0)
     of_gain = of_input
     if call.scale is not None and call.shift is not None:
@@ -212,6 +213,7 @@ class _ScanPlan:
         self.ticket: Tensor | None = None
         self.words: Tensor | None = None
         if tiling.chunks > 1:
+            # chunks hand on what they end with in words of 32 bits and a flag; tickets number the blocks
             halves = neurons.wide.itemsize // 4
             words = directions * tiling.chunks * self.tiles * self.lanes * groups.width * halves
             both = torch.zeros(words + 1, dtype=torch.int64, device=neurons.call.x.device)
@@ -305,6 +307,7 @@ def _finite_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> 
     _, need_kernel, need_threshold, _, need_scale, need_shift = needs
     g_kernel = g_threshold = g_scale = g_shift = None
     if factor != NO_SPIKES:
+        # g needs the potential, a sum over inputs; gx is a sum over g: two kernels, and g goes through memory
         neurons.g = neurons.scratch()
         totals = _finite(neurons, LOCAL, factor, 1 if need_threshold else 0)
         factor = DONE

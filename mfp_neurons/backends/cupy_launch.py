@@ -50,6 +50,7 @@ class Groups(NamedTuple):
         channels_change = rows.channels > 1 and rows.repeat == 1
         if channels_change and not channels_may_change:
             width = 1
+        # a group lies within one run, and within one channel or within whole rounds of all of them
         period = rows.run if rows.channels == 1 else rows.channels if channels_change else rows.repeat
         while period % width or not all(_fits(view, width, rows.outer) for view in views if view is not None):
             width //= 2
@@ -66,7 +67,7 @@ class Groups(NamedTuple):
 
     @property
     def template(self) -> str:
-        """The template arguments V and ALONG without what stands between them."""
+        """The template arguments V and ALONG of a kernel that holds no steps."""
         return f"{self.width}, {cpp(self.channels_within_group)}"
 
     @property
@@ -81,11 +82,13 @@ class Groups(NamedTuple):
 
     def grid_size(self, tiles: int, lanes: int) -> int:
         """Blocks that go through all tiles such that each of a thread's neurons has the same channels."""
+        # a thread goes from tile to tile with one sum a channel: its strides are whole rounds of channels
         unit = self.period // gcd(self.period, lanes * self.width)
         return min(tiles, ceil(max(BLOCKS, tiles // ROUNDS) / unit) * unit)
 
 
 def _fits(view: RowView, width: int, outer: int) -> bool:
+    # an access of up to 16 bytes must be aligned wherever a group starts: in memory, in time, and in each run
     size = min(16, width * view.tensor.element_size())
     runs_fit = view.run_stride % width == 0 or outer == 1
     return view.tensor.data_ptr() % size == 0 and view.time_stride % width == 0 and runs_fit
@@ -97,6 +100,7 @@ class Sums:
     def __init__(self, groups: Groups, dtype: torch.dtype, device: torch.device, count: int, rows: int,
                  blocks: int, lanes: int) -> None:  # fmt: skip
         self.groups, self.count, self.rows, self.left = groups, count, rows, lanes
+        # halves of a block may be added up as long as what is left holds whole rounds of channels
         while self.left > 1 and self.left // 2 * groups.width % groups.period == 0:
             self.left //= 2
         self.width = blocks * self.left * (groups.width if groups.channels_within_group else 1)
@@ -139,6 +143,7 @@ class Neurons:
         if state is not None and call.kind == "exp":
             self.state = self.rows.view_rows(state.to(self.wide).unsqueeze(0))
         elif state is not None:
+            # inputs before and inputs now pass through the same loads, so in one dtype
             self.state, self.before = self.rows.view_rows(state.to(x.dtype)), len(state)
         self.spikes: RowView | None = None
         self.u: RowView | None = None
@@ -175,6 +180,7 @@ class Neurons:
     ) -> None:  # fmt: skip
         """Runs one kernel on the struct Call of cuda/common.cuh, and what the kernel adds to it."""
         call = self.call
+        # in the order of the struct: a new field of a call goes in here and there
         column = self.weights.stride(1) if self.weights.shape[1] > 1 else 0
         a, b = (0.0, 0.0) if call.surrogate is None else map(float, call.surrogate.kernel_constants)
         fields: list[Field] = [

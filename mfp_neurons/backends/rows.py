@@ -31,7 +31,8 @@ class Rows:
         if not self._in_order:
             self._axes.sort(key=lambda d: strides[d], reverse=True)
         self._sizes = [sizes[d] for d in self._axes]
-        self._split = 0  # axes before it are A, the others B
+        # axes before the split are A, the others B; one run of everything is the best there is
+        self._split = 0
         if not self._in_order:
             self._split = self._where_to_split([strides[d] for d in self._axes])
         self.outer, self.run = prod(self._sizes[: self._split]), prod(self._sizes[self._split :])

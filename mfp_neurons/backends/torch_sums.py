@@ -150,6 +150,7 @@ def _fir_by_matrix(x: Tensor, taps: Tensor, before: Tensor | None) -> Tensor:
     u = torch.empty_like(x, memory_format=torch.contiguous_format)
     xs = x if before is None else torch.cat([before, x])
     lead = len(xs) - steps
+    # one product over all steps would be mostly zeros: a stretch sees the inputs that its taps reach alone
     for start in range(0, steps, _STRETCH):
         end = min(start + _STRETCH, steps)
         first = max(0, start + lead - (order - 1))  # the oldest input that reaches this stretch

@@ -2,8 +2,9 @@
 
 ``capture`` runs the model on tensors without numbers; ``tracing`` writes down the layers that it calls, with
 one rule for each torch function (``synapses``, ``pools``, ``arithmetic``, ``places``, ``steps``) and one for
-neurons (``neurons``). ``description`` says what the layers are. Exports start from there: whole numbers
-(:mod:`mfp_neurons.deploy`) and NIR (:mod:`mfp_neurons.nir`), each of which refuses what it cannot say.
+neurons (``neurons``). ``description`` says what the layers are. Exports start from there:
+:func:`mfp_neurons.deploy.lower` makes whole numbers of it, :func:`mfp_neurons.nir.to_nir` writes a graph, and
+each refuses what it cannot say.
 """
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons import MFP, quantize_weights
-from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.deploy.graph import Graph
 from mfp_neurons.deploy.lowering import lower_graph
-from mfp_neurons.quantize import codes, is_quantized, materialize
+
+from .oracle import exact
 
 T, N = 4, 2
 
@@ -54,41 +55,14 @@ def prepared(model: nn.Module, bits: float = 3) -> nn.Module:
     return quantize_weights(model, bits)
 
 
-def scores(graph: Graph, example: Tensor) -> np.ndarray:
-    """What the interpreter gives, in the model's unit."""
-    given = example.double() / 255 if example.dtype == torch.uint8 else example.double()
-    levels = np.rint(given.numpy() * graph.input.top).astype(np.int64)
-    steps = 1 if graph.input.static else graph.steps
-    levels = levels.reshape(steps, -1, *graph.input.shape)
-    made, _ = interpret.run(graph, levels, graph.steps)
-    made = made[-(graph.scores.last or graph.steps) :]
-    how = graph.scores.reduce
-    made = made.mean(0) if how == "mean" else made.sum(0) if how == "sum" else made
-    return (made * graph.scores.unit).reshape(*made.shape[: made.ndim - 3], *graph.scores.features)
-
-
-def in_float64(model: nn.Module) -> nn.Module:
-    """A copy for evaluation, whose weights are codes times scales, unrounded."""
-    exact = materialize(model).double().eval()
-    for path, module in model.named_modules():
-        if is_quantized(module):
-            read = codes(module)
-            with torch.no_grad():
-                exact.get_submodule(path).weight.copy_(read.codes * read.scale.double())
-    return exact
-
-
-def check_agreement(model: nn.Module, example: Tensor, **options: Any) -> Graph:
-    """Lowers, and compares with the model's own float64 scores."""
-    graph = lower_graph(model, example, **options)
-    exact = in_float64(model)
-    given = example.double() / 255 if example.dtype == torch.uint8 else example.double()
-    with torch.no_grad():
-        expected = exact(given).numpy()
-    found = scores(graph, example)
-    assert found.shape == expected.shape
+def check_agreement(model: nn.Module, example: Tensor) -> Graph:
+    """Lowers, and compares the scores with those that the model has in float64."""
+    graph = lower_graph(model, example)
+    expected = exact(model)(example.double() / (255 if example.dtype == torch.uint8 else 1)).numpy()
+    scores = IntegerNetwork(graph).run(example.numpy(), backend="numpy")
+    assert scores.shape == expected.shape
     assert np.abs(expected).max() > 0, "a model that says nothing tests nothing"
-    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
     return graph
 
 

@@ -9,11 +9,12 @@ import pytest
 import torch
 from torch import nn
 
+from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.quantize import codes
 
-from .lowering import Do, Each, events, neuron, scores
+from .lowering import Do, Each, events, neuron
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -59,7 +60,7 @@ def test_they_agree_with_float64(brevitas: Any, module: str, name: str) -> None:
     with torch.no_grad():
         expected = forward(x.double(), Each(plain[0]), neuron(0.1).double(), plain[1])
     assert expected.std() > 0
-    np.testing.assert_allclose(scores(graph, x), expected.numpy(), rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(IntegerNetwork(graph).run(x.numpy()), expected.numpy(), rtol=1e-9, atol=1e-9)
 
 
 def test_quantized_outputs_are_refused(brevitas: Any) -> None:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from mfp_neurons import MFP, deploy
 from mfp_neurons.deploy import LoweringError
 
-from .lowering import Do, Each, check_agreement, images, in_float64, norm, prepared
+from .lowering import Do, Each, check_agreement, images, norm, prepared
+from .oracle import exact
 
 Before = Callable[[Tensor], Tensor]
 
@@ -73,7 +74,7 @@ def test_a_factor_on_events_is_followed_exactly_in_every_dtype(dtype: torch.dtyp
     x = fractions(1)
     model = network(lambda x: x * 0.5)
     lowered = deploy.lower(model, x.to(dtype), levels=1)
-    expected = in_float64(model)(x).detach().numpy()
+    expected = exact(model)(x).detach().numpy()
     assert expected.any()
     np.testing.assert_allclose(lowered.run(x.to(torch.uint8)), expected, rtol=1e-9)
 
@@ -136,9 +137,9 @@ def test_one_mean_and_std_fold_into_the_batch_norm_behind_a_layer_without_paddin
 
     fire = MFP(0.5, order=3, kernel_bits="pow2", v_threshold=0.5)
     model = prepared(Do(forward, Each(conv, bn), fire, nn.Linear(27, 4)))
-    expected = in_float64(model)((fractions() - mean) / std).detach()
+    expected = exact(model)((fractions() - mean) / std).detach()
     with torch.no_grad():
-        weight = in_float64(model).layers[0][0].weight
+        weight = exact(model).model.layers[0][0].weight
         bn.double()
         bn.running_mean.mul_(std).add_(mean * weight.sum((1, 2, 3)))
         bn.running_var.add_(bn.eps).mul_(std**2).sub_(bn.eps)

@@ -8,7 +8,7 @@ import torch
 from mfp_neurons.train.config import NetworkConfig, NeuronConfig
 from mfp_neurons.train.network import build
 
-from .lowering import check_agreement, events, norm, prepared
+from .lowering import check_agreement, norm
 
 
 @pytest.mark.parametrize("kind", ["exp", "fir", "matrix"])
@@ -36,17 +36,3 @@ def test_a_configured_network_agrees_with_float64(
     assert graph.scores.reduce == "none"
     names = [op.name for op in graph.ops if op.name.endswith("neuron")]
     assert names == [path for path, module in network.named_modules() if path.endswith("neuron")]
-
-
-def test_the_steps_of_its_readout_can_be_averaged() -> None:
-    class Last(torch.nn.Module):
-        def __init__(self, network: torch.nn.Module) -> None:
-            super().__init__()
-            self.network = network
-
-        def forward(self, x):
-            return self.network(x)[-2:].mean(0)
-
-    config = NetworkConfig(hidden=(12,), neuron=NeuronConfig(kernel_bits=4, threshold=0.3))
-    graph = check_agreement(prepared(Last(build(config, (6,), 3, time_steps=4))), events(6))
-    assert (graph.scores.reduce, graph.scores.last) == ("mean", 2)

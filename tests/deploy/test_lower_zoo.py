@@ -11,6 +11,7 @@ from mfp_neurons.deploy import LoweringError
 from mfp_neurons.deploy.graph import Neurons, Sum
 from mfp_neurons.deploy.lowering import lower_graph
 
+from .lowering import Do
 from .oracle import Agreement, agree, is_neuron
 
 pytest.importorskip("spikingjelly.activation_based", reason="the 'spikingjelly' extra is not installed")
@@ -28,15 +29,9 @@ def zoo(module: str, name: str, **arguments) -> nn.Module:
     return net
 
 
-class MeanOverTime(nn.Module):
+def mean_over_time(net: nn.Module) -> nn.Module:
     """The zoo's classifiers return every step."""
-
-    def __init__(self, net):
-        super().__init__()
-        self.net = net
-
-    def forward(self, x):
-        return self.net(x).mean(0)
+    return Do(lambda x, net: net(x).mean(0), net)
 
 
 def memory_free(net: nn.Module, bits: float = 1, **options) -> nn.Module:
@@ -79,7 +74,7 @@ CLASSIFIER = {"v_threshold": 0.25, "num_classes": 10}
 
 def parametric(name: str, channels: int, **options) -> nn.Module:
     arguments = {"v_threshold": 1.0, "tau": 2.0, "detach_reset": True}
-    return MeanOverTime(
+    return mean_over_time(
         memory_free(zoo("parametric_lif_net", name, channels=channels, **arguments), **options)
     )
 
@@ -93,7 +88,7 @@ def spiking_vgg11_bn() -> nn.Module:
     net.features[0] = layer.Conv2d(3, 8, 3, padding=1)
     net.avgpool, net.classifier = layer.AdaptiveAvgPool2d(1), layer.Linear(64, 10)
     functional.set_step_mode(net, "m")
-    return MeanOverTime(memory_free(net))
+    return mean_over_time(memory_free(net))
 
 
 def events(*shape: int) -> torch.Tensor:
@@ -109,20 +104,27 @@ ZOO = {
     "DVSGestureNet": (lambda: parametric("DVSGestureNet", 2), events(T, 1, 2, 128, 128)),
     "spiking_vgg11_bn": (spiking_vgg11_bn, image(T, 2, 3, 32, 32)),
     "spiking_resnet18": (
-        lambda: MeanOverTime(memory_free(zoo("spiking_resnet", "spiking_resnet18", **CLASSIFIER))),
+        lambda: mean_over_time(memory_free(zoo("spiking_resnet", "spiking_resnet18", **CLASSIFIER))),
         image(T, 2, 3, 32, 32),
     ),
     "sew_resnet18": (
-        lambda: MeanOverTime(memory_free(zoo("sew_resnet", "sew_resnet18", cnf="ADD", **CLASSIFIER))),
+        lambda: mean_over_time(memory_free(zoo("sew_resnet", "sew_resnet18", cnf="ADD", **CLASSIFIER))),
         image(T, 2, 3, 32, 32),
     ),
 }
 
 
-@pytest.mark.parametrize("case", ZOO.values(), ids=ZOO)
-def test_networks_of_spikingjellys_zoo_agree_with_float64(case):
-    make, example = case
-    check(make(), example, 1 if example.dtype == torch.bool else 255)
+@pytest.mark.parametrize("name", ZOO)
+def test_networks_of_spikingjellys_zoo_agree_with_float64(name):
+    make, example = ZOO[name]
+    ops = check(make(), example, 1 if example.dtype == torch.bool else 255).graph.ops
+    errors = [op.error.max() for op in ops if isinstance(op, Neurons) and op.error.any()]
+    if name == "spiking_resnet18":  # residuals of currents have a small error, those of spikes are counted
+        assert len(errors) == 8 and max(errors) < 1e-4  # of a threshold of 0.25
+    else:
+        assert not errors
+    if name == "sew_resnet18":
+        assert max(op.top for op in ops if isinstance(op, Sum)) == 3  # 1 + 1 of a block, + 1 of the next
 
 
 @pytest.mark.parametrize(
@@ -142,17 +144,6 @@ def test_kernels_weights_and_fused_norms_of_fashion_mnist_net_agree_with_float64
     check(parametric("FashionMNISTNet", 4, **options), image(T, 2, 1, 28, 28))
 
 
-def test_a_residual_of_spikes_is_counted_and_one_of_currents_has_a_small_error():
-    net, example = ZOO["sew_resnet18"]
-    counted = check(net(), example).graph
-    assert max(op.top for op in counted.ops if isinstance(op, Sum)) == 3  # 1 + 1 of a block, + 1 of the next
-    assert not any(op.error.any() for op in counted.ops if isinstance(op, Neurons))
-    net, example = ZOO["spiking_resnet18"]
-    layers = [op for op in check(net(), example).graph.ops if isinstance(op, Neurons)]
-    errors = [op.error.max() for op in layers if len(op.synapses) > 1]
-    assert len(errors) == 8 and 0 < max(errors) < 1e-4  # of a threshold of 0.25
-
-
 @pytest.mark.skipif(not V2, reason="came with 2.0.0")
 def test_a_shortcut_that_convolves_currents_is_refused_by_its_name():
     net = zoo("ms_resnet", "MSResNet", layers=(1, 1, 1, 1), base_channels=8, T=T, in_channels=1, **CLASSIFIER)
@@ -160,68 +151,3 @@ def test_a_shortcut_that_convolves_currents_is_refused_by_its_name():
         LoweringError, match=r"'layer1.0.downsample.0' \(QuantizedConv2d\).*reads real numbers"
     ):
         lower_graph(memory_free(net), image(T, 2, 1, 28, 28))
-
-
-# --- written by hand --------------------------------------------------------------------------------------
-
-
-class MembraneBlock(nn.Module):
-    """MS-ResNet: x + norm(conv(neuron(norm(conv(neuron(x))))))."""
-
-    def __init__(self, channels):
-        super().__init__()
-        self.body = nn.Sequential(
-            neuron.LIFNode(step_mode="m"),
-            layer.Conv2d(channels, channels, 3, padding=1, bias=False, step_mode="m"),
-            layer.BatchNorm2d(channels, step_mode="m"),
-            neuron.LIFNode(step_mode="m"),
-            layer.Conv2d(channels, channels, 3, padding=1, bias=False, step_mode="m"),
-            layer.BatchNorm2d(channels, step_mode="m"),
-        )
-
-    def forward(self, x):
-        return x + self.body(x)
-
-
-def membrane_resnet() -> nn.Module:
-    stem = layer.Conv2d(3, 8, 3, padding=1, step_mode="m"), layer.BatchNorm2d(8, step_mode="m")
-    blocks = [MembraneBlock(8) for _ in range(3)]
-    last = neuron.LIFNode(step_mode="m"), layer.AdaptiveAvgPool2d(1, step_mode="m")
-    head = nn.Flatten(2), layer.Linear(8, 10, step_mode="m")
-    return nn.Sequential(*stem, *blocks, *last, *head)
-
-
-def test_membrane_shortcuts_add_up_within_their_stated_error():
-    seen = check(MeanOverTime(memory_free(membrane_resnet())), image(T, 2, 3, 12, 12))
-    layers = [op for op in seen.graph.ops if isinstance(op, Neurons)]
-    assert [len(op.synapses) for op in layers] == [1, 1, 2, 1, 3, 1, 4]
-    assert max(op.error.max() for op in layers) < 1e-4
-
-
-class StaticImage(nn.Module):
-    """SpikingJelly's tutorial: the first synapse sees the image once, its neurons T times."""
-
-    def __init__(self):
-        super().__init__()
-        self.stem = nn.Sequential(layer.Conv2d(1, 6, 3, padding=1, bias=False), layer.BatchNorm2d(6))
-        self.body = nn.Sequential(
-            neuron.IFNode(),
-            layer.MaxPool2d(2, 2),
-            layer.Conv2d(6, 6, 3, padding=1, bias=False),
-            layer.BatchNorm2d(6),
-            neuron.IFNode(),
-            layer.MaxPool2d(2, 2),
-            layer.Flatten(),
-            layer.Linear(6 * 9, 20, bias=False),
-            neuron.IFNode(),
-            layer.VotingLayer(2),
-        )
-        functional.set_step_mode(self.body, "m")
-
-    def forward(self, x):
-        return self.body(self.stem(x).unsqueeze(0).repeat(T, 1, 1, 1, 1)).mean(0)
-
-
-def test_a_static_image_and_a_vote_agree_with_float64():
-    seen = check(memory_free(StaticImage(), order=None, kernel_bits="pow2"), image(2, 1, 12, 12))
-    assert seen.graph.input.static and seen.graph.steps == T

@@ -27,7 +27,7 @@ def typed(command: str) -> list[tuple[Path, str]]:
 
 @pytest.mark.parametrize(("page", "line"), typed("mfp-neurons"), ids=str)
 def test_the_command_line_takes_what_a_page_types(page: Path, line: str) -> None:
-    cli._parser().parse_args(shlex.split(line)[1:])  # private: the command itself would run
+    cli.build_parser().parse_args(shlex.split(line)[1:])
 
 
 @pytest.mark.parametrize(("page", "line"), typed("make"), ids=str)

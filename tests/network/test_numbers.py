@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mfp_neurons import MFP, deploy
 from mfp_neurons.deploy import LoweringError
@@ -20,6 +20,12 @@ def network(bits: float = 1) -> nn.Module:
     fire = MFP(kernel="fir", order=2, num_channels=5, learn_threshold=True, v_threshold=0.3, kernel_bits=4)
     layers = Each(nn.Linear(6, 5), norm(nn.BatchNorm1d, 5)), fire, nn.Linear(5, 3)
     return prepared(nn.Sequential(*layers), bits).eval()
+
+
+def check_refused(model: nn.Module, words: str) -> None:
+    for export, error in ((deploy.lower, LoweringError), (to_nir, NIRError)):
+        with pytest.raises(error, match=words):
+            export(model, X)
 
 
 @pytest.mark.parametrize("bits", [1, 1.58, 4])
@@ -46,9 +52,7 @@ def test_a_number_that_is_not_finite_is_named(
     with torch.no_grad():
         tensor.view(-1)[1] = number
     words = rf"'{path}' \({kind}\) has {number} in {name}, in 1 of {tensor.numel()} places"
-    for export, error in ((deploy.lower, LoweringError), (to_nir, NIRError)):
-        with pytest.raises(error, match=words):
-            export(model, X)
+    check_refused(model, words)
 
 
 @pytest.mark.parametrize("number", [math.nan, -math.inf])
@@ -59,16 +63,12 @@ def test_a_threshold_that_is_no_number_is_named(learned: bool, number: float) ->
     del model[1].v_threshold
     model[1].v_threshold = nn.Parameter(row) if learned else row
     words = rf"'1' \(MFP\) has ({number} in v_threshold|a threshold that is NaN or -inf)"
-    for export, error in ((deploy.lower, LoweringError), (to_nir, NIRError)):
-        with pytest.raises(error, match=words):
-            export(model, X)
+    check_refused(model, words)
 
 
 def test_constants_that_are_not_finite_are_refused() -> None:
     model = prepared(Do(lambda x, a: a(x) * math.nan, nn.Linear(6, 3)))
-    for export, error in ((deploy.lower, LoweringError), (to_nir, NIRError)):
-        with pytest.raises(error, match=r"computes with nan\. Numbers must be finite"):
-            export(model, X)
+    check_refused(model, r"computes with nan\. Numbers must be finite")
 
 
 @pytest.mark.parametrize("strict", [False, True])
@@ -84,22 +84,14 @@ def test_an_infinite_threshold_is_never_reached(strict: bool, shape: str) -> Non
     model[1].strict = strict
     spikes = model[:2]
     with torch.no_grad():
-        expected = _fires(spikes, shape)
+        expected = torch.zeros(4, 2, 5)
+        if shape == "a channel":  # the one of a finite threshold fires
+            current, taps = spikes[0](X)[..., 2], spikes[1].kernel().taps[:, 2]
+            potential = taps[0] * current
+            potential[1:] += taps[1] * current[:-1]
+            expected[..., 2] = (potential >= 0.3).float()
         lowered = deploy.lower(spikes, X)
         np.testing.assert_array_equal(lowered.run(X), expected.numpy())
         node = to_nir(spikes, X).nodes["1"]
         assert np.isinf(node.threshold[other.isinf().numpy()]).all()
         torch.testing.assert_close(from_nir(to_nir(spikes, X))(X), expected)
-
-
-def _fires(spikes: nn.Module, shape: str) -> Tensor:
-    """Never, but in the one channel of a finite threshold."""
-    expected = torch.zeros(4, 2, 5)
-    if shape == "a channel":
-        fire = spikes[1]
-        current = spikes[0](X)[..., 2]
-        taps = fire.kernel().taps[:, 2]
-        potential = taps[0] * current
-        potential[1:] += taps[1] * current[:-1]
-        expected[..., 2] = (potential >= 0.3).float()
-    return expected

@@ -103,6 +103,7 @@ FORWARDS: list[tuple[Callable[..., Any], str]] = [
     (lambda x, a, fire, out: F.dropout(fire(a(x))).mean(0), "training=self.training"),
     (lambda x, a, fire, out: fire(a(x)).div(0), "divides by 0"),
     (lambda x, a, fire, out: a(x[:, :, 0]), "whole maps"),
+    (lambda x, a, fire, out: a(x).long(), "of numbers that are not whole"),
 ]
 
 

@@ -1,6 +1,5 @@
 """What neurons keep between calls: read rightly, or refused by name."""
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -9,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, _checks, deploy, quantize_weights
-from mfp_neurons.nir import NIRError, from_nir, to_nir
+from mfp_neurons import MFP, deploy, quantize_weights
+from mfp_neurons.network import NetworkError, describe
+from mfp_neurons.nir import from_nir, to_nir
 
 pytest.importorskip("spikingjelly.activation_based")
 pytest.importorskip("snntorch")
@@ -72,25 +72,18 @@ STATELESS: dict[str, tuple[Fire, Forward]] = {
     "a node of order 1": (lambda: node(order=1, v_threshold=1.0), twice),
     "MFP": (lambda: MFP(0.5, v_threshold=1.2), twice),
     "MFPLeakyParallel": (parallel, twice),
-}
-STATELESS_STEPS: dict[str, tuple[Fire, Forward]] = {
-    "a node of order 1": (lambda: node("s", order=1, v_threshold=1.0), each(twice)),
-    "MFPLeaky of order 1": (lambda: leaky(order=1, threshold=0.9), each(twice)),
+    "steps of a node of order 1": (lambda: node("s", order=1, v_threshold=1.0), each(twice)),
+    "steps of MFPLeaky of order 1": (lambda: leaky(order=1, threshold=0.9), each(twice)),
 }
 
 
-@pytest.mark.parametrize(("fire", "forward"), STATELESS.values(), ids=STATELESS.keys())
-def test_neurons_that_start_every_call_from_rest_may_be_called_twice(fire: Fire, forward: Forward) -> None:
+@pytest.mark.parametrize("name", STATELESS)
+def test_neurons_that_carry_nothing_between_their_calls_may_be_called_twice(name: str) -> None:
+    fire, forward = STATELESS[name]
     model = Model(fire(), forward)
-    expected = model(X).detach().numpy()
-    assert expected.any()
-    np.testing.assert_array_equal(deploy.lower(model, X).run(X), expected)
     check_graph(model)
-
-
-@pytest.mark.parametrize(("fire", "forward"), STATELESS_STEPS.values(), ids=STATELESS_STEPS.keys())
-def test_so_may_neurons_for_single_steps_that_carry_nothing(fire: Fire, forward: Forward) -> None:
-    check_graph(Model(fire(), forward))
+    if not name.startswith("steps"):
+        np.testing.assert_array_equal(deploy.lower(model, X).run(X), model(X).detach().numpy())
 
 
 def test_a_node_that_is_reset_between_its_calls_starts_from_rest_twice() -> None:
@@ -127,11 +120,9 @@ REFUSED: dict[str, tuple[Fire, Forward, str]] = {
         lambda x, f, n: n(f(x))[-1] + n.history[0],
         "reads a neuron's history.*Use its spikes",
     ),
-}
-REFUSED_STEPS: dict[str, tuple[Fire, Forward, str]] = {
-    "a second call": (lambda: node("s"), each(twice), "every neuron once a step"),
-    "a start": (lambda: node("s"), each(started(0.5)), "starts from a potential"),
-    "a reset": (lambda: node("s"), each(reset), "is reset between two steps"),
+    "steps: a second call": (lambda: node("s"), each(twice), "every neuron once a step"),
+    "steps: a start": (lambda: node("s"), each(started(0.5)), "starts from a potential"),
+    "steps: a reset": (lambda: node("s"), each(reset), "is reset between two steps"),
     "mem to start from": (
         lambda: MFPLeaky(beta=0.5),
         each(lambda x, f, n: n(f(x), torch.ones(2, 1))[0]),
@@ -156,30 +147,21 @@ REFUSED_STEPS: dict[str, tuple[Fire, Forward, str]] = {
 
 
 @pytest.mark.parametrize(("fire", "forward", "words"), REFUSED.values(), ids=REFUSED.keys())
-def test_another_state_than_rest_is_refused(fire: Fire, forward: Forward, words: str) -> None:
-    for export, error in ((deploy.lower, deploy.LoweringError), (to_nir, NIRError)):
-        with pytest.raises(error, match=words):
-            export(Model(fire(), forward), X)
-
-
-@pytest.mark.parametrize(("fire", "forward", "words"), REFUSED_STEPS.values(), ids=REFUSED_STEPS.keys())
-def test_another_state_than_that_of_the_last_step_is_refused(
+def test_another_state_than_rest_or_that_of_the_last_step_is_refused(
     fire: Fire, forward: Forward, words: str
 ) -> None:
-    with pytest.raises(NIRError, match=words):
-        to_nir(Model(fire(), forward), X)
+    with pytest.raises(NetworkError, match=words):
+        describe(Model(fire(), forward), X)
 
 
 def test_a_model_that_was_not_reset_is_lowered_from_rest_and_that_is_said(
-    caplog: pytest.LogCaptureFixture,
+    said: pytest.LogCaptureFixture,
 ) -> None:
     model = Model(node(), lambda x, f, n: f(n(f(x))))
     expected = model(X).detach().numpy()
     kept = model.fire.v.clone()
-    _checks._said.discard("deploy.states")
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        network = deploy.lower(model, X)
-    assert "starts every sequence from rest (fire)" in caplog.text
+    network = deploy.lower(model, X)
+    assert "starts every sequence from rest (fire)" in said.text
     np.testing.assert_array_equal(network.run(X), expected)
     assert torch.equal(model.fire.v, kept)
 
@@ -198,17 +180,14 @@ READS: dict[str, tuple[Fire, Forward]] = {
     "mem, returned": (lambda: MFPLeakyParallel(0.5, threshold=1.2), lambda x, f, n: n(f(x))[1]),
 }
 READS_STEPS: dict[str, tuple[Fire, Forward]] = {
-    "v": (lambda: node("s"), each(lambda x, f, n: n(f(x)) + n.v)),
-    "mem": (leaky, each(lambda x, f, n: n(f(x)) + n.mem)),
+    "v of every step": (lambda: node("s"), each(lambda x, f, n: n(f(x)) + n.v)),
+    "mem of every step": (leaky, each(lambda x, f, n: n(f(x)) + n.mem)),
 }
 
 
-@pytest.mark.parametrize(
-    ("fire", "forward"),
-    [*READS.values(), *READS_STEPS.values()],
-    ids=[*READS, *(f"{name}, step by step" for name in READS_STEPS)],
-)
-def test_a_potential_that_is_read_is_a_node_of_a_graph_that_is_read(fire: Fire, forward: Forward) -> None:
+@pytest.mark.parametrize("name", [*READS, *READS_STEPS])
+def test_a_potential_that_is_read_is_a_node_of_a_graph_that_is_read(name: str) -> None:
+    fire, forward = (READS | READS_STEPS)[name]
     check_graph(Model(fire(), forward))
 
 

@@ -1,6 +1,5 @@
 """A network runs with another T as its model does, or says that it is for one T alone."""
 
-import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import MFP, TimePool, _checks, deploy
+from mfp_neurons import MFP, TimePool, deploy
 from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.network import describe
 from mfp_neurons.nir import NIRNetwork, from_nir, to_nir
-from tests.deploy.lowering import Do, Each, check_agreement, in_float64, neuron, prepared
+from tests.deploy.lowering import Do, Each, check_agreement, neuron, prepared
+from tests.deploy.oracle import exact
 
 Read = Callable[[Tensor], Tensor]
 
@@ -40,7 +40,7 @@ def written(read: Read, folder: Path) -> NIRNetwork:
 
 
 def by_the_model(read: Read, steps: int) -> np.ndarray:
-    return in_float64(network(read))(events(steps).double()).detach().numpy()
+    return exact(network(read))(events(steps).double()).detach().numpy()
 
 
 FOLLOWED: dict[str, Read] = {
@@ -211,7 +211,7 @@ def test_pooling_over_time_is_followed_in_whole_windows() -> None:
     model = prepared(nn.Sequential(nn.Linear(6, 5), neuron(0.1), TimePool(2), nn.Linear(5, 3), TimePool(1)))
     lowered = deploy.lower(Do(lambda x, m: m(x).mean(0), model[:4]), events(4))
     assert lowered.graph.fixed_steps() is None
-    expected = in_float64(model[:4])(events(10).double()).detach().mean(0).numpy()
+    expected = exact(model[:4])(events(10).double()).detach().mean(0).numpy()
     np.testing.assert_allclose(lowered.run(events(10)), expected, atol=1e-9)
 
 
@@ -221,23 +221,19 @@ def test_layers_at_every_step_follow_t() -> None:
 
 
 def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_example(
-    caplog: pytest.LogCaptureFixture,
+    said: pytest.LogCaptureFixture,
 ) -> None:
     model = network(lambda y: y, MFP(0.5, v_threshold=0.9))
-    _checks._said.difference_update([key for key in _checks._said if key.startswith("deploy.forgets")])
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        lowered = [deploy.lower(model, events(6)) for _ in range(2)]
-    (record,) = [one for one in caplog.records if "remembers all earlier inputs" in one.getMessage()]
+    lowered = [deploy.lower(model, events(6)) for _ in range(2)]
+    (record,) = [one for one in said.records if "remembers all earlier inputs" in one.getMessage()]
     assert "'layers.1' (MFP)" in record.getMessage()
     assert "order=6" in record.getMessage()
     assert lowered[0].graph.fixed_steps() is None
-    expected = in_float64(model)(events(6).double()).detach().numpy()
+    expected = exact(model)(events(6).double()).detach().numpy()
     np.testing.assert_allclose(lowered[0].run(events(6)), expected, atol=1e-9)
 
 
 @pytest.mark.parametrize("fire", [MFP(0.5, order=3), MFP(0.0), MFP(kernel="fir", order=2, kernel_bits=4)])
-def test_neurons_that_forget_nothing_are_not_named(fire: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
-    _checks._said.clear()
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        deploy.lower(network(lambda y: y, fire), events(6))
-    assert "remembers all earlier inputs" not in caplog.text
+def test_neurons_that_forget_nothing_are_not_named(fire: nn.Module, said: pytest.LogCaptureFixture) -> None:
+    deploy.lower(network(lambda y: y, fire), events(6))
+    assert "remembers all earlier inputs" not in said.text

@@ -113,18 +113,25 @@ def test_a_layer_behind_two_norms_is_written_twice() -> None:
     assert list(kinds(graph).values()).count("Affine") == 2
 
 
-def test_grouped_and_oblong_windows_become_dense_square_ones_with_zeros() -> None:
-    layer = nn.Conv2d(4, 6, (1, 3), groups=2, padding=(0, 1))
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@pytest.mark.parametrize(
+    ("size", "padding", "side", "written"),
+    [((1, 3), (0, 1), 3, [1, 1]), ((2, 2), "same", 2, ["same"])],  # torch alone knows how "same" is meant
+)
+def test_grouped_and_oblong_windows_become_dense_square_ones_with_zeros(
+    size: tuple[int, int], padding: Any, side: int, written: list[Any]
+) -> None:
+    layer = Each(nn.Conv2d(4, 6, size, groups=2, padding=padding))
     x = torch.rand(12, 2, 4, 5, 5)
-    graph = to_nir(Each(layer), x)
+    graph = to_nir(layer, x)
     node = graph.nodes["0"]
-    assert node.weight.shape == (6, 4, 3, 3) and node.groups == 1
-    assert tuple(node.padding) == (1, 1)
-    assert np.count_nonzero(node.weight) == layer.weight.numel()
+    assert node.weight.shape == (6, 4, side, side) and node.groups == 1
+    assert np.atleast_1d(node.padding).tolist() == written
+    assert np.count_nonzero(node.weight) == layer[0].weight.numel()
     again = from_nir(graph)
-    assert again.parts["0"].groups == 2 and again.parts["0"].kernel_size == (1, 3)
+    assert again.parts["0"].groups == 2 and again.parts["0"].kernel_size == size
     with torch.no_grad():
-        assert torch.equal(again(x), Each(layer)(x))
+        assert torch.equal(again(x), layer(x))
 
 
 def test_a_max_pool_of_spikes_is_a_sum_above_one_half() -> None:
@@ -215,7 +222,9 @@ def test_brevitas_layers_are_exported_with_their_codes() -> None:
         (Each(nn.MaxPool2d(2, dilation=2)), IMAGES, r"dilation"),
         (Each(nn.Conv2d(2, 2, (2, 3))), IMAGES, r"window of \[2, 3\].* square"),
         (Do(lambda x: x * x), X, "multiplies two tensors"),
+        (Do(lambda x: x / 0), X, "divides by 0"),
         (Do(lambda x: x.mean(0) * 2), X, "NIR has no time axis"),
+        (Do(lambda x: x.unflatten(2, (1, 3)).mean(-1)), X, "takes the mean over some features"),
     ],
 )
 def test_what_nir_cannot_say_names_the_layer_and_what_to_do(

@@ -206,26 +206,6 @@ def test_spikes_have_the_inputs_dtype_and_potentials_are_float32_or_wider(option
     assert x.grad.dtype == dtype
 
 
-def test_a_state_follows_a_change_of_dtype():
-    node = MFPNode(step_mode="m", kernel="fir", order=3)
-    node(torch.randn(2, 2, 3))
-    node(torch.randn(2, 2, 3, dtype=torch.float64))
-    assert node.v.dtype == node.history.dtype == torch.float64
-    node.half()
-    assert node.history.dtype == torch.float16
-    assert node(torch.randn(2, 2, 3)).dtype == torch.float32 and node.v.dtype == torch.float32
-
-
-@pytest.mark.parametrize("name", ["exp", "order 1", "order 3", "order 9"])
-@both_modes
-def test_a_state_follows_the_input_to_another_device(name, step_mode):
-    node = build(KERNELS[name], step_mode=step_mode)
-    x = torch.randn(2, 2, 3) if step_mode == "m" else torch.randn(2, 3)
-    node(x)
-    node(x.to("meta"))
-    assert all(value.is_meta for value in tensors_of(node).values())
-
-
 @every_kernel
 @both_modes
 def test_counts_are_taken_as_the_numbers_they_are(options, step_mode):
@@ -283,12 +263,22 @@ def test_keyword_calls_work_as_on_lifnode():
 
 @every_kernel
 @both_modes
-def test_states_move_with_the_module(options, step_mode):
+def test_states_move_with_the_module_and_follow_the_input(options, step_mode):
     node = build(options, step_mode=step_mode)
     x = torch.randn(1, 2, 3) if step_mode == "m" else torch.randn(2, 3)
+
+    def dtypes():
+        return {value.dtype for value in states_of(node)}
+
     node(x)
     node.to(torch.float64)
-    assert all(value.dtype == torch.float64 for value in tensors_of(node).values())
+    assert dtypes() == {torch.float64}
+    assert node(x).dtype == torch.float32 and dtypes() == {torch.float32}
+    node(x.double())
+    assert dtypes() == {torch.float64}
+    if not list(node.parameters()):  # which stay where they are
+        node(x.to("meta"))
+        assert all(value.is_meta for value in states_of(node))
 
 
 @every_kernel
