@@ -199,7 +199,6 @@ def _check_neurons(graph: Graph, place: "_Place", op: Neurons, own_steps: int) -
     place.require_range("thresholds", op.thresholds, -MAX_POTENTIAL, MAX_POTENTIAL)
     _check_floats(place, "unit", op.unit, channels)
     _check_floats(place, "error", op.error, channels)
-    place.require(op.top == 1, "top", op.top, "1")
     largest = max(potential_bound(graph, op))
     place.require(largest < MAX_POTENTIAL, "potentials", largest, "always below 2**62")
 

@@ -18,15 +18,12 @@ import json
 import re
 from dataclasses import fields, is_dataclass
 from math import prod
-from os import PathLike
-from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import require
-from .._files import write_bytes
 from . import pack
 from .check import MAX_NUMBERS, brief
 from .errors import InvalidNetworkError
@@ -52,32 +49,12 @@ _KINDS = {
 Arrays = dict[str, NDArray[Any]]
 
 
-def save(graph: Graph, path: str | PathLike[str]) -> None:
-    """Writes a valid network to a file; an older one at ``path`` stays whole until the new one is.
+def to_bytes(graph: Graph) -> bytes:
+    """The file of a valid network as bytes; the same network always gives the same.
 
     Raises:
         InvalidNetworkError: the description of ``graph`` is longer than a file may have it.
-        OSError: ``path`` cannot be written.
     """
-    write_bytes(Path(path), to_bytes(graph))
-
-
-def load(path: str | PathLike[str]) -> Graph:
-    """Reads a graph that ``save`` wrote, for :func:`.check.check`; nothing in a file is ever executed.
-
-    Args:
-        path: of any origin. Whatever the file says, reading it takes no more memory than a small multiple of
-            its size.
-
-    Raises:
-        InvalidNetworkError: why the file holds no graph.
-        OSError: ``path`` cannot be read.
-    """
-    return from_bytes(Path(path).read_bytes())
-
-
-def to_bytes(graph: Graph) -> bytes:
-    """The file of a valid network as bytes; the same network always gives the same."""
     arrays: Arrays = {}
     network = _encode(graph, "", arrays)
     # zeros are as long as the checksum that takes their place, so nothing else in the file moves
@@ -87,6 +64,10 @@ def to_bytes(graph: Graph) -> bytes:
 
 def from_bytes(data: bytes) -> Graph:
     """The graph that :func:`to_bytes` wrote; its fields may be wrong in every way before ``check``.
+
+    Args:
+        data: of any origin. Nothing in it is ever executed, and whatever it says, reading it takes no more
+            memory than a small multiple of its size.
 
     Raises:
         InvalidNetworkError: why ``data`` holds no graph.

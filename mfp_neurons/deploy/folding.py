@@ -111,8 +111,8 @@ class Folding:
     def __init__(self, network: NetworkDescription, top: int, takes_levels: bool) -> None:
         first = network.input
         self.network, self.takes_levels = network, takes_levels
-        self.input = Input(as_map(first.shape), first.features, top, static=not first.has_time)
-        self.ops: list[Op] = []
+        inputs = Input(as_map(first.shape), first.features, top, static=not first.has_time)
+        self.so_far = Graph(inputs, (), network.steps, fixed=network.is_fixed)  # no Scores yet
         self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
         self.contents: list[Content] = [Map(0, Fraction(1, top))]
 
@@ -120,9 +120,7 @@ class Folding:
         """The graph; None of a model that was read in part."""
         if not self.network.outputs:
             return None
-        graph = Graph(
-            self.input, (*self.ops, self._scores()), self.network.steps, fixed=self.network.is_fixed
-        )
+        graph = replace(self.so_far, ops=(*self.so_far.ops, self._scores()))
         # where T is fixed, T of the example is all that there is to remember
         if self.forgetful and not graph.fixed and self.network.input.has_time:
             _say_that_they_forget(self.forgetful, graph.steps)
@@ -143,7 +141,7 @@ class Folding:
                 f"{where} returns the membrane potential of {content.where}, which is never written. Return "
                 "its spikes, or the synapse's scores without a neuron."
             )
-        name = content.name if isinstance(content, Current) else self.map_name(content)
+        name = content.name if isinstance(content, Current) else self.so_far.map_name(content.index)
         current = self.as_current(layer, content)
         folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
         return Scores(
@@ -191,41 +189,30 @@ class Folding:
 
     def add(self, op: Op) -> int:
         """The index of the map that an operation makes; a module that is called twice gets two names."""
-        taken = {other.name for other in self.ops}
+        before = self.so_far.ops
+        taken = {other.name for other in before}
         names = chain([op.name], (f"{op.name} ({number})" for number in count(2)))
-        self.ops.append(replace(op, name=next(name for name in names if name not in taken)))
-        return len(self.ops)
-
-    def top(self, index: int) -> int:
-        if index == 0:
-            return self.input.top
-        op = self.ops[index - 1]
-        assert not isinstance(op, Scores)
-        return op.top
-
-    def map_shape(self, index: int) -> Shape:
-        return self.input.shape if index == 0 else self.ops[index - 1].shape
-
-    def map_name(self, content: Map) -> str:
-        """The path of the module that made a map."""
-        return "input" if content.index == 0 else self.ops[content.index - 1].name
+        named = replace(op, name=next(name for name in names if name not in taken))
+        self.so_far = replace(self.so_far, ops=(*before, named))
+        return len(self.so_far.ops)
 
     def is_input(self, index: int) -> bool:
         """Whether a map is the input, or pooled and added up from it alone."""
         if index == 0:
             return True
-        op = self.ops[index - 1]
+        op = self.so_far.ops[index - 1]
         return not isinstance(op, Neurons) and all(map(self.is_input, sources(op)))
 
     def bounds(self, current: Current) -> list[Any]:
         """How large what each synapse adds up can be."""
-        return [synapse_bound(one.synapse, self.top(one.synapse.source)) for one in current.branches]
+        top = self.so_far.map_top
+        return [synapse_bound(one.synapse, top(one.synapse.source)) for one in current.branches]
 
     def as_current(self, layer: Layer, content: Numbers) -> Current:
         """Numbers as a current: those of a map go through a synapse of weight 1 each."""
         if isinstance(content, Current):
             return content
-        shape = self.map_shape(content.index)
+        shape = self.so_far.map_shape(content.index)
         channels = shape[0]
         codes = np.ones((channels, 1, 1, 1), np.int8)
         synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)

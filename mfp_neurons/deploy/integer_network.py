@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_choice, check_int, log_once
+from .._files import write_bytes
 from . import events, file, interpret
 from .check import check
 from .device.codegen import write_c
@@ -157,8 +158,8 @@ class IntegerNetwork:
         return memory(self.graph, check_int("batch", batch, 1), steps)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Writes a safetensors file with a JSON header; replaces an existing one whole."""
-        file.save(self.graph, path)
+        """Writes a safetensors file with a JSON header; an older one stays whole until the new one is."""
+        write_bytes(Path(path), file.to_bytes(self.graph))
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> "IntegerNetwork":
@@ -167,7 +168,7 @@ class IntegerNetwork:
         Raises:
             InvalidNetworkError: the file is damaged, of another version, or describes no network.
         """
-        return cls(file.load(path))
+        return cls(file.from_bytes(Path(path).read_bytes()))
 
     def to_c(self, directory: str | PathLike[str], *, name: str = "mfp_net") -> list[Path]:
         """Writes C99 for one sample at a time, without floating point, allocation or dependencies.

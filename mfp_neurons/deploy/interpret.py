@@ -61,7 +61,11 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
         case Pool():
             return pool(maps[op.source], op.kind, op.window, op.shape[1:])
         case TimePool():
-            return pool_time(maps[op.source], op.window)
+            source = maps[op.source]
+            # a map of one step is the same at every step, and so is the largest of any of them
+            return (
+                source if len(source) == 1 else source.reshape(-1, op.window, *source.shape[1:]).max(axis=1)
+            )
         case Sum():
             return sum_maps([weight * maps[i] for i, weight in zip(op.sources, op.weights, strict=True)])
         case Concat():
@@ -125,11 +129,6 @@ def pool(source: Ints, kind: str, window: Window, out: tuple[int, ...], fill: in
     """The largest number, or the sum, of each window."""
     parts = [part for _, part in shifted(source, window, out, fill)]
     return np.maximum.reduce(parts) if kind == "max" else np.add.reduce(parts)
-
-
-def pool_time(source: Ints, window: int) -> Ints:
-    """The largest number of every ``window`` steps; a single step is that of all."""
-    return source if len(source) == 1 else source.reshape(-1, window, *source.shape[1:]).max(axis=1)
 
 
 def shifted(

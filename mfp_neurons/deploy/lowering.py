@@ -168,7 +168,7 @@ def _codes(folding: Folding, layer: description.Linear | description.Convolution
 def _linear(folding: Folding, layer: description.Linear) -> Content:
     weights, bits, scale = _codes(folding, layer)
     source = folding.spikes(layer)
-    shape, out = folding.map_shape(source.index), len(weights)
+    shape, out = folding.so_far.map_shape(source.index), len(weights)
     if layer.at_places:
         codes, window = weights[:, :, None, None], Window()
     else:  # a convolution with one window, as large as the map
@@ -207,7 +207,7 @@ def _pair(option: Sequence[int], rows: int) -> Pair:
 def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     """A synapse with codes 0 and 1."""
     source = folding.spikes(layer)
-    shape = folding.map_shape(source.index)
+    shape = folding.so_far.map_shape(source.index)
     codes = np.zeros((len(layer.places), prod(shape)), np.int8)
     np.put_along_axis(codes, layer.places, np.int8(1), axis=1)
     synapse = Synapse(
@@ -268,8 +268,9 @@ def _scaled(
         folding.refuse(
             layer,
             f"scales its input ({layer.function}), and levels in integers reach the model as level / "
-            f"{folding.input.top} already. Leave the scaling out of the model, so that it takes numbers from "
-            "0 to 1; or, if it is to scale these once more, lower it with such an example in floating point",
+            f"{folding.so_far.input.top} already. Leave the scaling out of the model, so that it takes "
+            "numbers from 0 to 1; or, if it is to scale these once more, lower it with such an example in "
+            "floating point",
         )
     # a positive factor leaves a map what it is; its numbers are worth more or less
     if isinstance(content, Map) and len(factors) == 1 and factors[0] > 0:
@@ -299,9 +300,9 @@ def _add(folding: Folding, layer: description.Add) -> Content:
     # a sum of spikes (SEW residuals) is stored as a map of small counts: no factors, and exact
     if isinstance(a, Map) and isinstance(b, Map) and layer.sources[0].reduce is None:
         weights, scale = _common_scale([a, b])
-        top = sum(w * folding.top(m.index) for w, m in zip(weights, (a, b), strict=True))
+        top = sum(w * folding.so_far.map_top(m.index) for w, m in zip(weights, (a, b), strict=True))
         if top <= _LARGEST_TOP:
-            shape = folding.map_shape(a.index)
+            shape = folding.so_far.map_shape(a.index)
             index = folding.add(Sum(layer.name, (a.index, b.index), weights, shape, top))
             return Map(index, scale)
     branches = (*folding.as_current(layer, a).branches, *folding.as_current(layer, b).branches)
@@ -330,7 +331,7 @@ def _concat(folding: Folding, layer: description.Concat) -> Content:
             folding.refuse(layer, "puts currents side by side. Put a neuron in front of the concatenation")
         maps.append(content)
     weights, scale = _common_scale(maps)
-    top = max(w * folding.top(one.index) for w, one in zip(weights, maps, strict=True))
+    top = max(w * folding.so_far.map_top(one.index) for w, one in zip(weights, maps, strict=True))
     if top > _LARGEST_TOP:
         folding.refuse(
             layer,
@@ -371,9 +372,9 @@ def _divisor(layer: description.Pool) -> Fraction:
 
 
 def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window: Window) -> Map:
-    top = folding.top(content.index) * (1 if layer.largest else prod(window.size))
+    top = folding.so_far.map_top(content.index) * (1 if layer.largest else prod(window.size))
     if top > _LARGEST_TOP:
-        largest = folding.top(content.index)
+        largest = folding.so_far.map_top(content.index)
         folding.refuse(layer, f"adds up {prod(window.size)} numbers up to {largest}: too many")
     kind = "max" if layer.largest else "sum"
     index = folding.add(Pool(layer.name, content.index, kind, window, as_map(layer.shape), top))  # type: ignore[arg-type]
@@ -439,7 +440,7 @@ def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
             f"takes the largest of {layer.window} steps of real numbers: {content.where} stands before it. "
             "Pool spikes, behind the neuron",
         )
-    shape, top = folding.map_shape(content.index), folding.top(content.index)
+    shape, top = folding.so_far.map_shape(content.index), folding.so_far.map_top(content.index)
     index = folding.add(TimePool(layer.name, content.index, layer.window, shape, top))
     return Map(index, content.scale)
 

@@ -61,18 +61,25 @@ def assert_same(mine: Ints | None, theirs: Ints | None, where: str) -> None:
         np.testing.assert_array_equal(mine, theirs, err_msg=where)
 
 
-def events_agree(case: Case) -> None:
-    """The compiled addition of events, its result and its count of operations."""
+def events_agree(case: Case, seed: int = 0) -> None:
+    """Events in any order, added up in Python and compiled: scores, every map, as many operations."""
+    expected, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     samples = case.levels.shape[1]
     inputs = events.of_levels(case.levels, case.steps)
-    scores, maps, counts = events.run(case.graph, inputs, samples, case.steps, Compiled(case.graph).scatter)
-    expected, expected_maps, expected_counts = events.run(case.graph, inputs, samples, case.steps)
-    np.testing.assert_array_equal(scores, expected)
-    assert counts == expected_counts
-    for index, (mine, theirs) in enumerate(zip(maps, expected_maps, strict=True)):
-        shape, steps = case.graph.map_shape(index), case.own_steps[index]
-        numbers = [events.dense(fired, shape, samples, steps) for fired in (mine, theirs)]
-        np.testing.assert_array_equal(*numbers, err_msg=f"map {index}")
+    order = np.random.default_rng(seed).permutation(len(inputs))
+    shuffled = events.Events(*(column[order] for column in vars(inputs).values()))
+    counted = set()
+    for adder in (events.scatter, Compiled(case.graph).scatter):
+        scores, fired, counts = events.run(case.graph, shuffled, samples, case.steps, adder)
+        np.testing.assert_array_equal(scores, expected)
+        for index, (mine, numbers) in enumerate(zip(fired, maps, strict=True)):
+            steps, shape = case.own_steps[index], case.graph.map_shape(index)
+            wanted = np.broadcast_to(numbers, (steps, samples, *shape))
+            found = events.dense(mine, shape, samples, steps)
+            np.testing.assert_array_equal(found, wanted, err_msg=f"map {index}")
+            assert (mine.level > 0).all()
+        counted.add(counts)
+    assert len(counted) == 1
 
 
 def main(examples: int) -> None:

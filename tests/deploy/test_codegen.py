@@ -51,11 +51,19 @@ def small(**scores: Any) -> Graph:
     return vectors(2, readout(dense(0, CODES), **scores), steps=4, top=3)
 
 
-@pytest.mark.parametrize("compiler", ["gcc", pytest.param("clang", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "compiler",
+    [
+        ("gcc", *SANITIZED["gcc"]),
+        ("gcc", "-O3"),
+        pytest.param(("clang", *SANITIZED["clang"]), marks=pytest.mark.slow),
+    ],
+    ids=lambda compiler: " ".join(compiler[:2]),
+)
 @settings(max_examples=4, suppress_health_check=LARGE)
 @given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
-def test_c_gives_the_interpreters_scores_under_sanitizers(compiler, networks):
-    check_scores(networks, compiler, *SANITIZED[compiler])
+def test_c_gives_the_interpreters_scores(compiler, networks):
+    check_scores(networks, *compiler)
 
 
 def corner(*, matrix: bool, bits: int) -> Case:
@@ -82,12 +90,6 @@ def corner(*, matrix: bool, bits: int) -> Case:
 def test_corners_that_random_networks_rarely_meet_give_the_interpreters_scores():
     chosen = [corner(matrix=matrix, bits=bits) for matrix in (False, True) for bits in (20, 31, 32, 33, 62)]
     check_scores(chosen, "gcc", *SANITIZED["gcc"])
-
-
-@settings(max_examples=3, suppress_health_check=LARGE)
-@given(networks=st.lists(cases(), min_size=TOGETHER, max_size=TOGETHER))
-def test_optimized_c_gives_the_interpreters_scores(networks):
-    check_scores(networks, "gcc", "-O3")
 
 
 @pytest.mark.parametrize("level", [4, 255])
@@ -121,17 +123,6 @@ def test_a_level_above_the_top_is_refused_as_in_python_and_changes_nothing(level
 def test_the_primitives_compile_without_a_warning(compiler, level, tmp_path):
     write_c(small(), tmp_path, name="net")
     run([tool(compiler[0]), *compiler[1:], *STRICT, level, "-c", "mfp_int.c", "net.c"], tmp_path)
-
-
-@pytest.mark.parametrize("compiler", COMPILERS[2:], ids=lambda compiler: compiler[-1])
-@settings(max_examples=3, suppress_health_check=LARGE)
-@given(networks=st.lists(graphs(), min_size=TOGETHER, max_size=TOGETHER))
-def test_networks_compile_for_a_cortex_m_without_a_warning(compiler, networks):
-    with tempfile.TemporaryDirectory() as folder:
-        for i, graph in enumerate(networks):
-            write_c(graph, folder, name=f"net{i}")
-        sources = [f"net{i}.c" for i in range(len(networks))]
-        run([tool(compiler[0]), *compiler[1:], *STRICT, "-Os", "-c", *sources], Path(folder))
 
 
 def test_the_header_is_also_one_for_cpp(tmp_path):

@@ -1,4 +1,4 @@
-"""The compiled runtime: equal to the interpreter, run, streamed and driven by events; what it keeps."""
+"""The compiled runtime: equal to the interpreter, run and streamed; what it keeps."""
 
 from dataclasses import replace
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import Graph, Input, Synapse, Window
 from mfp_neurons.deploy.host.compiled import Compiled
-from tests.deploy.agreement import events_agree, run_agrees, stream_agrees
+from tests.deploy.agreement import run_agrees, stream_agrees
 from tests.deploy.graphs import Case, cases, fires, readout
 
 
@@ -22,11 +22,6 @@ def test_every_map_and_score_is_that_of_the_interpreter(case: Case, threads: int
 @given(case=cases(), threads=st.sampled_from([1, 1, 3]))
 def test_a_stream_gives_the_same_step_by_step(case: Case, threads: int) -> None:
     stream_agrees(case, threads)
-
-
-@given(case=cases())
-def test_events_add_up_to_the_same_with_as_many_operations(case: Case) -> None:
-    events_agree(case)
 
 
 def network(order: int = 3) -> Graph:

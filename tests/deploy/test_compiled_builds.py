@@ -1,8 +1,6 @@
 """The compiled runtime whatever compiles it: other processors, other compilers, sanitizers, none."""
 
 import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import pytest
 
 from mfp_neurons import _build
 from mfp_neurons.deploy.host import compiled, structs
-from tests.deploy.toolchain import STRICT
+from tests.deploy.toolchain import STRICT, run, tool
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,41 +27,30 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])
 def test_the_sources_compile_without_a_warning(compiler: str) -> None:
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler}")
     strict = ["-std=c11", *STRICT[1:], "-Wshadow", "-fopenmp-simd", "-O2"]
-    command = [compiler, *strict, "-fsyntax-only", str(structs.SOURCE.entry)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    run([tool(compiler), *strict, "-fsyntax-only", structs.SOURCE.entry], ROOT)
 
 
-def elsewhere(folder: Path, compiler: str, flags: str, examples: int, **environment: str) -> None:
+def elsewhere(folder: Path, compiler: str, flags: str, **environment: str) -> None:
     """Draws networks in another process, with a library that another compiler call has made."""
     wrapper = folder / "cc"
     wrapper.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {compiler} "$@" {flags}\n')
     wrapper.chmod(0o755)
-    told = {**os.environ, "MFP_NEURONS_CACHE": str(folder), "CC": str(wrapper), **environment}
-    command = [sys.executable, "-m", "tests.deploy.agreement", str(examples)]
-    done = subprocess.run(command, cwd=ROOT, env=told, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-4000:]
+    environment |= {"MFP_NEURONS_CACHE": str(folder), "CC": str(wrapper)}
+    run([sys.executable, "-m", "tests.deploy.agreement", "20"], ROOT, **environment)
 
 
 @pytest.mark.parametrize("compiler", [pytest.param("gcc", marks=pytest.mark.slow), "clang"])
 def test_a_plain_processor_and_another_compiler_give_the_same(tmp_path: Path, compiler: str) -> None:
-    if shutil.which(compiler) is None:
-        pytest.skip(f"no {compiler}")
     plain = "-march=x86-64" if os.uname().machine == "x86_64" else ""
-    elsewhere(tmp_path, compiler, plain, examples=20)
+    elsewhere(tmp_path, tool(compiler), plain)
 
 
 @pytest.mark.slow
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
-    found = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=False
-    )
-    runtime = Path(found.stdout.strip())
+    runtime = Path(run([tool("gcc"), "-print-file-name=libasan.so"], ROOT).decode().strip())
     if not runtime.is_absolute():
         pytest.skip("no address sanitizer")
     flags = "-g -fsanitize=address,undefined -fno-sanitize-recover=all"
     quiet = {"LD_PRELOAD": str(runtime), "ASAN_OPTIONS": "detect_leaks=0"}  # Python leaks on its way out
-    elsewhere(tmp_path, "gcc", flags, examples=20, **quiet)
+    elsewhere(tmp_path, "gcc", flags, **quiet)

@@ -7,34 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy import events, interpret
-from mfp_neurons.deploy.events import Events
+from mfp_neurons.deploy import events
 from mfp_neurons.deploy.graph import Graph
+from tests.deploy.agreement import events_agree
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
-
-FIELDS = ("time", "sample", "channel", "row", "column", "level")
-
-
-def shuffled(given_events: Events, seed: int) -> Events:
-    order = np.random.default_rng(seed).permutation(len(given_events))
-    return Events(*(getattr(given_events, name)[order] for name in FIELDS))
 
 
 @given(case=cases(), seed=st.integers(0, 2**32))
 def test_scores_and_every_map_are_those_of_the_interpreter_in_any_order_of_events(
     case: Case, seed: int
 ) -> None:
-    samples = case.levels.shape[1]
-    expected, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
-    arriving = shuffled(events.of_levels(case.levels, case.steps), seed)
-    scores, found, _ = events.run(case.graph, arriving, samples, case.steps)
-    np.testing.assert_array_equal(scores, expected)
-    for index, (made, map_) in enumerate(zip(found, maps, strict=True)):
-        shape = case.graph.map_shape(index)
-        steps = case.own_steps[index]
-        wanted = np.broadcast_to(map_, (steps, samples, *shape))
-        np.testing.assert_array_equal(events.dense(made, shape, samples, steps), wanted)
-        assert (made.level > 0).all()
+    events_agree(case, seed)
 
 
 def layer(top: int = 1, thresholds: Any = (1, 1)) -> Graph:

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mfp_neurons import convert, quantize_weights
 from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, lower
 from mfp_neurons.deploy.check import check
-from mfp_neurons.deploy.file import KEY, MAX_HEADER, from_bytes, load, save, to_bytes
+from mfp_neurons.deploy.file import KEY, MAX_HEADER, from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Graph
 from tests.deploy.graphs import BITS, Case, cases, dense, fires, readout, vectors
 from tests.deploy.mutations import Arrays, parts, signed, signed_again
@@ -56,8 +56,8 @@ def assert_same(mine: Any, theirs: Any) -> None:
 
 
 def test_a_file_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
-    save(network(), tmp_path / "net.safetensors")
-    assert_same(load(str(tmp_path / "net.safetensors")), network())
+    IntegerNetwork(network()).save(tmp_path / "net.safetensors")
+    assert_same(IntegerNetwork.load(str(tmp_path / "net.safetensors")).graph, network())
     with safetensors.safe_open(tmp_path / "net.safetensors", "numpy") as opened:
         assert json.loads(opened.metadata()[KEY])["version"] == 1
         taps = next(name for name in opened.keys() if name.endswith("taps"))  # noqa: SIM118 (not a dict)
@@ -246,18 +246,18 @@ def test_a_hostile_file_is_refused_with_the_reason_and_takes_no_memory(words: st
 
 def test_no_file_a_folder_and_no_permission_are_os_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        load(tmp_path / "nothing")
+        IntegerNetwork.load(tmp_path / "nothing")
     with pytest.raises(IsADirectoryError):
-        load(tmp_path)
+        IntegerNetwork.load(tmp_path)
 
 
 def test_saving_leaves_nothing_beside_the_file(tmp_path: Path) -> None:
     for _ in range(2):
-        save(network(), tmp_path / "net")
+        IntegerNetwork(network()).save(tmp_path / "net")
         assert [path.name for path in tmp_path.iterdir()] == ["net"]
     (tmp_path / "folder").mkdir()
     with pytest.raises(OSError):
-        save(network(), tmp_path / "folder")
+        IntegerNetwork(network()).save(tmp_path / "folder")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "net"]
 
 

@@ -79,13 +79,6 @@ def test_a_long_stream_on_the_device_goes_round_without_losing_its_place(tmp_pat
     np.testing.assert_array_equal(found.step, expected(case, stream_of(case)).step)
 
 
-def test_the_scores_that_are_read_out_are_the_last_of_their_own_steps() -> None:
-    x = spikes(small())
-    every = IntegerNetwork(small()).run(x)
-    np.testing.assert_array_equal(IntegerNetwork(small(reduce="mean", last=1)).run(x), every[-1])
-    np.testing.assert_array_equal(IntegerNetwork(small(reduce="sum")).run(x), every.sum(0))
-
-
 def test_a_window_takes_a_bit_of_each_neuron() -> None:
     # 5 input bits and 3 pooled ones are looked back at; 3 and 3 are in open windows
     assert small().state_bits() == 5 + 3 + 3 + 3

@@ -21,9 +21,16 @@ def tool(name: str) -> str:
     pytest.skip(f"{name} is not installed")
 
 
-def run(command: Sequence[str | Path], folder: Path, given: bytes = b"") -> bytes:
+def run(command: Sequence[str | Path], folder: Path, given: bytes = b"", **environment: str) -> bytes:
     """What a program prints; its complaints in the failure if it fails."""
-    done = subprocess.run(list(map(str, command)), cwd=folder, input=given, capture_output=True, check=False)
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=folder,
+        env=os.environ | environment,
+        input=given,
+        capture_output=True,
+        check=False,
+    )
     if done.returncode != 0:
         words = " ".join(map(str, command))
         pytest.fail(f"{words}: exit {done.returncode}\n{done.stderr.decode(errors='replace')[-4000:]}")

@@ -55,7 +55,7 @@ class Tables:
                 self._neurons(index, op)
             elif isinstance(op, Scores):
                 currents = self._currents(index, op)
-                offset = self._parameters("offset", f"{index}", f"[{op.shape[0]}]", op.offset)
+                offset = self._parameters("offset", f"{index}", op.offset)
                 self.lines += [f"static const mfp_readout layer{index} = {{{currents}, {offset}}};"]
             elif isinstance(op, Pool):
                 self.lines += [f"static const mfp_pooling layer{index} = {_pooling(op)};"]
@@ -63,9 +63,9 @@ class Tables:
     def _neurons(self, index: int, op: Neurons) -> None:
         currents = self._currents(index, op)
         rows, order, columns = op.taps.shape
-        taps = self._parameters("taps", f"{index}", f"[{rows}][{order}][{columns}]", op.taps)
+        taps = self._parameters("taps", f"{index}", op.taps)
         kept = without_repeats(op.thresholds)  # the C takes the last row for all later steps
-        thresholds = self._parameters("thresholds", f"{index}", f"[{len(kept)}][{op.shape[0]}]", kept)
+        thresholds = self._parameters("thresholds", f"{index}", kept)
         self.lines += [
             f"static const mfp_neurons layer{index} = {{",
             f"    .currents = {currents},",
@@ -97,7 +97,7 @@ class Tables:
         self.weight_bytes += codes.nbytes
         factor = "{0, 1}"
         if synapse.factor is not None:
-            factor = self._parameters("factor", suffix, f"[{len(synapse.factor)}]", synapse.factor)
+            factor = self._parameters("factor", suffix, synapse.factor)
         weights, base = plane_weights(synapse.bits)
         out, inner, *size = synapse.codes.shape
         row, whole = inner * prod(size), int(is_whole(graph, synapse))
@@ -115,9 +115,10 @@ class Tables:
             "    },",
         ]
 
-    def _parameters(self, name: str, suffix: str, axes: str, numbers: Ints) -> str:
+    def _parameters(self, name: str, suffix: str, numbers: Ints) -> str:
         """Writes whole numbers in the smallest type that holds them; returns the mfp_table for them."""
         small = smallest(numbers)
+        axes = "".join(f"[{length}]" for length in numbers.shape)
         self._table(f"{name}{suffix}", f"{name} {axes}", small)
         self.parameter_bytes += small.nbytes
         return f"{{{name}{suffix}, {small.itemsize}}}"

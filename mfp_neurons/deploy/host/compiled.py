@@ -56,7 +56,6 @@ class Compiled:
         self.graph = graph
         self.layout = Layout(graph)
         self._library = library()
-        self._scores_period = graph.periods[-1]
         # of the last run, and of the last step of a stream; a call takes them out while it works in them
         self._buffers: dict[bool, _Buffers] = {}
         self._codes: dict[int, tuple[NDArray[np.int8], Ints]] = {}  # laid out for events
@@ -78,11 +77,6 @@ class Compiled:
         size = _Size(levels.shape[1], steps, self.threads(threads), static=len(levels) == 1)
         return self.call(size, levels, 0)
 
-    @property
-    def buffer_bytes(self) -> int:
-        """Bytes of maps and scratch that are kept for the next call of the same size."""
-        return sum(buffers.memory.nbytes + buffers.scratch.nbytes for buffers in self._buffers.values())
-
     def stream(self, *, threads: int | None = None) -> "Stream":
         """A session that takes one step at a time; for ``threads`` see :meth:`run`."""
         return Stream(self, threads)
@@ -97,7 +91,8 @@ class Compiled:
             buffers = _Buffers(self.layout, self._library, size)
         levels = np.ascontiguousarray(levels)
         # the last layer has a step of its own in every so many of the input
-        scored = (first + size.steps) // self._scores_period - first // self._scores_period
+        period = self.graph.periods[-1]
+        scored = (first + size.steps) // period - first // period
         scores = np.empty((scored, size.samples, *self.graph.scores.shape), np.int64)
         call = buffers.call
         call.first, call.words_a_thread = first, self.words_a_thread
