@@ -270,40 +270,40 @@ def order_of(title: str, below: str, c: Colors, mark: Callable[[int, int], str])
 
 def architecture(c: Colors) -> Figure:
     """Which part of the package hands what to which: training above, what leaves PyTorch below."""
-    figure, axes = plain(10.6, 5.2)
+    figure, axes = plain(8.98, 5.2)
 
-    def part(x: float, y: float, name: str, does: str, color: str, w: float = 1.72) -> None:
+    def part(x: float, y: float, name: str, does: str, color: str, w: float = 1.5) -> None:
         box(axes, x, y, w, 0.92, "", color)
         axes.text(x + w / 2, y + 0.62, name, ha="center", va="center", color=color, fontsize=10.5)
-        axes.text(x + w / 2, y + 0.27, does, ha="center", va="center", color=c.ink, fontsize=9)
+        axes.text(x + w / 2, y + 0.27, does, ha="center", va="center", color=c.ink, fontsize=9.5)
 
     def title(y: float, text: str) -> None:
         axes.text(0.1, y, text, ha="left", va="center", color=c.ink, fontsize=11, weight="bold")
 
     title(5.02, "a spike train becomes a spike train")
-    across = (0.1, 2.26, 4.42, 6.58, 8.74)
+    across = (0.1, 1.92, 3.74, 5.56, 7.38)
     training = (
-        ("spikingjelly/, snntorch/", "the neuron classes"),
-        ("functional.py", "checks, makes one call"),
-        ("ops.py", "operator and gradients"),
-        ("backends/", "the one that runs here"),
+        ("adapters", "neuron classes"),
+        ("functional.py", "checks, one call"),
+        ("ops.py", "one operator"),
+        ("backends/", "which one runs"),
         ("kernels/", "C++ and CUDA"),
     )
     for x, (name, does) in zip(across, training, strict=True):
         part(x, 3.82, name, does, c.ours)
     for x in across[1:]:
-        arrow(axes, (x - 0.42, 4.28), (x - 0.02, 4.28), c.faint)
+        arrow(axes, (x - 0.3, 4.28), (x - 0.02, 4.28), c.faint)
 
     title(3.32, "a trained model leaves PyTorch")
     part(0.1, 2.12, "model", "of torch modules", c.ink)
-    part(2.26, 2.12, "network/", "reads it once", c.third)
-    part(4.42, 2.12, "description", "layers, exact numbers", c.third)
-    part(6.58, 2.12, "deploy/", "folds, checks a graph", c.theirs)
-    part(8.74, 2.12, "run, stream, events", "save, C", c.theirs)
-    part(6.58, 0.92, "nir/", "writes a NIR graph", c.theirs)
+    part(1.92, 2.12, "network/", "reads it once", c.third)
+    part(3.74, 2.12, "description", "exact numbers", c.third)
+    part(5.56, 2.12, "deploy/", "folds and checks", c.theirs)
+    part(7.38, 2.12, "executions", "run, stream, C", c.theirs)
+    part(5.56, 0.92, "nir/", "writes a NIR graph", c.theirs)
     for x in across[1:]:
-        arrow(axes, (x - 0.42, 2.58), (x - 0.02, 2.58), c.faint)
-    arrow(axes, (5.28, 2.1), (6.56, 1.38), c.faint, connectionstyle="angle,angleA=-90,angleB=180,rad=6")
+        arrow(axes, (x - 0.3, 2.58), (x - 0.02, 2.58), c.faint)
+    arrow(axes, (4.49, 2.1), (5.54, 1.38), c.faint, connectionstyle="angle,angleA=-90,angleB=180,rad=6")
     axes.text(
         0.1,
         1.38,
@@ -313,11 +313,11 @@ def architecture(c: Colors) -> Figure:
         color=c.faint,
         fontsize=9.5,
     )
-    axes.plot((0.1, 10.46), (0.66, 0.66), color=c.faint, lw=0.8)
+    axes.plot((0.1, 8.88), (0.66, 0.66), color=c.faint, lw=0.8)
     axes.text(
-        5.28,
+        4.49,
         0.3,
-        "above both: convert, reporting/, orders, zoo/, train/, the commands; outside the wheel: benchmarks/",
+        "above both: convert, reporting/, orders, zoo/, train/; outside the wheel: benchmarks/",
         ha="center",
         va="center",
         color=c.ink,
@@ -343,7 +343,6 @@ def legend(axes: Axes, c: Colors) -> None:
 
 FIGURES: tuple[Callable[[Colors], Figure], ...] = (
     lif, memory_free, forgetting, exponential, free, powers, register, run, stream, events,
-    architecture,
 )  # fmt: skip
 
 
@@ -357,6 +356,8 @@ def main() -> None:
                 FOLDER / f"{draw.__name__}_{scheme}.svg", transparent=True, metadata={"Date": None}
             )
             plt.close(figure)
+    # one for every page, as Markdown outside the site can't choose: with a background of its own
+    architecture(SCHEMES["light"]).savefig(FOLDER / "architecture.svg", metadata={"Date": None})
 
 
 if __name__ == "__main__":

@@ -95,6 +95,7 @@ def _sum(tracer: Tracer, a: Value, b: Value) -> Value:
             f"adds step {a.step} to step {b.step}, and no layer has a sum over some steps. Take x.sum(0) or "
             "x[-k:].sum(0) of the sequence"
         )
+    # one step of a sequence does not meet all of its steps
     mixed = (a.step is None) != (b.step is None) and has_time((*a.dims, *b.dims))
     same = not mixed and as_map(tracer.layer(a).shape) == as_map(tracer.layer(b).shape)
     if dims is None or not same or (a.reduce, a.last) != (b.reduce, b.last):

@@ -42,10 +42,11 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         value = _whole_sequence(tracer, module, spec, value, state)
     else:
         value = _next_step(tracer, module, spec, value)
-    lead = 2 if spec.takes_sequences else 1
+    lead = 2 if spec.takes_sequences else 1  # [T, N, *] or [N, *]
     layer = read_neurons(module, sizes(value.dims[lead:]), tracer.refuse)
     shape, name = tracer.layer(value).shape, tracer.capture.path()
     number = tracer.add(replace(layer, shape=shape, name=name), [tracer.source(value, lead)])
+    # written down whether or not the model reads it: what nobody reads is left out in the end
     potential = tracer.emit(
         Potential,
         [tracer.source(replace(value, layer=number), lead)],

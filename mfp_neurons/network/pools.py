@@ -179,6 +179,7 @@ def _vote(tracer: Tracer, value: Value, size: int) -> Value:
 
 def _group_sum(tracer: Tracer, value: Value, kept: Dims, gone: Sequence[Axis], scale: Fraction) -> Value:
     """scale * the sum over some axes of a layer's features. ``kept`` are the dims that are left."""
+    # what is left is numbered anew, in the order in which it lies in the tensor
     features = [axis for dim in kept for axis in dim if axis.kind == "F"]
     summed = places(features)[:, None] + places(gone)[None]
     number = tracer.emit(GroupSum, [tracer.source(value)], (len(summed),), places=summed, scale=scale)
@@ -195,6 +196,7 @@ def reduced_features(tracer: Tracer, value: Value, gone: Sequence[int], is_mean:
     shape = tracer.layer(value).shape
     rows_and_columns = [axis for dim in of_features(shape)[1:] for axis in dim]
     kept = tuple(() if i in gone else dim for i, dim in enumerate(value.dims))
+    # over all rows and columns it is a pool with one window; over anything else, a sum of chosen features
     if not axes or _in_order(axes) != _in_order(rows_and_columns):
         scale = Fraction(1, prod(axis.size for axis in axes)) if is_mean else Fraction(1)
         return _group_sum(tracer, value, kept, axes, scale)

@@ -92,6 +92,7 @@ def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value
         tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
     if isinstance(entry, int) and value.last is None and (tracer.follow_loops or entry == -1):
         return tracer.at_step(value, without, entry % size), False
+    # the last k steps have a place in a read-out; any others would be another network
     last = _last_steps(entry, size)
     if not last or value.last:
         if tracer.follow_loops:
@@ -164,6 +165,7 @@ def pool_time(tracer: Tracer, module: Any, x: Any) -> StandIn:
         tracer.refuse(f"reads {list(sizes(value.dims))}, which does not begin with time. Give it [T, N, *]")
     if window == 1:
         return tracer.stand_in(value, x.dtype)
+    # written down before it is checked, so that an export without pooling over time says so first
     number = tracer.emit(
         TimePool,
         [tracer.source(value)],

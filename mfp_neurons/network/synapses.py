@@ -22,7 +22,7 @@ def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor 
     value, weights = tracer.value(x, "the input of a linear layer"), _weights(tracer, weight, bias)
     *others, last = value.dims
     over_all = last == flat(of_features(tracer.layer(value).shape))
-    if over_all:
+    if over_all:  # also where the features are a map [C, H, W] that was flattened
         tracer.fits(value, weights.shape[1:])  # of an input that nothing has read, the best shape
     shape, out = tracer.layer(value).shape, weights.shape[0]
     all_places = prod(sizes(value.dims)) == _count(value.dims) * prod(shape)

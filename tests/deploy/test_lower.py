@@ -70,19 +70,15 @@ def block(*layers: nn.Module) -> nn.Module:
     return Each(nn.Conv2d(4, 4, 3, padding=1, bias=False), norm(nn.BatchNorm2d, 4), *layers)
 
 
-GAIN, SHIFT = torch.tensor([0.5, -1.0, 2.0, 0.0]), torch.tensor([[[0.1]], [[0.2]], [[-0.3]], [[0.4]]])
+GAIN = torch.tensor([[[0.5]], [[-1.0]], [[2.0]], [[0.0]]])
+SHIFT = torch.tensor([[[0.1]], [[0.2]], [[-0.3]], [[0.4]]])
 FORWARDS: dict[str, tuple[Callable[..., Tensor], int]] = {
     "currents and constants": (lambda x, a, fire: fire(a(x) + 0.5 * x - 0.25), 144),
     "differences and fractions": (lambda x, a, fire: fire(-fire(a(x)) + x * 0.5 + (1 - x) / 4), 144),
-    "zeros and ones": (
-        lambda x, a, fire: fire(a(x) + torch.zeros_like(x) - 0.5 * x.new_ones(4, 1, 1) + torch.ones_like(x)),
-        144,
-    ),
+    "zeros": (lambda x, a, fire: fire(a(x) + torch.zeros_like(x) - x.new_zeros(4, 1, 1)), 144),
+    "ones": (lambda x, a, fire: fire(a(x) - 0.5 * x.new_ones(4, 1, 1) + torch.ones_like(x)), 144),
     "numbers for each channel": (
-        lambda x, a, fire: fire(
-            (a(x) * GAIN.to(x.dtype)[:, None, None] + SHIFT.to(x.dtype))
-            / GAIN.to(x.dtype).abs().add(1)[:, None, None]
-        ),
+        lambda x, a, fire: fire((a(x) * GAIN + SHIFT) / GAIN.abs().add(1)),
         144,
     ),
     "flat maps side by side": (lambda x, a, fire: torch.cat((fire(a(x)).flatten(2), x.flatten(2)), -1), 288),

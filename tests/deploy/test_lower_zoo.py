@@ -132,11 +132,9 @@ def test_networks_of_spikingjellys_zoo_agree_with_float64(name):
     [
         dict(order=None, kernel_bits=None),
         dict(order=5, kernel_bits="pow2", num_channels="auto", kernel="fir"),
-        dict(order=3, kernel_bits=4, learnable=True),
-        dict(order=None, kernel="matrix", time_steps=T, kernel_bits="pow2"),
+        dict(order=3, kernel_bits=4, learnable=True, bits=1.58),
+        dict(order=None, kernel="matrix", time_steps=T, kernel_bits="pow2", bits=4),
         dict(fuse=True),
-        dict(bits=1.58),
-        dict(bits=4),
     ],
     ids=str,
 )
