@@ -60,20 +60,20 @@ def main() -> None:
 def _files(first: int, count: int) -> str:
     bases = [to_bytes(case.graph) for case in examples(_BASES, 0, max_ops=3)]
     _limit_memory()
-    found = fuzzing.Found()
+    tally = fuzzing.Tally()
     for begin in range(first, first + count, 10_000):
-        fuzzing.files(bases, range(begin, min(begin + 10_000, first + count)), found)
-        print(f"{sum(found.outcomes.values())} files", file=sys.stderr, flush=True)
+        fuzzing.files(bases, range(begin, min(begin + 10_000, first + count)), tally)
+        print(f"{sum(tally.outcomes.values())} files", file=sys.stderr, flush=True)
     outcomes: Counter[str] = Counter()
-    for (_, outcome), times in found.outcomes.items():
+    for (_, outcome), times in tally.outcomes.items():
         outcomes[outcome] += times
-    lines = [f"{times:8d}  {kind}: {outcome}" for (kind, outcome), times in sorted(found.outcomes.items())]
+    lines = [f"{times:8d}  {kind}: {outcome}" for (kind, outcome), times in sorted(tally.outcomes.items())]
     told = ", ".join(f"{times} {outcome}" for outcome, times in outcomes.most_common())
     return "\n".join(
         [
             *lines,
-            f"{count} files: {told}; {len(found.reasons)} different reasons; "
-            f"the slowest took {1000 * found.slowest[0]:.0f} ms to read (file {found.slowest[1]})",
+            f"{count} files: {told}; {len(tally.reasons)} different reasons; "
+            f"the slowest took {1000 * tally.slowest[0]:.0f} ms to read (file {tally.slowest[1]})",
         ]
     )
 

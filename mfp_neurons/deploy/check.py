@@ -74,6 +74,7 @@ def check(graph: Graph) -> None:
     _check_input(graph.input)
     place.require(isinstance(ops, tuple) and 1 <= len(ops) <= MAX_OPS, "ops", ops, "a tuple of 1 to 4096")
     periods = [1]
+    # in the order in which they run: what an operation reads has been checked before its bounds are computed
     for index, op in enumerate(ops):
         if isinstance(op, Scores) != (index == len(ops) - 1):
             place = _Place(f"operation {index}")
@@ -159,6 +160,7 @@ def _check_synapse(graph: Graph, place: "_Place", synapse: Synapse) -> None:
     place.require_int("groups", groups, 1, source[0])
     divides = source[0] % groups == 0 and out % groups == 0
     place.require(divides, "groups", groups, f"a divisor of {source[0]} channels in and {out} out")
+    # the window before the codes, whose shape follows from it
     place.require_array("codes", synapse.codes, np.int8, (out, source[0] // groups, *synapse.window.size))
     _check_codes(place, synapse.codes, synapse.bits)
     if synapse.pool is not None:
@@ -188,12 +190,14 @@ def _check_neurons(graph: Graph, place: "_Place", op: Neurons, own_steps: int) -
     steps, order, columns = op.taps.shape
     place.require(columns in (1, channels), "taps", op.taps, f"int64 [1 or T, K, 1 or {channels}]")
     matrix = steps > 1
+    # a row for each step of the layer, which behind a TimePool has fewer of them than the input
     if matrix:
         ok = steps == own_steps and columns == 1
         place.require(ok, "taps", op.taps, f"int64 [{own_steps}, K, 1] or [1, K, C]")
     place.require_int("order", order, 1, steps if matrix else MAX_STEPS)
     place.require_range("taps", op.taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
     place.require_array("thresholds", op.thresholds, np.int64, ("R", channels))
+    # from step K - 1 on all taps are reached, so a row for a later step would repeat the last one
     fewest, most = (steps, steps) if matrix else (1, order)
     place.require_int("rows of thresholds", len(op.thresholds), fewest, most)
     place.require_range("thresholds", op.thresholds, -MAX_POTENTIAL, MAX_POTENTIAL)

@@ -251,6 +251,7 @@ class _Layer:
     def _spikes(self, places: Ints, fires: NDArray[np.bool_], shape: Shape) -> Events:
         """Where ``fires`` [places, C] is true."""
         time, sample, row, column = self._rows(places, shape)
+        # a row of ``fires`` is a place; its neurons that fire become one event each
         which, channel = np.nonzero(fires)
         ones = np.ones(len(channel), np.int64)
         return Events(time[which], sample[which], channel, row[which], column[which], ones)
@@ -260,6 +261,7 @@ class _Layer:
     def _pool(self, op: Pool) -> Events:
         source, parts = self.maps[op.source], []
         for _, hit, places in _reach(source.places, self.samples, op.window, op.shape):
+            # windows overlap: an event becomes one for each output that sees it, and these are merged
             time, sample, row, column = self._rows(places, op.shape)
             parts.append(Events(time, sample, source.channel[hit], row, column, source.level[hit]))
         return self._merge(parts, op.shape, largest=op.kind == "max")

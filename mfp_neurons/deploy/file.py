@@ -210,6 +210,7 @@ def _decode(value: Any, arrays: Arrays) -> Any:
         described |= _decode_codes(described.get("codes"), arrays)
     if kind == "Graph":
         described.setdefault("fixed", False)
+    # all fields and no others, so that a dataclass is made with nothing missing and nothing is ignored
     wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
     if set(described) != wanted:
         _refuse(f"has {kind} with fields {brief(sorted(described))}, not {', '.join(sorted(wanted))}")

@@ -269,6 +269,7 @@ class Graph:
     def history(self) -> dict[int, int]:
         """{map: how many past steps of it a stream keeps}: K - 1 of the slowest neuron that it feeds."""
         kept: dict[int, int] = {}
+        # bits of what a synapse reads, not currents, are kept: there are fewer of them
         for op in self.ops:
             if isinstance(op, Neurons) and op.order > 1:
                 for synapse in op.synapses:
@@ -341,6 +342,7 @@ def synapse_bound(synapse: Synapse, top: int) -> Ints:
     # int16 holds every size and needs little memory beside the codes
     sizes: Ints = np.abs(synapse.codes, dtype=np.int16).sum(axis=(1, 2, 3), dtype=np.int64)
     weight = sizes * top
+    # a maximum is no larger than its largest number; a sum can have that many of them
     if synapse.pool is not None and synapse.pool.kind == "sum":
         weight = weight * prod(synapse.pool.window.size)
     return weight

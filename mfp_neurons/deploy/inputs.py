@@ -53,12 +53,13 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
             f"events: the input of this network is levels from 0 to {graph.input.top}, not events; give x as "
             "an array, whose levels above 0 are then the events"
         )
-    time, address = _whole("times", times), _whole("addresses", addresses)
+    time, address = _integers("times", times), _integers("addresses", addresses)
     if time.shape != address.shape:
         raise ValueError(f"times and addresses must have one length, got {len(time)} and {len(address)}")
     size = int(np.prod(graph.input.shape))
     period = graph.period  # windows are filled up with steps without events
     _check_range("addresses", address, size - 1)
+    # before anything is computed with them: a time near 2**63 would overflow below
     _check_range("times", time, MAX_STEPS // period * period - 1)
     needed = -(-(int(time.max(initial=-1)) + 1) // period) * period
     steps = graph.fixed_steps() or max(graph.steps, needed)
@@ -91,6 +92,7 @@ def _levels(numbers: NDArray[Any], top: int) -> Levels:
         return numbers * np.uint8(top)  # True is 1.0 to the model
     if numbers.dtype.kind == "f":
         _check_fractions(numbers, top)
+        # in float64, where level / top, rounded to float32 or not, times top is nearest to the level
         return np.rint(numbers.astype(np.float64) * top).astype(np.uint8)
     if numbers.size and (numbers.min() < 0 or numbers.max() > top):
         kind = "events (0 or 1)" if top == 1 else f"levels from 0 to {top}"
@@ -99,6 +101,7 @@ def _levels(numbers: NDArray[Any], top: int) -> Levels:
 
 
 def _check_fractions(numbers: NDArray[Any], top: int) -> None:
+    # first, as every comparison with NaN is false and would let it pass
     if np.isnan(numbers).any():
         raise ValueError(f"x must hold numbers, got NaN in {int(np.isnan(numbers).sum())} places")
     if top == 1 and not np.isin(numbers, (0, 1)).all():
@@ -152,7 +155,7 @@ def why_fixed(steps: int) -> str:
     )
 
 
-def _whole(name: str, values: Any) -> NDArray[np.int64]:
+def _integers(name: str, values: Any) -> NDArray[np.int64]:
     array = np.asarray(values) if not hasattr(values, "detach") else _as_numpy(values)
     if array.size == 0:
         return np.zeros(0, np.int64)

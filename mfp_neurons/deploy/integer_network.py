@@ -66,6 +66,7 @@ class IntegerNetwork:
     """
 
     def __init__(self, graph: Graph) -> None:
+        # once and for all: no executor looks again
         check(graph)
         self.graph = graph
         self._compiled: Compiled | None = None
@@ -134,6 +135,7 @@ class IntegerNetwork:
             inputs, steps = read_events(self.graph, *x)
             samples = 1
         else:
+            # an image at every step makes its events at every step
             levels, steps = read(self.graph, x)
             inputs, samples = events.of_levels(levels, steps), levels.shape[1]
         adder = self._runtime().scatter if self._use_compiled(backend) else None

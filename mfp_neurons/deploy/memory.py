@@ -75,6 +75,7 @@ def describe(graph: Graph) -> str:
 
 def _weight_bytes(synapse: Synapse) -> int:
     """Bytes of the packed codes."""
+    # packed and measured, as the file packs them: nothing here can say another number than the file
     return words(code_planes(synapse.codes, synapse.bits).reshape(-1), 8).nbytes
 
 
@@ -94,7 +95,7 @@ def _map_bytes(graph: Graph, index: int, steps: int) -> int:
     ``steps`` are the map's own.
     """
     channels, *places = graph.map_shape(index)
-    # levels are multiplied, not counted bit by bit
+    # levels are multiplied, not counted bit by bit, so they stay bytes and are not packed
     if index == 0 and graph.input.top > 1:
         return channels * prod(places) * (1 if graph.input.static else steps)
     return 8 * planes(graph.map_top(index)) * -(-channels // 64) * prod(places) * steps

@@ -21,7 +21,7 @@ from mfp_neurons.deploy import InvalidNetworkError, interpret
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.file import from_bytes, to_bytes
-from mfp_neurons.deploy.graph import Graph, Neurons, Pool, Scores, Window
+from mfp_neurons.deploy.graph import Graph, Pool, Window, synapses
 from mfp_neurons.deploy.inputs import read
 from tests.deploy.agreement import events_agree, shared_out, stream_agrees
 from tests.deploy.graphs import Case
@@ -34,7 +34,7 @@ _MOST_WORK = 2**24  # additions of a step of one sample
 
 
 @dataclass
-class Found:
+class Tally:
     """What came of mutated files.
 
     Attributes:
@@ -48,41 +48,41 @@ class Found:
     slowest: tuple[float, int] = (0.0, 0)
 
 
-def files(bases: Sequence[bytes], numbers: Sequence[int], found: Found | None = None) -> Found:
+def files(bases: Sequence[bytes], numbers: Sequence[int], tally: Tally | None = None) -> Tally:
     """Mutated files through the loader; each number is a file, the same on every run.
 
     Raises:
         Exception: whatever the loader, the interpreter or the runtime raised but should not have, with a note
             of the file's number.
     """
-    found = Found() if found is None else found
+    tally = Tally() if tally is None else tally
     for number in numbers:
         rng = random.Random(number)
         kind = rng.choice([*sorted(KINDS), *_OFTEN])
         base = rng.choice(bases)
         data = KINDS[kind](base, rng)
         try:
-            outcome = read_file(data, number, found)
+            outcome = read_file(data, number, tally)
             assert outcome == "refused" or data == base or kind.endswith("signed"), "a change went unnoticed"
             outcome = "nothing had changed" if data == base else outcome
         except BaseException as error:
             error.add_note(f"file {number} ({kind})")
             raise
-        found.outcomes[kind, outcome] += 1
-    return found
+        tally.outcomes[kind, outcome] += 1
+    return tally
 
 
-def read_file(data: bytes, number: int, found: Found) -> str:
+def read_file(data: bytes, number: int, tally: Tally) -> str:
     """What became of one file."""
     start = time.process_time()
     try:
         graph = from_bytes(data)
         check(graph)
     except InvalidNetworkError as error:
-        found.reasons[re.sub(r"'[^']*'|\"[^\"]*\"|\(.*?\)|\[.*?\]|-?\d[\d.]*", "_", str(error))] += 1
+        tally.reasons[re.sub(r"'[^']*'|\"[^\"]*\"|\(.*?\)|\[.*?\]|-?\d[\d.]*", "_", str(error))] += 1
         return "refused"
     finally:
-        found.slowest = max(found.slowest, (time.process_time() - start, number))
+        tally.slowest = max(tally.slowest, (time.process_time() - start, number))
     assert to_bytes(from_bytes(to_bytes(graph))) == to_bytes(graph)
     if too_large(graph):
         return "a network too large to run here"
@@ -101,27 +101,20 @@ def read_file(data: bytes, number: int, found: Found) -> str:
 
 def work_of(graph: Graph) -> tuple[int, int]:
     """Additions of a step of one sample; and the largest map with its padding, or window."""
-    work, largest = 0, prod(graph.input.shape)
+    work, largest = 0, max(prod(graph.map_shape(index)) for index in range(len(graph.ops) + 1))
+    seen: list[tuple[Window, tuple[int, ...], int, int]] = []  # and channels: of one output, in all
     for op in graph.ops:
-        largest = max(largest, prod(op.shape))
-        windows: list[
-            tuple[Window, tuple[int, ...], int, int]
-        ] = []  # and channels: that one output sees, in all
         if isinstance(op, Pool):
-            windows = [(op.window, op.shape, 1, op.shape[0])]
-        elif isinstance(op, Neurons | Scores):
-            for s in op.synapses:
-                windows.append((s.window, s.shape, s.codes.shape[1], s.codes.shape[1] * s.groups))
-                windows += [(s.pool.window, s.pool.shape, 1, s.shape[0])] if s.pool else []
-        for window, shape, each, channels in windows:
-            reach = [
-                (n - 1) * stride + (size - 1) * dilation + padding
-                for n, stride, size, dilation, padding in zip(
-                    shape[1:], window.stride, window.size, window.dilation, window.padding, strict=True
-                )
-            ]
-            work += prod(shape) * prod(window.size) * each
-            largest = max(largest, prod(reach) * channels, prod(window.size) * 2**5)
+            seen.append((op.window, op.shape, 1, op.shape[0]))
+        for s in synapses(op):
+            seen.append((s.window, s.shape, s.codes.shape[1], s.codes.shape[1] * s.groups))
+            if s.pool:
+                seen.append((s.pool.window, s.pool.shape, 1, s.shape[0]))
+    for window, shape, of_one, channels in seen:
+        axes = zip(shape[1:], window.stride, window.size, window.dilation, window.padding, strict=True)
+        reach = [(n - 1) * stride + (size - 1) * dilation + pad for n, stride, size, dilation, pad in axes]
+        work += prod(shape) * prod(window.size) * of_one
+        largest = max(largest, prod(reach) * channels, prod(window.size) * 2**5)
     return work, largest
 
 

@@ -209,15 +209,7 @@ HOSTILE: dict[str, bytes] = {
             synapse(d)["pool"].update(kind="sum"),
         )
     ),
-    "input: shape must be a tuple of 3 integers from 1 to 2**26, got (2, -4, 4)": changed(
-        lambda d, a: d["input"].update(shape=[2, -4, 4])
-    ),
     "got (2, 67108864, 67108864)": changed(lambda d, a: d["input"].update(shape=[2, 2**26, 2**26])),
-    "got an integer of 1001 bits": changed(lambda d, a: d.update(steps=2**1000)),
-    "thresholds must be from -2**62 to 2**62": changed(
-        lambda d, a: a.update({"ops.0.thresholds": np.full((3, 2), 2**63 - 1)})
-    ),
-    "name must be at most 1000 printable": changed(lambda d, a: first(d).update(name="a\u202eb")),
 }
 
 

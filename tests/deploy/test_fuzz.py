@@ -8,10 +8,10 @@ from tests.deploy.mutations import KINDS
 
 def test_mutated_files_are_refused_or_run() -> None:
     bases = [to_bytes(case.graph) for case in examples(40, 0, max_ops=3)]
-    found = fuzzing.files(bases, range(1000))
-    assert {kind for kind, _ in found.outcomes} == set(KINDS)
-    assert found.outcomes["rewritten, signed", "ran"] > 5  # past all checks
-    assert len(found.reasons) > 60  # and turned back at each of them
+    tally = fuzzing.files(bases, range(1000))
+    assert {kind for kind, _ in tally.outcomes} == set(KINDS)
+    assert tally.outcomes["rewritten, signed", "ran"] > 5  # past all checks
+    assert len(tally.reasons) > 60  # and turned back at each of them
 
 
 def test_random_inputs_of_random_networks_run_alike_and_wrong_ones_are_refused() -> None:

@@ -94,6 +94,7 @@ def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
         return Scratch()
     patches = totals = sums = 0
     for synapse in op.synapses:
+        # before a pool one output needs what is accumulated at every place of the pool's window
         windows = prod(synapse.pool.window.size) if synapse.pool else 1
         # one output place is gathered at a time, at all steps, and shared by the channels of its group
         seen = windows * (1 if synapse.source in constant else steps)

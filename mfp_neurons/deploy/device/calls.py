@@ -37,6 +37,7 @@ def run_body(graph: Graph, buffers: Buffers) -> list[str]:
         stride = 0 if index in constant else step_words(graph, index)
         return f"{{maps + {offsets[index] + skipped * stride}, {stride}}}"
 
+    # levels are refused before anything is written, so that a refused call changes nothing
     lines = [*_memory(buffers), *_refuse(graph, steps[0])]
     lines += _pack(graph, f"maps + {offsets[0]}", steps[0])
     for index, op in enumerate(graph.ops, start=1):

@@ -89,6 +89,7 @@ class Tables:
         graph, source = self._graph, synapse.source
         codes = _packed_codes(graph, synapse)
         kind = "bytes" if in_bytes(graph, synapse) else "bits"
+        # levels are multiplied byte by byte and need no planes
         of_planes = "" if kind == "bytes" else f", {codes.shape[1]} planes"
         what = f"{synapse.codes.size:,} codes of {synapse.bits:g} bits{of_planes}, from map {source}"
         self._table(
@@ -98,6 +99,7 @@ class Tables:
         factor = "{0, 1}"
         if synapse.factor is not None:
             factor = self._parameters("factor", suffix, synapse.factor)
+        # the C counts bits plane by plane; what a plane is worth, pack.plane_weights alone decides
         weights, base = plane_weights(synapse.bits)
         out, inner, *size = synapse.codes.shape
         row, whole = inner * prod(size), int(is_whole(graph, synapse))

@@ -77,6 +77,11 @@ class Compiled:
         size = _Size(levels.shape[1], steps, self.threads(threads), static=len(levels) == 1)
         return self.call(size, levels, 0)
 
+    @property
+    def buffer_bytes(self) -> int:
+        """Bytes of maps and scratch that are kept for the next call of the same size."""
+        return sum(buffers.memory.nbytes + buffers.scratch.nbytes for buffers in self._buffers.values())
+
     def stream(self, *, threads: int | None = None) -> "Stream":
         """A session that takes one step at a time; for ``threads`` see :meth:`run`."""
         return Stream(self, threads)
