@@ -28,11 +28,13 @@ def after(*layers: nn.Module, features: int, classes: int = 3) -> nn.Module:
     return Do(forward, *layers, nn.Linear(features, classes))
 
 
-# what the random models of test_lower_property.py leave out
+# what the random models of test_lower_property.py leave out, or seldom have
 MAPS = {
     "padding by name": (Each(nn.Conv2d(4, 3, 3, padding="same", dilation=2)), neuron(), 3 * 36),
     "no padding by name": (Each(nn.Conv2d(4, 3, 3, padding="valid")), neuron(), 3 * 16),
     "partial windows": (Each(nn.Conv2d(4, 6, 2)), neuron(), Each(nn.MaxPool2d(2, ceil_mode=True)), 6 * 9),
+    "a max pool with overlap": (neuron(0.5), Each(nn.MaxPool2d(3, 2, padding=1)), 4 * 9),
+    "an average pool with padding": (neuron(0.5), Each(nn.AvgPool2d(3, 1, padding=1)), 4 * 36),
     "a max pool with dilation": (neuron(0.5), Each(nn.MaxPool2d(2, 1, dilation=2)), 4 * 16),
     "an average pool with another divisor": (neuron(0.5), Each(nn.AvgPool2d(2, divisor_override=3)), 4 * 9),
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
