@@ -40,6 +40,16 @@ MAPS = {
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a norm of spikes before a neuron": (Each(norm(nn.BatchNorm2d, 4)), neuron(), 4 * 36),
+    "a convolution with every option": (
+        Each(nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2), groups=2)),
+        neuron(),
+        6 * 3 * 6,
+    ),
+    "an average pool of currents": (
+        Each(nn.Conv2d(4, 6, 3), nn.AvgPool2d(2), norm(nn.BatchNorm2d, 6)),
+        neuron(),
+        6 * 4,
+    ),
     "a max pool of currents": (Each(nn.Conv2d(4, 6, 3), nn.MaxPool2d(2)), neuron(), 6 * 4),
     "a max pool of currents that fall": (
         Each(nn.Conv2d(4, 6, 3)),
@@ -131,6 +141,15 @@ READ_OUT: dict[str, tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = {
         (3,),
     ),
     "votes of groups of neurons": (Do(votes, nn.Linear(8, 12), neuron()), (8,), (3,)),
+    "sequences": (
+        Do(
+            lambda x, a, fire, pool, out: out(pool(fire(a(x)))).mean(0),
+            Each(nn.Conv1d(3, 6, 3, stride=2, padding=1), norm(nn.BatchNorm1d, 6), nn.MaxPool1d(2)),
+            *(neuron(), Each(nn.AvgPool1d(2)), Each(nn.Conv1d(6, 4, 1))),
+        ),
+        (3, 16),
+        (4, 2),
+    ),
     "maps": (Do(lambda x, a, fire: fire(a(x)).mean(0), block(), neuron()), (4, 6, 6), (4, 6, 6)),
 }
 
