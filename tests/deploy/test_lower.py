@@ -46,7 +46,7 @@ MAPS = {
         6 * 3 * 6,
     ),
     "an average pool of currents": (
-        Each(nn.Conv2d(4, 6, 3), nn.AvgPool2d(2), norm(nn.BatchNorm2d, 6)),
+        Each(nn.Conv2d(4, 6, 3), nn.AvgPool2d(2, divisor_override=3), norm(nn.BatchNorm2d, 6)),
         neuron(),
         6 * 4,
     ),
