@@ -115,13 +115,16 @@ def test_a_layer_behind_two_norms_is_written_twice() -> None:
 
 @pytest.mark.filterwarnings("ignore:Using padding='same'")
 @pytest.mark.parametrize(
-    ("size", "padding", "side", "written"),
-    [((1, 3), (0, 1), 3, [1, 1]), ((2, 2), "same", 2, ["same"])],  # torch alone knows how "same" is meant
+    ("size", "options", "side", "written"),
+    [
+        ((1, 3), {"padding": (0, 1), "dilation": (2, 1)}, 3, [2, 1]),
+        ((2, 2), {"padding": "same"}, 2, ["same"]),  # torch alone knows how that is meant
+    ],
 )
 def test_grouped_and_oblong_windows_become_dense_square_ones_with_zeros(
-    size: tuple[int, int], padding: Any, side: int, written: list[Any]
+    size: tuple[int, int], options: Any, side: int, written: list[Any]
 ) -> None:
-    layer = Each(nn.Conv2d(4, 6, size, groups=2, padding=padding))
+    layer = Each(nn.Conv2d(4, 6, size, groups=2, **options))
     x = torch.rand(12, 2, 4, 5, 5)
     graph = to_nir(layer, x)
     node = graph.nodes["0"]
