@@ -28,16 +28,28 @@ def after(*layers: nn.Module, features: int, classes: int = 3) -> nn.Module:
     return Do(forward, *layers, nn.Linear(features, classes))
 
 
-# what the random models of test_lower_property.py leave out
+# what the random models of test_lower_property.py leave out, or seldom have
 MAPS = {
     "padding by name": (Each(nn.Conv2d(4, 3, 3, padding="same", dilation=2)), neuron(), 3 * 36),
     "no padding by name": (Each(nn.Conv2d(4, 3, 3, padding="valid")), neuron(), 3 * 16),
     "partial windows": (Each(nn.Conv2d(4, 6, 2)), neuron(), Each(nn.MaxPool2d(2, ceil_mode=True)), 6 * 9),
+    "a max pool with overlap": (neuron(0.5), Each(nn.MaxPool2d(3, 2, padding=1)), 4 * 9),
+    "an average pool with padding": (neuron(0.5), Each(nn.AvgPool2d(3, 1, padding=1)), 4 * 36),
     "a max pool with dilation": (neuron(0.5), Each(nn.MaxPool2d(2, 1, dilation=2)), 4 * 16),
     "an average pool with another divisor": (neuron(0.5), Each(nn.AvgPool2d(2, divisor_override=3)), 4 * 9),
     "an adaptive average pool": (neuron(0.5), Each(nn.AdaptiveAvgPool2d((2, 3))), 4 * 6),
     "an adaptive max pool": (neuron(0.5), Each(nn.AdaptiveMaxPool2d(3)), 4 * 9),
     "a norm of spikes before a neuron": (Each(norm(nn.BatchNorm2d, 4)), neuron(), 4 * 36),
+    "a convolution with every option": (
+        Each(nn.Conv2d(4, 6, (3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2), groups=2)),
+        neuron(),
+        6 * 3 * 6,
+    ),
+    "an average pool of currents": (
+        Each(nn.Conv2d(4, 6, 3), nn.AvgPool2d(2, divisor_override=3), norm(nn.BatchNorm2d, 6)),
+        neuron(),
+        6 * 4,
+    ),
     "a max pool of currents": (Each(nn.Conv2d(4, 6, 3), nn.MaxPool2d(2)), neuron(), 6 * 4),
     "a max pool of currents that fall": (
         Each(nn.Conv2d(4, 6, 3)),
@@ -129,6 +141,15 @@ READ_OUT: dict[str, tuple[nn.Module, tuple[int, ...], tuple[int, ...]]] = {
         (3,),
     ),
     "votes of groups of neurons": (Do(votes, nn.Linear(8, 12), neuron()), (8,), (3,)),
+    "sequences": (
+        Do(
+            lambda x, a, fire, pool, out: out(pool(fire(a(x)))).mean(0),
+            Each(nn.Conv1d(3, 6, 3, stride=2, padding=1), norm(nn.BatchNorm1d, 6), nn.MaxPool1d(2)),
+            *(neuron(), Each(nn.AvgPool1d(2)), Each(nn.Conv1d(6, 4, 1))),
+        ),
+        (3, 16),
+        (4, 2),
+    ),
     "maps": (Do(lambda x, a, fire: fire(a(x)).mean(0), block(), neuron()), (4, 6, 6), (4, 6, 6)),
 }
 

@@ -14,7 +14,7 @@ from mfp_neurons import MFP, TimePool, deploy
 from mfp_neurons.deploy import IntegerNetwork
 from mfp_neurons.network import describe
 from mfp_neurons.nir import NIRNetwork, from_nir, to_nir
-from tests.deploy.lowering import Do, Each, check_agreement, neuron, prepared
+from tests.deploy.lowering import Do, check_agreement, neuron, prepared
 from tests.deploy.oracle import exact
 
 Read = Callable[[Tensor], Tensor]
@@ -213,11 +213,6 @@ def test_pooling_over_time_is_followed_in_whole_windows() -> None:
     assert lowered.graph.fixed_steps() is None
     expected = exact(model[:4])(events(10).double()).detach().mean(0).numpy()
     np.testing.assert_allclose(lowered.run(events(10)), expected, atol=1e-9)
-
-
-def test_layers_at_every_step_follow_t() -> None:
-    model = prepared(nn.Sequential(Each(nn.Linear(6, 5), nn.BatchNorm1d(5)), neuron(0.1), nn.Linear(5, 3)))
-    assert deploy.lower(model, events(4)).graph.fixed_steps() is None
 
 
 def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_example(

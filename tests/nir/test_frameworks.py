@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from mfp_neurons import convert, quantize_weights
 from mfp_neurons.nir import from_nir, to_nir
 
-from .execute import by_numpy
-
 STEPS = 15
 
 
@@ -89,21 +87,6 @@ def test_input_that_is_scaled_by_one_over_tau_needs_no_scale() -> None:
     graph = to_nir(spikingjelly_model("m"), torch.rand(STEPS, 1, 2, 8, 8))
     assert "2_gain" not in graph.nodes
     assert "2_leak" in graph.nodes
-
-
-def test_a_potential_on_the_threshold_fires_in_spikingjelly_and_in_the_graph() -> None:
-    pytest.importorskip("spikingjelly")
-    from mfp_neurons import MFPNode
-
-    node = MFPNode(tau=2.0, v_threshold=0.75, decay_input=False, step_mode="m")
-    x = torch.tensor([0.5, 0.5, 0.0, 0.75]).reshape(4, 1, 1)  # u = 0.5, 0.75, 0.375, 0.9375
-    graph = to_nir(node, x)
-    threshold = graph.nodes["mfpnode"]
-    assert threshold.metadata["comparison"] == ">="
-    assert float(threshold.metadata["v_threshold"][0]) == 0.75 > float(threshold.threshold[0])
-    expected = [0.0, 1.0, 0.0, 1.0]
-    assert by_numpy(graph, x.numpy(), 1e-4).ravel().tolist() == expected
-    assert from_nir(graph)(x).flatten().tolist() == node(x).flatten().tolist() == expected
 
 
 # --- snnTorch ---------------------------------------------------------------------------------------------
