@@ -45,7 +45,7 @@ def prepare(
     if state is not None and not isinstance(state, Tensor):
         raise TypeError(f"state must be a real floating-point tensor, or None, got {describe(state)}")
     wide = accumulate_dtype(x_seq.dtype)
-    kind, tensor, kept = _kernel_tensor(kernel, x_seq, state, carry)
+    kind, tensor, inputs_held = _kernel_tensor(kernel, x_seq, state, carry)
     threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold).to(wide) if fires else None
     _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
     if threshold is not None:
@@ -59,7 +59,7 @@ def prepare(
         x_seq, tensor.to(wide), threshold, state, None, None, kind, surrogate, strict, record, potential,
         backend,
     )  # fmt: skip
-    return call, kept
+    return call, inputs_held
 
 
 def _kernel_tensor(
@@ -70,20 +70,20 @@ def _kernel_tensor(
     "exp" [2, G] (decay and gain), "fir" [K, G] or "matrix" [T, S].
     """
     if isinstance(kernel, Exponential):
-        kept = None if kernel.order is None else kernel.order - 1
+        inputs_held = None if kernel.order is None else kernel.order - 1
         if kernel.order is None or (state is None and covers(kernel.order, x_seq)):
             # from rest, a truncation that no step of this sequence reaches is the recursion, which is cheaper
             rows = torch.broadcast_tensors(
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
             )
-            return "exp", torch.stack(rows), kept
+            return "exp", torch.stack(rows), inputs_held
         kernel = kernel.truncated()
     if isinstance(kernel, FIR):
         taps = kernel.taps_for(x_seq, accumulate_dtype(x_seq.dtype))
-        kept = len(taps) - 1
+        inputs_held = len(taps) - 1
         if not carry and covers(len(taps), x_seq):
             taps = taps[: x_seq.shape[0]]  # taps that lie further back than a whole sequence weigh nothing
-        return "fir", taps, kept
+        return "fir", taps, inputs_held
     if isinstance(kernel, Matrix):
         position = 0 if state is None or state.dim() == 0 else len(state)
         rows_of_steps = _matrix_rows(kernel.matrix, x_seq.shape[0], position, carry)
@@ -101,8 +101,8 @@ def covers(order: int, x_seq: Tensor) -> bool:
 def _matrix_rows(matrix: Tensor, steps: int, position: int, carry: bool) -> Tensor:
     total = len(matrix)
     if position + steps > total or (not carry and steps != total):
-        came = f"T = {steps}" if position == 0 else f"{steps} steps after {position}"
-        raise ValueError(f"a matrix kernel of {total} steps takes x_seq of T = {total}, got {came}")
+        actual = f"T = {steps}" if position == 0 else f"{steps} steps after {position}"
+        raise ValueError(f"a matrix kernel of {total} steps takes x_seq of T = {total}, got {actual}")
     # from this position on; columns of later steps are above the diagonal, and no step sees the future
     return matrix.tril()[position : position + steps, : position + steps]
 
@@ -157,9 +157,9 @@ def _check_channels(name: str, groups: int, x_seq: Tensor) -> None:
         return
     channels = x_seq.shape[2] if x_seq.dim() > 2 else None
     if channels != groups:
-        found = "no channel dimension" if channels is None else f"{channels} channels"
+        actual = "no channel dimension" if channels is None else f"{channels} channels"
         raise ValueError(
-            f"{name} has {groups} channels, but x_seq of shape {list(x_seq.shape)} has {found} "
+            f"{name} has {groups} channels, but x_seq of shape {list(x_seq.shape)} has {actual} "
             "(dim 2 of [T, N, C, *]); give one value a channel, or one for all"
         )
 

@@ -240,13 +240,13 @@ def _run(
         carry: whether this is a stretch of a longer sequence, so that a state comes out.
     """
     with _full_precision(x_seq):
-        call, kept = prepare(
+        call, inputs_held = prepare(
             x_seq, kernel, v_threshold, state, fires=fires, surrogate=surrogate, strict=strict, record=record,
             potential=potential, carry=carry, backend=backend,
         )  # fmt: skip
         if norm is not None:
             check_norm(norm, call.x)
-            last = min(len(call.x), kept or 0) if carry else 0
+            last = min(len(call.x), inputs_held or 0) if carry else 0
             spikes, u, inputs = _normalize_and_fire(call, norm, last)
         elif carry and _is_one_short_step(call):  # what a framework's loop over time asks for
             spikes, u = _one_step(call)
@@ -255,7 +255,7 @@ def _run(
             spikes, u = _fire(call)
             inputs = call.x
         # `fire` carries nothing on, and making a state would copy inputs
-        return Chunk(spikes, u, _next_state(call, kept, inputs, u) if carry and fires else u)
+        return Chunk(spikes, u, _next_state(call, inputs_held, inputs, u) if carry and fires else u)
 
 
 def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
@@ -284,6 +284,7 @@ def _fire(call: Call) -> tuple[Tensor, Tensor]:
     # decided outside the operator, the spikes need the potential of every step, also for their gradient
     alone = call._replace(threshold=None, surrogate=None, record=True, potential=True)
     _, u = ops.fire(*alone.arguments())
+    # The user's function is differentiated by autograd itself, from here to the operator's potential.
     spikes = surrogate(u - ops.along_channels(call.threshold, u.dim()))
     return spikes.to(call.x.dtype), (u if call.record else u[-1].clone())
 
@@ -347,19 +348,21 @@ def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> 
         average.lerp_(newest.to(average), momentum)
 
 
-def _next_state(call: Call, kept: int | None, inputs: Tensor, u: Tensor) -> Tensor:
-    """What the next chunk takes: the last potential, or the last ``kept`` inputs, zeros before the first.
+def _next_state(call: Call, inputs_held: int | None, inputs: Tensor, u: Tensor) -> Tensor:
+    """What the next chunk takes: the last potential, or the last inputs, zeros before the first.
 
     Args:
-        inputs: what the neuron got, of the last steps at least that are kept.
+        inputs_held: how many inputs the state holds; None where it is a potential.
+        inputs: what the neuron got, of the last steps at least that are held.
     """
-    if kept is None:
+    if inputs_held is None:
         return u[-1].clone() if call.record else u
     if is_exporting():  # T is open: a long stretch goes the way of a short one
-        before = inputs.new_zeros((kept, *inputs.shape[1:])) if call.state is None else call.state
+        before = inputs.new_zeros((inputs_held, *inputs.shape[1:])) if call.state is None else call.state
         inputs = torch.cat((before.to(inputs.dtype), inputs))
-    newest = inputs[inputs.shape[0] - min(kept, inputs.shape[0]) :]
-    missing = kept - newest.shape[0]
+    # A stretch shorter than the kernel's memory leaves older inputs in the state.
+    newest = inputs[inputs.shape[0] - min(inputs_held, inputs.shape[0]) :]
+    missing = inputs_held - newest.shape[0]
     if missing == 0:
         return newest.clone()
     if call.state is None:

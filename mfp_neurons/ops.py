@@ -150,14 +150,14 @@ def _setup_norm_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 
 
 def _backward_norm_fire(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    given = _COUNT + 2  # eps and last
+    argument_count = _COUNT + 2  # eps and last
     outputs = grads[:3]
     if all(grad is None for grad in outputs):
-        return (None,) * given
+        return (None,) * argument_count
     needs = list(ctx.needs_input_grad[:_TENSOR_COUNT])
     tensors = _saved(ctx, continues=needs[3])
     inputs = norm_fire_backward(*outputs, needs, *tensors, *ctx.options)
-    return (*_or_none(inputs, needs), *[None] * (given - _TENSOR_COUNT))
+    return (*_or_none(inputs, needs), *[None] * (argument_count - _TENSOR_COUNT))
 
 
 class _Map(NamedTuple):

@@ -40,6 +40,7 @@ def backward(
     """As :func:`mfp_neurons.backends.torch.backward`."""
     need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
     x_dtype, state = call.x.dtype, call.state
+    # A state of zeros has a gradient all the same, so it stays where that is wanted.
     call = _in_one_dtype(call if need_state else _without_rest(call))
     x, struct = call.x, _Struct.of_call(call)
     wide, has_potential_state = accumulate_dtype(x.dtype), call.kind == "exp"
@@ -51,6 +52,7 @@ def backward(
     struct.write("grad_x", gx)
     g_state = None
     if need_state and state is not None:
+        # The gradient has the dtype of what the kernel reads as its state: a potential, or inputs.
         g_state = torch.empty(state.shape, dtype=wide if has_potential_state else x.dtype)
         struct.write("grad_state", g_state.unsqueeze(0) if has_potential_state else g_state)
     struct.c.sum_kernel, struct.c.sum_threshold = need_kernel, need_threshold
@@ -83,6 +85,7 @@ def _like(sums: Tensor, parameter: Tensor | None) -> Tensor | None:
     """Sums of each channel as the gradient of a parameter, which may be one for all of them."""
     if parameter is None:
         return None
+    # One number for the whole layer gets the gradients of all channels.
     if parameter.shape[-1] == 1:
         sums = sums.sum(-1, keepdim=True)
     return sums.to(parameter.dtype, copy=True)  # not a view of all the sums
@@ -244,6 +247,7 @@ class _Struct:
 @functools.cache
 def _library() -> ctypes.CDLL:
     library = host.library()
+    # A field that is added on one side alone would shift all fields behind it.
     if library.mfp_call_size() != ctypes.sizeof(_Call):
         raise host.Unavailable("the built library and this file disagree on the layout of a call")
     return library

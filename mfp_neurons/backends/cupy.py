@@ -276,6 +276,7 @@ def _fir_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> Gra
     taps, (of_spikes, adjoint, of_input) = totals[:reached], totals[reached:].unbind(0)
     taps = taps if call.kernel.shape[1] == totals.shape[1] else taps.sum(1, keepdim=True)
     return Gradients(
+        # Taps that reach back beyond the first step have multiplied nothing.
         kernel=pad(taps, (0, 0, 0, len(call.kernel) - reached)),
         threshold=None if call.threshold is None else -of_parameter(of_spikes, call.threshold),
         scale=None if call.scale is None else of_parameter(of_input, call.scale),
@@ -310,6 +311,8 @@ def _finite_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> 
         # g needs the potential, a sum over inputs; gx is a sum over g: two kernels, and g goes through memory
         neurons.g = neurons.scratch()
         totals = _finite(neurons, LOCAL, factor, 1 if need_threshold else 0)
+        # What the first kernel wrote is the product with the surrogate, which the second must not apply
+        # again.
         factor = DONE
         if totals is not None and call.threshold is not None:
             g_threshold = -of_parameter(totals[0], call.threshold)
@@ -332,6 +335,7 @@ def _order(neurons: Neurons) -> int:
 
 def _finite(neurons: Neurons, mode: int, factor: int, count: int = 0) -> Tensor | None:
     """Runs the kernel `finite`; gives its ``count`` sums [count, C], float64, or None of none."""
+    # The adjoint also gives the gradient of the inputs before the first step.
     lines = neurons.rows.steps + (neurons.before if mode == ADJOINT else 0)
     segments = min(FINITE_SEGMENTS, 1 << (ceil(lines / ROWS) - 1).bit_length())
     lanes = THREADS // segments
@@ -377,6 +381,8 @@ def _matrix_gradient(neurons: Neurons) -> Tensor:
     """[T, S], float64."""
     groups, steps, across = Groups.of(neurons.rows, 1, ()), neurons.rows.steps, _order(neurons)
     sides = (ceil(steps / SIDE), ceil(across / SIDE))
+    # A small matrix has few tiles, so the sum over neurons is shared out among blocks, and `total` adds up
+    # their parts in a fixed order.
     splits = max(1, min(ceil(groups.total / 1024), ceil(BLOCKS / (sides[0] * sides[1]))))
     split, cells = ceil(groups.total / splits), steps * across
     partials = torch.empty(splits * cells, dtype=neurons.wide, device=neurons.call.x.device)

@@ -40,6 +40,7 @@ class Rows:
 
     def _where_to_split(self, strides: list[int]) -> int:
         expected, first = 1, len(strides)
+        # From the innermost axis outwards, for as long as memory has no gaps.
         while first > 0 and (self._sizes[first - 1] == 1 or strides[first - 1] == expected):
             first -= 1
             expected *= self._sizes[first]
@@ -51,6 +52,7 @@ class Rows:
 
     def view_rows(self, tensor: Tensor) -> RowView:
         """A tensor [S, N, *], S any number of steps; copied only if its strides allow no such view."""
+        # The usual case needs no look at the strides.
         if self._in_order and tensor.is_contiguous():
             return RowView(tensor, self.run, self.run, False)
         moved = self._moved(tensor)

@@ -166,6 +166,7 @@ class _Layout:
     def blocks(self, size: int) -> Iterator[Block]:
         """Index blocks of at most about ``size`` neurons each that cover all neurons."""
         _, n_all, c_all, r_all = self.shape
+        # The inner axes are filled first, so that a block is read in long runs.
         r = max(1, min(r_all, size))
         c = max(1, min(c_all, size // r))
         n = max(1, min(n_all, size // (r * c)))
@@ -335,9 +336,11 @@ class _Neurons:
             return g, self._one_step_back(self._potential(y, None)) if keeps_before else None
         assert self.threshold is not None
         u = self._potential(y, gx)
+        # This is a copy, because the next line overwrites u.
         before = self._one_step_back(u) if keeps_before else None
         g = self.call.surrogate.derivative_(u.sub_(self.threshold)).mul_(ds)
         if sums.threshold is not None:
+            # Spikes depend on u - v_threshold.
             self._add(sums.threshold, g, -1)
         return g, before
 
@@ -363,6 +366,7 @@ class _Neurons:
             assert before is not None
             groups = g_kernel.shape[1]
             columns = _columns(g_kernel, self.channels, groups > 1)
+            # u[t] = decay u[t-1] + gain y[t], and g is by now the derivative by u[t] through all later steps.
             columns[0] += torch_sums.group_sum(g * before, groups)
             columns[1] += torch_sums.group_sum(g * y, groups)
         if g_state is not None:
@@ -382,6 +386,7 @@ class _Neurons:
             return torch_sums.fir_adjoint(g, self.kernel)
         if g_kernel is not None:
             g_kernel += torch_sums.matrix_gradient(g, self._with_state(y))
+        # The first columns of the matrix weigh the inputs before the block, which are the state.
         earlier = self.kernel.shape[1] - len(g)
         gys = torch_sums.matrix_adjoint(g, self.kernel)
         if g_state is not None:

@@ -85,6 +85,7 @@ def fir(x: Tensor, taps: Tensor, before: Tensor | None) -> Tensor:
 def fir_adjoint(g: Tensor, taps: Tensor) -> Tensor:
     """dL/dx[t] = sum over j of taps[j] * g[t+j], from g = dL/du [T, n, c, r]."""
     if _by_matrix(taps):
+        # The adjoint is the same filter with time reversed.
         return _fir_by_matrix(g.flip(0), taps, None).flip(0)
     gx = g * _tap(taps, 0)
     for j, now, then in _lags(len(g), len(taps)):
@@ -137,6 +138,7 @@ def _lags(steps: int, order: int) -> Iterator[tuple[int, slice, slice]]:
 def _lags_before(steps: int, order: int) -> Iterator[tuple[int, slice, slice]]:
     """(j, the steps of the block that tap j reaches from before it, the rows of ``before`` it uses)."""
     for j in range(1, order):
+        # The last row of ``before`` is one step before the block, so at step t tap j reads row K - 1 + t - j.
         reached = min(j, steps)
         yield j, slice(0, reached), slice(order - 1 - j, order - 1 - j + reached)
 

@@ -176,21 +176,25 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
     sizes = [[int(bound[c]) * reach[c] for bound in bounds] for c in range(channels)]
     with localcontext(_ARITHMETIC):
         scales = [[branch.scale[c] for branch in branches] for c in range(channels)]
-        made = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
-        limits = [_total(one.factors, size) for one, size in zip(made, sizes, strict=True)]
-        lost = [_lost(a, one, size) for a, one, size in zip(scales, made, sizes, strict=True)]
+        wholes = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
+        limits = [_total(one.factors, size) for one, size in zip(wholes, sizes, strict=True)]
+        lost = [_lost(a, one, size) for a, one, size in zip(scales, wholes, sizes, strict=True)]
+        # Factors of several synapses are rounded. A potential that is off by more than 2**-16 of its largest
+        # size would make another network.
         rough = any(
             error * _PRECISION > one.worth * limit
-            for error, one, limit in zip(lost, made, limits, strict=True)
+            for error, one, limit in zip(lost, wholes, limits, strict=True)
         )
         if rough or max(limits) >= _POTENTIAL_LIMIT:
             raise LoweringError(_too_large(neuron, bounds))
         needed = _needed(neuron, sum(branch.offset for branch in branches))
-        worth = [one.worth for one in made]
+        worth = [one.worth for one in wholes]
         rows = np.array([_ceilings(row, worth, limits, neuron.strict) for row in needed], np.int64)
         step = Decimal(2) ** neuron.exponent
         return Folded(
-            tuple(np.array(row, np.int64) for row in zip(*(one.factors for one in made), strict=True)),
+            tuple(np.array(row, np.int64) for row in zip(*(one.factors for one in wholes), strict=True)),
+            # A matrix kernel has a threshold for every step. Other thresholds stay the same from step K - 1
+            # on.
             rows if len(neuron.taps) > 1 else without_repeats(rows),
             np.array([float(value * step) for value in worth]),
             _upwards(value * step for value in lost),
@@ -203,6 +207,8 @@ def with_factors(synapse: Synapse, factors: Ints) -> Synapse:
     They cannot behind a max pool, whose largest is not that of the negated numbers, nor where the codes hold
     the lowest number of their bits, which has no positive twin.
     """
+    # Codes of b bits may go down to -2**(b - 1), the one code that has no opposite. Those of 1 and 1.58 bits
+    # are -1 to 1.
     lowest = {1: -1, 1.58: -1}.get(synapse.bits, 1 - 2 ** (int(synapse.bits) - 1))
     fits = synapse.codes.min(axis=(1, 2, 3)) >= lowest
     moved = fits & (factors < 0) & (synapse.pool is None or synapse.pool.kind == "sum")
@@ -224,16 +230,17 @@ def _whole_factors(scales: list[Decimal], sizes: list[int]) -> _Whole:
     """Of a single synapse the sign; of several round(a 2**F)."""
     if len(scales) == 1:
         return _Whole([-1 if scales[0] < 0 else 1], abs(scales[0]))
-    heard = [
-        a if size else Decimal() for a, size in zip(scales, sizes, strict=True)
-    ]  # a silent one needs no F
+    # A synapse whose weights are all zero adds nothing, so its scale does not limit the shift F.
+    effective = [a if size else Decimal() for a, size in zip(scales, sizes, strict=True)]
     return _fixed_point(
-        heard, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT
+        effective, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT
     )
 
 
 def _fixed_point(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Whole:
     """round(number 2**F) with the largest F that fits; without the powers of two that all of them share."""
+    # The largest number begins with 64 bits, more than fits anywhere, and loses one at a time until all of
+    # them fit.
     shift = 64 - math.frexp(max(map(abs, numbers)))[1]
     whole = _rounded(numbers, shift)
     while not fits(whole):
@@ -280,10 +287,13 @@ def _ceilings(needed: Decimals, worth: list[Decimal], limits: list[int], strict:
     """The least whole P with worth * P >= needed (> if strict); kept between -limit - 1 and limit + 1."""
     least = []
     for z, a, limit in zip(needed, worth, limits, strict=True):
+        # The potential does not depend on P then: the neuron fires at every step or at none.
         if a == 0:
             always = z.is_finite() and _least_above(z, strict) <= 0
             least.append(-limit - 1 if always else limit + 1)
         else:
+            # P is never beyond the limit, so every larger threshold means the same. This also takes the place
+            # of infinity.
             within = max(min(z / a, Decimal(limit + 1)), Decimal(-limit - 1))
             least.append(min(_least_above(within, strict), limit + 1))
     return least
@@ -308,9 +318,9 @@ def _too_large(neuron: NeuronValues, bounds: Sequence[Ints]) -> str:
     room = largest * (_PRECISION if len(bounds) > 1 else 1)
     fitting = 0
     for order in range(1, neuron.taps.shape[1]):
-        kept = neuron.taps[:, :order].astype(object)
-        shared = math.gcd(*kept.ravel().tolist()) or 1
-        reach = int(np.abs(kept).sum(axis=1).max()) // (shared & -shared)
+        shorter = neuron.taps[:, :order].astype(object)
+        shared = math.gcd(*shorter.ravel().tolist()) or 1
+        reach = int(np.abs(shorter).sum(axis=1).max()) // (shared & -shared)
         fitting = order if reach * room < _POTENTIAL_LIMIT else fitting
     advice = f"give it order={fitting} or less" if fitting else "use a smaller layer before it"
     return (
@@ -353,9 +363,14 @@ def scores(branches: Sequence[Affine], bounds: Sequence[Ints]) -> FoldedScores:
         flat = numbers.ravel().tolist()
 
         def fits(whole: list[int]) -> bool:
-            made = np.abs(np.array(whole, object).reshape(numbers.shape))
-            return bool((made[:-1] < _FACTOR_LIMIT).all() and (made * sizes).sum(axis=0).max() < _SCORE_LIMIT)
+            magnitudes = np.abs(np.array(whole, object).reshape(numbers.shape))
+            return bool(
+                (magnitudes[:-1] < _FACTOR_LIMIT).all()
+                and (magnitudes * sizes).sum(axis=0).max() < _SCORE_LIMIT
+            )
 
+        # Counts of spikes are multiples of one number, so that their scores are exact. Others are rounded to
+        # a fixed point.
         whole = _multiples(flat, fits) or _fixed_point(flat, fits)
         rows = np.array(whole.factors, object).reshape(numbers.shape)
         lost = [

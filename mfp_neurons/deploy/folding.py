@@ -77,6 +77,7 @@ class Current:
 
     def then(self, after: Affine) -> Current:
         """after.scale * current + after.offset."""
+        # The offset belongs to the sum, so one branch takes it; the others are scaled alone.
         nothing = affine(after.scale, [0] * len(after.scale))
         changed = (
             replace(branch, affine=branch.affine.then(nothing if i else after))
@@ -114,6 +115,7 @@ class Folding:
         inputs = Input(as_map(first.shape), first.features, top, static=not first.has_time)
         self.so_far = Graph(inputs, (), network.steps, fixed=network.is_fixed)  # no Scores yet
         self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
+        # Levels from 0 to top stand for numbers from 0 to 1.
         self.contents: list[Content] = [Map(0, Fraction(1, top))]
 
     def graph(self) -> Graph | None:
@@ -214,6 +216,7 @@ class Folding:
             return content
         shape = self.so_far.map_shape(content.index)
         channels = shape[0]
+        # A depthwise convolution with a window of 1 hands on every number as it is.
         codes = np.ones((channels, 1, 1, 1), np.int8)
         synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
         as_it_is = affine([content.scale] * channels, [0] * channels)
@@ -229,6 +232,7 @@ class Folding:
     ) -> Current:
         """What a synapse adds up, with the scales of its codes and a bias."""
         offset = [0.0] * len(scale) if bias is None else numbers_of(bias)
+        # A bias added to a sum over time counts once; folded into every step it would count T times.
         if layer.sources[0].reduce == "sum" and any(offset):
             self.refuse(layer, "adds its bias to a sum over time. Take the mean over time, or bias=False")
         worth = affine(scale, offset).of_units(source.scale)

@@ -208,6 +208,7 @@ def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     """A synapse with codes 0 and 1."""
     source = folding.spikes(layer)
     shape = folding.so_far.map_shape(source.index)
+    # 1.58 bits are the codes -1, 0 and 1, the fewest that have a 0.
     codes = np.zeros((len(layer.places), prod(shape)), np.int8)
     np.put_along_axis(codes, layer.places, np.int8(1), axis=1)
     synapse = Synapse(
@@ -227,6 +228,7 @@ def _batch_norm(folding: Folding, layer: description.BatchNorm) -> Content:
             f"has a batch norm for each channel of dim 1, but there lie {[len(layer.mean)]} numbers, while "
             f"the map has {channels} channels. Put it before the flattening",
         )
+    # The norm of a sum adds its offset once; folded into every step it would be added T times.
     if layer.sources[0].reduce == "sum":
         folding.refuse(layer, "normalizes a sum over time. Take the mean over time")
     gain = [1.0] * channels if layer.weight is None else numbers_of(layer.weight)
@@ -299,6 +301,7 @@ def _add(folding: Folding, layer: description.Add) -> Content:
     a, b = folding.content(layer, 0), folding.content(layer, 1)
     # a sum of spikes (SEW residuals) is stored as a map of small counts: no factors, and exact
     if isinstance(a, Map) and isinstance(b, Map) and layer.sources[0].reduce is None:
+        # Scales with little in common have large weights, and the map would no longer hold small counts.
         weights, scale = _common_scale([a, b])
         top = sum(w * folding.so_far.map_top(m.index) for w, m in zip(weights, (a, b), strict=True))
         if top <= _LARGEST_TOP:
@@ -313,11 +316,14 @@ def _common_scale(maps: Sequence[Map]) -> tuple[tuple[int, ...], Fraction]:
     """Whole weights and one scale: scale * weight is the scale of each map."""
     numerators = [m.scale.numerator for m in maps]
     denominators = [m.scale.denominator for m in maps]
+    # The greatest common divisor of fractions: of the numerators over the least common multiple of the
+    # denominators.
     common = Fraction(gcd(*numerators), lcm(*denominators))
     return tuple(int(m.scale / common) for m in maps), common
 
 
 def _multiply(folding: Folding, layer: description.Multiply) -> NoReturn:
+    # Potentials among the two are refused first, in words of their own.
     folding.content(layer, 0)
     folding.content(layer, 1)
     folding.refuse(layer, f"multiplies two tensors of the network. {PRODUCT}")
@@ -372,6 +378,8 @@ def _divisor(layer: description.Pool) -> Fraction:
 
 
 def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window: Window) -> Map:
+    # The largest of a window is no larger than the map's; the sum is up to as many times larger as the window
+    # has places.
     top = folding.so_far.map_top(content.index) * (1 if layer.largest else prod(window.size))
     if top > _LARGEST_TOP:
         largest = folding.so_far.map_top(content.index)
@@ -472,6 +480,7 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
             f"numbers, while the map has {layer.shape[0]} channels. Put it before the flattening",
         )
     folded = fold.thresholds([one.affine for one in current.branches], folding.bounds(current), values)
+    # What was real so far (scales, norms, biases) is now in the thresholds, and spikes are worth 1.
     op = Neurons(
         layer.name,
         in_whole_factors(current, folded.factors),

@@ -75,10 +75,13 @@ def _refuse(layer: Neurons, why: str, instead: str) -> NoReturn:
 def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
     """Taps [1 or T, K, 1 or C] and their exponent."""
     exact = _exact_taps(layer, steps)
+    # Zeros behind the last tap would only lengthen the memory of the neuron.
     used = [lag for lag in range(exact.shape[1]) if any(exact[:, lag].ravel())]
     exact = exact[:, : max(used, default=0) + 1]
+    # In units of the lowest bit that any tap has, all taps are whole.
     exponent = min((_lowest_bit(tap) for tap in exact.ravel() if tap), default=0)
     whole = exact / Fraction(2) ** exponent
+    # Every float is a whole number times a power of two. Quantized taps are told by how short that number is.
     is_real = any(_odd_part(int(tap)) >> _TAP_BITS for tap in whole.ravel())
     if is_real and "kernel_bits" not in layer.options:
         _refuse(
@@ -143,6 +146,7 @@ def _fractions(values: Tensor) -> NDArray[np.object_]:
 def _lowest_bit(number: Fraction) -> int:
     """The largest e such that a float's value is a whole number times 2**e."""
     top = number.numerator
+    # The denominator of a float is a power of two.
     return (top & -top).bit_length() - 1 - (number.denominator.bit_length() - 1)
 
 

@@ -36,6 +36,8 @@ def negate(tracer: Tracer, result: Tensor, a: Any) -> Value:
 @rule("mul", "multiply")
 def multiply(tracer: Tracer, result: Tensor, a: Any, b: Any) -> Value:
     if isinstance(a, StandIn) and isinstance(b, StandIn):
+        # Nothing can be made of a product of two signals. It is written down nevertheless, so that each
+        # export refuses it in its own words.
         x, y = a.value, b.value
         number = tracer.emit(Multiply, [tracer.source(x), tracer.source(y)], tracer.layer(x).shape)
         return replace(x, layer=number, dims=join(x.dims, y.dims) or x.dims)
@@ -52,6 +54,7 @@ def divide(tracer: Tracer, result: Tensor, a: Any, b: Any, *, rounding_mode: Any
     if rounding_mode is not None:
         tracer.refuse(f"divides with rounding_mode={rounding_mode!r}. Leave the numbers as they are")
     value = tracer.value(a, "x")
+    # Scales are fractions, so that the reciprocal (of 3, for example) is exact.
     by = _constant(tracer, b, value)
     if (by == 0).any():
         tracer.refuse("divides by 0")
@@ -120,6 +123,8 @@ def _constant(tracer: Tracer, number: Any, value: Value) -> Exact:
         return _exact(tracer, np.array([number], object))
     if not isinstance(number, Tensor) or number.is_complex():
         tracer.refuse(f"computes with {type(number).__name__}, which is neither number nor tensor")
+    # float64 holds every number of the smaller floating dtypes, so nothing is rounded before it is a
+    # fraction.
     array = _exact(tracer, number.detach().cpu().double().numpy().astype(object))
     shape = tracer.layer(value).shape
     if array.size == 1:
@@ -162,8 +167,11 @@ def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> V
     first, place = values[0], dim % len(values[0].dims)
     shapes = [tracer.layer(value).shape for value in values]
     for value, shape in zip(values, shapes, strict=True):
+        # Only whole maps, or whole rows of flattened maps, follow each other in the order in which a layer
+        # has its channels.
         if value.dims[place] not in (tracer.channel_dim(value), flat(of_features(shape))):
             tracer.refuse("puts maps side by side along another dimension than that of their channels")
+    # The other dimensions must mean the same, not only be of the same size: time beside batch makes no map.
     outside = {(*v.dims[:place], (), *v.dims[place + 1 :]) for v in values}
     if len({as_map(shape)[1:] for shape in shapes}) > 1 or len(outside) > 1:
         named = ", ".join(

@@ -33,6 +33,7 @@ def of_features(sizes: Sequence[int]) -> Dims:
     dims: list[Dim] = []
     stride = 1
     for size in reversed(sizes):
+        # A dimension of size 1 holds no axis. So one that is added or dropped changes nothing, as in torch.
         dims.append((Axis("F", size, stride),) if size > 1 else ())
         stride *= size
     return tuple(reversed(dims))
@@ -70,20 +71,23 @@ def flat(dims: Dims) -> Dim | None:
 
 def merged(axes: Sequence[Axis]) -> Dim:
     """Axes of features that follow each other in memory as one; those of size 1 dropped."""
-    kept: list[Axis] = []
+    joined: list[Axis] = []
     for axis in axes:
         if axis.kind == "F" and axis.size == 1:
             continue
-        last = kept[-1] if kept else None
+        last = joined[-1] if joined else None
+        # Two neighbors are one axis where a step along the slower one is as long as all of the faster one.
         if last and axis.kind == last.kind == "F" and last.stride == axis.stride * axis.size:
-            kept[-1] = Axis("F", last.size * axis.size, axis.stride)
+            joined[-1] = Axis("F", last.size * axis.size, axis.stride)
         else:
-            kept.append(axis)
-    return tuple(kept)
+            joined.append(axis)
+    return tuple(joined)
 
 
 def regroup(dims: Dims, wanted: Sequence[int]) -> Dims | None:
     """What dimensions become under ``reshape(wanted)``; None where time or batch would be cut up."""
+    # A reshape keeps the order in memory, so axes are taken from the left until their product is the wanted
+    # size.
     left = [axis for dim in dims for axis in dim]
     regrouped: list[Dim] = []
     for size in wanted:
@@ -97,6 +101,8 @@ def regroup(dims: Dims, wanted: Sequence[int]) -> Dims | None:
             if size % axis.size == 0:
                 taken.append(axis)
                 size //= axis.size
+            # An axis of features may be cut in two, since its stride says where both parts lie. Half of time,
+            # or of the batch, would be nothing that a layer knows.
             elif axis.kind == "F" and axis.size % size == 0:
                 rest = axis.size // size
                 taken.append(Axis("F", size, axis.stride * rest))
@@ -118,6 +124,7 @@ def join(first: Dims, second: Dims) -> Dims | None:
     One of them may lack the time axis: it is the same at every step.
     """
     rank = max(len(first), len(second))
+    # As in torch, the shorter shape gets dimensions of size 1 in front.
     first, second = ((),) * (rank - len(first)) + first, ((),) * (rank - len(second)) + second
     joined: list[Dim] = []
     for a, b in zip(first, second, strict=True):

@@ -82,6 +82,7 @@ class StandIn(Tensor):
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        # The question is answered by the wrapper itself. Without the guard it would come back to this method.
         if name_of(func) in _QUESTIONS:
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
@@ -91,6 +92,8 @@ class StandIn(Tensor):
     def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
+        # Only what goes around __torch_function__ arrives here: an operator without the name by which rules
+        # are known.
         stand_ins((args, kwargs))[0].capture.refuse(
             f"runs {func} outside torch's Python functions (in a scripted, compiled or vmapped one), where "
             "it cannot be captured. Call plain torch functions and modules there"
@@ -120,6 +123,8 @@ class Capture:
 
     def __init__(self, model: nn.Module, listener: Listener) -> None:
         self.model, self.listener = model, listener
+        # Stand-ins have the dtype and the device of the model, so that its own checks and casts go as with a
+        # real input.
         floating = [p for p in (*model.parameters(), *model.buffers()) if p.is_floating_point()]
         self.dtype = floating[0].dtype if floating else torch.get_default_dtype()
         self.device = floating[0].device if floating else torch.device("cpu")
@@ -183,18 +188,23 @@ class Capture:
         """An in-place function: ``target`` has another value from now on."""
         if not isinstance(target, StandIn) or not isinstance(value, StandIn):
             self.refuse(f"writes into a tensor that is not computed from the input ({name})")
+        # Writing into one view changes every other view of the memory, which the listener does not follow. A
+        # change of the shape alone leaves the others as they are.
         others = [one for one in target.family if one() is not None and one() is not target]
         if others and name not in _IN_PLACE_SHAPES:
             self.refuse(
                 f"writes into a tensor of which a view is still in use ({name}). Use {name.rstrip('_')}"
             )
         with torch._C.DisableTorchFunctionSubclass():
+            # The model goes on with this very object, so it is the object that takes the new shape and value.
             target.data = _blank_like(value)
         target.value = value.value
         return target
 
     @contextmanager
     def _calls_intercepted(self) -> Iterator[None]:
+        # Replacing the call of all modules reaches every module, also those made during the run, and changes
+        # none of them. Other threads get the original.
         original = nn.Module.__call__
         thread = threading.get_ident()
 
@@ -211,6 +221,7 @@ class Capture:
 
     def _call(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
         module = getattr(module, "_orig_mod", module)  # torch.compile's wrapper
+        # A module that is made during the run has no path; its messages name the module that made it.
         path = self._paths.get(module, self.path())
         self._inside.append((path, module))
         try:
@@ -219,6 +230,7 @@ class Capture:
             if returned is not NotImplemented:
                 self.handled += 1
                 return returned
+            # The forward alone is called: hooks may need numbers, which a stand-in lacks.
             return module.forward(*args, **kwargs)
         except NetworkError:
             raise

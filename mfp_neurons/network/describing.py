@@ -103,6 +103,8 @@ def read_model(
             return export(reading.description(export))
         except NetworkError as refusal:
             reading.error = refusal
+            # The capture may have come to the end of the model. An export that refuses a layer came as far as
+            # that layer.
             if refusal.layer is not None:
                 reading.handled = min(reading.handled, reading.positions[refusal.layer])
     # a reading whose shapes did not fit is the wrong one
@@ -152,6 +154,7 @@ class _Reading:
         except NetworkError:  # the model does not take another T
             return replace(network, is_fixed=True)
         finally:
+            # The second capture only answers a question. How far the reading came is what the first one says.
             self.handled, self.positions = handled, positions
         pairs = zip(network.outputs, other.outputs, strict=False)
         network = replace(network, outputs=tuple(_as_many_steps(network, a, b) for a, b in pairs))
@@ -258,11 +261,14 @@ def _output(tracer: Tracer, value: Value) -> Output:
     steps = _steps(tracer) // tracer.layer(value).period
     every_step = value.reduce is None and value.step is None and has_time(value.dims)
     expected = [{"T"}, {"N"}] if every_step else [{"N"}]
+    # A model that takes single steps, and was given one, returns what belongs to that step.
     is_single = tracer.follow_loops and not (tracer.steps or tracer.repeats) and steps == 1
     known = every_step or value.reduce or value.step is not None or is_single
     front, rest = value.dims[: len(expected)], value.dims[len(expected) :]
     own = flat(of_features(tracer.layer(value).shape))
+    # The features may come as a map or flattened, but in the order in which the layer has them.
     in_order = rest == of_features(sizes(rest)) and flat(rest) == own
+    # A model that returns the last k steps, without a reduction, has no form of output.
     cut = value.last and not value.reduce
     if not known or [kinds(dim) for dim in front] != expected or not in_order or cut:
         tracer.refuse(

@@ -285,6 +285,8 @@ class Neurons(Layer):
     def spread(self, value: Tensor, shape: Shape | None) -> Tensor:
         """A parameter in a shape that broadcasts over the features: one value, one a channel, or others."""
         if shape is None or value.numel() != prod(shape):
+            # One value for each channel belongs to the first dimension of the features; torch would put it at
+            # the last.
             shape = (value.numel(), *[1] * (len(self.features) - 1))
         placed = value.reshape(shape)
         return placed.reshape(()) if placed.numel() == 1 else placed
@@ -405,6 +407,8 @@ def snapshot(number: Any) -> Any:
 
 def read_layers(layers: Sequence[Layer], outputs: Sequence[Output]) -> list[int]:
     """The numbers of the layers that the outputs depend on; the input is always among them."""
+    # Layers read only layers in front of them, so one walk from the end to the beginning meets all that is
+    # needed.
     needed = {0, *(output.source.layer for output in outputs)}
     for number in range(len(layers) - 1, -1, -1):
         if number in needed:
@@ -415,8 +419,8 @@ def read_layers(layers: Sequence[Layer], outputs: Sequence[Output]) -> list[int]
 def _numbers(array: NDArray[Any]) -> str:
     """One number, or between which numbers an array lies."""
     values = [float(value) for value in array.ravel()]
-    low, high = min(values), max(values)
-    return f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    smallest, largest = min(values), max(values)
+    return f"{smallest:g}" if smallest == largest else f"{smallest:g} to {largest:g}"
 
 
 def as_map(shape: Shape) -> tuple[int, int, int]:
@@ -424,5 +428,6 @@ def as_map(shape: Shape) -> tuple[int, int, int]:
     if len(shape) < 2:
         return (prod(shape), 1, 1)
     if len(shape) == 2:
+        # A sequence of features is a map of a single row.
         return (shape[0], 1, shape[1])
     return (prod(shape[:-2]), shape[-2], shape[-1])

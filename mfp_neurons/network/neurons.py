@@ -55,6 +55,7 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     )
     if spec.continues and not spec.takes_sequences:
         _check_state(tracer, module, spec, state, value)
+        # The next call of this neuron has to read the same layer and go on from this potential.
         tracer.calls.setdefault(module, []).append((_read(value), potential))
     spikes = tracer.stand_in(replace(value, layer=number), x.dtype)
     every = replace(value, layer=potential)
@@ -75,6 +76,8 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
     if value.reduce or value.last or (value.step is not None and not tracer.follow_loops):
         tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     first = kinds(value.dims[0]) if value.dims else set()
+    # A model that takes single steps may give a neuron for sequences a dimension of size 1 in front. It is
+    # time then, of one step.
     is_step = not first and tracer.steps is None and value.step is None and not has_time(value.dims)
     if is_step and len(value.dims) > 1:
         tracer.repeats = 1
@@ -86,6 +89,8 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
             + ("; in a loop over time use one that takes single steps" if tracer.follow_loops else "")
         )
     if spec.continues:
+        # A stand-in here was left by an earlier call in the same run, since a capture begins with the states
+        # of the model itself.
         before = _state_of(module, spec)
         if isinstance(before, StandIn):
             tracer.refuse(
@@ -120,6 +125,7 @@ def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value
         )
     if not spec.continues:
         return value
+    # A neuron has no clock: its k-th call is step k of its sequence.
     number = len(tracer.calls.get(module, ()))
     if value.step is not None and value.step != number:
         tracer.refuse(f"is called for step {value.step} as its call number {number + 1}. {LOOPS}")
@@ -170,6 +176,7 @@ def _is_at_rest(state: Any) -> bool:
 
 def _keep(tracer: Tracer, module: nn.Module, spec: NeuronSpec, last: StandIn, every: StandIn) -> None:
     """Puts stand-ins where a call leaves the last potential, that of every step, and the past inputs."""
+    # No layer gives a neuron's past inputs, so they have a shape and no layer: whoever reads them is refused.
     history = StandIn(tuple(every.shape), replace(every.value, layer=None), tracer.capture)
     names = spec.state
     for name, value in ((names.potential, last), (names.history, history), (names.record, every)):
@@ -199,6 +206,7 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
         strict = spec.fires_above_only()
     except ValueError as error:
         refuse(f"{error}. Use a surrogate that does")
+    # A Python number keeps all of its digits in float64; a tensor keeps the dtype that it is compared in.
     threshold = torch.as_tensor(
         spec.threshold, dtype=None if isinstance(spec.threshold, Tensor) else torch.float64
     )
@@ -221,6 +229,8 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
         spike_factor=None if factor is None or bool((factor == 1).all()) else snapshot(factor),
         features=features,
     )
+    # The neuron's own forward does not run on stand-ins, so torch does not notice a parameter that does not
+    # fit.
     for name, row, shape in _parameters(layer):
         try:
             layer.spread(row, shape).broadcast_to(1, *features)

@@ -46,6 +46,7 @@ def unflatten(
     value = tracer.value(x, "x")
     place = dim % len(value.dims)
     behind = len(value.dims) - place - 1
+    # Only this dimension is regrouped, so that its neighbors can lend it nothing.
     part = replace(value, dims=value.dims[place : place + 1])
     split = _placed(tracer, part, result.shape[place : result.dim() - behind])
     return replace(value, dims=(*value.dims[:place], *split.dims, *value.dims[place + 1 :]))
@@ -60,8 +61,8 @@ def squeeze(tracer: Tracer, result: Tensor, x: Any, dim: Any = None) -> Value:
     if any("N" in kinds(value.dims[d]) for d in gone):
         tracer.refuse("squeeze removes the batch. Name the dimension that it is to remove")
     single = any("T" in kinds(value.dims[d]) for d in gone)  # T = 1: that step is the mean of all
-    kept = tuple(d for i, d in enumerate(value.dims) if i not in gone)
-    return replace(value, dims=kept, reduce="mean" if single else value.reduce)
+    remaining = tuple(d for i, d in enumerate(value.dims) if i not in gone)
+    return replace(value, dims=remaining, reduce="mean" if single else value.reduce)
 
 
 @rule("unsqueeze", view=True)
@@ -138,6 +139,8 @@ def to(tracer: Tracer, result: Any, x: Any, *others: Any, **named: Any) -> Any:
         dtype = (
             other if isinstance(other, torch.dtype) else other.dtype if isinstance(other, Tensor) else dtype
         )
+    # An integer dtype cuts fractions off, and bool makes a 1 of a 2. Only numbers that are whole anyway are
+    # unchanged by the former.
     real = dtype is None or dtype.is_floating_point
     if not real and (dtype == torch.bool or not _is_whole(tracer, value.layer)):
         tracer.refuse(f"makes {dtype} of numbers that are not whole. Leave them in floating point")
@@ -154,6 +157,7 @@ def _is_whole(tracer: Tracer, number: int | None) -> bool:
         case Neurons():
             return layer.spike_factor is None
         case Affine():
+            # A whole factor and a whole offset keep whole numbers whole.
             arrays = [array for array in (layer.scale, layer.offset) if array is not None]
             whole = all(number.denominator == 1 for array in arrays for number in array.ravel().tolist())
         case Pool():

@@ -97,6 +97,8 @@ def _even_window(tracer: Tracer, x: Any, result: Tensor) -> Shape:
     rank = _rank(tracer)
     before = sizes(tracer.value(x, "the input of a pool").dims)[-rank:]
     after = tuple(result.shape[-rank:])
+    # Where sizes do not divide, torch makes windows of unequal sizes, which overlap. No pool with one window
+    # size is that.
     if any(a % b for a, b in zip(before, after, strict=True)):
         tracer.refuse(
             f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size "
@@ -126,6 +128,7 @@ def _pooled(
             f"dilation={max(dilation)}), and the largest of nothing is no number. Use less padding, "
             "or dilation=1"
         )
+    # With ceil_mode the last window may begin within the padded map and end behind it.
     reach = (
         (out - 1) * s + d * (k - 1) + 1 > length + 2 * p
         for length, out, k, s, p, d in zip(before[1:], after, size, stride, padding, dilation, strict=True)
@@ -163,6 +166,8 @@ def _is_vote(tracer: Tracer, value: Value, size: Shape, stride: Shape, padding: 
     """Whether an average over a row of numbers is over groups of features: SpikingJelly's VotingLayer."""
     *_, channels, row = value.dims
     shape = tracer.layer(value).shape
+    # A vote comes as a row of all features with a dimension of size 1 for the channels, as avg_pool1d wants
+    # it.
     if channels or kinds(row) != {"F"} or row != flat(of_features(shape)):
         return False
     one_channel = shape[0] == 1  # that is a sequence, pooled as such
@@ -172,6 +177,7 @@ def _is_vote(tracer: Tracer, value: Value, size: Shape, stride: Shape, padding: 
 def _vote(tracer: Tracer, value: Value, size: int) -> Value:
     *others, row = value.dims
     (axis,) = row
+    # Neighbors vote together: the groups are the slow part of the row, the members of a group its fast part.
     groups = Axis("F", axis.size // size, axis.stride * size)
     kept: Dims = (*others, (groups,) if groups.size > 1 else ())
     return _group_sum(tracer, value, kept, [Axis("F", size, axis.stride)], Fraction(1, size))
@@ -183,6 +189,8 @@ def _group_sum(tracer: Tracer, value: Value, kept: Dims, gone: Sequence[Axis], s
     features = [axis for dim in kept for axis in dim if axis.kind == "F"]
     summed = places(features)[:, None] + places(gone)[None]
     number = tracer.emit(GroupSum, [tracer.source(value)], (len(summed),), places=summed, scale=scale)
+    # The sums are a new layer, whose features have the strides of its own order, no longer those of the layer
+    # before.
     left = [sizes((tuple(axis for axis in dim if axis.kind == "F"),))[0] for dim in kept]
     dims = tuple(
         new or old if kinds(old) <= {"F"} else old for old, new in zip(kept, of_features(left), strict=True)

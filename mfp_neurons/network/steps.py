@@ -37,6 +37,8 @@ def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reducti
     if any("N" in kinds(value.dims[d]) for d in gone):
         tracer.refuse(f"takes the {how} over the batch. Name the dimension: time is the first of [T, N, *]")
     features = [d for d in gone if kinds(value.dims[d]) == {"F"}]
+    # Features first: they are summed within each step, and what is reduced over time is what comes out of
+    # that.
     if features:
         value = reduced_features(tracer, value, features, how == "mean")
     if any(kinds(value.dims[d]) == {"T"} for d in gone):
@@ -51,6 +53,7 @@ def item(tracer: Tracer, result: Tensor, x: Any, index: Any) -> Value:
     entries = list(index) if isinstance(index, tuple) else [index]
     if any(entry is Ellipsis for entry in entries):
         place = next(i for i, entry in enumerate(entries) if entry is Ellipsis)
+        # An ellipsis stands for all dimensions that no other entry takes; None takes none.
         missing = len(value.dims) - sum(entry is not None and entry is not Ellipsis for entry in entries)
         entries[place : place + 1] = [slice(None)] * missing
     place = 0
@@ -83,9 +86,12 @@ def unbind(tracer: Tracer, result: Any, x: Any, dim: int = 0) -> Any:
 def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value, bool]:
     """A value at an index of one dimension, and whether the dimension stays."""
     dim, size = value.dims[place], sizes(value.dims)[place]
+    # A slice over everything picks nothing out. With T = 4 this holds for x[-4:] as well, and only a second
+    # capture with another T tells the two apart.
     if isinstance(entry, slice) and entry.indices(size) == (0, size, 1):
         return value, True
     without = (*value.dims[:place], *value.dims[place + 1 :])
+    # An index into a dimension of size 1 only drops the dimension.
     if isinstance(entry, int) and not dim:
         return replace(value, dims=without), False
     if kinds(dim) != {"T"}:
@@ -129,6 +135,8 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     first, count = values[0], len(values)
     alike = all(one.dims == first.dims and one.layer == first.layer for one in values)
     steps = [one.step for one in values]
+    # The steps of one signal, all of them and in their order, are the sequence again. Tensors that belong to
+    # no step are one input repeated.
     in_order = steps == list(range(count)) and tracer.steps in (None, count)
     repeated = set(steps) == {None} and tracer.steps is None and not has_time(first.dims)
     if tracer.follow_loops and not (alike and (in_order or repeated)):

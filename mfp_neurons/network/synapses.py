@@ -25,6 +25,8 @@ def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor 
     if over_all:  # also where the features are a map [C, H, W] that was flattened
         tracer.fits(value, weights.shape[1:])  # of an input that nothing has read, the best shape
     shape, out = tracer.layer(value).shape, weights.shape[0]
+    # A layer over the channels at every place reads each number of the map once: channels last, nothing left
+    # out.
     all_places = prod(sizes(value.dims)) == _count(value.dims) * prod(shape)
     out_shape: Shape = (out,)
     at_places = False
@@ -82,6 +84,7 @@ def _padding(padding: Any, window: Sequence[int], spread: Sequence[int]) -> Any:
     """Numbers, or "same" where they are others before and behind."""
     if padding != "same":
         return pair(0 if padding == "valid" else padding, len(window))
+    # torch puts the odd one of an odd total behind, and a single number for both sides cannot say that.
     total = [d * (size - 1) for d, size in zip(spread, window, strict=True)]
     return "same" if any(n % 2 for n in total) else tuple(n // 2 for n in total)
 
@@ -104,6 +107,8 @@ def _weights(tracer: Tracer, weight: Any, bias: Any) -> Weights:
     if not quantize.is_quantized(module):
         return Weights(real=snapshot(weight))
     codes = quantize.codes(module)
+    # What the module hands over may be its quantized weight times something. The codes stand for it only
+    # where they give these very numbers.
     if torch.equal(codes.codes.to(weight.dtype) * codes.scale, weight):
         return Weights(quantize.Codes(codes.codes.cpu(), codes.scale.cpu(), codes.bits))
     return Weights(real=snapshot(weight), altered=True)
@@ -116,6 +121,8 @@ def brevitas_layer(tracer: Tracer, module: Any, x: Any) -> Any:
             tracer.refuse(f"quantizes more than its weight ({name}). Give it a weight quantizer only")
     if getattr(module, "padding_mode", "zeros") != "zeros":
         tracer.refuse(f"pads with {module.padding_mode!r}. Use padding_mode='zeros'")
+    # The call comes back to the rules above through torch's function, where the codes are compared with this
+    # weight.
     weight = Weights(quantize.codes(module)).values()
     if isinstance(module, nn.Linear):
         return F.linear(x, weight, module.bias)
@@ -143,6 +150,8 @@ def batch_norm(
             "threshold or a weight: track_running_stats=True"
         )
     shape = tracer.layer(value).shape
+    # A norm behind a flattening has statistics for every place, where a norm of a map has them for every
+    # channel.
     of_places = value.dims[1] == flat(of_features(shape)) != tracer.channel_dim(value)
     if not of_places:
         tracer.check_channels(value, 1, "a batch norm")

@@ -121,6 +121,8 @@ class Tracer:
         inputs = stand_ins((args, kwargs))
         if any(one.value.layer is None for one in inputs):
             self.refuse(f"reads a neuron's history ({plain}), which no layer gives. Use its spikes")
+        # Arguments that the rule does not know are refused here, so that a TypeError within a rule is not
+        # taken for the user's.
         try:
             inspect.signature(RULES[plain]).bind(self, None, *args, **kwargs)
         except TypeError as error:
@@ -130,10 +132,12 @@ class Tracer:
         value = RULES[plain](self, result, *args, **kwargs)
         if not isinstance(value, Value):
             return value
+        # torch has broadcast its inputs to a larger shape than the rule's, and no layer repeats numbers.
         if isinstance(result, Tensor) and sizes(value.dims) != tuple(result.shape):
             self.refuse(
                 f"makes {list(result.shape)} of {list(sizes(value.dims))} by {plain}, which repeats numbers"
             )
+        # A view shares its memory with its input, which matters when the model writes into one of them.
         family = inputs[0].family if plain in _SHARE_MEMORY else None
         return self.stand_in(value, getattr(result, "dtype", None), family)
 
@@ -220,6 +224,7 @@ class Tracer:
         """The layers from one to the input, if nothing but single factors lies between them."""
         chain = [number]
         while isinstance(layer := self.layers[number], Affine):
+            # A single factor fits every shape, so it does not settle which one the input has.
             if layer.offset is not None or layer.scale is None or layer.scale.size > 1:
                 return []
             number = layer.sources[0].layer
@@ -272,6 +277,7 @@ class Tracer:
         self.layers.append(layer)
         self.positions.append(self.capture.handled)
         number = len(self.layers) - 1
+        # The first layer with a shape of its own settles in which shape the input is read.
         if not self._to_input(number):
             self._input_is_read |= any(self._to_input(source.layer) for source in sources)
         if not self.follow_loops:
@@ -296,10 +302,14 @@ def equal(a: Any, b: Any) -> bool:
 def _key(held: Any) -> Any:
     """What tells apart layers, or what they hold: equal for equal numbers."""
     if isinstance(held, Tensor):
+        # NumPy has no bfloat16, and float32 holds all of its numbers.
         held = (held.float() if held.dtype == torch.bfloat16 else held).numpy()
     if isinstance(held, np.ndarray):
         if held.dtype == object:
+            # The bytes of an object array are addresses, so fractions are compared themselves.
             return held.shape, tuple(held.ravel())
+        # A digest is compared instead of the numbers, so that the table of layers holds no second copy of the
+        # weights.
         return held.shape, str(held.dtype), hashlib.blake2b(held.tobytes(), digest_size=16).digest()
     if is_dataclass(held):
         return type(held), *(_key(getattr(held, field.name)) for field in fields(held))

@@ -24,6 +24,8 @@ def widened(weight: NDArray[Any], options: dict[str, Any]) -> tuple[NDArray[Any]
     wide = _dense(weight, groups)
     if weight.ndim == 4:
         sizes = weight.shape[2:]
+        # The window grows alike on both sides, and the padding with it, so that every output still reads the
+        # same inputs.
         added = [(max(sizes) - size) // 2 for size in sizes]
         wide = np.pad(wide, ((0, 0), (0, 0), *((n, n) for n in added)))
         if not isinstance(padding, str):
@@ -41,8 +43,10 @@ def narrowed(weight: NDArray[Any], groups: int, kernel_size: tuple[int, ...]) ->
     cut = [(wide - size) // 2 for wide, size in zip(weight.shape[2:], kernel_size, strict=True)]
     inner = weight[:, :, *(slice(n, n + size) for n, size in zip(cut, kernel_size, strict=True))]
     out, channels = len(weight) // groups, weight.shape[1] // groups
+    # Only the blocks on the diagonal belong to a group; outside of them the dense weight is 0.
     parts = [inner[g * out : (g + 1) * out, g * channels : (g + 1) * channels] for g in range(groups)]
     narrow = np.concatenate(parts)
+    # What was cut out is widened once more, since a weight that has other numbers around it was not made so.
     padded = np.pad(_dense(narrow, groups), ((0, 0), (0, 0), *((n, n) for n in cut)))
     return narrow if padded.shape == weight.shape and np.array_equal(padded, weight) else None
 

@@ -105,6 +105,8 @@ class Term:
     norm: Norm | None = None
 
     def then(self, scale: Floats, offset: Floats | None, norm: Norm | None = None) -> "Term":
+        # s2 (s1 x + o1) + o2 = s1 s2 x + (o1 s2 + o2). A batch norm can be restored on import only where it
+        # is all that was folded.
         first = self.scale is None and self.offset is None
         shift = None if self.offset is None else self.offset * scale
         if offset is not None:
@@ -124,6 +126,7 @@ class Signal:
     def then(self, scale: Floats, offset: Floats | None, norm: Norm | None = None) -> "Signal":
         """scale * this + offset; both broadcast over the shape."""
         alone = norm if len(self.terms) == 1 else None
+        # Every term is scaled, but the offset belongs to the sum: the first term alone takes it.
         terms = (term.then(scale, None if i else offset, alone) for i, term in enumerate(self.terms))
         return replace(self, terms=tuple(terms))
 
@@ -131,6 +134,7 @@ class Signal:
         """The sum; a node that is in both is added up here, for a graph has one edge between two nodes."""
         terms = list(self.terms)
         for term in other.terms:
+            # x + x has one edge from x, of factor 2.
             places = [i for i, one in enumerate(terms) if one.of.key == term.of.key]
             if places:
                 terms[places[0]] = _added(terms[places[0]], term)
@@ -184,6 +188,7 @@ class Draft:
     def add(self, node: Any, base: str, shape: Shape, source: Signal, *, binary: bool = False) -> Node:
         """A node behind ``source``; the same one, if it is there already."""
         names = self.names(source)
+        # Equal nodes behind the same sources give the same numbers, so one of them is enough.
         key = (type(node), base, names, _digest(node))
         if key not in self._names:
             self._names[key] = self._enter(node, base, names)
@@ -226,6 +231,7 @@ class Draft:
         ends = self.names(output)
         if len(ends) > 1:  # nirtorch hands out what meets at an Output one by one, not as a sum
             ends = (self.add(nir.Scale(np.ones(output.shape, self.dtype)), "sum", output.shape, output).name,)
+        # From the end to the beginning: a potential, for example, is often drafted and read by nobody.
         needed, left = {"input"}, list(ends)
         while left:
             name = left.pop()
@@ -239,6 +245,7 @@ class Draft:
         return nir.NIRGraph(nodes, edges, metadata=facts)
 
     def _enter(self, node: Any, base: str, sources: tuple[str, ...]) -> str:
+        # torch refuses a dot in the name of a module, and in a file a slash would open a group.
         wanted = base.replace(".", "_").replace("/", "_") or type(node).__name__.lower()
         name, number = wanted, 2
         while name in self._taken:
@@ -256,6 +263,7 @@ class Draft:
             return term.of.name
         if term.offset is None or not term.offset.any():
             assert term.scale is not None
+            # A factor of 1 needs no node.
             if bool((term.scale == 1).all()):
                 return term.of.name
             scale = np.broadcast_to(term.scale, shape).astype(self.dtype)
@@ -268,6 +276,8 @@ class Draft:
         base, source = f"{term.of.name}_affine", _plain(term, shape)
         scale = np.ones(shape) if term.scale is None else np.broadcast_to(term.scale, shape)
         offset = np.broadcast_to(term.offset, shape)
+        # NIR's Scale has no offset. A layer that reads each number or channel by itself says the same, and
+        # has a bias.
         if len(shape) == 1:
             node = nir.Affine(np.diag(scale).astype(self.dtype), offset.astype(self.dtype))
             return self.add(node, base, shape, source).name
@@ -285,6 +295,7 @@ class Draft:
         return self.add(node, base, shape, source).name
 
     def _synapse(self, synapse: Synapse, term: Term) -> str:
+        # A layer that is read twice, with different factors behind it, becomes two layers with a weight each.
         key = (synapse.key, *(None if a is None else a.tobytes() for a in (term.scale, term.offset)))
         if key not in self._names:
             weight, bias = folded(
@@ -326,6 +337,7 @@ def _layer(synapse: Synapse, weight: NDArray[Any], bias: NDArray[Any] | None, fa
             return nir.Linear(weight, metadata=facts)
         return nir.Affine(weight, bias, metadata=facts)
     if bias is None:
+        # NIR's convolutions always have a bias.
         bias = np.zeros(len(weight), weight.dtype)
     wide, options = widened(weight, synapse.options)
     kind = nir.Conv1d if synapse.kind == "Conv1d" else nir.Conv2d
@@ -365,6 +377,7 @@ def _facts(synapse: Synapse, term: Term) -> dict[str, Any]:
         facts |= {"codes": codes, "scale": scale, "bits": bits}
     if term.norm is not None:
         facts |= {"folded": "batch norm", **_norm_facts(term)}
+        # The node has the folded bias, from which rounding has lost the layer's own.
         if synapse.codes is not None and synapse.bias is not None:
             facts["layer_bias"] = synapse.bias
     elif term.scale is not None or term.offset is not None:

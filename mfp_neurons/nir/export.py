@@ -154,6 +154,7 @@ class _Writer:
             return of(draft.input)  # in the shape that another layer read it in
         if signal.shape == wanted and source.dims == of_features(wanted):
             return signal
+        # An input that nothing has read yet takes the shape that its first reader wants.
         if draft.is_input(signal) and flat(source.dims) == row:
             again = draft.reshape_input(wanted)
             if again is not None:
@@ -168,6 +169,8 @@ class _Writer:
 
     def then(self, signal: Signal, scale: Floats, offset: Floats | None, norm: Norm | None = None) -> Signal:
         """scale * signal + offset, folded into layers where it is one number a channel."""
+        # A number for each place is no factor of a weight. The layer is finished first, and a node behind it
+        # takes the numbers.
         for array in (scale, offset):
             if array is not None and array.ndim and array.size > 1 and array.size > array.shape[0]:
                 return self.draft.settled(signal).then(scale, offset)
@@ -227,12 +230,14 @@ def _synapse(
         bias=None if layer.bias is None else _array(layer.bias),
         options=options,
         codes=codes,
+        # By its number every layer is a synapse of its own, also where two of them hold the same weight.
         key=("layer", len(writer.signals)),
     )
     return of(synapse)
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:
+    # NumPy has no bfloat16, and float32 holds every number of the 16-bit types.
     array: NDArray[Any] = (tensor.float() if tensor.element_size() < 4 else tensor).numpy()
     return array
 
@@ -295,6 +300,7 @@ def _pool(writer: _Writer, layer: description.Pool) -> Signal:
         writer.refuse(layer, "has windows that reach over the border (ceil_mode=True). Use ceil_mode=False")
     if layer.largest:
         return _any_spike(writer, layer, source)
+    # NIR's pools divide by the size of the window or not at all; another divisor folds into what comes next.
     pooled = _pool_node(writer, layer, source, average=layer.divisor is None)
     return pooled.then(np.full(1, 1 / layer.divisor), None) if layer.divisor else pooled
 
@@ -328,6 +334,7 @@ def _vote(writer: _Writer, layer: Layer, size: int) -> Signal:
     assert row is not None
     source = writer._read(Source(layer.sources[0].layer, (row,)), "a vote", layer.where)
     groups = source.shape[0] // size
+    # Each row of the weight averages one group of neighbors.
     weight = np.kron(np.eye(groups), np.full((1, size), 1 / size)).astype(draft.dtype)
     node = nir.Linear(weight, metadata={"path": layer.name, "operation": "vote"})
     return of(draft.add(node, layer.name, (groups,), source))

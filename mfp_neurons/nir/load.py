@@ -75,6 +75,7 @@ class _Loading:
         order = [name for name in self._order() if name not in (first, out)]
         neurons = find_neurons(self.graph.nodes, self.sources, self.dt)
         pools = find_max_pools(self.graph.nodes, self.sources)
+        # These nodes have no module of their own: they are part of a layer of neurons or of a max pool.
         inside = {name for one in neurons.values() for name in one.inside} | set(pools.values())
         parts: dict[str, nn.Module] = {}
         sources: dict[str, list[str]] = {}
@@ -160,6 +161,7 @@ def _key(name: str, taken: dict[str, nn.Module]) -> str:
     """A name that a module can have."""
     wanted = name.replace(".", "_") or "node"
     key, number = wanted, 2
+    # A ModuleDict refuses the names of its own attributes, such as "items".
     while key in taken or key == "input" or hasattr(nn.ModuleDict, key):
         key, number = f"{wanted}_{number}", number + 1
     return key

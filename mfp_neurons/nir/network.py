@@ -137,6 +137,7 @@ class Elementwise(nn.Module):
         self.inner = inner
 
     def forward(self, x: Tensor) -> Tensor:
+        # A neuron knows parameters of one value a channel, so every place becomes a channel.
         y: Tensor = self.inner(x.flatten(2))
         return y.unflatten(2, x.shape[2:])
 
@@ -188,5 +189,6 @@ def _sum(tensors: list[Tensor]) -> Tensor:
 
 
 def _each_step(part: nn.Module, x: Tensor) -> Tensor:
+    # A layer of torch has no time: to it, the steps are further samples.
     y: Tensor = part(x.flatten(0, 1))
     return y.unflatten(0, x.shape[:2])

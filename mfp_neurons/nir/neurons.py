@@ -113,6 +113,7 @@ def add_neurons(draft: Draft, x: Signal, layer: Neurons, dt: float) -> tuple[Sig
 def _integrated(draft: Draft, x: Signal, numbers: Numbers, layer: Neurons, path: str, dt: float) -> Signal:
     decay, gain = numbers.decay, numbers.gain
     assert decay is not None and gain is not None
+    # Without a leak an LI would need an infinite time constant. NIR's I has v += dt r I, so r is gain / dt.
     if (decay == 1).all():
         return of(draft.add(nir.I(gain / dt), f"{path}_integrator", x.shape, x))
     if (decay == 1).any():
@@ -133,6 +134,7 @@ def leak(decay: Floats, gain: Floats, dt: float, dtype: Any) -> tuple[Any, Float
     >>> leak(np.array([0.5]), np.array([1.0]), 1e-3, np.float32)
     (array([2.], dtype=float32), array([0.002]))
     """
+    # A gain of 1 - decay differs from it by rounding alone, and then needs no factor.
     factor = gain / (1 - decay)
     near = np.allclose(factor, 1, rtol=_NEAR_ONE, atol=0)
     return None if near else factor.astype(dtype), dt / (1 - decay)
@@ -140,6 +142,7 @@ def leak(decay: Floats, gain: Floats, dt: float, dtype: Any) -> tuple[Any, Float
 
 def _delayed(draft: Draft, x: Signal, taps: Any, path: str, dt: float) -> Signal:
     """The taps as a shift register of what comes in, with one factor at each place that is read."""
+    # A neuron without any tap still needs a node that its threshold reads: the tap of lag 0.
     lags = [lag for lag, tap in enumerate(taps) if tap.any()] or [0]
     held, at = x, 0
     terms: list[Term] = []

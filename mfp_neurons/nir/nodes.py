@@ -90,6 +90,8 @@ class Reader:
             kernel = _exponential(spread.row(decay), spread.row(gain))
         else:
             spread = _Spread(shape, [*known.taps.values(), node.threshold])
+            # The largest distance that divides all lags: a kernel of this stride has no tap between those of
+            # the graph.
             stride = int(np.gcd.reduce(list(known.taps))) or 1
             kernel = _free_taps(known.taps, spread, stride, None)
         return spread.module(_neuron(kernel, spread.row(node.threshold), strict=True))
@@ -98,11 +100,14 @@ class Reader:
         """Decay and gain, over a step, of an integrator with a factor."""
         node = self.nodes[name]
         if isinstance(node, nir.I):
+            # v += dt r I, without a leak.
             return np.ones(node.r.shape), factor * node.r * self.dt
         if np.any(node.v_leak):
             raise NIRError(
                 f"{name!r} (LI) leaks towards v_leak={node.v_leak.flat[0]:g}; our potentials leak to 0"
             )
+        # One step of forward Euler, v += rate (r I - v), decays by 1 - rate and takes in I with the gain r
+        # rate. A time constant that was rounded may give a rate just above 1.
         rate = self.dt / np.asarray(node.tau, np.float64)
         if not ((rate >= 0) & (rate <= 1 + 1e-9)).all():
             raise NIRError(
@@ -121,6 +126,7 @@ class Reader:
             kernel = _kernel(facts, rows, known, spread)
             strict = str(facts["comparison"]) == ">"
             neuron = _neuron(kernel, spread.row(full["v_threshold"]), strict)
+            # The restored neuron is read as for an export, and its numbers are compared with the nodes.
             layer = read_neurons(neuron, spread.inner_shape, _refuse)
             numbers = numbers_of(layer, node.threshold.dtype)
         except (KeyError, ValueError, TypeError, RuntimeError):
@@ -135,6 +141,7 @@ class Reader:
         if known.taps is not None:
             if numbers.taps is None:
                 return False
+            # An export writes no node for a tap that is 0 everywhere.
             own = {lag: tap.reshape(shape) for lag, tap in enumerate(numbers.taps) if tap.any()}
             used = {lag: tap for lag, tap in known.taps.items() if tap.any()}
             return own.keys() == used.keys() and all(np.array_equal(own[lag], used[lag]) for lag in own)
@@ -189,6 +196,7 @@ def _kernel(facts: Any, rows: dict[str, Array], known: Neurons, spread: _Spread)
         kernel = HistoryKernel(decay=0.5, gain=factor, learnable=True, num_channels=channels, **options)
         kernel.decay_logit.data = logit
         return kernel
+    # A single pair of float64 numbers was a pair of Python's: it comes back as one, not as buffers.
     if decay.dtype == np.float64 and len(decay) == len(gain) == 1:
         return HistoryKernel(decay=float(decay[0]), gain=factor, **options)
     return FixedExponential(torch.from_numpy(decay.copy()), torch.from_numpy(gain.copy()), **options)

@@ -81,6 +81,7 @@ def _layer(
     name: str, nodes: dict[str, Any], sources: dict[str, list[str]], targets: dict[str, list[str]], dt: float
 ) -> Neurons | None:
     filters = _in_front(name, nodes, sources)
+    # A Scale in front may belong to the neuron, or be a factor of the network on one of several currents.
     for inside in (filters, _without_currents(filters, nodes, sources, targets)):
         layer = _layer_of(name, frozenset(inside), nodes, sources, targets, dt)
         if layer is not None:
@@ -103,6 +104,7 @@ def _layer_of(
     if not responses:
         return None
     first, *others = (_response(paths, nodes[name].threshold.shape) for paths in responses)
+    # One layer of neurons weighs the sum of its inputs, so all of them must have the same response.
     if first is None or any(other is None or not _equal(first, other) for other in others):
         return None
     leak, gain, taps = first
@@ -157,10 +159,14 @@ def _paths(
                     left.append((target, lag, factor * node.scale, leak))
                 elif isinstance(node, nir.Delay):
                     steps = delay_steps(target, node, dt)
+                    # The lag of a tap is one number for all neurons, and a delay behind an integrator is no
+                    # tap.
                     if steps.min() != steps.max() or leak is not None:
                         yield None
                     else:
                         left.append((target, lag + int(steps.flat[0]), factor, leak))
+                # A second integrator, or one behind a delay, makes a response that is neither an exponential
+                # nor taps.
                 elif leak is not None or lag:
                     yield None
                 else:
@@ -179,6 +185,7 @@ def _response(paths: list[Path | None], shape: tuple[int, ...]) -> Any:
             factor = np.broadcast_to(path.factor, shape)
             taps[path.lag] = taps[path.lag] + factor if path.lag in taps else factor
         return None, None, dict(sorted(taps.items()))
+    # Several ways through an integrator would add up to more than one exponential.
     if len(known) > 1:
         return None
     return known[0].leak, np.broadcast_to(known[0].factor, shape), None

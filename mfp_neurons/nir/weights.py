@@ -36,6 +36,7 @@ def modules(name: str, node: Any) -> Parts:
             "no layer of quantize_weights has these",
             name,
         )
+    # NIR's convolutions always have a bias; zeros were written where the layer had none.
     if not facts.get("bias", True) and bias is not None and not bias.any():
         bias = None
     return [("", _layer(weight, bias, options))]
@@ -54,6 +55,7 @@ def _geometry(node: Any) -> tuple[Array, dict[str, Any]]:
     size = tuple(int(n) for n in np.asarray(facts["kernel_size"]).reshape(-1))
     before = options | {"groups": int(facts["groups"]), "padding": _numbers(facts["padding"], rank)}
     narrow = narrowed(weight, before["groups"], size)
+    # The node counts, not what its metadata says: the two differ where someone has changed the graph since.
     if narrow is None or widened(narrow, before)[1]["padding"] != options["padding"]:
         return weight, options
     return narrow, before
@@ -89,6 +91,8 @@ def _quantized(weight: Array, bias: Array | None, options: dict[str, Any], facts
     norm = _norm(facts)
     own = _own_bias(bias, norm, facts)
     scale_after, offset = (None, None) if norm is None else norm.affine()
+    # The weight is folded once more as the export did it. Only a weight that is equal bit for bit was made of
+    # these codes.
     expected, shift = folded(codes.astype(np.float32) * places, own, scale_after, offset, weight.dtype)
     own_bias = np.zeros(len(weight), weight.dtype) if bias is None else bias
     if not np.array_equal(expected, weight) or not np.array_equal(

@@ -31,8 +31,8 @@ def code_range(bits: float) -> tuple[int, int]:
     """
     if bits in (1, TERNARY):
         return -1, 1
-    high = 2 ** (int(bits) - 1) - 1
-    return (-2 if bits == 2 else -high), high
+    largest = 2 ** (int(bits) - 1) - 1
+    return (-2 if bits == 2 else -largest), largest
 
 
 def learns_step(bits: float) -> bool:
@@ -58,13 +58,14 @@ def encode(weight: Tensor, step: Tensor | None, bits: float) -> tuple[Tensor, Te
         return codes, _storable(_channel_mean(weight.abs()), dtype)
     if bits == TERNARY:
         size = weight.abs()
-        kept = size > 0.7 * _channel_mean(size)
-        scale = _channel_sum(size * kept) / _channel_sum(kept).clamp_min(1)
-        return _without_minus_zero(weight.sign() * kept), _storable(scale, dtype)
+        nonzero = size > 0.7 * _channel_mean(size)
+        scale = _channel_sum(size * nonzero) / _channel_sum(nonzero).clamp_min(1)
+        return _without_minus_zero(weight.sign() * nonzero), _storable(scale, dtype)
     assert step is not None
-    low, high = code_range(bits)
-    scale = _storable(_wide(step).abs() * _first_step(weight, high), dtype)
-    return _without_minus_zero((weight / scale).round_().clamp_(low, high)), scale
+    smallest, largest = code_range(bits)
+    # A step that training has pushed below 0 counts by its size; its gradient changes sign with it.
+    scale = _storable(_wide(step).abs() * _first_step(weight, largest), dtype)
+    return _without_minus_zero((weight / scale).round_().clamp_(smallest, largest)), scale
 
 
 def fake_quantize(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
@@ -128,9 +129,9 @@ def _without_minus_zero(codes: Tensor) -> Tensor:
     return codes.add_(0.0)  # integers have one zero: with two here, codes * scale would differ in its sign
 
 
-def _first_step(weight: Tensor, high: int) -> Tensor:
-    """LSQ's initial step, 2 mean|w| / sqrt(high): the scale that a step parameter of 1 stands for."""
-    return _channel_mean(weight.abs()) * (2 / sqrt(high))
+def _first_step(weight: Tensor, largest: int) -> Tensor:
+    """LSQ's initial step, 2 mean|w| / sqrt(largest): the scale that a step parameter of 1 stands for."""
+    return _channel_mean(weight.abs()) * (2 / sqrt(largest))
 
 
 class _StraightThrough(torch.autograd.Function):
@@ -170,15 +171,15 @@ def _gradients_of_step(
     grad: Tensor, weight: Tensor, step: Tensor, codes: Tensor, scale: Tensor, bits: float
 ) -> tuple[Tensor, Tensor]:
     """2 to 8 bits: the scale is a parameter times the weight's mean size, which counts as a constant."""
-    low, high = code_range(bits)
+    smallest, largest = code_range(bits)
     position = weight / scale
-    inside = (position >= low) & (position <= high)
+    inside = (position >= smallest) & (position <= largest)
     # torch.where, not a product: far outside, where a tiny step leaves a weight, position can be infinite
     to_scale = _channel_sum(grad * (codes - torch.where(inside, position, 0.0)))
-    # LSQ's gradient scale, 1/sqrt(n high), is for a step in the weight's unit. Ours is in units of the first
-    # step; dividing by that makes SGD change it by the same factor.
+    # LSQ's gradient scale, 1/sqrt(n largest), is for a step in the weight's unit. Ours is in units of the
+    # first step; dividing by that makes SGD change it by the same factor.
     # That is kept from vanishing with the weights. (A literal: as a global of the module, which would be an
     # input of the graph, the number stops torch.compile(dynamic=True) at a second layer, in torch 2.14.)
-    first = _first_step(weight, high).clamp_min(1e-3)
-    to_step = to_scale / sqrt(weight[0].numel() * high) / first
+    first = _first_step(weight, largest).clamp_min(1e-3)
+    to_step = to_scale / sqrt(weight[0].numel() * largest) / first
     return grad * inside, torch.where(step < 0, -to_step, to_step)

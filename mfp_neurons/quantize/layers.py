@@ -67,6 +67,7 @@ class QuantizedLayer(nn.Module):
             )
 
     def __setattr__(self, name: str, value: Any) -> None:
+        # At 1 and 2 bits alone a negative factor can change more than the sign of a channel.
         if name == "weight" and self.__dict__.get("weight_bits") in (1, 2):
             self._refuse_turned(self._parameters.get("weight"), value)
         super().__setattr__(name, value)

@@ -95,6 +95,7 @@ def _codes_of_brevitas(module: Any) -> Codes:
 def _scale_per_channel(scale: Tensor, value: Tensor) -> Tensor | None:
     """A copy of the scale as [out, 1, ...]; None if it is of another shape, a scale a group for instance."""
     shape = value.shape[0], *[1] * (value.ndim - 1)
+    # A scale for the whole tensor is the same scale for every channel.
     if scale.numel() == 1:
         return scale.reshape([1] * value.ndim).expand(shape).clone()
     return scale.clone() if scale.shape == shape else None

@@ -93,8 +93,10 @@ def _choose(
         widths[0] = of_first
     chosen: list[tuple[nn.Module, float]] = []
     for (path, module), width in zip(layers, widths, strict=True):
+        # Layers that are skipped still count as first and last.
         if width is None or module in skipped or is_brevitas(module):
             continue
+        # Leaving such a layer out silently would give a model that looks quantized and is not.
         reason = _reason_against(module, width, module in fused)
         if reason:
             raise ValueError(f"model: {path or type(module).__name__!r} cannot be quantized: {reason}")

@@ -76,6 +76,7 @@ def _total(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any, ...
     batch = layers[0].batch if layers else 1 if first is None else len(first)
     state = StateCount(watch, steps, batch)
     neurons = sum(neuron.features for neuron in layers)
+    # Layers differ in size, so the mean is over neurons, not over layers.
     bits = sum(neuron.features * state.bits_a_neuron(neuron) for neuron in layers)
     packed, stored = synapses.weight_bytes(model)
     return Report(
@@ -96,11 +97,13 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) 
     bits, packed, stored = synapses.packed_weight_bytes(synapse.module)
     reached = torch.cat(synapse.reached)
     spikes_in = synapse.values.signed
+    # The neurons behind the synapses decide how often a spike is used again: once for each of their taps.
     readers = [
         neuron
         for neuron in watch.neurons.values()
         if synapse.name in neuron.sources and neuron.spec.is_memory_free
     ]
+    # Lag 0 is the spike itself, at its own step.
     lags = {0}.union(*(state.lags(neuron) for neuron in readers))
     samples = max(batch, 1)
     operations = float(reached.sum()) / samples

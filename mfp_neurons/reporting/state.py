@@ -98,6 +98,7 @@ class StateCount:
 
     def _add_history(self, neuron: Neuron) -> None:
         """What a memory-free neuron needs, beside or together with what others need of the same values."""
+        # Without a past (order 1, or a single step) nothing is kept.
         past = self.history(neuron)
         if not past:
             return

@@ -84,8 +84,8 @@ def weight_bytes(model: nn.Module) -> tuple[int, int]:
             packed[id(module.weight)] = packed_weight_bytes(module)[1]
             dropped |= {id(t) for name, t in _tensors(module, recurse=True) if name not in ("weight", "bias")}
         stored |= {id(t): _bytes(t) for _, t in _tensors(module, recurse=False)}
-    kept = {key: size for key, size in stored.items() if key not in dropped}
-    return sum({**kept, **packed}.values()), sum(stored.values())
+    remaining = {key: size for key, size in stored.items() if key not in dropped}
+    return sum({**remaining, **packed}.values()), sum(stored.values())
 
 
 def _bytes(tensor: Tensor) -> int:
