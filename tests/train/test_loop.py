@@ -61,13 +61,13 @@ def test_accuracy_is_the_percentage_of_right_answers(
     answers: list[int], images: int | None, batch_size: int, over_time: bool
 ) -> None:
     data = make_data(5)
-    split = data.test if images is None else data.validation
+    split = data.validation if images else data.test
     net = Fixed(split, torch.tensor(answers), over_time).train()
     labels = split.labels.tolist()[:images]
     right = sum(a == b for a, b in zip(answers, labels, strict=False))
-    assert accuracy(
-        net, data, None if images is None else split, images=images, batch_size=batch_size
-    ) == pytest.approx(100 * right / len(labels))
+    asked = {"split": split} if images else {}  # the test split, if none is named
+    percent = accuracy(net, data, **asked, images=images, batch_size=batch_size)
+    assert percent == pytest.approx(100 * right / len(labels))
 
 
 def test_fit_learns_and_returns_the_model_itself_in_eval_mode(capsys: pytest.CaptureFixture[str]) -> None:
