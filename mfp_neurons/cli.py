@@ -1,14 +1,15 @@
-"""The command line: arguments in, public functions called, text out."""
+"""The command ``mfp-neurons``: reads arguments, calls public functions and prints the text that they give."""
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
 from mfp_neurons import __version__
 from mfp_neurons._checks import MissingDependency
+from mfp_neurons.train import config as config_module
 from mfp_neurons.train import distributed
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError
@@ -32,6 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         with distributed.joined() as processes:
             text = args.command(args)
+        # every process computes the same text; the first one prints it
         if processes.first:
             print(text)
     except MISTAKES as error:
@@ -53,39 +55,48 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mfp-neurons {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (
-        _add_demo,
-        _add_train,
-        _add_evaluate,
-        _add_report,
-        _add_deploy,
-        _add_doctor,
-        _add_zoo,
-    ):
-        add(commands)
+    _add_demo(commands)
+    _add_train(commands)
+    _add_evaluate(commands)
+    _add_report(commands)
+    _add_deploy(commands)
+    _add(commands, "doctor", _doctor, "which backends run on this machine, and why the others do not")
+    _add_zoo(commands)
+    return parser
+
+
+def _add(
+    commands: Commands, name: str, run: Callable[[argparse.Namespace], str], summary: str, **texts: str
+) -> argparse.ArgumentParser:
+    """A command, described by its line in the list of commands unless ``texts`` says more."""
+    parser = commands.add_parser(name, **{"help": summary, "description": summary, **texts})
+    parser.set_defaults(command=run)
     return parser
 
 
 def _add_demo(commands: Commands) -> None:
-    words = "train three networks on handwritten digits, compare them and deploy one (under two minutes)"
-    parser = commands.add_parser("demo", help=words, description=words)
+    parser = _add(
+        commands,
+        "demo",
+        _demo,
+        "train three networks on handwritten digits, compare them and deploy one (under two minutes)",
+    )
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="folder for results (%(default)s)"
     )
     parser.add_argument("--seeds", type=positive, default=3, help="runs of each network (%(default)s)")
     parser.add_argument("--epochs", type=positive, help="instead of the configs' own number")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(command=_demo)
+    _add_quiet(parser)
 
 
 def _add_train(commands: Commands) -> None:
-    from mfp_neurons.train.config import shipped
-
-    parser = commands.add_parser(
+    parser = _add(
+        commands,
         "train",
-        help="train one network",
+        _train,
+        "train one network",
         description="Trains the network that a TOML config describes; keeps the best by validation.",
-        epilog=f"Shipped configs: {', '.join(shipped())}.",
+        epilog=f"Shipped configs: {', '.join(config_module.shipped())}.",
     )
     parser.add_argument("config", metavar="CONFIG", help="a TOML file, or the name of a shipped config")
     parser.add_argument("--out", type=Path, help="folder for checkpoints and result (runs/NAME-seedN)")
@@ -94,32 +105,29 @@ def _add_train(commands: Commands) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: training.epochs=3"
     )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(command=_train)
+    _add_quiet(parser)
 
 
 def _add_evaluate(commands: Commands) -> None:
-    words = "accuracy of a checkpoint on its test split"
-    parser = commands.add_parser("evaluate", help=words, description=words)
+    parser = _add(commands, "evaluate", _evaluate, "accuracy of a checkpoint on its test split")
     _add_checkpoint(parser)
-    parser.set_defaults(command=_evaluate)
 
 
 def _add_report(commands: Commands) -> None:
-    words = "memory, operations and estimated energy of a checkpoint"
-    parser = commands.add_parser("report", help=words, description=words)
+    parser = _add(commands, "report", _report, "memory, operations and estimated energy of a checkpoint")
     _add_checkpoint(parser)
     parser.add_argument(
         "--samples", type=positive, default=100, help="test samples to measure on (%(default)s)"
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
-    parser.set_defaults(command=_report)
 
 
 def _add_deploy(commands: Commands) -> None:
-    parser = commands.add_parser(
+    parser = _add(
+        commands,
         "deploy",
-        help="a checkpoint as an integer network and as C",
+        _deploy,
+        "a checkpoint as an integer network and as C",
         description="Turns the network of a checkpoint into integers, tries it on the test split, writes it.",
     )
     _add_checkpoint(parser)
@@ -127,42 +135,42 @@ def _add_deploy(commands: Commands) -> None:
         "--out", type=Path, metavar="FILE", help="the integer network (beside the checkpoint)"
     )
     parser.add_argument("--c", type=Path, metavar="DIR", help="write C99 for small devices there")
-    parser.set_defaults(command=_deploy)
-
-
-def _add_doctor(commands: Commands) -> None:
-    words = "which backends run on this machine, and why the others do not"
-    parser = commands.add_parser("doctor", help=words, description=words)
-    parser.set_defaults(command=_doctor)
 
 
 def _add_zoo(commands: Commands) -> None:
-    words = "example networks, retrained memory-free: list, show, evaluate"
-    parser = commands.add_parser("zoo", help=words, description=f"The zoo: {words}.")
+    summary = "example networks, retrained memory-free: list, show, evaluate"
+    parser = commands.add_parser("zoo", help=summary, description=f"The zoo: {summary}.")
     verbs = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    words = "the shipped networks in a table"
-    parser = verbs.add_parser("list", help=words, description=f"Shows {words}.")
-    parser.set_defaults(command=_zoo_list)
-    words = "the card of a shipped network"
-    parser = verbs.add_parser("show", help=words, description=f"Shows {words}.")
+    summary = "the shipped networks in a table"
+    _add(verbs, "list", _zoo_list, summary, description=f"Shows {summary}.")
+    summary = "the card of a shipped network"
+    parser = _add(verbs, "show", _zoo_show, summary, description=f"Shows {summary}.")
     parser.add_argument("name", metavar="NAME")
-    parser.set_defaults(command=_zoo_show)
-    parser = verbs.add_parser(
+    parser = _add(
+        verbs,
         "evaluate",
-        help="measure accuracy again and compare it with the card",
+        _zoo_evaluate,
+        "measure accuracy again and compare it with the card",
         description="Measures the accuracy of a network in PyTorch and in integers; fails if it is more "
         "than a point away from the card.",
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("--images", type=int, help="so many test images (all)")
-    parser.add_argument("--data-root", help="folder that holds the data set now")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars")
-    parser.set_defaults(command=_zoo_evaluate)
+    _add_data_root(parser)
+    _add_quiet(parser)
 
 
 def _add_checkpoint(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="a best.safetensors")
+    _add_data_root(parser)
+
+
+def _add_data_root(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data-root", help="folder that holds the data set now")
+
+
+def _add_quiet(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
 def positive(argument: str) -> int:
@@ -182,7 +190,6 @@ def _demo(args: argparse.Namespace) -> str:
 
 
 def _train(args: argparse.Namespace) -> str:
-    from mfp_neurons.train import config as config_module
     from mfp_neurons.train.engine import BEST, Trainer
 
     overrides = dict(config_module.parse_override(s) for s in args.set)

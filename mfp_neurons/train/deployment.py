@@ -42,7 +42,6 @@ class Deployed:
     model: Readout
     network: deploy.IntegerNetwork
     data: Data
-    checkpoint: Path
 
 
 def lower_checkpoint(checkpoint: Path, data_root: str | None = None, data: Data | None = None) -> Deployed:
@@ -61,14 +60,14 @@ def lower_checkpoint(checkpoint: Path, data_root: str | None = None, data: Data 
         network = deploy.lower(model, example, levels=int(data.scale))
     except deploy.LoweringError as error:
         raise ConfigError(f"{checkpoint} cannot be deployed: {error}") from error
-    return Deployed(model, network, data, checkpoint)
+    return Deployed(model, network, data)
 
 
 def _check_levels(data: Data) -> None:
     """Raises unless samples are whole numbers from 0 to a largest one that is at most 255."""
-    samples = data.test.samples
-    if data.packed:
+    if data.packed:  # bits
         return
+    samples = data.test.samples
     least, most = float(samples.min()), max(data.scale, float(samples.max()))
     integral = not samples.is_floating_point() or bool((samples == samples.round()).all())
     if not integral or least < 0 or data.scale != int(data.scale) or data.scale > 255:

@@ -5,7 +5,6 @@ import itertools
 import math
 from collections.abc import Callable
 from importlib import import_module
-from operator import floordiv
 
 from torch import Tensor, nn
 
@@ -54,33 +53,30 @@ class SequenceClassifier(nn.Module):
     def __init__(self, config: NetworkConfig, features: tuple[int, ...], classes: int, time_steps: int):
         super().__init__()
         windows = _windows(config, time_steps)
-        # a window of w makes the sequence w times shorter for this layer and all behind it
-        steps = itertools.accumulate(windows, floordiv, initial=time_steps)
-        neurons = [
-            build_neuron(config.neuron.layer(i), width, layer_steps)
-            for i, (width, layer_steps) in enumerate(
-                zip((*config.channels, *config.hidden), list(steps)[1:], strict=True)
-            )
-        ]
-        blocks: list[Block] = []
+        neurons, steps = [], time_steps
+        for index, width in enumerate((*config.channels, *config.hidden)):
+            steps //= windows[index]  # the sequence is shorter for this layer and for all behind it
+            neurons.append(build_neuron(config.neuron.layer(index), width, steps))
+        # neurons before synapses: the random generator draws parameters in this order, and a seed of an old
+        # run must give the same network
+        convolutions: list[Block] = []
         shape = features
-        for width in config.channels:
+        for width, neuron, window in zip(config.channels, neurons, windows, strict=False):
             if len(shape) != 3 or min(shape[1:]) < 2:
                 raise ValueError(
                     f"network.channels: a convolution needs steps of [C, H, W] >= 2 x 2, got {shape}"
                 )
-            convolution, index = nn.Conv2d(shape[0], width, 3, padding=1, bias=False), len(blocks)
-            blocks.append(
-                Block(convolution, nn.BatchNorm2d(width), neurons[index], nn.MaxPool2d(2), windows[index])
-            )
+            synapse = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
+            convolutions.append(Block(synapse, nn.BatchNorm2d(width), neuron, nn.MaxPool2d(2), window))
             shape = (width, shape[1] // 2, shape[2] // 2)
-        self.convolutions = nn.Sequential(*blocks)
+        self.convolutions = nn.Sequential(*convolutions)
         sizes = [math.prod(shape), *config.hidden]
+        first = len(convolutions)
         self.hidden = nn.Sequential(
             *(
                 Block(nn.Linear(a, b, bias=False), nn.BatchNorm1d(b), neuron, window=window)
                 for (a, b), neuron, window in zip(
-                    itertools.pairwise(sizes), neurons[len(blocks) :], windows[len(blocks) :], strict=True
+                    itertools.pairwise(sizes), neurons[first:], windows[first:], strict=True
                 )
             )
         )
@@ -107,6 +103,7 @@ def build(config: NetworkConfig, features: tuple[int, ...], classes: int, time_s
         network: nn.Module = make(config, features, classes, time_steps)
     except ValueError as error:
         raise error if isinstance(error, ConfigError) else ConfigError(f"network: {error}") from error
+    # quantized after building, so that every builder, also a user's own, makes plain float layers
     if config.weight_bits != FLOAT_BITS:
         first, last = (None if b == FLOAT_BITS else b for b in (config.first_bits, config.last_bits))
         quantize_weights(network, config.weight_bits, first=first, last=last)
@@ -204,8 +201,13 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
         )
     reached = (time_steps - 1) // config.stride + 1  # taps that lie within the sequence
     order = min(config.order or reached, reached)
-    if config.kind == "sliding-psn":
-        return _sliding_psn(order, config.surrogate_alpha)
+    if config.kind == "sliding-psn":  # SpikingJelly's neuron for whole sequences; arXiv 2304.12760
+        jelly = require("spikingjelly.activation_based.neuron", "spikingjelly")
+        surrogates = require("spikingjelly.activation_based.surrogate", "spikingjelly")
+        psn: nn.Module = jelly.SlidingPSN(
+            order, surrogate_function=surrogates.ATan(alpha=config.surrogate_alpha), step_mode="m"
+        )
+        return psn
     return MFP(
         config.decay,
         v_threshold=config.threshold,
@@ -218,11 +220,3 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
         stride=config.stride,
         surrogate=surrogate,
     )
-
-
-def _sliding_psn(order: int, alpha: float) -> nn.Module:
-    """SpikingJelly's neuron for whole sequences; arXiv 2304.12760."""
-    surrogate = require("spikingjelly.activation_based.surrogate", "spikingjelly").ATan(alpha=alpha)
-    neurons = require("spikingjelly.activation_based.neuron", "spikingjelly")
-    neuron: nn.Module = neurons.SlidingPSN(order, surrogate_function=surrogate, step_mode="m")
-    return neuron

@@ -1,14 +1,11 @@
 """Every architecture by name: built from settings, trained a step, deployed where it can be."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mfp_neurons import MFP, MFPNode, deploy
 from mfp_neurons.architectures import BUILDERS
-from mfp_neurons.quantize import is_quantized
 from mfp_neurons.snntorch import MFPLeakyParallel
 from mfp_neurons.train import network
 from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
@@ -77,25 +74,16 @@ def test_it_gives_scores_and_gradients_and_starts_every_call_from_rest(name: str
 
 
 @pytest.mark.parametrize("name", SMALL)
-def test_every_neuron_is_ours_and_every_weight_quantized(name: str) -> None:
-    net = build(name)
-    *_, layers, kind = SMALL[name]
-    assert sum(isinstance(module, kind) for module in net.modules()) == layers
-    synapses = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
-    assert all(map(is_quantized, synapses))
-    assert [m.weight_bits for m in synapses] == [8, *[1] * (len(synapses) - 2), 8]
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_each_layer_gets_its_own_order(name: str) -> None:
+def test_every_neuron_is_ours_with_an_order_of_its_own_and_every_weight_quantized(name: str) -> None:
     *_, layers, kind = SMALL[name]
     orders = [1 + i % T for i in range(layers)]
     net = build(name, order=tuple(orders))
     assert [m.kernel.taps.shape[0] for m in net.modules() if isinstance(m, kind)] == orders
-    with pytest.raises(ConfigError, match=rf"neuron.order .* one for each of the {layers} layers"):
-        build(name, order=(1,) * (layers + 1))
-    with pytest.raises(ConfigError, match=rf"neuron.order .* one for each of the {layers} layers"):
-        build(name, order=(1,) * (layers - 1))
+    synapses = [m for m in net.modules() if isinstance(m, nn.Linear | nn.modules.conv._ConvNd)]
+    assert [m.weight_bits for m in synapses] == [8, *[1] * (len(synapses) - 2), 8]
+    for other in (layers + 1, layers - 1):
+        with pytest.raises(ConfigError, match=rf"neuron.order .* one for each of the {layers} layers"):
+            build(name, order=(1,) * other)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -123,7 +111,7 @@ def test_scores_that_are_counts_agree_in_a_stream_too() -> None:
     data = Data(split, split, split, classes=10, reading="repeat", time_steps=T, scale=255.0)
     model = Readout(net, T).eval()
     network = deploy.lower(model, data.sequence(images[:1]), levels=255)
-    assert "give the same scores to the last bit" in agreement(Deployed(model, network, data, Path()))
+    assert "give the same scores to the last bit" in agreement(Deployed(model, network, data))
 
 
 @pytest.mark.parametrize("kind", ["lif", "sliding-psn", "exp"])
@@ -131,13 +119,6 @@ def test_other_neurons_take_the_same_places(kind: str) -> None:
     for name in ("resnet19", "fashion-mnist-net", "snntorch-fcn"):
         net = build(name, kind=kind, kernel_bits=0, order=0 if kind == "lif" else 2)
         assert net(example(name)).shape == (T, 2, 10)
-
-
-def test_settings_that_contradict_one_another_are_refused_in_any_architecture() -> None:
-    with pytest.raises(ConfigError, match=r"order = 3.*in hidden layer 0: a 'lif' neuron"):
-        build("resnet19", kind="lif", order=3, kernel_bits=0)
-    with pytest.raises(ConfigError, match=r"network.hidden = \(8,\) is a setting of architecture 'blocks'"):
-        from_dict({"network": {"architecture": "resnet19", "hidden": [8]}})
 
 
 @pytest.mark.parametrize(
@@ -150,20 +131,24 @@ def test_settings_that_contradict_one_another_are_refused_in_any_architecture() 
         ("snntorch-csnn", (1, 8, 8), "16 x 16"),
         ("spiking-vgg11-bn", (1, 28, 28), "32 x 32"),
         ("sew-resnet18", (28,), r"\[C, H, W\]"),
+        ("resnet20", (1, 8, 8), r"resnet19.*'module:function'"),
+        ("no_such_module:build", (1, 8, 8), "no_such_module"),
     ],
 )
-def test_an_input_that_does_not_fit_is_refused_by_its_shape(name: str, features: tuple, words: str) -> None:
+def test_an_unknown_name_or_an_input_that_does_not_fit_is_refused(
+    name: str, features: tuple, words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         network.build(NetworkConfig(architecture=name), features, 10, T)
 
 
-def test_an_unknown_option_or_name_lists_what_there_is() -> None:
+def test_settings_that_an_architecture_does_not_take_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"order = 3.*in hidden layer 0: a 'lif' neuron"):
+        build("resnet19", kind="lif", order=3, kernel_bits=0)
+    with pytest.raises(ConfigError, match=r"network.hidden = \(8,\) is a setting of architecture 'blocks'"):
+        from_dict({"network": {"architecture": "resnet19", "hidden": [8]}})
     with pytest.raises(ConfigError, match=r"network.options .*'depth'.*accepts width"):
         network.build(NetworkConfig(architecture="resnet19", options={"depth": 3}), (1, 8, 8), 10, T)
-    with pytest.raises(ConfigError, match=r"resnet19.*'module:function'"):
-        network.build(NetworkConfig(architecture="resnet20"), (1, 8, 8), 10, T)
-    with pytest.raises(ConfigError, match="no_such_module"):
-        network.build(NetworkConfig(architecture="no_such_module:build"), (1, 8, 8), 10, T)
 
 
 def linear(features, classes, time_steps, neurons):  # a builder as a user writes one

@@ -52,9 +52,6 @@ def test_orders_are_for_all_layers_or_one_for_each(make, layers: int) -> None:
         make(order=[1, 2, 3])
     with pytest.raises(ValueError, match="bits must be"):
         make(weight_bits=9)
-
-
-def test_frames_too_small_for_four_pools_are_refused() -> None:
     with pytest.raises(ValueError, match=r"16 x 16 or more, got \[2, 15, 16\]"):
         zoo.mfp_qsnn_vggsnn((2, 15, 16))
 

@@ -80,11 +80,6 @@ def test_fewer_bits_keep_less():
         assert kept[0].any[j] < kept[1].any[j] < kept[2].any[j]
 
 
-def test_an_input_that_is_the_same_for_all_samples_counts_for_nothing():
-    found = input_retention(potential_of(MFP(0.5, order=2)), torch.ones(4, 3, 1), lags=2)
-    assert found.any == found.kept == found.weight == [0.0, 0.0]
-
-
 def test_the_inputs_of_a_network_are_what_its_neurons_got():
     torch.manual_seed(0)
     net = network.build(NetworkConfig(hidden=(5, 4)), (3,), 2, 6)
@@ -109,6 +104,8 @@ def test_a_drive_that_cannot_be_watched_is_refused(x: Tensor, options: dict[str,
         input_retention(potential_of(MFP(0.5, order=2)), x, **options)
 
 
-def test_other_neurons_are_refused_by_name():
+def test_other_neurons_are_refused_by_name_and_equal_inputs_count_for_nothing():
     with pytest.raises(TypeError, match="MFP or QuantizedMembraneLIF, got ReLU"):
         potential_of(nn.ReLU())
+    found = input_retention(potential_of(MFP(0.5, order=2)), torch.ones(4, 3, 1), lags=2)
+    assert found.any == found.kept == found.weight == [0.0, 0.0]

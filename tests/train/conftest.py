@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mfp_neurons.train.config import Config, load
+from mfp_neurons.train.engine import Trainer
 
 
 def idx_bytes(values: Tensor) -> bytes:
@@ -50,3 +51,11 @@ SMALL = {
 def small() -> Config:
     """A memory-free network on a few digits."""
     return load("digits-mfp", SMALL)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of that config's finished run, for tests that only read it."""
+    folder = tmp_path_factory.mktemp("runs") / "trained"
+    Trainer(load("digits-mfp", SMALL), folder, bars=False).run()
+    return folder

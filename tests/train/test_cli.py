@@ -37,30 +37,26 @@ def test_the_version_is_the_packages(capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out.strip() == f"mfp-neurons {mfp_neurons.__version__}"
 
 
-def test_train_evaluate_and_report_follow_one_another(
+def test_train_resume_evaluate_and_report_follow_one_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "digits-mfp", "--quiet", "--out", str(tmp_path), *SETS]) == 0
+    words = ["train", "digits-mfp", "--quiet", "--out", str(tmp_path), *SETS]
+    assert main(words) == 0
     trained = capsys.readouterr().out
     best = tmp_path / "best.safetensors"
     assert f"checkpoint           {best}" in trained
+    assert main(words) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+    assert capsys.readouterr().out == trained
     assert main(["evaluate", str(best)]) == 0
-    evaluated = capsys.readouterr().out
     accuracy = json.loads((tmp_path / "result.json").read_text())["test_accuracy"]
     assert f"{accuracy:.2f} %" in trained
-    assert f"test accuracy {accuracy:.2f} % over 364 samples" in evaluated
+    assert f"test accuracy {accuracy:.2f} % over 364 samples" in capsys.readouterr().out
     assert main(["report", str(best), "--samples", "5"]) == 0
     assert "synaptic operations" in capsys.readouterr().out
     assert main(["report", str(best), "--samples", "5", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["batch"] == 5
-
-
-def test_resuming_from_the_command_line_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["train", "digits-mfp", "--quiet", "--out", str(tmp_path), *SETS]
-    assert main(words) == 0
-    assert main(words) == 2
-    assert "--resume" in capsys.readouterr().err
-    assert main([*words, "--resume"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -69,6 +65,10 @@ def test_resuming_from_the_command_line_goes_on(tmp_path: Path, capsys: pytest.C
         (["train", "no-such-config"], "shipped: digits-lif"),
         (["train", "digits-mfp", "--set", "training.epochs=0"], "training.epochs = 0 is not accepted"),
         (["train", "digits-mfp", "--set", "epochs"], "KEY=VALUE"),
+        (["train", "digits-mfp", "--set", "=3"], "KEY=VALUE"),
+        (["train", "digits-mfp", "--set", "training.device=warp"], "'warp' is not usable here"),
+        (["train", "digits-mfp", "--set", "training.shift=1"], "training.shift = 1"),
+        (["train", "digits-lif", "--set", "training.fit_orders_bits=2"], "no memory-free neuron"),
         (["evaluate", "gone.safetensors"], "no such file"),
         (["report", __file__], "is no mfp-neurons checkpoint"),
         (["train", "digits-mfp", "--out", __file__], "File exists"),
@@ -91,18 +91,16 @@ def test_a_mistake_is_one_line_on_standard_error_and_status_2(
     assert len(err.splitlines()) == 1
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    assert (
-        main(["train", "digits-mfp", "--quiet", "--out", str(folder), *SETS, "--set", "training.epochs=1"])
-        == 0
-    )
-    return folder / "best.safetensors"
-
-
-def settings(facts: dict[str, Any]) -> None:
-    facts["config"]["training"]["of_a_later_version"] = 3
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [(b"[training\n", "net.toml' is not valid TOML"), (b"\xff\xfe", "is not valid TOML, which is UTF-8")],
+)
+def test_a_config_that_is_no_toml_is_named(
+    content: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "net.toml").write_bytes(content)
+    assert main(["train", str(tmp_path / "net.toml")]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "report", "deploy"])
@@ -115,7 +113,10 @@ def settings(facts: dict[str, Any]) -> None:
             'Unexpected key(s) in state_dict: "more"',
         ),
         (lambda tensors, facts: tensors.update({min(tensors): torch.ones(3, 3)}), "size mismatch for"),
-        (lambda tensors, facts: settings(facts), "training.of_a_later_version is not a setting"),
+        (
+            lambda tensors, facts: facts["config"]["training"].update(of_a_later_version=3),
+            "training.of_a_later_version is not a setting",
+        ),
         (lambda tensors, facts: facts.pop("config"), "its header has no 'config'"),
         (lambda tensors, facts: facts.pop("readout_steps"), "its header has no 'readout_steps'"),
         (lambda tensors, facts: facts.update(readout_steps=9), "readout_steps = 9 is none of [1, 2, 4, 8]"),
@@ -126,11 +127,11 @@ def test_a_checkpoint_that_this_version_cannot_read_is_refused_with_both_version
     command: str,
     change: Any,
     words: str,
-    checkpoint: Path,
+    trained: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    tensors, facts = read(checkpoint)
+    tensors, facts = read(trained / "best.safetensors")
     facts["version"] = "9.9"
     change(tensors, facts)
     save(tmp_path / "changed.safetensors", tensors, facts)
@@ -177,9 +178,3 @@ def test_a_count_that_is_none_says_what_is_accepted(number: str, capsys: pytest.
     with pytest.raises(SystemExit):
         main(["report", "best.safetensors", f"--samples={number}"])
     assert f"argument --samples: {number}: give an integer of 1 or more" in capsys.readouterr().err
-
-
-def test_a_config_that_is_no_text_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "net.toml").write_bytes(b"\xff\xfe")
-    assert main(["train", str(tmp_path / "net.toml")]) == 2
-    assert "is not valid TOML, which is UTF-8" in capsys.readouterr().err

@@ -11,14 +11,9 @@ from mfp_neurons.train import config as config_module
 from mfp_neurons.train.config import Config, ConfigError, from_dict, load, parse_override, shipped
 
 
-@pytest.mark.parametrize("name", shipped())
-def test_every_shipped_config_is_accepted_and_survives_a_round_trip(name: str) -> None:
-    config = load(name)
+@pytest.mark.parametrize("config", [Config(), *map(load, shipped())], ids=["defaults", *shipped()])
+def test_every_config_survives_a_round_trip(config: Config) -> None:
     assert from_dict(config.as_dict()) == config
-
-
-def test_the_defaults_are_themselves_accepted() -> None:
-    assert from_dict(Config().as_dict()) == Config()
 
 
 @pytest.mark.parametrize(
@@ -33,6 +28,10 @@ def test_the_defaults_are_themselves_accepted() -> None:
         ({"training": {"epochs": True}}, "training.epochs = True is not accepted"),
         ({"training": {"epochs": 2.0}}, "training.epochs = 2.0 is not accepted"),
         ({"training": {"amp": "fp8"}}, "training.amp = 'fp8' is not accepted: give one of 'off', 'bfloat16'"),
+        (
+            {"training": {"epochs": 3, "fit_orders_bits": 2, "fit_orders_epoch": 3}},
+            "fit_orders_epoch = 3 leaves none of the 3 epochs",
+        ),
         ({"training": 3}, "training = 3 is not accepted: give a table"),
         ({"network": {"weight_bits": 9}}, "network.weight_bits = 9 is not accepted"),
         ({"network": {"weight_bits": True}}, "network.weight_bits = True is not accepted"),
@@ -86,20 +85,6 @@ def test_overrides_win_over_the_file_and_leave_their_source_alone(tmp_path: Path
     assert table == {"kind": "lif"}
 
 
-def test_a_name_that_is_neither_file_nor_shipped_lists_what_is_shipped(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="digits-mfp"):
-        load("no-such-config")
-    with pytest.raises(ConfigError, match="no such file"):
-        load(str(tmp_path / "gone.toml"))
-
-
-def test_broken_toml_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "broken.toml"
-    path.write_text("[training\n")
-    with pytest.raises(ConfigError, match=r"broken\.toml' is not valid TOML"):
-        load(str(path))
-
-
 @pytest.mark.parametrize(
     ("argument", "expected"),
     [
@@ -111,12 +96,6 @@ def test_broken_toml_is_named(tmp_path: Path) -> None:
 )
 def test_an_override_is_toml_or_a_bare_word(argument: str, expected: tuple) -> None:
     assert parse_override(argument) == expected
-
-
-@pytest.mark.parametrize("argument", ["training.epochs", "=3"])
-def test_an_override_without_key_or_value_is_refused(argument: str) -> None:
-    with pytest.raises(ConfigError, match="KEY=VALUE"):
-        parse_override(argument)
 
 
 def test_an_override_cannot_reach_into_a_value() -> None:

@@ -24,11 +24,6 @@ def test_the_validation_split_is_the_same_every_time_and_apart_from_training() -
     assert len(again.train) == 50
 
 
-def test_holding_out_everything_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.validation = 5000: the training split has 1433 samples"):
-        load(DataConfig(name="digits", validation=5000))
-
-
 def test_a_choice_of_test_samples_is_the_same_every_time_and_in_their_own_order() -> None:
     whole = load(DataConfig(name="digits")).test
     some = load(DataConfig(name="digits", test_limit=40)).test
@@ -41,57 +36,49 @@ def test_a_choice_of_test_samples_is_the_same_every_time_and_in_their_own_order(
 
 def test_size_makes_images_fit() -> None:
     data = load(DataConfig(name="digits", size=12))
-    assert data.features == (12,)
-    assert data.steps == 12
+    assert (data.features, data.steps) == ((12,), 12)
 
 
-def make(samples: torch.Tensor, reading: str, time_steps: int = 3) -> Data:
-    split = Split(samples, torch.zeros(len(samples), dtype=torch.int64))
-    return Data(split, split, split, 10, reading, time_steps, scale=2.0)
-
-
-def test_rows_are_steps_and_channels_lie_side_by_side() -> None:
-    samples = torch.randint(0, 3, (5, 2, 4, 6), dtype=torch.uint8)  # n, C, H, W
-    data = make(samples, "rows")
-    sequence = data.sequence(samples)
-    assert sequence.shape == (4, 5, 12)
-    assert (data.steps, data.features) == (4, (12,))
-    for t in range(4):
-        assert torch.equal(sequence[t, :, 6:], samples[:, 1, t].float() / 2)
-
-
-def test_a_repeated_image_is_the_same_at_every_step() -> None:
-    samples = torch.rand(5, 1, 4, 4)
-    data = make(samples, "repeat")
-    assert torch.equal(data.sequence(samples), torch.stack([samples / 2] * 3))
-    assert (data.steps, data.features) == (3, (1, 4, 4))
-
-
-def test_frames_bring_their_own_time() -> None:
-    samples = torch.rand(5, 7, 2, 4, 4)
-    data = make(samples, "frames")
-    assert torch.equal(data.sequence(samples), samples.transpose(0, 1) / 2)
-    assert (data.steps, data.features) == (7, (2, 4, 4))
-
-
-def test_reading_samples_in_place_of_a_copy_never_changes_them() -> None:
-    samples = torch.rand(5, 1, 4, 4)  # float32 already: `to` makes no copy
+@pytest.mark.parametrize(
+    ("reading", "shape", "steps", "features"),
+    [
+        ("rows", (2, 4, 6), 4, (12,)),
+        ("repeat", (1, 4, 4), 3, (1, 4, 4)),
+        ("frames", (7, 2, 4, 4), 7, (2, 4, 4)),
+    ],
+)
+def test_a_reading_says_what_a_step_is(
+    reading: str, shape: tuple[int, ...], steps: int, features: tuple[int, ...]
+) -> None:
+    samples = 2 * torch.rand(5, *shape)  # float32 already, so what is read must be a copy
     before = samples.clone()
-    make(samples, "rows").sequence(samples)
+    split = Split(samples, torch.zeros(5, dtype=torch.int64))
+    data = Data(split, split, split, 10, reading, 3, scale=2.0)
+    sequence = data.sequence(samples)
+    expected = {
+        "rows": lambda: samples.permute(2, 0, 1, 3).flatten(2),  # channels lie side by side
+        "repeat": lambda: torch.stack([samples] * 3),
+        "frames": lambda: samples.transpose(0, 1),
+    }[reading]() / 2
+    assert torch.equal(sequence, expected)
+    assert (data.steps, data.features) == (steps, features)
     assert torch.equal(samples, before)
 
 
-@pytest.mark.parametrize("name", ["mnist", "torchvision:", "torchvision:NoSuchSet", "nonsense:MNIST"])
-def test_an_unknown_data_set_is_refused(name: str) -> None:
-    if name.startswith("torchvision:N"):
-        pytest.importorskip("torchvision")
-    with pytest.raises(ConfigError, match=r"data\.name"):
-        load(DataConfig(name=name))
-
-
-def test_a_reading_that_does_not_fit_the_samples_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"data.reading = 'frames'.*frames need \[T, C, H, W\]"):
-        load(DataConfig(name="digits", reading="frames"))
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"name": "mnist"}, r"data\.name"),
+        ({"name": "torchvision:"}, r"data\.name"),
+        ({"name": "nonsense:MNIST"}, r"data\.name"),
+        ({"validation": 5000}, r"data.validation = 5000: the training split has 1433 samples"),
+        ({"reading": "frames"}, r"data.reading = 'frames'.*frames need \[T, C, H, W\]"),
+    ],
+    ids=str,
+)
+def test_what_is_no_data_set_or_does_not_fit_it_is_refused(settings: dict, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load(DataConfig(**{"name": "digits", **settings}))
 
 
 # --- images moved and mirrored: nothing but what could have been seen, every choice as likely ---------------

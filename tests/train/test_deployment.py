@@ -1,6 +1,7 @@
 """From a checkpoint to integers and C, and what is said about it."""
 
 import re
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,22 +12,17 @@ import torch
 from mfp_neurons import deploy
 from mfp_neurons.cli import main
 from mfp_neurons.train import deployment
-from mfp_neurons.train.config import Config, ConfigError, load
+from mfp_neurons.train.config import load
 from mfp_neurons.train.data import Data, Split
 from mfp_neurons.train.engine import BEST, Trainer
 
 from .conftest import SMALL, write_fashion_mnist
 
 
-@pytest.fixture
-def checkpoint(small: Config, tmp_path: Path) -> Path:
-    Trainer(small, tmp_path / "run", bars=False).run()
-    return tmp_path / "run" / BEST
-
-
 def test_the_command_says_what_it_costs_whether_it_agrees_and_what_to_do_next(
-    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    checkpoint = Path(shutil.copy(trained / BEST, tmp_path))
     monkeypatch.setattr(deployment, "TIMED", 3)
     assert main(["deploy", str(checkpoint), "--c", str(tmp_path / "c")]) == 0
     said = capsys.readouterr().out
@@ -40,8 +36,8 @@ def test_the_command_says_what_it_costs_whether_it_agrees_and_what_to_do_next(
     assert str(network) in said
 
 
-def test_the_integer_network_answers_as_the_checkpoint_does(checkpoint: Path) -> None:
-    deployed = deployment.lower_checkpoint(checkpoint)
+def test_the_integer_network_answers_as_the_checkpoint_does(trained: Path) -> None:
+    deployed = deployment.lower_checkpoint(trained / BEST)
     samples = deployed.data.test.samples
     with torch.no_grad():
         expected = deployed.model.double()(deployed.data.sequence(samples).double()).numpy()
@@ -49,30 +45,28 @@ def test_the_integer_network_answers_as_the_checkpoint_does(checkpoint: Path) ->
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+def trained_on_images(folder: Path, name: str, settings: dict[str, object]) -> Path:
+    write_fashion_mnist(folder / "data", zipped=False)
+    data = {"data.root": str(folder / "data"), "data.validation": 20, "training.epochs": 1}
+    Trainer(load(name, SMALL | data | settings), folder / "run", bars=False).run()
+    return folder / "run" / BEST
+
+
 def test_an_image_that_is_shown_at_every_step_is_given_once(tmp_path: Path) -> None:
-    write_fashion_mnist(tmp_path / "data", zipped=False)
-    settings = {"network.channels": [4, 4], "network.hidden": [8], "training.epochs": 1, "data.time_steps": 3}
-    config = load(
-        "fashion-mnist", {**SMALL, **settings, "data.root": str(tmp_path / "data"), "data.validation": 20}
-    )
-    Trainer(config, tmp_path / "run", bars=False).run()
-    deployed = deployment.lower_checkpoint(tmp_path / "run" / BEST)
+    settings = {"network.channels": [4, 4], "network.hidden": [8], "data.time_steps": 3}
+    deployed = deployment.lower_checkpoint(trained_on_images(tmp_path, "fashion-mnist", settings))
     samples = deployed.data.test.samples[:4]
-    assert deployed.data.integer_input(samples).shape == (4, 1, 28, 28)
+    image = deployed.data.integer_input(samples)
+    assert image.shape == (4, 1, 28, 28)
     sequence = deployed.data.sequence(samples)
-    np.testing.assert_array_equal(
-        deployed.network.run(deployed.data.integer_input(samples)), deployed.network.run(sequence)
-    )
+    np.testing.assert_array_equal(deployed.network.run(image), deployed.network.run(sequence))
 
 
 def test_a_checkpoint_that_pools_over_time_is_evaluated_and_deployed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_fashion_mnist(tmp_path / "data", zipped=False)
-    pooled = {"network.time_pool": [1, 1, 4], "network.neuron.order": [1, 1, 7], "training.epochs": 1}
-    data = {"data.root": str(tmp_path / "data"), "data.validation": 20}
-    Trainer(load("fashion-mnist-rows", SMALL | pooled | data), tmp_path / "run", bars=False).run()
-    file = str(tmp_path / "run" / BEST)
+    pooled = {"network.time_pool": [1, 1, 4], "network.neuron.order": [1, 1, 7]}
+    file = str(trained_on_images(tmp_path, "fashion-mnist-rows", pooled))
     assert main(["evaluate", file]) == 0
     monkeypatch.setattr(deployment, "TIMED", 3)
     assert main(["deploy", file, "--c", str(tmp_path / "c")]) == 0
@@ -97,15 +91,9 @@ def counted(largest_in_test: float, kind: torch.dtype = torch.uint8) -> Data:
 
 
 def trained_on_counts(folder: Path, data: Data) -> Path:
-    neuron = {"network.neuron.kind": "fir", "network.neuron.kernel_bits": "pow2", "network.neuron.order": 2}
-    settings = {
-        **SMALL,
-        "data.name": "tonic:Counts",
-        "network.hidden": [8],
-        "network.weight_bits": 1,
-        **neuron,
-    }
-    Trainer(load("digits-mfp", settings), folder, data, bars=False).run()
+    neuron = {"kind": "fir", "kernel_bits": "pow2", "order": 2, "decay": 0.5}
+    settings = {"data.name": "tonic:Counts", "network.hidden": [8], "network.weight_bits": 1}
+    Trainer(load("digits-mfp", SMALL | settings | {"network.neuron": neuron}), folder, data, bars=False).run()
     return folder / BEST
 
 
@@ -142,8 +130,8 @@ def test_samples_that_are_no_counts_are_refused_in_one_line(
     assert "not normalized by mean and standard deviation" in err
 
 
-def test_a_disagreement_would_be_an_error(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deployed = deployment.lower_checkpoint(checkpoint)
+def test_a_disagreement_would_be_an_error(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deployed = deployment.lower_checkpoint(trained / BEST)
     silent = SimpleNamespace(step=lambda x: np.zeros((len(x), 10)))
     monkeypatch.setattr(deploy.IntegerNetwork, "stream", lambda self: silent)
     with pytest.raises(RuntimeError, match="step by step, the integer network gives other scores"):
@@ -158,7 +146,6 @@ def test_a_network_with_a_potential_is_refused_in_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Trainer(load("digits-lif-2bit", SMALL), tmp_path, bars=False).run()
-    with pytest.raises(ConfigError, match="cannot be deployed"):
-        deployment.lower_checkpoint(tmp_path / BEST)
     assert main(["deploy", str(tmp_path / BEST)]) == 2
-    assert "QuantizedMembraneLIF" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "cannot be deployed" in err and "QuantizedMembraneLIF" in err

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from mfp_neurons import MFP, QuantizedMembraneLIF
 from mfp_neurons.quantize import is_quantized
 from mfp_neurons.reporting import report
 from mfp_neurons.train import network
@@ -20,6 +19,7 @@ KINDS = {
     "fir of all the past, one set a layer": NeuronConfig(kind="fir", per_channel=False),
     "fir, a stride apart": NeuronConfig(kind="fir", stride=2),
     "exp, a stride apart": NeuronConfig(kind="exp", stride=3),
+    "sliding PSN": NeuronConfig(kind="sliding-psn", order=3),
     "matrix": NeuronConfig(kind="matrix", per_channel=False),
     "mixed": NeuronConfig(kind=("exp", "fir", "lif"), order=(1, 4, 0), potential_bits=(32, 32, 2)),
 }
@@ -61,31 +61,18 @@ def test_convolutions_come_first_and_are_pooled() -> None:
     assert [b.neuron.kernel.order for b in net.blocks()] == [1, 2, 3]
 
 
-def test_a_convolution_over_rows_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"network.channels: a convolution needs steps of \[C, H, W\]"):
-        network.build(NetworkConfig(channels=(4,)), (28,), 10, 3)
-
-
-def test_settings_that_exclude_one_another_are_an_error_of_the_config() -> None:
-    neuron = NeuronConfig(kind="matrix")  # one matrix for all channels, asked for one a channel
-    with pytest.raises(ConfigError, match="network: kernel='matrix'"):
-        network.build(NetworkConfig(neuron=neuron), (6,), 4, 5)
-
-
-@pytest.mark.parametrize(("orders", "bits"), [((1, 1, 7), 2), ((1, 1, 28), 9), ((1, 28, 28), 18)])
-def test_orders_cost_the_bits_of_the_design(orders: tuple[int, ...], bits: int) -> None:
-    config = NetworkConfig(hidden=(16, 16, 16), neuron=NeuronConfig(kind="fir", order=orders))
-    net = network.build(config, (6,), 4, 28)
+@pytest.mark.parametrize(
+    ("neuron", "bits"),
+    [
+        (NeuronConfig(kind="fir", order=(1, 1, 7)), 2),
+        (NeuronConfig(kind="fir", order=(1, 28, 28)), 18),
+        (NeuronConfig(kind="exp", order=1), 0),
+        (NeuronConfig(kind="lif"), 32),
+    ],
+)
+def test_neurons_keep_the_bits_of_the_design(neuron: NeuronConfig, bits: int) -> None:
+    net = network.build(NetworkConfig(hidden=(16, 16, 16), neuron=neuron), (6,), 4, 28)
     assert report(net, torch.rand(28, 1, 6)).state_bits_per_neuron == bits
-
-
-def test_a_memory_free_network_has_no_state_and_a_float_one_its_potential() -> None:
-    net = network.build(NetworkConfig(hidden=(8,), neuron=NeuronConfig(kind="exp", order=1)), (6,), 4, 5)
-    assert isinstance(net.blocks()[0].neuron, MFP)
-    real = network.build(NetworkConfig(hidden=(8,), neuron=NeuronConfig(kind="lif")), (6,), 4, 5)
-    neuron = real.blocks()[0].neuron
-    assert isinstance(neuron, QuantizedMembraneLIF)
-    assert neuron.state_bits == 32
 
 
 def test_a_window_in_front_of_a_layer_makes_its_steps_fewer() -> None:
@@ -96,17 +83,18 @@ def test_a_window_in_front_of_a_layer_makes_its_steps_fewer() -> None:
     assert [block.neuron.kernel.order for block in module.blocks()] == [1, 2]  # all that there are behind it
 
 
-@pytest.mark.parametrize("windows", [[1, 3], [1, 1, 2], 3])
-def test_windows_that_do_not_divide_the_sequence_are_refused(windows: object) -> None:
-    config = from_dict({"network": {"hidden": [6, 5], "time_pool": windows}}).network
-    with pytest.raises(ConfigError, match=r"time_pool.*product divides T = 8"):
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (NetworkConfig(channels=(4,)), r"network.channels: a convolution needs steps of \[C, H, W\]"),
+        # one matrix for all channels, asked for one a channel
+        (NetworkConfig(neuron=NeuronConfig(kind="matrix")), "network: kernel='matrix'"),
+        *(
+            (NetworkConfig(hidden=(6, 5), time_pool=windows), r"time_pool.*product divides T = 8")
+            for windows in ((1, 3), (1, 1, 2), 3)
+        ),
+    ],
+)
+def test_settings_that_make_no_network_together_are_refused(config: NetworkConfig, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
         network.build(config, (3,), 10, 8)
-
-
-def test_a_sliding_psn_network_is_spikingjellys_neuron_and_trains() -> None:
-    settings = {"hidden": [6], "neuron": {"kind": "sliding-psn", "order": 3}}
-    module = network.build(from_dict({"network": settings}).network, (3,), 10, 4)
-    (block,) = module.blocks()
-    assert type(block.neuron).__name__ == "SlidingPSN" and block.neuron.k == 3
-    module(torch.rand(4, 2, 3)).sum().backward()
-    assert block.neuron.weight.grad is not None

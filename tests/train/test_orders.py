@@ -2,24 +2,15 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from mfp_neurons import late_taps
 from mfp_neurons.reporting import report
-from mfp_neurons.train import checkpoint
-from mfp_neurons.train.config import Config, ConfigError, from_dict
-from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network
+from mfp_neurons.train.config import Config
+from mfp_neurons.train.engine import BEST, RESULT, Trainer, load_network
 
-from .test_resume import ends_alike, stop_and_resume
-
-
-def fitted(config: Config, **training: Any) -> Config:
-    settings = config.as_dict()
-    settings["training"].update({"epochs": 3, "fit_orders_bits": 1.5, "checkpoint_steps": 2, **training})
-    settings["network"]["neuron"].update(kind="fir", order=0, kernel_bits="pow2")
-    return from_dict(settings)
+from .test_resume import fitted
 
 
 @pytest.mark.parametrize("by", ["taps", "loss"])
@@ -53,18 +44,6 @@ def test_the_best_network_is_one_of_the_epochs_after_the_orders_were_found(
     assert Trainer(fitted(small), tmp_path, bars=False).run()["best_epoch"] == 1
 
 
-@pytest.mark.parametrize("moment", range(4, 26, 4))
-def test_a_stop_at_any_moment_changes_neither_orders_nor_anything_else(
-    tmp_path: Path, small: Config, monkeypatch: pytest.MonkeyPatch, moment: int
-) -> None:
-    config = fitted(small, fit_orders_by="loss")
-    Trainer(config, tmp_path / "whole", bars=False).run()
-    stop_and_resume(config, tmp_path / "stopped", monkeypatch, moment)
-    ends_alike(tmp_path / "whole", tmp_path / "stopped")
-    _, facts = checkpoint.read(tmp_path / "stopped" / LAST)
-    assert facts["progress"]["orders"]
-
-
 def test_the_penalty_moves_weight_to_the_present(tmp_path: Path, small: Config) -> None:
     def ends_with(penalty: float) -> float:
         config = fitted(small, fit_orders_bits=0, late_tap_penalty=penalty)
@@ -73,14 +52,3 @@ def test_the_penalty_moves_weight_to_the_present(tmp_path: Path, small: Config) 
         return late_taps(trainer.network).item()
 
     assert ends_with(10.0) < ends_with(0.0)
-
-
-def test_orders_without_a_neuron_to_fit_or_an_epoch_to_train_are_refused(
-    tmp_path: Path, small: Config
-) -> None:
-    with pytest.raises(ConfigError, match=r"fit_orders_epoch = 3 leaves none of the 3 epochs"):
-        fitted(small, fit_orders_epoch=3)
-    settings = fitted(small).as_dict()
-    settings["network"]["neuron"].update(kind="lif", kernel_bits=0)
-    with pytest.raises(ConfigError, match=r"training.fit_orders_bits.*no memory-free neuron"):
-        Trainer(from_dict(settings), tmp_path, bars=False)

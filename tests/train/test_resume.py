@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends exactly where an uninterrupted one ends."""
 
+import json
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import torch
 
 from mfp_neurons.train import checkpoint
 from mfp_neurons.train.config import Config, ConfigError, from_dict, load
-from mfp_neurons.train.engine import BEST, LAST, Trainer
+from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer
 
 from .conftest import SMALL
 
@@ -34,9 +35,17 @@ class Killed(BaseException):
     """Stands for the moment at which a process stops to exist."""
 
 
-def stepped(config: Config, **training: Any) -> Config:
+def changed(config: Config, **training: Any) -> Config:
     settings = config.as_dict()
     settings["training"].update(training)
+    return from_dict(settings)
+
+
+def fitted(config: Config, **training: Any) -> Config:
+    """The config with orders that are fitted while it trains."""
+    chosen = {"epochs": 3, "fit_orders_bits": 1.5, "checkpoint_steps": 2, **training}
+    settings = changed(config, **chosen).as_dict()
+    settings["network"]["neuron"].update(kind="fir", order=0, kernel_bits="pow2")
     return from_dict(settings)
 
 
@@ -69,14 +78,35 @@ def stop_and_resume(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatc
     Trainer(config, folder, bars=False).run(resume=True)
 
 
-@pytest.mark.parametrize("moment", range(0, 26, 3))
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Config, Path]]:
+    """A finished run of a config as it is, and one that fits orders on the way."""
+    small = load("digits-mfp", SMALL)
+    configs = {"plain": changed(small, checkpoint_steps=2), "orders": fitted(small, fit_orders_by="loss")}
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    for name, config in configs.items():
+        Trainer(config, folder / name, bars=False).run()
+    return {name: (config, folder / name) for name, config in configs.items()}
+
+
+MOMENTS = [("plain", moment) for moment in range(0, 26, 3)] + [
+    ("orders", moment) for moment in range(4, 26, 4)
+]
+
+
+@pytest.mark.parametrize(("kind", "moment"), MOMENTS)
 def test_a_stop_at_any_moment_changes_nothing_in_the_end(
-    tmp_path: Path, small: Config, monkeypatch: pytest.MonkeyPatch, moment: int
+    tmp_path: Path,
+    uninterrupted: dict[str, tuple[Config, Path]],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    moment: int,
 ) -> None:
-    config = stepped(small, checkpoint_steps=2)
-    Trainer(config, tmp_path / "whole", bars=False).run()
-    stop_and_resume(config, tmp_path / "stopped", monkeypatch, moment)
-    ends_alike(tmp_path / "whole", tmp_path / "stopped")
+    config, folder = uninterrupted[kind]
+    stop_and_resume(config, tmp_path, monkeypatch, moment)
+    ends_alike(folder, tmp_path)
+    _, facts = checkpoint.read(tmp_path / LAST)
+    assert bool(facts["progress"]["orders"]) == (kind == "orders")
 
 
 OFTEN = {**SMALL, "training.epochs": 3, "training.checkpoint_steps": 1}
@@ -90,7 +120,7 @@ def start(folder: Path) -> "subprocess.Popen[bytes]":
     )
 
 
-def changed(path: Path, before: int) -> bool:
+def rewritten(path: Path, before: int) -> bool:
     return path.exists() and path.stat().st_mtime_ns != before
 
 
@@ -105,7 +135,7 @@ def test_a_process_killed_at_random_moments_ends_bit_identical_to_one_that_ran_t
         last = tmp_path / "killed" / LAST
         before = last.stat().st_mtime_ns if last.exists() else 0
         process = start(tmp_path / "killed")
-        while process.poll() is None and not changed(last, before):
+        while process.poll() is None and not rewritten(last, before):
             time.sleep(0.002)
         time.sleep(random.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
@@ -118,16 +148,15 @@ def test_a_process_killed_at_random_moments_ends_bit_identical_to_one_that_ran_t
     ends_alike(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path: Path, small: Config) -> None:
-    Trainer(small, tmp_path, bars=False).run()
-    before = (tmp_path / LAST).read_bytes()
+def test_a_folder_that_holds_a_run_is_not_overwritten_and_gives_its_result_again(
+    trained: Path, small: Config
+) -> None:
+    before = (trained / LAST).read_bytes()
     with pytest.raises(ConfigError, match="holds a run already: resume it"):
-        Trainer(small, tmp_path, bars=False).run()
+        Trainer(small, trained, bars=False).run()
     with pytest.raises(ConfigError, match="was written by another config"):
-        Trainer(stepped(small, epochs=9), tmp_path, bars=False).run(resume=True)
-    assert (tmp_path / LAST).read_bytes() == before
-
-
-def test_resuming_a_finished_run_gives_its_result_again(tmp_path: Path, small: Config) -> None:
-    first = Trainer(small, tmp_path, bars=False).run()
-    assert Trainer(small, tmp_path, bars=False).run(resume=True) == first
+        Trainer(changed(small, epochs=9), trained, bars=False).run(resume=True)
+    assert (trained / LAST).read_bytes() == before
+    result = json.loads((trained / RESULT).read_text())
+    again = Trainer(small, trained, bars=False).run(resume=True)
+    assert json.loads(json.dumps(again)) == result

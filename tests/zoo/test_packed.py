@@ -63,6 +63,10 @@ def test_a_network_comes_back_with_the_same_codes_scales_and_scores(
             assert torch.equal(codes(one).scale, codes(other).scale)
     x = torch.rand(made.time_steps, 5, *made.features)
     assert torch.equal(before(x), after(x))
+    assert not after.training
+    after.train()(x).sum().backward()
+    weights = [p for name, p in after.named_parameters() if name.endswith("synapse.weight")]
+    assert all(p.grad is not None and bool(p.grad.any()) for p in weights)
 
 
 def test_a_bit_of_weight_takes_a_bit(tmp_path: Path) -> None:
@@ -72,15 +76,6 @@ def test_a_bit_of_weight_takes_a_bit(tmp_path: Path) -> None:
     assert tensors["hidden.0.synapse.codes"].dtype == torch.uint8
     assert tensors["hidden.0.synapse.codes"].numel() == -(-7 * 18 // 8)
     assert "hidden.0.synapse.weight" not in tensors
-
-
-def test_what_is_loaded_is_in_eval_mode_and_can_be_trained_on(tmp_path: Path) -> None:
-    saved(tmp_path)
-    module, _ = packed.load(tmp_path / "net.safetensors")
-    assert not module.training
-    module.train()(torch.rand(3, 4, 2, 6, 5)).sum().backward()
-    weights = [p for name, p in module.named_parameters() if name.endswith("synapse.weight")]
-    assert all(p.grad is not None and bool(p.grad.any()) for p in weights)
 
 
 def saved(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
@@ -144,16 +139,6 @@ def test_taps_come_back_as_they_are_after_quantization(
     found = packed.unpack_taps(codes, largest)
     assert torch.equal(found, expected)
     assert torch.equal(quantize_taps(found, "pow2"), expected)
-
-
-def test_kernels_are_found_by_their_paths() -> None:
-    net = torch.nn.Sequential(
-        HistoryKernel("fir", decay=0.5, order=2, kernel_bits="pow2"),
-        HistoryKernel("fir", decay=0.5, order=2, kernel_bits=4),
-        HistoryKernel("exp", decay=0.5, order=2, kernel_bits="pow2"),
-        torch.nn.ModuleList([HistoryKernel("fir", decay=0.5, order=3, kernel_bits="pow2")]),
-    )
-    assert list(packed.power_of_two_kernels(net)) == ["0", "3.0"]
 
 
 @pytest.mark.parametrize(

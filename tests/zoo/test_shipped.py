@@ -56,24 +56,23 @@ def test_it_reaches_its_card_on_test_images(name: str) -> None:
 
 
 @each
-def test_its_card_tells_everything(name: str) -> None:
+def test_its_card_tells_everything_and_its_config_trains_it(name: str) -> None:
     card = zoo.card(name)
     assert card.name == name
     assert len(card.summary) > 40
     assert card.accuracy.images >= card.accuracy_sample.images > 0
     assert (card.accuracy.integer is None) == (card.refused is not None)
-    assert card.trained_on
-    assert card.by
-    assert card.seconds > 0
+    assert card.trained_on and card.by and card.seconds > 0
     assert re.fullmatch(r"\d{4}-\d\d-\d\d", card.date)
     assert re.match("[0-9a-f]{40}", card.commit or "")
     assert card.versions["torch"]
     assert all(line in str(card) for line in (card.sha256, card.date, f"seed {card.seed}"))
-
-
-@each
-def test_its_config_in_the_package_trains_it(name: str) -> None:
-    assert training.same_training(from_dict(zoo.card(name).config), training.config(name))
+    config = training.config(name)
+    assert training.same_training(from_dict(card.config), config)
+    elsewhere = replace(config, training=replace(config.training, device="cuda", threads=8))
+    assert training.same_training(config, elsewhere)
+    longer = replace(config, training=replace(config.training, epochs=config.training.epochs + 1))
+    assert not training.same_training(config, longer)
 
 
 @each
@@ -118,15 +117,6 @@ def test_torch_and_integers_give_the_same_scores(name: str) -> None:
     with torch.no_grad():
         expected = materialize(trained.model).to(dtype)(x.to(dtype)).numpy()
     assert trained.network.run(x.bool() if facts.scale == 1 else x) == pytest.approx(expected, abs=1e-5)
-
-
-@each
-def test_an_unknown_device_or_thread_count_is_no_other_training(name: str) -> None:
-    config = training.config(name)
-    elsewhere = replace(config, training=replace(config.training, device="cuda", threads=8))
-    assert training.same_training(config, elsewhere)
-    longer = replace(config, training=replace(config.training, epochs=config.training.epochs + 1))
-    assert not training.same_training(config, longer)
 
 
 def test_unknown_names_are_answered_with_those_there_are() -> None:

@@ -7,7 +7,6 @@ runs use them: a run with a ``limit`` simulates little more than it needs.
 
 import hashlib
 import math
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -27,18 +26,16 @@ CHUNK = 500  # images in a file
 
 def fashion_mnist_events(config: DataConfig) -> tuple[Source, Source]:
     """Binary frames [T, 2, 34, 34], packed; channel 0 is OFF, channel 1 is ON."""
-    train, test = (source(images, labels, config) for images, labels in read_fashion_mnist(config))
+    sources = []
+    for images, labels in read_fashion_mnist(config):
+        looks = Looks(images, config.time_steps, config.size)
+        sources.append(Source(labels, looks.read, 1.0, looks.shape))
+    train, test = sources
     return train, test
 
 
-def source(images: Tensor, labels: Tensor, config: DataConfig) -> Source:
-    """The looks at ``images``, uint8 [n, H, W]: simulated when they are read, or taken from the cache."""
-    looks = Looks(images, config.time_steps, config.size)
-    return Source(labels, looks.read, 1.0, looks.shape)
-
-
 class Looks:
-    """Packed frames of images, by index.
+    """Packed frames of images, by index: simulated when they are read, or taken from the cache.
 
     Args:
         images: uint8 [n, H, W].
@@ -58,17 +55,13 @@ class Looks:
     def read(self, indices: Tensor) -> Tensor:
         """uint8 [len(indices), T, bytes]."""
         packed = torch.empty(len(indices), self.time_steps, self.bytes, dtype=torch.uint8)
-        for number, (wanted, places) in self._by_chunk(indices):
-            packed[wanted] = self._chunk(number)[places]
-        return packed
-
-    def _by_chunk(self, indices: Tensor) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
-        """For every file: its number, which of ``indices`` it has, and where in it they are."""
         places = self.place[indices]
-        numbers = places // CHUNK
-        for number in numbers.unique().tolist():
-            wanted = (numbers == number).nonzero().flatten()
-            yield number, (wanted, places[wanted] - number * CHUNK)
+        chunks = places // CHUNK
+        # file by file: each is read, or simulated, once for all the images that are wanted of it
+        for chunk in chunks.unique().tolist():
+            wanted = chunks == chunk
+            packed[wanted] = self._chunk(chunk)[places[wanted] - chunk * CHUNK]
+        return packed
 
     def _chunk(self, number: int) -> Tensor:
         images = self.images[self.order[number * CHUNK : (number + 1) * CHUNK]]

@@ -24,6 +24,9 @@ def test_a_time_has_its_quartiles_and_its_ratio_to_ours(result: Result) -> None:
     assert line_of(text, "LIFNode")[1] == "40 [36, 50] 8.00x"
     assert line_of(text, "MFPNode")[1:] == ["5 [4.5, 6.25]", "4 [3.6, 5]"]
     assert line_of(text, "LIFNode")[0] == "LIFNode (loop)"
+    text = tables.networks(result)
+    assert line_of(text, "MFPNode, fused")[1:] == ["100 [90, 125]", "", "2", "3", "4.5"]
+    assert line_of(text, "LIFNode")[3:] == ["4", "6", "9"]
 
 
 def test_the_short_table_sets_ours_beside_what_it_replaces(result: Result) -> None:
@@ -48,12 +51,6 @@ def test_the_copy_table_shows_bytes_bandwidths_and_shares(result: Result) -> Non
     assert cells[2:] == ["128", "25.6", "12.8", "50 %", "40 %", "60 %"]
 
 
-def test_networks_show_time_and_memory(result: Result) -> None:
-    text = tables.networks(result)
-    assert line_of(text, "MFPNode, fused")[1:] == ["100 [90, 125]", "", "2", "3", "4.5"]
-    assert line_of(text, "LIFNode")[3:] == ["4", "6", "9"]
-
-
 def test_the_page_says_where_it_was_measured_and_that_the_checkout_was_changed(result: Result) -> None:
     text = page(result, {"a.png": "words"})
     assert "2 threads of 2 processors" in text
@@ -74,21 +71,18 @@ def test_a_page_of_nothing_but_skipped_rows_can_be_written(result: Result) -> No
     assert all(f"- {name}: no\n" in page(result) + "\n" for name in result["rows"])
 
 
-def test_figures_are_files_with_words_that_name_the_fastest(result: Result, tmp_path: Path) -> None:
+def test_tables_and_figures_come_again_from_a_result_file(result: Result, tmp_path: Path) -> None:
+    path = tmp_path / "bench_cpu.json"
+    path.write_text(json.dumps(result))
+    assert run.show(path) == tmp_path / "bench_cpu.md"
+    assert json.loads(path.read_text()) == result
     drawn = figures.draw(result, tmp_path, "bench_cpu")
     assert set(drawn) == {"bench_cpu_time_float32.png", "bench_cpu_networks.png"}
     assert all((tmp_path / name).read_bytes().startswith(b"\x89PNG") for name in drawn)
     assert "T = 4: MFPNode" in drawn["bench_cpu_time_float32.png"]
     assert "LIFNode 151 ms" in drawn["bench_cpu_networks.png"]
-
-
-def test_tables_and_figures_come_again_from_a_result_file(result: Result, tmp_path: Path) -> None:
-    path = tmp_path / "bench_cpu.json"
-    path.write_text(json.dumps(result))
-    written = run.show(path)
-    assert written == tmp_path / "bench_cpu.md"
-    assert "![Time an element" in written.read_text()
-    assert json.loads(path.read_text()) == result
+    page = (tmp_path / "bench_cpu.md").read_text()
+    assert all(f"![{words}]({name})" in page for name, words in drawn.items())
 
 
 def test_without_matplotlib_the_page_is_written_all_the_same(

@@ -9,6 +9,7 @@ from benchmarks.speed import tables, targets
 from .conftest import STEP, T4, T64, T1024, entry, row
 
 Result = dict[str, Any]
+FUSED = "MFPNode, fused"
 
 
 def verdict(result: Result, row_name: str, about: str, ours: str = "MFPNode") -> targets.Verdict:
@@ -25,18 +26,14 @@ def test_a_ratio_at_the_limit_is_met_and_one_below_is_not(result: Result) -> Non
     assert (psn.measured, psn.met) == ("5.80 times", False)
 
 
-def test_the_copy_bar_reads_the_share_that_was_measured(result: Result) -> None:
-    found = verdict(result, T4, "copy bandwidth")
-    assert (found.measured, found.met) == ("50 %", True)
-    result["rows"][T4]["entries"][0]["copy_share"]["total"] = 0.3
+def test_bars_of_copies_and_memory_read_what_was_measured(result: Result) -> None:
+    ours = result["rows"][T4]["entries"][0], result["rows"][STEP]["entries"][0]
+    copies, memory = verdict(result, T4, "copy bandwidth"), verdict(result, STEP, "activation peak", FUSED)
+    assert (copies.measured, copies.met, memory.measured, memory.met) == ("50 %", True, "0.50", True)
+    ours[0]["copy_share"]["total"] = 0.3
+    ours[1]["memory"]["activation_peak_bytes"] = 6e6
     assert verdict(result, T4, "copy bandwidth").met is False
-
-
-def test_a_memory_bar_is_ours_over_theirs(result: Result) -> None:
-    found = verdict(result, STEP, "activation peak", "MFPNode, fused")
-    assert (found.measured, found.met) == ("0.50", True)
-    result["rows"][STEP]["entries"][0]["memory"]["activation_peak_bytes"] = 6e6
-    assert verdict(result, STEP, "activation peak", "MFPNode, fused").met is False
+    assert verdict(result, STEP, "activation peak", FUSED).met is False
 
 
 @pytest.mark.parametrize(
@@ -52,17 +49,10 @@ def test_a_missing_row_or_peer_is_no_verdict_but_its_reason(
     ours = "MFPNode" if about == "LIFNode" else "MFPLeakyParallel"
     found = verdict(result, name, about, ours)
     assert (found.measured, found.met) == (why, None)
-
-
-def test_a_row_that_was_not_asked_for_says_so(result: Result) -> None:
-    del result["rows"][T4]
-    assert verdict(result, T4, "PSN").measured == "not measured: no such row in this run"
-
-
-def test_bars_of_a_device_that_was_not_there_are_owed(result: Result) -> None:
-    gpu = [v for v in targets.judge([result]) if v.target.device == "cuda"]
-    assert gpu
-    assert {(v.measured, v.met) for v in gpu} == {("owed: no GPU at hand", None)}
+    del result["rows"][name]
+    assert verdict(result, name, about, ours).measured == "not measured: no such row in this run"
+    gpu = {(v.measured, v.met) for v in targets.judge([result]) if v.target.device == "cuda"}
+    assert gpu == {("owed: no GPU at hand", None)}
 
 
 def test_a_bar_over_several_rows_takes_the_worst_of_the_large_ones(result: Result) -> None:

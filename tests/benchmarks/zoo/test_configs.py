@@ -35,6 +35,7 @@ def shape(config: Config) -> tuple[tuple[int, ...], int]:
 @pytest.mark.parametrize("name", training.configs())
 def test_a_config_makes_a_quantized_network_for_its_data(name: str) -> None:
     config = training.config(name)
+    assert len(training.summary(name)) > 80
     assert from_dict(config.as_dict()) == config
     features, steps = shape(config)
     classes = CLASSES.get(config.data.name, 10)
@@ -44,8 +45,3 @@ def test_a_config_makes_a_quantized_network_for_its_data(name: str) -> None:
     if sum(p.numel() for p in net.parameters()) < 3e6:  # the others are too slow here
         with torch.no_grad():
             assert net(torch.zeros(steps, 1, *features)).shape == (steps, 1, classes)
-
-
-@pytest.mark.parametrize("name", training.configs())
-def test_a_config_says_at_its_top_what_it_trains(name: str) -> None:
-    assert len(training.summary(name)) > 80

@@ -1,5 +1,6 @@
 """Fashion-MNIST's own files: found where the user has them, and refused when they are not whole."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,12 +13,11 @@ from mfp_neurons.train.datasets import images
 from ..conftest import write_fashion_mnist
 
 
-@pytest.fixture
-def no_debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(images, "DEBIAN", tmp_path / "no such place")
+@pytest.fixture(autouse=True)
+def debian(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(images, "DEBIAN", tmp_path / "debian")
 
 
-@pytest.mark.usefixtures("no_debian")
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("folder", ["FashionMNIST/raw", "."])
 def test_fashion_mnist_is_read_where_torchvision_would_put_it(
@@ -31,34 +31,31 @@ def test_fashion_mnist_is_read_where_torchvision_would_put_it(
     assert (len(data.train), len(data.validation), data.classes) == (50, 10, 10)
 
 
-def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fashion_mnist_is_found_where_debian_puts_it(tmp_path: Path) -> None:
     write_fashion_mnist(tmp_path / "debian", zipped=True)
-    monkeypatch.setattr(images, "DEBIAN", tmp_path / "debian")
     assert len(load(DataConfig(name="fashion-mnist", root=str(tmp_path / "empty"))).test) == 30
 
 
-@pytest.mark.usefixtures("no_debian")
 def test_missing_files_are_an_error_that_says_where_they_were_looked_for(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"no Fashion-MNIST there.*FashionMNIST/raw.*dataset-fashion-mnist"):
         load(DataConfig(name="fashion-mnist", root=str(tmp_path)))
 
 
-@pytest.mark.usefixtures("no_debian")
-@pytest.mark.parametrize("damage", [b"", b"\0\0\x0d\x03", b"\x1f\x8b broken"])
-def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
-    write_fashion_mnist(tmp_path / "root", zipped=damage.startswith(b"\x1f"))
+@pytest.mark.parametrize(
+    ("zipped", "damage"),
+    [
+        (False, lambda raw: b""),
+        (False, lambda raw: b"\0\0\x0d\x03"),
+        (False, lambda raw: raw[:-5]),
+        (True, lambda raw: b"\x1f\x8b broken"),
+    ],
+    ids=["empty", "other type", "cut", "broken gzip"],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, zipped: bool, damage: Callable[[bytes], bytes]) -> None:
+    write_fashion_mnist(tmp_path / "root", zipped=zipped)
     path = next((tmp_path / "root").glob("train-images*"))
-    path.write_bytes(damage)
-    with pytest.raises(ConfigError, match=path.name):
-        load(DataConfig(name="fashion-mnist", root=str(tmp_path / "root")))
-
-
-@pytest.mark.usefixtures("no_debian")
-def test_a_cut_file_is_named(tmp_path: Path) -> None:
-    write_fashion_mnist(tmp_path / "root", zipped=False)
-    path = tmp_path / "root" / "train-images-idx3-ubyte"
-    path.write_bytes(path.read_bytes()[:-5])
-    with pytest.raises(ConfigError, match=r"train-images-idx3-ubyte: not a whole IDX file"):
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ConfigError, match=rf"{path.name}: not a whole IDX file"):
         load(DataConfig(name="fashion-mnist", root=str(tmp_path / "root")))
 
 

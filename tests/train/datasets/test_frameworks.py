@@ -237,7 +237,8 @@ def test_tonics_gestures_come_by_the_names_of_their_files(tmp_path: Path, tonic:
     assert torch.equal(data.test.samples[42].float(), pooled)
 
 
-@pytest.mark.parametrize("name", ["tonic:NoSuchSet", "tonic:SHD"])
-def test_what_is_no_camera_of_tonics_is_refused(tmp_path: Path, tonic: Any, name: str) -> None:
+@pytest.mark.parametrize("name", ["tonic:NoSuchSet", "tonic:SHD", "torchvision:NoSuchSet"])
+def test_what_a_package_does_not_have_or_no_camera_saw_is_refused(tmp_path: Path, name: str) -> None:
+    pytest.importorskip(name.partition(":")[0])
     with pytest.raises(ConfigError, match=r"data\.name"):
         load(DataConfig(name, root=str(tmp_path)))

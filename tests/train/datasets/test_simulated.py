@@ -1,7 +1,6 @@
 """Fashion-MNIST seen by the simulated camera: simulated when needed, once, by however many processes."""
 
 import dataclasses
-import logging
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,7 +10,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from mfp_neurons import _checks
 from mfp_neurons.train import data, events
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.datasets import simulated
@@ -49,22 +47,20 @@ def simulations(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
     return lambda: sum(seen)
 
 
-def test_a_sample_is_the_frames_of_its_image(config: DataConfig, written: dict[str, Tensor]) -> None:
+def test_a_sample_is_the_frames_of_its_image_and_keeps_its_label(
+    config: DataConfig, written: dict[str, Tensor]
+) -> None:
     loaded = data.load(config)
-    seen = events.frames(written["t10k-images-idx3-ubyte"], 5)
-    sequence = loaded.sequence(loaded.test.samples)
-    assert torch.equal(sequence, seen.transpose(0, 1).float())
-    assert sequence.is_contiguous()
+    still = data.load(dataclasses.replace(config, name="fashion-mnist"))
+    for split, images in ((loaded.train, still.train), (loaded.test, still.test)):
+        sequence = loaded.sequence(split.samples)
+        assert torch.equal(sequence.transpose(0, 1), events.frames(images.samples[:, 0], 5).float())
+        assert torch.equal(split.labels, images.labels)
+        assert sequence.is_contiguous()
     assert (loaded.steps, loaded.features, loaded.scale) == (5, (2, 34, 34), 1.0)
     assert (len(loaded.train), len(loaded.validation), len(loaded.test)) == (50, 10, 30)
-
-
-def test_labels_stay_with_their_images(config: DataConfig) -> None:
-    still = data.load(dataclasses.replace(config, name="fashion-mnist"))
-    moving = data.load(config)
-    assert torch.equal(still.train.labels, moving.train.labels)
-    seen = events.frames(still.train.samples[:, 0], 5)
-    assert torch.equal(moving.sequence(moving.train.samples).transpose(0, 1), seen.float())
+    with pytest.raises(ConfigError, match=r"data.reading = 'rows'.*packed frames of shape \(2, 34, 34\)"):
+        data.load(dataclasses.replace(config, reading="rows"))
 
 
 def test_size_pools_the_frames_before_they_are_kept(config: DataConfig) -> None:
@@ -118,20 +114,12 @@ def test_a_damaged_file_is_made_anew(
 
 
 def test_a_cache_that_cannot_be_written_is_said_once_and_done_without(
-    config: DataConfig, cache: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    config: DataConfig, cache: Path, said: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(_checks, "_said", set())
     cache.write_bytes(b"a file where the folder should be")
-    with caplog.at_level(logging.WARNING, logger="mfp_neurons"):
-        loaded = data.load(config)
-        data.load(config)
-    assert len(loaded.train) == 50
-    assert sum("cannot be written" in record.message for record in caplog.records) == 1
-
-
-def test_frames_of_events_have_no_other_reading(config: DataConfig) -> None:
-    with pytest.raises(ConfigError, match=r"data.reading = 'rows'.*packed frames of shape \(2, 34, 34\)"):
-        data.load(dataclasses.replace(config, reading="rows"))
+    for _ in range(2):
+        assert len(data.load(config).train) == 50
+    assert sum("cannot be written" in record.message for record in said.records) == 1
 
 
 LOADING = """

@@ -80,26 +80,21 @@ def test_only_the_images_that_are_used_are_opened(root: Path) -> None:
     assert torch.equal(load(config).train.samples, used.train.samples)
 
 
-def test_no_such_folder_is_an_error_that_says_where_it_was_looked_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "words"),
+    [
+        ("val/val_annotations.txt", f"val_0.JPEG\tn00000000{BOX}", r"val_annotations\.txt"),
+        ("val/val_annotations.txt", "val_0.JPEG", r"val_annotations\.txt"),
+        ("val/val_annotations.txt", "", r"val_annotations\.txt"),
+        ("val/images/val_1.JPEG", "not a picture", r"val_1\.JPEG"),
+        ("train/n99999999/no-image", "", "n99999999"),
+    ],
+)
+def test_a_folder_that_is_not_whole_is_refused(root: Path, file: str, content: str, words: str) -> None:
+    path = root / "tiny-imagenet-200" / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        load(DataConfig("tiny-imagenet", root=str(root)))
     with pytest.raises(ConfigError, match=r"no Tiny-ImageNet there.*tiny-imagenet-200.*zip"):
-        load(DataConfig("tiny-imagenet", root=str(tmp_path)))
-
-
-def test_a_picture_that_is_not_whole_is_named(root: Path) -> None:
-    path = root / "tiny-imagenet-200" / "val" / "images" / "val_1.JPEG"
-    path.write_bytes(b"not a picture")
-    with pytest.raises(ConfigError, match=path.name):
-        load(DataConfig("tiny-imagenet", root=str(root)))
-
-
-@pytest.mark.parametrize("line", ["val_0.JPEG\tn00000000" + BOX, "val_0.JPEG", ""])
-def test_annotations_that_name_no_class_are_refused(root: Path, line: str) -> None:
-    (root / "tiny-imagenet-200" / "val" / "val_annotations.txt").write_text(line)
-    with pytest.raises(ConfigError, match=r"val_annotations\.txt"):
-        load(DataConfig("tiny-imagenet", root=str(root)))
-
-
-def test_a_class_without_images_is_refused(root: Path) -> None:
-    (root / "tiny-imagenet-200" / "train" / "n99999999").mkdir()
-    with pytest.raises(ConfigError, match="n99999999"):
-        load(DataConfig("tiny-imagenet", root=str(root)))
+        load(DataConfig("tiny-imagenet", root=str(root / "elsewhere")))
