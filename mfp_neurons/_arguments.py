@@ -85,6 +85,7 @@ def _kernel_tensor(
             taps = taps[: x_seq.shape[0]]  # taps that lie further back than a whole sequence weigh nothing
         return "fir", taps, inputs_held
     if isinstance(kernel, Matrix):
+        # The state of a matrix holds every input so far, so their number is the position in time.
         position = 0 if state is None or state.dim() == 0 else len(state)
         rows_of_steps = _matrix_rows(kernel.matrix, x_seq.shape[0], position, carry)
         return "matrix", rows_of_steps, rows_of_steps.shape[1]
@@ -122,6 +123,7 @@ def _parameter(
         check(name, value)
         _check_device(name, value, x_seq)
         return as_row(value)
+    # In Python a bool is an int, but as a threshold or a decay it is a mistake.
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a tensor [1] or [C], got {describe(value)}")
     check(name, value)
@@ -213,6 +215,7 @@ def check_norm(norm: Norm, x_seq: Tensor) -> None:
                 f"{x_seq.shape[2]} channels (dim 2 of [T, N, C, *])"
             )
         _check_device(name, tensor, x_seq)
+    # The unbiased variance divides by the number of values less one.
     if norm.training and x_seq.numel() == x_seq.shape[2]:
         raise ValueError(
             f"norm with training=True needs more than one value a channel, got x_seq of shape "

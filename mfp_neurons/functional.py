@@ -246,6 +246,7 @@ def _run(
         )  # fmt: skip
         if norm is not None:
             check_norm(norm, call.x)
+            # The state of a finite kernel holds normalized inputs, so the operator returns as many of them.
             last = min(len(call.x), inputs_held or 0) if carry else 0
             spikes, u, inputs = _normalize_and_fire(call, norm, last)
         elif carry and _is_one_short_step(call):  # what a framework's loop over time asks for
@@ -341,6 +342,7 @@ def _normalized(x_seq: Tensor, norm: Norm) -> Tensor:
 def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> None:
     if norm.running_mean is None or norm.running_var is None or count == 0:
         return
+    # As in torch, the batch is normalized by its biased variance, and the average is over unbiased ones.
     for average, newest in ((norm.running_mean, mean), (norm.running_var, variance * (count / (count - 1)))):
         momentum = norm.momentum
         if isinstance(momentum, Tensor):

@@ -55,6 +55,7 @@ def fire_backward(
 
 def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
     x, _, threshold, state, scale, *_ = inputs
+    # An output that nobody has used gets None for its gradient, rather than zeros of the input's size.
     ctx.set_materialize_grads(False)
     _remember_before(ctx, state)
     if threshold is None:
@@ -98,6 +99,7 @@ def norm_fire(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
         spikes, u = chosen.forward(call._replace(scale=map_.scale, shift=map_.shift))
         inputs = mapped_end(x, last, map_.scale, map_.shift)
+    # The strides have to be those that the fake of this operator promises.
     return spikes, u, inputs.contiguous(), mean, variance
 
 
@@ -122,6 +124,7 @@ def norm_fire_backward(
     need_x, *_, need_weight, need_bias = needs
     normalizes = need_x or need_weight or need_bias
     if grad_spikes is None and grad_u is None:
+        # Only what the neuron got has a gradient, and backends want one of the spikes or of the potential.
         grad_spikes = torch.zeros_like(x)
     with torch.autocast(x.device.type, enabled=False):
         map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
@@ -135,6 +138,7 @@ def norm_fire_backward(
                 count = x.numel() // x.shape[2]
                 factor = -map_.scale * map_.rstd * g_weight / count
                 offset = -map_.scale * g_bias / count - mean * factor
+                # What mean and variance add to dL/dx is an affine map of x, by the formula above.
                 chosen.add_channel_affine_(grads.x, x, factor.to(mean.dtype), offset.to(mean.dtype))
     grads = grads._replace(scale=g_weight if need_weight else None, shift=g_bias if need_bias else None)
     return _in_dtypes_of(call, grads)

@@ -288,6 +288,7 @@ class _Neurons:
         y = self._inputs(x)
         g, before = self._local_gradient(y, ds, gx, sums)
         if du is not None:
+            # The gradient of the last potential alone belongs to the last step.
             (g if du.dim() == g.dim() else g[-1]).add_(du)
         if self.call.kind == "exp":
             gy = self._exponential_backward(g, before, y, g_state, sums.kernel)
@@ -301,6 +302,7 @@ class _Neurons:
             return
         if self.scale is not None:
             torch.mul(gy, self.scale, out=gx)  # rounds to 16 bits once, on the way out
+        # Where the gradient was computed in the memory of gx, nothing is left to copy.
         elif gx.data_ptr() != gy.data_ptr():
             gx.copy_(gy)
 
@@ -370,6 +372,7 @@ class _Neurons:
             columns[0] += torch_sums.group_sum(g * before, groups)
             columns[1] += torch_sums.group_sum(g * y, groups)
         if g_state is not None:
+            # This has to come before the gain is multiplied into g in place.
             g_state.copy_(g[0] * self.decay)
         return g if isinstance(self.gain, float) and self.gain == 1.0 else g.mul_(self.gain)
 

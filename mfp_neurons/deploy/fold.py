@@ -242,13 +242,13 @@ def _fixed_point(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _
     # The largest number begins with 64 bits, more than fits anywhere, and loses one at a time until all of
     # them fit.
     shift = 64 - math.frexp(max(map(abs, numbers)))[1]
-    whole = _rounded(numbers, shift)
-    while not fits(whole):
+    integers = _rounded(numbers, shift)
+    while not fits(integers):
         shift -= 1
-        whole = _rounded(numbers, shift)
-    shared = math.gcd(*whole)
+        integers = _rounded(numbers, shift)
+    shared = math.gcd(*integers)
     even = (shared & -shared).bit_length() - 1 if shared else 0
-    return _Whole([number >> even for number in whole], Decimal(2) ** (even - shift))
+    return _Whole([number >> even for number in integers], Decimal(2) ** (even - shift))
 
 
 def _rounded(numbers: list[Decimal], shift: int) -> list[int]:
@@ -362,8 +362,8 @@ def scores(branches: Sequence[Affine], bounds: Sequence[Ints]) -> FoldedScores:
         sizes = np.stack([*(bound.astype(object) for bound in bounds), np.ones(channels, object)])
         flat = numbers.ravel().tolist()
 
-        def fits(whole: list[int]) -> bool:
-            magnitudes = np.abs(np.array(whole, object).reshape(numbers.shape))
+        def fits(integers: list[int]) -> bool:
+            magnitudes = np.abs(np.array(integers, object).reshape(numbers.shape))
             return bool(
                 (magnitudes[:-1] < _FACTOR_LIMIT).all()
                 and (magnitudes * sizes).sum(axis=0).max() < _SCORE_LIMIT
@@ -385,6 +385,6 @@ def _multiples(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Wh
     """Numbers that are multiples of the smallest of them, such as counts of spikes over a number of steps."""
     worth = min((abs(number) for number in numbers if number), default=Decimal(1))
     ratios = [number / worth for number in numbers]
-    whole = _rounded(ratios, 0)
-    same = all(abs(ratio - n) < _SAME for ratio, n in zip(ratios, whole, strict=True))
-    return _Whole(whole, worth) if same and fits(whole) else None
+    integers = _rounded(ratios, 0)
+    same = all(abs(ratio - n) < _SAME for ratio, n in zip(ratios, integers, strict=True))
+    return _Whole(integers, worth) if same and fits(integers) else None

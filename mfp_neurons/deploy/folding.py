@@ -185,6 +185,7 @@ class Folding:
             "synapse reads spikes; put a neuron between the two, and a normalization between the synapse "
             "before it and that neuron"
         )
+        # A model that normalizes its own input is common, and there is other advice for it.
         if all(one.direct and self.is_input(one.synapse.source) for one in content.branches):
             why = f"reads the input behind {content.where}, which {NORMALIZED}"
         return self.refuse(layer, why)
@@ -196,6 +197,7 @@ class Folding:
         names = chain([op.name], (f"{op.name} ({number})" for number in count(2)))
         named = replace(op, name=next(name for name in names if name not in taken))
         self.so_far = replace(self.so_far, ops=(*before, named))
+        # Map 0 is the input, and every operation adds one.
         return len(self.so_far.ops)
 
     def is_input(self, index: int) -> bool:

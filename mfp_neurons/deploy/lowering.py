@@ -404,6 +404,7 @@ def _pooled_current(folding: Folding, layer: description.Pool, current: Current,
         folding.refuse(
             layer, "averages a current with padding, which a bias or a norm does not reach. Use padding=0"
         )
+    # The pool is applied to what the synapse has added up, before that meets a threshold.
     pool = CurrentPool("max" if layer.largest else "sum", window, as_map(layer.shape))
     scale = 1 / _divisor(layer)
     # the sum of a window has its offset once for every number, as scale * sum * numbers is the mean's
@@ -460,6 +461,7 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     content = folding.contents[layer.sources[0].layer]
     if isinstance(content, Potential):
         folding.refuse(layer, f"reads the membrane potential of {content.where}. Use its spikes")
+    # Behind a pooling over time a layer takes fewer, longer steps.
     steps = folding.network.steps // layer.period
     current = folding.as_current(layer, content)
     values = whole_numbers(layer, steps)  # an infinite exponential remembers T steps of its own
@@ -470,6 +472,7 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
             f"time_steps={steps}",
         )
     kernel = layer.kernel
+    # A decay of 0 remembers nothing, so that nothing can be forgotten.
     if isinstance(kernel, Exponential) and kernel.order is None and bool(as_row(kernel.decay).any()):
         folding.forgetful.append(layer.where)
     channels = of_features(layer.shape)[0]

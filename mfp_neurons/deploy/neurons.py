@@ -80,9 +80,9 @@ def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
     exact = exact[:, : max(used, default=0) + 1]
     # In units of the lowest bit that any tap has, all taps are whole.
     exponent = min((_lowest_bit(tap) for tap in exact.ravel() if tap), default=0)
-    whole = exact / Fraction(2) ** exponent
+    integers = exact / Fraction(2) ** exponent
     # Every float is a whole number times a power of two. Quantized taps are told by how short that number is.
-    is_real = any(_odd_part(int(tap)) >> _TAP_BITS for tap in whole.ravel())
+    is_real = any(_odd_part(int(tap)) >> _TAP_BITS for tap in integers.ravel())
     if is_real and "kernel_bits" not in layer.options:
         _refuse(
             layer,
@@ -90,13 +90,13 @@ def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
             'Give it kernel_bits="pow2" or 2 to 8 bits and an order, as convert does too, and train with '
             "that; an exponential of tau=2 (beta=0.5) needs neither",
         )
-    if max(abs(int(tap)) for tap in whole.ravel()) >= 2**62:
+    if max(abs(int(tap)) for tap in integers.ravel()) >= 2**62:
         _refuse(
             layer,
             f"has {exact.shape[1]} taps that do not fit 62 bits, the largest against the smallest",
             "Give it a smaller order, such as 32: what is older weighs next to nothing",
         )
-    return whole.astype(np.int64), exponent
+    return integers.astype(np.int64), exponent
 
 
 def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
@@ -116,6 +116,7 @@ def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
         _fractions(torch.as_tensor(_channels(layer, name, as_row(number), layer.kernel_shape)))
         for name, number in (("decay", kernel.decay), ("gain", kernel.gain))
     )
+    # From rest, no input lies further back than T steps.
     order = steps if kernel.order is None else kernel.order
     return np.stack([gain * decay**lag for lag in range(order)])[None]
 

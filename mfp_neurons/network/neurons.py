@@ -57,6 +57,7 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         _check_state(tracer, module, spec, state, value)
         # The next call of this neuron has to read the same layer and go on from this potential.
         tracer.calls.setdefault(module, []).append((_read(value), potential))
+    # Spikes come in the dtype of the input, potentials in that of the model.
     spikes = tracer.stand_in(replace(value, layer=number), x.dtype)
     every = replace(value, layer=potential)
     returned = tracer.stand_in(every)
@@ -149,6 +150,7 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: An
             )
         if not _is_at_rest(state):
             _refuse_start(tracer)
+    # The potential of other neurons, or of an earlier step, is not where this neuron stopped.
     elif not earlier or state.value.layer != earlier[-1][1]:
         _refuse_start(tracer)
 

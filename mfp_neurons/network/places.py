@@ -35,6 +35,7 @@ def flatten(tracer: Tracer, result: Tensor, x: Any, start_dim: int = 0, end_dim:
     value = tracer.value(x, "x")
     rank = len(value.dims)
     first, last = start_dim % rank, end_dim % rank
+    # The axes stay what they are, so that time and batch in one dimension can be taken apart again.
     one = merged([axis for dim in value.dims[first : last + 1] for axis in dim])
     return replace(value, dims=(*value.dims[:first], one, *value.dims[last + 1 :]))
 
@@ -76,6 +77,7 @@ def unsqueeze(tracer: Tracer, result: Tensor, x: Any, dim: int) -> Value:
 def permute(tracer: Tracer, result: Tensor, x: Any, *dims: Any, **named: Any) -> Value:
     value = tracer.value(x, "x")
     order = named.get("dims", dims)
+    # torch takes both permute(0, 1) and permute((0, 1)).
     order = order[0] if len(order) == 1 and not isinstance(order[0], int) else order
     return replace(value, dims=tuple(value.dims[d] for d in order))
 
@@ -159,12 +161,12 @@ def _is_whole(tracer: Tracer, number: int | None) -> bool:
         case Affine():
             # A whole factor and a whole offset keep whole numbers whole.
             arrays = [array for array in (layer.scale, layer.offset) if array is not None]
-            whole = all(number.denominator == 1 for array in arrays for number in array.ravel().tolist())
+            is_whole = all(number.denominator == 1 for array in arrays for number in array.ravel().tolist())
         case Pool():
-            whole = layer.largest or layer.divisor == 1
+            is_whole = layer.largest or layer.divisor == 1
         case _:
-            whole = isinstance(layer, TimePool | Add | Concat)
-    return whole and all(_is_whole(tracer, source.layer) for source in layer.sources)
+            is_whole = isinstance(layer, TimePool | Add | Concat)
+    return is_whole and all(_is_whole(tracer, source.layer) for source in layer.sources)
 
 
 @rule(

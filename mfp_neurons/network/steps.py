@@ -96,6 +96,7 @@ def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value
         return replace(value, dims=without), False
     if kinds(dim) != {"T"}:
         tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
+    # Where loops are not followed, a single step can only be read out, and that is the last one.
     if isinstance(entry, int) and value.last is None and (tracer.follow_loops or entry == -1):
         return tracer.at_step(value, without, entry % size), False
     # the last k steps have a place in a read-out; any others would be another network
@@ -144,6 +145,7 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     if not alike:
         tracer.refuse(f"puts the steps of a loop together. {TIME_LOOP}")
     if tracer.follow_loops and in_order:
+        # Where the input has no time, the steps that are stacked are all the time there is.
         tracer.repeats = 0 if tracer.steps else count
         time: Dim = (Axis("T", count),)
     else:

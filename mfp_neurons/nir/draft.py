@@ -125,6 +125,7 @@ class Signal:
 
     def then(self, scale: Floats, offset: Floats | None, norm: Norm | None = None) -> "Signal":
         """scale * this + offset; both broadcast over the shape."""
+        # The norm of a sum of several terms is the norm of none of them, so none can be restored from it.
         alone = norm if len(self.terms) == 1 else None
         # Every term is scaled, but the offset belongs to the sum: the first term alone takes it.
         terms = (term.then(scale, None if i else offset, alone) for i, term in enumerate(self.terms))
@@ -161,6 +162,7 @@ def of(node: Node | Synapse) -> Signal:
 
 
 def _added(a: Term, b: Term) -> Term:
+    # a x + b x = (a + b) x.
     one = np.ones(1)
     scale = (one if a.scale is None else a.scale) + (one if b.scale is None else b.scale)
     offsets = [term.offset for term in (a, b) if term.offset is not None]
@@ -187,6 +189,7 @@ class Draft:
 
     def add(self, node: Any, base: str, shape: Shape, source: Signal, *, binary: bool = False) -> Node:
         """A node behind ``source``; the same one, if it is there already."""
+        # Asking for their names puts all that the source is made of into the graph.
         names = self.names(source)
         # Equal nodes behind the same sources give the same numbers, so one of them is enough.
         key = (type(node), base, names, _digest(node))
@@ -200,6 +203,7 @@ class Draft:
 
     def reshape_input(self, shape: Shape) -> Signal | None:
         """The input in another shape, as long as nothing has read it."""
+        # A node that is in the graph already expects the input as it is.
         if self._input_is_read:
             return None
         self.input_shape = shape
@@ -281,6 +285,8 @@ class Draft:
         if len(shape) == 1:
             node = nir.Affine(np.diag(scale).astype(self.dtype), offset.astype(self.dtype))
             return self.add(node, base, shape, source).name
+        # On maps the layer is a convolution with a window of 1, with one factor and one offset for each
+        # channel.
         per_channel = [array.reshape(shape[0], -1)[:, 0] for array in (scale, offset)]
         if len(shape) != 3 or any(
             (array.reshape(shape[0], -1) != row[:, None]).any()
@@ -319,6 +325,7 @@ def folded(
     if scale is None and offset is None:
         return weight.astype(dtype), None if bias is None else bias.astype(dtype)
     shift = np.zeros(len(weight)) if bias is None else bias.astype(np.float64)
+    # The numbers are rounded once, at the end.
     product = weight.astype(np.float64)
     if scale is not None:
         row = np.broadcast_to(scale, len(weight))
@@ -350,6 +357,7 @@ def _plain(term: Term, shape: Shape) -> Signal:
 
 def _digest(node: Any) -> Any:
     """What tells two nodes of one type and place apart."""
+    # Metadata names the module, and types follow from the arrays: neither changes what a node computes.
     facts = ((k, v) for k, v in vars(node).items() if k not in ("metadata", "input_type", "output_type"))
     return tuple((k, v.tobytes() if isinstance(v, np.ndarray) else str(v)) for k, v in facts)
 
@@ -362,6 +370,7 @@ def _facts(synapse: Synapse, term: Term) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "path": synapse.path,
         "mfp_version": __version__,
+        # The node may have a bias that was folded into it, where the layer has none.
         "bias": synapse.bias is not None,
     }
     if synapse.kind != "Linear":

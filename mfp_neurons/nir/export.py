@@ -79,6 +79,7 @@ class _Writer:
         self.draft = Draft(first.shape, first.is_binary, np.float64 if network.is_double else np.float32)
         self.signals = [of(self.draft.input)]
         self.potentials: dict[int, Signal] = {}  # by the number of the layer of neurons
+        # A layer reads layers in front of it alone, so one pass in their order is enough.
         for number, layer in enumerate(network.layers[1:], start=1):
             # the number of a layer that is refused says how far this reading of the example came
             try:
@@ -115,6 +116,7 @@ class _Writer:
             facts["dtype"] = "float64"
         if network.is_fixed:
             facts["steps"] = network.steps
+        # The graph has the input in the shape of its first reader, which need not be the one that users give.
         if draft.input_shape != network.input.features:
             facts["input_shape"] = np.array(network.input.features)
         return draft.graph(signal, facts)
@@ -132,6 +134,7 @@ class _Writer:
                 "them is in metadata['readout'] alone",
                 output.form,
             )
+        # The model itself repeats an input without time, and a graph has no time axis on which to say so.
         if not self.network.input.has_time and output.form != "single step":
             facts["repeats"] = self.network.steps
         return facts
@@ -206,6 +209,7 @@ def _convolution(writer: _Writer, layer: description.Convolution) -> Signal:
         "dilation": layer.dilation,
     }
     if rank == 1:
+        # NIR's Conv1d takes a plain number where its Conv2d takes a pair.
         named = {name: one if isinstance(one, str) else one[0] for name, one in named.items()}
     return _synapse(writer, layer, f"Conv{rank}d", source, named | {"groups": layer.groups})
 
@@ -249,6 +253,7 @@ def _batch_norm(writer: _Writer, layer: description.BatchNorm) -> Signal:
     mean, var = _array(layer.mean), _array(layer.var)
     weight, bias = (None if row is None else _array(row) for row in (layer.weight, layer.bias))
     norm, signal = Norm(mean, var, weight, bias, layer.eps), writer.signal(layer)
+    # One number for each channel runs along the first dimension of the features.
     places = signal.shape if layer.of_places else (-1, *[1] * (len(signal.shape) - 1))
     scale, offset = (row.reshape(places) for row in norm.affine())
     return writer.then(signal, scale, offset, norm)
@@ -372,6 +377,7 @@ def _any_spike(writer: _Writer, layer: description.Pool, source: Signal) -> Sign
 
 def _neurons(writer: _Writer, layer: description.Neurons) -> Signal:
     spikes, potential = add_neurons(writer.draft, writer.read(layer, "a neuron"), layer, writer.dt)
+    # This is the number that the layer gets as soon as its spikes are appended to the signals.
     writer.potentials[len(writer.signals)] = potential
     return spikes
 

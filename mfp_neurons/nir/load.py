@@ -85,11 +85,15 @@ class _Loading:
             if name in inside:
                 continue
             known, pool = neurons.get(name), pools.get(name)
+            # A layer of neurons reads what feeds the first of its nodes, and a max pool what feeds its
+            # SumPool2d.
             before = known.sources if known and not pool else self.sources[pool or name]
             inputs = [part for one in before for part in stand_for[one]]
             for suffix, module in self._modules(reader, name, known, pool):
                 key = _key(f"{name}{suffix}", parts)
                 parts[key], sources[key] = module, inputs
+                # A quantized layer and the batch norm behind it are one node, and so one behind the other
+                # here.
                 inputs = [key]
             stand_for[name] = inputs
         facts = self.graph.metadata
@@ -117,6 +121,8 @@ class _Loading:
             return reader.neurons(name, known) if known else reader.modules(name)
         except NIRError:
             raise
+        # A file may hold arrays of any shape. Whatever torch says of them is passed on with the name of the
+        # node.
         except (ValueError, TypeError, IndexError, KeyError, AttributeError) as error:
             kind = type(self.graph.nodes[name]).__name__
             raise NIRError(f"{name!r} ({kind}) does not hold what such a node has: {error}") from error

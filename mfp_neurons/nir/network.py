@@ -56,6 +56,7 @@ class NIRNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if self.repeats:
+            # This is a view, so repeating the input takes no memory.
             x = x.expand(self.repeats, *x.shape)
         if self.steps not in (None, len(x)):
             raise ValueError(
@@ -112,6 +113,8 @@ class Delay(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         total = torch.zeros_like(x)
+        # Few different lags occur, so one shifted sum for each of them is cheaper than an index for each
+        # place.
         for lag in self.steps.unique().tolist():
             if lag < len(x):
                 total[lag:] += torch.where(self.steps == lag, x[: len(x) - lag], 0)
@@ -160,6 +163,7 @@ class FixedExponential(HistoryKernel):
         channels = max(decays.numel(), gains.numel())
         super().__init__(
             "exp",
+            # A placeholder that is never read: `decay` and `exponential` below give the buffers.
             decay=0.5,
             order=order,
             num_channels=channels if channels > 1 else None,

@@ -60,6 +60,7 @@ def numbers_of(layer: Neurons, dtype: Any) -> Numbers:
         )
 
     def over_step(value: Tensor, shape: Shape | None = layer.kernel_shape) -> Floats:
+        # A node of NIR holds one number for each place of a step.
         array: Floats = layer.spread(value, shape).broadcast_to(1, *layer.features)[0].double().numpy()
         return array.copy()
 
@@ -73,6 +74,8 @@ def numbers_of(layer: Neurons, dtype: Any) -> Numbers:
     # inf stays: the largest number, just below, is one that a potential may exceed
     just_below = np.nextafter(value, np.array(-np.inf, dtype))
     threshold = value if layer.strict else np.where(np.isinf(value), value, just_below)
+    # The nodes do not say how the neuron was made. The importer makes it again from this, if that gives these
+    # nodes.
     facts: dict[str, Any] = {"neuron": layer.neuron, "kernel": layer.options["kind"]}
     for name, option in layer.options.items():
         if name != "kind":
@@ -147,6 +150,7 @@ def _delayed(draft: Draft, x: Signal, taps: Any, path: str, dt: float) -> Signal
     held, at = x, 0
     terms: list[Term] = []
     for lag in lags:
+        # Every delay goes on from the one before it and lasts as long as the distance between the two taps.
         if lag > at:
             delay = nir.Delay(np.full(x.shape, (lag - at) * dt))
             held, at = of(draft.add(delay, f"{path}_delay_{lag}", x.shape, held)), lag

@@ -74,6 +74,7 @@ class Reader:
             return nn.AvgPool2d(_pair(node.kernel_size), _pair(node.stride), _pair(node.padding))
         if isinstance(node, nir.SumPool2d):
             size, stride, padding = (_pair(n) for n in (node.kernel_size, node.stride, node.padding))
+            # torch has no pool of sums, but an average may be divided by 1.
             return nn.AvgPool2d(size, stride, padding, divisor_override=1)
         raise NIRError(
             f"{name!r} ({type(node).__name__}) has no place in a network of memory-free neurons. Linear, "
@@ -129,6 +130,7 @@ class Reader:
             # The restored neuron is read as for an export, and its numbers are compared with the nodes.
             layer = read_neurons(neuron, spread.inner_shape, _refuse)
             numbers = numbers_of(layer, node.threshold.dtype)
+        # Metadata may hold anything. What makes no neuron is left aside, and the nodes count.
         except (KeyError, ValueError, TypeError, RuntimeError):
             return None
         return spread.module(neuron) if self._agrees(numbers, node, known) else None
@@ -165,6 +167,8 @@ class _Spread:
     def __init__(self, shape: tuple[int, ...], arrays: list[Array]) -> None:
         self.shape = shape
         full = [np.broadcast_to(array, shape) for array in arrays]
+        # Where all places of a channel agree, one number for each channel will do; else every place is a
+        # channel.
         rows = [array.reshape(shape[0], -1) for array in full]
         self.by_place = any((row != row[:, :1]).any() for row in rows)
         self.inner_shape = (int(np.prod(shape)),) if self.by_place else shape
@@ -189,6 +193,7 @@ def _kernel(facts: Any, rows: dict[str, Array], known: Neurons, spread: _Spread)
         return _free_taps(known.taps, spread, stride, bits, order)
     decay, gain = rows["decay"].reshape(-1), rows["gain"].reshape(-1)
     options: dict[str, Any] = {"order": order, "kernel_bits": bits, "stride": stride}
+    # A gain that followed the decay goes on to do so, which matters when the decay is trained.
     factor: Any = "decay_input" if bool(facts.get("follows_decay", False)) else float(gain[0])
     if "decay_logit" in facts:
         logit = torch.from_numpy(np.array(facts["decay_logit"]))
@@ -211,6 +216,7 @@ def _exponential(decay: Array, gain: Array) -> HistoryKernel:
 def _free_taps(
     taps: dict[int, Array], spread: _Spread, stride: int, bits: Any, order: int | None = None
 ) -> HistoryKernel:
+    # Where no metadata tells the order, the last tap does.
     count = max(taps) // stride + 1 if order is None else order
     if any(lag % stride or lag // stride >= count for lag in taps):
         raise ValueError(f"taps at {sorted(taps)} are not {count} taps {stride} steps apart")

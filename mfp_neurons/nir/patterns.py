@@ -70,6 +70,7 @@ def find_max_pools(nodes: dict[str, Any], sources: dict[str, list[str]]) -> dict
         if not marked or len(sources[name]) != 1 or (node.threshold != 0.5).any():
             continue
         (pool,) = sources[name]
+        # A sum that something else reads as well has to stay a node of its own.
         readers = [target for target, inputs in sources.items() if pool in inputs]
         spikes = [isinstance(nodes[one], nir.Threshold) for one in sources[pool]]
         if isinstance(nodes[pool], nir.SumPool2d) and readers == [name] and spikes == [True]:
@@ -128,6 +129,8 @@ def _without_currents(
     """Without factors on one of several currents: they go where another current goes, too."""
     ends = {end for one in inside for end in sources[one] if end not in inside}
     ends |= {one for one in inside if isinstance(nodes[one], nir.Scale) and not set(sources[one]) & inside}
+    # Currents that go to the same nodes are summands of one input, so a factor on one of them is the
+    # network's.
     reached = {end: frozenset(targets[end]) for end in ends}
     places = list(reached.values())
     return {one for one in inside if places.count(reached.get(one, frozenset())) < 2}
@@ -147,6 +150,7 @@ def _paths(
     inside: frozenset[str],
     dt: float,
 ) -> Iterator[Path | None]:
+    # Every tap is a way of its own from the input to the threshold.
     left: list[tuple[str, int, Array, str | None]] = [(start, 0, np.ones(1), None)]
     while left:
         at, lag, factor, leak = left.pop()
@@ -202,6 +206,7 @@ def _equal(a: Any, b: Any) -> bool:
 def delay_steps(name: str, node: Any, dt: float) -> NDArray[np.int64]:
     """A Delay in steps."""
     exact = np.asarray(node.delay, np.float64) / dt
+    # Delays are in seconds, and rounding may have moved them a little from a whole number of steps.
     steps = np.rint(exact).astype(np.int64)
     if (np.abs(exact - steps) > 1e-3).any() or (steps < 0).any():
         raise NIRError(

@@ -85,6 +85,7 @@ def _layer(weight: Array, bias: Array | None, options: dict[str, Any]) -> nn.Mod
 def _quantized(weight: Array, bias: Array | None, options: dict[str, Any], facts: Any) -> Parts | None:
     """The layer of ``quantize_weights`` that metadata describes, if the node's arrays follow from it."""
     codes, scale = np.asarray(facts["codes"]), np.asarray(facts["scale"])
+    # Only a batch norm comes back as a module; other factors stay in the weight, which is then a real one.
     if facts.get("folded") == "affine" or codes.shape != weight.shape or scale.dtype != np.float32:
         return None
     places = scale.reshape(-1, *[1] * (codes.ndim - 1))
@@ -103,6 +104,7 @@ def _quantized(weight: Array, bias: Array | None, options: dict[str, Any], facts
     bits = float(facts["bits"])
     wanted = Codes(torch.from_numpy(codes.astype(np.int8)), torch.from_numpy(places.copy()), bits)
     try:
+        # A quantized layer computes its codes from real weights, so some are needed that give these codes.
         weights, step = latent(wanted)
     except ValueError:
         return None
@@ -130,5 +132,6 @@ def _batch_norm(norm: Norm, rank: int) -> nn.Module:
     norm_module: nn.Module = _NORMS[rank](len(norm.mean), eps=norm.eps, affine=norm.weight is not None)
     state = {"running_mean": norm.mean, "running_var": norm.var, "weight": norm.weight, "bias": norm.bias}
     tensors = {name: torch.from_numpy(row.copy()) for name, row in state.items() if row is not None}
+    # The number of batches seen in training is not in the file; evaluation does not use it.
     norm_module.load_state_dict(tensors, strict=False)
     return norm_module

@@ -57,6 +57,7 @@ def report(
     watch = Watch(model, trace)
     for tensor in tree_iter(args):
         if isinstance(tensor, Tensor):
+            # The input is a source like a layer, so that what is computed from it alone can be told.
             trace.mark(tensor, "input")
     with undisturbed(model):
         # a compiled part runs uncompiled: hooks do not fire in compiled code
@@ -131,6 +132,8 @@ def _repeated(reached: Tensor, steps: int, lags: set[int]) -> float:
         lags: 0, and how many steps back the neurons behind the synapses have taps.
     """
     operations = reached.reshape(steps, -1).sum(1)  # of each step
+    # A spike near the end of the sequence is used less often, since the steps that would use it again do not
+    # come.
     times = torch.tensor([sum(lag < steps - t for lag in lags) for t in range(steps)])
     return float((operations * times.to(operations)).sum())
 

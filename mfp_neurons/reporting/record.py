@@ -143,9 +143,12 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Everything above as numbers, strings, lists and dicts: ready for JSON."""
         fields = asdict(self)
+        # The rows are taken out and put behind the totals, so that whoever reads the file meets the summary
+        # first.
         rows = {name: list(fields.pop(name)) for name in ("synapses", "neurons", "state")}
         for row, source in zip(rows["state"], self.state, strict=True):
             row["needed_by"] = list(row["needed_by"])
+            # This is a property, and asdict copies fields alone.
             row["bits"] = source.bits
         not_counted = fields.pop("not_counted")
         totals = (

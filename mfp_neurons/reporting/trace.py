@@ -84,6 +84,7 @@ class Trace(TorchDispatchMode):
     def mark(self, tensor: Tensor, name: str) -> None:
         """From here on, ``tensor`` comes from ``name`` alone."""
         if tensor.layout is torch.strided:
+            # A tensor that no operator of the run has made gets an entry too, with no bytes.
             self._add_sources(tensor, frozenset(), is_new=False)
             self._alive[_address(tensor)].sources = frozenset([name])
 
