@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 SETTINGS: dict[str, dict[str, Any]] = {
-    "data": {"reading": "repeat", "limit": 165},  # without validation: the last batch is an odd one
+    "data": {"reading": "repeat", "limit": 165},  # the last batch has 5 samples, an odd number
     "network": {
         "architecture": "tests.train.test_distributed:without_norms",
         "weight_bits": 1,
