@@ -66,10 +66,15 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands: Commands, name: str, run: Callable[[argparse.Namespace], str], summary: str, **texts: str
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], str],
+    summary: str,
+    description: str = "",
+    epilog: str | None = None,
 ) -> argparse.ArgumentParser:
-    """A command, described by its line in the list of commands unless ``texts`` says more."""
-    parser = commands.add_parser(name, **{"help": summary, "description": summary, **texts})
+    """A command; without a description of its own, its line in the list of commands describes it."""
+    parser = commands.add_parser(name, help=summary, description=description or summary, epilog=epilog)
     parser.set_defaults(command=run)
     return parser
 

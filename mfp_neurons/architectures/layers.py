@@ -36,6 +36,7 @@ class StillImageSequential(nn.Sequential):
     def forward(self, x_seq: Tensor) -> Tensor:  # type: ignore[override]
         steps, layers = x_seq.shape[0], list(self)
         if self.training and _stands_still(x_seq):
+            # one step through all layers that know no time, and T copies, without memory, for the rest
             x_seq = x_seq[:1]
             while layers and _is_timeless(layers[0]):
                 x_seq = layers.pop(0)(x_seq)
@@ -47,7 +48,7 @@ class StillImageSequential(nn.Sequential):
 
 def _stands_still(x_seq: Tensor) -> bool:
     """Whether all steps are one image in memory."""
-    return len(x_seq) > 1 and x_seq.stride(0) == 0
+    return len(x_seq) > 1 and x_seq.stride(0) == 0  # as ``expand`` makes it; equal copies are not looked for
 
 
 def _is_timeless(layer: nn.Module) -> bool:

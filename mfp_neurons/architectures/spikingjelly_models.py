@@ -196,6 +196,7 @@ def swap(net: nn.Module, neurons: Neurons, shared: str = "") -> nn.Module:
     """
     old = _lif()
     channels = None
+    # a copy of the list: modules are replaced while it is walked
     for path, module in list(net.named_modules()):
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             channels = module.num_features

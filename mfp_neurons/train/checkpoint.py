@@ -30,6 +30,7 @@ def save(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) ->
     They cannot disagree: both are in the file that ``os.replace`` puts in place.
     """
     safetensors = require("safetensors.torch", "train")
+    # safetensors refuses tensors that share memory or have gaps: tied weights and views become copies
     plain = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     write_bytes(path, safetensors.save(plain, metadata={META: json.dumps(facts)}))
 
@@ -62,6 +63,7 @@ def flatten(state: Any, prefix: str, tensors: dict[str, Tensor]) -> Any:
         return {"tensor": prefix}
     if isinstance(state, Mapping):  # as pairs: JSON would make strings of keys that are numbers
         return {"items": [[k, flatten(v, f"{prefix}/{k}", tensors)] for k, v in state.items()]}
+    # a list of plain values stays one JSON list: the state of Python's generator has 625 numbers
     if isinstance(state, (list, tuple)) and not all(isinstance(v, (int, float, str)) for v in state):
         return {"list": [flatten(v, f"{prefix}/{i}", tensors) for i, v in enumerate(state)]}
     return {"value": state}
@@ -92,6 +94,7 @@ def random_state() -> dict[str, Any]:
     if torch.cuda.is_available():
         state["cuda"] = torch.cuda.get_rng_state_all()
     if "numpy" in sys.modules:
+        # NumPy is not imported for this: what nobody has imported nobody has drawn from
         name, keys, *rest = sys.modules["numpy"].random.get_state()
         state["numpy"] = [name, keys.tolist(), *rest]
     return state
@@ -100,7 +103,7 @@ def random_state() -> dict[str, Any]:
 def set_random_state(state: Mapping[str, Any]) -> None:
     """Puts back what :func:`random_state` took."""
     torch.set_rng_state(state["torch"])
-    version, words, gauss = state["python"]
+    version, words, gauss = state["python"]  # Python wants tuples, and JSON has given lists
     random.setstate((version, tuple(words), gauss))
     if "cuda" in state and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"])

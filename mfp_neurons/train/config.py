@@ -331,6 +331,7 @@ def assign(settings: dict[str, Any], key: str, value: Any) -> None:
 def _build(cls: Any, settings: Any, path: str) -> Any:
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{path.rstrip('.')} = {settings!r} is not accepted: give a table")
+    # all keys are checked before any value: a misspelled one is the likelier mistake
     fields = {f.name: f for f in dataclasses.fields(cls)}
     for key in settings:
         if key not in fields:
@@ -343,7 +344,7 @@ def _build(cls: Any, settings: Any, path: str) -> Any:
 def _value(spec: "dataclasses.Field[Any]", value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(spec.type):
         return _build(spec.type, value, key + ".")
-    value = tuple(value) if isinstance(value, list) else value
+    value = tuple(value) if isinstance(value, list) else value  # a config is frozen, down to its lists
     rule: Rule = spec.metadata["rule"]
     if not rule.test(value):
         raise ConfigError(f"{key} = {value!r} is not accepted: give {rule.accepts}")

@@ -58,6 +58,7 @@ class Data:
             return x.permute(2, 0, 1, 3).flatten(2).contiguous()
         if self.reading == "frames":
             return x.transpose(0, 1).contiguous()
+        # a view with stride 0 over time: layers that see it compute the image once
         return x.unsqueeze(0).expand(self.time_steps, *x.shape)
 
     @property
@@ -129,6 +130,7 @@ def load(config: DataConfig) -> Data:
         train=_take(full, kept),
         validation=_take(full, held_out),
         test=_take(test, _tested(len(test), config.test_limit)),
+        # labels of both splits, before any choice: a small ``limit`` must not make the network smaller
         classes=int(torch.cat([full.labels, test.labels]).max()) + 1,
         reading=config.reading or reading,
         time_steps=config.time_steps,
@@ -145,7 +147,7 @@ def _take(source: Source, indices: Tensor) -> Split:
 
 def _hold_out(samples: int, config: DataConfig) -> tuple[Tensor, Tensor]:
     """Indices for training and for validation."""
-    order = shuffled(samples)
+    order = shuffled(samples)  # held out first, so that a smaller ``limit`` leaves validation alone
     count = config.validation or max(1, samples // 10)
     if count >= samples:
         raise ConfigError(f"data.validation = {count}: the training split has {samples} samples, give fewer")

@@ -58,11 +58,20 @@ def run(out: Path, *, seeds: int = 3, epochs: int | None = None, bars: bool = Tr
             for name in NETWORKS
         }
     times = step_milliseconds(data)
+    modules = {name: load_network(out / name / "seed0" / BEST, data=data)[0] for name in NETWORKS}
+    few = data.sequence(data.test.samples[:REPORTED_SAMPLES])
     outcomes = [
-        Outcome(label, results[name], _report(out / name / "seed0" / BEST, data), times[name])
+        Outcome(label, results[name], report(modules[name], few), times[name])
         for name, label in NETWORKS.items()
     ]
-    figure = _figure(out, results, data)
+    figure = out / "demo.png"
+    figures.demo(
+        [result for runs in results.values() for result in runs],
+        {label: modules[name] for name, label in NETWORKS.items()},
+        data.sequence(data.test.samples[:1]),
+        int(data.test.labels[0]),
+        figure,
+    )
     batch = config_module.load("digits-mfp").training.batch_size
     notes = NOTES.format(seeds=seeds, batch=batch)
     best = out / "digits-mfp" / "seed0" / BEST
@@ -97,11 +106,6 @@ def step_milliseconds(data: Data, steps: int = TIMED_STEPS) -> dict[str, float]:
                 if number >= 5:  # the first ones warm up
                     times[name].append(1e3 * (time.perf_counter() - start))
     return {name: statistics.median(values) for name, values in times.items()}
-
-
-def _report(checkpoint: Path, data: Data) -> Report:
-    module, *_ = load_network(checkpoint, data=data)
-    return report(module, data.sequence(data.test.samples[:REPORTED_SAMPLES]))
 
 
 def _deployed(checkpoint: Path, data: Data, c_directory: Path) -> str:
@@ -141,13 +145,3 @@ def _streaming_joules(costs: Report) -> float:
     """The estimate of ``Report.energy_joules``, for a network that works step by step."""
     repeated = costs.streaming_synaptic_operations - costs.synaptic_operations
     return costs.energy_joules + AC_JOULES * repeated
-
-
-def _figure(out: Path, results: dict[str, list[dict[str, Any]]], data: Data) -> Path:
-    path = out / "demo.png"
-    modules = {NETWORKS[name]: load_network(out / name / "seed0" / BEST, data=data)[0] for name in NETWORKS}
-    sequence = data.sequence(data.test.samples[:1])
-    figures.demo(
-        [r for runs in results.values() for r in runs], modules, sequence, int(data.test.labels[0]), path
-    )
-    return path

@@ -70,6 +70,7 @@ def _check_levels(data: Data) -> None:
     samples = data.test.samples
     least, most = float(samples.min()), max(data.scale, float(samples.max()))
     integral = not samples.is_floating_point() or bool((samples == samples.round()).all())
+    # the input of an integer network is stored in 8 bits
     if not integral or least < 0 or data.scale != int(data.scale) or data.scale > 255:
         raise ConfigError(
             "data: a deployed network takes whole numbers from 0 to at most 255; samples are "
@@ -169,6 +170,7 @@ def _microseconds(*calls: Callable[[], object]) -> list[float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     times: list[list[float]] = [[] for _ in calls]
+    # turns, so that a machine that slows down slows all of them
     try:
         for turn in range(TIMED + 5):
             for call, durations in zip(calls, times, strict=True):

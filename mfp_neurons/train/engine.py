@@ -77,6 +77,7 @@ class Trainer:
         _check_orders(config, module, self.processes)
         self.network = distributed.synchronized(module.to(self.device), self.device, self.processes)
         self.model = self._parallel()
+        # made after sharding, which replaces the parameters that an optimizer holds on to
         self.optimizer = make_optimizer(self.network, config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.training.amp == "float16")
         self.progress = Progress()
@@ -126,6 +127,7 @@ class Trainer:
     def _epoch(self) -> None:
         progress, settings = self.progress, self.config.training
         self.network.train()
+        # a run that was stopped within an epoch skips the batches that it had trained on
         with bar(self.batches, f"epoch {progress.epoch + 1}/{settings.epochs}", self.bars) as shown:
             shown.update(progress.batch)
             for picked in self.order()[progress.batch :]:
@@ -175,6 +177,7 @@ class Trainer:
     def step(self, picked: Tensor) -> float:
         """One optimizer step on the training samples with these indices; returns the loss."""
         settings, split = self.config.training, self.data.train
+        # the rate follows from the number of the step alone, so a resumed run needs no state of a scheduler
         step, steps = self.progress.epoch * self.batches + self.progress.batch, settings.epochs * self.batches
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * schedule(step / steps, settings.warmup)
@@ -189,6 +192,7 @@ class Trainer:
         # the mean over the processes, which DDP and FSDP take of gradients, is then that over the batch
         weight = len(own) * self.processes.count / len(picked)
         loss = weight * self.loss(scores, split.labels[own])
+        # once orders are fitted, late taps are gone and the penalty has done its work
         if settings.late_tap_penalty and self.progress.orders is None:
             loss = loss + settings.late_tap_penalty * late_taps(self.network)
         self.optimizer.zero_grad(set_to_none=True)
@@ -224,6 +228,7 @@ class Trainer:
         tensors, facts = checkpoint.read(self.out / BEST)
         distributed.load_module(self.network, tensors)
         by_steps = self.accuracies(self.data.test)
+        # the report counts whole parameters, and here they may be split over processes: it gets a plain copy
         best, *_ = load_network(self.out / BEST, data=self.data)
         one = self.data.sequence(self.data.test.samples[:1])
         epochs = self.config.training.epochs
@@ -255,7 +260,7 @@ class Trainer:
             "scaler": self.scaler.state_dict(),
             "random": checkpoint.random_state(),
         }
-        if not self.processes.first:
+        if not self.processes.first:  # putting split tensors together, above, was a call of all processes
             return
         twin = checkpoint.flatten(state, "", tensors)
         facts = {
@@ -310,13 +315,14 @@ def accuracies(
         shown = own if len(own) else own.new_zeros(1)  # all processes call a split network alike
         with autocast(split.labels.device, config.training.amp):
             scores = model(data.sequence(samples[shown])).float()[:, : len(own)]
+        # one run of the network serves every candidate
         right += torch.stack([(scores[-k:].mean(0).argmax(1) == labels[own]).sum() for k in candidates])
     return {k: 100 * n / len(split) for k, n in zip(candidates, processes.sum(right).tolist(), strict=True)}
 
 
 def best_readout(by_steps: dict[int, float]) -> tuple[int, float]:
     """The number of last steps with the best accuracy, the fewest of equals, and that accuracy."""
-    return max(by_steps.items(), key=lambda item: (item[1], -item[0]))
+    return max(by_steps.items(), key=lambda item: (item[1], -item[0]))  # fewer steps answer sooner
 
 
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -362,7 +368,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
-    dtype = torch.float16 if amp == "float16" else torch.bfloat16
+    dtype = torch.float16 if amp == "float16" else torch.bfloat16  # "off" needs some dtype, unused
     return torch.autocast(device.type, dtype, enabled=amp != "off")
 
 
@@ -414,6 +420,7 @@ def load_network(
     data = data or data_module.load(config.data)
     try:
         module = network.build(config.network, data.features, data.classes, data.steps)
+        # the config has the orders of the beginning; a run that fitted them has saved shorter taps
         truncate(module, facts.get("orders") or {})
         module.load_state_dict(tensors)
     except (RuntimeError, ValueError) as error:

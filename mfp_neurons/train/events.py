@@ -206,13 +206,14 @@ def _plane(images: Tensor, camera: Camera) -> Tensor:
     height, width = images.shape[1:]
     top, left = (camera.size - height) // 2, (camera.size - width) // 2
     right, bottom = camera.size - width - left, camera.size - height - top
-    reach = camera.reach
+    reach = camera.reach  # one pixel more to the right and below, to interpolate with
     return pad(images.float(), (left + reach, right + reach + 1, top + reach, bottom + reach + 1))
 
 
 def _view(plane: Tensor, moment: float, camera: Camera) -> Tensor:
     """What every pixel sees: levels times SUBPIXELS**2, bilinear between pixels, int32 [N, size, size]."""
     x, y = (round(SUBPIXELS * camera.reach * (1 - way)) for way in position(moment))
+    # whole pixels say where to cut, the rest how neighbors mix; all in whole numbers
     (left, x_part), (top, y_part) = divmod(x, SUBPIXELS), divmod(y, SUBPIXELS)
     rows = plane[:, top : top + camera.size + 1]
     rows = rows[:, :-1] * (SUBPIXELS - y_part) + rows[:, 1:] * y_part
@@ -236,10 +237,12 @@ def _crossings(moment: _Moment, index: int, moments: int, camera: Camera) -> Eve
     signs = torch.tensor([-1.0, 1.0]).reshape(2, 1, 1)
     counts = torch.cat([moment.off, moment.on]).long()  # [2, size, size]
     p, y, x = counts.nonzero(as_tuple=True)
+    # a pixel that crosses n thresholds sends n events: its row of p, y, x is repeated, and numbered 1 to n
     many = counts[p, y, x]
     ends = many.cumsum(0)
     p, y, x = (v.repeat_interleave(many) for v in (p, y, x))
     nth = torch.arange(len(p)) - (ends - many).repeat_interleave(many) + 1  # 1, 2, ... at each pixel
+    # between the two moments the log luminance is a straight line: when it meets each threshold follows
     crossed = moment.memory[0, y, x] + nth * (signs * _thresholds(camera))[p, y, x]
     before, level = moment.before[0, y, x], moment.level[0, y, x]
     share = ((crossed - before) / (level - before)).double().clamp(0, 1)

@@ -210,6 +210,8 @@ def spread_out(heights: Sequence[float], gap: float) -> list[float]:
     >>> spread_out([0.75, 1.0, 1.0], 0.25)
     [0.5, 0.75, 1.0]
     """
+    # up from the bottom, each name as high as the one below it asks; then down from the top, for those that
+    # were pushed out above 1
     places: list[float] = []
     for height in heights:
         places.append(max(height, places[-1] + gap) if places else height)

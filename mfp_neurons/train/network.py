@@ -199,6 +199,7 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
             num_channels=channels,
             surrogate=surrogate,
         )
+    # a tap that reaches back beyond the first step would never see an input, but would cost state
     reached = (time_steps - 1) // config.stride + 1  # taps that lie within the sequence
     order = min(config.order or reached, reached)
     if config.kind == "sliding-psn":  # SpikingJelly's neuron for whole sequences; arXiv 2304.12760

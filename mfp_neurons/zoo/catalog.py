@@ -146,6 +146,7 @@ def load_files(weights: Path, card_file: Path) -> Trained:
     from . import packed
 
     card = cards.read(card_file)
+    # a card speaks of one file: accuracy and costs were measured of these very bytes
     if sha256(weights) != card.sha256:
         raise CardError(f"{weights} is not the file that {card_file.name} is about: their sha256 differ")
     module, facts = packed.load(weights)

@@ -25,6 +25,7 @@ def load_test(runnable: Runnable, root: str | None = None, images: int = 0) -> D
         ConfigError: the data set is not where it was looked for; ``root`` names another place.
     """
     settings = from_dict(runnable.facts.config).data
+    # limit and validation of 1: training images are not needed, and reading them may take minutes
     # samples are divided by what training divided by, whatever the largest value in the data set is now
     wanted = replace(settings, root=root or settings.root, limit=1, validation=1, test_limit=images)
     return replace(data_module.load(wanted), scale=runnable.facts.scale)

@@ -66,6 +66,7 @@ def save(path: Path, module: nn.Module, facts: Facts) -> None:
         tensors.pop(f"{name}.weight_step", None)
         tensors[f"{name}.codes"] = _packed(quantized)
         tensors[f"{name}.scale"] = quantized.scale.flatten()
+    # the grid of taps is powers of two of a channel, so a sign and a small number say all of a tap
     kernels = power_of_two_kernels(module)
     for name, kernel in kernels.items():
         del tensors[f"{name}.taps"]
@@ -98,6 +99,7 @@ def load(path: Path) -> tuple[nn.Module, Facts]:
             tensors[f"{name}.taps"] = unpack_taps(
                 tensors.pop(f"{name}.codes"), tensors.pop(f"{name}.exponents")
             )
+        # a state dict alone would be read with other bits: shapes do not tell them apart
         expected = {name: layer.weight_bits for name, layer in _quantized(module).items()}
         if expected != {name: layer["bits"] for name, layer in layers.items()}:
             raise ValueError("its config builds a network with other quantized layers")
@@ -122,6 +124,7 @@ def _unpack(name: str, bits: float, shape: list[int], tensors: dict[str, Tensor]
     """Puts weight and step of one layer in the place of its codes and scale."""
     packed, scale = tensors.pop(f"{name}.codes"), tensors.pop(f"{name}.scale")
     planes, count = len(pack.plane_weights(bits)[0]), prod(shape)
+    # a file of another size could unpack to other codes without an error: sizes are compared here
     if packed.shape != (-(-planes * count // 8),) or scale.shape != (shape[0],):
         raise ValueError(f"{name} has codes {list(packed.shape)} and scales {list(scale.shape)} for {shape}")
     unpacked = pack.bits_of_words(packed.numpy(), planes * count).reshape(planes, *shape)
@@ -153,6 +156,7 @@ def pack_taps(kernel: HistoryKernel) -> tuple[Tensor, Tensor]:
     """
     taps: Tensor = quantize_taps(kernel.taps, "pow2")
     exponent = taps.frexp().exponent.int() - 1  # of 2^e, frexp is (1/2, e + 1)
+    # a channel of zeros has no largest exponent; the lowest number stands for it and is never used
     lowest = torch.full_like(exponent, torch.iinfo(torch.int16).min)
     largest = torch.where(taps == 0, lowest, exponent).amax(0)
     codes = torch.where(taps == 0, 0, taps.sign() * (_LEVELS - largest + exponent))

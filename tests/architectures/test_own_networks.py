@@ -56,21 +56,17 @@ def test_orders_are_for_all_layers_or_one_for_each(make, layers: int) -> None:
         zoo.mfp_qsnn_vggsnn((2, 15, 16))
 
 
-def test_layers_over_a_sequence_are_those_of_each_step() -> None:
-    layers = PerStep(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2))
-    x = torch.rand(4, 5, 2, 8, 8)
-    expected = torch.stack([nn.Sequential(*layers)(step) for step in x])
-    torch.testing.assert_close(layers(x), expected)
-
-
-def test_one_image_at_every_step_goes_through_layers_once() -> None:
+def test_layers_over_a_sequence_are_those_of_each_step_and_compute_a_still_image_once() -> None:
     shapes: list[torch.Size] = []
-    layers = PerStep(nn.Conv2d(1, 2, 3))
+    layers = PerStep(nn.Conv2d(2, 3, 3), nn.MaxPool2d(2))
     layers[0].register_forward_hook(lambda module, args, output: shapes.append(args[0].shape))
-    still = torch.rand(1, 3, 1, 6, 6).expand(7, -1, -1, -1, -1)
-    assert layers(still).shape == (7, 3, 2, 4, 4)
-    layers(still.contiguous())
-    assert shapes == [(3, 1, 6, 6), (21, 1, 6, 6)]
+    x = torch.rand(4, 5, 2, 8, 8)
+    still = x[:1].expand(7, -1, -1, -1, -1)
+    for sequence in (x, still, still.contiguous()):
+        expected = torch.stack([nn.Sequential(*layers)(step) for step in sequence])
+        shapes.clear()
+        torch.testing.assert_close(layers(sequence), expected)
+        assert shapes == [(5 if sequence is still else sequence.shape[0] * 5, 2, 8, 8)]
 
 
 def still_stack(order: int) -> StillImageSequential:
@@ -111,9 +107,7 @@ def test_layers_that_know_no_time_are_computed_once_in_training_alone() -> None:
     layers(still.contiguous())
     layers.eval()(still)
     assert seen == [1, 5, 5, 5, 5, 5]
-
-
-def test_a_matrix_of_one_diagonal_knows_of_time() -> None:
+    # the diagonal of a matrix differs from step to step
     layers = StillImageSequential(MFP(kernel="matrix", order=1, time_steps=5, v_threshold=0.5))
     still = torch.rand(1, 4, 3).expand(5, -1, -1)
     assert torch.equal(layers(still), layers(still.contiguous()))

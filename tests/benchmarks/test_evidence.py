@@ -47,9 +47,6 @@ def test_a_row_has_the_mean_and_spread_over_seeds_and_the_mean_costs() -> None:
     text = page.table([run(0, 80.0), run(1, 82.0)], {"a": 3.14})
     cells = [cell.strip() for cell in text.splitlines()[2].split("|")[1:-1]]
     assert cells == ["A", "81.0 ± 1.4", "2", "1,000", "3.1", "10", "500 / 2,500", "460 / 2,260"]
-
-
-def test_a_row_of_one_seed_says_so() -> None:
     assert "A (one seed)" in page.table([run(0, 80.0)], {})
 
 

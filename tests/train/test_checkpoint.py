@@ -80,12 +80,12 @@ def test_a_failure_while_writing_leaves_the_old_file_whole(
 def test_what_is_no_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     import safetensors.torch
 
-    with pytest.raises(CheckpointError, match=r"gone\.safetensors': no such file"):
-        checkpoint.read(tmp_path / "gone.safetensors")
-    broken = tmp_path / "broken.safetensors"
-    broken.write_bytes(b"nothing of the kind")
-    foreign = tmp_path / "foreign.safetensors"
-    safetensors.torch.save_file({"x": torch.ones(2)}, foreign)
-    for path in (broken, foreign):
-        with pytest.raises(CheckpointError, match=f"{path.name} is no mfp-neurons checkpoint"):
-            checkpoint.read(path)
+    (tmp_path / "broken").write_bytes(b"nothing of the kind")
+    safetensors.torch.save_file({"x": torch.ones(2)}, tmp_path / "foreign")
+    for name, words in (
+        ("gone", "gone': no such file"),
+        ("broken", "broken is no mfp-neurons checkpoint"),
+        ("foreign", "foreign is no mfp-neurons checkpoint"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            checkpoint.read(tmp_path / name)

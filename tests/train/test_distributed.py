@@ -13,7 +13,7 @@ from torch import nn
 from mfp_neurons import MFP
 from mfp_neurons.cli import main
 from mfp_neurons.train import checkpoint
-from mfp_neurons.train.config import Config, ConfigError, assign, from_dict
+from mfp_neurons.train.config import Config, ConfigError, from_dict
 from mfp_neurons.train.distributed import Processes, check_batches
 from mfp_neurons.train.engine import BEST, LAST, Trainer
 
@@ -21,22 +21,25 @@ pytestmark = pytest.mark.skipif(
     not torch.distributed.is_gloo_available(), reason="torch was built without gloo"
 )
 
-SETTINGS: dict[str, Any] = {
-    "data.reading": "repeat",
-    "data.limit": 165,  # with a validation split out of it: the last batch is an odd one
-    "network.architecture": "tests.train.test_distributed:without_norms",
-    "network.weight_bits": 1,
-    "network.first_bits": 4,
-    "network.last_bits": 4,
-    "readout.train": 4,
-    "training.epochs": 2,
-    "training.batch_size": 32,
-    "training.learning_rate": 0.02,
-    "training.shift": 1,
-    "training.clip": 1.0,
-    "training.threads": 1,
-    "training.device": "cpu",
-    "training.checkpoint_steps": 1,
+SETTINGS: dict[str, dict[str, Any]] = {
+    "data": {"reading": "repeat", "limit": 165},  # the last batch has 5 samples, an odd number
+    "network": {
+        "architecture": "tests.train.test_distributed:without_norms",
+        "weight_bits": 1,
+        "first_bits": 4,
+        "last_bits": 4,
+    },
+    "readout": {"train": 4},
+    "training": {
+        "epochs": 2,
+        "batch_size": 32,
+        "learning_rate": 0.02,
+        "shift": 1,
+        "clip": 1.0,
+        "threads": 1,
+        "device": "cpu",
+        "checkpoint_steps": 1,
+    },
 }
 STOPPED_AFTER = 7  # steps, in the second epoch
 
@@ -60,10 +63,7 @@ def without_norms(features: tuple[int, ...], classes: int, time_steps: int, neur
 
 
 def config(parallel: str = "ddp") -> Config:
-    settings: dict[str, Any] = {}
-    for key, value in {**SETTINGS, "training.parallel": parallel}.items():
-        assign(settings, key, value)
-    return from_dict(settings)
+    return from_dict({**SETTINGS, "training": {**SETTINGS["training"], "parallel": parallel}})
 
 
 def stopped(trainer: Trainer) -> None:

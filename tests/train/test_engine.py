@@ -87,40 +87,27 @@ def test_the_schedule_stays_between_zero_and_one_and_ends_at_zero(done: float, w
     assert engine.schedule(warmup, warmup) == pytest.approx(1)
 
 
-def test_each_step_runs_at_the_rate_of_the_schedule(tmp_path: Path, small: Config) -> None:
-    trainer = Trainer(small, tmp_path, bars=False)
-    rates = []
-    for picked in trainer.order():
+def test_an_epoch_sees_every_sample_once_at_the_rates_of_the_schedule(tmp_path: Path) -> None:
+    settings = {"training.weight_decay": 0.5, "training.clip": 1e-3}
+    trainer = Trainer(load("digits-mfp", SMALL | settings), tmp_path, bars=False)
+    training, rates, order = trainer.config.training, [], trainer.order()
+    assert torch.equal(torch.cat(order).sort().values, torch.arange(150))
+    for picked in order:
         trainer.step(picked)
         rates.append(trainer.optimizer.param_groups[0]["lr"])
         trainer.progress.batch += 1
+        gradients = [p.grad.norm() for p in trainer.network.parameters() if p.grad is not None]
+        assert torch.stack(gradients).norm() <= 1.01e-3  # clipped
     total = 2 * trainer.batches
-    peak, warmup = small.training.learning_rate, small.training.warmup
-    assert rates == [peak * engine.schedule(i / total, warmup) for i in range(trainer.batches)]
-
-
-def test_an_epoch_sees_every_sample_once_and_epochs_differ(tmp_path: Path, small: Config) -> None:
-    trainer = Trainer(small, tmp_path, bars=False)
-    first = torch.cat(trainer.order())
+    expected = [engine.schedule(i / total, training.warmup) for i in range(trainer.batches)]
+    assert rates == [training.learning_rate * share for share in expected]
     trainer.progress.epoch = 1
-    second = torch.cat(trainer.order())
-    assert torch.equal(first.sort().values, torch.arange(150))
-    assert torch.equal(second.sort().values, torch.arange(150))
-    assert not torch.equal(first, second)
-
-
-def test_weight_decay_is_for_matrices_alone(tmp_path: Path, small: Config) -> None:
-    trainer = Trainer(load("digits-mfp", {**SMALL, "training.weight_decay": 0.5}), tmp_path, bars=False)
+    again = torch.cat(trainer.order())
+    assert torch.equal(again.sort().values, torch.arange(150))
+    assert not torch.equal(torch.cat(order), again)
     decayed, spared = (group["params"] for group in trainer.optimizer.param_groups)
     assert {p.shape for p in decayed} == {(12, 8), (10, 12), (8, 10), (10, 8)}
     assert len(decayed) + len(spared) == len(list(trainer.network.parameters()))
-
-
-def test_clipping_bounds_the_gradient(tmp_path: Path) -> None:
-    trainer = Trainer(load("digits-mfp", {**SMALL, "training.clip": 1e-3}), tmp_path, bars=False)
-    trainer.step(trainer.order()[0])
-    norms = torch.stack([p.grad.norm() for p in trainer.network.parameters() if p.grad is not None])
-    assert norms.norm() <= 1.01e-3
 
 
 def test_compiling_is_asked_for_with_the_mode_of_the_config(

@@ -19,6 +19,10 @@ from mfp_neurons.zoo.packed import Facts
 
 BITS = st.sampled_from([1, 1.58, 2, 3, 4, 8])
 EDGES = st.sampled_from([1, 3, 8, 32])  # 32: floats
+# taps are packed of the second alone
+NEURONS = st.sampled_from(
+    [{}, {"kernel_bits": "pow2"}, {"kernel_bits": 4}, {"kind": "exp", "kernel_bits": "pow2"}]
+)
 
 
 def facts(weight_bits: float = 1, first_bits: int = 8, last_bits: int = 8, **neuron: object) -> Facts:
@@ -45,13 +49,13 @@ def build(made: Facts) -> torch.nn.Module:
     return built.eval()
 
 
-@given(BITS, EDGES, EDGES, st.integers(0, 2**32))
+@given(BITS, EDGES, EDGES, NEURONS, st.integers(0, 2**32))
 @settings(max_examples=25, deadline=None)
 def test_a_network_comes_back_with_the_same_codes_scales_and_scores(
-    tmp_path_factory: pytest.TempPathFactory, bits: float, first: int, last: int, seed: int
+    tmp_path_factory: pytest.TempPathFactory, bits: float, first: int, last: int, neuron: dict, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    made = facts(bits, first, last)
+    made = facts(bits, first, last, **neuron)
     before = build(made)
     path = tmp_path_factory.mktemp("packed") / "net.safetensors"
     packed.save(path, before, made)
@@ -71,10 +75,9 @@ def test_a_network_comes_back_with_the_same_codes_scales_and_scores(
 
 def test_a_bit_of_weight_takes_a_bit(tmp_path: Path) -> None:
     tensors, header = saved(tmp_path)
-    described = header["layers"]["hidden.0.synapse"]
-    assert described == {"bits": 1, "shape": [7, 3 * 3 * 2]}
-    assert tensors["hidden.0.synapse.codes"].dtype == torch.uint8
-    assert tensors["hidden.0.synapse.codes"].numel() == -(-7 * 18 // 8)
+    assert header["layers"]["hidden.0.synapse"] == {"bits": 1, "shape": [7, 3 * 3 * 2]}
+    codes = tensors["hidden.0.synapse.codes"]
+    assert (codes.dtype, codes.numel()) == (torch.uint8, -(-7 * 18 // 8))
     assert "hidden.0.synapse.weight" not in tensors
 
 

@@ -15,6 +15,7 @@ from mfp_neurons._checks import log_once, require
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.datasets.source import Source, gather, in_memory
 
+# what the data sets of three packages raise where files are missing or options do not fit
 REFUSALS = (RuntimeError, TypeError, OSError, ValueError, AssertionError, NotImplementedError)
 
 
@@ -79,6 +80,7 @@ def tonic(member: str, config: DataConfig) -> tuple[Source, Source]:
     transforms = require("tonic.transforms", "tonic")
     cls = _member(require("tonic.datasets", "tonic"), member)
     sensor = getattr(cls, "sensor_size", ())
+    # (width, height, polarities); an artificial cochlea has one row of frequencies
     if len(sensor) != 3 or 1 in sensor[:2]:
         raise ConfigError(f"data.name = {config.name!r} was not seen by an event camera")
     frames = transforms.ToFrame(sensor_size=sensor, n_event_bins=config.time_steps)

@@ -75,6 +75,7 @@ def read_idx(folder: Path, stem: str) -> Tensor:
         raise ConfigError(f"{folder / stem}[.gz]: no such file")
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        # two bytes of zero, the type (8: unsigned bytes), the number of dimensions, then their sizes
         zero, kind, dims = struct.unpack(">HBB", raw[:4])
         shape = struct.unpack(f">{dims}I", raw[4 : 4 + 4 * dims])
         body = torch.frombuffer(bytearray(raw[4 + 4 * dims :]), dtype=torch.uint8)

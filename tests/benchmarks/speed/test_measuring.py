@@ -59,18 +59,14 @@ def test_a_call_resets_first_builds_a_graph_only_in_training_and_leaves_no_gradi
 
 
 def test_inputs_take_turns_and_are_the_same_in_every_process() -> None:
-    one, two = (Inputs((4, 5), torch.float32, CPU) for _ in range(2))
+    one, two = (Inputs((4, 5), torch.float16, CPU) for _ in range(2))
     turns = [one.next()[0] for _ in range(3)]
     assert len({x.data_ptr() for x in turns}) == 3
     assert all(torch.equal(x, two.next()[0]) for x in turns)
-
-
-def test_the_gradient_of_wider_spikes_has_the_same_values() -> None:
-    inputs = Inputs((4, 5), torch.float16, CPU)
-    grad = inputs.next()[1]
-    wide = inputs.gradient(torch.empty(4, 5), grad)
-    assert wide.dtype == torch.float32
-    assert inputs.gradient(grad, grad) is grad
+    grad = one.next()[1]
+    wide = one.gradient(torch.empty(4, 5), grad)  # of spikes in float32
+    assert torch.equal(wide, grad.float()) and wide.dtype == torch.float32
+    assert one.gradient(grad, grad) is grad
 
 
 @pytest.mark.parametrize("width", [2, 4])
@@ -113,7 +109,7 @@ def test_on_a_gpu_a_call_starts_behind_a_spin_and_is_read_after_all_has_finished
 # --- memory -----------------------------------------------------------------------------------------------
 
 
-def test_the_peak_counts_what_is_held_at_once() -> None:
+def test_the_peak_counts_what_is_held_at_once_and_saved_storages_count_once() -> None:
     def step() -> None:
         a = torch.ones(100_000)
         b = a + 1  # two at once
@@ -122,18 +118,11 @@ def test_the_peak_counts_what_is_held_at_once() -> None:
         del b, c
 
     assert memory.peak_bytes(step, CPU) == pytest.approx(800_000, rel=1e-3)
-
-
-def test_saved_storages_count_once_and_parameters_not() -> None:
     layer = nn.Linear(100, 100, bias=False)
     x = torch.randn(50, 100, requires_grad=True)
-    assert memory.saved_bytes(lambda: layer(x), layer.parameters()) == x.nbytes
+    assert memory.saved_bytes(lambda: layer(x), layer.parameters()) == x.nbytes  # parameters are not counted
     assert memory.saved_bytes(lambda: x[:25] * x[25:]) == x.nbytes
-
-
-def test_a_probe_finds_what_our_neuron_saves() -> None:
-    inputs = Inputs(SMALL.shape, SMALL.dtype, CPU)
-    row = probe(BY_NAME["MFPNode"].build(SMALL), inputs)
+    row = probe(BY_NAME["MFPNode"].build(SMALL), Inputs(SMALL.shape, SMALL.dtype, CPU))
     assert 4.0 <= row["saved_bytes_per_element"] < 6.0
     assert 0 < row["firing_rate"] < 1
 

@@ -50,20 +50,20 @@ def test_the_card_says_what_was_measured(trained: catalog.Trained, zoo: Path) ->
     assert card.accuracy.integer == pytest.approx(100 * (scores == data.test.labels.numpy()).mean())
 
 
-def test_a_finished_run_of_train_is_packed_where_its_machine_is_told(zoo: Path) -> None:
-    Trainer(training.config("tiny", SMALL), zoo / "plain", bars=False).run()
+def test_a_finished_run_on_the_whole_test_set_is_packed_where_its_machine_is_told(zoo: Path) -> None:
+    plain = zoo / "plain"
+    Trainer(training.config("tiny", SMALL), plain, bars=False).run()
     with pytest.raises(ConfigError, match="--trained-on"):
-        training.pack("mine", zoo / "plain", bars=False)
-    made = training.pack("mine", zoo / "plain", zoo / "out", trained_on="a toaster", bars=False)
+        training.pack("mine", plain, bars=False)
+    made = training.pack("mine", plain, zoo / "out", trained_on="a toaster", bars=False)
     assert (made.card.name, made.card.trained_on, made.card.summary) == ("mine", "a toaster", "")
     assert (zoo / "out" / "mine.safetensors").is_file()
-    assert not (zoo / "plain" / "mine.safetensors").exists()
-
-
-def test_a_run_that_is_not_finished_is_not_packed(trained: catalog.Trained, zoo: Path) -> None:
-    (zoo / "run" / RESULT).unlink()
+    assert not (plain / "mine.safetensors").exists()
+    (plain / RESULT).unlink()
     with pytest.raises(ConfigError, match="no finished run"):
-        training.pack("tiny", zoo / "run", bars=False)
+        training.pack("mine", plain, trained_on="a toaster", bars=False)
+    with pytest.raises(ConfigError, match="whole test set"):
+        training.train("tiny", zoo / "part", SMALL | {"data.test_limit": 50}, bars=False)
 
 
 def test_training_goes_on_where_it_stopped_and_ends_with_the_same_file(
@@ -92,18 +92,14 @@ def test_shipping_puts_both_files_into_the_package_if_the_config_made_them(
     with pytest.raises(ConfigError, match="settings other than"):
         training.ship("tiny", zoo / "run")
     assert catalog.names() == []
-    from_config_alone(zoo)
+    # now the small settings are those of the config itself
+    path = zoo / "configs" / "tiny.toml"
+    text = path.read_text().replace("hidden = [128, 128, 128]", "hidden = [12, 10, 8]")
+    path.write_text(text.replace("epochs = 25", "epochs = 1"))
     training.train("tiny", zoo / "honest", {"training.threads": 1, "training.device": "cpu"}, bars=False)
     training.ship("tiny", zoo / "honest")
     assert catalog.names() == ["tiny"]
     assert catalog.load("tiny").card == catalog.card("tiny")
-
-
-def from_config_alone(zoo: Path) -> None:
-    """Makes the small settings those of the config."""
-    path = zoo / "configs" / "tiny.toml"
-    text = path.read_text().replace("hidden = [128, 128, 128]", "hidden = [12, 10, 8]")
-    path.write_text(text.replace("epochs = 25", "epochs = 1"))
 
 
 def test_a_packing_that_changed_the_network_is_noticed(
@@ -128,11 +124,6 @@ def test_a_quick_check_is_on_the_same_images_as_the_cards(zoo: Path, monkeypatch
     assert made.card.accuracy_sample.images == 50
     monkeypatch.setattr(evaluation, "TOLERANCE", 0.0)
     assert "on 50 test images" in evaluation.evaluate(made, 50)
-
-
-def test_a_part_of_the_test_set_makes_no_card(zoo: Path) -> None:
-    with pytest.raises(ConfigError, match="whole test set"):
-        training.train("tiny", zoo / "run", SMALL | {"data.test_limit": 50}, bars=False)
 
 
 def test_a_network_that_cannot_be_lowered_says_why_on_its_card(zoo: Path) -> None:

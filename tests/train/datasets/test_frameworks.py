@@ -181,11 +181,6 @@ def test_threads_that_convert_events_do_not_disturb_one_another(tmp_path: Path) 
     assert configure.max_threads_number_for_datasets_preprocess == threads
 
 
-@pytest.fixture
-def tonic(monkeypatch: pytest.MonkeyPatch) -> Any:
-    return pytest.importorskip("tonic.datasets")
-
-
 def nmnist_bytes(events: dict[str, Any]) -> bytes:
     """N-MNIST's format: x, y, then the polarity above 23 bits of time."""
     columns = [
@@ -199,8 +194,9 @@ def nmnist_bytes(events: dict[str, Any]) -> bytes:
 
 
 def test_tonics_nmnist_is_read_as_frames_and_never_downloaded(
-    tmp_path: Path, tonic: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    tonic = pytest.importorskip("tonic.datasets")
     config = DataConfig("tonic:NMNIST", root=str(tmp_path), time_steps=T, validation=1)
     with pytest.raises(ConfigError, match=r"has no train\.zip.*data\.download = true"):
         load(config)
@@ -219,7 +215,8 @@ def test_tonics_nmnist_is_read_as_frames_and_never_downloaded(
     assert data.features == (2, 34, 34)
 
 
-def test_tonics_gestures_come_by_the_names_of_their_files(tmp_path: Path, tonic: Any) -> None:
+def test_tonics_gestures_come_by_the_names_of_their_files(tmp_path: Path) -> None:
+    pytest.importorskip("tonic.datasets")
     for archive in ("ibmGestureTrain", "ibmGestureTest"):
         for user in range(10):
             folder = tmp_path / "DVSGesture" / archive / f"user{user:02}_led"
