@@ -98,6 +98,7 @@ def transposed(tracer: Tracer, result: Tensor, x: Any) -> Value:
 def movedim(tracer: Tracer, result: Tensor, x: Any, source: int, destination: int) -> Value:
     dims = list(tracer.value(x, "x").dims)
     moved = dims.pop(source)
+    # The dimension has been taken out already, so there is one place more than there are dimensions.
     dims.insert(destination % (len(dims) + 1), moved)
     return replace(tracer.value(x, "x"), dims=tuple(dims))
 
