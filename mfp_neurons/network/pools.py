@@ -99,8 +99,8 @@ def _even_window(tracer: Tracer, x: Any, result: Tensor) -> Shape:
     rank = _rank(tracer)
     before = sizes(tracer.value(x, "the input of a pool").dims)[-rank:]
     after = tuple(result.shape[-rank:])
-    # Where sizes do not divide, torch makes windows of unequal sizes, which overlap. No pool with one window
-    # size is that.
+    # Where sizes do not divide, torch makes windows of unequal sizes, which overlap. A pool layer has one
+    # window size for all places.
     if any(a % b for a, b in zip(before, after, strict=True)):
         tracer.refuse(
             f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size "
