@@ -77,6 +77,7 @@ def _kernel_tensor(
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
             )
             return "exp", torch.stack(rows), inputs_held
+        # From here on an exponential of finite order is a row of taps like any other.
         kernel = kernel.truncated()
     if isinstance(kernel, FIR):
         taps = kernel.taps_for(x_seq, accumulate_dtype(x_seq.dtype))
@@ -127,6 +128,7 @@ def _parameter(
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number or a tensor [1] or [C], got {describe(value)}")
     check(name, value)
+    # The number is rounded to the dtype of the sums, not to the 16 bits that the input may have.
     return torch.full((1,), float(value), dtype=accumulate_dtype(x_seq.dtype), device=x_seq.device)
 
 

@@ -62,6 +62,7 @@ def backward(
         like = torch.empty(call.state.shape, dtype=call.state.dtype, device=call.state.device)
         g_state = _Output(layout, like, is_step=call.kind == "exp")
     sums = _Sums(call, needs)
+    # A backward goes through time in reverse, and so needs the potential of all steps at once.
     for block in layout.blocks(_block_size(call, one_row=False)):
         neurons = _Neurons(call, state, block, wide)
         g_state_block = None
@@ -94,6 +95,7 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor]:
     xs = layout.view(x)
     channels, count = layout.shape[2], x.numel() // max(1, x.shape[2])
     wide = torch.promote_types(x.dtype, torch.float32)
+    # A block is short enough for sums in the wide dtype; what the blocks give is added up in float64.
     total = torch.zeros(channels, dtype=torch.float64, device=x.device)
     for block in layout.blocks(size):
         total[block[2]] += xs[block].sum((0, 1, 3), dtype=wide)
@@ -230,6 +232,7 @@ class _Neurons:
 
     def __init__(self, call: Call, state: Tensor | None, block: Block, wide: torch.dtype) -> None:
         self.call, self.wide, self.channels = call, wide, block[2]
+        # The columns of a matrix are inputs of different steps, not channels.
         self.kernel = _columns(call.kernel, self.channels, call.kind != "matrix").to(wide)
         self.threshold = None if call.threshold is None else self._scalar_or_rows(call.threshold)
         self.state: Tensor | None = None

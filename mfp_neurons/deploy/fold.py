@@ -292,8 +292,8 @@ def _ceilings(needed: Decimals, worth: list[Decimal], limits: list[int], strict:
             always = z.is_finite() and _least_above(z, strict) <= 0
             least.append(-limit - 1 if always else limit + 1)
         else:
-            # P is never beyond the limit, so every larger threshold means the same. This also takes the place
-            # of infinity.
+            # P is never beyond the limit, so all thresholds beyond it mean the same, and infinity is one of
+            # them.
             within = max(min(z / a, Decimal(limit + 1)), Decimal(-limit - 1))
             least.append(min(_least_above(within, strict), limit + 1))
     return least

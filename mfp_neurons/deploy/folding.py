@@ -143,6 +143,7 @@ class Folding:
                 f"{where} returns the membrane potential of {content.where}, which is never written. Return "
                 "its spikes, or the synapse's scores without a neuron."
             )
+        # The scores have the name of the layer that gives them, since the model itself has none.
         name = content.name if isinstance(content, Current) else self.so_far.map_name(content.index)
         current = self.as_current(layer, content)
         folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
@@ -237,6 +238,7 @@ class Folding:
         # A bias added to a sum over time counts once; folded into every step it would count T times.
         if layer.sources[0].reduce == "sum" and any(offset):
             self.refuse(layer, "adds its bias to a sum over time. Take the mean over time, or bias=False")
+        # The synapse adds up whole numbers, each of which is worth the scale of the map that it reads.
         worth = affine(scale, offset).of_units(source.scale)
         return Current((Branch(synapse, worth),), layer.name, layer.where)
 

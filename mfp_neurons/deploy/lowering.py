@@ -170,6 +170,7 @@ def _linear(folding: Folding, layer: description.Linear) -> Content:
     source = folding.spikes(layer)
     shape, out = folding.so_far.map_shape(source.index), len(weights)
     if layer.at_places:
+        # A linear layer at every place is a convolution with a window of 1.
         codes, window = weights[:, :, None, None], Window()
     else:  # a convolution with one window, as large as the map
         codes, window = weights.reshape(out, *shape), Window((shape[1], shape[2]))

@@ -268,7 +268,7 @@ def _output(tracer: Tracer, value: Value) -> Output:
     own = flat(of_features(tracer.layer(value).shape))
     # The features may come as a map or flattened, but in the order in which the layer has them.
     in_order = rest == of_features(sizes(rest)) and flat(rest) == own
-    # A model that returns the last k steps, without a reduction, has no form of output.
+    # No form of output says that the last k steps are returned as they are, without a reduction.
     cut = value.last and not value.reduce
     if not known or [kinds(dim) for dim in front] != expected or not in_order or cut:
         tracer.refuse(

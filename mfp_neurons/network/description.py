@@ -76,6 +76,7 @@ class Weights:
         if self.codes is None:
             assert self.real is not None
             return self.real
+        # The rule for weights has compared this product with the weight that the layer uses.
         return self.codes.codes.to(self.codes.scale.dtype) * self.codes.scale
 
     @property
@@ -112,6 +113,7 @@ class Layer:
     kind: ClassVar[str]
 
     def __init_subclass__(cls) -> None:
+        # The subclasses are the kinds of layers, and messages and the printed table call them so.
         cls.kind = cls.__name__
 
     def holds(self) -> str:

@@ -47,7 +47,7 @@ def unflatten(
     value = tracer.value(x, "x")
     place = dim % len(value.dims)
     behind = len(value.dims) - place - 1
-    # Only this dimension is regrouped, so that its neighbors can lend it nothing.
+    # Only this dimension is regrouped, so that nothing moves between it and its neighbors.
     part = replace(value, dims=value.dims[place : place + 1])
     split = _placed(tracer, part, result.shape[place : result.dim() - behind])
     return replace(value, dims=(*value.dims[:place], *split.dims, *value.dims[place + 1 :]))
@@ -98,6 +98,7 @@ def transposed(tracer: Tracer, result: Tensor, x: Any) -> Value:
 def movedim(tracer: Tracer, result: Tensor, x: Any, source: int, destination: int) -> Value:
     dims = list(tracer.value(x, "x").dims)
     moved = dims.pop(source)
+    # The dimension has been taken out already, so there is one place more than there are dimensions.
     dims.insert(destination % (len(dims) + 1), moved)
     return replace(tracer.value(x, "x"), dims=tuple(dims))
 

@@ -47,6 +47,8 @@ def average_pool(
 ) -> Value:
     value, rank = tracer.value(x, "the input of a pool"), _rank(tracer)
     size, step, pad = _window(kernel_size, stride, padding, rank)
+    # torch has one function for a pool over a sequence and for a vote of features; only the shape tells them
+    # apart.
     if rank == 1 and _is_vote(tracer, value, size, step, pad):
         return _vote(tracer, value, size[0])
     if any(pad) and not count_include_pad:
@@ -97,8 +99,8 @@ def _even_window(tracer: Tracer, x: Any, result: Tensor) -> Shape:
     rank = _rank(tracer)
     before = sizes(tracer.value(x, "the input of a pool").dims)[-rank:]
     after = tuple(result.shape[-rank:])
-    # Where sizes do not divide, torch makes windows of unequal sizes, which overlap. No pool with one window
-    # size is that.
+    # Where sizes do not divide, torch makes windows of unequal sizes, which overlap. A pool layer has one
+    # window size for all places.
     if any(a % b for a, b in zip(before, after, strict=True)):
         tracer.refuse(
             f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size "
@@ -206,9 +208,11 @@ def reduced_features(tracer: Tracer, value: Value, gone: Sequence[int], is_mean:
     kept = tuple(() if i in gone else dim for i, dim in enumerate(value.dims))
     # over all rows and columns it is a pool with one window; over anything else, a sum of chosen features
     if not axes or _in_order(axes) != _in_order(rows_and_columns):
+        # A fraction, so that a mean over 3 features stays exact.
         scale = Fraction(1, prod(axis.size for axis in axes)) if is_mean else Fraction(1)
         return _group_sum(tracer, value, kept, axes, scale)
     size, rank = shape[1:], len(shape) - 1
+    # Without rows and columns the channels are neighbors, so their stride is another one afterwards.
     before, after = of_features(shape)[0], of_features((shape[0], *[1] * rank))[0]
     if any(dim != before and kinds(dim) == {"F"} for dim in kept):
         tracer.refuse("takes a mean over rows and columns of channels that were cut up. Take it before that")

@@ -66,6 +66,7 @@ class NIRNetwork(nn.Module):
         if len(x) < (self.readout_steps or 1):
             raise ValueError(f"x must have at least {self.readout_steps} steps, which are read, got {len(x)}")
         values = {"input": x.reshape(*x.shape[:2], *self.input_shape)}
+        # The parts come in an order in which all that a part reads has been computed before it.
         for name, part in self.parts.items():
             total = _sum([values[one] for one in self.sources[name]])
             values[name] = part(total) if isinstance(part, _SEQUENCE) else _each_step(part, total)
@@ -163,7 +164,7 @@ class FixedExponential(HistoryKernel):
         channels = max(decays.numel(), gains.numel())
         super().__init__(
             "exp",
-            # A placeholder that is never read: `decay` and `exponential` below give the buffers.
+            # A number for the checks of the base class: `decay` and `exponential` below give the buffers.
             decay=0.5,
             order=order,
             num_channels=channels if channels > 1 else None,

@@ -63,6 +63,7 @@ def _geometry(node: Any) -> tuple[Array, dict[str, Any]]:
 
 def _numbers(option: Any, rank: int) -> Any:
     if isinstance(option, str | bytes):
+        # A file gives its strings back as bytes.
         return option if isinstance(option, str) else option.decode()
     row = [int(n) for n in np.asarray(option).reshape(-1)]
     return tuple(row * rank if len(row) == 1 else row)
@@ -70,6 +71,7 @@ def _numbers(option: Any, rank: int) -> Any:
 
 def _layer(weight: Array, bias: Array | None, options: dict[str, Any]) -> nn.Module:
     """A layer that holds these arrays."""
+    # The array is copied, so that training the layer does not change the graph.
     tensor = torch.from_numpy(np.array(weight))
     tensor = tensor if tensor.dtype == torch.float64 else tensor.float()
     out, channels = tensor.shape[0], tensor.shape[1] * options.get("groups", 1)

@@ -52,6 +52,7 @@ def codes(module: nn.Module) -> Codes:
     """
     if isinstance(module, QuantizedLayer):
         integers, scale = module.encoded()
+        # Every weight of a channel has a part in its scale, so NaN in any of them shows here.
         if not bool(scale.isfinite().all()):
             raise ValueError(
                 f"weight of this {type(module).__name__}, or its weight_step, holds NaN or infinity"

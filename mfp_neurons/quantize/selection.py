@@ -186,6 +186,7 @@ def _hands_on_to_torch(module: nn.Module) -> bool:
     """
     if not {"forward", "_conv_forward"}.isdisjoint(vars(module)):
         return False  # patched on the object: what it calls is the old class's
+    # From the class itself to torch's own, where every override has to call the next one.
     for owner in type(module).__mro__:
         if owner in FLOAT_LAYERS or issubclass(owner, QuantizedLayer):
             return True

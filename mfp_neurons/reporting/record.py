@@ -250,6 +250,7 @@ def _totals(report: Report) -> list[tuple[str, str]]:
 
 
 def _count(value: float) -> str:
+    # Counts are means over a batch, and need not be whole.
     return f"{value:,.0f}" if value == int(value) else f"{value:,.1f}"
 
 

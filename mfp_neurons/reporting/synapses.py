@@ -82,6 +82,7 @@ def weight_bytes(model: nn.Module) -> tuple[int, int]:
     for module in model.modules():
         if quantize.is_quantized(module):
             packed[id(module.weight)] = packed_weight_bytes(module)[1]
+            # Steps and masks serve training alone: a device needs codes, scales and the bias.
             dropped |= {id(t) for name, t in _tensors(module, recurse=True) if name not in ("weight", "bias")}
         stored |= {id(t): _bytes(t) for _, t in _tensors(module, recurse=False)}
     remaining = {key: size for key, size in stored.items() if key not in dropped}
