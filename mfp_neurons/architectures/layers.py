@@ -93,3 +93,11 @@ def orders_of(name: str, order: int | list[int], layers: int) -> list[int]:
         raise ValueError(f"order must be one number, or one for each of the {layers} layers of neurons of "
                          f"{name}, got {len(orders)}")  # fmt: skip
     return orders
+
+
+def check_maps(name: str, features: tuple[int, ...], smallest: int, what: str = "steps") -> None:
+    """Raises ValueError unless ``features`` are [C, H, W], H and W at least ``smallest``."""
+    if len(features) != 3 or min(features[1:]) < smallest:
+        raise ValueError(
+            f"{name} reads {what} [C, H, W] of {smallest} x {smallest} or more, got {list(features)}"
+        )

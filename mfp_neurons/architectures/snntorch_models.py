@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import describe, require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, PerStep
+from .layers import Neurons, PerStep, check_maps
 
 
 def fully_connected(
@@ -105,6 +105,5 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
 
 def _maps(features: tuple[int, ...]) -> int:
     """Places of a map after two 5 x 5 convolutions and two pools."""
-    if len(features) != 3 or min(features[1:]) < 16:
-        raise ValueError(f"the network reads steps [C, H, W] of 16 x 16 or more, got {list(features)}")
+    check_maps("the network", features, 16)
     return math.prod(((size - 4) // 2 - 4) // 2 for size in features[1:])

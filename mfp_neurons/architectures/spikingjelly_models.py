@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, StillImageSequential
+from .layers import Neurons, StillImageSequential, check_maps
 
 _PACKAGE = "spikingjelly.activation_based"
 
@@ -80,7 +80,7 @@ def spiking_vgg11_bn(features: tuple[int, ...], classes: int, time_steps: int, n
     Raises:
         ValueError: ``features`` are smaller.
     """
-    _check_maps("VGG-11", features, 32)
+    check_maps("VGG-11", features, 32)
     net = _model("spiking_vgg").spiking_vgg11_bn(spiking_neuron=_lif(), num_classes=classes)
     net.features[0] = _for_channels(net.features[0], features[0])
     return FromRest(swap(net, neurons))
@@ -99,7 +99,7 @@ def spiking_resnet18(
     Raises:
         ValueError: ``features`` are no [C, H, W].
     """
-    _check_maps("Spiking ResNet-18", features, 1)
+    check_maps("Spiking ResNet-18", features, 1)
     model = _model("spiking_resnet")
     net = model.SpikingResNet(model.BasicBlock, list(layers), num_classes=classes, spiking_neuron=_lif())
     net.conv1 = _for_channels(net.conv1, features[0])
@@ -119,7 +119,7 @@ def sew_resnet18(
     Raises:
         ValueError: ``features`` are no [C, H, W].
     """
-    _check_maps("SEW-ResNet-18", features, 1)
+    check_maps("SEW-ResNet-18", features, 1)
     model = _model("sew_resnet")
     net = model.SEWResNet(
         model.BasicBlock, list(layers), num_classes=classes, cnf="ADD", spiking_neuron=_lif()
@@ -144,7 +144,7 @@ def ms_resnet18(
     Raises:
         ValueError: ``features`` are no [C, H, W].
     """
-    _check_maps("MS-ResNet-18", features, 1)
+    check_maps("MS-ResNet-18", features, 1)
     net = _model("ms_resnet").MSResNet(
         T=time_steps,
         in_channels=features[0],
@@ -172,7 +172,7 @@ def spikformer(
     Raises:
         ValueError: ``features`` are no [C, H, W], or ``patch_size`` does not divide them.
     """
-    _check_maps("Spikformer", features, patch_size)
+    check_maps("Spikformer", features, patch_size)
     net = _model("spikformer").Spikformer(
         T=time_steps,
         in_channels=features[0],
@@ -238,13 +238,6 @@ def _with_dropout(net: nn.Module, dropout: float) -> nn.Module:
 def _check(right: bool, name: str, accepted: str, features: tuple[int, ...], classes: int) -> None:
     if not right:
         raise ValueError(f"{name} reads steps of {accepted} classes, got {list(features)} and {classes}")
-
-
-def _check_maps(name: str, features: tuple[int, ...], smallest: int) -> None:
-    if len(features) != 3 or min(features[1:]) < smallest:
-        raise ValueError(
-            f"{name} reads steps [C, H, W] of {smallest} x {smallest} or more, got {list(features)}"
-        )
 
 
 def _for_channels(stem: Any, channels: int) -> nn.Module:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mfp_neurons.quantize import quantize_weights
 
-from .layers import Neurons, PerStep, conv, memory_free, orders_of
+from .layers import Neurons, PerStep, check_maps, conv, memory_free, orders_of
 
 STAGES = ((1, 2), (4, 4), (8, 8), (8, 8))  # channels over width, a pool behind each pair
 LAYERS = sum(map(len, STAGES))  # of neurons
@@ -66,7 +66,7 @@ def mfp_qsnn_vggsnn(
     >>> net(torch.ones(4, 1, 2, 16, 16)).shape
     torch.Size([4, 1, 10])
     """
-    _check(features)
+    check_maps("VGGSNN", features, 16, "frames")
     neurons = memory_free(orders_of("VGGSNN", order, LAYERS))
     return quantize_weights(VGGSNN(features, classes, width, neurons), weight_bits)
 
@@ -79,10 +79,5 @@ def build(
     Raises:
         ValueError: ``features`` are no [C, H, W], or too small for four pools.
     """
-    _check(features)
+    check_maps("VGGSNN", features, 16, "frames")
     return VGGSNN(features, classes, width, neurons)  # type: ignore[arg-type]
-
-
-def _check(features: tuple[int, ...]) -> None:
-    if len(features) != 3 or min(features[1:]) < 16:
-        raise ValueError(f"VGGSNN reads frames [C, H, W] of 16 x 16 or more, got {list(features)}")
