@@ -56,7 +56,7 @@ def test_the_operators_pass_opcheck(case: Case, record, backend, normalize):
             functional.norm_fire_chunk(x, training, kernel, case.threshold, record=record, backend=backend)
             averages = Norm(bias, weight, weight, bias)
             functional.norm_fire(x, averages, kernel, case.threshold, backend=backend)
-    assert len(calls.made) >= 2
+    assert calls.made  # a single step of the exponential takes stock operators; the potential is always one
     for operator, arguments in calls.made:
         torch.library.opcheck(operator, tuple(map(as_leaf, arguments)))
 

@@ -156,7 +156,9 @@ class _Reading:
         finally:
             # The second capture only answers a question. How far the reading came is what the first one says.
             self.handled, self.positions = handled, positions
-        pairs = zip(network.outputs, other.outputs, strict=False)
+        if len(network.outputs) != len(other.outputs):  # one for each step, say
+            return replace(network, is_fixed=True)
+        pairs = zip(network.outputs, other.outputs, strict=True)
         network = replace(network, outputs=tuple(_as_many_steps(network, a, b) for a, b in pairs))
         same = equal(_without_windows(network), _without_windows(replace(other, steps=network.steps)))
         return replace(network, is_fixed=bool(matrices) or not same)

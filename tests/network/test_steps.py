@@ -232,3 +232,9 @@ def test_an_exponential_without_an_order_is_named_once_and_runs_up_to_t_of_the_e
 def test_neurons_that_forget_nothing_are_not_named(fire: nn.Module, said: pytest.LogCaptureFixture) -> None:
     deploy.lower(network(lambda y: y, fire), events(6))
     assert "remembers all earlier inputs" not in said.text
+
+
+def test_outputs_that_another_t_does_not_have_are_not_dropped() -> None:
+    description = describe(network(lambda y: (y.mean(0), y) if len(y) < 5 else (y.mean(0),)), events(4))
+    assert [output.form for output in description.outputs] == ["mean", "every step"]
+    assert description.is_fixed
