@@ -379,7 +379,8 @@ def _facts(synapse: Synapse, term: Term) -> dict[str, Any]:
             "kernel_size": np.array(synapse.weight.shape[2:]),
             "padding": synapse.options["padding"],
         }
-        if not isinstance(facts["padding"], str):
+        if isinstance(facts["padding"], tuple):
+            # A line's plain number stays one: nir compresses every array, and h5py no array of no dimensions.
             facts["padding"] = np.array(facts["padding"])
     if synapse.codes is not None:
         codes, scale, bits = synapse.codes

@@ -53,6 +53,19 @@ def test_a_network_comes_back_as_it_was_and_its_graph_computes_the_same(
     assert torch.equal(by_nirtorch(graph, x, DT), expected)
 
 
+@pytest.mark.parametrize("padding", [0, 1, "same"])
+@pytest.mark.parametrize("options", [{}, {"stride": 2}, {"dilation": 2}], ids=str)
+def test_a_convolution_over_a_line_comes_back_from_a_file(
+    padding: int | str, options: dict[str, int]
+) -> None:
+    if padding == "same" and "stride" in options:
+        pytest.skip("torch has no such padding with a stride")
+    torch.manual_seed(0)
+    check(
+        nn.Sequential(Each(nn.Conv1d(2, 3, 3, padding=padding, **options)), MFP(0.5)), torch.rand(12, 3, 2, 9)
+    )
+
+
 @given(dense())
 @settings(max_examples=20)
 def test_norses_leaky_integrators_compute_what_ours_do(drawn: tuple[nn.Module, Tensor]) -> None:
