@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 logger = logging.getLogger("mfp_neurons")
 _said: set[str] = set()
@@ -77,6 +77,12 @@ def check_choice(name: str, value: Any, choices: tuple[str, ...]) -> None:
     """Raises ValueError unless ``value`` is one of some words."""
     if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {describe(value)}")
+
+
+def check_module(name: str, value: Any) -> None:
+    """Raises TypeError unless ``value`` is a module of torch."""
+    if not isinstance(value, nn.Module):
+        raise TypeError(f"{name} must be a torch.nn.Module, got {describe(value)}")
 
 
 def is_readable(value: Tensor) -> bool:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ._checks import check_int, describe, log_once
+from ._checks import check_int, check_module, describe, log_once
 from .adapters import adapter_of, describe_neuron, framework_of, is_memory_free
 from .baseline import QuantizedMembraneLIF
 from .quantize import quantize_weights
@@ -162,8 +162,7 @@ def convert(
     1  Leaky(beta=0.5, threshold=1, reset_mechanism=subtract)  ->
     MFPLeaky(beta=0.5, threshold=1, exp, order=4, kernel_bits=pow2)
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+    check_module("model", model)
     _refuse_wrapped(model)
     if to is not None and not (isinstance(to, type) and issubclass(to, nn.Module)):
         raise TypeError(f"to must be a neuron class, got {describe(to)}")

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ._checks import describe, require
+from ._checks import check_module, describe, require
 from ._undisturbed import reset
 from .adapters import is_neuron
 from .quantize import materialize
@@ -52,8 +52,7 @@ class MFPModel(models.NeuroBenchModel):  # type: ignore[misc]
         *,
         gives_time: bool = True,
     ) -> None:
-        if not isinstance(net, nn.Module):
-            raise TypeError(f"net must be a torch.nn.Module, got {describe(net)}")
+        check_module("net", net)
         super().__init__()
         self.source = net
         self.net = materialize(net).eval()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ._checks import check_int, describe
+from ._checks import check_int, check_module, describe
 from ._undisturbed import reset, undisturbed
 from .adapters import describe_neuron, is_memory_free
 from .history import FIR, Matrix
@@ -187,8 +187,7 @@ def _check_bits(state_bits: float) -> None:
 
 def _memory_free(model: nn.Module) -> dict[str, nn.Module]:
     """The memory-free neurons by path, as the report names them."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+    check_module("model", model)
     named = ((path or type(module).__name__, module) for path, module in model.named_modules())
     return {path: module for path, module in named if is_memory_free(module)}
 

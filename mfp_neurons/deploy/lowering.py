@@ -20,7 +20,7 @@ from ..network import NetworkDescription, description
 from ..network.advice import PRODUCT
 from ..network.axes import of_features
 from ..network.capture import named
-from ..network.describing import check_example, read_model
+from ..network.describing import check_example, check_model, read_model
 from ..network.description import Exact, Layer, as_map
 from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
@@ -70,10 +70,8 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     >>> [(type(op).__name__, op.name, op.shape) for op in graph.ops]
     [('Neurons', '1', (4, 1, 1)), ('Scores', '2', (3, 1, 1))]
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+    model = check_model(model)
     top = _top(example, levels)
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
     _check_that_weights_are_quantized(model)
     takes_levels = top > 1 and not example.is_floating_point()
     graph = read_model(

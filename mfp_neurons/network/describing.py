@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from .._checks import check_module
 from .._checks import describe as in_words
 from ..adapters import is_neuron
 from ..history import Matrix
@@ -55,6 +56,13 @@ def describe(model: nn.Module, example: Tensor) -> NetworkDescription:
     return read_model(model, check_example(example), lambda network: network)
 
 
+def check_model(model: Any) -> nn.Module:
+    """The model, if it is a module; out of torch.compile's wrapper, whose name would stand in every path."""
+    check_module("model", model)
+    inner: nn.Module = getattr(model, "_orig_mod", model)
+    return inner
+
+
 def check_example(example: Any) -> Tensor:
     """The example, if it is one of any model."""
     if not isinstance(example, Tensor):
@@ -88,9 +96,7 @@ def read_model(
         NetworkError: no reading of the example can be described and exported. The error is that of the
             reading that came furthest.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {in_words(model)}")
-    model = getattr(model, "_orig_mod", model)  # torch.compile's wrapper
+    model = check_model(model)
     if is_binary is None:
         is_binary = bool(((example == 0) | (example == 1)).all())
     readings = [

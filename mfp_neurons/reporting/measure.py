@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from .._checks import describe
+from .._checks import check_module
 from .._undisturbed import undisturbed
 from . import synapses
 from .record import NeuronRow, Report, SynapseRow
@@ -47,8 +47,7 @@ def report(
     >>> costs.state_bits                                    # one past spike of 3 inputs: T is below the order
     3
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}")
+    check_module("model", model)
     lazy = [name for name, p in model.named_parameters() if nn.parameter.is_lazy(p)]
     if lazy:
         raise ValueError(f"{lazy[0]!r} is lazy and has seen no input; run the model once, then report")
