@@ -56,8 +56,8 @@ def prepare(
     if fires:
         check_surrogate(surrogate)
     call = Call(
-        x_seq, tensor.to(wide), threshold, state, None, None, kind, surrogate, strict, record, potential,
-        backend,
+        x_seq, tensor.to(wide), threshold, state, kind=kind, surrogate=surrogate, strict=strict,
+        record=record, potential=potential, backend=backend,
     )  # fmt: skip
     return call, inputs_held
 

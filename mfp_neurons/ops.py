@@ -20,9 +20,13 @@ from torch.autograd.function import BackwardCFunction
 from .backends import Call, Gradients, accumulate_dtype, choose
 
 # The fields of a Call as every operator takes them (Call.arguments makes them, Call.of reads them).
-_TENSORS = "Tensor x, Tensor kernel, Tensor? threshold, Tensor? state, Tensor? scale, Tensor? shift"
+_TENSORS = (
+    "Tensor x, Tensor kernel, Tensor? threshold, Tensor? state, Tensor? scale, Tensor? shift, "
+    "Tensor? feedback, Tensor? own_spikes"
+)
 _OPTIONS = (
-    "str kind, str surrogate, float[] parameters, bool strict, bool record, bool potential, str backend"
+    "str kind, str surrogate, float[] parameters, bool strict, bool record, bool potential, str reset, "
+    "bool detach, str backend"
 )
 _CALL = f"{_TENSORS}, {_OPTIONS}"
 _TENSOR_COUNT, _COUNT = _TENSORS.count(",") + 1, _CALL.count(",") + 1
@@ -71,7 +75,7 @@ def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) 
     if grad_spikes is None and grad_u is None:
         return (None,) * _COUNT
     needs = list(ctx.needs_input_grad[:_TENSOR_COUNT])
-    tensors = _saved(ctx, continues=needs[3])
+    tensors = _saved(ctx, continues=needs[3] or needs[7])
     grads = fire_backward(grad_spikes, grad_u, needs, *tensors, *ctx.options)
     return (*_or_none(grads, needs), *[None] * (_COUNT - _TENSOR_COUNT))
 
@@ -117,11 +121,11 @@ def norm_fire_backward(
     variance: Tensor,
     *arguments: Any,
 ) -> tuple[Tensor, ...]:
-    """Gradients of x, kernel, threshold, state, weight and bias where ``needs`` asks, elsewhere empty."""
+    """Gradients of the call's tensors, weight and bias for scale and shift, where ``needs`` asks."""
     *fields, eps = arguments
     call = Call.of(*fields)
     x, chosen = call.x, choose(call.backend, call.x.device)
-    need_x, *_, need_weight, need_bias = needs
+    need_x, need_weight, need_bias = needs[0], needs[4], needs[5]
     normalizes = need_x or need_weight or need_bias
     if grad_spikes is None and grad_u is None:
         # Only what the neuron got has a gradient, and backends want one of the spikes or of the potential.
@@ -129,7 +133,7 @@ def norm_fire_backward(
     with torch.autocast(x.device.type, enabled=False):
         map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
         mapped = call._replace(scale=map_.scale, shift=map_.shift)
-        grads = chosen.backward(mapped, grad_spikes, grad_u, (*needs[:4], normalizes, normalizes))
+        grads = chosen.backward(mapped, grad_spikes, grad_u, (*needs[:4], normalizes, normalizes, *needs[6:]))
         g_weight = g_bias = None
         if normalizes:
             g_scale, g_bias = _sums_of_map(grads, grad_inputs, x, map_.scale)
@@ -159,7 +163,7 @@ def _backward_norm_fire(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     if all(grad is None for grad in outputs):
         return (None,) * argument_count
     needs = list(ctx.needs_input_grad[:_TENSOR_COUNT])
-    tensors = _saved(ctx, continues=needs[3])
+    tensors = _saved(ctx, continues=needs[3] or needs[7])
     inputs = norm_fire_backward(*outputs, needs, *tensors, *ctx.options)
     return (*_or_none(inputs, needs), *[None] * (argument_count - _TENSOR_COUNT))
 
@@ -224,10 +228,11 @@ def _or_none(gradients: Sequence[Tensor], needs: list[bool]) -> list[Tensor | No
 
 def _in_dtypes_of(call: Call, grads: Gradients) -> Any:
     """All gradients, empty where nobody asked; those of scale and shift in the dtypes of the two."""
-    *first, scale, shift = grads
-    scale = None if scale is None or call.scale is None else scale.to(call.scale.dtype)
-    shift = None if shift is None or call.shift is None else shift.to(call.shift.dtype)
-    return tuple(_or_empty(gradient, call.x) for gradient in (*first, scale, shift))
+    if grads.scale is not None and call.scale is not None:
+        grads = grads._replace(scale=grads.scale.to(call.scale.dtype))
+    if grads.shift is not None and call.shift is not None:
+        grads = grads._replace(shift=grads.shift.to(call.shift.dtype))
+    return tuple(_or_empty(gradient, call.x) for gradient in grads)
 
 
 def _fake_outputs(*arguments: Any) -> tuple[Tensor, Tensor]:

@@ -32,8 +32,19 @@ _COMPILED = {"cpu": "cpu", "cuda": "cupy"}  # device type -> the backend made fo
 class Call(NamedTuple):
     """One call of the neuron, checked: how it travels from the public functions to the kernels.
 
-    The first six fields are its tensors, in the order of :class:`Gradients` and of every operator; the rest
-    says what is computed from them.
+    The first eight fields are its tensors, in the order of :class:`Gradients` and of every operator; the rest
+    says what is computed from them. What ``reset`` feeds back of the neuron's own spikes, in the words of
+    docs/neuron.md:
+
+    ========== ============ ================================================================================
+    reset      kind         potential
+    ========== ============ ================================================================================
+    ""         all          the weighted inputs alone
+    "decaying" "exp"        u[t] = decay u[t-1] + feedback s[t-1] + gain x[t], the LIF with soft reset
+    "zero"     "exp"        u[t] = decay (1 - s[t-1]) u[t-1] + gain x[t], the LIF with hard reset
+    "taps"     "fir"        adds the sum over j = 1 .. R of feedback[j-1] s[t-j]
+    "zero"     "fir"        the sum over the inputs stops at the neuron's last own spike
+    ========== ============ ================================================================================
     """
 
     x: Tensor  #: [T, N, *], time first
@@ -42,18 +53,32 @@ class Call(NamedTuple):
     state: Tensor | None = None  #: "exp": the last potential [N, *]; else the inputs before, [S, N, *]
     scale: Tensor | None = None  #: [C], with shift: the neuron gets scale[c] * x + shift[c], and a state
     shift: Tensor | None = None  #: of inputs holds what it got, which is not mapped again
+    feedback: Tensor | None = None  #: "taps": [R, G], "decaying": [1, G]; weights of the neuron's own spikes
+    own_spikes: Tensor | None = None  #: those before the first step, oldest first, [R, N, *]; None: none
     kind: str = "exp"
     surrogate: Any = None  #: a Surrogate; in front of the operators any callable from u - threshold to spikes
     strict: bool = False  #: fire on u > threshold
     record: bool = False  #: the potential of every step, rather than of the last
     potential: bool = True  #: False: nobody reads the potential, which is then empty
+    reset: str = ""  #: what the neuron's own spikes change; see above
+    detach: bool = False  #: no gradient passes through what the own spikes change
     backend: str = "auto"
 
     @property
     def per_channel(self) -> bool:
         """Whether any parameter differs between channels."""
         by_channel = self.kind != "matrix" and self.kernel.shape[1] > 1
+        by_channel = by_channel or (self.feedback is not None and self.feedback.shape[1] > 1)
         return by_channel or any(row is not None and row.numel() > 1 for row in (self.threshold, self.scale))
+
+    @property
+    def spikes_held(self) -> int:
+        """R, how many of its own last spikes the neuron's next step depends on."""
+        if self.reset == "":
+            return 0
+        if self.kind == "exp":
+            return 1
+        return len(self.kernel) - 1 if self.feedback is None else len(self.feedback)
 
     def empty_outputs(self) -> tuple[Tensor | None, Tensor]:
         """Room for the spikes, and for the potential of every step, of the last, or of none."""
@@ -73,18 +98,18 @@ class Call(NamedTuple):
         """The call as an operator takes it: tensors, words and numbers. The inverse of :meth:`of`."""
         fused: Surrogate | None = self.surrogate
         name, parameters = ("", []) if fused is None else (fused.name, fused.parameters)
-        return (*self[:7], name, parameters, *self[8:])
+        return (*self[:_TENSORS], self.kind, name, parameters, *self[_TENSORS + 2 :])
 
     @classmethod
     def of(cls, *arguments: Any) -> "Call":
         """The call that an operator was given."""
-        name, parameters = arguments[7:9]
+        kind, name, parameters = arguments[_TENSORS : _TENSORS + 3]
         surrogate = from_name(name, parameters) if name else None
-        return cls._make((*arguments[:7], surrogate, *arguments[9:]))
+        return cls._make((*arguments[:_TENSORS], kind, surrogate, *arguments[_TENSORS + 3 :]))
 
 
 class Gradients(NamedTuple):
-    """Gradients of a call's six tensors; None where nobody asked.
+    """Gradients of a call's eight tensors; None where nobody asked.
 
     Those of scale and shift may be wider than the call's, as precise as they were summed.
     """
@@ -95,6 +120,11 @@ class Gradients(NamedTuple):
     state: Tensor | None = None
     scale: Tensor | None = None
     shift: Tensor | None = None
+    feedback: Tensor | None = None
+    own_spikes: Tensor | None = None
+
+
+_TENSORS = len(Gradients._fields)
 
 
 def accumulate_dtype(dtype: _torch.dtype) -> _torch.dtype:

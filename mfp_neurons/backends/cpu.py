@@ -15,6 +15,7 @@ from .._checks import log_once
 from ..kernels import host
 from ..surrogate import kernel_number
 from . import Call, Gradients, accumulate_dtype
+from . import torch as stock
 from .rows import Rows, RowView
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -25,6 +26,8 @@ _forked = False
 
 def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
+    if call.reset:
+        return stock.forward(call)
     x_dtype, call = call.x.dtype, _in_one_dtype(_without_rest(call))
     struct = _Struct.of_call(call)
     spikes, u = call.empty_outputs()
@@ -38,7 +41,9 @@ def backward(
     call: Call, grad_spikes: Tensor | None, grad_u: Tensor | None, needs: tuple[bool, ...]
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward`."""
-    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift = needs
+    if call.reset:
+        return stock.backward(call, grad_spikes, grad_u, needs)
+    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift, *_ = needs
     x_dtype, state = call.x.dtype, call.state
     # A state of zeros has a gradient all the same, so it stays where that is wanted.
     call = _in_one_dtype(call if need_state else _without_rest(call))

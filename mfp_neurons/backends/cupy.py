@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from ..kernels import device as cuda
 from ..kernels.device import Field, Kernel, Launch
 from . import Call, Gradients, accumulate_dtype
+from . import torch as stock
 from .cupy_launch import (
     BLOCKS,
     DONE,
@@ -43,6 +44,8 @@ FEW, MANY = 4, 16  # steps that a thread of exponential.cu or fir.cu holds in re
 
 def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
+    if call.reset:
+        return stock.forward(call)
     spikes, u = call.empty_outputs()
     if call.x.numel() == 0:
         return spikes, u
@@ -63,6 +66,8 @@ def backward(
     call: Call, grad_spikes: Tensor | None, grad_u: Tensor | None, needs: tuple[bool, ...]
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward`."""
+    if call.reset:
+        return stock.backward(call, grad_spikes, grad_u, needs)
     if call.x.numel() == 0:  # empty for the input and the state, zero for the parameters
         tensors: Any = zip(call[: len(needs)], needs, strict=True)
         return Gradients(*(torch.zeros_like(t) if need and t is not None else None for t, need in tensors))
@@ -191,7 +196,7 @@ def _exponential_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]
 
 
 def _needs_sums(factor: int, needs: tuple[bool, ...]) -> bool:
-    _, need_kernel, need_threshold, _, need_scale, need_shift = needs
+    _, need_kernel, need_threshold, _, need_scale, need_shift, *_ = needs
     return need_kernel or need_scale or need_shift or (need_threshold and factor != NO_SPIKES)
 
 
@@ -305,7 +310,7 @@ SIDE = 64  # of a tile of a matrix's gradient
 
 def _finite_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> Gradients:
     call = neurons.call
-    _, need_kernel, need_threshold, _, need_scale, need_shift = needs
+    _, need_kernel, need_threshold, _, need_scale, need_shift, *_ = needs
     g_kernel = g_threshold = g_scale = g_shift = None
     if factor != NO_SPIKES:
         # g needs the potential, a sum over inputs; gx is a sum over g: two kernels, and g goes through memory

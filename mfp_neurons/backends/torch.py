@@ -10,7 +10,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from . import Call, Gradients, accumulate_dtype, torch_sums
+from . import Call, Gradients, accumulate_dtype, torch_feedback, torch_sums
 
 _ROW = 1 << 18  # neurons a block: a forward recursion touches one row of them and the output
 _AREA = 1 << 18  # neurons times steps a block, where all steps of a block stay in cache
@@ -23,14 +23,14 @@ def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """Spikes (None without a threshold) and the potential: of every step, of the last, or empty."""
     x, wide = call.x, accumulate_dtype(call.x.dtype)
     layout = _Layout(x, call.per_channel)
-    xs, state = layout.view(x), _view_state(call, layout)
+    xs, state, own = layout.view(x), _view_state(call, layout), _view_spikes(call, layout)
     s, u = call.empty_outputs()
     spikes = None if s is None else _Output(layout, s)
     recorded = _Output(layout, u) if call.potential and call.record else None
     last = _Output(layout, u, is_step=True) if call.potential and not call.record else None
     # a recursion that records nothing keeps one row of memory, so that its blocks may be wider
     for block in layout.blocks(_block_size(call, one_row=recorded is None)):
-        neurons = _Neurons(call, state, block, wide)
+        neurons = _Neurons(call, state, own, block, wide)
         last_u = neurons.run(xs[block], _of_block(spikes, block), _of_block(recorded, block))
         if last is not None:
             last.view[block[1:]] = last_u
@@ -51,7 +51,7 @@ def backward(
     """
     x, wide = call.x, accumulate_dtype(call.x.dtype)
     layout = _Layout(x, call.per_channel)
-    xs, state = layout.view(x), _view_state(call, layout)
+    xs, state, own = layout.view(x), _view_state(call, layout), _view_spikes(call, layout)
     ds = None if grad_spikes is None else layout.view(grad_spikes)
     du = None
     if grad_u is not None:
@@ -61,10 +61,13 @@ def backward(
     if needs[3] and call.state is not None:
         like = torch.empty(call.state.shape, dtype=call.state.dtype, device=call.state.device)
         g_state = _Output(layout, like, is_step=call.kind == "exp")
+    g_own = None
+    if needs[7] and call.own_spikes is not None:
+        g_own = _Output(layout, torch.empty_like(call.own_spikes, memory_format=torch.contiguous_format))
     sums = _Sums(call, needs)
     # A backward goes through time in reverse, and so needs the potential of all steps at once.
     for block in layout.blocks(_block_size(call, one_row=False)):
-        neurons = _Neurons(call, state, block, wide)
+        neurons = _Neurons(call, state, own, block, wide)
         g_state_block = None
         if g_state is not None:
             g_state_block = g_state.view[block[1:] if call.kind == "exp" else block]
@@ -74,6 +77,7 @@ def backward(
             None if du is None else du[block if call.record else block[1:]],
             _of_block(gx, block),
             g_state_block,
+            _of_block(g_own, block),
             sums,
         )
     return Gradients(
@@ -83,6 +87,8 @@ def backward(
         None if g_state is None else g_state.fill(),
         sums.scale,
         sums.shift,
+        None if sums.feedback is None else sums.feedback.to(wide),
+        None if g_own is None else g_own.fill(),
     )
 
 
@@ -201,9 +207,13 @@ def _view_state(call: Call, layout: _Layout) -> Tensor | None:
     return layout.view_step(call.state) if call.kind == "exp" else layout.view(call.state)
 
 
+def _view_spikes(call: Call, layout: _Layout) -> Tensor | None:
+    return None if call.own_spikes is None else layout.view(call.own_spikes)
+
+
 def _block_size(call: Call, one_row: bool) -> int:
     """Neurons a block; ``one_row``: a recursion would need memory for one step alone."""
-    if call.kind == "exp" and one_row:
+    if call.kind == "exp" and one_row and not call.reset:
         return _ROW
     return max(1, _AREA // max(1, len(call.x)))
 
@@ -222,7 +232,8 @@ class _Sums:
                 torch.zeros_like(parameter, dtype=torch.float64) if need and parameter is not None else None
             )
 
-        _, need_kernel, need_threshold, _, need_scale, need_shift = needs
+        _, need_kernel, need_threshold, _, need_scale, need_shift, need_feedback, _ = needs
+        self.feedback = zeros(call.feedback, need_feedback)
         self.kernel, self.threshold = zeros(call.kernel, need_kernel), zeros(call.threshold, need_threshold)
         self.scale, self.shift = zeros(call.scale, need_scale), zeros(call.shift, need_shift)
 
@@ -230,7 +241,9 @@ class _Sums:
 class _Neurons:
     """One block of neurons [T, n, c, r]: its slices of the parameters and of the state, in the wide dtype."""
 
-    def __init__(self, call: Call, state: Tensor | None, block: Block, wide: torch.dtype) -> None:
+    def __init__(
+        self, call: Call, state: Tensor | None, own_spikes: Tensor | None, block: Block, wide: torch.dtype
+    ) -> None:
         self.call, self.wide, self.channels = call, wide, block[2]
         # The columns of a matrix are inputs of different steps, not channels.
         self.kernel = _columns(call.kernel, self.channels, call.kind != "matrix").to(wide)
@@ -241,6 +254,8 @@ class _Neurons:
         if call.kind == "exp":
             self.decay = self._scalar_or_rows(call.kernel[0])
             self.gain = self._scalar_or_rows(call.kernel[1])
+        self.own_spikes = None if own_spikes is None else own_spikes[block].to(wide)
+        self.feedback = None if call.feedback is None else self._rows(call.feedback)
         self.scale = None if call.scale is None else self._rows(call.scale)
         self.shift = None if call.shift is None else self._rows(call.shift)
 
@@ -255,6 +270,13 @@ class _Neurons:
 
     def run(self, x: Tensor, spikes: Tensor | None, recorded: Tensor | None) -> Tensor:
         """Writes spikes and the potential of every step, where given; returns the last potential."""
+        if self.call.reset:
+            u, own = torch_feedback.potential(self._feedback_of(x))
+            if recorded is not None:
+                recorded.copy_(u)
+            if spikes is not None:
+                spikes.copy_(own[self.call.spikes_held :])
+            return u[-1]
         if self.call.kind == "exp" and recorded is None:
             return self._run_rows(x, spikes)
         if self.call.kind == "exp":
@@ -285,18 +307,19 @@ class _Neurons:
         du: Tensor | None,
         gx: Tensor | None,
         g_state: Tensor | None,
+        g_own: Tensor | None,
         sums: _Sums,
     ) -> None:
-        """Writes gx and g_state and adds to the sums; du is of every step or of the last alone."""
+        """Writes gx, g_state and g_own and adds to the sums; du is of every step or of the last alone."""
         y = self._inputs(x)
-        g, before = self._local_gradient(y, ds, gx, sums)
-        if du is not None:
-            # The gradient of the last potential alone belongs to the last step.
-            (g if du.dim() == g.dim() else g[-1]).add_(du)
-        if self.call.kind == "exp":
-            gy = self._exponential_backward(g, before, y, g_state, sums.kernel)
+        if self.call.reset:
+            gy = self._feedback_backward(x, ds, du, g_state, g_own, sums)
         else:
-            gy = self._weighted_sums_backward(g, y.to(self.wide), g_state, sums.kernel)
+            g, before = self._local_gradient(y, ds, gx, sums)
+            if du is not None:
+                # The gradient of the last potential alone belongs to the last step.
+                (g if du.dim() == g.dim() else g[-1]).add_(du)
+            gy = self._sums_backward(g, before, y, g_state, sums)
         if sums.scale is not None:
             self._add(sums.scale, gy * x)
         if sums.shift is not None:
@@ -308,6 +331,45 @@ class _Neurons:
         # Where the gradient was computed in the memory of gx, nothing is left to copy.
         elif gx.data_ptr() != gy.data_ptr():
             gx.copy_(gy)
+
+    def _sums_backward(
+        self, g: Tensor, before: Tensor | None, y: Tensor, g_state: Tensor | None, sums: _Sums
+    ) -> Tensor:
+        """dL/dy [T, n, c, r] of a potential without feedback, from its own gradient."""
+        if self.call.kind == "exp":
+            return self._exponential_backward(g, before, y, g_state, sums.kernel)
+        return self._weighted_sums_backward(g, y.to(self.wide), g_state, sums.kernel)
+
+    def _feedback_of(self, x: Tensor) -> torch_feedback.Block:
+        y, rows = self._inputs(x).to(self.wide), self._rows
+        assert self.threshold is not None
+        kernel = [rows(row) for row in self.call.kernel]
+        return torch_feedback.Block(
+            self.call, y, kernel, self.threshold, self.state, self.feedback, self.own_spikes
+        )
+
+    def _feedback_backward(
+        self,
+        x: Tensor,
+        ds: Tensor | None,
+        du: Tensor | None,
+        g_state: Tensor | None,
+        g_own: Tensor | None,
+        sums: _Sums,
+    ) -> Tensor:
+        """dL/dy [T, n, c, r]."""
+        grads = torch_feedback.backward(self._feedback_of(x), ds, du)
+        for out, of_state in ((g_state, grads.state), (g_own, grads.own_spikes)):
+            if out is not None:
+                out.copy_(of_state)
+        for total, parts in ((sums.kernel, grads.kernel), (sums.feedback, grads.feedback)):
+            if total is not None:
+                columns = _columns(total, self.channels, total.shape[1] > 1)
+                for row, part in zip(columns, parts, strict=True):
+                    row += torch_sums.group_sum(part, total.shape[1])
+        if sums.threshold is not None:
+            self._add(sums.threshold, grads.through_spikes, -1)
+        return grads.inputs
 
     def _inputs(self, x: Tensor) -> Tensor:
         """What the neuron gets of x, a block or a step of it: x itself, or scale * x + shift."""
