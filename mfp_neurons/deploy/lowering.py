@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import describe
-from ..adapters import is_neuron
+from ..adapters import describe_neuron, is_neuron
 from ..history import Exponential, as_row
 from ..network import NetworkDescription, description
 from ..network.advice import PRODUCT
@@ -80,7 +80,7 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
         lambda network: _graph(network, top, takes_levels),
         LoweringError,
         is_binary=top == 1,
-        follow_loops=False,
+        follow_loops=_takes_single_steps(model),
     )
     assert graph is not None
     return graph
@@ -120,6 +120,12 @@ def _top(example: Tensor, levels: int | None) -> int:
     if levels and int(example.max()) > levels:
         raise ValueError(f"example must be at most levels={levels}, got {int(example.max())}")
     return levels or 255
+
+
+def _takes_single_steps(model: nn.Module) -> bool:
+    """Whether a neuron of the model takes one step a call, so that a loop over time is around it."""
+    specs = map(describe_neuron, model.modules())
+    return any(spec is not None and not spec.takes_sequences for spec in specs)
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
