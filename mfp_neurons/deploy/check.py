@@ -223,7 +223,9 @@ def _check_feedback(place: "_Place", op: Neurons, matrix: bool) -> None:
     here.require(not matrix, "kind", kind, "None of a matrix kernel")
     if kind == "age":
         here.require(feedback.taps is None, "taps", feedback.taps, "None of 'age'")
-        here.require(op.order > 1, "order of the neurons", op.order, "2 or more, as an order of 1 forgets anyway")
+        here.require(
+            op.order > 1, "order of the neurons", op.order, "2 or more, as an order of 1 forgets anyway"
+        )
         return
     here.require_array("taps", feedback.taps, np.int64, ("R", "1 or C"))
     taps: Any = feedback.taps

@@ -415,7 +415,5 @@ def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
     own = np.zeros(1, object)
     if neurons.feedback is not None and neurons.feedback.kind == "sum":
         own = np.abs(neurons.feedback.taps.astype(object)).sum(axis=0)  # type: ignore[union-attr]
-    taps, added = (
-        row.tolist() * (len(currents) // len(row)) for row in (sizes.max(axis=0), own)
-    )
+    taps, added = (row.tolist() * (len(currents) // len(row)) for row in (sizes.max(axis=0), own))
     return [a * int(b) + int(c) for a, b, c in zip(currents, taps, added, strict=True)]

@@ -240,7 +240,9 @@ class Stream:
             for synapse in op.synapses
         ]
         currents = [accumulate(synapse, source) for synapse, source in zip(op.synapses, steps, strict=True)]
-        own = np.concatenate([_NOTHING.reshape(0, *currents[0].shape[1:]), *self._past_steps(index, op.own_steps)])
+        own = np.concatenate(
+            [_NOTHING.reshape(0, *currents[0].shape[1:]), *self._past_steps(index, op.own_steps)]
+        )
         return fire(op, sum_maps(currents), own, self.t // self.graph.periods[index])[None]
 
     def _pool_time(self, index: int, op: TimePool, source: Ints) -> Ints:

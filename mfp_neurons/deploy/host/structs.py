@@ -146,7 +146,9 @@ class Layout:
                 own = op.feedback.taps
                 struct.own_per_channel = own.shape[1] > 1
                 own = own if own.shape[1] == 1 else _pad_channels(own)
-                struct.own_taps = self._address(own.astype(np.int32 if op.feedback.kind == "table" else dtype))
+                struct.own_taps = self._address(
+                    own.astype(np.int32 if op.feedback.kind == "table" else dtype)
+                )
 
     def _synapse(self, synapse: Synapse) -> Any:
         channels, height, width = synapse.shape
