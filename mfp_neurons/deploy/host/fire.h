@@ -49,3 +49,51 @@ static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNS
     for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[c];
     return pack(hit);
 }
+
+/* The same where own spikes take part: `own` has them, `slot` is that of step t. Words of them without a spike, most of
+ * all, cost nothing. */
+static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start,
+                                        int64_t same, const Train *own, int64_t slot)
+{
+    const int64_t channels = (op->channels + BLOCK - 1) / BLOCK * BLOCK, first = block * BLOCK;
+    const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;
+    const int64_t reach = t + 1 < op->order ? t + 1 : op->order, back = t < op->own_steps ? t : op->own_steps;
+    const NUMBER *taps = (const NUMBER *)op->taps + offset;
+    const UNSIGNED *current = total + (same ? 0 : (t - start) * BLOCK);
+    UNSIGNED potential[BLOCK] = {0};
+    int32_t row[BLOCK] = {0}; /* of the thresholds */
+    if (op->feedback == OWN_AGE) {
+        word counts = ~(word)0; /* channels without a spike since */
+        for (int64_t j = 0; j < reach && counts; j++, taps += width, current -= same ? 0 : BLOCK) {
+            UNSIGNED heard[BLOCK];
+            for (int c = 0; c < BLOCK; c++) heard[c] = current[c] & -(UNSIGNED)(counts >> c & 1);
+            NAMED(weigh)(taps, op->taps_per_channel, heard, potential);
+            if (j < back) counts &= ~step_before(own, &slot);
+            if (j + 1 < op->threshold_rows && j < t)
+                for (int c = 0; c < BLOCK; c++) row[c] += (int32_t)(counts >> c & 1);
+        }
+    } else {
+        for (int64_t j = 0; j < reach; j++, taps += width, current -= same ? 0 : BLOCK)
+            NAMED(weigh)(taps, op->taps_per_channel, current, potential);
+        const int32_t now = (int32_t)((t < op->threshold_rows ? t : op->threshold_rows - 1) * op->choices);
+        for (int c = 0; c < BLOCK; c++) row[c] = now;
+        const int64_t apart = op->own_per_channel ? channels : 1;
+        for (int64_t j = 0; j < back; j++) {
+            const word fired = step_before(own, &slot);
+            if (fired == 0) continue;
+            if (op->feedback == OWN_TABLE) {
+                const int32_t tap = ((const int32_t *)op->own_taps)[j];
+                for (int c = 0; c < BLOCK; c++) row[c] += tap & -(int32_t)(fired >> c & 1);
+            } else {
+                UNSIGNED spikes[BLOCK];
+                for (int c = 0; c < BLOCK; c++) spikes[c] = (UNSIGNED)(fired >> c & 1);
+                NAMED(weigh)((const NUMBER *)op->own_taps + j * apart + (op->own_per_channel ? first : 0),
+                             op->own_per_channel, spikes, potential);
+            }
+        }
+    }
+    const NUMBER *threshold = (const NUMBER *)op->thresholds + first;
+    uint8_t hit[BLOCK];
+    for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[row[c] * channels + c];
+    return pack(hit);
+}
