@@ -49,7 +49,7 @@ template <class X> struct Exponential {
             const W now = step<reset>(before[i], r.own[i] != 0, input, r.decay[i], r.gain[i], r.feedback[i]);
             u[i] = now;
             if (fire) spikes[i] = spike<X>(fires(now, r.threshold[i], strict));
-            if (reset) r.own[i] = fires(now, r.threshold[i], strict);
+            if (reset) r.own[i] = spike<W>(fires(now, r.threshold[i], strict));
         }
     }
 
@@ -261,7 +261,7 @@ template <class X> struct Exponential {
             if (t == 0) return start_own(c, r, a, first, n);
             const bool strict = c.strict;
 #pragma omp simd
-            for (int64_t i = 0; i < n; i++) r.own[i] = mfp::fires(before[i], r.threshold[i], strict);
+            for (int64_t i = 0; i < n; i++) r.own[i] = spike<W>(mfp::fires(before[i], r.threshold[i], strict));
         }
 
         /* Sums of floats over one stretch lose little. */

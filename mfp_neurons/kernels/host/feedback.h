@@ -70,7 +70,7 @@ template <class X> struct Finite<X>::Own {
         if (c.reset == TAPS) {
             W *own = spikes.rows + (held + t) * width;
 #pragma omp simd
-            for (int64_t i = 0; i < n; i++) own[i] = fires(u[i], threshold[i], strict);
+            for (int64_t i = 0; i < n; i++) own[i] = spike<W>(fires(u[i], threshold[i], strict));
             std::fill(own + n, own + width, W(0));
             return;
         }
