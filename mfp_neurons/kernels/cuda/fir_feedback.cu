@@ -12,9 +12,9 @@
 
 namespace mfp {
 
-/* Smaller blocks than elsewhere, of more registers, as in fir.cu. */
+/* Smaller blocks than elsewhere, of more registers, as in fir.cu; of sixteen steps by two kinds of taps, most. */
 enum { LANES = 128 };
-#define LANES_BOUNDS(X) __launch_bounds__(LANES, sizeof(Wide<X>) == 4 ? 3 : 1)
+#define LANES_BOUNDS(X, S) __launch_bounds__(LANES, sizeof(Wide<X>) == 8 ? 1 : S > 4 ? 2 : 3)
 
 struct FirFeedback : Call { /* forward: g is room for the spikes of each stretch as bits, null where R <= S */
     Weights feedback;       /* null with ZERO */
@@ -204,7 +204,7 @@ MFP_DEVICE int last_bit(u32 bits) { /* -1 of none */
     return last;
 }
 
-template <class X, int V, int S, bool ALONG> __global__ void LANES_BOUNDS(X) fir_feedback_forward(const FirFeedback p) {
+template <class X, int V, int S, bool ALONG> __global__ void LANES_BOUNDS(X, S) fir_feedback_forward(const FirFeedback p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     const Place at = place<V>(p.columns, static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x);
@@ -245,12 +245,51 @@ template <int S> MFP_DEVICE void ages(u32 own, int t, int &age, int &before) {
         }
 }
 
+/* a = dL/du of every step, from u, last step first; zeros beyond the end. */
+template <int KIND, class X, class W, int V, int S, int P>
+MFP_DEVICE void go_back(const FirFeedback &p, const Place &at, const Parameters<W, P> &m, const Live &live,
+                        const Pack<X, V> (&x)[S], const Pack<X, V> (&ds)[S], const u32 (&own)[V], W (&a)[S][V],
+                        W (&sum)[P]) {
+    const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
+    const bool zero = p.reset == ZERO;
+    W gs[S][V], taps[S][P]; /* dL/ds; what a step gives back to the spikes before it is weighed with */
+    load_taps(zero ? p.weights : p.feedback, zero ? 0 : 1, zero ? p.order : p.held, at.channel, taps);
+#pragma unroll
+    for (int t = 0; t < S; t++) widen_pack(ds[t], gs[t]);
+#pragma unroll
+    for (int t = S - 1; t >= 0; t--) {
+        const bool is_live = t < live.count, has_own = p.u.data && (p.all_steps ? is_live : t == live.last);
+        const Pack<W, V> du = load<V>(column<const W>(p.u, at, p.all_steps ? t : 0), has_own);
+#pragma unroll
+        for (int i = 0; i < V; i++) {
+            const W share = gs[t][i] * derivative<KIND>(a[t][i] - m.threshold[i % P], surrogate);
+            a[t][i] = is_live ? share + du.lane[i] : W(0);
+            if (!is_live) continue;
+            sum[i % P] += share;
+            if (p.detach) continue;
+            if (zero) {
+                int age, before;
+                ages<S>(own[i], t, age, before);
+                W running = 0; /* of give_back_to_spike */
+#pragma unroll
+                for (int j = t; j >= 1; j--)
+                    if (j < p.order) {
+                        const W weighted = taps[j][i % P] * a[t][i] * m.input(widen(x[t - j].lane[i]), i);
+                        gs[t - j][i] += give_back_to_spike(running, j, age, before, weighted);
+                    }
+            } else {
+#pragma unroll
+                for (int j = t; j >= 1; j--) gs[t - j][i] += taps[j][i % P] * a[t][i];
+            }
+        }
+    }
+}
+
 template <class X, int V, int S, bool ALONG, int KIND>
-__global__ void LANES_BOUNDS(X) fir_feedback_backward(const FirFeedback p) {
+__global__ void LANES_BOUNDS(X, S) fir_feedback_backward(const FirFeedback p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     enum { OF_OWN = S, OF_SPIKES = 2 * S, OF_ADJOINT, OF_INPUT, SUMS }; /* those of the taps are first, each its lag */
-    const Surrogate<W> surrogate = {static_cast<W>(p.a), static_cast<W>(p.b)};
     const bool zero = p.reset == ZERO;
     W sums[SUMS][P] = {};
     for (i64 tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
@@ -260,46 +299,37 @@ __global__ void LANES_BOUNDS(X) fir_feedback_backward(const FirFeedback p) {
         load_steps(p.x, at, 0, live, x);
         load_steps(p.spikes, at, 0, p.spikes.data ? live : Live{0, -1}, ds);
         const Parameters<W, P> m(p, at.channel);
-        W y[S][V], u[S][V] = {}, gs[S][V], gy[S][V] = {};
+        W a[S][V] = {}; /* the potential, and then dL/du */
         u32 own[V];
-        widen_inputs(m, x, y);
-        run_stretch(p, at, m, y, u, own);
-#pragma unroll
-        for (int t = 0; t < S; t++) widen_pack(ds[t], gs[t]);
-        W taps[S][P], feedback[S][P];
-        load_taps(p.weights, 0, p.order, at.channel, taps);
-        load_taps(p.feedback, 1, zero ? 0 : p.held, at.channel, feedback);
-#pragma unroll
-        for (int t = S - 1; t >= 0; t--) {
-            if (t >= live.count) continue;
-            const bool has_own = p.u.data && (p.all_steps || t == live.last);
-            const Pack<W, V> du = load<V>(column<const W>(p.u, at, p.all_steps ? t : 0), has_own);
-#pragma unroll
-            for (int i = 0; i < V; i++) {
-                const W share = gs[t][i] * derivative<KIND>(u[t][i] - m.threshold[i % P], surrogate);
-                const W a = share + du.lane[i];
-                sums[OF_SPIKES][i % P] += share;
-                int age = S, before = S;
-                if (zero) ages<S>(own[i], t, age, before);
-                W running = 0; /* of give_back_to_spike */
-#pragma unroll
-                for (int j = t; j >= 0; j--) {
-                    if (j < p.order) {
-                        const W back = taps[j][i % P] * a, product = a * y[t - j][i];
-                        if (j < age) {
-                            gy[t - j][i] += back;
-                            sums[j][i % P] += product;
-                        }
-                        if (j > 0 && zero && !p.detach)
-                            gs[t - j][i] += give_back_to_spike(running, j, age, before, taps[j][i % P] * product);
-                    }
-                    if (j > 0 && !zero) {
-                        if (!p.detach) gs[t - j][i] += feedback[j][i % P] * a;
-                        sums[OF_OWN + j][i % P] += own[i] >> (t - j) & 1 ? a : W(0);
-                    }
-                }
-            }
+        {
+            W y[S][V];
+            widen_inputs(m, x, y);
+            run_stretch(p, at, m, y, a, own);
         }
+        go_back<KIND>(p, at, m, live, x, ds, own, a, sums[OF_SPIKES]);
+        W gy[S][V] = {};
+#pragma unroll
+        for (int j = 0; j < S; j++) {
+            if (j >= p.order) break;
+            W tap[P];
+#pragma unroll
+            for (int i = 0; i < P; i++) tap[i] = weight<W>(p.weights, j, at.channel + i);
+#pragma unroll
+            for (int s = 0; s + j < S; s++)
+#pragma unroll
+                for (int i = 0; i < V; i++) {
+                    const u32 between = zero ? own[i] >> s & ((1u << j) - 1) : 0; /* spikes that cut the input off */
+                    if (between || s + j >= live.count) continue;
+                    gy[s][i] += tap[i % P] * a[s + j][i];
+                    sums[j][i % P] += a[s + j][i] * m.input(widen(x[s].lane[i]), i);
+                }
+        }
+#pragma unroll
+        for (int j = 1; j < S; j++)
+#pragma unroll
+            for (int t = j; t < S; t++)
+#pragma unroll
+                for (int i = 0; i < V; i++) sums[OF_OWN + j][i % P] += own[i] >> (t - j) & 1 ? a[t][i] : W(0);
         X *gx = column<X>(p.gx, at, 0);
 #pragma unroll
         for (int s = 0; s < S; s++, gx += p.gx.time) {
@@ -409,7 +439,7 @@ MFP_DEVICE void go_back_with_zero(const Adjoint &p, const Place &at, const Param
     for (i64 q = 0; q < p.held; q++) *column<X>(p.gown, at, q) = narrow<X>(*column<const W>(p.pending, at, q));
 }
 
-template <class X, int KIND> __global__ void LANES_BOUNDS(X) feedback_adjoint(const Adjoint p) {
+template <class X, int KIND> __global__ void LANES_BOUNDS(X, STRETCH) feedback_adjoint(const Adjoint p) {
     typedef Wide<X> W;
     W sum[1] = {};
     for (i64 tile = blockIdx.x; tile < p.tiles; tile += gridDim.x) {
