@@ -4,6 +4,7 @@ They run on a GPU if there is one, else on the host.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from unittest import mock
 
 import pytest
@@ -15,6 +16,7 @@ from torch import Tensor
 from mfp_neurons import functional
 from mfp_neurons.backends import cupy_launch
 from mfp_neurons.history import FIR, Exponential
+from mfp_neurons.kernels import device as cuda
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Surrogate
 from tests.backend_runs import CUDA_DEVICE as DEVICE
@@ -23,6 +25,7 @@ from tests.strategies import LAYOUTS, SURROGATES, _layout
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(1,), (3,), (8,), (2, 1), (2, 3), (3, 8), (2, 4, 2), (1, 8, 3), (2, 3, 2, 4)]
+NEURONS = [("exp", "subtract"), ("exp", "zero"), ("fir", "feedback"), ("fir", "zero")]
 STEPS = [1, 2, 4, 5, 15, 16, 17, 32, 33, 70]
 
 
@@ -45,13 +48,12 @@ class Fed:
     delay: bool = False
 
     def to(self, dtype: torch.dtype) -> "Fed":
-        """What is of the input's dtype in ``dtype``, parameters in the dtype of sums, on the tested device."""
-        wide = torch.float64 if dtype == torch.float64 else torch.float32
-        narrow = {"x", "own", *(["state"] if self.kind == "fir" else [])}
-        leaves = {
-            name: moved(v, DEVICE, dtype if name in narrow else wide) for name, v in self.tensors.items()
-        }
-        return replace(self, tensors={name: v.requires_grad_() for name, v in leaves.items()})
+        """On the tested device: what is of the input's dtype in ``dtype``, all else in that of sums."""
+        wide, leaves = torch.float64 if dtype == torch.float64 else torch.float32, {}
+        narrow = ("x", "own", "state") if self.kind == "fir" else ("x", "own")
+        for name, value in self.tensors.items():
+            leaves[name] = moved(value, DEVICE, dtype if name in narrow else wide).requires_grad_()
+        return replace(self, tensors=leaves)
 
     def exact(self) -> "Fed":
         """The same numbers in float64."""
@@ -157,13 +159,17 @@ def calls(draw: st.DrawFn, steps: list[int] = STEPS) -> Fed:
     return Fed(kind, reset, tensors, surrogate, draw(st.booleans()), draw(st.booleans()), delay)
 
 
-def assert_equals_the_loop(call: Fed, dtype: torch.dtype, wanted: str = "both") -> None:
-    mine = call.to(dtype)
+def distance_from_threshold(call: Fed) -> float:
+    """The smallest |u - v_threshold| of all neurons and steps: where rounding decides nothing is compared."""
+    _, potential = loop(call)
+    threshold = call.tensors["threshold"]
+    channels = threshold.reshape(-1, *[1] * (potential.dim() - 3)) if threshold.numel() > 1 else threshold
+    return (potential - channels).abs().min().item()
+
+
+def assert_equals_the_loop(mine: Fed, dtype: torch.dtype, wanted: str = "both") -> None:
     exact = mine.exact()
     spikes, potential = loop(exact)
-    dims, threshold = potential.dim(), exact.tensors["threshold"]
-    above = potential - (threshold.reshape(-1, *[1] * (dims - 3)) if threshold.numel() > 1 else threshold)
-    assume(bool((above.abs() > 1e-4).all()))  # what rounding decides is not compared
     chunk = mine.run()
     assert torch.equal(chunk.spikes.double(), spikes)
     assert_close(chunk.potential, potential, dtype, 10)
@@ -187,4 +193,102 @@ def assert_equals_the_loop(call: Fed, dtype: torch.dtype, wanted: str = "both") 
 @given(call=calls(), dtype=st.sampled_from(DTYPES), wanted=st.sampled_from(["both", "spikes", "potential"]))
 @settings(max_examples=60, deadline=None)
 def test_outputs_and_every_gradient_are_those_of_a_loop_over_time(call, dtype, wanted):
+    call = call.to(dtype)
+    assume(distance_from_threshold(call.exact()) > 1e-4)
     assert_equals_the_loop(call, dtype, wanted)
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("steps", [4, 16, 40])
+@pytest.mark.parametrize("layout", ["per layer", "per channel", "channels last"])
+def test_blocks_that_go_through_many_neurons_sum_them_all(kind, reset, steps, layout):
+    call = many_neurons(kind, reset, steps, layout)
+    # fewer blocks than tiles, which otherwise takes more neurons than the host can go through
+    with mock.patch.multiple(cupy_launch, BLOCKS=2, ROUNDS=1000):
+        assert_equals_the_loop(call.to(torch.float64), torch.float64)
+
+
+def many_neurons(kind: str, reset: str, steps: int, layout: str) -> Fed:
+    x = torch.randn(steps, 5, 16, 12, dtype=torch.float64)
+    if layout == "channels last":
+        x = x.movedim(2, -1).contiguous().movedim(-1, 2)
+    rand = partial(torch.rand, dtype=torch.float64)
+    channels = 1 if layout == "per layer" else 16
+    tensors = {"x": x, "threshold": rand(channels) + 0.2, "scale": rand(16) + 0.5, "shift": rand(16) - 0.5}
+    if kind == "exp":
+        tensors |= {"decay": rand(channels), "gain": rand(channels)}
+    else:
+        tensors |= {"taps": rand(5, channels) - 0.3}
+        if reset == "feedback":
+            tensors |= {"feedback": rand(3, channels) - 0.5}
+    return Fed(kind, reset, tensors, ATan())
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("steps", [16, 40])
+def test_runs_repeat_bit_for_bit_whatever_order_blocks_take(kind, reset, steps):
+    call = many_neurons(kind, reset, steps, "per channel").to(torch.float32)
+    leaves, grad = list(call.tensors.values()), torch.randn(steps, 5, 16, 12, device=DEVICE)
+
+    def run():
+        chunk = call.run()
+        return *chunk[:2], *torch.autograd.grad(chunk.spikes, leaves, grad)
+
+    first, second = run(), run()
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("shape", [(4, 0), (4, 0, 3)])
+def test_no_neurons_have_no_spikes_and_gradients_of_zero(kind, reset, shape):
+    call = many_neurons(kind, reset, 4, "per layer").to(torch.float32)
+    tensors = {name: v for name, v in call.tensors.items() if name not in ("scale", "shift")}
+    tensors["x"] = torch.empty(shape, device=DEVICE, requires_grad=True)
+    chunk = replace(call, tensors=tensors).run()
+    assert chunk.spikes.shape == shape
+    grads = torch.autograd.grad(chunk.spikes.sum() + chunk.potential.sum(), list(tensors.values()))
+    assert all((grad == 0).all() for grad in grads)
+
+
+@pytest.mark.parametrize("steps", [3, 9, 40])
+def test_what_is_forgotten_may_be_no_number(steps):
+    """Inputs beyond the order, and inputs and potentials before an own spike."""
+    x = torch.ones(steps, 2, device=DEVICE)
+    x[0] = torch.nan
+    taps, feedback = torch.ones(1, device=DEVICE), torch.zeros(3, device=DEVICE)
+    options = dict(record=True, reset="feedback", reset_taps=feedback)
+    u = functional.fire_chunk(x, FIR(taps), 1.0, **options).potential
+    assert u[0].isnan().all() and (u[1:] == 1).all()
+    x[0] = torch.inf
+    for kernel in (FIR(torch.ones(5, device=DEVICE)), Exponential(1.0)):
+        leaf = x.clone().requires_grad_()
+        chunk = functional.fire_chunk(leaf, kernel, 1.0, record=True, reset="zero")
+        assert (chunk.potential[1:] == 1).all() and chunk.spikes.all()
+        (grad,) = torch.autograd.grad(chunk.potential[2:].sum(), leaf, retain_graph=True)
+        assert (grad[2:] == grad[2:]).all()
+
+
+LAUNCHES = {  # forward, backward with all gradients: the kernel, and that which adds up its sums
+    ("exp", "subtract", 16): (1, 2),
+    ("exp", "zero", 16): (1, 2),
+    ("exp", "subtract", 70): (1, 2),
+    ("fir", "feedback", 16): (1, 2),
+    ("fir", "zero", 16): (1, 2),
+    ("fir", "feedback", 70): (1, 9),
+}
+
+
+@pytest.mark.parametrize(("kind", "reset", "steps"), LAUNCHES)
+def test_a_reset_takes_one_launch(kind, reset, steps):
+    call, launches = many_neurons(kind, reset, steps, "per layer").to(torch.float32), []
+    launch = cuda.launch
+
+    def counted(device, what):
+        launches.append(what.kernel.name)
+        launch(device, what)
+
+    with mock.patch.object(cuda, "launch", counted):
+        chunk = call.run()
+        forward = len(launches)
+        torch.autograd.grad(chunk.spikes.sum(), list(call.tensors.values()))
+    assert (forward, len(launches) - forward) == LAUNCHES[kind, reset, steps]
