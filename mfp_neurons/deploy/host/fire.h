@@ -75,7 +75,8 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
     } else {
         for (int64_t j = 0; j < reach; j++, taps += width, current -= same ? 0 : BLOCK)
             NAMED(weigh)(taps, op->taps_per_channel, current, potential);
-        const int32_t now = (int32_t)((t < op->threshold_rows ? t : op->threshold_rows - 1) * op->choices);
+        const int64_t step = t < op->threshold_rows ? t : op->threshold_rows - 1;
+        const int32_t now = (int32_t)(step * op->choices + op->own_start);
         for (int c = 0; c < BLOCK; c++) row[c] = now;
         const int64_t apart = op->own_per_channel ? channels : 1;
         for (int64_t j = 0; j < back; j++) {
