@@ -124,7 +124,7 @@ def _check_feedback(feedback: Feedback, kernel: Kernel) -> None:
         if is_infinite:
             raise ValueError(
                 "reset='feedback' needs a kernel of finite order, got Exponential(order=None). Give it an "
-                "order, or take reset='subtract' or 'zero', with which it is a leaky integrate-and-fire neuron"
+                "order, or take reset='subtract' or 'zero', which make it a leaky integrate-and-fire neuron"
             )
         if feedback.order not in (None, len(taps)):
             raise ValueError(
