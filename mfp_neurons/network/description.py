@@ -287,7 +287,8 @@ class NeuronReset:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Neurons(Layer):
-    r"""Memory-free neurons: spikes where sum over j of m[j] x[t-j] reaches the threshold.
+    r"""Neurons: spikes where the potential, sum over j of m[j] x[t-j] and what ``reset`` says, reaches the
+    threshold.
 
     Attributes:
         neuron: the class of the module.
@@ -343,7 +344,11 @@ class Neurons(Layer):
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Potential(Layer):
-    """The membrane potential of a layer of neurons, which the model reads."""
+    """The membrane potential of a layer of neurons, which the model reads.
+
+    It is that which is compared with the threshold; of a neuron with a reset, what its module gives, which in
+    SpikingJelly is the potential after the reset.
+    """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
