@@ -235,8 +235,8 @@ def _check_feedback(place: "_Place", op: Neurons, matrix: bool) -> None:
         here.require_range("taps", taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
     else:
         here.require(taps.shape[1] == 1, "taps", taps, "int64 [R, 1] of 'table'")
-        here.require_range("taps", taps, 0, MAX_CHOICES - 1)
-        here.require_int("largest sum of taps", int(taps.sum()), 0, MAX_CHOICES - 1)
+        here.require_range("taps", taps, 1 - MAX_CHOICES, MAX_CHOICES - 1)
+        here.require_int("sizes of taps, added up", int(np.abs(taps).sum()), 0, MAX_CHOICES - 1)
 
 
 def _check_scores(graph: Graph, place: "_Place", op: Scores, own_steps: int) -> None:

@@ -2,9 +2,10 @@
 
 The work goes with the spikes: a synapse adds one row of codes for each spike and place that it reaches, and
 only neurons that something reached in the last K steps, or that fired themselves in the last R, are compared
-with their thresholds. All others have a potential of zero; whether that fires is the same for a whole channel.
-Sums of whole numbers do not depend on the order of their terms, so the result is that of :mod:`.interpret`, bit
-for bit. A layer with feedback takes its steps one after the other; its synapses do not.
+with their thresholds. All others have a potential of zero; whether that fires is the same for a whole
+channel. Sums of whole numbers do not depend on the order of their terms, so the result is that of
+:mod:`.interpret`, bit for bit. A layer with feedback takes its steps one after the other; what its synapses
+add up does not wait for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -244,7 +245,7 @@ class _Layer:
         starts = np.searchsorted(current.places, size * np.arange(self.steps + 1))
         table, channels, aged = op.threshold_table, np.arange(op.shape[0]), feedback.kind == "age"
         # where nothing came and nothing fired, a potential of 0 meets the first threshold of a step
-        eager = bool((table[:, 0] <= 0).any())
+        eager = bool((table[:, feedback.start] <= 0).any())
         spikes = np.zeros((self.steps, size, op.shape[0]), np.bool_)  # the layer's own, by place of a step
         since = np.zeros((size, op.shape[0]), np.int64)  # steps since the last of them, or the start
         for t in range(self.steps):
@@ -254,7 +255,7 @@ class _Layer:
             values = np.zeros((2, len(at), op.shape[0]), np.int64)
             values[0, np.searchsorted(at, reached)] = potential
             values[1, np.searchsorted(at, places)] = own
-            choice = values[1] if feedback.kind == "table" else 0
+            choice = values[1] + feedback.start if feedback.kind == "table" else 0
             if feedback.kind == "sum":
                 values[0] += values[1]
             row = np.minimum(since[at] if aged else t, len(table) - 1)

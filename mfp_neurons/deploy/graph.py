@@ -108,17 +108,25 @@ class Feedback:
     """How the spikes of a layer's own last steps take part in its next ones. P[t] is the sum over inputs.
 
         "sum"    P[t] + sum over j = 1 .. R of taps[j] * spikes[t-j] >= thresholds[t]
-        "table"  P[t] >= thresholds[t, i] with i = sum over j = 1 .. R of taps[j] * spikes[t-j]
+        "table"  P[t] >= thresholds[t, start + i] with i = sum over j = 1 .. R of taps[j] * spikes[t-j], which
+                 is -start at least
         "age"    P[t] >= thresholds[a - 1], where the last own spike is a steps ago and P[t] the sum over the
                  inputs since then, j < a; without such a spike a is t + 1. R is K - 1
 
     Attributes:
         kind: which of these.
-        taps: int64 [R, 1 or C], the newest first; of "table" [R, 1], from 0 on; None of "age".
+        taps: int64 [R, 1 or C], the newest first; of "table" [R, 1], small ones; None of "age".
     """
 
     kind: Literal["sum", "table", "age"]
     taps: Ints | None = None
+
+    @property
+    def start(self) -> int:
+        """Which threshold of a "table" is that of no own spike."""
+        if self.kind != "table" or self.taps is None:
+            return 0
+        return int(-np.minimum(self.taps, 0).sum())
 
 
 @dataclass(frozen=True)
@@ -171,7 +179,7 @@ class Neurons:
         """How many thresholds a step has to choose from."""
         if self.feedback is None or self.feedback.taps is None or self.feedback.kind != "table":
             return 1
-        return 1 + int(self.feedback.taps.sum())
+        return 1 + int(np.abs(self.feedback.taps).sum())
 
     @property
     def threshold_table(self) -> Ints:
@@ -406,7 +414,7 @@ def current_bound(graph: Graph, synapses: tuple[Synapse, ...]) -> list[int]:
 
 
 def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
-    """The largest size that a potential of each channel can have, own spikes included; decides 32 or 64 bits."""
+    """The largest size that a potential of each channel can have, with own spikes; decides 32 or 64 bits."""
     currents = current_bound(graph, neurons.synapses)
     # one tap at a time: Python integers take much more room than the array
     sizes = np.zeros_like(neurons.taps[:, 0], object)

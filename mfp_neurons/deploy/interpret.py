@@ -42,8 +42,8 @@ def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
         The scores of every step that has any, whole numbers [T, N, C, H, W], and every map, the input first.
     """
     maps, periods = [levels], graph.periods
-    # layer by layer: without a potential no synapse waits for a step, so what it adds up is computed of all steps
-    # at once; with feedback alone a neuron then fires step by step
+    # layer by layer: without a potential no synapse waits for a step, so what it adds up is computed of all
+    # steps at once; with feedback alone a neuron then fires step by step
     for op, period in zip(graph.ops[:-1], periods[1:-1], strict=True):
         maps.append(evaluate(op, maps, steps // period))
     current = sum_currents(graph.scores.synapses, maps)
@@ -94,7 +94,7 @@ def fire(op: Neurons, current: Ints, spikes: Ints, t: int) -> Ints:
     thresholds = op.thresholds.reshape(-1, op.choices, op.shape[0])
     choice: Any = 0
     if op.feedback is not None and op.feedback.kind == "table":
-        choice = own
+        choice = own + op.feedback.start
     else:
         potential += own
     channels = np.arange(op.shape[0])[:, None, None]
@@ -256,7 +256,7 @@ class Stream:
         return source
 
     def _past_steps(self, index: int, steps: int) -> list[Ints]:
-        """The last steps of a map before this one, the newest last: as many as there are, at most ``steps``."""
+        """The ``steps`` steps of a map before this one, or as many as there are, the newest last."""
         past = list(self._past[index])[-steps:] if steps else []
         return [_from_bits(*kept)[None] for kept in past]
 

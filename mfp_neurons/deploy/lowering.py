@@ -499,7 +499,10 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     if isinstance(kernel, Exponential) and kernel.order is None and bool(as_row(kernel.decay).any()):
         folding.forgetful.append(layer.where)
     channels = of_features(layer.shape)[0]
-    if max(values.taps.shape[2], len(values.v_threshold)) > 1 and layer.sources[0].dims[:1] != (channels,):
+    columns = 1 if values.own_taps is None else values.own_taps.shape[1]
+    if max(values.taps.shape[2], len(values.v_threshold), columns) > 1 and layer.sources[0].dims[:1] != (
+        channels,
+    ):
         folding.refuse(
             layer,
             f"has taps or a threshold for each channel of dim 2, but there lie {list(layer.features[:1])} "
@@ -510,11 +513,12 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     op = Neurons(
         layer.name,
         in_whole_factors(current, folded.factors),
-        values.taps,
+        folded.taps,
         folded.thresholds,
         current.shape,
         folded.unit,
         folded.error,
+        folded.feedback,
     )
     return Map(folding.add(op), Fraction(1))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NoReturn
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..history import FIR, Exponential, Matrix, as_row
 from ..network.axes import Shape
-from ..network.description import Neurons
+from ..network.description import NeuronReset, Neurons
 from .errors import LoweringError
 from .graph import Ints
 
@@ -22,7 +22,7 @@ _TAP_BITS = 8  # of the widest quantized tap; what is real is far wider
 
 @dataclass(frozen=True, eq=False)
 class NeuronValues:
-    """A layer of memory-free neurons: u[t] = sum of taps[j] * 2**exponent * x[t-j].
+    """A layer of memory-free neurons: u[t] = sum of taps[j] * 2**exponent * x[t-j], and own_taps[j] s[t-j].
 
     Attributes:
         path: of the module.
@@ -30,7 +30,10 @@ class NeuronValues:
             back. No lag is kept that has no tap.
         exponent: what a tap of 1 is worth, 2**exponent.
         v_threshold: float64 [1 or C]; inf is never reached.
+        rest: what u counts from.
         strict: whether it fires on u > v_threshold only, not on equality.
+        own_taps: Fractions [R, 1 or C], what an own spike 1 .. R steps ago adds; None for nothing.
+        forgets: whether inputs before the last own spike do not count.
     """
 
     path: str
@@ -38,6 +41,9 @@ class NeuronValues:
     exponent: int
     v_threshold: NDArray[np.float64]
     strict: bool
+    rest: float = 0.0
+    own_taps: NDArray[np.object_] | None = None
+    forgets: bool = False
 
 
 def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
@@ -45,7 +51,7 @@ def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
 
     Args:
         layer: of a description.
-        steps: T, the order that an infinite exponential gets.
+        steps: T, the order that an infinite exponential gets, and a reset that never ends.
 
     Raises:
         LoweringError: it has taps, a threshold or spikes that whole numbers a channel do not say.
@@ -65,7 +71,40 @@ def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
         )
     taps, exponent = _whole_taps(layer, steps)
     threshold = channels_of(layer, "threshold", layer.threshold, layer.threshold_shape)
-    return NeuronValues(layer.name, taps, exponent, threshold, layer.strict)
+    values = NeuronValues(layer.name, taps, exponent, threshold, layer.strict)
+    reset = layer.reset
+    if reset is None:
+        return values
+    if layer.is_fixed:
+        _refuse(layer, "has a matrix kernel and a reset", "Take another kernel, or no reset")
+    own = None if reset.kind == "zero" else _own_taps(layer, reset, threshold, steps)
+    # where K is 1 every step forgets all before it anyway
+    forgets = reset.kind == "zero" and taps.shape[1] > 1
+    return replace(values, rest=reset.rest, own_taps=own, forgets=forgets)
+
+
+def _own_taps(
+    layer: Neurons, reset: NeuronReset, threshold: NDArray[np.float64], steps: int
+) -> NDArray[np.object_] | None:
+    """What own spikes add, Fractions [R, 1 or C] up to the last one that adds anything; None if none does."""
+    # a neuron that never fires has no own spikes, whatever they would add
+    fires = np.isfinite(threshold)
+    if reset.taps is None:
+        kernel = layer.kernel
+        assert isinstance(kernel, Exponential)
+        decay = _fractions(
+            torch.as_tensor(channels_of(layer, "decay", as_row(kernel.decay), layer.kernel_shape))
+        )
+        size = _fractions(torch.as_tensor(np.where(fires, threshold, 0.0)))
+        first = 0 if reset.delay else 1
+        # from rest, no spike lies further back than T - 1 steps
+        rows = [-size * decay ** (lag + first) for lag in range(steps - 1)]
+        exact = np.stack(rows) if rows else np.zeros((0, 1), object)
+    else:
+        rows = [channels_of(layer, "feedback", row.reshape(-1), layer.kernel_shape) for row in reset.taps]
+        exact = _fractions(torch.as_tensor(np.where(fires, np.stack(rows), 0.0)))
+    used = [lag for lag, row in enumerate(exact) if any(row)]
+    return exact[: used[-1] + 1] if used else None
 
 
 def _refuse(layer: Neurons, why: str, instead: str) -> NoReturn:

@@ -260,7 +260,7 @@ class _Builder:
         lags = self.draw(st.sampled_from([1, 2, 3, 4, 7, steps]))
         if kind == "table":
             powers = 2 ** np.arange(min(lags, 4))
-            chosen = [powers, np.ones(min(lags, 15), np.int64), self.rng.integers(0, 4, min(lags, 7))]
+            chosen = [powers, np.ones(min(lags, 15), np.int64), self.rng.integers(-3, 4, min(lags, 7))]
             return Feedback("table", chosen[self.draw(st.integers(0, 2))].astype(np.int64)[:, None])
         columns = self.draw(st.sampled_from([1, neurons.shape[0]]))
         bounds = potential_bound(self.graph(), neurons)
@@ -489,6 +489,7 @@ def rows_of(neurons: Neurons, spikes: Ints) -> Ints:
         if neurons.feedback is not None and neurons.feedback.kind == "table":
             taps = neurons.feedback.taps[:, 0]
             choice = sum(int(tap) for tap, spike in zip(taps, before[::-1], strict=False) if spike)
+            choice -= int(taps[taps < 0].sum())
         out[at] = table[min(row, len(table) - 1), choice, c]
     return out
 

@@ -343,7 +343,7 @@ void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first,
             uint32_t row = row_of(since, layer->threshold_rows) * layer->choices;
             if (feedback->kind == MFP_OWN_SUM) potential += own_sum(feedback, c, n, words, first + t, now);
             if (feedback->kind == MFP_OWN_TABLE)
-                row += (uint32_t)own_sum(feedback, c, n, words, first + t, now);
+                row += feedback->start + (uint32_t)own_sum(feedback, c, n, words, first + t, now);
             if (potential >= table_number(&layer->thresholds, row * currents->channels + c)) flip_bits(now, n, 1, 1);
         }
     }

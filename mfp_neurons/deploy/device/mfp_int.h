@@ -77,6 +77,7 @@ enum { MFP_OPEN, MFP_OWN_SUM, MFP_OWN_TABLE, MFP_OWN_AGE };
 typedef struct {
     uint8_t kind;
     uint32_t steps;
+    uint32_t start;   /* the threshold of no own spike */
     uint32_t columns; /* taps [steps][columns], the newest first */
     mfp_table taps;
 } mfp_feedback;

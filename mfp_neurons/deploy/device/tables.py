@@ -66,12 +66,12 @@ class Tables:
         taps = self._parameters("taps", f"{index}", op.taps)
         kept = op.threshold_table  # the C takes the last row for all later steps
         thresholds = self._parameters("thresholds", f"{index}", kept if op.choices > 1 else kept[:, 0])
-        feedback = "{MFP_OPEN, 0, 1, {0, 1}}"
+        feedback = "{MFP_OPEN, 0, 0, 1, {0, 1}}"
         if op.feedback is not None:
             own = op.feedback.taps
             table = "{0, 1}" if own is None else self._parameters("own_taps", f"{index}", own)
-            own_columns = 1 if own is None else own.shape[1]
-            feedback = f"{{MFP_OWN_{op.feedback.kind.upper()}, {op.own_steps}, {own_columns}, {table}}}"
+            sizes = f"{op.own_steps}, {op.feedback.start}, {1 if own is None else own.shape[1]}"
+            feedback = f"{{MFP_OWN_{op.feedback.kind.upper()}, {sizes}, {table}}}"
         self.lines += [
             f"static const mfp_neurons layer{index} = {{",
             f"    .currents = {currents},",

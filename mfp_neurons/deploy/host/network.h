@@ -73,7 +73,7 @@ typedef struct {
     int64_t threshold_rows, choices;
     const void *thresholds; /* [row][choice][channel] */
     int64_t feedback, own_steps; /* kind, R; see graph.Feedback */
-    int64_t own_per_channel;
+    int64_t own_per_channel, own_start; /* OWN_TABLE: the choice of no own spike */
     const void *own_taps; /* [R][1 or channel] of the width of the others; of OWN_TABLE int32_t [R] */
     const int64_t *offset; /* SCORES: [channel] */
     const int64_t *sources; /* POOL, TIME_POOL, SUM, CONCAT: maps */

@@ -142,6 +142,7 @@ class Layout:
         struct.threshold_rows, struct.choices = len(op.thresholds) // op.choices, op.choices
         if op.feedback is not None:
             struct.feedback, struct.own_steps = _FEEDBACK[op.feedback.kind], op.own_steps
+            struct.own_start = op.feedback.start
             if op.feedback.taps is not None:
                 own = op.feedback.taps
                 struct.own_per_channel = own.shape[1] > 1
