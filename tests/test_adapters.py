@@ -114,7 +114,11 @@ LIFS = {
         0.125,
     ),
     "Leaky": (lambda **o: snn.Leaky(0.9, **o), "subtract", 0.0),
-    "Leaky of channels": (lambda **o: snn.Leaky(torch.rand(3), threshold=torch.rand(3), **o), "subtract", 0.0),
+    "Leaky of channels": (
+        lambda **o: snn.Leaky(torch.rand(3), threshold=torch.rand(3), **o),
+        "subtract",
+        0.0,
+    ),
     "Leaky, hard": (lambda **o: snn.Leaky(0.9, reset_mechanism="zero", **o), "zero", 0.0),
     "Leaky, hard at once": (
         lambda **o: snn.Leaky(0.9, reset_mechanism="zero", reset_delay=False, **o),
