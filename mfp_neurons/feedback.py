@@ -101,7 +101,7 @@ class Feedback(nn.Module):
             raise ValueError(f"{argument}='feedback' with order=1 needs reset_order, the number of its taps")
 
     def arguments(
-        self, kernel: KernelParameters, value: Kernel, v_threshold: Tensor | float
+        self, kernel: KernelParameters, value: Kernel, v_threshold: Tensor | float, device: torch.device
     ) -> ResetArguments:
         """What the functions are told.
 
@@ -109,6 +109,7 @@ class Feedback(nn.Module):
             kernel: the neuron's history kernel.
             value: its value now.
             v_threshold: what "subtract" subtracts, a number or a tensor [1] or [C].
+            device: that of the input.
         """
         if self.reset is None:
             return {}
@@ -122,22 +123,28 @@ class Feedback(nn.Module):
                 "reset_delay": self.delay,
                 "detach_reset": self.detach,
             }
-        taps = self.values(kernel, v_threshold)
+        taps = self.values(kernel, v_threshold, device)
         assert taps is not None
         return {"reset": "feedback", "reset_taps": taps, "detach_reset": self.detach}
 
-    def values(self, kernel: KernelParameters, v_threshold: Tensor | float | None) -> Tensor | None:
-        """r[1] .. r[R] as they are now, [R] or [R, C]; None where no taps say what is fed back."""
+    def values(
+        self,
+        kernel: KernelParameters,
+        v_threshold: Tensor | float | None,
+        device: torch.device | str = "cpu",
+    ) -> Tensor | None:
+        """r[1] .. r[R] as they are now, [R] or [R, C]; None where no taps say what is fed back.
+
+        Those that follow from numbers alone are computed on ``device``, all others where the tensors are.
+        """
         if self.reset == "feedback":
             return quantize_taps(self.taps, kernel.kernel_bits)
         if self.reset != "subtract" or self.order is None or v_threshold is None:
             return None
         # a subtracted threshold fades as an input of that size does, on the same grid
-        fading = Exponential(kernel.exponential().decay).taps(self.order + 1)
+        fading = Exponential(kernel.exponential().decay).taps(self.order + 1, device)
         fading = quantize_taps(fading, kernel.kernel_bits)
         fading = fading[:-1] if self.delay else fading[1:]
-        if isinstance(v_threshold, Tensor):
-            fading = fading.to(v_threshold.device)
         taps = -v_threshold * fading
         return taps.squeeze(1) if taps.shape[1] == 1 else taps
 
