@@ -289,7 +289,7 @@ class MFP(nn.Module):
             x_seq,
             kernel,
             self.v_threshold,
-            **self.feedback.arguments(self.kernel, kernel, self.v_threshold),
+            **self.feedback.arguments(self.kernel, kernel, self.v_threshold, x_seq),
             surrogate=self.surrogate,
             strict=self.strict,
             backend=self.backend,
