@@ -114,7 +114,7 @@ class Feedback(nn.Module):
         kernel: KernelParameters,
         value: Kernel,
         v_threshold: Tensor | float,
-        x_seq: Tensor | None = None,
+        device: torch.device | str = "cpu",
     ) -> ResetArguments:
         """What the functions are told.
 
@@ -122,7 +122,7 @@ class Feedback(nn.Module):
             kernel: the neuron's history kernel.
             value: its value now.
             v_threshold: what "subtract" subtracts, a number or a tensor [1] or [C].
-            x_seq: the input, on whose device taps are made that follow from numbers alone; None is the CPU.
+            device: that of the input.
         """
         if self.kind is None:
             return {}
@@ -135,7 +135,7 @@ class Feedback(nn.Module):
                 "reset_delay": self.delay,
                 "detach_reset": self.detached,
             }
-        taps = self.values(kernel, v_threshold, x_seq.device if isinstance(x_seq, Tensor) else "cpu")
+        taps = self.values(kernel, v_threshold, device)
         assert taps is not None
         return {"reset": "feedback", "reset_taps": taps, "detach_reset": self.detached}
 
@@ -145,7 +145,10 @@ class Feedback(nn.Module):
         v_threshold: Tensor | float | None,
         device: torch.device | str = "cpu",
     ) -> Tensor | None:
-        """r[1] .. r[R] as they are now, [R] or [R, C]; None where no taps say what is fed back."""
+        """r[1] .. r[R] as they are now, [R] or [R, C]; None where no taps say what is fed back.
+
+        Those that follow from numbers alone are computed on ``device``, all others where the tensors are.
+        """
         if self.kind == "feedback":
             return quantize_taps(self.taps, kernel.kernel_bits)
         order = self.order(kernel)
@@ -155,8 +158,6 @@ class Feedback(nn.Module):
         fading = Exponential(kernel.exponential().decay).taps(order + 1, device)
         fading = quantize_taps(fading, kernel.kernel_bits)
         fading = fading[:-1] if self.delay else fading[1:]
-        if isinstance(v_threshold, Tensor):
-            fading = fading.to(v_threshold.device)
         taps = -subtracted(v_threshold) * fading
         return taps.squeeze(1) if taps.shape[1] == 1 else taps
 

@@ -611,12 +611,12 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             "backend": self.backend,
         }
         if norm is not None:
-            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq)
+            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
             return functional.norm_fire_chunk(
                 x_seq, norm, kernel, threshold, state, last_spikes=last_spikes, **fed_back, **options
             )
         if not per_element:
-            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq)
+            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
             return functional.fire_chunk(
                 x_seq, kernel, threshold, state, last_spikes=last_spikes, **fed_back, **options
             )
@@ -647,7 +647,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             return value.reshape(*value.shape[:-2], *step).clone()  # a state is no view
 
         threshold = torch.as_tensor(self._threshold).expand(step).reshape(-1)
-        fed_back = self.feedback.arguments(self.kernel, kernel, 1.0, x_seq)
+        fed_back = self.feedback.arguments(self.kernel, kernel, 1.0, x_seq.device)
         if "reset_taps" in fed_back:
             taps = fed_back["reset_taps"]
             taps = _for_elements(taps if taps.dim() == 2 else taps.unsqueeze(1), step)

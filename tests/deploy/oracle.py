@@ -168,14 +168,9 @@ def exact(
 
     ``doubts`` and ``given`` are theirs, by path.
     """
-    copied = quantize.materialize(model).double().eval()
+    copied = unrounded(model)
     for path, module in model.named_modules():
-        if quantize.is_quantized(module):
-            codes = quantize.codes(module)
-            with torch.no_grad():
-                weight = copied.get_submodule(path).get_parameter("weight")
-                weight.copy_(codes.codes.double() * codes.scale.double())
-        elif hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
+        if hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
             copied.get_submodule(path).__class__ = module.plain_class
         elif is_neuron(module):
             doubt = (doubts or {}).get(path, torch.zeros(1, dtype=torch.float64))
@@ -184,3 +179,15 @@ def exact(
                 return NoGrad(watched)
             copied.set_submodule(path, watched)
     return NoGrad(copied)
+
+
+@torch.no_grad()
+def unrounded(model: nn.Module) -> nn.Module:
+    """A float64 copy whose weights are codes times scales, unrounded; its neurons are as they are."""
+    copied = quantize.materialize(model).double().eval()
+    for path, module in model.named_modules():
+        if quantize.is_quantized(module):
+            codes = quantize.codes(module)
+            weight = copied.get_submodule(path).get_parameter("weight")
+            weight.copy_(codes.codes.double() * codes.scale.double())
+    return copied
