@@ -201,7 +201,7 @@ def test_outputs_and_every_gradient_are_those_of_a_loop_over_time(call, dtype, w
 @pytest.mark.parametrize(("kind", "reset"), NEURONS)
 @pytest.mark.parametrize("steps", [4, 16, 40])
 @pytest.mark.parametrize("layout", ["per layer", "per channel", "channels last"])
-def test_blocks_that_go_through_many_neurons_sum_them_all(kind, reset, steps, layout):
+def test_sums_are_of_all_neurons_where_a_block_takes_many(kind, reset, steps, layout):
     call = many_neurons(kind, reset, steps, layout)
     # fewer blocks than tiles, which otherwise takes more neurons than the host can go through
     with mock.patch.multiple(cupy_launch, BLOCKS=2, ROUNDS=1000):
