@@ -276,7 +276,7 @@ def _fire_of_taps(feeds_back: bool) -> Callable[[Size], Neuron]:
         wide = torch.float64 if size.dtype == torch.float64 else torch.float32
         decays = (1 - 1 / TAU) ** torch.arange(_REACH, device=size.device, dtype=wide)
         taps, feedback = (decays / TAU).requires_grad_(), (-decays / TAU).requires_grad_()
-        options = dict(reset="feedback", reset_taps=feedback) if feeds_back else {}
+        options: dict[str, Any] = dict(reset="feedback", reset_taps=feedback) if feeds_back else {}
         call = partial(functional.fire, kernel=FIR(taps), surrogate=ATan(), **options)
         return Neuron(call, parameters=[taps, feedback] if feeds_back else [taps])
 
