@@ -234,6 +234,7 @@ def test_what_is_exact_and_what_is_rounded_is_printed_and_stands_in_the_c(tmp_pa
     assert f"1: {words}" in str(many)
     many.to_c(tmp_path)
     assert words in (tmp_path / "mfp_net.c").read_text()
+    assert f" * 1, R = 11 (added): {words}." in (tmp_path / "mfp_net.h").read_text()
 
 
 def test_a_matrix_kernel_with_a_reset_is_refused():

@@ -76,7 +76,7 @@ class Tables:
             self.lines += [f"static const mfp_neurons layer{index} = {{", *neurons, "};"]
             return
         own = op.feedback.taps
-        own_taps = "{0, 1}" if own is None else self._parameters("own_taps", f"{index}", own)
+        own_taps = "{0, 1}" if own is None else self._parameters("feedback", f"{index}", own)
         self.lines += [
             f"static const mfp_feedback layer{index} = {{",
             "    .neurons = {",
@@ -165,8 +165,9 @@ def title(graph: Graph, index: int) -> str:
     size = " x ".join(map(str, op.shape))
     match op:
         case Neurons():
-            words = f"neurons {size}, K = {op.order}{own_words(op)}"
-            words += f"; {rounded}" if (rounded := rounding(op)) else ""
+            words = f"neurons {size}, K = {op.order}"
+            if op.feedback is not None:
+                words += f"{own_words(op)}; {rounding(op)}"
         case Scores():
             words = f"scores {size}"
         case Pool():
