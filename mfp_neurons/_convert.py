@@ -208,7 +208,11 @@ def convert(
 
 
 def advice(neuron: nn.Module) -> str:
-    """What to do about a neuron that keeps a potential where none can be kept, in a sentence or two."""
+    """What to do about a neuron whose potential no sum gives, in a sentence or two."""
+    explain = getattr(adapter_of(neuron), "why_unreadable", None)
+    unreadable = explain(neuron) if explain is not None else ""
+    if unreadable:
+        return f"{unreadable[0].upper()}{unreadable[1:]}"
     why, one = "it is none that convert knows", next(_neurons(neuron), None)
     if one is not None and one.module is neuron:
         new: nn.Module | str = one.why or _replacement(one, None, None, {})

@@ -242,7 +242,7 @@ WITH_A_POTENTIAL = [
         for make, why in LEFT
         if not re.search("memory-free|layer", why)
     ),
-    (lambda: snn.Leaky(0.5, init_hidden=True), r"convert\(model\) makes it memory-free"),
+    (lambda: snn.StateLeaky(0.5, channels=3), r"convert\(model\) makes it memory-free"),
 ]
 
 
