@@ -39,6 +39,7 @@ class Feedback(nn.Module):
         order: R. None is as far back as the kernel reaches, K - 1 steps; "zero" takes no other.
         delay: a subtracted threshold decays from the second step on only, as in ``snn.Leaky``.
         detach: no gradient passes through the spikes that are fed back.
+        argument: what the neuron's class calls ``reset``, for the messages of errors.
 
     Parameters: ``taps`` [R] or, with the kernel's ``num_channels`` C, [R, C]; on the grid of its
     ``kernel_bits`` when used.
@@ -60,41 +61,44 @@ class Feedback(nn.Module):
         order: int | None = None,
         delay: bool = False,
         detach: bool = False,
+        argument: str = "reset",
     ) -> None:
         super().__init__()
         if reset is not None:
-            check_choice("reset", reset, RESETS)
+            check_choice(argument, reset, RESETS)
         if order is not None:
             check_int("reset_order", order, 1)
         self.reset, self.delay, self.detach = reset, bool(delay), bool(detach)
         self.order = kernel.state_steps if order is None or reset is None else order
-        self._check(kernel, order)
+        self._check(kernel, order, argument)
         if reset == "feedback":
             assert self.order is not None
             shape = (self.order,) if kernel.num_channels is None else (self.order, kernel.num_channels)
             self.taps = nn.Parameter(torch.zeros(shape))
 
-    def _check(self, kernel: KernelParameters, order: int | None) -> None:
+    def _check(self, kernel: KernelParameters, order: int | None, argument: str) -> None:
         reset = self.reset
         if order is not None and reset in (None, "zero"):
-            raise ValueError(f"reset={reset!r} takes no reset_order, got {order}")
+            raise ValueError(f"{argument}={reset!r} takes no reset_order, got {order}")
         if reset is None:
             return
         if kernel.kind == "matrix":
             raise ValueError(
-                f"reset={reset!r} takes kernel='exp' or 'fir': the weights of a matrix differ between steps"
+                f"{argument}={reset!r} takes kernel='exp' or 'fir': the weights of a matrix differ between "
+                "steps"
             )
         if kernel.state_steps is None:  # an exponential that forgets nothing
             if reset == "feedback":
                 raise ValueError(
-                    "reset='feedback' needs a finite order: give order=K, or take reset='subtract' or 'zero'"
+                    f"{argument}='feedback' needs a finite order: give order=K, or take {argument}="
+                    "'subtract' or 'zero'"
                 )
             if order is not None:
                 raise ValueError(
                     f"reset_order={order} needs a finite order: without one the potential keeps every reset"
                 )
         if reset == "feedback" and self.order == 0:
-            raise ValueError("reset='feedback' with order=1 needs reset_order, the number of its taps")
+            raise ValueError(f"{argument}='feedback' with order=1 needs reset_order, the number of its taps")
 
     def arguments(
         self, kernel: KernelParameters, value: Kernel, v_threshold: Tensor | float, device: torch.device
