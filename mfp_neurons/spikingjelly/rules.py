@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from ..adapters import replaced_method
+from .._checks import replaced_method
 from ..history import Exponential
 from ..neuron import MFP
 from ..spec import Carried, KernelParameters, NeuronSpec, ResetSpec, StateNames
