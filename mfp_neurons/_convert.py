@@ -433,14 +433,14 @@ def _resets(one: _Neuron) -> bool:
 def _cut_off(one: _Neuron, new: nn.Module) -> float | None:
     """Which part of the weight of all past inputs lies beyond the order of the new neuron."""
     spec = describe_neuron(new)
-    assert one.adapter is not None and spec is not None and spec.kernel is not None
-    kernel = spec.kernel
-    if kernel.order is None or kernel.kind == "matrix":
+    kernel = None if spec is None else spec.kernel
+    if kernel is None or kernel.order is None or kernel.kind == "matrix":
         return None
+    assert one.adapter is not None
     taps = getattr(kernel, "taps", None)  # free ones, of which those of another neuron are a copy
     if taps is None:
         taps = kernel.exponential().taps(kernel.state_steps + 1)[:: kernel.stride]  # type: ignore[operator]
-    kept = taps.reshape(len(taps), -1).double().sum(0)
+    kept = taps.reshape(len(taps), -1).double().abs().sum(0)
     total = one.adapter.total_weight(one.module).double().reshape(-1).to(kept.device)
     return float((1 - kept / total).clamp(0, 1).max())
 
