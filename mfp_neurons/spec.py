@@ -120,6 +120,7 @@ class StateNames:
         all: every one of them.
         potential: that of the last step.
         history: the past inputs, oldest first.
+        last_spikes: its own last spikes, oldest first.
         record: the potential of every step, kept for the user alone.
     """
 
@@ -127,6 +128,7 @@ class StateNames:
     potential: str | None = None
     history: str | None = None
     record: str | None = None
+    last_spikes: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

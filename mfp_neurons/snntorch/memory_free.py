@@ -134,7 +134,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         kernel, carried = self.kernel, self.kernel.carried()
         if self._own_steps is not None:
             carried = replace(carried, spikes=self._own_steps)
-        elif self.feedback.reset is not None:
+        elif self.feedback.kind is not None:
             carried = Carried("potential") if self._resets_twice else replace(carried, spikes=1)
         return NeuronSpec(
             kernel=None if self._resets_twice else kernel,
@@ -276,28 +276,28 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     @property
     def _own_steps(self) -> int | None:
         """R, how many of its own last spikes a step depends on; None where the potential holds them all."""
-        if self.feedback.reset == "zero":
+        if self.feedback.kind == "zero":
             return self.kernel.state_steps
-        return 0 if self.feedback.reset is None else self.feedback.order
+        return 0 if self.feedback.kind is None else self.feedback.order(self.kernel)
 
     @property
     def _resets_twice(self) -> bool:
         """Whether the potential that fires is not the one that is left, nor one that own spikes explain."""
-        return self.feedback.reset == "subtract" and not self.reset_delay
+        return self.feedback.kind == "subtract" and not self.reset_delay
 
     @property
     def _detaches(self) -> bool:
         """Whether no gradient passes through own spikes: snn.Leaky detaches a delayed reset alone."""
-        return bool(self.reset_delay) and self.feedback.reset != "feedback"
+        return bool(self.reset_delay) and self.feedback.kind != "feedback"
 
     def _reset_spec(self) -> ResetSpec | None:
         feedback, order = self.feedback, self._own_steps
-        if feedback.reset is None or self._resets_twice:
+        if feedback.kind is None or self._resets_twice:
             return None
         taps = self._own_weights()
-        if taps is not None and feedback.reset == "subtract":
+        if taps is not None and feedback.kind == "subtract":
             taps = self._times_threshold(taps)
-        return ResetSpec(feedback.reset, order, taps, feedback.delay, self._detaches)  # type: ignore[arg-type]
+        return ResetSpec(feedback.kind, order, taps, feedback.delay, self._detaches)  # type: ignore[arg-type]
 
     def _own_weights(self) -> Tensor | None:
         """r[1] .. r[R], [R] or [R, P] as the kernel's values; of "subtract" those of a threshold of 1."""
@@ -317,9 +317,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         if self.is_finite:  # what snn.Leaky lets users assign: reset_delay, inhibition
             _check_own_spikes_say_all(self._reset_mechanism, self.reset_delay, self.inhibition)
         kernel, weights, own_steps = self.kernel(), None, self._own_steps
-        if self.feedback.reset is not None and own_steps is not None:
-            if self.feedback.reset == "feedback" or (
-                self.feedback.reset == "subtract" and not isinstance(kernel, Exponential)
+        if self.feedback.kind is not None and own_steps is not None:
+            if self.feedback.kind == "feedback" or (
+                self.feedback.kind == "subtract" and not isinstance(kernel, Exponential)
             ):
                 weights = self._own_weights()
             # a recursion stands for a sum that is not truncated within a sequence, of own spikes neither
@@ -329,7 +329,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         return fitted, self._reset_arguments(fitted)
 
     def _reset_arguments(self, fitted: Operands) -> ResetArguments:
-        reset, own_steps = self.feedback.reset, self._own_steps
+        reset, own_steps = self.feedback.kind, self._own_steps
         if reset is None or own_steps == 0:
             return {}
         if reset == "zero":
@@ -350,7 +350,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         wide = torch.promote_types(x.dtype, torch.float32)
         fits = mem.shape == x.shape
         before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
-        beta, gain, reset = self.beta.clamp(0, 1), self.gain, self.feedback.reset
+        beta, gain, reset = self.beta.clamp(0, 1), self.gain, self.feedback.kind
         if self.num_channels is not None:
             spread = self._spread(x.dim())
             beta = spread_over(beta, spread, x.dim())
@@ -404,10 +404,10 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             mem = functional.potential(x.reshape(1, *view), kernel, state)
         mem = self._quantized(mem.reshape(x.shape).clone())
         spk = self._spikes(mem)
-        if self.feedback.reset is not None:
+        if self.feedback.kind is not None:
             fired = self.spike_grad(mem - self.threshold)
             own = newest(own, fired.detach() if self._detaches else fired, self._own_steps, x)
-            if self.feedback.reset == "zero" and not self.reset_delay:
+            if self.feedback.kind == "zero" and not self.reset_delay:
                 mem = mem - fired * mem
         if isinstance(kernel, Matrix):
             assert history is not None

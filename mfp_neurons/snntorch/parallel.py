@@ -132,7 +132,7 @@ class MFPLeakyParallel(MemoryFree):
         )  # fmt: skip
         spk = chunk.spikes.reshape(x.shape).float()
         potential = chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
-        if self.feedback.reset == "zero" and not self.reset_delay:
+        if self.feedback.kind == "zero" and not self.reset_delay:
             potential = potential - spk[-len(potential) :] * potential
         if not _is_one(self.graded_spikes_factor):
             spk = spk * self.graded_spikes_factor
@@ -140,7 +140,7 @@ class MFPLeakyParallel(MemoryFree):
 
     def _is_serial(self, start: Tensor | None) -> bool:
         """Whether a reset asks for one step after the other in stock operators."""
-        reset = self.feedback.reset
+        reset = self.feedback.kind
         if reset is None:
             return False
         if self._resets_twice:
@@ -181,7 +181,7 @@ class MFPLeakyParallel(MemoryFree):
         if self.is_finite:
             cure = (
                 "put the last K - 1 inputs in front of input_ (dropping their outputs)"
-                if self.feedback.reset is None
+                if self.feedback.kind is None
                 else "give the whole sequence, or take MFPLeaky, which keeps its inputs and own spikes"
             )
             raise ValueError(
