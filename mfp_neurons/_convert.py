@@ -516,14 +516,16 @@ def _say_what_is_lost(swapped: Sequence[Swap], dropped: Sequence[_Neuron]) -> No
     if dropped:
         log_once(
             "convert.reset",
-            "convert: the reset of %s was dropped, so that all steps run at once and the model wants training; "
-            "convert(model, reset='keep') keeps it",
+            "convert: the reset of %s was dropped, so that all steps run at once and the model wants "
+            "training; convert(model, reset='keep') keeps it",
             ", ".join(one.name for one in dropped),
         )
     cut = [one for one in swapped if one.cut_off]
     if cut:
         words = ", ".join(f"{one.path or 'the model'!r}{_cut_words(one)}" for one in cut)
-        log_once(f"convert.cut.{words}", "convert: the model computes what it did up to its orders: %s", words)
+        log_once(
+            f"convert.cut.{words}", "convert: the model computes what it did up to its orders: %s", words
+        )
 
 
 def _cut_words(one: Swap) -> str:

@@ -48,8 +48,8 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
 
 
 _TWICE = (
-    "it may subtract its threshold twice for one spike (reset_delay=False): make it with reset_delay=True, or "
-    "with reset_mechanism='zero', and train with that"
+    "it may subtract its threshold twice for one spike (reset_delay=False): make it with reset_delay=True, "
+    "or with reset_mechanism='zero', and train with that"
 )
 _EARLY = "it resets before its first spike, since its threshold is below 0: give it one of at least 0"
 
@@ -105,7 +105,7 @@ def _mechanism(neuron: Any) -> str | None:
 
 
 def _lapicque(neuron: Any) -> tuple[Tensor, Tensor]:
-    """Decay and gain of mem = (1 - dt / RC) mem + (dt / C) input, as Lapicque computes it from R, C and dt."""
+    """Decay and gain of mem = (1 - dt / RC) mem + (dt / C) input, from Lapicque's R, C and dt."""
     # it has a beta too, which its forward does not use
     leak = _value_of(neuron.time_step / (neuron.R * neuron.C))
     return 1 - leak, neuron.R.detach() * leak
@@ -222,7 +222,9 @@ def _from_alpha(neuron: Any, options: Options) -> nn.Module | str:
     return _with_taps(neuron, options, "(spk, syn_exc, syn_inh, mem)", _difference)
 
 
-def _with_taps(neuron: Any, options: Options, returned: str, taps_of: Callable[..., Tensor]) -> nn.Module | str:
+def _with_taps(
+    neuron: Any, options: Options, returned: str, taps_of: Callable[..., Tensor]
+) -> nn.Module | str:
     """A neuron of free taps [K] or [K, C], those of ``taps_of(alpha, beta, K)``."""
     if neuron.output or not neuron.init_hidden:
         return f"it returns {returned}; only with init_hidden=True, output=False can it be swapped"
@@ -335,7 +337,11 @@ def total_weight(old: nn.Module) -> Tensor:
         if type(old) is snn.Synaptic:
             return 1 / ((1 - alpha) * (1 - beta))
         return _alpha_factor(alpha, beta) * (1 / (1 - alpha) - 1 / (1 - beta))
-    decay = torch.exp(-1 / _value_of(neuron.tau)) if hasattr(neuron, "tau") else _value_of(neuron.beta).clamp(0, 1)
+    decay = (
+        torch.exp(-1 / _value_of(neuron.tau))
+        if hasattr(neuron, "tau")
+        else _value_of(neuron.beta).clamp(0, 1)
+    )
     return 1 / (1 - decay)
 
 
@@ -347,11 +353,15 @@ def _why_not_kept(neuron: Any, options: Options) -> str:
     if kind is snn.Synaptic and how == "zero":
         return "its reset to zero leaves its synaptic current, so that inputs before it go on to count"
     if kind is snn.Alpha:
-        return "its reset also changes the current that decays by alpha, by what is no sum over its own spikes"
+        return (
+            "its reset also changes the current that decays by alpha, by what is no sum over its own spikes"
+        )
     if kind is snn.Lapicque:
         return why_unreadable(neuron)
     # without an order MFPLeaky computes what snn.Leaky does, whatever that is
-    is_finite = kind is snn.Synaptic or options.get("order") is not None or options.get("kernel", "exp") != "exp"
+    is_finite = (
+        kind is snn.Synaptic or options.get("order") is not None or options.get("kernel", "exp") != "exp"
+    )
     if is_finite and how == "subtract" and not neuron.reset_delay:
         return _TWICE
     return _EARLY if is_finite and bool((neuron.threshold < 0).any()) else ""

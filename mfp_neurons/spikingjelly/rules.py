@@ -250,7 +250,9 @@ def replacement(
     if node.store_v_seq:
         raise ValueError("to=MFP: MFP has no store_v_seq")
     if node.v_reset:
-        raise ValueError(f"to=MFP: the potential of MFP counts from 0, that of this neuron from {node.v_reset}")
+        raise ValueError(
+            f"to=MFP: the potential of MFP counts from 0, that of this neuron from {node.v_reset}"
+        )
     plain = MFP(surrogate=fused_surrogate(node.surrogate_function), backend=node.backend)
     plain.kernel, plain.feedback, plain.v_threshold = node.kernel, node.feedback, node.v_threshold
     return plain

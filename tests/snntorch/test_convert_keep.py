@@ -1,6 +1,7 @@
 """convert(model, reset="keep"): networks of snnTorch compute what they did."""
 
 from copy import deepcopy
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ class Loop(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         widths = [6, 9, 7, 5][: len(neurons) + 1]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(widths))
         self.neurons = nn.ModuleList(neurons)
 
     @torch.no_grad()

@@ -170,7 +170,9 @@ def test_a_trained_loop_of_snntorch_is_lowered_as_it_is(name: str, steps: int) -
 def test_real_betas_are_rounded_on_the_way() -> None:
     model, x = Loop(lambda: snn.Leaky(torch.rand(1), threshold=0.1)), events()
     network = deploy.lower(model, x, kernel_bits=8)
-    assert "kernel_bits=8 rounded the taps of 'lif1' (Leaky), 'lif2' (Leaky): on 3 samples" in network.notes[0]
+    assert (
+        "kernel_bits=8 rounded the taps of 'lif1' (Leaky), 'lif2' (Leaky): on 3 samples" in network.notes[0]
+    )
     with torch.no_grad():
         expected, _ = model(x.float())
     assert (network.run(x) != expected.numpy()).mean() < 0.05 < expected.mean()

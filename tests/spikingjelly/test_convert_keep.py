@@ -93,7 +93,9 @@ def test_a_model_of_the_zoo_computes_what_it_did(kind: str, order: int | None, v
 
 
 def test_an_order_below_the_steps_is_said_with_what_it_cuts_off(said: Any) -> None:
-    model = chain(neuron.LIFNode(2.0), neuron.IFNode(), neuron.ParametricLIFNode(4.0, v_reset=None))
+    options = {"v_threshold": 0.2}
+    lifs = neuron.LIFNode(2.0, **options), neuron.IFNode(**options)
+    model = chain(*lifs, neuron.ParametricLIFNode(4.0, v_reset=None, **options))
     long, x = deepcopy(model), torch.rand(T, 4, 6, dtype=torch.double) * 2
     convert(model, reset="keep", order=5)
     cut = [one.cut_off for one in model.mfp_conversion.swapped]
@@ -118,9 +120,9 @@ def test_a_reset_is_dropped_unless_it_is_to_be_kept(said: Any) -> None:
 def test_the_neuron_of_plain_torch_keeps_resets_that_it_has() -> None:
     x = torch.rand(T, 4, 6, dtype=torch.double) * 2
     for v_reset in (None, 0.0):
-        model = chain(neuron.LIFNode(3.0, v_reset=v_reset, step_mode="m"))
+        model = chain(neuron.LIFNode(3.0, v_threshold=0.3, v_reset=v_reset, step_mode="m"))
         expected = scores(model, x)
         convert(model, reset="keep", to=MFP)
         assert torch.equal(model(x), expected) and expected.any()
-    with pytest.raises(ValueError, match="counts from 0, that of this neuron from -0.5"):
+    with pytest.raises(ValueError, match=r"counts from 0, that of this neuron from -0\.5"):
         convert(chain(neuron.LIFNode(v_reset=-0.5, step_mode="m")), reset="keep", to=MFP)

@@ -171,7 +171,7 @@ def test_products_of_spikes_in_residual_blocks_are_refused() -> None:
         assert "SEW 'ADD'" in words
 
 
-# --- neurons that reset ---------------------------------------------------------------------------------------
+# --- neurons that reset -------------------------------------------------------------------------------------
 
 
 def soft(tau: float = 2.0, **options: Any) -> nn.Module:
@@ -221,7 +221,10 @@ def test_a_network_of_lifs_is_lowered_as_it_is(name: str, steps: int) -> None:
     np.testing.assert_array_equal(np.stack([stream.step(step) for step in x]), scores)
     found = network.run_events(x)
     np.testing.assert_array_equal(found.scores, scores)
-    fired = [len(events) / (steps * 4 * size) for events, size in zip(found.spikes.values(), (216, 12), strict=True)]
+    fired = [
+        len(events) / (steps * 4 * size)
+        for events, size in zip(found.spikes.values(), (216, 12), strict=True)
+    ]
     assert all(0.01 < rate < 0.9 for rate in fired), fired
 
 
@@ -238,7 +241,9 @@ def test_the_state_of_such_a_network_is_bits_alone() -> None:
 @pytest.mark.parametrize("v_reset", [None, 0.0])
 def test_real_taps_are_rounded_on_the_way_and_what_that_changes_is_measured(v_reset: Any, bits: Any) -> None:
     model, x = lif_network(lambda: neuron.LIFNode(3.0, v_threshold=0.3, v_reset=v_reset, step_mode="m"), 6)
-    with pytest.raises(LoweringError, match=r"'2' \(LIFNode\) has real taps.*deploy\.lower\(model, example, kernel_b"):
+    with pytest.raises(
+        LoweringError, match=r"'2' \(LIFNode\) has real taps.*deploy\.lower\(model, example, kernel_b"
+    ):
         deploy.lower(model, x)
     network = deploy.lower(model, x, kernel_bits=bits)
     (note,) = network.notes
