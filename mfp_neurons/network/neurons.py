@@ -107,22 +107,12 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
 
 def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value) -> Value:
     """The value [N, *] at the step that this call is of; a neuron that carries no state counts no steps."""
-    if not tracer.follow_loops and spec.step_mode:
-        tracer.refuse(
-            f'takes one step at a time (step_mode="{spec.step_mode}"). '
-            'functional.set_step_mode(model, "m") of SpikingJelly makes it take the whole sequence'
-        )
-    if not tracer.follow_loops:
-        tracer.refuse(
-            "takes one step at a time in a loop over time, which cannot be captured. "
-            "Use mfp_neurons.snntorch.MFPLeakyParallel, which takes the whole sequence [T, N, *]"
-        )
     if value.reduce or value.last:
         tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     if has_time(value.dims):
         tracer.refuse(
-            f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Give an example of "
-            "one step, [N, *], or set the neurons to whole sequences"
+            f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Put the loop over time into "
+            "the model, set its neurons to whole sequences, or give an example of one step"
         )
     if not spec.continues:
         return value
