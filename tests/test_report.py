@@ -573,7 +573,7 @@ def test_what_a_snntorch_neuron_keeps_beside_its_potential_is_counted():
     assert kept(recurrent) == {"mem": 4 * 32, "spk": 4}  # the spikes that come back are a bit each
 
 
-# --- what comes back to a neuron ------------------------------------------------------------------------------
+# --- what comes back to a neuron ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("own", "kept", "mean"), [(6, 6, 2), (8, 8, (2 + 6) / 3), (2, 6, 2), (99, 9, 3)])
