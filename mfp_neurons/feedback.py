@@ -39,6 +39,7 @@ class Feedback(nn.Module):
         order: R. None is as far back as the kernel reaches, K - 1 steps; "zero" takes no other.
         delay: a subtracted threshold decays from the second step on only, as in ``snn.Leaky``.
         detach: no gradient passes through the spikes that are fed back.
+        argument: what the neuron's class calls ``reset``, for the messages of errors.
 
     Parameters: ``taps`` [R] or, with the kernel's ``num_channels`` C, [R, C]; on the grid of its
     ``kernel_bits`` when used.
@@ -60,16 +61,17 @@ class Feedback(nn.Module):
         order: int | None = None,
         delay: bool = False,
         detach: bool = False,
+        argument: str = "reset",
     ) -> None:
         super().__init__()
         if reset is not None:
-            check_choice("reset", reset, RESETS)
+            check_choice(argument, reset, RESETS)
         if order is not None:
             check_int("reset_order", order, 1)
         # no attributes named reset or detach: SpikingJelly 0.0.0.0.14 would call them
         self.kind, self.delay, self.detached = reset, bool(delay), bool(detach)
         self._order = order
-        self._check(kernel, order)
+        self._check(kernel, order, argument)
         if reset == "feedback":
             steps = kernel.state_steps if order is None else order
             assert steps is not None
@@ -87,27 +89,29 @@ class Feedback(nn.Module):
             return len(self.taps)
         return kernel.state_steps if self._order is None else self._order
 
-    def _check(self, kernel: KernelParameters, order: int | None) -> None:
+    def _check(self, kernel: KernelParameters, order: int | None, argument: str) -> None:
         reset = self.kind
         if order is not None and reset in (None, "zero"):
-            raise ValueError(f"reset={reset!r} takes no reset_order, got {order}")
+            raise ValueError(f"{argument}={reset!r} takes no reset_order, got {order}")
         if reset is None:
             return
         if kernel.kind == "matrix":
             raise ValueError(
-                f"reset={reset!r} takes kernel='exp' or 'fir': the weights of a matrix differ between steps"
+                f"{argument}={reset!r} takes kernel='exp' or 'fir': the weights of a matrix differ between "
+                "steps"
             )
         if kernel.state_steps is None:  # an exponential that forgets nothing
             if reset == "feedback":
                 raise ValueError(
-                    "reset='feedback' needs a finite order: give order=K, or take reset='subtract' or 'zero'"
+                    f"{argument}='feedback' needs a finite order: give order=K, or take {argument}="
+                    "'subtract' or 'zero'"
                 )
             if order is not None:
                 raise ValueError(
                     f"reset_order={order} needs a finite order: without one the potential keeps every reset"
                 )
         if reset == "feedback" and order is None and kernel.state_steps == 0:
-            raise ValueError("reset='feedback' with order=1 needs reset_order, the number of its taps")
+            raise ValueError(f"{argument}='feedback' with order=1 needs reset_order, the number of its taps")
 
     def arguments(
         self,
