@@ -199,7 +199,7 @@ LEFT = [
     (lambda: type("Mine", (snn.Leaky,), {})(0.5), "subclass of Leaky"),
     (lambda: MFPLeaky(0.5), "memory-free already"),
     (lambda: MFPLeakyParallel(0.5), "memory-free already"),
-    (lambda: MFPNode(), "memory-free already"),
+    (lambda: MFPNode(reset=None), "memory-free already"),
     (lambda: MFP(), "memory-free already"),
     (lambda: QuantizedMembraneLIF(), "baseline"),
     (lambda: neuron.QIFNode(), "no rule is known"),

@@ -55,7 +55,7 @@ def reset_of(module: nn.Module) -> Callable[[], Any]:
 
 def mfp_node(size: Size) -> Neuron:
     node_class = require("mfp_neurons.spikingjelly", "spikingjelly").MFPNode
-    node = node_class(tau=TAU, step_mode="m", surrogate_function=jelly("surrogate").ATan())
+    node = node_class(tau=TAU, step_mode="m", surrogate_function=jelly("surrogate").ATan(), reset=None)
     return Neuron(node, reset_of(node))
 
 
