@@ -547,12 +547,14 @@ def test_memory_free_snntorch_neurons_keep_past_spikes():
     from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 
     x_seq = (torch.rand(6, 2, 3) < 0.3).float()
-    steps = Steps(MFPLeaky(0.5, order=2), MFPLeaky(0.5, order=4))
+    steps = Steps(
+        MFPLeaky(0.5, order=2, reset_mechanism="none"), MFPLeaky(0.5, order=4, reset_mechanism="none")
+    )
     whole = nn.Sequential(
         filled(nn.Linear(3, 4, bias=False), 1.5),
-        MFPLeakyParallel(0.5, order=2, init_hidden=True),
+        MFPLeakyParallel(0.5, order=2, init_hidden=True, reset_mechanism="none"),
         filled(nn.Linear(4, 2, bias=False), 0.3),
-        MFPLeakyParallel(0.5, order=4, init_hidden=True),
+        MFPLeakyParallel(0.5, order=4, init_hidden=True, reset_mechanism="none"),
     )
     for costs in (report(steps, x_seq), report(whole, x_seq)):
         assert (costs.steps, costs.batch) == (6, 2)

@@ -137,7 +137,7 @@ def _snn() -> Any:
 
 def _mfp_leaky(size: Size) -> Neuron:
     neuron_class = require("mfp_neurons.snntorch", "snntorch").MFPLeakyParallel
-    node = neuron_class(beta=BETA, init_hidden=True).to(size.device)
+    node = neuron_class(beta=BETA, reset_mechanism="none", init_hidden=True).to(size.device)
     return Neuron(node, node.reset_mem)
 
 
