@@ -1,12 +1,13 @@
 """Checks what a caller gave, and turns kernels, numbers and states into the tensors of a call."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_threshold, describe, is_exporting
+from ._checks import check_choice, check_finite, check_int, check_threshold, describe, is_exporting
 from .backends import Call, accumulate_dtype, check_name
 from .history import FIR, Exponential, Kernel, Matrix, as_row
 from .norm import Norm
@@ -15,11 +16,33 @@ _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
+RESETS = ("subtract", "zero", "feedback")
+
+
+class Feedback(NamedTuple):
+    """What a neuron's own spikes change, as the functions of :mod:`mfp_neurons.functional` were asked."""
+
+    reset: str | None
+    order: int | None
+    taps: Tensor | None
+    delay: bool
+    detach: bool
+
+
+class Carry(NamedTuple):
+    """What the state after a call holds."""
+
+    inputs: int | None  #: so many inputs; None where it is a potential
+    spikes: int | None  #: so many of the neuron's own last spikes; None without a reset
+
+
 def prepare(
     x_seq: Tensor,
     kernel: Kernel,
     v_threshold: Tensor | float,
     state: Tensor | None,
+    feedback: Feedback | None = None,
+    own_spikes: Tensor | None = None,
     *,
     fires: bool,
     surrogate: Any,
@@ -28,16 +51,18 @@ def prepare(
     potential: bool,
     carry: bool,
     backend: str,
-) -> tuple[Call, int | None]:
+) -> tuple[Call, Carry]:
     """The call that the arguments of :mod:`mfp_neurons.functional` ask for.
 
     Args:
+        feedback: what the own spikes change; None for nothing.
+        own_spikes: those before the first step, as the last chunk gave them.
         fires: False where the potential alone is wanted; threshold and surrogate have no part in that.
         strict, record, potential: as in :class:`~mfp_neurons.backends.Call`.
         carry: whether this is a stretch of a longer sequence.
 
     Returns:
-        The call, and how many inputs the state after it holds; None where that is a potential.
+        The call, and what the state after it holds.
     """
     check_name(backend)
     x_seq = as_real("x_seq", x_seq)
@@ -45,7 +70,12 @@ def prepare(
     if state is not None and not isinstance(state, Tensor):
         raise TypeError(f"state must be a real floating-point tensor, or None, got {describe(state)}")
     wide = accumulate_dtype(x_seq.dtype)
-    kind, tensor, inputs_held = _kernel_tensor(kernel, x_seq, state, carry)
+    feedback = None if feedback is None or feedback.reset is None else feedback
+    if feedback is not None:
+        _check_feedback(feedback, kernel)
+    spikes_held = _own_spikes_held(feedback, kernel)
+    starts = state is None and own_spikes is None and _reaches_all(feedback, spikes_held, x_seq)
+    kind, tensor, inputs_held = _kernel_tensor(kernel, x_seq, starts, state, carry)
     threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold).to(wide) if fires else None
     _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
     if threshold is not None:
@@ -59,19 +89,144 @@ def prepare(
         x_seq, tensor.to(wide), threshold, state, kind=kind, surrogate=surrogate, strict=strict,
         record=record, potential=potential, backend=backend,
     )  # fmt: skip
-    return call, inputs_held
+    if feedback is not None:
+        call = _with_feedback(call, feedback, spikes_held, kernel, carry)
+    if own_spikes is not None:
+        if feedback is None:
+            raise ValueError("last_spikes are for a neuron with a reset; give reset, or last_spikes=None")
+        _check_own_spikes(own_spikes, spikes_held, x_seq)
+        if call.reset:
+            call = call._replace(own_spikes=own_spikes.to(x_seq.dtype))
+    return call, Carry(inputs_held, None if feedback is None else spikes_held)
+
+
+def _check_feedback(feedback: Feedback, kernel: Kernel) -> None:
+    reset, taps = feedback.reset, feedback.taps
+    check_choice("reset", reset, RESETS)
+    if isinstance(kernel, Matrix):
+        raise ValueError(
+            f"reset={reset!r} takes an exponential or FIR kernel, got a Matrix, whose weights differ from "
+            "step to step"
+        )
+    if (reset == "feedback") != (taps is not None):
+        wants = "needs" if reset == "feedback" else "takes no"
+        raise ValueError(f"reset={reset!r} {wants} reset_taps, got {describe(taps)}")
+    if taps is not None:
+        if not isinstance(taps, Tensor) or not taps.is_floating_point() or taps.dim() not in (1, 2):
+            raise TypeError(
+                f"reset_taps must be a real floating-point tensor [R] or [R, C], got {describe(taps)}"
+            )
+        check_finite("reset_taps", taps)
+    if feedback.order is not None:
+        check_int("reset_order", feedback.order, 1)
+    is_infinite = isinstance(kernel, Exponential) and kernel.order is None
+    if reset == "feedback":
+        assert taps is not None
+        if is_infinite:
+            raise ValueError(
+                "reset='feedback' needs a kernel of finite order, got Exponential(order=None). Give it an "
+                "order, or take reset='subtract' or 'zero', which make it a leaky integrate-and-fire neuron"
+            )
+        if feedback.order not in (None, len(taps)):
+            raise ValueError(
+                f"reset_order must be the number of reset_taps, {len(taps)}, got {feedback.order}"
+            )
+    elif reset == "zero" and feedback.order is not None:
+        raise ValueError(
+            f"reset='zero' takes no reset_order, got {feedback.order}: the sum stops at the last own spike, "
+            "however old that is"
+        )
+    elif reset == "subtract":
+        if not isinstance(kernel, Exponential):
+            raise ValueError(
+                "reset='subtract' needs an Exponential, whose decay says how a reset fades, got "
+                f"{type(kernel).__name__}; for other kernels give reset='feedback' and the taps"
+            )
+        if is_infinite and feedback.order is not None:
+            raise ValueError(
+                "reset='subtract' takes a reset_order where the kernel has an order, got reset_order="
+                f"{feedback.order} and Exponential(order=None), whose potential keeps every reset"
+            )
+    if feedback.delay and reset != "subtract":
+        raise ValueError(f"reset_delay is for reset='subtract', got reset={reset!r}")
+
+
+def _own_spikes_held(feedback: Feedback | None, kernel: Kernel) -> int:
+    """R, how many of its own last spikes the neuron's next step depends on."""
+    if feedback is None:
+        return 0
+    if feedback.taps is not None:
+        return len(feedback.taps)
+    order = kernel.order if isinstance(kernel, Exponential) else len(kernel.taps)  # type: ignore[union-attr]
+    if order is None:
+        return 1
+    return order - 1 if feedback.order is None else feedback.order
+
+
+def _reaches_all(feedback: Feedback | None, spikes_held: int, x_seq: Tensor) -> bool:
+    """Whether a recursion, which forgets no own spike, feeds back what the feedback asks for."""
+    if feedback is None or feedback.reset == "zero":
+        return True
+    return feedback.reset == "subtract" and covers(spikes_held + 1, x_seq)
+
+
+def _with_feedback(call: Call, feedback: Feedback, spikes_held: int, kernel: Kernel, carry: bool) -> Call:
+    """The call with what its own spikes change, if they change anything."""
+    taps, reset = feedback.taps, "zero" if feedback.reset == "zero" else "taps"
+    wide = accumulate_dtype(call.x.dtype)
+    if taps is not None:
+        _check_device("reset_taps", taps, call.x)
+        taps = (taps if taps.dim() == 2 else taps.unsqueeze(1)).to(wide)
+        _check_channels("reset_taps", taps.shape[1], call.x)
+    elif feedback.reset == "subtract":
+        assert isinstance(kernel, Exponential) and call.threshold is not None
+        decay, amount = _parameter("decay", kernel.decay, call.x).to(wide), subtracted(call.threshold)
+        if call.kind == "exp":  # one tap, which the recursion makes decay
+            reset = "decaying"
+            taps = -(amount if feedback.delay else amount * decay).unsqueeze(0)
+        else:
+            lags = torch.arange(spikes_held, device=decay.device, dtype=wide).unsqueeze(1)
+            taps = -amount * decay ** (lags if feedback.delay else lags + 1)
+    if call.kind == "fir":
+        if taps is not None and not carry and covers(len(taps) + 1, call.x):
+            taps = taps[: call.x.shape[0] - 1]  # as the kernel's own taps that reach back too far
+        if (len(call.kernel) == 1) if taps is None else (len(taps) == 0):
+            return call  # nothing is fed back
+    return call._replace(feedback=taps, reset=reset, detach=feedback.detach)
+
+
+def subtracted(threshold: Any) -> Any:
+    """What a soft reset subtracts of a number or a tensor: nothing where inf keeps the neuron from firing."""
+    if isinstance(threshold, Tensor):
+        return threshold.masked_fill(threshold.isinf(), 0)
+    return 0.0 if math.isinf(threshold) else threshold
+
+
+def _check_own_spikes(own_spikes: Tensor, held: int, x_seq: Tensor) -> None:
+    if not isinstance(own_spikes, Tensor) or not own_spikes.is_floating_point():
+        raise TypeError(
+            f"last_spikes must be a real floating-point tensor, or None, got {describe(own_spikes)}"
+        )
+    expected = [held, *x_seq.shape[1:]]
+    if list(own_spikes.shape) != expected:
+        raise ValueError(
+            f"last_spikes must have shape {expected} for x_seq of shape {list(x_seq.shape)} and this reset, "
+            f"got {list(own_spikes.shape)}"
+        )
+    _check_device("last_spikes", own_spikes, x_seq)
 
 
 def _kernel_tensor(
-    kernel: Kernel, x_seq: Tensor, state: Tensor | None, carry: bool
+    kernel: Kernel, x_seq: Tensor, starts: bool, state: Tensor | None, carry: bool
 ) -> tuple[str, Tensor, int | None]:
     """A kernel as the operators take it, and how many inputs the state after the call holds.
 
-    "exp" [2, G] (decay and gain), "fir" [K, G] or "matrix" [T, S].
+    "exp" [2, G] (decay and gain), "fir" [K, G] or "matrix" [T, S]. ``starts``: the call starts from rest, and
+    a recursion may stand for a truncated sum.
     """
     if isinstance(kernel, Exponential):
         inputs_held = None if kernel.order is None else kernel.order - 1
-        if kernel.order is None or (state is None and covers(kernel.order, x_seq)):
+        if kernel.order is None or (starts and covers(kernel.order, x_seq)):
             # from rest, a truncation that no step of this sequence reaches is the recursion, which is cheaper
             rows = torch.broadcast_tensors(
                 *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm
 
 from . import ops
-from ._arguments import as_norm, check_norm, prepare
+from ._arguments import Carry, Feedback, as_norm, check_norm, prepare
 from ._checks import is_exporting, log_once
 from .backends import Call
 from .history import Kernel
@@ -32,6 +32,7 @@ class Chunk(NamedTuple):
     spikes: Tensor  #: [T, N, *]
     potential: Tensor  #: of every step [T, N, *], or of the last alone [N, *]
     state: Tensor  #: what the next chunk takes, the last potential or inputs
+    last_spikes: Tensor | None = None  #: with a reset what it takes beside: its own last spikes [R, N, *]
 
 
 def fire(
@@ -41,6 +42,11 @@ def fire(
     *,
     surrogate: SpikeFunction = ATan(),
     strict: bool = False,
+    reset: str | None = None,
+    reset_order: int | None = None,
+    reset_taps: Tensor | None = None,
+    reset_delay: bool = False,
+    detach_reset: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """Spike train of memory-free neurons: every time step at once, no state kept.
@@ -56,6 +62,18 @@ def fire(
             inside the operator, which saves ``x_seq`` alone for backward. Any other callable from
             u - v_threshold to spikes works too, slower, and decides ties itself.
         strict: fire on u > v_threshold (snnTorch) rather than on u >= v_threshold (SpikingJelly).
+        reset: what the neuron's own spikes change. None: nothing, and all steps are free of one another.
+            "subtract": u[t] gets the sum over j = 1 .. R of -v_threshold * decay**j * s[t-j], the soft reset
+            of a LIF (``kernel`` is an Exponential). "zero": the sum over the inputs stops at the neuron's
+            last own spike, the hard reset. "feedback": u[t] gets the sum over j = 1 .. R of
+            reset_taps[j-1] * s[t-j]. With an Exponential of order None the first two are the LIF itself.
+        reset_order: R, for "subtract" with a kernel of order K; None is K - 1, with which the LIF and the
+            neuron agree for K steps.
+        reset_taps: r[1] .. r[R], [R] or [R, C], in the units of ``x_seq``; for "feedback" alone, whose
+            kernel has a finite order.
+        reset_delay: a subtracted threshold decays from the second step on only: -v_threshold *
+            decay**(j-1), as in snn.Leaky.
+        detach_reset: no gradient passes through the spikes that are fed back.
         backend: "auto" takes the compiled kernels where they run ("cpu" for CPU tensors, "cupy" for CUDA)
             and else "torch", stock operators; the log says once why. A backend that you name is used, or an
             error says why it cannot be.
@@ -75,9 +93,11 @@ def fire(
     >>> fire(x, Exponential(decay=0.5)).flatten()  # u = 0.5, 0.75, 0.375, 1.1875
     tensor([0., 0., 0., 1.])
     """
+    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
-        x_seq, kernel, v_threshold, surrogate=surrogate, strict=strict, potential=False, backend=backend
-    ).spikes
+        x_seq, kernel, v_threshold, feedback=feedback, surrogate=surrogate, strict=strict, potential=False,
+        backend=backend,
+    ).spikes  # fmt: skip
 
 
 def fire_chunk(
@@ -86,8 +106,14 @@ def fire_chunk(
     v_threshold: Tensor | float = 1.0,
     state: Tensor | None = None,
     *,
+    last_spikes: Tensor | None = None,
     surrogate: SpikeFunction = ATan(),
     strict: bool = False,
+    reset: str | None = None,
+    reset_order: int | None = None,
+    reset_taps: Tensor | None = None,
+    reset_delay: bool = False,
+    detach_reset: bool = False,
     record: bool = False,
     backend: str = "auto",
 ) -> Chunk:
@@ -97,15 +123,18 @@ def fire_chunk(
 
     Args:
         x_seq, kernel, v_threshold, surrogate, strict, backend: as in :func:`fire`.
+        reset, reset_order, reset_taps, reset_delay, detach_reset: as in :func:`fire`.
+        last_spikes: with a reset the last chunk's own, [R, N, *]; None for none fired.
         state: None at the start of a sequence, else the last chunk's. For an infinite exponential the last
             potential [N, *] (float32 or wider), for K taps the last K - 1 inputs [K-1, N, *], zeros before
             the start, for a matrix every input so far [t, N, *] (its length is the position in time).
         record: return the potential of every step rather than of the last alone.
 
     Returns:
-        Chunk(spikes [T, N, *], potential [T, N, *] if ``record`` else [N, *], state). The potential is
-        float32 (float64 for float64 input). All three are differentiable; the state is no view. Without
-        ``record`` an infinite exponential's state and potential are one tensor.
+        Chunk(spikes [T, N, *], potential [T, N, *] if ``record`` else [N, *], state, last_spikes). The
+        potential is float32 (float64 for float64 input), and the one that is compared with the threshold,
+        before any reset. All are differentiable; states are no views. Without ``record`` an infinite
+        exponential's state and potential are one tensor.
 
     Raises:
         TypeError, ValueError: as :func:`fire`; also a state of the wrong shape, or a matrix run past its T.
@@ -116,9 +145,10 @@ def fire_chunk(
     >>> fire_chunk(x[2:], Exponential(decay=0.5), state=first.state).potential
     tensor([1.1875])
     """
+    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
-        x_seq, kernel, v_threshold, state, surrogate=surrogate, strict=strict, record=record, carry=True,
-        backend=backend,
+        x_seq, kernel, v_threshold, state, last_spikes, feedback=feedback, surrogate=surrogate, strict=strict,
+        record=record, carry=True, backend=backend,
     )  # fmt: skip
 
 
@@ -130,6 +160,11 @@ def norm_fire(
     *,
     surrogate: SpikeFunction = ATan(),
     strict: bool = False,
+    reset: str | None = None,
+    reset_order: int | None = None,
+    reset_taps: Tensor | None = None,
+    reset_delay: bool = False,
+    detach_reset: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """:func:`fire` of the batch-normalized input: one operator, which keeps ``x_seq`` alone for backward.
@@ -140,6 +175,7 @@ def norm_fire(
         norm: a :class:`~mfp_neurons.norm.Norm`; where it is ``training``, its running averages are updated.
         kernel, v_threshold, surrogate, strict, backend: as in :func:`fire`. With a surrogate that is not one
             of :mod:`mfp_neurons.surrogate` the two run one after the other.
+        reset, reset_order, reset_taps, reset_delay, detach_reset: as in :func:`fire`.
 
     Returns:
         Spikes 0 or 1, with the shape and dtype of ``x_seq``.
@@ -155,9 +191,11 @@ def norm_fire(
     >>> norm_fire(x, Norm(training=True), Exponential(decay=0.5)).flatten()  # u = -1, -1.5, 0.25, 1.125
     tensor([0., 0., 0., 1.])
     """
+    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
-        x_seq, kernel, v_threshold, norm=as_norm(norm), surrogate=surrogate, strict=strict, backend=backend
-    ).spikes
+        x_seq, kernel, v_threshold, feedback=feedback, norm=as_norm(norm), surrogate=surrogate,
+        strict=strict, backend=backend,
+    ).spikes  # fmt: skip
 
 
 def norm_fire_chunk(
@@ -167,8 +205,14 @@ def norm_fire_chunk(
     v_threshold: Tensor | float = 1.0,
     state: Tensor | None = None,
     *,
+    last_spikes: Tensor | None = None,
     surrogate: SpikeFunction = ATan(),
     strict: bool = False,
+    reset: str | None = None,
+    reset_order: int | None = None,
+    reset_taps: Tensor | None = None,
+    reset_delay: bool = False,
+    detach_reset: bool = False,
     record: bool = False,
     backend: str = "auto",
 ) -> Chunk:
@@ -176,11 +220,12 @@ def norm_fire_chunk(
 
     Args:
         x_seq, norm, surrogate, strict, backend: as in :func:`norm_fire`. Moments are those of this stretch.
-        kernel, v_threshold, record: as in :func:`fire_chunk`.
+        kernel, v_threshold, last_spikes, record: as in :func:`fire_chunk`.
+        reset, reset_order, reset_taps, reset_delay, detach_reset: as in :func:`fire`.
         state: as in :func:`fire_chunk`; the inputs that it holds for a finite kernel are normalized ones.
 
     Returns:
-        Chunk(spikes, potential, state), as :func:`fire_chunk`.
+        Chunk, as :func:`fire_chunk`.
 
     Raises:
         TypeError, ValueError: as :func:`norm_fire` and :func:`fire_chunk`.
@@ -190,9 +235,10 @@ def norm_fire_chunk(
     >>> norm_fire_chunk(x, Norm(training=True), Exponential(decay=0.5)).potential
     tensor([[1.1250]])
     """
+    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
-        x_seq, kernel, v_threshold, state, norm=as_norm(norm), surrogate=surrogate, strict=strict,
-        record=record, carry=True, backend=backend,
+        x_seq, kernel, v_threshold, state, last_spikes, feedback=feedback, norm=as_norm(norm),
+        surrogate=surrogate, strict=strict, record=record, carry=True, backend=backend,
     )  # fmt: skip
 
 
@@ -222,8 +268,10 @@ def _run(
     kernel: Kernel,
     v_threshold: Tensor | float,
     state: Tensor | None = None,
+    own_spikes: Tensor | None = None,
     *,
     fires: bool = True,
+    feedback: Feedback | None = None,
     norm: Norm | None = None,
     surrogate: Any = None,
     strict: bool = False,
@@ -240,14 +288,14 @@ def _run(
         carry: whether this is a stretch of a longer sequence, so that a state comes out.
     """
     with _full_precision(x_seq):
-        call, inputs_held = prepare(
-            x_seq, kernel, v_threshold, state, fires=fires, surrogate=surrogate, strict=strict, record=record,
-            potential=potential, carry=carry, backend=backend,
+        call, held = prepare(
+            x_seq, kernel, v_threshold, state, feedback, own_spikes, fires=fires, surrogate=surrogate,
+            strict=strict, record=record, potential=potential, carry=carry, backend=backend,
         )  # fmt: skip
         if norm is not None:
             check_norm(norm, call.x)
             # The state of a finite kernel holds normalized inputs, so the operator returns as many of them.
-            last = min(len(call.x), inputs_held or 0) if carry else 0
+            last = min(len(call.x), held.inputs or 0) if carry else 0
             spikes, u, inputs = _normalize_and_fire(call, norm, last)
         elif carry and _is_one_short_step(call):  # what a framework's loop over time asks for
             spikes, u = _one_step(call)
@@ -255,8 +303,10 @@ def _run(
         else:
             spikes, u = _fire(call)
             inputs = call.x
-        # `fire` carries nothing on, and making a state would copy inputs
-        return Chunk(spikes, u, _next_state(call, inputs_held, inputs, u) if carry and fires else u)
+        if not (carry and fires):  # nothing is carried on, and making a state would copy inputs
+            return Chunk(spikes, u, u)
+        own = None if held.spikes is None else _newest(spikes, call.own_spikes, held.spikes)
+        return Chunk(spikes, u, _next_state(call, held, inputs, u), own)
 
 
 def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
@@ -274,6 +324,8 @@ def _is_fused(surrogate: Any) -> bool:
 def _fire(call: Call) -> tuple[Tensor, Tensor]:
     if _is_fused(call.surrogate):
         return ops.fire(*call.arguments())  # type: ignore[no-any-return]
+    if call.reset:
+        return _fire_step_by_step(call)
     surrogate = call.surrogate
     log_once(
         f"unfused-{getattr(surrogate, '__qualname__', type(surrogate).__qualname__)}",
@@ -301,14 +353,62 @@ def _is_one_short_step(call: Call) -> bool:
 
 def _one_step(call: Call) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
-    assert call.threshold is not None
-    x = call.x[0].to(call.kernel.dtype)
+    own = None if call.own_spikes is None else call.own_spikes[0]
+    u = _recursion_step(call, call.x[0].to(call.kernel.dtype), call.state, own)
+    spikes = _spikes_of(call, u)
+    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if call.record else u
+
+
+def _recursion_step(call: Call, x: Tensor, before: Tensor | None, own: Tensor | None) -> Tensor:
+    """The potential of an exponential after x, from the one before and the spikes fired on that."""
     decay, gain = (ops.along_channels(row, call.x.dim()) for row in call.kernel)
-    u = x * gain if call.state is None else torch.addcmul(x * gain, call.state.to(x.dtype), decay)
+    own = None if own is None or not call.reset else own.detach() if call.detach else own
+    if before is not None and own is not None and call.reset == "zero":
+        differs = own.requires_grad or not _is_fused(call.surrogate)  # a user's spikes may be graded
+        before = before * (1 - own) if differs else before.masked_fill(own > 0, 0)
+    u = x * gain if before is None else torch.addcmul(x * gain, before.to(x.dtype), decay)
+    if call.feedback is None or own is None:
+        return u
+    return torch.addcmul(u, own.to(x.dtype), ops.along_channels(call.feedback[0], call.x.dim()))
+
+
+def _spikes_of(call: Call, u: Tensor) -> Tensor:
+    assert call.threshold is not None
     above = u - ops.along_channels(call.threshold, call.x.dim())
     fused = isinstance(call.surrogate, Surrogate)
-    spikes = call.surrogate.spike(above, call.strict) if fused else call.surrogate(above)
-    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if call.record else u
+    return call.surrogate.spike(above, call.strict) if fused else call.surrogate(above)  # type: ignore[no-any-return]
+
+
+def _fire_step_by_step(call: Call) -> tuple[Tensor, Tensor]:
+    """Spikes that a function of the user's decides, and that the next step depends on."""
+    log_once(
+        "unfused-reset",
+        "surrogate %r is not one of mfp_neurons.surrogate, and the neuron has a reset: its steps run one "
+        "after the other in stock operators, which is much slower.",
+        call.surrogate,
+    )
+    dims, wide = call.x.dim(), call.kernel.dtype
+    own = [] if call.own_spikes is None else list(call.own_spikes)
+    inputs = [] if call.state is None or call.kind == "exp" else list(call.state.to(wide))
+    before = call.state if call.kind == "exp" else None
+    us: list[Tensor] = []
+    for x in call.x.to(wide):
+        fed_back = [spike.detach() if call.detach else spike for spike in reversed(own)]
+        if call.kind == "exp":
+            u = before = _recursion_step(call, x, before, own[-1] if own else None)
+        else:
+            inputs.append(x)
+            u, silent = torch.zeros_like(x), torch.ones_like(x)
+            for j, tap in enumerate(call.kernel[: len(inputs)]):
+                if call.reset == "zero" and 0 < j <= len(fed_back):
+                    silent = silent * (1 - fed_back[j - 1])
+                u = u + ops.along_channels(tap, dims) * silent * inputs[-1 - j]
+            for tap, spike in zip(() if call.feedback is None else call.feedback, fed_back, strict=False):
+                u = u + ops.along_channels(tap, dims) * spike
+        us.append(u)
+        own.append(_spikes_of(call, u))
+    spikes = torch.stack(own[-len(us) :]).to(call.x.dtype)
+    return spikes, torch.stack(us) if call.record else us[-1].clone()
 
 
 def _normalize_and_fire(call: Call, norm: Norm, last: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -350,25 +450,28 @@ def _update_averages(norm: Norm, mean: Tensor, variance: Tensor, count: int) -> 
         average.lerp_(newest.to(average), momentum)
 
 
-def _next_state(call: Call, inputs_held: int | None, inputs: Tensor, u: Tensor) -> Tensor:
+def _next_state(call: Call, held: Carry, inputs: Tensor, u: Tensor) -> Tensor:
     """What the next chunk takes: the last potential, or the last inputs, zeros before the first.
 
-    Args:
-        inputs_held: how many inputs the state holds; None where it is a potential.
-        inputs: what the neuron got, of the last steps at least that are held.
+    ``inputs`` are what the neuron got, of the last steps at least that are held.
     """
-    if inputs_held is None:
+    if held.inputs is None:
         return u[-1].clone() if call.record else u
+    return _newest(inputs, call.state, held.inputs)
+
+
+def _newest(inputs: Tensor, state: Tensor | None, held: int) -> Tensor:
+    """The last ``held`` steps of a state [S, N, *], or zeros, followed by ``inputs`` [T, N, *]; no view."""
     if is_exporting():  # T is open: a long stretch goes the way of a short one
-        before = inputs.new_zeros((inputs_held, *inputs.shape[1:])) if call.state is None else call.state
+        before = inputs.new_zeros((held, *inputs.shape[1:])) if state is None else state
         inputs = torch.cat((before.to(inputs.dtype), inputs))
     # A stretch shorter than the kernel's memory leaves older inputs in the state.
-    newest = inputs[inputs.shape[0] - min(inputs_held, inputs.shape[0]) :]
-    missing = inputs_held - newest.shape[0]
+    newest = inputs[inputs.shape[0] - min(held, inputs.shape[0]) :]
+    missing = held - newest.shape[0]
     if missing == 0:
         return newest.clone()
-    if call.state is None:
+    if state is None:
         before = newest.new_zeros(()).expand(missing, *newest.shape[1:])
     else:
-        before = call.state[len(call.state) - missing :].to(newest.dtype)
+        before = state[len(state) - missing :].to(newest.dtype)
     return torch.cat((before, newest))

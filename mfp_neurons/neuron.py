@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ._checks import check_choice, check_finite, check_int, check_threshold, describe, refuse_tracers
 from .backends import check_name
+from .feedback import Feedback
 from .functional import SpikeFunction, fire
 from .history import FIR, Exponential, Kernel, KernelBits, Matrix, at_lags, check_kernel_bits, quantize_taps
 from .spec import KernelOptions, KernelParameters, NeuronSpec
@@ -232,6 +233,8 @@ class MFP(nn.Module):
         v_threshold: firing threshold, in the units of the input; ``math.inf`` never fires.
         kernel, order, time_steps, learnable, num_channels, kernel_bits, stride: see :class:`HistoryKernel`.
         learn_threshold: train the threshold (a parameter [1], or [C] with num_channels).
+        reset, reset_order, detach_reset: what the neuron's own spikes change: None (nothing), "subtract",
+            "zero" or "feedback"; see :class:`mfp_neurons.feedback.Feedback`.
         surrogate, strict, backend: see :func:`mfp_neurons.functional.fire`.
 
     Shape:
@@ -257,6 +260,9 @@ class MFP(nn.Module):
         surrogate: SpikeFunction = ATan(),
         strict: bool = False,
         backend: str = "auto",
+        reset: str | None = None,
+        reset_order: int | None = None,
+        detach_reset: bool = False,
         **options: Unpack[KernelOptions],
     ) -> None:
         check_name(backend)
@@ -268,6 +274,7 @@ class MFP(nn.Module):
             )
         super().__init__()
         self.kernel = kernel_of(self, options, decay=decay, learnable=learnable)
+        self.feedback = Feedback(reset, self.kernel, order=reset_order, detach=detach_reset)
         if learn_threshold:
             size = self.kernel.num_channels or 1
             self.v_threshold = nn.Parameter(torch.full((size,), float(v_threshold), dtype=torch.float32))
@@ -277,10 +284,12 @@ class MFP(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         refuse_tracers(self, x_seq)
+        kernel, device = self.kernel(), getattr(x_seq, "device", "cpu")  # fire says what x_seq must be
         return fire(
             x_seq,
-            self.kernel(),
+            kernel,
             self.v_threshold,
+            **self.feedback.arguments(self.kernel, kernel, self.v_threshold, device),
             surrogate=self.surrogate,
             strict=self.strict,
             backend=self.backend,
@@ -290,7 +299,8 @@ class MFP(nn.Module):
         """What this neuron computes and keeps, for whoever reads a model."""
         return NeuronSpec(
             kernel=self.kernel,
-            carried=self.kernel.carried(),
+            reset=self.feedback.spec(self.kernel, self.v_threshold),
+            carried=self.feedback.carried(self.kernel),
             threshold=self.v_threshold,
             surrogate=self.surrogate,
             strict=self.strict if isinstance(self.surrogate, Surrogate) else None,

@@ -47,9 +47,45 @@ def fire(
     *,
     surrogate: Callable[[Tensor], Tensor],
     strict: bool = False,
+    reset: str | None = None,
+    reset_order: int | None = None,
+    reset_taps: Tensor | None = None,
+    reset_delay: bool = False,
+    detach_reset: bool = False,
 ) -> Tensor:
-    """s[t] = 1 if u[t] >= v_threshold (strict: u[t] > v_threshold) else 0, with the surrogate's gradient."""
-    above = membrane_potential(x_seq, kernel) - per_channel(as_row(v_threshold).to(x_seq), x_seq.dim() - 1)
-    smooth = surrogate(above)  # its value is discarded where it fires on other ties; its gradient stays
-    spikes = (above > 0 if strict else above >= 0).to(x_seq.dtype)
-    return spikes + (smooth - smooth.detach())
+    """s[t] = 1 if u[t] >= v_threshold (strict: u[t] > v_threshold) else 0, with the surrogate's gradient.
+
+    With ``reset="zero"`` the sum over j stops at the neuron's last own spike; with "subtract" and "feedback"
+    u[t] is what :func:`membrane_potential` gives plus the sum over j = 1 .. min(t, R) of r[j] * s[t-j].
+    """
+    threshold = per_channel(as_row(v_threshold).to(x_seq), x_seq.dim() - 1)
+    spikes: list[Tensor] = []
+    for t in range(len(x_seq)):
+        u, silent = torch.zeros_like(x_seq[0]), torch.ones_like(x_seq[0])
+        own = [spike.detach() if detach_reset else spike for spike in reversed(spikes)]  # own[j-1] is s[t-j]
+        for j in range(t + 1):
+            u = u + silent * tap(kernel, t, j, x_seq) * x_seq[t - j]
+            if reset == "zero" and j < t:
+                silent = silent * (1 - own[j])
+        for j in range(1, t + 1):
+            if reset == "feedback" and reset_taps is not None and j <= len(reset_taps):
+                u = u + per_channel(reset_taps[j - 1].to(x_seq), x_seq.dim() - 1) * own[j - 1]
+            if (
+                reset == "subtract"
+                and isinstance(kernel, Exponential)
+                and j <= _reset_order(kernel, reset_order, t)
+            ):
+                decay = per_channel(as_row(kernel.decay).to(x_seq), x_seq.dim() - 1)
+                u = u - threshold * decay ** (j - 1 if reset_delay else j) * own[j - 1]
+        smooth = surrogate(
+            u - threshold
+        )  # its value is discarded where it fires on other ties; its gradient stays
+        fires = (u > threshold if strict else u >= threshold).to(x_seq.dtype)
+        spikes.append(fires + (smooth - smooth.detach()))
+    return torch.stack(spikes)
+
+
+def _reset_order(kernel: Exponential, reset_order: int | None, t: int) -> int:
+    if reset_order is not None:
+        return reset_order
+    return t if kernel.order is None else kernel.order - 1

@@ -103,11 +103,13 @@ class Carried:
             each step has weights of its own.
         steps: how many past inputs weigh in; None for all of them, of which a potential may be the sum.
         bits: of one value; None where it has the bits of its dtype.
+        spikes: how many of the neuron's own last spikes weigh in; 1 beside a potential that is reset.
     """
 
     what: Literal["nothing", "potential", "inputs", "all inputs"]
     steps: int | None = None
     bits: int | None = None
+    spikes: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ class StateNames:
         all: every one of them.
         potential: that of the last step.
         history: the past inputs, oldest first.
+        last_spikes: its own last spikes, oldest first.
         record: the potential of every step, kept for the user alone.
     """
 
@@ -125,6 +128,30 @@ class StateNames:
     potential: str | None = None
     history: str | None = None
     record: str | None = None
+    last_spikes: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ResetSpec:
+    r"""What a neuron's own spikes change.
+
+    Attributes:
+        kind: "subtract": the potential loses the threshold, and this loss decays. "zero": the sum over the
+            inputs stops at the last own spike. "feedback": learned taps weigh the own spikes.
+        order: R, how many of its own last spikes count; None for all of them, in a recursion.
+        taps: r[1] .. r[R] as they are now, [R] or [R, C], with their sign and on their grid; None for "zero",
+            and where ``order`` is None.
+        delay: a subtracted threshold decays from the second step on only, as in ``snn.Leaky``.
+        detach: no gradient passes through the spikes that are fed back.
+        rest: the potential at rest and after a hard reset; the sum over the inputs counts from it.
+    """
+
+    kind: Literal["subtract", "zero", "feedback"]
+    order: int | None = None
+    taps: Tensor | None = None
+    delay: bool = False
+    detach: bool = False
+    rest: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,8 +159,9 @@ class NeuronSpec:
     r"""What a layer of neurons computes and keeps, as it is now.
 
     Attributes:
-        kernel: the history kernel of a memory-free neuron, whose potential is the sum of its inputs with
-            these weights and nothing else. None for a neuron that does more: it resets, or has two decays.
+        kernel: the history kernel: with these weights past inputs add up to the potential, before what
+            ``reset`` says. None for a neuron that does more, which no description of a network holds.
+        reset: what the neuron's own spikes change; None for nothing.
         carried: what a step needs of the steps before it.
         threshold: in the units of the input; inf never fires. None where there is none, as in SpikingJelly's
             PSN, which has a bias.
@@ -168,11 +196,20 @@ class NeuronSpec:
     spike_factor: Tensor | None = None
     rounds_potential: bool = False
     inhibition: bool = False
+    reset: ResetSpec | None = None
+
+    @property
+    def keeps_potential(self) -> bool:
+        """Whether a step needs a stored potential: past inputs and own spikes of any number do not give it."""
+        if self.kernel is None:
+            return self.carried.what == "potential"
+        # without a reset the inputs so far give it; a reset that never ends needs all own spikes as well
+        return self.reset is not None and self.kernel.state_steps is None
 
     @property
     def is_memory_free(self) -> bool:
-        """Whether past inputs alone, which are spikes, say all about its potential."""
-        return self.kernel is not None
+        """Whether its last inputs, which follow from spikes, and its own last spikes give its potential."""
+        return self.kernel is not None and not self.keeps_potential
 
     @property
     def never_fires(self) -> bool:

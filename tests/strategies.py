@@ -1,6 +1,7 @@
 """What hypothesis draws for the neuron: shapes, kernels, thresholds and memory layouts."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from hypothesis import strategies as st
@@ -94,3 +95,26 @@ def cases(draw: st.DrawFn, kinds: tuple[str, ...] = ("exp", "fir", "matrix")) ->
         parameters = [randn(steps, steps)]
     thresholds = shape[1] if len(shape) > 1 and draw(st.booleans()) else 1
     return Case(x, kind, parameters, order, randn(thresholds))
+
+
+@st.composite
+def resets(draw: st.DrawFn, case: Case, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
+    """Keyword arguments of functional.fire that fit the case."""
+    possible = ["zero"]
+    if case.kind == "exp":
+        possible.append("subtract")
+    if case.kind == "fir" or case.order is not None:
+        possible.append("feedback")
+    reset = draw(st.sampled_from(possible))
+    options: dict[str, Any] = {"reset": reset, "detach_reset": draw(st.booleans())}
+    if reset == "subtract":
+        options["reset_delay"] = draw(st.booleans())
+        if case.order is not None:
+            options["reset_order"] = draw(st.none() | st.integers(1, 12))
+    if reset == "feedback":
+        generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+        channels = case.x.shape[2] if case.x.dim() > 2 and draw(st.booleans()) else 1
+        taps = torch.randn(draw(st.integers(1, 12)), channels, generator=generator, dtype=torch.float64)
+        taps = taps if channels > 1 or draw(st.booleans()) else taps[:, 0]
+        options["reset_taps"] = taps.to(case.x.device, dtype)
+    return options

@@ -125,7 +125,7 @@ def test_autocast_changes_nothing(case: Case, dtype, backend):
     leaves = case.leaves()
 
     def run():
-        spikes, potential, _ = functional.fire_chunk(
+        spikes, potential, *_ = functional.fire_chunk(
             case.x, case.kernel(), case.threshold, record=True, backend=backend
         )
         return spikes, potential, *torch.autograd.grad(spikes.sum() + potential.sum(), leaves)

@@ -15,7 +15,7 @@ from mfp_neurons.backends import torch as stock
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Rect
-from tests.strategies import BACKENDS, Case, cases
+from tests.strategies import BACKENDS, Case, cases, resets
 
 OPERATORS = torch.ops.mfp_neurons
 
@@ -40,15 +40,27 @@ def as_leaf(value):
 
 # torch's own check reads .grad of a tensor that is no leaf
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
-@given(case=cases(), record=st.booleans(), backend=st.sampled_from(BACKENDS), normalize=st.booleans())
+@given(
+    case=cases(),
+    record=st.booleans(),
+    backend=st.sampled_from(BACKENDS),
+    normalize=st.booleans(),
+    data=st.data(),
+)
 @settings(max_examples=8)
-def test_the_operators_pass_opcheck(case: Case, record, backend, normalize):
+def test_the_operators_pass_opcheck(case: Case, record, backend, normalize, data):
     x, kernel = case.x, case.kernel()
     with Calls() as calls:
         first = functional.fire_chunk(x, kernel, case.threshold, record=record, backend=backend)
         if case.kind != "matrix":
             functional.fire_chunk(x, kernel, case.threshold, first.state, record=record, backend=backend)
         functional.potential(x, kernel, backend=backend)
+        if case.kind != "matrix":
+            options = dict(record=record, backend=backend, **data.draw(resets(case)))
+            chunk = functional.fire_chunk(x, kernel, case.threshold, **options)
+            functional.fire_chunk(
+                x, kernel, case.threshold, chunk.state, last_spikes=chunk.last_spikes, **options
+            )
         if normalize:
             assume(x.dim() > 2 and x.numel() > x.shape[2])
             weight, bias = torch.rand(2, x.shape[2], dtype=torch.float64)
@@ -66,6 +78,10 @@ KERNELS = {
     "exp of finite order": dict(kernel="exp", order=3),
     "fir per channel": dict(kernel="fir", order=3, num_channels=5, kernel_bits="pow2"),
     "matrix": dict(kernel="matrix", time_steps=6, kernel_bits=4),
+    "subtract": dict(learnable=True, reset="subtract"),
+    "subtract of finite order": dict(order=3, kernel_bits="pow2", reset="subtract", learn_threshold=True),
+    "zero": dict(reset="zero", detach_reset=True),
+    "feedback": dict(kernel="fir", order=3, reset="feedback", reset_order=2, num_channels=5),
 }
 
 
@@ -94,8 +110,14 @@ def test_an_exported_module_gives_the_same_spikes():
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize(
     "options",
-    [{}, {"order": 3}, {"kernel": "fir", "order": 8, "num_channels": 4, "kernel_bits": "pow2"}],
-    ids=["infinite", "truncated", "fir"],
+    [
+        {},
+        {"order": 3},
+        {"kernel": "fir", "order": 8, "num_channels": 4, "kernel_bits": "pow2"},
+        {"reset": "zero"},
+        {"order": 8, "reset": "subtract"},
+    ],
+    ids=["infinite", "truncated", "fir", "hard reset", "truncated soft reset"],
 )
 def test_an_exported_network_takes_any_number_of_steps(options, strict):
     net = nn.Sequential(nn.Linear(3, 4), MFP(0.7, **options), nn.Linear(4, 2))
@@ -112,6 +134,8 @@ def test_meta_tensors_get_shapes_and_dtypes():
     kernel = Exponential(0.5, order=3)
     for chunk in (
         functional.fire_chunk(x, kernel),
+        functional.fire_chunk(x, kernel, reset="subtract"),
+        functional.norm_fire_chunk(x, Norm(training=True), kernel, reset="zero"),
         functional.norm_fire_chunk(x, Norm(training=True), kernel, record=True),
     ):
         chunk.spikes.sum().backward()

@@ -26,7 +26,7 @@ LAYERS = [
     ["history", "norm", "quantize", "surrogate"],
     ["backends", "reference", "spec"],
     ["_arguments", "_serial", "ops"],
-    ["functional"],
+    ["feedback", "functional"],
     ["baseline", "neuron", "pooling"],
     ["snntorch", "spikingjelly"],
     ["adapters"],

@@ -222,6 +222,28 @@ def register(c: Colors) -> Figure:
     return figure
 
 
+def feedback(c: Colors) -> Figure:
+    """One register of own spikes, which the next layer reads as its history and the neuron as feedback."""
+    figure, axes = plain(9.2, 2.4)
+    box(axes, 1.05, 1.25, 1.05, 0.62, "weights,\ntaps m", c.ink)
+    box(axes, 2.62, 1.25, 0.5, 0.62, "+", c.ink)
+    box(axes, 3.52, 1.25, 0.62, 0.62, "≥ θ", c.ink)
+    bits(axes, 5.0, 1.43, "1011", c.ours)
+    box(axes, 6.8, 1.25, 1.25, 0.62, "next layer:\nweights, taps", c.ink)
+    box(axes, 4.2, 0.28, 1.0, 0.55, "taps r", c.third)
+    for start, end in ((0.62, 1.03), (2.12, 2.6), (3.14, 3.5), (4.16, 4.98), (6.06, 6.78), (8.07, 8.45)):
+        arrow(axes, (start, 1.56), (end, 1.56), c.ink)
+    arrow(axes, (5.52, 1.4), (5.22, 0.56), c.third, connectionstyle="arc3,rad=-0.35")
+    arrow(axes, (4.18, 0.56), (2.87, 1.22), c.third, connectionstyle="arc3,rad=-0.35")
+    axes.text(0.0, 1.56, "spikes\nin", ha="left", va="center", color=c.faint, fontsize=10)
+    axes.text(8.52, 1.56, "spikes\nout", ha="left", va="center", color=c.faint, fontsize=10)
+    axes.text(4.57, 1.66, "spike", ha="center", color=c.faint, fontsize=9.5)
+    axes.text(5.52, 2.0, "the neuron's last spikes", ha="center", color=c.ours, fontsize=10.5)
+    axes.text(7.42, 2.0, "read as a history", ha="center", color=c.ink, fontsize=9.5)
+    axes.text(5.35, 0.42, "read as feedback", ha="left", color=c.third, fontsize=9.5)
+    return figure
+
+
 def run(c: Colors) -> Figure:
     return order_of(
         "run: all steps at once", "layer after layer, nothing kept", c, lambda layer, t: str(layer + 1)
@@ -342,7 +364,7 @@ def legend(axes: Axes, c: Colors) -> None:
 
 
 FIGURES: tuple[Callable[[Colors], Figure], ...] = (
-    lif, memory_free, forgetting, exponential, free, powers, register, run, stream, events,
+    lif, memory_free, forgetting, exponential, free, powers, register, feedback, run, stream, events,
 )  # fmt: skip
 
 

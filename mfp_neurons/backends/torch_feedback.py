@@ -185,7 +185,7 @@ class _FiniteBack(_Back):
                 back, product = torch.where(count == 0, back, 0), torch.where(count == 0, product, 0)
             self.g_past[s] += back
             self.kernel[j] += product
-        # Without its spike i steps back a neuron would have had all inputs from there to the spike before that.
+        # Without its spike i steps back a neuron would have had all inputs from there to the spike before.
         none, one = torch.zeros_like(a[t]), torch.zeros_like(a[t])
         for i in range(len(by_count), 0, -1):
             none, one = none + by_count[i - 1][0], one + by_count[i - 1][1]

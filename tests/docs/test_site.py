@@ -5,6 +5,7 @@ from urllib.parse import unquote, urldefrag, urlparse
 
 import pytest
 from bs4 import BeautifulSoup
+from playwright.sync_api import expect
 
 from tests.docs.browser import Visit, show, violations
 
@@ -48,7 +49,8 @@ def test_every_page_loads_in_silence_fits_the_screen_and_is_accessible(
 
 def test_search_finds_a_neuron_from_the_file_system(site: Path, visit: Visit) -> None:
     page = visit(f"{(site / 'search.html').as_uri()}?q=MFPNode")
-    page.wait_for_selector("ul.search li a")
+    # results are listed one after the other, and the page says when it has them all
+    expect(page.locator("p.search-summary")).to_contain_text("Search finished", timeout=30_000)
     links = [str(link.get_attribute("href")) for link in page.query_selector_all("ul.search li a")]
     for expected in ("api/spikingjelly.html", "quickstart/spikingjelly.html"):
         assert any(expected in link for link in links)
@@ -59,7 +61,7 @@ def test_the_search_button_leads_to_results(site: Path, visit: Visit) -> None:
     page.keyboard.press("Control+k")
     page.keyboard.type("TimePool")
     page.keyboard.press("Enter")
-    page.wait_for_selector("ul.search li a")
+    expect(page.locator("p.search-summary")).to_contain_text("Search finished", timeout=30_000)
     assert "search.html?q=TimePool" in page.url
 
 
