@@ -266,7 +266,7 @@ TUTORIALS = {
             partial(convolutional, channels=(8, 16), beta=0.9),
             still,
             on_spikes(leaky_losses.mse_count_loss(correct_rate=0.8, incorrect_rate=0.2)),
-            iterations=100,
+            iterations=200,
             batch=128,
             learning_rate=2e-3,
         ),
