@@ -21,7 +21,7 @@ def neurons() -> list[Any]:
         return [MFP()]
     per_neuron = {"beta": torch.full((3,), 0.9), "threshold": torch.ones(3), "init_hidden": True}
     leaky = [MFPLeaky(**per_neuron), MFPLeakyParallel(0.9, init_hidden=True)]
-    return [MFP(), MFPNode(), MFPNode(step_mode="m"), *leaky]
+    return [MFP(), MFPNode(reset=None), MFPNode(step_mode="m", reset=None), *leaky]
 
 
 EXPORTERS: dict[str, Callable[[Any, nn.Module, Tensor], Any]] = {
