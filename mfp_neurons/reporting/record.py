@@ -41,6 +41,7 @@ class NeuronRow:
     spikes_per_step: float | None
     firing_rate: float | None
     never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
+    feedback_bits: float = 0.0  # of the state bits, those kept for its own feedback alone
 
     @property
     def hardly_fires(self) -> bool:
@@ -76,8 +77,9 @@ class Report:
         weight_bytes_stored: All parameters and persistent buffers as they lie in memory now.
         state_bits: What a device that runs step by step keeps between two steps (the rows of ``state``).
         state_bits_per_neuron: The mean over neurons of K-1 for a memory-free neuron of order K (T for an
-            infinite one) and of the potential's bits for others. It counts the order of each layer for
-            its own neurons; ``state_bits`` counts what is really kept, for the neurons before it.
+            infinite one), with those of its R own last spikes that the next layer does not need as well, and
+            of the potential's bits for others. It counts the order of each layer for its own neurons;
+            ``state_bits`` counts what is really kept, for the neurons before it.
         torch_state_bytes: What PyTorch keeps in step-by-step mode: float potentials and past inputs.
         peak_activation_bytes: The most bytes that tensors made by the run held at once, in inference. Memory
             that an operator uses inside itself is not in it.

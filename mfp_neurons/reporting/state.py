@@ -34,8 +34,10 @@ class StateCount:
     once, for the longer order. Where real numbers flow into the synapse, the cheapest is kept of: those
     numbers, the spikes that they were computed from (behind an average pooling), the neuron's own inputs,
     and, for an infinite exponential, its potential. Otherwise an infinite kernel counts as one of order T,
-    the steps of the example. A pooling over time keeps what its window has seen so far, a bit if it is
-    spikes, and a neuron behind it counts in its own, longer steps.
+    the steps of the example. What a neuron feeds back are R of its own last spikes, a bit each; those that
+    are kept for the next layer need no second copy. A reset to zero takes the age of the last spike, where
+    that has fewer bits, and a potential that is kept has been reset. A pooling over time keeps what its
+    window has seen so far, a bit if it is spikes, and a neuron behind it counts in its own, longer steps.
     """
 
     def __init__(self, watch: Watch, steps: int, batch: int) -> None:
@@ -46,6 +48,12 @@ class StateCount:
                 self._add_history(neuron)
             else:
                 self._rows |= {(neuron.name, row.what): row for row in self._own_state(neuron)}
+        # behind all histories, since it depends on them which spikes are kept already
+        self._feedback_bits = {
+            neuron.name: self._add_feedback(neuron)
+            for neuron in watch.neurons.values()
+            if neuron.spec.is_memory_free
+        }
         for pool in watch.pools.values():
             what = "a spike so far" if pool.values.binary else "maximum so far"
             row = StateRow(pool.name, what, pool.features, pool.values.packed, 1, (pool.name,))
@@ -62,18 +70,32 @@ class StateCount:
         order_less_one = neuron.spec.kernel.state_steps
         return longest if order_less_one is None else min(order_less_one, longest)
 
+    def feedback(self, neuron: Neuron) -> int:
+        """R: how many of its own last spikes a memory-free neuron needs, T - 1 at most."""
+        longest, reset = max(min(self._steps, neuron.steps) - 1, 0), neuron.spec.reset
+        if reset is None:
+            return 0
+        return longest if reset.order is None else min(reset.order, longest)
+
+    def feedback_bits(self, neuron: Neuron) -> int:
+        """Bits that each neuron keeps for its feedback alone, not for the layer behind it as well."""
+        return self._feedback_bits.get(neuron.name, 0)
+
     def lags(self, neuron: Neuron) -> range:
         """How many steps back the taps of a memory-free neuron lie."""
         assert neuron.spec.kernel is not None
         return range(0, self.history(neuron) + 1, neuron.spec.kernel.stride)
 
     def bits_a_neuron(self, neuron: Neuron) -> float:
-        """Bits that each neuron of the layer is charged: K-1, or its potential's; and a pooling's window."""
+        """Bits that each neuron of the layer is charged.
+
+        K-1 and what its feedback adds, or those of its potential; and the window of a pooling over time.
+        """
         synapses = [self._watch.synapses[name] for name in neuron.sources if name in self._watch.synapses]
         read = neuron.sources.union(*(synapse.sources for synapse in synapses))
         pooled = sum(pool.values.packed for name, pool in self._watch.pools.items() if name in read)
         if neuron.spec.is_memory_free:
-            return self.history(neuron) + pooled
+            return self.history(neuron) + self.feedback_bits(neuron) + pooled
         return sum(row.bits for row in self._own_state(neuron)) / max(neuron.features, 1) + pooled
 
     def torch_bytes(self, neuron: Neuron) -> int:
@@ -84,9 +106,10 @@ class StateCount:
         if neuron.spec.kernel is None:  # PyTorch has floats alone for a potential of a few bits
             return 0 if neuron.spec.carried.bits is None else neuron.features * 4
         width = neuron.values.bits // 8
+        own_spikes = neuron.features * neuron.spec.carried.spikes * width
         if neuron.spec.kernel.state_steps is None:  # a potential, in float32 or wider
-            return neuron.features * max(width, 4)
-        return neuron.features * self.history(neuron) * width
+            return neuron.features * max(width, 4) + own_spikes
+        return neuron.features * self.history(neuron) * width + own_spikes
 
     def steps_of(self, synapse: Synapse) -> int | None:
         """How many steps a synapse has seen: T, fewer behind a pooling over time; None if outside of time."""
@@ -109,6 +132,25 @@ class StateCount:
             if old is not None:
                 row = replace(row, steps=max(old.steps, steps), needed_by=old.needed_by + needed_by)
             self._rows[kept.key] = row
+
+    def _add_feedback(self, neuron: Neuron) -> int:
+        """Keeps a neuron's own spikes for as long as it needs them; the bits a neuron that this adds."""
+        name, features, needed = neuron.name, neuron.features, self.feedback(neuron)
+        if (name, "potential") in self._rows:
+            return 0
+        key = "output", name
+        old = self._rows.get(key)
+        added = max(needed - (old.steps if old is not None else 0), 0)
+        age = needed.bit_length()  # 1 to R steps, or longer ago
+        if neuron.spec.reset is not None and neuron.spec.reset.kind == "zero" and age < added:
+            self._rows[name, "age"] = StateRow(name, "steps since a spike", features, age, 1, (name,))
+            return age
+        if needed:
+            row = StateRow(name, "spikes", features, 1, needed, (name,))
+            if old is not None:
+                row = replace(old, steps=max(old.steps, needed), needed_by=(*old.needed_by, name))
+            self._rows[key] = row
+        return added
 
     def _own_state(self, neuron: Neuron) -> list[StateRow]:
         """State of a neuron that is not memory-free."""
