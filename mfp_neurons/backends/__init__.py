@@ -28,6 +28,9 @@ from ..surrogate import Surrogate, from_name
 NAMES = ("auto", "torch", "cpu", "cupy")
 _COMPILED = {"cpu": "cpu", "cuda": "cupy"}  # device type -> the backend made for it
 
+#: What a neuron's own spikes can change (``Call.reset``), in the order of the enum in kernels/arithmetic.h.
+RESETS = ("", "decaying", "zero", "taps")
+
 
 class Call(NamedTuple):
     """One call of the neuron, checked: how it travels from the public functions to the kernels.

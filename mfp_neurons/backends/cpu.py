@@ -14,8 +14,7 @@ from torch import Tensor
 from .._checks import log_once
 from ..kernels import host
 from ..surrogate import kernel_number
-from . import Call, Gradients, accumulate_dtype
-from . import torch as stock
+from . import RESETS, Call, Gradients, accumulate_dtype
 from .rows import Rows, RowView
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -26,8 +25,6 @@ _forked = False
 
 def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
-    if call.reset:
-        return stock.forward(call)
     x_dtype, call = call.x.dtype, _in_one_dtype(_without_rest(call))
     struct = _Struct.of_call(call)
     spikes, u = call.empty_outputs()
@@ -41,9 +38,7 @@ def backward(
     call: Call, grad_spikes: Tensor | None, grad_u: Tensor | None, needs: tuple[bool, ...]
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward`."""
-    if call.reset:
-        return stock.backward(call, grad_spikes, grad_u, needs)
-    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift, *_ = needs
+    need_x, need_kernel, need_threshold, need_state, need_scale, need_shift, need_feedback, need_own = needs
     x_dtype, state = call.x.dtype, call.state
     # A state of zeros has a gradient all the same, so it stays where that is wanted.
     call = _in_one_dtype(call if need_state else _without_rest(call))
@@ -60,14 +55,19 @@ def backward(
         # The gradient has the dtype of what the kernel reads as its state: a potential, or inputs.
         g_state = torch.empty(state.shape, dtype=wide if has_potential_state else x.dtype)
         struct.write("grad_state", g_state.unsqueeze(0) if has_potential_state else g_state)
+    g_own = None
+    if need_own and call.own_spikes is not None:
+        g_own = torch.empty(call.own_spikes.shape, dtype=x.dtype)
+        struct.write("grad_own_spikes", g_own)
     struct.c.sum_kernel, struct.c.sum_threshold = need_kernel, need_threshold
-    struct.c.sum_norm = need_scale or need_shift
-    # the sums of each channel: of the kernel first, then of threshold, scale and shift
+    struct.c.sum_norm, struct.c.sum_feedback = need_scale or need_shift, need_feedback
+    # the sums of each channel: of the kernel first, then of threshold, scale, shift and feedback
     channels = struct.rows.channels
     of_kernel = call.kernel.numel() if call.kind == "matrix" else len(call.kernel) * channels
+    of_feedback = 0 if call.feedback is None else len(call.feedback)
     sums = torch.empty(0)
-    if need_kernel or need_threshold or need_scale or need_shift:
-        sums = struct.sums(of_kernel + 3 * channels)
+    if need_kernel or need_threshold or need_scale or need_shift or need_feedback:
+        sums = struct.sums(of_kernel + (3 + of_feedback) * channels)
     struct.run(_NAMES[call.kind] + "_backward")
     rows = sums[of_kernel:].reshape(-1, channels)
     return Gradients(
@@ -77,6 +77,8 @@ def backward(
         None if g_state is None or state is None else g_state.to(state.dtype),
         _like(rows[1], call.scale) if need_scale else None,
         _like(rows[2], call.shift) if need_shift else None,
+        _like(rows[3:], call.feedback) if need_feedback else None,
+        None if g_own is None or call.own_spikes is None else g_own.to(call.own_spikes.dtype),
     )
 
 
@@ -152,12 +154,16 @@ class _Parameter(ctypes.Structure):
     _fields_ = (("data", ctypes.c_void_p), ("count", ctypes.c_int64))
 
 
-_SIZES = ("steps", "outer", "run", "channels", "repeat", "before", "order")
+_SIZES = ("steps", "outer", "run", "channels", "repeat", "before", "order", "held")
 _FLAGS = (
-    "dtype", "strict", "surrogate", "threads", "all_steps", "sum_kernel", "sum_threshold", "sum_norm",
+    "dtype", "strict", "surrogate", "threads", "all_steps", "reset", "detach",
+    "sum_kernel", "sum_threshold", "sum_norm", "sum_feedback",
 )  # fmt: skip
-_PARAMETERS = ("decay", "gain", "taps", "threshold", "scale", "shift")
-_TENSORS = ("x", "state", "spikes", "u", "grad_spikes", "grad_u", "grad_x", "grad_state")
+_PARAMETERS = ("decay", "gain", "taps", "threshold", "scale", "shift", "feedback")
+_TENSORS = (
+    "x", "state", "own_spikes", "spikes", "u", "grad_spikes", "grad_u", "grad_x", "grad_state",
+    "grad_own_spikes",
+)  # fmt: skip
 
 
 class _Call(ctypes.Structure):
@@ -203,8 +209,11 @@ class _Struct:
             if state is not None:
                 c.before = len(state)
                 struct.read("state", state)
-        for name in ("threshold", "scale", "shift"):
+        for name in ("threshold", "scale", "shift", "feedback"):
             struct.parameter(name, getattr(call, name))
+        c.reset, c.detach, c.held = RESETS.index(call.reset), call.detach, call.spikes_held
+        if call.own_spikes is not None:
+            struct.read("own_spikes", call.own_spikes.to(x.dtype))
         if call.surrogate is not None:
             c.surrogate = kernel_number(call.surrogate)
             c.surrogate_a, c.surrogate_b = call.surrogate.kernel_constants

@@ -4,6 +4,8 @@
  *     s[t] = u[t] >= threshold                                       strict: u[t] > threshold
  *     g[t] = dL/ds[t] * surrogate'(u[t] - threshold) + dL/du[t]
  *
+ * With a reset, what the neuron's own last spikes change is added; see below.
+ *
  * Inputs and outputs are float, double, Half or BFloat; sums are float, or double for double. Twin: the
  * stock operators of backends/torch.py and the derivatives of surrogate.py. No headers, so that NVRTC needs
  * no search path. */
@@ -129,6 +131,58 @@ template <class W> MFP_FN W step(W before, W input, W decay, W gain) { return de
 
 template <class W> MFP_FN bool fires(W u, W threshold, bool strict) {
     return u > threshold || (!strict && u == threshold);
+}
+
+/* ---- what a neuron's own spikes change ----
+ *
+ *     DECAYING   u[t] = decay u[t-1] + feedback s[t-1] + gain y[t]
+ *     ZERO       u[t] = decay (1 - s[t-1]) u[t-1] + gain y[t]; of K taps: the sum of m[j] y[t-j] over j < age,
+ *                the steps since the last own spike
+ *     TAPS       adds the sum of r[j] s[t-j] over j = 1 .. R to the sum of the taps
+ *
+ * What is forgotten may be infinite, so it is left out rather than multiplied by 0. The adjoint, with
+ * a[t] = dL/du[t] through all later steps and D[t] = dL/ds[t]:
+ *
+ *     DECAYING   D[t] = ds[t] + feedback a[t+1]         a[t] = slope D[t] + du[t] + decay a[t+1]
+ *     ZERO       D[t] = ds[t] - decay u[t] a[t+1]       a[t] = slope D[t] + du[t] + decay (1 - s[t]) a[t+1]
+ *
+ * Detached, D[t] is ds[t]. */
+
+/* The numbers of Call.reset, in the order of RESETS in mfp_neurons/backends/__init__.py. */
+enum Reset { NO_RESET, DECAYING, ZERO, TAPS };
+
+/* The recursion, where `fired` says whether the neuron fired in the step before. */
+template <int reset, class W> MFP_FN W step(W before, bool fired, W input, W decay, W gain, W feedback) {
+    if (reset == ZERO) return gain * input + (fired ? 0 : decay * before);
+    const W u = step(before, input, decay, gain);
+    return reset == DECAYING ? u + (fired ? feedback : 0) : u;
+}
+
+/* D[t], without detaching; later is a[t+1] */
+template <int reset, class W> MFP_FN W spike_gradient(W ds, W u, W later, W decay, W feedback) {
+    if (reset == DECAYING) return ds + feedback * later;
+    return reset == ZERO ? ds - decay * u * later : ds;
+}
+
+/* What a[t+1] gives back to u[t] itself; `fires` of step t. */
+template <int reset, class W> MFP_FN W carried_gradient(bool fires, W later, W decay) {
+    return reset == ZERO && fires ? 0 : decay * later;
+}
+
+/* ZERO of K taps: the steps since the last own spike and since the one before it, one step on. */
+template <class A> MFP_FN void grow_older(A &age, A &age_before, bool fires) {
+    age_before = (fires ? age : age_before) + 1;
+    age = (fires ? 0 : age) + 1;
+}
+
+/* ZERO of K taps, its adjoint: what step t gives back to D[t-j], called for j = K - 1 .. 1 with one sum, which
+ * starts at 0; weighted = a[t] m[j] y[t-j]. Had a spike not been, the sum would go on to the spike before it; were
+ * there one where there is none, the inputs from there on would be forgotten. */
+template <class W, class A> MFP_FN W give_back_to_spike(W &sum, A j, A age, A age_before, W weighted) {
+    sum += j < age_before ? weighted : 0;
+    const W share = j <= age ? -sum : 0;
+    sum = j == age ? 0 : sum;
+    return share;
 }
 
 /* ---- surrogate derivatives ---- */

@@ -44,11 +44,13 @@ struct Call {
     int64_t steps, outer, run;  /* T, A, B */
     int64_t channels, repeat;   /* neuron b of a run belongs to channel (b / repeat) % channels */
     int64_t before, order;      /* steps in `state` of a finite kernel; its K, or 0 for a matrix */
+    int64_t held;               /* R, the own spikes that a step depends on */
     int32_t dtype, strict, surrogate, threads, all_steps; /* all_steps: u and grad_u hold T steps, not one */
-    int32_t sum_kernel, sum_threshold, sum_norm;          /* whose sums are wanted */
+    int32_t reset, detach;                                /* a number of Reset; no gradient through own spikes */
+    int32_t sum_kernel, sum_threshold, sum_norm, sum_feedback; /* whose sums are wanted */
     double surrogate_a, surrogate_b;
-    Parameter decay, gain, taps, threshold, scale, shift;
-    Tensor x, state, spikes, u, grad_spikes, grad_u, grad_x, grad_state;
+    Parameter decay, gain, taps, threshold, scale, shift, feedback;
+    Tensor x, state, own_spikes, spikes, u, grad_spikes, grad_u, grad_x, grad_state, grad_own_spikes;
     double *sums; /* gradients [of what][channels]; null where nobody wants them */
 
     int64_t bytes(int64_t element) const { return steps * outer * run * element; } /* of a dense tensor */

@@ -3,6 +3,8 @@
  *     u[t] = decay u[t-1] + gain (scale x[t] + shift)         v[t] = dL/du[t] = g[t] + decay v[t+1]
  *     dL/dx[t] = gain scale v[t]                              dL/dstate = decay v[0]
  *
+ * and with a reset what arithmetic.h adds, where v is its a.
+ *
  * The backward computes u again in a scratch that stays in cache, and writes nothing but its results. Twin:
  * backends/torch_sums.py. */
 #pragma once
@@ -11,14 +13,15 @@
 
 namespace mfp {
 
-enum ExponentialSum { D_DECAY, D_GAIN, D_THRESHOLD, D_SCALE, D_SHIFT, EXPONENTIAL_SUMS };
+enum ExponentialSum { D_DECAY, D_GAIN, D_THRESHOLD, D_SCALE, D_SHIFT, D_FEEDBACK, EXPONENTIAL_SUMS };
 
 template <class X> struct Exponential {
     typedef Wide<X> W;
 
     struct Rows { /* of one tile; what a call has no use for is all zero, or written and never read */
-        alignas(64) W decay[LANES], gain[LANES], threshold[LANES], scale[LANES], shift[LANES];
-        alignas(64) W u[LANES], v[LANES], dx[LANES], slope[LANES], zero[LANES] = {};
+        alignas(64) W decay[LANES], gain[LANES], threshold[LANES], scale[LANES], shift[LANES], feedback[LANES];
+        alignas(64) W u[LANES], v[LANES], dx[LANES], ds[LANES], slope[LANES], zero[LANES] = {};
+        alignas(64) W own[LANES]; /* the spikes of the step before, 0 or 1 */
         alignas(64) W sums[EXPONENTIAL_SUMS][LANES];
         alignas(64) X no_spikes[LANES] = {}, row[LANES];
         bool constant = false;
@@ -32,27 +35,50 @@ template <class X> struct Exponential {
             if (c.threshold.data) fill(threshold, c.threshold, c, first, lanes);
             if (c.scale.data) fill(scale, c.scale, c, first, lanes);
             if (c.shift.data) fill(shift, c.shift, c, first, lanes);
+            if (c.feedback.data) fill(feedback, c.feedback, c, first, lanes);
         }
     };
 
     /* u = the potential one step after `before`, which may be u; spikes where it reaches the threshold */
-    template <bool has_norm, bool strict, bool fire>
-    static void step_row(W *u, const W *before, const X *x, X *spikes, const Rows &r, int64_t n) {
+    template <int reset, bool has_norm, bool strict, bool fire>
+    static void step_row(W *u, const W *before, const X *x, X *spikes, Rows &r, int64_t n) {
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
             const W raw = widen(x[i]);
             const W input = has_norm ? affine(raw, r.scale[i], r.shift[i]) : raw;
-            const W now = step(before[i], input, r.decay[i], r.gain[i]);
+            const W now = step<reset>(before[i], r.own[i] != 0, input, r.decay[i], r.gain[i], r.feedback[i]);
             u[i] = now;
             if (fire) spikes[i] = spike<X>(fires(now, r.threshold[i], strict));
+            if (reset) r.own[i] = spike<W>(fires(now, r.threshold[i], strict));
         }
     }
 
-    typedef void (*StepRow)(W *, const W *, const X *, X *, const Rows &, int64_t);
+    typedef void (*StepRow)(W *, const W *, const X *, X *, Rows &, int64_t);
     static StepRow step_of(const Call &c, bool fire) {
-        if (!fire) return c.scale.data ? step_row<true, false, false> : step_row<false, false, false>;
-        if (c.strict) return c.scale.data ? step_row<true, true, true> : step_row<false, true, true>;
-        return c.scale.data ? step_row<true, false, true> : step_row<false, false, true>;
+        return with_reset(c.reset, [&]([[maybe_unused]] auto reset) {
+            return c.scale.data ? step_with<reset.value, true>(c.strict, fire)
+                                : step_with<reset.value, false>(c.strict, fire);
+        });
+    }
+    template <int reset, bool has_norm> static StepRow step_with(bool strict, bool fire) {
+        if (!fire && !reset) return step_row<reset, has_norm, false, false>;
+        if (strict) return fire ? step_row<reset, has_norm, true, true> : step_row<reset, has_norm, true, false>;
+        return fire ? step_row<reset, has_norm, false, true> : step_row<reset, has_norm, false, false>;
+    }
+
+    /* f(Kind<reset>()) for the resets of a recursion */
+    template <class F> static auto with_reset(int number, F f) {
+        switch (number) {
+        case DECAYING: return f(Kind<DECAYING>());
+        case ZERO: return f(Kind<ZERO>());
+        default: return f(Kind<NO_RESET>());
+        }
+    }
+
+    /* r.own = the spikes before the first step */
+    static void start_own(const Call &c, Rows &r, int64_t a, int64_t first, int64_t n) {
+        if (c.own_spikes.data) load_row(r.own, c.own_spikes.at<X>(0, a) + first, n);
+        else std::fill(r.own, r.own + n, W(0));
     }
 
     static const W *start(const Call &c, const Rows &r, int64_t a, int64_t first) {
@@ -69,6 +95,7 @@ template <class X> struct Exponential {
             c, [] { return std::make_unique<Rows>(); },
             [&](Rows &r, int64_t, int64_t a, int64_t first, int64_t n) {
                 r.fill_in(c, first, n);
+                if (c.reset) start_own(c, r, a, first, n);
                 const W *before = start(c, r, a, first);
                 for (int64_t t = 0; t < c.steps; t++) {
                     W *u = c.u.data && c.all_steps ? c.u.at<W>(t, a) + first : r.u;
@@ -85,29 +112,39 @@ template <class X> struct Exponential {
             });
     }
 
-    /* v = slope gs + du + decay v, gx = gain scale v; the slope is worked out from u, or given (NONE) */
-    template <int kind, bool has_norm>
-    static void adjoint_row(Rows &r, const W *u, const X *gs, const W *du, X *gx, Surrogate<W> s, int64_t n) {
+    /* v = slope ds + du + what v gives back, gx = gain scale v; the slope is worked out from u, or given (NONE) */
+    template <int reset, int kind, bool has_norm>
+    static void adjoint_row(Rows &r, const W *u, const X *gs, const W *du, X *gx, const Call &c, int64_t n) {
+        const Surrogate<W> s{W(c.surrogate_a), W(c.surrogate_b)};
+        const bool strict = c.strict, detach = c.detach;
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
             const W slope = kind == NONE ? r.slope[i] : derivative<kind>(u[i] - r.threshold[i], s);
-            const W v = slope * widen(gs[i]) + du[i] + r.decay[i] * r.v[i];
+            const W outside = widen(gs[i]);
+            const W through = spike_gradient<reset>(outside, u[i], r.v[i], r.decay[i], r.feedback[i]);
+            const W ds = reset && detach ? outside : through;
+            const bool fired = reset == ZERO && fires(u[i], r.threshold[i], strict);
+            const W v = slope * ds + du[i] + carried_gradient<reset>(fired, r.v[i], r.decay[i]);
             const W dx = r.gain[i] * v;
             r.v[i] = v;
             r.dx[i] = dx;
             gx[i] = narrow<X>(has_norm ? r.scale[i] * dx : dx);
+            if (kind == NONE) r.ds[i] = ds;
         }
     }
 
-    typedef void (*AdjointRow)(Rows &, const W *, const X *, const W *, X *, Surrogate<W>, int64_t);
+    typedef void (*AdjointRow)(Rows &, const W *, const X *, const W *, X *, const Call &, int64_t);
 
-    static void sum_parameters(Rows &r, const X *x, const W *before, const X *gs, bool has_norm, int64_t n) {
+    /* r.own: the spikes of the step of `before` */
+    static void sum_parameters(const Call &c, Rows &r, const X *x, const W *before, int64_t n) {
+        const bool has_norm = c.scale.data, to_zero = c.reset == ZERO;
 #pragma omp simd
         for (int64_t i = 0; i < n; i++) {
             const W raw = widen(x[i]);
-            r.sums[D_DECAY][i] += r.v[i] * before[i];
+            r.sums[D_DECAY][i] += r.v[i] * (to_zero && r.own[i] != 0 ? 0 : before[i]);
             r.sums[D_GAIN][i] += r.v[i] * (has_norm ? affine(raw, r.scale[i], r.shift[i]) : raw);
-            r.sums[D_THRESHOLD][i] -= r.slope[i] * widen(gs[i]);
+            r.sums[D_THRESHOLD][i] -= r.slope[i] * r.ds[i];
+            r.sums[D_FEEDBACK][i] += r.v[i] * r.own[i];
         }
     }
 
@@ -141,26 +178,26 @@ template <class X> struct Exponential {
         Rows &r;
         double *const sums;
         const int64_t a, first, n, stretches;
-        const bool parameters, needs_u, large; /* parameters: the sums of decay, gain and threshold are wanted */
-        const StepRow step_row;
-        const Surrogate<W> surrogate;
+        const bool parameters, fires, needs_u, large; /* parameters: sums but those of scale and shift are wanted; */
+        const StepRow step_row;                       /* fires: the gradient passes through spikes */
         const AdjointRow adjoint_row;
         W *const kept, *const us; /* [stretches][LANES], the rows before each; [STRETCH][LANES] */
 
         Backward(const Call &c, Rows &r, double *sums, int64_t a, int64_t first, int64_t n)
             : c(c), r(r), sums(sums), a(a), first(first), n(n), stretches((c.steps + STRETCH - 1) / STRETCH),
-              parameters(c.sum_kernel || c.sum_threshold),
-              needs_u(c.grad_spikes.data || parameters),
-              large(c.bytes(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
-              surrogate{W(c.surrogate_a), W(c.surrogate_b)}, adjoint_row(adjoint_of()),
+              parameters(c.sum_kernel || c.sum_threshold || c.sum_feedback), fires(c.grad_spikes.data || c.reset),
+              needs_u(fires || parameters), large(c.bytes(sizeof(X)) >= LARGE), step_row(step_of(c, false)),
+              adjoint_row(adjoint_of()),
               kept(static_cast<W *>(scratch(sizeof(W) * (stretches + STRETCH) * LANES))),
               us(kept + stretches * LANES) {}
 
         AdjointRow adjoint_of() const {
-            const int number = !parameters && c.grad_spikes.data ? c.surrogate : NONE;
-            return with_surrogate(number, [&]([[maybe_unused]] auto kind) {
-                return c.scale.data ? &Exponential::adjoint_row<kind.value, true>
-                                    : &Exponential::adjoint_row<kind.value, false>;
+            return with_reset(c.reset, [&]([[maybe_unused]] auto reset) { return adjoint_with<reset.value>(); });
+        }
+        template <int reset> AdjointRow adjoint_with() const {
+            return with_surrogate(!parameters && fires ? c.surrogate : NONE, [&]([[maybe_unused]] auto kind) {
+                return c.scale.data ? &Exponential::adjoint_row<reset, kind.value, true>
+                                    : &Exponential::adjoint_row<reset, kind.value, false>;
             });
         }
 
@@ -168,12 +205,22 @@ template <class X> struct Exponential {
             std::fill(r.v, r.v + n, W(0));
             const W *rest = start(c, r, a, first);
             std::copy(rest, rest + n, kept);
+            if (c.reset) start_own(c, r, a, first, n);
             if (needs_u)
                 for (int64_t stretch = 0; stretch + 1 < stretches; stretch++) go_to_end_of(stretch);
             for (int64_t stretch = stretches - 1; stretch >= 0; stretch--) go_back_through(stretch);
-            if (c.grad_state.data) {
-                W *out = c.grad_state.at<W>(0, a) + first;
-                for (int64_t i = 0; i < n; i++) out[i] = r.decay[i] * r.v[i];
+            if (c.reset) start_own(c, r, a, first, n);
+            with_reset(c.reset, [&]([[maybe_unused]] auto reset) { give_back<reset.value>(rest); });
+        }
+
+        /* dL/dstate, dL/d own_spikes */
+        template <int reset> void give_back(const W *rest) {
+            W *du = c.grad_state.data ? c.grad_state.at<W>(0, a) + first : nullptr;
+            X *ds = c.grad_own_spikes.data ? c.grad_own_spikes.at<X>(0, a) + first : nullptr;
+            for (int64_t i = 0; i < n; i++) {
+                if (du) du[i] = carried_gradient<reset>(reset && r.own[i] != 0, r.v[i], r.decay[i]);
+                const W through = spike_gradient<reset>(W(0), rest[i], r.v[i], r.decay[i], r.feedback[i]);
+                if (ds) ds[i] = narrow<X>(c.detach ? 0 : through);
             }
         }
 
@@ -192,6 +239,7 @@ template <class X> struct Exponential {
 
         void go_back_through(int64_t stretch) {
             const int64_t begin = stretch * STRETCH, end = std::min(c.steps, begin + STRETCH);
+            own_before(begin, kept + stretch * LANES);
             if (needs_u)
                 for (int64_t t = begin; t < end; t++) {
                     prefetch_after(t - begin, begin, end);
@@ -202,7 +250,18 @@ template <class X> struct Exponential {
                 prefetch_after(end - begin + (end - 1 - t), begin, end);
                 go_back(t, before(t, begin));
             }
-            if (sums) add_sums(parameters ? 0 : D_SCALE, c.sum_norm ? EXPONENTIAL_SUMS : D_SCALE);
+            if (parameters) add_sums(D_DECAY, D_SCALE);
+            if (c.sum_norm) add_sums(D_SCALE, D_FEEDBACK);
+            if (c.sum_feedback) add_sums(D_FEEDBACK, EXPONENTIAL_SUMS);
+        }
+
+        /* r.own = the spikes of the step before t, whose potential is `before` */
+        void own_before(int64_t t, const W *before) {
+            if (!c.reset) return;
+            if (t == 0) return start_own(c, r, a, first, n);
+            const bool strict = c.strict;
+#pragma omp simd
+            for (int64_t i = 0; i < n; i++) r.own[i] = spike<W>(mfp::fires(before[i], r.threshold[i], strict));
         }
 
         /* Sums of floats over one stretch lose little. */
@@ -231,16 +290,13 @@ template <class X> struct Exponential {
         }
 
         void go_back(int64_t t, const W *before) {
-            const X *gs = r.no_spikes;
-            if (c.grad_spikes.data) {
-                gs = gradient(t);
-                if (parameters) derivative_row(r.slope, row_of(t), r.threshold, c, n);
-            }
+            const X *gs = c.grad_spikes.data ? gradient(t) : r.no_spikes;
+            if (parameters && fires) derivative_row(r.slope, row_of(t), r.threshold, c, n);
             const W *du = r.zero;
             if (c.grad_u.data && (c.all_steps || t == c.steps - 1)) du = c.grad_u.at<W>(c.all_steps ? t : 0, a) + first;
             X *gx = c.grad_x.data ? c.grad_x.at<X>(t, a) + first : nullptr, *row = gx && !large ? gx : r.row;
-            adjoint_row(r, row_of(t), gs, du, row, surrogate, n);
-            if (parameters) sum_parameters(r, x(t), before, gs, c.scale.data, n);
+            adjoint_row(r, row_of(t), gs, du, row, c, n);
+            if (parameters) own_before(t, before), sum_parameters(c, r, x(t), before, n);
             if (c.sum_norm) sum_norm(r, x(t), n);
             if (gx && large) stream(gx, row, n * sizeof(X));
         }
