@@ -22,7 +22,8 @@ def test_no_network_of_a_task_has_a_budget_of_its_own(task: str) -> None:
     plan = sweep.load(str(HERE / f"{task}.toml"))
     assert len(plan.seeds) == 3
     for entry in plan.entries:
-        assert entry.tune == plan.tune
+        assert entry.tune.keys() == plan.tune.keys()
+        assert all(set(values) <= set(plan.tune[key]) for key, values in entry.tune.items())
         assert not [key for key in entry.settings if key.startswith(("data.", "readout."))]
         assert {key for key in entry.settings if key.startswith("training.")} <= {
             "training.fit_orders_bits",
