@@ -1,5 +1,6 @@
 """Checks what a caller gave, and turns kernels, numbers and states into the tensors of a call."""
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -179,19 +180,26 @@ def _with_feedback(call: Call, feedback: Feedback, spikes_held: int, kernel: Ker
         _check_channels("reset_taps", taps.shape[1], call.x)
     elif feedback.reset == "subtract":
         assert isinstance(kernel, Exponential) and call.threshold is not None
-        decay = _parameter("decay", kernel.decay, call.x).to(wide)
+        decay, amount = _parameter("decay", kernel.decay, call.x).to(wide), subtracted(call.threshold)
         if call.kind == "exp":  # one tap, which the recursion makes decay
             reset = "decaying"
-            taps = -(call.threshold if feedback.delay else call.threshold * decay).unsqueeze(0)
+            taps = -(amount if feedback.delay else amount * decay).unsqueeze(0)
         else:
             lags = torch.arange(spikes_held, device=decay.device, dtype=wide).unsqueeze(1)
-            taps = -call.threshold * decay ** (lags if feedback.delay else lags + 1)
+            taps = -amount * decay ** (lags if feedback.delay else lags + 1)
     if call.kind == "fir":
         if taps is not None and not carry and covers(len(taps) + 1, call.x):
             taps = taps[: call.x.shape[0] - 1]  # as the kernel's own taps that reach back too far
         if (len(call.kernel) == 1) if taps is None else (len(taps) == 0):
             return call  # nothing is fed back
     return call._replace(feedback=taps, reset=reset, detach=feedback.detach)
+
+
+def subtracted(threshold: Any) -> Any:
+    """What a soft reset subtracts of a number or a tensor: nothing where inf keeps the neuron from firing."""
+    if isinstance(threshold, Tensor):
+        return threshold.masked_fill(threshold.isinf(), 0)
+    return 0.0 if math.isinf(threshold) else threshold
 
 
 def _check_own_spikes(own_spikes: Tensor, held: int, x_seq: Tensor) -> None:

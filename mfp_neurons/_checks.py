@@ -56,8 +56,8 @@ def refuse_tracers(module: torch.nn.Module, x: Any) -> None:
         )
     if torch.nn.Module.__call__.__module__ == "nirtorch.graph":
         raise TypeError(
-            f"{type(module).__name__} never resets, and this exporter would write a neuron that does, or "
-            f"none. {to_nir}"
+            f"{type(module).__name__} is no neuron of this exporter, which would write one that resets "
+            f"differently, or none. {to_nir}"
         )
 
 

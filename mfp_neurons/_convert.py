@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 from ._checks import check_int, check_module, describe, log_once
-from .adapters import adapter_of, describe_neuron, framework_of, is_memory_free
+from .adapters import adapter_of, describe_neuron, framework_of, replaced_method
 from .baseline import QuantizedMembraneLIF
 from .quantize import quantize_weights
 
@@ -222,6 +222,7 @@ def advice(neuron: nn.Module) -> str:
 # --- finding ----------------------------------------------------------------------------------------------
 
 _ALREADY = "it is memory-free already"
+_RESET_FOR_EVER = "it keeps a potential, for its reset has no order; make it with an order"
 _BASELINE = "it is the baseline with a stored potential; MFP is the neuron without one"
 _NEURONS_OF = {"spikingjelly": "spikingjelly.activation_based.neuron", "snntorch": "snntorch._neurons"}
 _WEIGHTS = (nn.Linear, nn.modules.conv._ConvNd)
@@ -256,10 +257,8 @@ def _has_few_bits(layer: nn.Module | None) -> bool:
 
 def _patched(module: nn.Module) -> str:
     """Why a neuron whose methods were replaced on the object stays; empty for any other."""
-    replaced = [
-        n for n, v in vars(module).items() if callable(v) and callable(getattr(type(module), n, None))
-    ]
-    return f"its {replaced[0]} was replaced on this object, which a swap would lose" if replaced else ""
+    name = replaced_method(module)
+    return f"its {name} was replaced on this object, which a swap would lose" if name else ""
 
 
 def _why_not(module: nn.Module, adapter: ModuleType | None) -> str:
@@ -268,7 +267,8 @@ def _why_not(module: nn.Module, adapter: ModuleType | None) -> str:
         return _BASELINE
     kinds = type(module).__mro__
     if any(kind.__module__.partition(".")[0] == __package__ for kind in kinds):
-        return _ALREADY if is_memory_free(module) else ""
+        spec = describe_neuron(module)
+        return "" if spec is None else _ALREADY if spec.is_memory_free else _RESET_FOR_EVER
     framework = framework_of(module)
     if adapter is None or framework is None:
         return ""
@@ -443,12 +443,17 @@ def _described(neuron: nn.Module) -> str:
     """A neuron in a few words."""
     shown = {name: getattr(neuron, name) for name in _SHOWN if hasattr(neuron, name)}
     spec = describe_neuron(neuron)
-    kernel = None if spec is None else spec.kernel
+    # a framework's own neuron is told by its own options
+    kernel = spec.kernel if spec is not None and hasattr(neuron, "neuron_spec") else None
     if kernel is not None:
         shown = {name: value for name, value in shown.items() if name not in ("reset_mechanism", "v_reset")}
     words = [f"{name}={_brief(value)}" for name, value in shown.items()]
     if kernel is not None:
         words += [kernel.kind, *(f"{name}={value}" for name, value in kernel.options().items())]
+        reset = spec.reset if spec is not None else None
+        if reset is not None:
+            words.append(f"reset={reset.kind}")
+            words += [f"v_reset={_brief(reset.rest)}"] if reset.rest else []
     return f"{type(neuron).__name__}({', '.join(words)})"
 
 

@@ -62,7 +62,7 @@ def is_neuron(module: nn.Module) -> bool:
 
 
 def is_memory_free(module: nn.Module) -> bool:
-    """Whether a module is a neuron whose potential is a sum over a history kernel alone."""
+    """Whether a module is a neuron whose last inputs and own last spikes give its potential."""
     spec = describe_neuron(module)
     return spec is not None and spec.is_memory_free
 
@@ -84,6 +84,12 @@ def put_state(module: nn.Module, name: str, value: Any) -> None:
         vars(module),
     )
     next((holder for holder in holders if name in holder), vars(module))[name] = value
+
+
+def replaced_method(module: nn.Module) -> str | None:
+    """The name of a method that was replaced on this very object."""
+    names = (name for name, value in vars(module).items() if callable(value))
+    return next((name for name in names if callable(getattr(type(module), name, None))), None)
 
 
 def overridden_forward(module: nn.Module) -> str | None:

@@ -13,7 +13,7 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from ._arguments import RESETS
+from ._arguments import RESETS, subtracted
 from ._checks import check_choice, check_int
 from .history import Exponential, Kernel, quantize_taps
 from .spec import Carried, KernelParameters, ResetSpec
@@ -39,6 +39,7 @@ class Feedback(nn.Module):
         order: R. None is as far back as the kernel reaches, K - 1 steps; "zero" takes no other.
         delay: a subtracted threshold decays from the second step on only, as in ``snn.Leaky``.
         detach: no gradient passes through the spikes that are fed back.
+        argument: what the neuron's class calls ``reset``, for the messages of errors.
 
     Parameters: ``taps`` [R] or, with the kernel's ``num_channels`` C, [R, C]; on the grid of its
     ``kernel_bits`` when used.
@@ -60,44 +61,64 @@ class Feedback(nn.Module):
         order: int | None = None,
         delay: bool = False,
         detach: bool = False,
+        argument: str = "reset",
     ) -> None:
         super().__init__()
         if reset is not None:
-            check_choice("reset", reset, RESETS)
+            check_choice(argument, reset, RESETS)
         if order is not None:
             check_int("reset_order", order, 1)
-        self.reset, self.delay, self.detach = reset, bool(delay), bool(detach)
-        self.order = kernel.state_steps if order is None or reset is None else order
-        self._check(kernel, order)
+        # no attributes named reset or detach: SpikingJelly 0.0.0.0.14 would call them
+        self.kind, self.delay, self.detached = reset, bool(delay), bool(detach)
+        self._order = order
+        self._check(kernel, order, argument)
         if reset == "feedback":
-            assert self.order is not None
-            shape = (self.order,) if kernel.num_channels is None else (self.order, kernel.num_channels)
-            self.taps = nn.Parameter(torch.zeros(shape))
+            steps = kernel.state_steps if order is None else order
+            assert steps is not None
+            shape = (steps,) if kernel.num_channels is None else (steps, kernel.num_channels)
+            self.taps = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
-    def _check(self, kernel: KernelParameters, order: int | None) -> None:
-        reset = self.reset
+    def order(self, kernel: KernelParameters) -> int | None:
+        """R, how many own spikes count; None for all of them, in a recursion. 0 without a reset.
+
+        It follows the kernel, which may be truncated, where no order was asked for.
+        """
+        if self.kind is None:
+            return 0
+        if self.kind == "feedback":
+            return len(self.taps)
+        return kernel.state_steps if self._order is None else self._order
+
+    def _check(self, kernel: KernelParameters, order: int | None, argument: str) -> None:
+        reset = self.kind
         if order is not None and reset in (None, "zero"):
-            raise ValueError(f"reset={reset!r} takes no reset_order, got {order}")
+            raise ValueError(f"{argument}={reset!r} takes no reset_order, got {order}")
         if reset is None:
             return
         if kernel.kind == "matrix":
             raise ValueError(
-                f"reset={reset!r} takes kernel='exp' or 'fir': the weights of a matrix differ between steps"
+                f"{argument}={reset!r} takes kernel='exp' or 'fir': the weights of a matrix differ between "
+                "steps"
             )
         if kernel.state_steps is None:  # an exponential that forgets nothing
             if reset == "feedback":
                 raise ValueError(
-                    "reset='feedback' needs a finite order: give order=K, or take reset='subtract' or 'zero'"
+                    f"{argument}='feedback' needs a finite order: give order=K, or take {argument}="
+                    "'subtract' or 'zero'"
                 )
             if order is not None:
                 raise ValueError(
                     f"reset_order={order} needs a finite order: without one the potential keeps every reset"
                 )
-        if reset == "feedback" and self.order == 0:
-            raise ValueError("reset='feedback' with order=1 needs reset_order, the number of its taps")
+        if reset == "feedback" and order is None and kernel.state_steps == 0:
+            raise ValueError(f"{argument}='feedback' with order=1 needs reset_order, the number of its taps")
 
     def arguments(
-        self, kernel: KernelParameters, value: Kernel, v_threshold: Tensor | float, device: torch.device
+        self,
+        kernel: KernelParameters,
+        value: Kernel,
+        v_threshold: Tensor | float,
+        device: torch.device | str = "cpu",
     ) -> ResetArguments:
         """What the functions are told.
 
@@ -107,21 +128,20 @@ class Feedback(nn.Module):
             v_threshold: what "subtract" subtracts, a number or a tensor [1] or [C].
             device: that of the input.
         """
-        if self.reset is None:
+        if self.kind is None:
             return {}
-        if self.reset == "zero":
-            return {"reset": "zero", "detach_reset": self.detach}
-        if self.reset == "subtract" and isinstance(value, Exponential):
-            order = None if value.order is None or self.order == 0 else self.order
+        if self.kind == "zero":
+            return {"reset": "zero", "detach_reset": self.detached}
+        if self.kind == "subtract" and isinstance(value, Exponential):
             return {
                 "reset": "subtract",
-                "reset_order": order,
+                "reset_order": None if value.order is None else self._order,
                 "reset_delay": self.delay,
-                "detach_reset": self.detach,
+                "detach_reset": self.detached,
             }
         taps = self.values(kernel, v_threshold, device)
         assert taps is not None
-        return {"reset": "feedback", "reset_taps": taps, "detach_reset": self.detach}
+        return {"reset": "feedback", "reset_taps": taps, "detach_reset": self.detached}
 
     def values(
         self,
@@ -133,32 +153,32 @@ class Feedback(nn.Module):
 
         Those that follow from numbers alone are computed on ``device``, all others where the tensors are.
         """
-        if self.reset == "feedback":
+        if self.kind == "feedback":
             return quantize_taps(self.taps, kernel.kernel_bits)
-        if self.reset != "subtract" or self.order is None or v_threshold is None:
+        order = self.order(kernel)
+        if self.kind != "subtract" or order is None or v_threshold is None:
             return None
         # a subtracted threshold fades as an input of that size does, on the same grid
-        fading = Exponential(kernel.exponential().decay).taps(self.order + 1, device)
+        fading = Exponential(kernel.exponential().decay).taps(order + 1, device)
         fading = quantize_taps(fading, kernel.kernel_bits)
         fading = fading[:-1] if self.delay else fading[1:]
-        taps = -v_threshold * fading
+        taps = -subtracted(v_threshold) * fading
         return taps.squeeze(1) if taps.shape[1] == 1 else taps
 
     def spec(
         self, kernel: KernelParameters, v_threshold: Tensor | float | None, rest: float = 0.0
     ) -> ResetSpec | None:
         """What is fed back, for whoever reads a model; None where nothing is."""
-        if self.reset is None:
+        if self.kind is None:
             return None
-        taps = self.values(kernel, v_threshold)
-        return ResetSpec(self.reset, self.order, taps, self.delay, self.detach, rest)  # type: ignore[arg-type]
+        taps, order = self.values(kernel, v_threshold), self.order(kernel)
+        return ResetSpec(self.kind, order, taps, self.delay, self.detached, rest)  # type: ignore[arg-type]
 
     def carried(self, kernel: KernelParameters) -> Carried:
         """What a step of the neuron needs of the steps before it."""
-        if self.reset is None:
-            return kernel.carried()
-        return replace(kernel.carried(), spikes=1 if self.order is None else self.order)
+        order = self.order(kernel)
+        return replace(kernel.carried(), spikes=1 if order is None else order)
 
     def extra_repr(self) -> str:
-        order = "" if self.order is None or self.reset is None else f", order={self.order}"
-        return f"reset={self.reset!r}{order}"
+        order = len(self.taps) if self.kind == "feedback" else self._order
+        return f"reset={self.kind!r}" + ("" if order is None else f", order={order}")

@@ -364,7 +364,8 @@ def _recursion_step(call: Call, x: Tensor, before: Tensor | None, own: Tensor | 
     decay, gain = (ops.along_channels(row, call.x.dim()) for row in call.kernel)
     own = None if own is None or not call.reset else own.detach() if call.detach else own
     if before is not None and own is not None and call.reset == "zero":
-        before = before * (1 - own) if own.requires_grad else before.masked_fill(own > 0, 0)
+        differs = own.requires_grad or not _is_fused(call.surrogate)  # a user's spikes may be graded
+        before = before * (1 - own) if differs else before.masked_fill(own > 0, 0)
     u = x * gain if before is None else torch.addcmul(x * gain, before.to(x.dtype), decay)
     if call.feedback is None or own is None:
         return u

@@ -284,12 +284,12 @@ class MFP(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         refuse_tracers(self, x_seq)
-        kernel = self.kernel()
+        kernel, device = self.kernel(), getattr(x_seq, "device", "cpu")  # fire says what x_seq must be
         return fire(
             x_seq,
             kernel,
             self.v_threshold,
-            **self.feedback.arguments(self.kernel, kernel, self.v_threshold, x_seq.device),
+            **self.feedback.arguments(self.kernel, kernel, self.v_threshold, device),
             surrogate=self.surrogate,
             strict=self.strict,
             backend=self.backend,

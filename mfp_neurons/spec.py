@@ -120,6 +120,7 @@ class StateNames:
         all: every one of them.
         potential: that of the last step.
         history: the past inputs, oldest first.
+        last_spikes: its own last spikes, oldest first.
         record: the potential of every step, kept for the user alone.
     """
 
@@ -127,6 +128,7 @@ class StateNames:
     potential: str | None = None
     history: str | None = None
     record: str | None = None
+    last_spikes: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +160,7 @@ class NeuronSpec:
 
     Attributes:
         kernel: the history kernel: with these weights past inputs add up to the potential, before what
-            ``reset`` says. None for a neuron that does more.
+            ``reset`` says. None for a neuron that does more, which no description of a network holds.
         reset: what the neuron's own spikes change; None for nothing.
         carried: what a step needs of the steps before it.
         threshold: in the units of the input; inf never fires. None where there is none, as in SpikingJelly's
@@ -197,9 +199,17 @@ class NeuronSpec:
     reset: ResetSpec | None = None
 
     @property
+    def keeps_potential(self) -> bool:
+        """Whether a step needs a stored potential: past inputs and own spikes of any number do not give it."""
+        if self.kernel is None:
+            return self.carried.what == "potential"
+        # without a reset the inputs so far give it; a reset that never ends needs all own spikes as well
+        return self.reset is not None and self.kernel.state_steps is None
+
+    @property
     def is_memory_free(self) -> bool:
-        """Whether past inputs, which are spikes, and its own spikes say all about its potential."""
-        return self.kernel is not None
+        """Whether its last inputs, which follow from spikes, and its own last spikes give its potential."""
+        return self.kernel is not None and not self.keeps_potential
 
     @property
     def never_fires(self) -> bool:

@@ -35,6 +35,24 @@ def in_registers() -> Iterator[Kernel]:
                 yield Kernel(file, f"mfp::{kind}_backward<{form}, {instance}>")
 
 
+def feedback() -> Iterator[Kernel]:
+    for dtype, held, kind in product(TYPES, (cupy.FEW, cupy.MANY), ("exp", "fir")):
+        file, form = {"exp": "exponential_feedback.cu", "fir": "fir_feedback.cu"}[kind], TYPES[dtype]
+        for width, along in _wide_or_single(cupy.forward_width(dtype, held), held == cupy.FEW):
+            yield Kernel(file, f"mfp::{kind}_feedback_forward<{form}, {width}, {held}, {along}>")
+        if kind == "fir" and not cupy.feeds_back_in_registers(dtype, held):
+            continue
+        widest = cupy.feedback_width(dtype, held, is_fir=kind == "fir")
+        for (width, along), factor in product(_wide_or_single(widest, held == cupy.FEW), range(NO_SPIKES)):
+            instance = f"{form}, {width}, {held}, {along}, {factor}"
+            yield Kernel(file, f"mfp::{kind}_feedback_backward<{instance}>")
+    for form in TYPES.values():
+        for factor in range(NO_SPIKES):
+            yield Kernel("fir_feedback.cu", f"mfp::feedback_adjoint<{form}, {factor}>")
+        yield Kernel("fir_feedback.cu", f"mfp::zero_adjoint<{form}>")
+        yield Kernel("fir_feedback.cu", f"mfp::zero_tap_gradient<{form}>")
+
+
 def finite() -> Iterator[Kernel]:
     factors = {cupy.FORWARD: [0], cupy.LOCAL: [*range(NO_SPIKES)], cupy.ADJOINT: [NO_SPIKES, DONE]}
     for form in TYPES.values():
@@ -56,7 +74,7 @@ def channels() -> Iterator[Kernel]:
 
 
 def every() -> list[Kernel]:
-    return [*in_registers(), *finite(), *channels()]
+    return [*in_registers(), *feedback(), *finite(), *channels()]
 
 
 def digest() -> str:
@@ -69,6 +87,10 @@ def _groups(width: int, may_run_along: bool = True) -> list[tuple[int, str]]:
     """Widths a tensor may allow, and whether channels may run along a group."""
     widths = [1 << i for i in range(1, width.bit_length())]
     return [(1, "false"), *((w, along) for w in widths for along in ("false", "true")[: 1 + may_run_along])]
+
+
+def _wide_or_single(width: int, may_run_along: bool) -> list[tuple[int, str]]:
+    return [(w, along) for w, along in _groups(width, may_run_along) if w in (1, width)]
 
 
 if __name__ == "__main__":

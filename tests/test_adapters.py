@@ -74,13 +74,16 @@ def test_our_neurons_describe_themselves(make, kernel, carried, takes_sequences,
 THEIRS = [
     (lambda: QuantizedMembraneLIF(bits=2), Carried("potential", bits=2), True, ()),
     (lambda: QuantizedMembraneLIF(0.0), Carried("nothing", 0, bits=0), True, ()),
-    (lambda: neuron.LIFNode(step_mode="m", store_v_seq=True), POTENTIAL, True, ("v",)),
-    (lambda: neuron.IFNode(), POTENTIAL, False, ("v",)),
     (lambda: type("Mine", (neuron.ParametricLIFNode,), {})(), POTENTIAL, False, ("v",)),
-    (lambda: snn.Leaky(0.5), POTENTIAL, False, ("mem",)),
+    (lambda: type("Mine", (snn.Leaky,), {})(0.5), POTENTIAL, False, ("mem",)),
     (lambda: snn.Synaptic(0.5, 0.5), POTENTIAL, False, ("mem", "syn")),
     (lambda: snn.RLeaky(0.5, linear_features=3), POTENTIAL, False, ("mem", "spk")),
     (lambda: snn.StateLeaky(0.5, channels=2), POTENTIAL, True, ()),
+    # what no sum over inputs and own spikes says
+    (lambda: snn.Leaky(0.5, reset_delay=False), POTENTIAL, False, ("mem",)),
+    (lambda: snn.Leaky(0.5, threshold=-0.1), POTENTIAL, False, ("mem",)),
+    (lambda: snn.Lapicque(beta=0.5, reset_mechanism="zero"), POTENTIAL, False, ("mem",)),
+    (lambda: snn.Lapicque(R=0.5, C=0.5), POTENTIAL, False, ("mem",)),
 ]
 if hasattr(neuron, "PSN"):
     THEIRS += [
@@ -91,12 +94,76 @@ if hasattr(neuron, "PSN"):
 
 
 @pytest.mark.parametrize(("make", "carried", "takes_sequences", "names"), THEIRS)
-def test_neurons_with_a_reset_are_described_without_a_kernel(make, carried, takes_sequences, names):
+def test_neurons_that_are_no_sum_are_described_without_a_kernel(make, carried, takes_sequences, names):
     module = make()
     spec = describe_neuron(module)
     assert spec.kernel is None and is_neuron(module) and not is_memory_free(module)
     assert (spec.carried, spec.takes_sequences) == (carried, takes_sequences)
     assert set(spec.state.all) == set(names)
+
+
+# the frameworks' own neurons that are a sum over inputs and own spikes: kind and rest of the reset
+LIFS = {
+    "IFNode": (lambda **o: neuron.IFNode(**o), "zero", 0.0),
+    "LIFNode, soft": (lambda **o: neuron.LIFNode(tau=3.0, v_reset=None, **o), "subtract", 0.0),
+    "LIFNode, hard": (lambda **o: neuron.LIFNode(tau=3.0, v_reset=-0.25, **o), "zero", -0.25),
+    "LIFNode, its input as it is": (lambda **o: neuron.LIFNode(decay_input=False, **o), "zero", 0.0),
+    "ParametricLIFNode": (
+        lambda **o: neuron.ParametricLIFNode(init_tau=3.0, v_reset=0.125, **o),
+        "zero",
+        0.125,
+    ),
+    "Leaky": (lambda **o: snn.Leaky(0.9, **o), "subtract", 0.0),
+    "Leaky of channels": (
+        lambda **o: snn.Leaky(torch.rand(3), threshold=torch.rand(3), **o),
+        "subtract",
+        0.0,
+    ),
+    "Leaky, hard": (lambda **o: snn.Leaky(0.9, reset_mechanism="zero", **o), "zero", 0.0),
+    "Leaky, hard at once": (
+        lambda **o: snn.Leaky(0.9, reset_mechanism="zero", reset_delay=False, **o),
+        "zero",
+        0.0,
+    ),
+    "Leaky without": (lambda **o: snn.Leaky(0.9, reset_mechanism="none", **o), None, 0.0),
+    "Lapicque": (lambda **o: snn.Lapicque(R=2.0, C=1.5, **o), "subtract", 0.0),
+    "Lapicque without": (lambda **o: snn.Lapicque(beta=0.7, reset_mechanism="none", **o), None, 0.0),
+}
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", LIFS)
+def test_a_framework_s_own_neuron_is_the_sum_that_its_description_says(name):
+    """From the description alone, in a loop over sums: the spikes of the neuron itself."""
+    make, kind, rest = LIFS[name]
+    module = make().double()
+    spec = describe_neuron(module)
+    assert spec.kernel is not None and spec.carried == POTENTIAL
+    assert (None if spec.reset is None else spec.reset.kind) == kind
+    assert spec.is_memory_free is (kind is None) and spec.keeps_potential is (kind is not None)
+    x_seq = torch.randn(40, 2, 3, dtype=torch.double) + 0.4
+    value = spec.kernel()
+    decay, gain = (torch.as_tensor(v, dtype=torch.double) for v in (value.decay, value.gain))
+    threshold = torch.as_tensor(spec.threshold, dtype=torch.double)
+    fired: list[torch.Tensor] = []
+    for t in range(len(x_seq)):
+        u, alive = torch.zeros_like(x_seq[0]) + rest, torch.ones(2, 3, dtype=torch.bool)
+        for lag in range(t + 1):
+            if lag and kind == "zero":
+                alive = alive & (fired[t - lag] == 0)
+            u = u + torch.where(alive, gain * decay**lag * x_seq[t - lag], 0.0)
+            if lag and kind == "subtract":
+                u = u - threshold * decay ** (lag - spec.reset.delay) * fired[t - lag]
+        fired.append(((u > threshold) if spec.fires_above_only() else (u >= threshold)).double())
+    found = [module(x) for x in x_seq]
+    found = torch.stack([one[0] if isinstance(one, tuple) else one for one in found])
+    assert torch.equal(found.double(), torch.stack(fired)) and 0 < found.mean() < 1
+
+
+def test_a_neuron_whose_method_was_replaced_may_compute_anything():
+    for module, name in ((neuron.LIFNode(), "single_step_forward"), (snn.Leaky(0.5), "fire")):
+        setattr(module, name, lambda x: x)
+        assert describe_neuron(module).kernel is None
 
 
 def test_what_is_no_neuron_has_no_description():

@@ -215,21 +215,6 @@ def test_own_spikes_and_those_for_the_next_layer_are_the_same_bits(layers, steps
         assert row.feedback_bits == max(min(r, steps - 1) - min(k, steps - 1), 0)
 
 
-@pytest.mark.parametrize(
-    ("neuron", "kept"),
-    [
-        (MFP(order=1, reset="feedback", reset_order=3), {("spikes", 1, 3)}),
-        (MFP(order=6, reset="subtract"), {("real values", 32, 5), ("spikes", 1, 5)}),
-        (MFP(order=2, reset="zero"), {("real values", 32, 1), ("spikes", 1, 1)}),
-        (MFP(order=6, reset="zero"), {("real values", 32, 5), ("steps since a spike", 3, 1)}),
-        (MFP(reset="zero"), {("potential", 32, 1)}),  # it has been reset
-    ],
-)
-def test_what_a_reset_needs_is_kept_beside_the_history(neuron, kept):
-    costs = report(Stack([neuron]), torch.randn(8, 2, 3))
-    assert {(row.what, row.bits_per_value, row.steps) for row in costs.state} == kept
-
-
 def test_spikes_that_two_layers_read_are_kept_once():
     def run(net: Any, x: Tensor) -> Tensor:
         s = net.a(net.first(x) + 2)
@@ -603,3 +588,59 @@ def test_what_a_snntorch_neuron_keeps_beside_its_potential_is_counted():
     assert kept(snn.Synaptic(0.9, 0.8, init_hidden=True)) == {"mem": 4 * 32, "syn": 4 * 32}
     recurrent = snn.RLeaky(0.9, linear_features=4, init_hidden=True)
     assert kept(recurrent) == {"mem": 4 * 32, "spk": 4}  # the spikes that come back are a bit each
+
+
+# --- what comes back to a neuron ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("own", "kept", "mean"), [(6, 6, 2), (8, 8, (2 + 6) / 3), (2, 6, 2), (99, 9, 3)])
+def test_own_spikes_are_kept_once_for_the_next_layer_and_the_neuron_itself(own, kept, mean):
+    second = MFP(order=1, reset="feedback", reset_order=own)
+    net = Stack([MFP(order=1), second, MFP(order=7)])
+    costs = report(net, (torch.rand(10, 2, 3) < 0.4).float())
+    assert [(r.of, r.values, r.bits_per_value, r.steps, r.needed_by) for r in costs.state] == [
+        ("neurons.1", 6, 1, kept, ("neurons.2", "neurons.1"))
+    ]
+    assert costs.state_bits_per_neuron == mean  # 6 of layer 3, and of layer 2 what layer 3 does not keep
+
+
+def test_own_spikes_that_no_other_layer_keeps_are_state():
+    net = nn.Sequential(nn.Linear(3, 4), MFP(order=3, reset="zero"), nn.Linear(4, 2))
+    costs = report(net, (torch.rand(9, 2, 3) < 0.4).float())
+    assert {row.of: row.bits for row in costs.state} == {"input": 3 * 2, "1": 4 * 2}
+    assert costs.state_bits_per_neuron == 2 + 2
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_a_reset_without_an_order_keeps_a_potential_and_repeats_no_operation(reset):
+    net = Stack([MFP(order=1), MFP(reset=reset, v_threshold=0.1)])
+    costs = report(net, (torch.rand(10, 2, 3) < 0.4).float())
+    assert [(row.of, row.what, row.bits) for row in costs.state] == [("neurons.1", "potential", 6 * 32)]
+    assert costs.state_bits_per_neuron == 16
+    assert costs.streaming_synaptic_operations == costs.synaptic_operations > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "lags"),
+    [
+        ({"reset": "zero"}, []),
+        ({"reset": "subtract"}, [1]),
+        ({"reset": "subtract", "order": 4}, [1, 2, 3]),
+        ({"reset": "subtract", "order": 9, "reset_order": 2}, [1, 2]),
+        ({"reset": "feedback", "order": 2, "reset_order": 3}, [1, 3]),
+        ({"order": 4}, []),
+    ],
+)
+def test_additions_of_own_spikes_are_one_for_each_tap_that_they_meet(options, lags):
+    neuron = MFP(v_threshold=0.2, **options)
+    if options.get("reset") == "feedback":
+        with torch.no_grad():
+            neuron.feedback.taps.copy_(torch.tensor([0.1, 0.0, -0.1]))
+    net = nn.Sequential(filled(nn.Linear(3, 4), 0.15), neuron)
+    x = (torch.rand(7, 2, 3) < 0.6).float()
+    fired = net(x).detach()
+    expected = sum(float(fired[t].sum()) for t in range(7) for lag in lags if t + lag < 7) / 2
+    costs = report(net, x)
+    assert costs.feedback_additions == costs.as_dict()["feedback_additions"] == expected
+    assert bool(lags) == ("additions of own spikes" in str(costs))
+    assert fired.sum() > 0 and costs.energy_joules == pytest.approx(costs.synaptic_operations * 0.9e-12)

@@ -7,7 +7,8 @@
 
   /* Values are the sliders': sixteenths where `over` says so. `follow` is the spike {input, step} to be followed. */
   const state = {
-    decay: 0, threshold: 0, inputs: 1, weights: [0, 0, 0], order: 1, bits: 1, spikes: [], step: 0, follow: null,
+    decay: 0, threshold: 0, inputs: 1, weights: [0, 0, 0], order: 1, ownOrder: 0, ownWeight: 0, bits: 1,
+    spikes: [], step: 0, follow: null,
   };
 
   const SLIDERS = [
@@ -18,6 +19,8 @@
     { key: "weight1", place: "shared", name: "Strength of B", least: -32, most: 32, over: 16, input: 1 },
     { key: "weight2", place: "shared", name: "Strength of C", least: -32, most: 32, over: 16, input: 2 },
     { key: "order", place: "free", name: "Order K", least: 1, most: 10, over: 1 },
+    { key: "ownOrder", place: "free", name: "Own spikes R", least: 0, most: 10, over: 1 },
+    { key: "ownWeight", place: "free", name: "Feedback r₁", least: -32, most: 32, over: 16 },
     { key: "bits", place: "lif", name: "Bits b", least: 1, most: 8, over: 1 },
   ];
 
@@ -28,6 +31,8 @@
     decay: state.decay / 16,
     threshold: state.threshold / 16,
     order: state.order,
+    ownOrder: state.ownOrder,
+    ownWeight: state.ownWeight / 16,
     bits: state.bits,
     weights: state.weights.slice(0, state.inputs).map((weight) => weight / 16),
     spikes: spikes.slice(0, state.inputs),
@@ -70,7 +75,7 @@
 
   function show(scene) {
     play.stop();
-    Object.assign(state, scene.set, { weights: [...scene.set.weights], follow: scene.follow });
+    Object.assign(state, { ownOrder: 0, ownWeight: 0 }, scene.set, { weights: [...scene.set.weights], follow: scene.follow });
     state.spikes = INPUTS.map((_, i) => [...(scene.trains[i] ?? silent())]);
     state.step = state.follow ? Math.min(STEPS - 1, state.follow.step + 6) : 10;
     tell(scene);

@@ -47,6 +47,26 @@ const neuronScenes = (() => {
       follow: null,
     },
     {
+      name: "The same, with feedback",
+      text:
+        "Its own last spikes, fed back: with r₁ = −θ d and a decay each of them takes a threshold away, as a reset " +
+        "does. The neuron charges and fires as the LIF, with no potential kept, for as long as the register reaches " +
+        "back. Move r₁ to 0 and the reset is gone.",
+      set: { decay: 8, threshold: 16, inputs: 1, weights: [9, 8, -8], order: 10, ownOrder: 9, ownWeight: -8, bits: 8 },
+      trains: [every(1, 0)],
+      follow: null,
+    },
+    {
+      name: "A latch of one bit",
+      text:
+        "A switches on, B off. One own spike that is fed back with r₁ = θ keeps the next one coming, so one bit " +
+        "remembers A for as long as nothing happens: no order of inputs reaches that far. The LIF fires once, and its " +
+        "reset takes away all that it knew of A.",
+      set: { decay: 8, threshold: 16, inputs: 2, weights: [16, -16, -8], order: 1, ownOrder: 1, ownWeight: 16, bits: 4 },
+      trains: [at(2), at(17)],
+      follow: { input: 0, step: 2 },
+    },
+    {
       name: "Counting: the LIF is better",
       text:
         "No decay, eight spikes wanted, one every third step. Four bits of potential count them without an error. " +

@@ -25,11 +25,17 @@ const neuronStep = (() => {
         words(`trace = ${number(free.traces[t][i])}${state.decay === 8 ? `, in binary ${binary}` : ""}`),
       ];
     });
+    if (state.ownOrder) {
+      const bits = free.own[t].map((value, j) => box(value, number(Math.round(free.ownTaps[j] * 1e3) / 1e3), ""));
+      registers.push(html("p", {}, ["Its own last spikes, the newest first, below each what it adds"]));
+      registers.push(html("div", { class: "bits" }, bits));
+    }
     const terms = given.weights.map((weight, i) => `${number(weight)} × ${number(free.traces[t][i])}`);
     const kept =
       state.order > 1
         ? "Dashed: what arrives now. The others were kept; the last is dropped before the next step. u is not kept."
         : "Nothing is kept: the neuron sees this step alone.";
+    if (state.ownOrder) terms.push(number(free.ownTraces[t]));
     const sum = `u = ${terms.join(" + ")} = ${number(free.potential[t])}`;
     return [...registers, verdict(sum, free.fired[t], ""), html("p", { class: "soft" }, [kept])];
   }
@@ -92,13 +98,12 @@ const neuronStep = (() => {
     ]);
   }
 
-  function remembered({ follow, order }, { lif, lifWithout }) {
+  function remembered({ follow, order, ownOrder }, { free, freeWithout, lif, lifWithout }) {
     if (!follow) return "Click a spike into the input, or point at one, to see how long each neuron remembers it.";
     const same = lif.codes.findIndex((code, t) => t >= follow.step && code === lifWithout.codes[t]);
-    const free =
-      order === 1
-        ? "the memory-free neuron keeps nothing of it"
-        : `the memory-free neuron keeps it for ${plural(order - 1, "step")}, to the bit`;
+    const register = order === 1 ? "" : `the memory-free neuron keeps it for ${plural(order - 1, "step")}, to the bit`;
+    const own = ownOrder ? ownSpikes(follow.step, free, freeWithout) : "";
+    const kept = [register, own].filter(Boolean).join("; ") || "the memory-free neuron keeps nothing of it";
     const last =
       same < 0
         ? "the LIF's code differs because of it to the end"
@@ -106,7 +111,16 @@ const neuronStep = (() => {
           ? "the LIF's code is at once the same as if it had not come"
           : `the LIF's code differs because of it for ${plural(same - follow.step, "step")}, and from step ` +
             `${same} on is the same as if it had not come`;
-    return `The purple spike, input ${INPUTS[follow.input]} at step ${follow.step}: ${free}; ${last}.`;
+    return `The purple spike, input ${INPUTS[follow.input]} at step ${follow.step}: ${kept}; ${last}.`;
+  }
+
+  /** Whether what a neuron keeps of its own spikes differs because of a spike at this step, and until when. */
+  function ownSpikes(step, free, without) {
+    const differs = free.own.map((own, t) => own.some((spike, j) => spike !== without.own[t][j]));
+    const last = differs.lastIndexOf(true);
+    if (last < 0) return "the memory-free neuron's own spikes do not tell of it";
+    if (last === differs.length - 1) return "the memory-free neuron's own spikes tell of it to the end";
+    return `the memory-free neuron's own spikes tell of it for ${plural(last - step, "step")}`;
   }
 
   return { draw };

@@ -81,8 +81,10 @@ const neuronTracks = (() => {
   const follows = ({ follow }, input, step) => follow !== null && follow.input === input && follow.step === step;
 
   function drawFree(state, { free, freeWithout }, width) {
-    const keeps = (state.order - 1) * state.inputs;
-    label(rows.free, keeps, "the last K − 1 spikes, newest on top");
+    const keeps = (state.order - 1) * state.inputs + state.ownOrder;
+    const own = state.ownOrder ? ["its own last R"] : [];
+    const registers = state.order > 1 ? ["the last K − 1 spikes, newest on top"] : [];
+    label(rows.free, keeps, [...registers, ...own].join("; below "));
     const parts = plot(state, free, freeWithout, width, "free");
     const height = keeps > 14 ? 7 : BIT;
     let y = SPIKES + PLOT + GAP;
@@ -95,6 +97,10 @@ const neuronTracks = (() => {
         y += height;
       }
       y += 4;
+    }
+    for (const j of range(state.ownOrder)) {
+      for (const t of range(STEPS)) parts.push(bit(t, y, width, height, free.own[t][j] ? "on-free" : "off"));
+      y += height;
     }
     rows.free.replaceChildren(picture(width, y, described("Memory-free neuron", free), parts));
   }

@@ -106,7 +106,7 @@ def check_maps(name: str, features: tuple[int, ...], smallest: int, what: str = 
 
 def refuse_feedback(neuron: MFP, framework: str) -> None:
     """Raises ValueError if a neuron that a framework's class is to take the place of sees its own spikes."""
-    if neuron.feedback.reset is not None:
+    if neuron.feedback.kind is not None:
         raise ValueError(
             f"the neurons of {framework}'s networks are built without feedback, got {neuron.feedback}; give "
             "feedback = 0, or an architecture of this package"

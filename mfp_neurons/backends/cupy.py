@@ -9,6 +9,7 @@ tiles of ``finite.cu`` move 20, with learned taps 28, and in 16 bits 6 where the
 sequences, states and matrices take ``finite.cu``.
 """
 
+from copy import copy
 from math import ceil
 from typing import Any, NamedTuple
 
@@ -18,8 +19,8 @@ from torch.nn.functional import pad
 
 from ..kernels import device as cuda
 from ..kernels.device import Field, Kernel, Launch
-from . import Call, Gradients, accumulate_dtype
-from . import torch as stock
+from ..surrogate import kernel_number
+from . import RESETS, Call, Gradients, accumulate_dtype
 from .cupy_launch import (
     BLOCKS,
     DONE,
@@ -44,15 +45,15 @@ FEW, MANY = 4, 16  # steps that a thread of exponential.cu or fir.cu holds in re
 
 def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     """As :func:`mfp_neurons.backends.torch.forward`."""
-    if call.reset:
-        return stock.forward(call)
     spikes, u = call.empty_outputs()
     if call.x.numel() == 0:
         return spikes, u
     neurons = Neurons(call)
     neurons.spikes = neurons.view(spikes, written=True)
     neurons.u = neurons.view(call.as_steps(u) if call.potential else None, written=True)
-    if call.kind == "exp":
+    if call.reset:
+        (_exponential_feedback_forward if call.kind == "exp" else _fir_feedback_forward)(neurons)
+    elif call.kind == "exp":
         _exponential_forward(neurons)
     elif _holds_in_registers(call):
         _fir_forward(neurons)
@@ -66,8 +67,6 @@ def backward(
     call: Call, grad_spikes: Tensor | None, grad_u: Tensor | None, needs: tuple[bool, ...]
 ) -> Gradients:
     """As :func:`mfp_neurons.backends.torch.backward`."""
-    if call.reset:
-        return stock.backward(call, grad_spikes, grad_u, needs)
     if call.x.numel() == 0:  # empty for the input and the state, zero for the parameters
         tensors: Any = zip(call[: len(needs)], needs, strict=True)
         return Gradients(*(torch.zeros_like(t) if need and t is not None else None for t, need in tensors))
@@ -82,8 +81,16 @@ def backward(
         dtype = neurons.wide if has_potential else call.x.dtype
         g_state = torch.empty(state.shape, dtype=dtype, device=state.device)
         neurons.g_state = neurons.view(g_state.unsqueeze(0) if has_potential else g_state, written=True)
+    g_own = None
+    if needs[7] and call.own_spikes is not None:
+        g_own = torch.empty(call.own_spikes.shape, dtype=call.x.dtype, device=call.x.device)
+        neurons.g_own = neurons.view(g_own, written=True)
     factor = factor_of_spikes(call, grad_spikes)
-    if call.kind == "exp":
+    if call.reset and call.kind == "exp":
+        grads = _exponential_feedback_backward(neurons, needs)
+    elif call.reset:
+        grads = _fir_feedback_backward(neurons, needs)
+    elif call.kind == "exp":
         grads = _exponential_backward(neurons, factor, needs)
     elif _holds_in_registers(call):
         grads = _fir_backward(neurons, factor, needs)
@@ -97,6 +104,8 @@ def backward(
         None if g_state is None or state is None else g_state.to(state.dtype),
         _own(grads.scale) if needs[4] else None,
         _own(grads.shift) if needs[5] else None,
+        _own(grads.feedback, neurons.wide) if needs[6] else None,
+        None if g_own is None or call.own_spikes is None else g_own.to(call.own_spikes.dtype),
     )
 
 
@@ -180,29 +189,39 @@ def _exponential_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]
     plan.launch(f"exp_backward<{TYPES[neurons.dtype]}, {instance}>", NO_SUMS if sums is None else sums.fields)
     if sums is None:
         return Gradients()
-    call = neurons.call
+    return _recursion_gradients(neurons.call, sums.totals())
+
+
+def _recursion_gradients(call: Call, totals: Tensor) -> Gradients:
     # four sums a channel give all gradients: y = scale x + shift, so sum a y = scale sum a x + shift sum a
-    of_spikes, adjoint, of_input, before = sums.totals().unbind(0)
+    of_spikes, adjoint, of_input, before, *of_own = totals.unbind(0)
     of_gain = of_input
     if call.scale is not None and call.shift is not None:
         of_gain = call.scale * of_input + call.shift * adjoint
-    gain = call.kernel[1].double()
+    gain, feedback = call.kernel[1].double(), call.feedback
     return Gradients(
         kernel=torch.stack([of_parameter(before, call.kernel[0]), of_parameter(of_gain, call.kernel[0])]),
         threshold=None if call.threshold is None else -of_parameter(of_spikes, call.threshold),
         scale=None if call.scale is None else of_parameter(gain * of_input, call.scale),
         shift=None if call.shift is None else of_parameter(gain * adjoint, call.shift),
+        feedback=None if feedback is None else of_parameter(of_own[0], feedback[0]).unsqueeze(0),
     )
 
 
 def _needs_sums(factor: int, needs: tuple[bool, ...]) -> bool:
-    _, need_kernel, need_threshold, _, need_scale, need_shift, *_ = needs
-    return need_kernel or need_scale or need_shift or (need_threshold and factor != NO_SPIKES)
+    _, need_kernel, need_threshold, _, need_scale, need_shift, need_feedback, _ = needs
+    need_threshold = need_threshold and factor != NO_SPIKES
+    return need_kernel or need_scale or need_shift or need_feedback or need_threshold
 
 
 def _held(groups: Groups, held: int) -> str:
     """The template arguments V, S and ALONG."""
     return f"{groups.width}, {held}, {cpp(groups.channels_within_group)}"
+
+
+def _lanes(groups: Groups) -> int:
+    """Threads of a block that shares no time: few neurons are spread over the GPU."""
+    return 64 if groups.total < 128 * THREADS else THREADS
 
 
 class _ScanPlan:
@@ -211,8 +230,8 @@ class _ScanPlan:
     def __init__(self, neurons: Neurons, groups: Groups, tiling: Tiling, directions: int, ends: int) -> None:
         self.neurons, self.groups, self.tiling = neurons, groups, tiling
         self.lanes = tiling.lanes
-        if tiling.segments == tiling.chunks == 1 and groups.total < 128 * THREADS:
-            self.lanes = 64  # few neurons: spread them over the GPU
+        if tiling.segments == tiling.chunks == 1:
+            self.lanes = _lanes(groups)
         self.tiles = ceil(groups.total / self.lanes)
         self.blocks = self.tiles
         self.ticket: Tensor | None = None
@@ -279,10 +298,8 @@ def _fir_backward(neurons: Neurons, factor: int, needs: tuple[bool, ...]) -> Gra
     _launch_fir(neurons, name, groups, blocks, sums.fields)
     totals = sums.totals()
     taps, (of_spikes, adjoint, of_input) = totals[:reached], totals[reached:].unbind(0)
-    taps = taps if call.kernel.shape[1] == totals.shape[1] else taps.sum(1, keepdim=True)
     return Gradients(
-        # Taps that reach back beyond the first step have multiplied nothing.
-        kernel=pad(taps, (0, 0, 0, len(call.kernel) - reached)),
+        kernel=_of_taps(taps, call.kernel),
         threshold=None if call.threshold is None else -of_parameter(of_spikes, call.threshold),
         scale=None if call.scale is None else of_parameter(of_input, call.scale),
         shift=None if call.shift is None else of_parameter(adjoint, call.shift),
@@ -396,6 +413,208 @@ def _matrix_gradient(neurons: Neurons) -> Tensor:
     sums: list[Field] = [partials, splits, cells, 1]
     neurons.launch("finite.cu", name, (*sides, splits), (16, 16, 1), groups, across, sums, own)
     return total(partials, 1, splits, cells, cells, 1).reshape(steps, across)
+
+
+# --- exponential_feedback.cu ----------------------------------------------------------------------------
+
+FEEDBACK_SUMS = 5  # those of exponential.cu, and of the spike before
+
+
+def feedback_width(dtype: torch.dtype, held: int, is_fir: bool = False) -> int:
+    """Neurons a thread, backward; where memory does not allow as many, a thread has one."""
+    if held == FEW:
+        return 2 if dtype == torch.float64 else 4
+    return 1 if is_fir or dtype.itemsize > 2 else 2
+
+
+def _exponential_feedback_forward(neurons: Neurons) -> None:
+    held = FEW if neurons.rows.steps <= FEW else MANY
+    groups = neurons.wide_or_single(forward_width(neurons.dtype, held), held == FEW)
+    lanes = _lanes(groups)
+    name = f"exp_feedback_forward<{TYPES[neurons.dtype]}, {_held(groups, held)}>"
+    _launch_exponential_feedback(neurons, name, groups, ceil(groups.total / lanes), lanes, NO_SUMS)
+
+
+def _exponential_feedback_backward(neurons: Neurons, needs: tuple[bool, ...]) -> Gradients:
+    steps, number = neurons.rows.steps, kernel_number(neurons.call.surrogate)
+    held = FEW if steps <= FEW else MANY
+    if steps > held:
+        neurons.g = neurons.scratch(ceil(steps / held) - 1)
+    groups = neurons.wide_or_single(feedback_width(neurons.dtype, held), held == FEW)
+    lanes = _lanes(groups)
+    tiles = ceil(groups.total / lanes)
+    name = f"exp_feedback_backward<{TYPES[neurons.dtype]}, {_held(groups, held)}, {number}>"
+    if not _needs_sums(number, needs):
+        _launch_exponential_feedback(neurons, name, groups, tiles, lanes, NO_SUMS)
+        return Gradients()
+    blocks = groups.grid_size(tiles, lanes)
+    sums = neurons.sums(groups, FEEDBACK_SUMS, 1, blocks, lanes)
+    _launch_exponential_feedback(neurons, name, groups, blocks, lanes, sums.fields)
+    return _recursion_gradients(neurons.call, sums.totals())
+
+
+def _launch_exponential_feedback(
+    neurons: Neurons, name: str, groups: Groups, blocks: int, lanes: int, sums: list[Field]
+) -> None:
+    call, grid, block = neurons.call, (blocks, 1, 1), (lanes, 1, 1)
+    own = [*neurons.feedback, RESETS.index(call.reset), int(call.detach), ceil(groups.total / lanes)]
+    neurons.launch("exponential_feedback.cu", name, grid, block, groups, 0, sums, own)
+
+
+# --- fir_feedback.cu ------------------------------------------------------------------------------------
+
+
+def _fir_feedback_forward(neurons: Neurons) -> None:
+    steps, call = neurons.rows.steps, neurons.call
+    held = FEW if steps <= FEW else MANY
+    if call.reset == "taps" and steps > held and call.spikes_held > held:
+        neurons.g = neurons.scratch(ceil(steps / held), torch.int32)
+    groups = neurons.wide_or_single(forward_width(neurons.dtype, held), held == FEW)
+    name = f"fir_feedback_forward<{TYPES[neurons.dtype]}, {_held(groups, held)}>"
+    _launch_fir_feedback(neurons, name, groups, ceil(groups.total / FIR_LANES), NO_SUMS, [])
+
+
+def feeds_back_in_registers(dtype: torch.dtype, steps: int) -> bool:
+    """Whether the registers hold a FIR neuron's steps and all their sums."""
+    return steps <= (FEW if dtype == torch.float64 else MANY)
+
+
+def _fir_feedback_backward(neurons: Neurons, needs: tuple[bool, ...]) -> Gradients:
+    call, steps = neurons.call, neurons.rows.steps
+    at_rest = call.state is None and call.own_spikes is None
+    if not (at_rest and feeds_back_in_registers(neurons.dtype, steps)):
+        return _fir_feedback_backward_by_steps(neurons, needs)
+    held, number = FEW if steps <= FEW else MANY, kernel_number(call.surrogate)
+    groups = neurons.wide_or_single(feedback_width(neurons.dtype, held, is_fir=True), held == FEW)
+    tiles = ceil(groups.total / FIR_LANES)
+    name = f"fir_feedback_backward<{TYPES[neurons.dtype]}, {_held(groups, held)}, {number}>"
+    if not _needs_sums(number, needs):
+        _launch_fir_feedback(neurons, name, groups, tiles, NO_SUMS, [])
+        return Gradients()
+    blocks = groups.grid_size(tiles, FIR_LANES)
+    sums = neurons.sums(groups, 2 * held + FIR_SUMS, 1, blocks, FIR_LANES)
+    _launch_fir_feedback(neurons, name, groups, blocks, sums.fields, [])
+    totals = sums.totals()
+    of_spikes, adjoint, of_input = totals[2 * held :].unbind(0)
+    return Gradients(
+        kernel=_of_taps(totals[:held], call.kernel),
+        threshold=None if call.threshold is None else -of_parameter(of_spikes, call.threshold),
+        scale=None if call.scale is None else of_parameter(of_input, call.scale),
+        shift=None if call.shift is None else of_parameter(adjoint, call.shift),
+        feedback=None if call.feedback is None else _of_taps(totals[held + 1 : 2 * held], call.feedback),
+    )
+
+
+def _of_taps(totals: Tensor, taps: Tensor) -> Tensor:
+    """Sums [S, C] of the first S lags as the gradient of taps [K, G]; lags beyond have multiplied nothing."""
+    totals = totals[: len(taps)]
+    if taps.shape[1] != totals.shape[1]:
+        totals = totals.sum(1, keepdim=True)
+    return pad(totals, (0, 0, 0, len(taps) - len(totals)))
+
+
+def _fir_feedback_backward_by_steps(neurons: Neurons, needs: tuple[bool, ...]) -> Gradients:
+    """The potential and the spikes of every step go through memory; then sums over what they give."""
+    call = neurons.call
+    _, need_kernel, need_threshold, _, need_scale, need_shift, need_feedback, _ = needs
+    forward_again = copy(neurons)
+    forward_again.call = call._replace(record=True)
+    forward_again.gx = forward_again.g_state = forward_again.g_own = None
+    neurons.g = forward_again.u = neurons.scratch()
+    fired = forward_again.spikes = neurons.scratch(dtype=neurons.dtype)
+    _fir_feedback_forward(forward_again)
+    history: list[Field] = [*strided(fired), None, 0, 0]
+    if call.reset == "zero":
+        pending = neurons.scratch(neurons.rows.steps + call.spikes_held)
+        pending.tensor.zero_()
+        history[3:] = strided(pending)
+    elif call.detach and neurons.g_own is not None:
+        neurons.g_own.tensor.zero_()
+    groups, name = Groups.of(neurons.rows, 1, ()), TYPES[neurons.dtype]
+    tiles = ceil(groups.total / FIR_LANES)
+    blocks = groups.grid_size(tiles, FIR_LANES) if need_threshold else tiles
+    sums = neurons.sums(groups, 1, 1, blocks, FIR_LANES) if need_threshold else None
+    fields = NO_SUMS if sums is None else sums.fields
+    adjoint = f"feedback_adjoint<{name}, {kernel_number(call.surrogate)}>"
+    _launch_fir_feedback(neurons, adjoint, groups, blocks, fields, history)
+    g_threshold = g_kernel = g_feedback = g_scale = g_shift = totals = None
+    if sums is not None and call.threshold is not None:
+        g_threshold = -of_parameter(sums.totals()[0], call.threshold)
+    if need_feedback and call.feedback is not None:
+        g_feedback = _feedback_tap_gradient(neurons, fired)
+    needs_map = need_scale or need_shift
+    needs_inputs = neurons.gx is not None or neurons.g_state is not None or needs_map
+    if call.reset == "taps":
+        if need_kernel:
+            g_kernel = _tap_gradient(neurons)
+        if needs_inputs:
+            totals = _finite(neurons, ADJOINT, DONE, 2 if needs_map else 0)
+    else:
+        if need_kernel:
+            g_kernel = _zero_tap_gradient(neurons, history)
+        if needs_inputs:
+            totals = _zero_adjoint(neurons, history, needs_map)
+    if totals is not None and call.scale is not None:
+        g_shift, g_scale = (of_parameter(row, call.scale) for row in totals.unbind(0))
+    return Gradients(
+        kernel=g_kernel, threshold=g_threshold, scale=g_scale, shift=g_shift, feedback=g_feedback
+    )
+
+
+def _feedback_tap_gradient(neurons: Neurons, fired: RowView) -> Tensor:
+    """[R, G], float64: the taps' own kernel with spikes for inputs, whose lags start at 1."""
+    feedback = neurons.call.feedback
+    assert feedback is not None
+    of_spikes = copy(neurons)
+    of_spikes.x, of_spikes.state = fired, neurons.own
+    of_spikes.before = 0 if neurons.own is None else len(feedback)
+    of_spikes.weights = pad(feedback, (0, 0, 1, 0))
+    of_spikes.call = neurons.call._replace(kernel=of_spikes.weights, scale=None, shift=None)
+    return _tap_gradient(of_spikes)[1:]
+
+
+def _zero_adjoint(neurons: Neurons, history: list[Field], needs_map: bool) -> Tensor | None:
+    """What `finite` does as ADJOINT, up to the next own spike."""
+    groups = Groups.of(neurons.rows, 1, ())
+    tiles, lines = ceil(groups.total / THREADS), neurons.rows.steps + neurons.before
+    blocks = groups.grid_size(tiles, THREADS)
+    span = _span(lines, blocks)
+    spans = ceil(lines / span)
+    sums = neurons.sums(groups, 2, spans, blocks, THREADS) if needs_map else None
+    fields = NO_SUMS if sums is None else sums.fields
+    own, name = [*history, span], f"zero_adjoint<{TYPES[neurons.dtype]}>"
+    _launch_fir_feedback(neurons, name, groups, blocks, fields, own, THREADS, (spans, 1))
+    return None if sums is None else sums.totals()
+
+
+def _zero_tap_gradient(neurons: Neurons, history: list[Field]) -> Tensor:
+    """[K, G], float64."""
+    groups, order = Groups.of(neurons.rows, 1, ()), _weighed(neurons)
+    tiles, spans = ceil(groups.total / THREADS), ceil(neurons.rows.steps / TAP_SPAN)
+    blocks = groups.grid_size(tiles, THREADS)
+    sums = neurons.sums(groups, order, spans, blocks, THREADS)
+    own, name = [*history, TAP_SPAN], f"zero_tap_gradient<{TYPES[neurons.dtype]}>"
+    across = (spans, ceil(order / ROWS))
+    _launch_fir_feedback(neurons, name, groups, blocks, sums.fields, own, THREADS, across)
+    return _of_taps(sums.totals(), neurons.call.kernel)
+
+
+def _weighed(neurons: Neurons) -> int:
+    """The taps that reach back to an input."""
+    return _reached(neurons) if neurons.call.state is None else _order(neurons)
+
+
+def _launch_fir_feedback(
+    neurons: Neurons, name: str, groups: Groups, blocks: int, sums: list[Field], own: list[Field],
+    lanes: int = FIR_LANES, across: tuple[int, int] = (1, 1),
+) -> None:  # fmt: skip
+    call = neurons.call
+    fields: list[Field] = [
+        *neurons.feedback, call.spikes_held, RESETS.index(call.reset), int(call.detach),
+        ceil(groups.total / lanes), *own,
+    ]  # fmt: skip
+    grid, block = (blocks, *across), (lanes, 1, 1)
+    neurons.launch("fir_feedback.cu", name, grid, block, groups, _weighed(neurons), sums, fields)
 
 
 # --- channels.cu ----------------------------------------------------------------------------------------

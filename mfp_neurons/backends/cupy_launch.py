@@ -149,7 +149,11 @@ class Neurons:
         self.u: RowView | None = None
         self.gx: RowView | None = None
         self.g_state: RowView | None = None
+        self.g_own: RowView | None = None
         self.g: RowView | None = None
+        self.own: RowView | None = None
+        if call.own_spikes is not None and len(call.own_spikes) > 0:
+            self.own = self.rows.view_rows(call.own_spikes.to(x.dtype))
         self._written: list[tuple[RowView, Tensor]] = []
 
     def view(self, tensor: Tensor | None, written: bool = False) -> RowView | None:
@@ -161,15 +165,31 @@ class Neurons:
             self._written.append((view, tensor))
         return view
 
-    def scratch(self) -> RowView:
-        """Room for one number a neuron and step, wide."""
+    def scratch(self, steps: int | None = None, dtype: torch.dtype | None = None) -> RowView:
+        """Room for one number a neuron and step, wide unless a dtype is named."""
         across = self.rows.outer * self.rows.run
-        tensor = torch.empty(self.rows.steps, across, dtype=self.wide, device=self.call.x.device)
+        shape = (self.rows.steps if steps is None else steps, across)
+        tensor = torch.empty(shape, dtype=dtype or self.wide, device=self.call.x.device)
         return RowView(tensor, across, self.rows.run, False)
 
     def groups(self, width: int, channels_may_change: bool = True) -> Groups:
-        views = (self.x, self.state, self.spikes, self.u, self.gx, self.g_state)
+        views = (self.x, self.state, self.own, self.spikes, self.u, self.gx, self.g_state, self.g_own)
         return Groups.of(self.rows, width, views, channels_may_change)
+
+    def wide_or_single(self, width: int, channels_may_change: bool = True) -> Groups:
+        """Groups of ``width`` neurons, or of one: of what is rarely between there are no instances."""
+        groups = self.groups(width, channels_may_change)
+        return groups if groups.width == width else self.groups(1)
+
+    @property
+    def feedback(self) -> list[Field]:
+        """What a reset adds to the struct Call."""
+        weights = self.call.feedback
+        taps: list[Field] = [None, 0, 0]
+        if weights is not None:
+            weights = weights.to(self.wide)
+            taps = [weights, weights.stride(0), weights.stride(1) if weights.shape[1] > 1 else 0]
+        return [*taps, *strided(self.own), *strided(self.g_own)]
 
     def sums(self, groups: Groups, count: int, rows: int, blocks: int, lanes: int) -> Sums:
         return Sums(groups, self.dtype, self.call.x.device, count, rows, blocks, lanes)

@@ -10,7 +10,8 @@ compiled; ``device`` writes it as C; ``plan`` gives all of these their buffers.
 
 from torch import Tensor, nn
 
-from .._checks import require
+from .._checks import log_once, require
+from ..history import KernelBits
 
 require("numpy", "deploy")
 
@@ -19,24 +20,32 @@ from .errors import LoweringError as LoweringError
 from .integer_network import EventRun as EventRun
 from .integer_network import IntegerNetwork as IntegerNetwork
 from .integer_network import Stream as Stream
-from .lowering import lower_graph
+from .lowering import lower_rounded
 from .memory import Memory as Memory
+from .rounding import what_changed
 
 __all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream", "lower"]
 
 
-def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> IntegerNetwork:
+def lower(
+    model: nn.Module, example: Tensor, *, levels: int | None = None, kernel_bits: KernelBits = None
+) -> IntegerNetwork:
     r"""The integer network of a trained, quantized model: the same spikes, no potential stored, no floats.
 
     Args:
-        model: synapses quantized to 1 to 8 bits, memory-free neurons with taps that are whole numbers times a
-            power of two, and what may stand between them (docs/deployment.md). It is left exactly as it is,
-            and read in evaluation mode, from rest: states that its neurons hold are not part of the network.
+        model: synapses quantized to 1 to 8 bits, memory-free neurons or LIFs of SpikingJelly or snnTorch
+            (LIFNode, IFNode, ParametricLIFNode, Leaky, Lapicque) with taps that are whole numbers times a
+            power of two, and what may stand between them (docs/deployment.md). A loop over time around
+            neurons that take single steps is followed. The model is left exactly as it is, and read in
+            evaluation mode, from rest: states that its neurons hold are not part of the network.
         example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Only its
-            dtype, its shape and the range of its values matter. uint8: images of levels 0 to 255, which
+            dtype, its shape and the range of its values matter, unless taps are rounded. uint8: images of levels 0 to 255, which
             reach the model as level / 255. bool: events. Floats: events if all are 0 or 1, else images in
             [0, 1], rounded to 255 levels.
         levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16.
+        kernel_bits: rounds taps that are no whole numbers, of inputs and of own spikes, as
+            ``convert(model, reset="keep", order=T, kernel_bits=...)`` does: "pow2", or 2 to 8 bits. ``notes``
+            of the network, and the log, say how many spikes of the example that changes.
 
     Returns:
         :class:`IntegerNetwork`. T is the example's, or that of the model's own repetition. It runs with
@@ -56,8 +65,13 @@ def lower(model: nn.Module, example: Tensor, *, levels: int | None = None) -> In
     >>> network.run(torch.rand(5, 10, 8)).shape
     (5, 10, 4)
     """
-    graph = lower_graph(model, example, levels=levels)
+    graph, names = lower_rounded(model, example, levels, kernel_bits)
     try:
-        return IntegerNetwork(graph)
+        network = IntegerNetwork(graph)
     except InvalidNetworkError as error:
         raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
+    if names:
+        note = what_changed(model, example, network, names, kernel_bits)
+        log_once(f"deploy.kernel_bits.{note}", "%s", note)
+        network.notes = (note,)
+    return network

@@ -16,6 +16,7 @@ from .errors import InvalidNetworkError
 from .graph import (
     Concat,
     CurrentPool,
+    Feedback,
     Graph,
     Input,
     Neurons,
@@ -43,6 +44,7 @@ MAX_LENGTH = 2**16  # of a window, its stride, padding and dilation
 MAX_NUMBERS = 2**26  # in one map, with what its windows reach beyond it
 MAX_FACTOR = 2**31 - 1
 MAX_POTENTIAL = 2**62
+MAX_CHOICES = 2**8  # thresholds that own spikes choose from
 MAX_SCORE = 2**46  # a sum of them over 2**16 steps stays below 2**62
 MAX_ACCUMULATED = 2**31
 _RANGES: dict[float, tuple[int, int]] = {1: (-1, 1), 1.58: (-1, 1)} | {
@@ -196,15 +198,45 @@ def _check_neurons(graph: Graph, place: "_Place", op: Neurons, own_steps: int) -
         place.require(ok, "taps", op.taps, f"int64 [{own_steps}, K, 1] or [1, K, C]")
     place.require_int("order", order, 1, steps if matrix else MAX_STEPS)
     place.require_range("taps", op.taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
+    if op.feedback is not None:
+        _check_feedback(place, op, matrix)
     place.require_array("thresholds", op.thresholds, np.int64, ("R", channels))
     # from step K - 1 on all taps are reached, so a row for a later step would repeat the last one
     fewest, most = (steps, steps) if matrix else (1, order)
-    place.require_int("rows of thresholds", len(op.thresholds), fewest, most)
+    rows, choices = len(op.thresholds), op.choices
+    accepted = f"a multiple of the {choices} sums of own spikes"
+    place.require(rows % choices == 0, "rows of thresholds", rows, accepted)
+    place.require_int("steps with rows of thresholds", rows // choices, fewest, most)
     place.require_range("thresholds", op.thresholds, -MAX_POTENTIAL, MAX_POTENTIAL)
     _check_floats(place, "unit", op.unit, channels)
     _check_floats(place, "error", op.error, channels)
     largest = max(potential_bound(graph, op))
     place.require(largest < MAX_POTENTIAL, "potentials", largest, "always below 2**62")
+
+
+def _check_feedback(place: "_Place", op: Neurons, matrix: bool) -> None:
+    feedback, channels = op.feedback, op.shape[0]
+    if not isinstance(feedback, Feedback):
+        place.refuse("feedback", feedback, "a Feedback or None")
+    here, kind = _Place(f"{place.name}, feedback"), feedback.kind
+    here.require(kind in ("sum", "table", "age"), "kind", kind, "'sum', 'table' or 'age'")
+    here.require(not matrix, "kind", kind, "None of a matrix kernel")
+    if kind == "age":
+        here.require(feedback.taps is None, "taps", feedback.taps, "None of 'age'")
+        here.require(
+            op.order > 1, "order of the neurons", op.order, "2 or more, as an order of 1 forgets anyway"
+        )
+        return
+    here.require_array("taps", feedback.taps, np.int64, ("R", "1 or C"))
+    taps: Any = feedback.taps
+    here.require_int("steps of own spikes", len(taps), 1, MAX_STEPS)
+    if kind == "sum":
+        here.require(taps.shape[1] in (1, channels), "taps", taps, f"int64 [R, 1 or {channels}]")
+        here.require_range("taps", taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
+    else:
+        here.require(taps.shape[1] == 1, "taps", taps, "int64 [R, 1] of 'table'")
+        here.require_range("taps", taps, 1 - MAX_CHOICES, MAX_CHOICES - 1)
+        here.require_int("sizes of taps, added up", int(np.abs(taps).sum()), 0, MAX_CHOICES - 1)
 
 
 def _check_scores(graph: Graph, place: "_Place", op: Scores, own_steps: int) -> None:

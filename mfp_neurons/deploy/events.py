@@ -1,9 +1,11 @@
 """Asynchronous execution: every spike updates what it reaches, in whatever order the spikes of a step come.
 
 The work goes with the spikes: a synapse adds one row of codes for each spike and place that it reaches, and
-only neurons that something reached in the last K steps are compared with their thresholds. All others have a
-potential of zero; whether that fires is the same for a whole channel. Sums of whole numbers do not depend on
-the order of their terms, so the result is that of :mod:`.interpret`, bit for bit.
+only neurons that something reached in the last K steps, or that fired themselves in the last R, are compared
+with their thresholds. All others have a potential of zero; whether that fires is the same for a whole
+channel. Sums of whole numbers do not depend on the order of their terms, so the result is that of
+:mod:`.interpret`, bit for bit. A layer with feedback takes its steps one after the other; what its synapses
+add up does not wait for them.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,6 +18,7 @@ from numpy.typing import NDArray
 from .graph import (
     Concat,
     CurrentPool,
+    Feedback,
     Graph,
     Ints,
     Neurons,
@@ -154,7 +157,7 @@ class _Layer:
     def events(self, op: Op) -> Events:
         match op:
             case Neurons():
-                return self._fire(op)
+                return self._fire(op) if op.feedback is None else self._fire_in_turn(op, op.feedback)
             case Pool():
                 return self._pool(op)
             case TimePool():
@@ -235,6 +238,53 @@ class _Layer:
         all_places = np.arange(self.steps * self.samples * op.shape[1] * op.shape[2])
         places = np.setdiff1d(all_places, potential.places, assume_unique=True)
         return _join([reached, self._spikes(places, eager[self._rows(places, op.shape)[0]], op.shape)])
+
+    def _fire_in_turn(self, op: Neurons, feedback: Feedback) -> Events:
+        """The same step after step, since a spike takes part in those that follow it."""
+        current, size = self._current(op), self.samples * op.shape[1] * op.shape[2]
+        starts = np.searchsorted(current.places, size * np.arange(self.steps + 1))
+        table, channels, aged = op.threshold_table, np.arange(op.shape[0]), feedback.kind == "age"
+        # where nothing came and nothing fired, a potential of 0 meets the first threshold of a step
+        eager = bool((table[:, feedback.start] <= 0).any())
+        spikes = np.zeros((self.steps, size, op.shape[0]), np.bool_)  # the layer's own, by place of a step
+        since = np.zeros((size, op.shape[0]), np.int64)  # steps since the last of them, or the start
+        for t in range(self.steps):
+            reached, potential = self._potential_of(op, current, starts, t, since)
+            places, own = self._own_sums(op, feedback, spikes[:t])
+            at = np.arange(size) if eager else np.unique(np.concatenate([reached, places]))
+            values = np.zeros((2, len(at), op.shape[0]), np.int64)
+            values[0, np.searchsorted(at, reached)] = potential
+            values[1, np.searchsorted(at, places)] = own
+            choice = values[1] + feedback.start if feedback.kind == "table" else 0
+            if feedback.kind == "sum":
+                values[0] += values[1]
+            row = np.minimum(since[at] if aged else t, len(table) - 1)
+            spikes[t, at] = values[0] >= table[row, choice, channels]
+            if aged:
+                since = np.where(spikes[t], 0, since + 1)
+        return self._spikes(np.arange(self.steps * size), spikes.reshape(-1, op.shape[0]), op.shape)
+
+    def _potential_of(
+        self, op: Neurons, current: Reached, starts: NDArray[np.intp], t: int, since: Ints
+    ) -> tuple[Ints, Ints]:
+        """Places of step t whose last K steps had a current, and their potentials."""
+        size, rows = len(since), []
+        aged = op.feedback is not None and op.feedback.kind == "age"
+        for j in range(min(op.order, t + 1)):
+            part = slice(starts[t - j], starts[t - j + 1])
+            places = current.places[part] - (t - j) * size
+            counts = since[places] >= j if aged else 1
+            rows.append((places, op.taps[0, j] * current.values[part] * counts))
+        return _add_rows(rows, op.shape[0])
+
+    def _own_sums(self, op: Neurons, feedback: Feedback, spikes: NDArray[np.bool_]) -> tuple[Ints, Ints]:
+        """Places that fired in the last R steps, and what their spikes add up to."""
+        rows = []
+        if feedback.taps is not None:
+            for taps, fired in zip(feedback.taps, spikes[::-1], strict=False):
+                places = np.nonzero(fired.any(axis=1))[0]
+                rows.append((places, taps * fired[places]))
+        return _add_rows(rows, op.shape[0])
 
     def _potential(self, op: Neurons, current: Reached) -> Reached:
         """Taps times currents, wherever one of the last K steps had any."""

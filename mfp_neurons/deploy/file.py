@@ -2,13 +2,14 @@
 
 The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
 
-    version    1
+    version    1; or 2, of a network with feedback, so that a program that does not know it says so
     sha256     of the whole file, with 64 zeros in place of these digits
     network    the dataclasses of :mod:`.graph` by name and field; an array is ``{"array": name}``, one number
                over and over ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": ..,
                "shape": [..]}``: the planes of :mod:`.pack`, one after the other
 
-A network that is not ``fixed`` to its number of steps has no such field. Whole numbers are stored in the
+A network that is not ``fixed`` to its number of steps has no such field, nor have neurons without feedback.
+Whole numbers are stored in the
 smallest signed type that holds them. What a file says is believed only after it was measured against what the
 file holds, and only ``check`` knows whether the graph that comes of it is a network.
 """
@@ -27,9 +28,22 @@ from .._checks import require
 from . import pack
 from .check import MAX_NUMBERS, brief
 from .errors import InvalidNetworkError
-from .graph import Concat, CurrentPool, Graph, Input, Neurons, Pool, Scores, Sum, Synapse, TimePool, Window
+from .graph import (
+    Concat,
+    CurrentPool,
+    Feedback,
+    Graph,
+    Input,
+    Neurons,
+    Pool,
+    Scores,
+    Sum,
+    Synapse,
+    TimePool,
+    Window,
+)
 
-VERSION = 1
+VERSIONS = (1, 2)
 KEY = "mfp_neurons.network"
 MAX_HEADER = 2**22  # bytes; a thousand layers take about one million
 _NO_DIGEST = "0" * 64
@@ -44,7 +58,20 @@ _DTYPES: dict[str, Any] = {
 }
 _KINDS = {
     kind.__name__: kind
-    for kind in (Graph, Input, Neurons, Synapse, Window, CurrentPool, Pool, TimePool, Sum, Concat, Scores)
+    for kind in (
+        Graph,
+        Input,
+        Neurons,
+        Feedback,
+        Synapse,
+        Window,
+        CurrentPool,
+        Pool,
+        TimePool,
+        Sum,
+        Concat,
+        Scores,
+    )
 }
 Arrays = dict[str, NDArray[Any]]
 
@@ -56,10 +83,10 @@ def to_bytes(graph: Graph) -> bytes:
         InvalidNetworkError: the description of ``graph`` is longer than a file may have it.
     """
     arrays: Arrays = {}
-    network = _encode(graph, "", arrays)
+    header = {"version": _version(graph), "sha256": _NO_DIGEST, "network": _encode(graph, "", arrays)}
     # zeros are as long as the checksum that takes their place, so nothing else in the file moves
-    unsigned = _serialize(network, arrays, _NO_DIGEST)
-    return _serialize(network, arrays, _digest(unsigned, _NO_DIGEST))
+    unsigned = _serialize(header, arrays)
+    return _serialize(header | {"sha256": _digest(unsigned, _NO_DIGEST)}, arrays)
 
 
 def from_bytes(data: bytes) -> Graph:
@@ -85,8 +112,13 @@ def from_bytes(data: bytes) -> Graph:
 # --- the container
 
 
-def _serialize(network: Any, arrays: Arrays, digest: str) -> bytes:
-    text = json.dumps({"version": VERSION, "sha256": digest, "network": network}, ensure_ascii=False)
+def _version(graph: Graph) -> int:
+    """The first version that can say this network."""
+    return 2 if any(isinstance(op, Neurons) and op.feedback is not None for op in graph.ops) else 1
+
+
+def _serialize(header: dict[str, Any], arrays: Arrays) -> bytes:
+    text = json.dumps(header, ensure_ascii=False)
     data: bytes = require("safetensors.numpy", "deploy").save(arrays, {KEY: text})
     if _header_end(data) > MAX_HEADER:
         raise InvalidNetworkError(
@@ -140,8 +172,9 @@ def _verified(text: str, data: bytes) -> Any:
     if not isinstance(header, dict):
         _refuse("describes its network by something else than a JSON object")
     version, digest = header.get("version"), header.get("sha256")
-    if type(version) is not int or version != VERSION:
-        _refuse(f"has version {brief(version)}; this release of mfp-neurons reads version {VERSION}")
+    if type(version) is not int or version not in VERSIONS:
+        known = " and ".join(map(str, VERSIONS))
+        _refuse(f"has version {brief(version)}; this release of mfp-neurons reads versions {known}")
     well_formed = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
     if not well_formed or _digest(data, str(digest)) != digest:
         _refuse("has changed since it was written: its checksum does not match")
@@ -185,8 +218,11 @@ def _encode(value: Any, path: str, arrays: Arrays) -> Any:
 
 def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) -> dict[str, Any]:
     kept = [field.name for field in fields(value) if field.init and field.name not in leave]
+    # files are as they were before these fields
     if isinstance(value, Graph) and not value.fixed:
-        kept.remove("fixed")  # files are as they were before this field
+        kept.remove("fixed")
+    if isinstance(value, Neurons) and value.feedback is None:
+        kept.remove("feedback")
     described = {name: _encode(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
     return {"type": type(value).__name__} | described
 
@@ -210,6 +246,8 @@ def _decode(value: Any, arrays: Arrays) -> Any:
         described |= _decode_codes(described.get("codes"), arrays)
     if kind == "Graph":
         described.setdefault("fixed", False)
+    if kind == "Neurons":
+        described.setdefault("feedback", None)
     # all fields and no others, so that a dataclass is made with nothing missing and nothing is ignored
     wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
     if set(described) != wanted:

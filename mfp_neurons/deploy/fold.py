@@ -26,6 +26,19 @@ F is the largest for which P stays below 2**62 and f_i below 2**31. In the model
 then off by at most 2**e * sum of |m| * sum of |f_i / 2**F - a_i| max |A_i|, which is 0 where the a_i are
 fractions of a power of two.
 
+Own spikes that are fed back (r[j] for one j steps ago) change z alone, by -sum of r[j] / 2**e over those that
+there were. Three ways to say so, the first that is exact or else the last:
+
+    sum      P[t] + sum of q[j] s[t-j] >= ceil(z[t] / a) where all q[j] = r[j] / (2**e |a|) are whole numbers,
+             or become so with P[t] times a power of two
+    table    a threshold for each sum that the own spikes can have, if these are 16 or fewer
+    sum      with q[j] = round(2**F r[j] / (2**e |a|)) and 2**F P[t]. F is the largest for which all of it
+             stays below 2**31, or below 2**62 if that F is less than 12. The potential is then off by at
+             most the sum of |q[j] |a| 2**(e - F) - r[j]|
+
+and with several synapses the q[j] are rounded with their factors. Where a reset to zero makes inputs before
+the last own spike not count, M is the sum over those that do, and so z goes by their number in place of t.
+
 Floats are read as the exact numbers that they are, and computed on with 100 decimal digits, so that no
 rounding comes before the last ceiling. A number within 1e-50 of a whole one is that one: digits beyond come
 from divisions and square roots, and a potential that close to its threshold is on it.
@@ -35,7 +48,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from decimal import ROUND_CEILING, ROUND_HALF_EVEN, Context, Decimal, localcontext
 from fractions import Fraction
 from typing import Any
@@ -44,7 +57,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import LoweringError
-from .graph import Ints, Synapse, without_repeats
+from .graph import Feedback, Ints, Synapse, without_repeats
 from .neurons import NeuronValues
 
 Decimals = NDArray[np.object_]  # of decimal.Decimal
@@ -55,6 +68,10 @@ _SAME = Decimal("1e-50")
 _POTENTIAL_LIMIT = 2**62
 _SCORE_LIMIT = 2**46  # so that a sum over 2**16 steps stays below 2**62
 _FACTOR_LIMIT = 2**31
+_NARROW_LIMIT = 2**31 - 1
+_NARROW_BITS = 12  # of a fraction that own taps have where 31 bits are enough
+_CHOICES = 16  # thresholds that own spikes choose from
+_NOTHING = Decimal(2) ** -40  # of what own spikes add: a synapse that adds less counts as rounding
 _PRECISION = 2**16  # a larger part of the largest potential than 1 in this is no rounding error
 
 
@@ -139,14 +156,16 @@ class Folded:
 
     Attributes:
         factors: int64 [C] for every synapse; of a single one +1 and -1.
-        thresholds: int64 [R, C]; step t uses row min(t, R - 1).
-        unit, error: float64 [C], as :class:`mfp_neurons.deploy.graph.Neurons` has them.
+        taps: int64 [1 or T, K, 1 or C], times a power of two where own taps need one.
+        thresholds, unit, error, feedback: as :class:`mfp_neurons.deploy.graph.Neurons` has them.
     """
 
     factors: tuple[Ints, ...]
+    taps: Ints
     thresholds: Ints
     unit: NDArray[np.float64]
     error: NDArray[np.float64]
+    feedback: Feedback | None
 
 
 def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: NeuronValues) -> Folded:
@@ -176,29 +195,206 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
     sizes = [[int(bound[c]) * reach[c] for bound in bounds] for c in range(channels)]
     with localcontext(_ARITHMETIC):
         scales = [[branch.scale[c] for branch in branches] for c in range(channels)]
-        wholes = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
-        limits = [_total(one.factors, size) for one, size in zip(wholes, sizes, strict=True)]
-        lost = [_lost(a, one, size) for a, one, size in zip(scales, wholes, sizes, strict=True)]
-        # Factors of several synapses are rounded. A potential that is off by more than 2**-16 of its largest
-        # size would make another network.
-        rough = any(
-            error * _PRECISION > one.worth * limit
-            for error, one, limit in zip(lost, wholes, limits, strict=True)
-        )
-        if rough or max(limits) >= _POTENTIAL_LIMIT:
-            raise LoweringError(_too_large(neuron, bounds))
+        own = None if neuron.own_taps is None else _own_columns(neuron, channels)
         needed = _needed(neuron, sum(branch.offset for branch in branches))
-        worth = [one.worth for one in wholes]
-        rows = np.array([_ceilings(row, worth, limits, neuron.strict) for row in needed], np.int64)
+        if own is None:
+            form = _without_own_spikes(scales, sizes)
+        elif len(branches) == 1:
+            form = _with_shift([a for (a,) in scales], [size for (size,) in sizes], own, neuron.taps)
+        else:
+            form = _with_factors(scales, sizes, own)
+        feedback = Feedback("age") if neuron.forgets else None
+        if own is not None:
+            table = _choices(neuron.own_taps) if any(form.lost) or form.is_wide else None
+            feedback = Feedback("sum", _columns(form.own))
+            if table is not None:
+                feedback, form = Feedback("table", table), _without_own_spikes(scales, sizes)
+                needed = [z - added for z in needed for added in _sums(table[:, 0], own)]
+        # Factors and own taps are rounded. A potential that is off by more than 2**-16 of its largest size
+        # would make another network.
+        rough = any(
+            lost * _PRECISION > worth * limit
+            for lost, worth, limit in zip(form.lost, form.worth, form.limits, strict=True)
+        )
+        if rough or max(form.limits) >= _POTENTIAL_LIMIT:
+            raise LoweringError(_too_large(neuron, bounds))
+        rows = np.array([_ceilings(row, form.worth, form.limits, neuron.strict) for row in needed], np.int64)
+        steps = rows.reshape(len(_tap_sums(neuron.taps, channels)), -1, channels)  # [t, choice, C]
         step = Decimal(2) ** neuron.exponent
         return Folded(
-            tuple(np.array(row, np.int64) for row in zip(*(one.factors for one in wholes), strict=True)),
+            tuple(np.array(row, np.int64) for row in zip(*form.factors, strict=True)),
+            neuron.taps << form.shift,
             # A matrix kernel has a threshold for every step. Other thresholds stay the same from step K - 1
             # on.
-            rows if len(neuron.taps) > 1 else without_repeats(rows),
-            np.array([float(value * step) for value in worth]),
-            _upwards(value * step for value in lost),
+            (steps if len(neuron.taps) > 1 else without_repeats(steps)).reshape(-1, channels),
+            np.array([float(value * step) for value in form.worth]),
+            _upwards(value * step for value in form.lost),
+            feedback,
         )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Whole numbers in which a layer computes its potential: for each channel what one of them is worth.
+
+    Attributes:
+        factors: of every synapse, for each channel; behind them, where they belong to a sum, ``own`` taps.
+        worth: in units of 2**exponent.
+        limits: the largest size of the potential.
+        lost: a bound on what rounding changes in it, in units of 2**exponent.
+        own: own taps, for each channel.
+        shift: of the taps.
+    """
+
+    factors: list[list[int]]
+    worth: list[Decimal]
+    limits: list[int]
+    lost: list[Decimal]
+    own: list[list[int]] = field(default_factory=list)
+    shift: int = 0
+
+    @property
+    def is_wide(self) -> bool:
+        return max(self.limits) >= _NARROW_LIMIT
+
+
+def _without_own_spikes(scales: list[list[Decimal]], sizes: list[list[int]]) -> _Form:
+    """Signs for a single synapse, rounded factors for several."""
+    wholes = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
+    return _Form(
+        [one.factors for one in wholes],
+        [one.worth for one in wholes],
+        [_total(one.factors, size) for one, size in zip(wholes, sizes, strict=True)],
+        [_lost(a, one, size) for a, one, size in zip(scales, wholes, sizes, strict=True)],
+    )
+
+
+def _with_factors(scales: list[list[Decimal]], sizes: list[list[int]], own: list[list[Decimal]]) -> _Form:
+    """Factors and own taps rounded to one fixed point."""
+    count = len(scales[0])
+    wholes, limits, lost = [], [], []
+    for a, size, taps in zip(scales, sizes, own, strict=True):
+        numbers, most = [*a, *taps], [*size, *[1] * len(taps)]
+        effective = [number if n else Decimal() for number, n in zip(numbers, most, strict=True)]
+
+        def fits(integers: list[int], most: list[int] = most) -> bool:
+            return (
+                max(map(abs, integers[:count])) < _FACTOR_LIMIT and _total(integers, most) < _POTENTIAL_LIMIT
+            )
+
+        whole = _fixed_point(effective, fits)
+        wholes.append(whole)
+        limits.append(_total(whole.factors, most))
+        lost.append(_lost(numbers, whole, most))
+    return _Form(
+        [one.factors[:count] for one in wholes],
+        [one.worth for one in wholes],
+        limits,
+        lost,
+        [one.factors[count:] for one in wholes],
+    )
+
+
+def _with_shift(scales: list[Decimal], sizes: list[int], own: list[list[Decimal]], taps: Ints) -> _Form:
+    """Signs for the one synapse, whose potential counts 2**shift, so that own taps are rounded to that."""
+    factors, worth, limits, dropped = [], [], [], []
+    for a, size, added in zip(scales, sizes, own, strict=True):
+        largest = max(map(abs, added))
+        drops = abs(a) * size <= largest * _NOTHING
+        factors.append([0 if drops else -1 if a < 0 else 1])
+        worth.append((largest * Decimal(2) ** -16 or Decimal(1)) if drops else abs(a))
+        limits.append(0 if drops else size)
+        dropped.append(abs(a) * size if drops else Decimal())
+    widest = int(np.abs(taps.astype(object)).max())
+    most = max(
+        limit + sum(map(abs, added)) / one for limit, added, one in zip(limits, own, worth, strict=True)
+    )
+
+    def rounded(below: int) -> _Form | None:
+        """With the largest shift for which all stays below a limit."""
+        shift = 61 - widest.bit_length()
+        while shift >= 0 and most * 2**shift + len(own[0]) >= below:
+            shift -= 1
+        if shift < 0:
+            return None
+        whole = [_rounded([r / one for r in added], shift) for added, one in zip(own, worth, strict=True)]
+        # powers of two that all of them share are none that they need
+        shared = math.gcd(2**shift, *(number for row in whole for number in row))
+        fewer = shift - (shared.bit_length() - 1)
+        whole = [[number // shared for number in row] for row in whole]
+        units = [one / 2**fewer for one in worth]
+        lost = [
+            less + _lost(added, _Whole(row, unit), [1] * len(row))
+            for less, added, row, unit in zip(dropped, own, whole, units, strict=True)
+        ]
+        totals = [limit * 2**fewer + sum(map(abs, row)) for limit, row in zip(limits, whole, strict=True)]
+        return _Form(factors, units, totals, lost, whole, fewer)
+
+    narrow, wide = rounded(_NARROW_LIMIT), rounded(_POTENTIAL_LIMIT)
+    if wide is None:  # what does not fit is refused by its limit
+        return _Form(factors, worth, [_POTENTIAL_LIMIT] * len(worth), dropped, [[0] * len(own[0])] * len(own))
+    if narrow is None or (any(narrow.lost) and (narrow.shift < _NARROW_BITS or not any(wide.lost))):
+        return wide
+    return narrow
+
+
+def _own_columns(neuron: NeuronValues, channels: int) -> list[list[Decimal]]:
+    """Own taps in units of 2**exponent, for each channel."""
+    assert neuron.own_taps is not None
+    unit = Fraction(2) ** neuron.exponent
+    rows = np.broadcast_to(neuron.own_taps, (len(neuron.own_taps), channels))
+    return [[_decimal(tap / unit) for tap in column] for column in rows.T.tolist()]
+
+
+def _columns(own: list[list[int]]) -> Ints:
+    """Own taps [R, 1 or C] of those of each channel: one column where all are alike."""
+    taps = np.array(own, np.int64).T
+    return np.ascontiguousarray(taps[:, :1] if bool((taps == taps[:, :1]).all()) else taps)
+
+
+def _choices(own: NDArray[np.object_] | None) -> Ints | None:
+    """Small taps [R, 1] whose sums tell all sums of own taps apart; None if these are more than 16.
+
+    Either all taps are small multiples of one number, in every channel the same ones; or those that are equal
+    are counted, each kind in the place of a digit.
+    """
+    assert own is not None
+    found = [multiples] if (multiples := _common_multiples(own)) is not None else []
+    digits, base = np.zeros(len(own), np.int64), 1
+    kinds: dict[tuple[Fraction, ...], list[int]] = {}
+    for lag, row in enumerate(own.tolist()):
+        if any(row):
+            kinds.setdefault(tuple(row), []).append(lag)
+    for lags in kinds.values():
+        digits[lags] = base
+        base = min(base * (len(lags) + 1), 2 * _CHOICES)
+    best = min([*found, digits], key=lambda taps: int(np.abs(taps).sum()))
+    return best[:, None] if np.abs(best).sum() < _CHOICES else None
+
+
+def _common_multiples(own: NDArray[np.object_]) -> Ints | None:
+    """Whole numbers [R], if the own taps of every channel are these times one number of that channel."""
+    columns = set()
+    for column in own.T.tolist():
+        if any(column):
+            common = math.lcm(*(tap.denominator for tap in column))
+            whole = [int(tap * common) for tap in column]
+            shared = math.gcd(*whole)
+            columns.add(tuple(number // shared for number in whole))
+    (numbers, *others) = columns
+    return None if others or max(map(abs, numbers)) >= _CHOICES else np.array(numbers, np.int64)
+
+
+def _sums(table: Ints, own: list[list[Decimal]]) -> list[Decimals]:
+    """What own spikes add, Decimals [C], for each number that a "table" has for them."""
+    steps = [np.array(row, object) for row in zip(*own, strict=True)]
+    start = int(-np.minimum(table, 0).sum())
+    sums = {start: steps[0] * 0}
+    for number, added in zip(table.tolist(), steps, strict=True):
+        for at, total in list(sums.items()):
+            sums.setdefault(at + number, total + added)
+    # a number that no own spikes have stands for none
+    return [sums.get(at, sums[start]) for at in range(1 + int(np.abs(table).sum()))]
 
 
 def with_factors(synapse: Synapse, factors: Ints) -> Synapse:
@@ -279,7 +475,7 @@ def _tap_sums(taps: Ints, channels: int) -> NDArray[np.object_]:
 def _needed(neuron: NeuronValues, offset: Any) -> list[Decimals]:
     """z of the derivation, [C] for each step."""
     thresholds = np.array([Decimal(value) for value in neuron.v_threshold.tolist()], object)
-    v = thresholds / Decimal(2) ** neuron.exponent
+    v = (thresholds - Decimal(neuron.rest)) / Decimal(2) ** neuron.exponent
     return [v - offset * reached for reached in _tap_sums(neuron.taps, len(offset))]
 
 

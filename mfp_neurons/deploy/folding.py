@@ -43,6 +43,10 @@ NORMALIZED = (
 )
 
 
+# the last step is the mean over one
+_REDUCE: dict[str, Any] = {"every step": "none", "mean": "mean", "sum": "sum", "last": "mean"}
+
+
 @dataclass(frozen=True, eq=False)
 class Map:
     """Whole numbers of map ``index`` of the graph times ``scale``."""
@@ -131,6 +135,16 @@ class Folding:
     def _scores(self) -> Scores:
         """What the model returns."""
         where, outputs = self.network.where, self.network.outputs
+        potentials = [one for one in outputs if isinstance(self.contents[one.source.layer], Potential)]
+        # A loop over time returns what it recorded: spikes, and beside them the potentials.
+        if 0 < len(potentials) < len(outputs):
+            log_once(
+                f"deploy.potentials.{where}",
+                "%s returns potentials beside other tensors: they are left out, for an integer network writes "
+                "none down",
+                where,
+            )
+            outputs = tuple(one for one in outputs if one not in potentials)
         if len(outputs) > 1:
             raise LoweringError(
                 f"{where} returns a tuple of {len(outputs)}, not one tensor of scores that is computed from "
@@ -142,6 +156,12 @@ class Folding:
             raise LoweringError(
                 f"{where} returns the membrane potential of {content.where}, which is never written. Return "
                 "its spikes, or the synapse's scores without a neuron."
+            )
+        if output.form == "single step":
+            raise LoweringError(
+                f"{where} takes one step a call, and the loop over time stands outside of it. Lower a module "
+                "that has the loop, or one whose neurons take whole sequences: "
+                'functional.set_step_mode(model, "m") of SpikingJelly, MFPLeakyParallel for snnTorch.'
             )
         # The scores have the name of the layer that gives them, since the model itself has none.
         name = content.name if isinstance(content, Current) else self.so_far.map_name(content.index)
@@ -155,8 +175,8 @@ class Folding:
             sizes(output.source.dims),
             folded.unit,
             folded.error,
-            "none" if output.form == "every step" else output.form,  # type: ignore[arg-type]
-            output.steps,
+            _REDUCE[output.form],
+            1 if output.form == "last" else output.steps,
         )
 
     # --- for the kinds of layers ----------------------------------------------------------------------------

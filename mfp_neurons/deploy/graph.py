@@ -4,7 +4,8 @@ A network is a list of operations. Operation i reads *maps* and makes map i + 1;
 holds, for every step and sample, whole numbers from 0 to ``top`` of shape (C, H, W): channels, rows, columns
 (a sequence of length L is (C, 1, L), a vector (F, 1, 1)). Spikes are a map with top 1.
 
-    Neurons   spikes: what the synapses add up, weighted over the last K steps, against thresholds
+    Neurons   spikes: what the synapses add up, weighted over the last K steps, against thresholds, which own
+              spikes may change
     Pool      the largest number, or the sum, of each window
     TimePool  several steps become one: the largest number
     Sum       sources times whole numbers, added (SEW residuals)
@@ -103,6 +104,32 @@ class Synapse:
 
 
 @dataclass(frozen=True)
+class Feedback:
+    """How the spikes of a layer's own last steps take part in its next ones. P[t] is the sum over inputs.
+
+        "sum"    P[t] + sum over j = 1 .. R of taps[j] * spikes[t-j] >= thresholds[t]
+        "table"  P[t] >= thresholds[t, start + i] with i = sum over j = 1 .. R of taps[j] * spikes[t-j], which
+                 is -start at least
+        "age"    P[t] >= thresholds[a - 1], where the last own spike is a steps ago and P[t] the sum over the
+                 inputs since then, j < a; without such a spike a is t + 1. R is K - 1
+
+    Attributes:
+        kind: which of these.
+        taps: int64 [R, 1 or C], the newest first; of "table" [R, 1], small ones; None of "age".
+    """
+
+    kind: Literal["sum", "table", "age"]
+    taps: Ints | None = None
+
+    @property
+    def start(self) -> int:
+        """Which threshold of a "table" is that of no own spike."""
+        if self.kind != "table" or self.taps is None:
+            return 0
+        return int(-np.minimum(self.taps, 0).sum())
+
+
+@dataclass(frozen=True)
 class Neurons:
     """spikes[t] = 1 where sum over j of taps[j] * current[t-j] >= thresholds[t], in whole numbers.
 
@@ -112,10 +139,12 @@ class Neurons:
         taps: int64 [1, K, 1 or C]; of a matrix kernel [T, K, 1], whose row t is for step t.
         thresholds: int64 [R, C]; step t uses row min(t, R - 1). They depend on t while t < K - 1, since the
             constant part of a current counts once for every tap that is reached. Of a matrix kernel R = T.
+            With a "table" each step has ``choices`` rows, one behind the other.
         shape: (C, H, W).
         unit: what one unit of the potential is worth in the model's own unit, for each channel [C].
-        error: a bound on what rounding the factors to whole numbers changes in the potential, in the model's
-            unit, [C]; 0 where there was nothing to round.
+        error: a bound on what rounding the factors, and the taps of the own spikes, to whole numbers changes
+            in the potential, in the model's unit, [C]; 0 where there was nothing to round.
+        feedback: what its own spikes do; None for nothing.
     """
 
     name: str
@@ -125,6 +154,7 @@ class Neurons:
     shape: Shape
     unit: NDArray[np.float64]
     error: NDArray[np.float64]
+    feedback: Feedback | None = None
     top: int = field(default=1, init=False)
 
     @property
@@ -136,6 +166,25 @@ class Neurons:
     def steps(self) -> int | None:
         """T of a matrix kernel, which ends there; None for all others."""
         return self.taps.shape[0] if self.taps.shape[0] > 1 else None
+
+    @property
+    def own_steps(self) -> int:
+        """R, the number of steps that an own spike is remembered."""
+        if self.feedback is None:
+            return 0
+        return self.order - 1 if self.feedback.taps is None else len(self.feedback.taps)
+
+    @property
+    def choices(self) -> int:
+        """How many thresholds a step has to choose from."""
+        if self.feedback is None or self.feedback.taps is None or self.feedback.kind != "table":
+            return 1
+        return 1 + int(np.abs(self.feedback.taps).sum())
+
+    @property
+    def threshold_table(self) -> Ints:
+        """The thresholds as [steps, choices, C], without steps at the end that repeat the one before."""
+        return without_repeats(self.thresholds.reshape(-1, self.choices, self.thresholds.shape[1]))
 
 
 @dataclass(frozen=True)
@@ -267,13 +316,19 @@ class Graph:
         return self.steps if self.fixed or matrices else None
 
     def history(self) -> dict[int, int]:
-        """{map: how many past steps of it a stream keeps}: K - 1 of the slowest neuron that it feeds."""
+        """{map: how many past steps of it a stream keeps}.
+
+        K - 1 of the slowest neuron that it feeds, or R of the neurons that fire it: the larger of the two, as
+        both look at the same bits.
+        """
         kept: dict[int, int] = {}
-        # bits of what a synapse reads, not currents, are kept: there are fewer of them
-        for op in self.ops:
-            if isinstance(op, Neurons) and op.order > 1:
-                for synapse in op.synapses:
-                    kept[synapse.source] = max(kept.get(synapse.source, 0), op.order - 1)
+        for index, op in enumerate(self.ops, start=1):
+            if isinstance(op, Neurons):
+                # bits of what a synapse reads, not currents, are kept: there are fewer of them
+                looks = [(synapse.source, op.order - 1) for synapse in op.synapses]
+                for source, steps in [*looks, (index, op.own_steps)]:
+                    if steps:
+                        kept[source] = max(kept.get(source, 0), steps)
         return kept
 
     def constant_maps(self, static: bool) -> set[int]:
@@ -359,12 +414,14 @@ def current_bound(graph: Graph, synapses: tuple[Synapse, ...]) -> list[int]:
 
 
 def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
-    """The largest size that a potential of each channel can have; decides 32 or 64 bits."""
+    """The largest size that a potential of each channel can have, with own spikes; decides 32 or 64 bits."""
     currents = current_bound(graph, neurons.synapses)
     # one tap at a time: Python integers take much more room than the array
     sizes = np.zeros_like(neurons.taps[:, 0], object)
     for j in range(neurons.order):
         sizes = sizes + np.abs(neurons.taps[:, j])
-    taps = sizes.max(axis=0).tolist()
-    taps = taps * len(currents) if len(taps) == 1 else taps
-    return [a * int(b) for a, b in zip(currents, taps, strict=True)]
+    own = np.zeros(1, object)
+    if neurons.feedback is not None and neurons.feedback.kind == "sum":
+        own = np.abs(neurons.feedback.taps.astype(object)).sum(axis=0)  # type: ignore[union-attr]
+    taps, added = (row.tolist() * (len(currents) // len(row)) for row in (sizes.max(axis=0), own))
+    return [a * int(b) + int(c) for a, b, c in zip(currents, taps, added, strict=True)]

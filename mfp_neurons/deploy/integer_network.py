@@ -50,6 +50,9 @@ class IntegerNetwork:
     Args:
         graph: the operations; see :mod:`mfp_neurons.deploy.graph`.
 
+    Attributes:
+        notes: sentences on what lowering changed in the model; none of a network that was loaded.
+
     Raises:
         InvalidNetworkError: the graph is none that could be run.
 
@@ -69,6 +72,7 @@ class IntegerNetwork:
         # once and for all: no executor looks again
         check(graph)
         self.graph = graph
+        self.notes: tuple[str, ...] = ()
         self._compiled: Compiled | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -42,7 +42,8 @@ def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
         The scores of every step that has any, whole numbers [T, N, C, H, W], and every map, the input first.
     """
     maps, periods = [levels], graph.periods
-    # layer by layer: without a potential no step waits for another, so a map is made at all steps at once
+    # layer by layer: without a potential no synapse waits for a step, so what it adds up is computed of all
+    # steps at once; with feedback alone a neuron then fires step by step
     for op, period in zip(graph.ops[:-1], periods[1:-1], strict=True):
         maps.append(evaluate(op, maps, steps // period))
     current = sum_currents(graph.scores.synapses, maps)
@@ -57,7 +58,10 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
         case Neurons():
             current = sum_currents(op.synapses, maps)
             current = np.broadcast_to(current, (steps, *current.shape[1:]))
-            return np.stack([fire(op, current[: t + 1], t) for t in range(steps)])
+            spikes: Ints = np.zeros(current.shape, np.int64)
+            for t in range(steps):
+                spikes[t] = fire(op, current[: t + 1], spikes[:t], t)
+            return spikes
         case Pool():
             return pool(maps[op.source], op.kind, op.window, op.shape[1:])
         case TimePool():
@@ -76,15 +80,44 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
     raise TypeError(f"{type(op).__name__} makes no map")
 
 
-def fire(op: Neurons, current: Ints, t: int) -> Ints:
-    """Spikes [N, C, H, W] of step t, from the currents up to and including it, the newest last."""
+def fire(op: Neurons, current: Ints, spikes: Ints, t: int) -> Ints:
+    """Spikes [N, C, H, W] of step t, the newest last: from the currents up to and including it.
+
+    ``spikes`` are the layer's own of the steps before it, as many as there are or at least ``op.own_steps``.
+    """
     taps = op.taps[min(t, len(op.taps) - 1)]
+    since, own = _steps_since(op, spikes, t), _own_sum(op, spikes, t)
     potential = np.zeros_like(current[-1])
     # before the first step there was no input, so the first steps reach fewer taps
     for j in range(min(len(current), t + 1, op.order)):
-        potential += taps[j][:, None, None] * current[-1 - j]
-    threshold = op.thresholds[min(t, len(op.thresholds) - 1)]
-    return (potential >= threshold[:, None, None]).astype(np.int64)
+        potential += taps[j][:, None, None] * current[-1 - j] * (j <= since)
+    thresholds = op.thresholds.reshape(-1, op.choices, op.shape[0])
+    choice: Any = 0
+    if op.feedback is not None and op.feedback.kind == "table":
+        choice = own + op.feedback.start
+    else:
+        potential += own
+    channels = np.arange(op.shape[0])[:, None, None]
+    threshold = thresholds[np.minimum(since, len(thresholds) - 1), choice, channels]
+    return (potential >= threshold).astype(np.int64)
+
+
+def _steps_since(op: Neurons, spikes: Ints, t: int) -> Any:
+    """How many steps lie between the last own spike and step t; t where none does, or none counts."""
+    since: Any = t
+    if op.feedback is not None and op.feedback.kind == "age":
+        for j in range(min(t, op.own_steps), 0, -1):  # the newest last, as it decides
+            since = np.where(spikes[-j] == 1, j - 1, since)
+    return since
+
+
+def _own_sum(op: Neurons, spikes: Ints, t: int) -> Any:
+    """What the own spikes of the last R steps add up to, times their taps."""
+    total: Any = 0
+    if op.feedback is not None and op.feedback.taps is not None:
+        for j in range(1, min(t, op.own_steps) + 1):
+            total = total + op.feedback.taps[j - 1][:, None, None] * spikes[-j]
+    return total
 
 
 def sum_currents(synapses: tuple[Synapse, ...], maps: Sequence[Ints]) -> Ints:
@@ -202,9 +235,15 @@ class Stream:
         if not isinstance(op, Neurons):
             return evaluate(op, maps, 1)
         # currents of past steps are computed again from the bits that were kept; they are not kept themselves
-        steps = [self._last_steps(synapse.source, maps, op.order) for synapse in op.synapses]
+        steps = [
+            np.concatenate([*self._past_steps(synapse.source, op.order - 1), maps[synapse.source]])
+            for synapse in op.synapses
+        ]
         currents = [accumulate(synapse, source) for synapse, source in zip(op.synapses, steps, strict=True)]
-        return fire(op, sum_maps(currents), self.t // self.graph.periods[index])[None]
+        own = np.concatenate(
+            [_NOTHING.reshape(0, *currents[0].shape[1:]), *self._past_steps(index, op.own_steps)]
+        )
+        return fire(op, sum_maps(currents), own, self.t // self.graph.periods[index])[None]
 
     def _pool_time(self, index: int, op: TimePool, source: Ints) -> Ints:
         """The largest numbers since the window opened; kept until it is full."""
@@ -216,12 +255,10 @@ class Stream:
             self._open[index] = _to_bits(source[0], op.top)
         return source
 
-    def _last_steps(self, index: int, maps: list[Ints], order: int) -> Ints:
-        """The last steps of a map, the newest last: as many as there are, at most ``order``."""
-        if order == 1:
-            return maps[index]
-        past = list(self._past[index])[-(order - 1) :]
-        return np.concatenate([*(_from_bits(*kept)[None] for kept in past), maps[index]])
+    def _past_steps(self, index: int, steps: int) -> list[Ints]:
+        """The ``steps`` steps of a map before this one, or as many as there are, the newest last."""
+        past = list(self._past[index])[-steps:] if steps else []
+        return [_from_bits(*kept)[None] for kept in past]
 
 
 def _to_bits(numbers: Ints, top: int) -> Kept:

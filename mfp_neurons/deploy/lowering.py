@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import describe
-from ..adapters import is_neuron
-from ..history import Exponential, as_row
+from ..adapters import describe_neuron, is_neuron
+from ..history import Exponential, KernelBits, as_row, check_kernel_bits
 from ..network import NetworkDescription, description
 from ..network.advice import PRODUCT
 from ..network.axes import of_features
@@ -52,11 +52,14 @@ from .graph import (
     Window,
 )
 from .neurons import whole_numbers
+from .rounding import rounded
 
 _LARGEST_TOP = 2**15
 
 
-def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None) -> Graph:
+def lower_graph(
+    model: nn.Module, example: Tensor, *, levels: int | None = None, kernel_bits: KernelBits = None
+) -> Graph:
     r"""The integer network of a trained, quantized model; see :func:`mfp_neurons.deploy.lower`.
 
     Returns:
@@ -70,20 +73,35 @@ def lower_graph(model: nn.Module, example: Tensor, *, levels: int | None = None)
     >>> [(type(op).__name__, op.name, op.shape) for op in graph.ops]
     [('Neurons', '1', (4, 1, 1)), ('Scores', '2', (3, 1, 1))]
     """
+    return lower_rounded(model, example, levels, kernel_bits)[0]
+
+
+def lower_rounded(
+    model: nn.Module, example: Tensor, levels: int | None, kernel_bits: KernelBits
+) -> tuple[Graph, tuple[str, ...]]:
+    """The graph, and the layers whose taps were rounded to ``kernel_bits``."""
+    check_kernel_bits(kernel_bits)
     model = check_model(model)
     top = _top(example, levels)
     _check_that_weights_are_quantized(model)
     takes_levels = top > 1 and not example.is_floating_point()
-    graph = read_model(
+
+    def export(network: NetworkDescription) -> tuple[Graph | None, tuple[str, ...]]:
+        names: tuple[str, ...] = ()
+        if kernel_bits is not None:
+            network, names = rounded(network, kernel_bits)
+        return _graph(network, top, takes_levels), names
+
+    graph, names = read_model(
         model,
         example,
-        lambda network: _graph(network, top, takes_levels),
+        export,
         LoweringError,
         is_binary=top == 1,
-        follow_loops=False,
+        follow_loops=_takes_single_steps(model),
     )
     assert graph is not None
-    return graph
+    return graph, names
 
 
 def _graph(network: NetworkDescription, top: int, takes_levels: bool) -> Graph | None:
@@ -120,6 +138,12 @@ def _top(example: Tensor, levels: int | None) -> int:
     if levels and int(example.max()) > levels:
         raise ValueError(f"example must be at most levels={levels}, got {int(example.max())}")
     return levels or 255
+
+
+def _takes_single_steps(model: nn.Module) -> bool:
+    """Whether a neuron of the model takes one step a call, so that a loop over time is around it."""
+    specs = map(describe_neuron, model.modules())
+    return any(spec is not None and not spec.takes_sequences for spec in specs)
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
@@ -475,7 +499,10 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     if isinstance(kernel, Exponential) and kernel.order is None and bool(as_row(kernel.decay).any()):
         folding.forgetful.append(layer.where)
     channels = of_features(layer.shape)[0]
-    if max(values.taps.shape[2], len(values.v_threshold)) > 1 and layer.sources[0].dims[:1] != (channels,):
+    columns = 1 if values.own_taps is None else values.own_taps.shape[1]
+    if max(values.taps.shape[2], len(values.v_threshold), columns) > 1 and layer.sources[0].dims[:1] != (
+        channels,
+    ):
         folding.refuse(
             layer,
             f"has taps or a threshold for each channel of dim 2, but there lie {list(layer.features[:1])} "
@@ -486,11 +513,12 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     op = Neurons(
         layer.name,
         in_whole_factors(current, folded.factors),
-        values.taps,
+        folded.taps,
         folded.thresholds,
         current.shape,
         folded.unit,
         folded.error,
+        folded.feedback,
     )
     return Map(folding.add(op), Fraction(1))
 

@@ -18,8 +18,8 @@ class Memory:
         weights: codes, packed into bits.
         parameters: thresholds, taps, factors and offsets, each array in the smallest integer type for it.
         state_run: between the steps of ``run``, which keeps nothing.
-        state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, and one for each
-            that a window of a pooling over time is open for.
+        state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, or R of a neuron with
+            feedback if these are more, and one for each that a window of a pooling over time is open for.
         peak_buffers: the most that the packed maps of ``run`` take at one time, the input included.
         batch, steps: what the last two were counted for.
     """
@@ -62,12 +62,21 @@ def describe(graph: Graph) -> str:
         rows.append(_op_row(graph, index, op))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    errors = [
-        f"{op.name}: factors rounded to whole numbers, at most {op.error.max():.2g} off"
-        for op in graph.ops
-        if isinstance(op, Neurons | Scores) and op.error.any()
-    ]
+    errors = [f"{op.name}: {words}" for op in graph.ops if (words := rounding(op))]
     return "\n".join([*lines, "", str(memory(graph, 1, graph.steps)), *errors])
+
+
+def rounding(op: Op) -> str:
+    """What was rounded to whole numbers, and how far off that is at most; nothing where nothing can be."""
+    if not isinstance(op, Neurons | Scores):
+        return ""
+    feedback = op.feedback if isinstance(op, Neurons) else None
+    if op.error.any():
+        what = "own taps" if feedback is not None and feedback.kind == "sum" else "factors"
+        if what == "own taps" and len(op.synapses) > 1:
+            what = "factors and own taps"
+        return f"{what} rounded to whole numbers, at most {op.error.max():.2g} off"
+    return "" if feedback is None else "own spikes fed back, exact"
 
 
 # --- bytes
@@ -84,6 +93,8 @@ def _parameter_bytes(op: Op) -> int:
     arrays = [s.factor for s in synapses(op) if s.factor is not None]
     if isinstance(op, Neurons):
         arrays += [op.taps, op.thresholds]
+        if op.feedback is not None and op.feedback.taps is not None:
+            arrays += [op.feedback.taps]
     if isinstance(op, Scores):
         arrays += [op.offset]
     return sum(smallest(array).nbytes for array in arrays)
@@ -140,7 +151,7 @@ def _op_row(graph: Graph, index: int, op: Op) -> tuple[str, ...]:
 def _words(op: Op) -> str:
     match op:
         case Neurons():
-            return "neurons"
+            return "neurons" + own_words(op)
         case Pool():
             return f"{op.kind} pool, 0..{op.top}"
         case TimePool():
@@ -152,6 +163,14 @@ def _words(op: Op) -> str:
                 return "scores of each step"
             steps = f"the last {op.last} steps" if op.last else "all steps"
             return "scores of the last step" if op.last == 1 else f"{op.reduce} of scores over {steps}"
+
+
+def own_words(op: Neurons) -> str:
+    """What own spikes do, in a few words."""
+    if op.feedback is None:
+        return ""
+    does = {"sum": "added", "table": f"{op.choices} thresholds", "age": "reset to zero"}
+    return f", R = {op.own_steps} ({does[op.feedback.kind]})"
 
 
 def _state(graph: Graph, index: int) -> str:

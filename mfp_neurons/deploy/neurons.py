@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import NoReturn
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..history import FIR, Exponential, Matrix, as_row
 from ..network.axes import Shape
-from ..network.description import Neurons
+from ..network.description import NeuronReset, Neurons
 from .errors import LoweringError
 from .graph import Ints
 
@@ -22,7 +22,7 @@ _TAP_BITS = 8  # of the widest quantized tap; what is real is far wider
 
 @dataclass(frozen=True, eq=False)
 class NeuronValues:
-    """A layer of memory-free neurons: u[t] = sum of taps[j] * 2**exponent * x[t-j].
+    """A layer of memory-free neurons: u[t] = sum of taps[j] * 2**exponent * x[t-j], and own_taps[j] s[t-j].
 
     Attributes:
         path: of the module.
@@ -30,7 +30,10 @@ class NeuronValues:
             back. No lag is kept that has no tap.
         exponent: what a tap of 1 is worth, 2**exponent.
         v_threshold: float64 [1 or C]; inf is never reached.
+        rest: what u counts from.
         strict: whether it fires on u > v_threshold only, not on equality.
+        own_taps: Fractions [R, 1 or C], what an own spike 1 .. R steps ago adds; None for nothing.
+        forgets: whether inputs before the last own spike do not count.
     """
 
     path: str
@@ -38,6 +41,9 @@ class NeuronValues:
     exponent: int
     v_threshold: NDArray[np.float64]
     strict: bool
+    rest: float = 0.0
+    own_taps: NDArray[np.object_] | None = None
+    forgets: bool = False
 
 
 def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
@@ -45,7 +51,7 @@ def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
 
     Args:
         layer: of a description.
-        steps: T, the order that an infinite exponential gets.
+        steps: T, the order that an infinite exponential gets, and a reset that never ends.
 
     Raises:
         LoweringError: it has taps, a threshold or spikes that whole numbers a channel do not say.
@@ -64,8 +70,41 @@ def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
             "Spikes are 0 or 1 there: set the factor to 1 and scale the weights behind it",
         )
     taps, exponent = _whole_taps(layer, steps)
-    threshold = _channels(layer, "threshold", layer.threshold, layer.threshold_shape)
-    return NeuronValues(layer.name, taps, exponent, threshold, layer.strict)
+    threshold = channels_of(layer, "threshold", layer.threshold, layer.threshold_shape)
+    values = NeuronValues(layer.name, taps, exponent, threshold, layer.strict)
+    reset = layer.reset
+    if reset is None:
+        return values
+    if layer.is_fixed:
+        _refuse(layer, "has a matrix kernel and a reset", "Take another kernel, or no reset")
+    own = None if reset.kind == "zero" else _own_taps(layer, reset, threshold, steps)
+    # where K is 1 every step forgets all before it anyway
+    forgets = reset.kind == "zero" and taps.shape[1] > 1
+    return replace(values, rest=reset.rest, own_taps=own, forgets=forgets)
+
+
+def _own_taps(
+    layer: Neurons, reset: NeuronReset, threshold: NDArray[np.float64], steps: int
+) -> NDArray[np.object_] | None:
+    """What own spikes add, Fractions [R, 1 or C] up to the last one that adds anything; None if none does."""
+    # a neuron that never fires has no own spikes, whatever they would add
+    fires = np.isfinite(threshold)
+    if reset.taps is None:
+        kernel = layer.kernel
+        assert isinstance(kernel, Exponential)
+        decay = _fractions(
+            torch.as_tensor(channels_of(layer, "decay", as_row(kernel.decay), layer.kernel_shape))
+        )
+        size = _fractions(torch.as_tensor(np.where(fires, threshold, 0.0)))
+        first = 0 if reset.delay else 1
+        # from rest, no spike lies further back than T - 1 steps
+        rows = [-size * decay ** (lag + first) for lag in range(steps - 1)]
+        exact = np.stack(rows) if rows else np.zeros((0, 1), object)
+    else:
+        rows = [channels_of(layer, "feedback", row.reshape(-1), layer.kernel_shape) for row in reset.taps]
+        exact = _fractions(torch.as_tensor(np.where(fires, np.stack(rows), 0.0)))
+    used = [lag for lag, row in enumerate(exact) if any(row)]
+    return exact[: used[-1] + 1] if used else None
 
 
 def _refuse(layer: Neurons, why: str, instead: str) -> NoReturn:
@@ -81,14 +120,13 @@ def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
     # In units of the lowest bit that any tap has, all taps are whole.
     exponent = min((_lowest_bit(tap) for tap in exact.ravel() if tap), default=0)
     integers = exact / Fraction(2) ** exponent
-    # Every float is a whole number times a power of two. Quantized taps are told by how short that number is.
-    is_real = any(_odd_part(int(tap)) >> _TAP_BITS for tap in integers.ravel())
-    if is_real and "kernel_bits" not in layer.options:
+    if "kernel_bits" not in layer.options and _are_real(integers):
         _refuse(
             layer,
             "has real taps (kernel_bits=None), which are no whole numbers times a power of two",
-            'Give it kernel_bits="pow2" or 2 to 8 bits and an order, as convert does too, and train with '
-            "that; an exponential of tau=2 (beta=0.5) needs neither",
+            "deploy.lower(model, example, kernel_bits=8) rounds them, and says what that changes; or give the "
+            'neuron kernel_bits="pow2" or 2 to 8 bits and an order, as convert does too, and train with that. An '
+            "exponential of tau=2 (beta=0.5) needs neither",
         )
     if max(abs(int(tap)) for tap in integers.ravel()) >= 2**62:
         _refuse(
@@ -97,6 +135,21 @@ def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
             "Give it a smaller order, such as 32: what is older weighs next to nothing",
         )
     return integers.astype(np.int64), exponent
+
+
+def _are_real(integers: NDArray[np.object_]) -> bool:
+    """Whether taps, in units of their lowest bit, were never quantized."""
+    # Every float is a whole number times a power of two. Quantized taps are told by how short that number is.
+    return any(_odd_part(int(tap)) >> _TAP_BITS for tap in integers.ravel())
+
+
+def has_real_taps(layer: Neurons, steps: int) -> bool:
+    """Whether a layer's taps over inputs are no whole numbers times a power of two."""
+    if "kernel_bits" in layer.options:
+        return False
+    exact = _exact_taps(layer, steps)
+    exponent = min((_lowest_bit(tap) for tap in exact.ravel() if tap), default=0)
+    return _are_real(exact / Fraction(2) ** exponent)
 
 
 def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
@@ -109,11 +162,11 @@ def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
         aligned = np.take_along_axis(matrix, np.maximum(at, 0), axis=1)
         return np.where(at >= 0, aligned, np.array(Fraction(), object))[..., None]
     if isinstance(kernel, FIR):
-        rows = [_channels(layer, "taps", row, layer.kernel_shape) for row in kernel.taps]
+        rows = [channels_of(layer, "taps", row, layer.kernel_shape) for row in kernel.taps]
         return _fractions(torch.as_tensor(np.stack(rows)))[None]
     assert isinstance(kernel, Exponential)
     decay, gain = (
-        _fractions(torch.as_tensor(_channels(layer, name, as_row(number), layer.kernel_shape)))
+        _fractions(torch.as_tensor(channels_of(layer, name, as_row(number), layer.kernel_shape)))
         for name, number in (("decay", kernel.decay), ("gain", kernel.gain))
     )
     # From rest, no input lies further back than T steps.
@@ -121,7 +174,7 @@ def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
     return np.stack([gain * decay**lag for lag in range(order)])[None]
 
 
-def _channels(layer: Neurons, name: str, value: Tensor, shape: Shape | None) -> NDArray[np.float64]:
+def channels_of(layer: Neurons, name: str, value: Tensor, shape: Shape | None) -> NDArray[np.float64]:
     """A parameter that broadcasts over a step, as float64 [1 or C]."""
     placed = layer.spread(value.double(), shape)
     if placed.numel() == 1:

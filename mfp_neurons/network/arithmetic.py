@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .advice import LOOPS
 from .axes import Dims, flat, has_time, join, of_features, sizes
 from .capture import StandIn
 from .description import Add, Affine, Concat, Exact, Multiply, as_map
@@ -164,6 +165,8 @@ def _exact(tracer: Tracer, array: Exact) -> Exact:
 def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     values = [tracer.value(one, "every tensor") for one in tensors]
     tracer.check_equal_periods(*values)
+    if len({value.step for value in values if value.step is not None}) > 1:
+        tracer.refuse(f"puts different steps side by side. {LOOPS}")
     first, place = values[0], dim % len(values[0].dims)
     shapes = [tracer.layer(value).shape for value in values]
     for value, shape in zip(values, shapes, strict=True):

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 
 from .._checks import log_once
 from .._undisturbed import undisturbed
-from ..adapters import is_memory_free, kept_tensors
+from ..adapters import is_neuron, kept_tensors
 from .description import NetworkError
 
 _CAPTURING = threading.Lock()  # one at a time: a method of torch.nn.Module is replaced meanwhile
@@ -247,7 +247,7 @@ class Capture:
         if module in self._checked:
             return
         self._checked.add(module)
-        inside = is_memory_free(module)  # a neuron is read as a whole
+        inside = is_neuron(module)  # a neuron is read as a whole
         named_ones = chain(module.named_parameters(recurse=inside), module.named_buffers(recurse=inside))
         for name, tensor in named_ones:
             wrong = ~(tensor > -inf) if "threshold" in name else ~tensor.isfinite()
@@ -276,7 +276,7 @@ class Capture:
         kept = [
             path or type(module).__name__
             for module, path in self._paths.items()
-            if is_memory_free(module) and any(bool(state.any()) for _, state in kept_tensors(module))
+            if is_neuron(module) and any(bool(state.any()) for _, state in kept_tensors(module))
         ]
         if kept:
             log_once(

@@ -257,9 +257,38 @@ class Concat(Layer):
     """Layers side by side, channel after channel."""
 
 
+@dataclass(frozen=True, eq=False)
+class NeuronReset:
+    """What the last spikes of a neuron do to its own potential, which counts from ``rest``.
+
+    Attributes:
+        kind: "subtract" and "feedback" add r[j] for a spike j steps ago, j = 1 .. R; with "zero" the sum over
+            the inputs stops at the last spike.
+        taps: r as it is now, float64 [R] or [R, C], row j - 1 for the spike j steps ago, signs included. None
+            of "zero", and of a "subtract" that never ends: r[j] = -threshold decay^j, with the decay of the
+            kernel, an exponential.
+        rest: where the potential starts, and what a reset to a number leaves.
+        delay: of a "subtract" that never ends: r[j] = -threshold decay^(j-1), as in snnTorch.
+    """
+
+    kind: Literal["subtract", "zero", "feedback"]
+    taps: Tensor | None = None
+    rest: float = 0.0
+    delay: bool = False
+
+    def __str__(self) -> str:
+        if self.kind == "zero":
+            text = f"reset to {self.rest:g}" if self.rest else "reset to zero"
+        else:
+            name = "feedback" if self.kind == "feedback" else "threshold subtracted"
+            text = name if self.taps is None else f"{name}, {len(self.taps)} own spikes"
+        return text + (", a step later" if self.delay else "")
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Neurons(Layer):
-    r"""Memory-free neurons: spikes where sum over j of m[j] x[t-j] reaches the threshold.
+    r"""Neurons: spikes where the potential, sum over j of m[j] x[t-j] and what ``reset`` says, reaches the
+    threshold.
 
     Attributes:
         neuron: the class of the module.
@@ -272,6 +301,7 @@ class Neurons(Layer):
         strict: it fires on u > threshold alone, not on equality.
         spike_factor: what spikes are multiplied by; None for 1.
         features: the shape of one step of one sample as the module sees it.
+        reset: what its own last spikes do; None for nothing.
     """
 
     neuron: str
@@ -283,6 +313,7 @@ class Neurons(Layer):
     strict: bool
     spike_factor: Tensor | None
     features: Shape
+    reset: NeuronReset | None = None
 
     def spread(self, value: Tensor, shape: Shape | None) -> Tensor:
         """A parameter in a shape that broadcasts over the features: one value, one a channel, or others."""
@@ -307,12 +338,17 @@ class Neurons(Layer):
         else:
             memory = f"{len(kernel.taps)} taps"
         threshold = _numbers(self.threshold.double().numpy())
-        return f"{memory}, u {'>' if self.strict else '>='} {threshold}"
+        reset = "" if self.reset is None else f", {self.reset}"
+        return f"{memory}, u {'>' if self.strict else '>='} {threshold}{reset}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Potential(Layer):
-    """The membrane potential of a layer of neurons, which the model reads."""
+    """The membrane potential of a layer of neurons, which the model reads.
+
+    It is that which is compared with the threshold; of a neuron with a reset, what its module gives, which in
+    SpikingJelly is the potential after the reset.
+    """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

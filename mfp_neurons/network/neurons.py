@@ -1,4 +1,4 @@
-"""Reads a layer of memory-free neurons, and notices what its module keeps between calls.
+"""Reads a layer of neurons, and notices what its module keeps between calls.
 
 A neuron that would go on from its state in its next call gets stand-ins for it, in the place where the state
 itself would be. So a second call notices the first, a reset in between undoes it, and a forward that reads
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from .._convert import advice
 from ..adapters import describe_neuron, overridden_forward, put_state
 from ..history import FIR, Exponential, Kernel, Matrix, as_row
-from ..spec import KernelParameters, NeuronSpec
+from ..spec import KernelParameters, NeuronSpec, ResetSpec
 from .advice import LOOPS
 from .axes import Axis, Shape, has_time, kinds, labels, sizes
 from .capture import StandIn
-from .description import Neurons, Potential, snapshot
+from .description import NeuronReset, Neurons, Potential, snapshot
 from .tracing import Tracer, Value
 
 
@@ -35,7 +35,7 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
     value, spec = tracer.value(x, "the input of a neuron"), describe_neuron(module)
     assert spec is not None
     if spec.kernel is None:
-        why = "keeps a membrane potential, and a network without memory has none"
+        why = "keeps a membrane potential that no sum over its inputs and its own spikes gives"
         tracer.give_up(type(module).__name__, why, advice(module), keeps_potential=True)
     state = others[0] if others else None
     if spec.takes_sequences:
@@ -98,9 +98,9 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
                 "is called twice in one forward, and the second call goes on from where the first one ended. "
                 "Use a neuron for each call, or MFP, which starts every call from rest"
             )
-        if not _is_at_rest(before):
+        if not _is_at_rest(before, spec):
             _refuse_start(tracer)
-    if not _is_at_rest(state):
+    if not _is_at_rest(state, spec):
         _refuse_start(tracer)
     return value
 
@@ -148,7 +148,7 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: An
                 "is reset between two steps of one run, and no layer of a network resets. Reset it between "
                 "sequences"
             )
-        if not _is_at_rest(state):
+        if not _is_at_rest(state, spec):
             _refuse_start(tracer)
     # The potential of other neurons, or of an earlier step, is not where this neuron stopped.
     elif not earlier or state.value.layer != earlier[-1][1]:
@@ -169,11 +169,12 @@ def _state_of(module: nn.Module, spec: NeuronSpec) -> Any:
     return getattr(module, spec.state.potential) if spec.state.potential else None
 
 
-def _is_at_rest(state: Any) -> bool:
-    """Whether a state is nothing, or zero everywhere."""
+def _is_at_rest(state: Any, spec: NeuronSpec) -> bool:
+    """Whether a state is nothing, or the potential at rest everywhere."""
     if isinstance(state, StandIn):
         return False
-    return not (bool(state.any()) if isinstance(state, Tensor) else bool(state))
+    rest = 0.0 if spec.reset is None else spec.reset.rest
+    return state is None or bool((state == rest).all() if isinstance(state, Tensor) else state == rest)
 
 
 def _keep(tracer: Tracer, module: nn.Module, spec: NeuronSpec, last: StandIn, every: StandIn) -> None:
@@ -191,7 +192,7 @@ def _keep(tracer: Tracer, module: nn.Module, spec: NeuronSpec, last: StandIn, ev
 
 @torch.no_grad()
 def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoReturn]) -> Neurons:
-    r"""What a layer of memory-free neurons computes with, as a layer that is no part of a network yet.
+    r"""What a layer of neurons computes with, as a layer that is no part of a network yet.
 
     Args:
         module: the neurons.
@@ -230,6 +231,7 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
         strict=strict,
         spike_factor=None if factor is None or bool((factor == 1).all()) else snapshot(factor),
         features=features,
+        reset=_reset(spec.reset),
     )
     # The neuron's own forward does not run on stand-ins, so torch does not notice a parameter that does not
     # fit.
@@ -255,6 +257,8 @@ def _parameters(layer: Neurons) -> list[tuple[str, Tensor, Any]]:
         ]
     elif isinstance(kernel, FIR):
         rows = [("taps", kernel.taps[0].reshape(-1), layer.kernel_shape)]
+    if layer.reset is not None and layer.reset.taps is not None:
+        rows.append(("feedback", layer.reset.taps[0].reshape(-1), layer.kernel_shape))
     return [*rows, ("threshold", layer.threshold, layer.threshold_shape)]
 
 
@@ -263,6 +267,14 @@ def _kernel_value(kernel: Kernel) -> Kernel:
     if isinstance(kernel, Exponential):
         return Exponential(snapshot(kernel.decay), snapshot(kernel.gain), kernel.order)
     return Matrix(snapshot(kernel.matrix)) if isinstance(kernel, Matrix) else FIR(snapshot(kernel.taps))
+
+
+def _reset(spec: ResetSpec | None) -> NeuronReset | None:
+    """What the neuron's own spikes do, as numbers that no training changes."""
+    if spec is None:
+        return None
+    taps = None if spec.taps is None else snapshot(spec.taps).double()
+    return NeuronReset(spec.kind, taps, spec.rest, spec.delay and taps is None)
 
 
 def _options(kernel: KernelParameters) -> dict[str, Any]:

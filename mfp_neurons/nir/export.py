@@ -32,8 +32,8 @@ def to_nir(model: nn.Module, example: Tensor, *, dt: float = 1e-4, path: str | P
     r"""A trained model as a graph of the Neuromorphic Intermediate Representation.
 
     Args:
-        model: layers, batch norms, memory-free neurons, pools and sums; plain torch, SpikingJelly or
-            snnTorch. It is left exactly as it is, and read in evaluation mode.
+        model: layers, batch norms, memory-free neurons, LIFs that reset to a number, pools and sums; plain
+            torch, SpikingJelly or snnTorch. It is left exactly as it is, and read in evaluation mode.
         example: what it is given: [T, N, \*], or [N, \*] of a model that takes single steps or repeats its
             input over time itself. Its values do not matter, except whether all of them are 0 or 1: only
             then can NIR express a max pool before the first layer.
@@ -77,8 +77,9 @@ class _Writer:
         first = network.input
         self.network, self.dt = network, dt
         self.draft = Draft(first.shape, first.is_binary, np.float64 if network.is_double else np.float32)
-        self.signals = [of(self.draft.input)]
-        self.potentials: dict[int, Signal] = {}  # by the number of the layer of neurons
+        self.signals: list[Signal | None] = [of(self.draft.input)]
+        # by the number of the layer of neurons; None of neurons that reset, which are one node with theirs
+        self.potentials: dict[int, Signal | None] = {}
         # A layer reads layers in front of it alone, so one pass in their order is enough.
         for number, layer in enumerate(network.layers[1:], start=1):
             # the number of a layer that is refused says how far this reading of the example came
@@ -88,7 +89,7 @@ class _Writer:
                 error.layer = number
                 raise
 
-    def _written(self, layer: Layer) -> Signal:
+    def _written(self, layer: Layer) -> Signal | None:
         if any(source.is_reduced for source in layer.sources):
             self.refuse(
                 layer,
@@ -144,14 +145,24 @@ class _Writer:
 
     def signal(self, layer: Layer, place: int = 0) -> Signal:
         """What a layer reads, in the shape in which it was made."""
-        return self.signals[layer.sources[place].layer]
+        return self._signal(layer.sources[place].layer, layer.where)
+
+    def _signal(self, number: int, where: str) -> Signal:
+        signal = self.signals[number]
+        if signal is None:
+            of_neurons = self.network.layers[number].where
+            raise NIRError(
+                f"{where} reads the potential of {of_neurons}, which resets: a node of NIR's that resets gives "
+                "its spikes alone. Use those."
+            )
+        return signal
 
     def read(self, layer: Layer, what: str) -> Signal:
         """What a layer reads, in the shape in which it reads it."""
         return self._read(layer.sources[0], what, layer.where)
 
     def _read(self, source: Source, what: str, where: str) -> Signal:
-        signal, draft = self.signals[source.layer], self.draft
+        signal, draft = self._signal(source.layer, where), self.draft
         wanted, row = sizes(source.dims), flat(of_features(signal.shape))
         if draft.is_input(signal) and wanted == draft.input_shape != signal.shape:
             return of(draft.input)  # in the shape that another layer read it in
@@ -376,13 +387,14 @@ def _any_spike(writer: _Writer, layer: description.Pool, source: Signal) -> Sign
 
 
 def _neurons(writer: _Writer, layer: description.Neurons) -> Signal:
-    spikes, potential = add_neurons(writer.draft, writer.read(layer, "a neuron"), layer, writer.dt)
+    x, steps = writer.read(layer, "a neuron"), writer.network.steps
+    spikes, potential = add_neurons(writer.draft, x, layer, writer.dt, steps)
     # This is the number that the layer gets as soon as its spikes are appended to the signals.
     writer.potentials[len(writer.signals)] = potential
     return spikes
 
 
-def _potential(writer: _Writer, layer: description.Potential) -> Signal:
+def _potential(writer: _Writer, layer: description.Potential) -> Signal | None:
     return writer.potentials[layer.sources[0].layer]
 
 
@@ -408,7 +420,7 @@ def _unreadable(writer: _Writer, layer: description.Unreadable) -> NoReturn:
     writer.refuse(layer, f"calls {layer.function}, which NIR cannot say. {GRAMMAR}")
 
 
-WRITES: dict[type[Layer], Callable[[_Writer, Any], Signal]] = {  # what becomes of each kind of layer
+WRITES: dict[type[Layer], Callable[[_Writer, Any], Signal | None]] = {  # what becomes of each kind of layer
     description.Linear: _linear,
     description.Convolution: _convolution,
     description.BatchNorm: _batch_norm,

@@ -14,17 +14,15 @@ from .network import NIRNetwork
 from .nodes import Reader
 from .patterns import Neurons, find_max_pools, find_neurons
 
-_RESET = (nir.LIF, nir.IF, nir.CubaLIF)
-
 
 def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
-    r"""A graph as a torch module whose neurons are memory-free: ours, and whatever else never resets.
+    r"""A graph as a torch module whose neurons are ours.
 
     Args:
         graph: a ``nir.NIRGraph``, or a path to a file that ``nir.write`` made, of one input and one output.
-            Linear, Affine, Conv1d, Conv2d, Scale, Delay, Flatten, AvgPool2d, SumPool2d, LI, I and Threshold
-            may be in it, and no cycle. LI, I, Delay and Scale in front of a Threshold become one layer of
-            :class:`~mfp_neurons.MFP`.
+            Linear, Affine, Conv1d, Conv2d, Scale, Delay, Flatten, AvgPool2d, SumPool2d, LI, I, Threshold, LIF
+            and IF may be in it, and no cycle. LI, I, Delay and Scale in front of a Threshold become one layer
+            of :class:`~mfp_neurons.MFP`; LIF and IF, which start at v_reset, one with ``reset="zero"``.
         dt: seconds a step. None: what the graph's metadata says, or 1e-4.
 
     Returns:
@@ -37,7 +35,7 @@ def from_nir(graph: Any, *, dt: float | None = None) -> NIRNetwork:
     Raises:
         TypeError: graph is neither a graph nor a path.
         ValueError: dt is not positive.
-        NIRError: a node resets, is unknown, or has parameters that no layer here has; the message names it.
+        NIRError: a node is unknown, or has parameters that no layer here has; the message names it.
 
     >>> import torch
     >>> from mfp_neurons import MFP
@@ -148,16 +146,10 @@ class _Loading:
 
 def _check(name: str, node: Any) -> None:
     kind = type(node).__name__
-    if isinstance(node, _RESET):
-        raise NIRError(
-            f"{name!r} ({kind}) resets its potential when it fires, and a memory-free neuron does not. "
-            "Import it with SpikingJelly's nir_exchange or snnTorch's import_nir, swap the neurons with "
-            "mfp_neurons.convert, and train again"
-        )
-    if isinstance(node, nir.CubaLI):
+    if isinstance(node, nir.CubaLI | nir.CubaLIF):
         raise NIRError(
             f"{name!r} ({kind}) has two decays, one behind the other. MFP(kernel='fir') can hold their taps; "
-            "write Delay and Scale nodes for them"
+            "write Delay and Scale nodes for them, and a Threshold"
         )
     if isinstance(node, nir.NIRGraph):
         raise NIRError(f"{name!r} is a graph within the graph. Put its nodes into the outer one")

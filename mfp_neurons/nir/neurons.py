@@ -1,4 +1,4 @@
-"""A layer of memory-free neurons as NIR nodes: leaky integrator or delays, and a threshold.
+"""A layer of neurons as NIR nodes: leaky integrator or delays, and a threshold; one node where it resets.
 
 ``LI`` is tau dv/dt = v_leak - v + r I, which every reader steps by forward Euler:
 
@@ -7,6 +7,9 @@
 so our u[t] = d u[t-1] + g x[t] is that of I = g / (1 - d) x. The factor is a ``Scale`` in front, not ``r``:
 sinabs refuses another r than 1, Norse's integrator has none. It is 1, and left out, with SpikingJelly's
 ``decay_input``.
+
+``LIF`` and ``IF`` are the same integrators with a threshold and a reset to a number. Where that number is not 0
+(v_reset), our potential is written as it counts from it: readers start at 0, and the neuron at v_reset.
 """
 
 from dataclasses import dataclass
@@ -46,13 +49,20 @@ class Numbers:
     facts: dict[str, Any]
 
 
-def numbers_of(layer: Neurons, dtype: Any) -> Numbers:
-    """The numbers of a layer of neurons; ``dtype`` is that of potentials, and so of thresholds and taps.
+def numbers_of(layer: Neurons, dtype: Any, steps: int | None = None) -> Numbers:
+    """The numbers of a layer of neurons.
+
+    Args:
+        layer: of a description.
+        dtype: that of potentials, and so of thresholds and taps.
+        steps: T, which the order of a neuron with a reset has to cover; None takes it for covered.
 
     Raises:
-        NIRError: it has a kernel of its own for every step.
+        NIRError: it has a kernel of its own for every step, or a reset that is none of NIR's.
     """
     kernel = layer.kernel
+    if layer.reset is not None:
+        _check_reset(layer, steps)
     if layer.is_fixed:
         raise NIRError(
             f"{layer.where} has a kernel of its own for every step (kernel='matrix'), and NIR has no time to "
@@ -65,12 +75,13 @@ def numbers_of(layer: Neurons, dtype: Any) -> Numbers:
         return array.copy()
 
     decay = gain = taps = None
-    if isinstance(kernel, Exponential) and kernel.order is None:
+    if isinstance(kernel, Exponential) and (kernel.order is None or layer.reset is not None):
         decay, gain = over_step(as_row(kernel.decay)), over_step(as_row(kernel.gain))
     else:
         rows = kernel.taps(kernel.order or 1) if isinstance(kernel, Exponential) else kernel.taps  # type: ignore[union-attr]
         taps = np.stack([over_step(row.reshape(-1)).astype(dtype) for row in rows])
-    value = over_step(layer.threshold, layer.threshold_shape).astype(dtype)
+    rest = 0.0 if layer.reset is None else layer.reset.rest
+    value = (over_step(layer.threshold, layer.threshold_shape) - rest).astype(dtype)
     # inf stays: the largest number, just below, is one that a potential may exceed
     just_below = np.nextafter(value, np.array(-np.inf, dtype))
     threshold = value if layer.strict else np.where(np.isinf(value), value, just_below)
@@ -82,7 +93,28 @@ def numbers_of(layer: Neurons, dtype: Any) -> Numbers:
             facts[name] = option.numpy() if isinstance(option, Tensor) else option
     facts |= {"comparison": ">" if layer.strict else ">=", "v_threshold": _compact(value)}
     facts |= {"path": layer.name, "mfp_version": __version__}
+    if layer.reset is not None:
+        facts["reset"] = layer.reset.kind
     return Numbers(decay, gain, taps, threshold, facts)
+
+
+def _check_reset(layer: Neurons, steps: int | None) -> None:
+    kernel, reset = layer.kernel, layer.reset
+    assert reset is not None
+    if reset.kind == "subtract":
+        raise NIRError(
+            f"{layer.where} subtracts its threshold when it fires, and NIR's neurons reset to a number. Use a "
+            "reset to zero (v_reset=0.0, reset_mechanism='zero' or reset='zero'), and train with that."
+        )
+    if reset.kind == "feedback":
+        raise NIRError(
+            f"{layer.where} weighs its own spikes by taps (reset='feedback'), which no node of NIR does."
+        )
+    if not isinstance(kernel, Exponential) or (kernel.order or steps or 0) < (steps or 0):
+        raise NIRError(
+            f"{layer.where} resets a sum of taps, and NIR an exponential that forgets nothing. Give it no "
+            "kernel_bits and no order, or one that covers all steps of the example."
+        )
 
 
 def _compact(array: NDArray[Any]) -> NDArray[Any]:
@@ -98,27 +130,54 @@ def _compact(array: NDArray[Any]) -> NDArray[Any]:
     return rows[:, 0].copy() if (rows == rows[:, :1]).all() else array.copy()
 
 
-def add_neurons(draft: Draft, x: Signal, layer: Neurons, dt: float) -> tuple[Signal, Signal]:
-    """Puts a layer of neurons behind ``x``: its spikes, and its potential."""
-    numbers, path = numbers_of(layer, draft.dtype), layer.name or layer.neuron.lower()
-    if numbers.taps is None:
-        potential = _integrated(draft, x, numbers, layer, path, dt)
+def add_neurons(
+    draft: Draft, x: Signal, layer: Neurons, dt: float, steps: int
+) -> tuple[Signal, Signal | None]:
+    """Puts a layer of neurons behind ``x``: its spikes, and its potential, which a node that resets hides."""
+    numbers = numbers_of(layer, draft.dtype, steps)
+    path, potential = layer.name or layer.neuron.lower(), None
+    if layer.reset is not None:
+        node = _resetting(draft, x, numbers, layer, path, dt)
     else:
-        potential = _delayed(draft, x, numbers.taps, path, dt)
-    threshold = nir.Threshold(numbers.threshold, metadata=numbers.facts)
-    node = draft.add(threshold, path, x.shape, potential, binary=True)
+        if numbers.taps is None:
+            potential = _integrated(draft, x, numbers, layer, path, dt)
+        else:
+            potential = _delayed(draft, x, numbers.taps, path, dt)
+        threshold = nir.Threshold(numbers.threshold, metadata=numbers.facts)
+        node = draft.add(threshold, path, x.shape, potential, binary=True)
     if layer.spike_factor is None:
         return of(node), potential
     factor = layer.spike_factor.double().broadcast_to(1, *node.shape)[0].numpy().copy()
     return Signal((Term(node, factor),), node.shape), potential
 
 
+def _resetting(draft: Draft, x: Signal, numbers: Numbers, layer: Neurons, path: str, dt: float) -> Node:
+    """LIF or IF behind ``x``, whose potential starts and ends at 0."""
+    x, node = _integrator(draft, x, numbers, layer, path, dt)
+    zeros, facts = np.zeros_like(numbers.threshold), numbers.facts
+    if isinstance(node, nir.I):
+        whole = nir.IF(r=node.r, v_threshold=numbers.threshold, v_reset=zeros, metadata=facts)
+    else:
+        leak = {"tau": node.tau, "r": node.r, "v_leak": node.v_leak}
+        whole = nir.LIF(**leak, v_threshold=numbers.threshold, v_reset=zeros, metadata=facts)
+    return draft.add(whole, path, x.shape, x, binary=True)
+
+
 def _integrated(draft: Draft, x: Signal, numbers: Numbers, layer: Neurons, path: str, dt: float) -> Signal:
+    x, node = _integrator(draft, x, numbers, layer, path, dt)
+    name = f"{path}_integrator" if isinstance(node, nir.I) else f"{path}_leak"
+    return of(draft.add(node, name, x.shape, x))
+
+
+def _integrator(
+    draft: Draft, x: Signal, numbers: Numbers, layer: Neurons, path: str, dt: float
+) -> tuple[Signal, Any]:
+    """What an LI or I reads, and the node."""
     decay, gain = numbers.decay, numbers.gain
     assert decay is not None and gain is not None
     # Without a leak an LI would need an infinite time constant. NIR's I has v += dt r I, so r is gain / dt.
     if (decay == 1).all():
-        return of(draft.add(nir.I(gain / dt), f"{path}_integrator", x.shape, x))
+        return x, nir.I(gain / dt)
     if (decay == 1).any():
         raise NIRError(
             f"{layer.where} has channels that never leak (decay 1) beside others that do, which is no one "
@@ -127,8 +186,7 @@ def _integrated(draft: Draft, x: Signal, numbers: Numbers, layer: Neurons, path:
     factor, tau = leak(decay, gain, dt, draft.dtype)
     if factor is not None:
         x = _scaled(draft, x, factor, f"{path}_gain")
-    node = nir.LI(tau=tau, r=np.ones_like(tau), v_leak=np.zeros_like(tau))
-    return of(draft.add(node, f"{path}_leak", x.shape, x))
+    return x, nir.LI(tau=tau, r=np.ones_like(tau), v_leak=np.zeros_like(tau))
 
 
 def leak(decay: Floats, gain: Floats, dt: float, dtype: Any) -> tuple[Any, Floats]:

@@ -9,13 +9,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import log_once
+from ..feedback import Feedback
 from ..network.neurons import read_neurons
 from ..neuron import MFP, HistoryKernel
 from . import weights
 from .errors import NIRError
 from .network import Delay, Elementwise, FixedExponential, Integrator, Scale
 from .neurons import Numbers, leak, numbers_of
-from .patterns import Neurons, delay_steps
+from .patterns import RESETTING, Neurons, delay_steps, threshold_of
 from .weights import Parts
 
 Array = NDArray[Any]
@@ -78,58 +79,67 @@ class Reader:
             return nn.AvgPool2d(size, stride, padding, divisor_override=1)
         raise NIRError(
             f"{name!r} ({type(node).__name__}) has no place in a network of memory-free neurons. Linear, "
-            "Affine, Conv1d, Conv2d, Scale, Delay, Flatten, AvgPool2d, SumPool2d, LI, I and Threshold have"
+            "Affine, Conv1d, Conv2d, Scale, Delay, Flatten, AvgPool2d, SumPool2d, LI, I, Threshold, LIF and IF "
+            "have"
         )
 
     # --- neurons ------------------------------------------------------------------------------------------
 
     def _from_arrays(self, name: str, node: Any, known: Neurons) -> nn.Module:
-        shape = node.threshold.shape
+        threshold, resets = threshold_of(node), isinstance(node, RESETTING)
+        shape = threshold.shape
+        if resets:
+            threshold = threshold - node.v_reset  # the potential counts from there
         if known.taps is None:
             decay, gain = self._leak(str(known.leak), np.asarray(known.gain))
-            spread = _Spread(shape, [decay, gain, node.threshold])
+            spread = _Spread(shape, [decay, gain, threshold])
             kernel = _exponential(spread.row(decay), spread.row(gain))
         else:
-            spread = _Spread(shape, [*known.taps.values(), node.threshold])
+            spread = _Spread(shape, [*known.taps.values(), threshold])
             # The largest distance that divides all lags: a kernel of this stride has no tap between those of
             # the graph.
             stride = int(np.gcd.reduce(list(known.taps))) or 1
             kernel = _free_taps(known.taps, spread, stride, None)
-        return spread.module(_neuron(kernel, spread.row(node.threshold), strict=True))
+        return spread.module(_neuron(kernel, spread.row(threshold), strict=True, resets=resets))
 
     def _leak(self, name: str, factor: Array) -> tuple[Array, Array]:
         """Decay and gain, over a step, of an integrator with a factor."""
         node = self.nodes[name]
-        if isinstance(node, nir.I):
+        kind = type(node).__name__
+        if isinstance(node, nir.I | nir.IF):
             # v += dt r I, without a leak.
             return np.ones(node.r.shape), factor * node.r * self.dt
-        if np.any(node.v_leak):
+        rest = node.v_reset if isinstance(node, nir.LIF) else np.zeros(node.r.shape)
+        if not np.array_equal(node.v_leak, rest):
+            towards = "the potential that they reset to" if isinstance(node, nir.LIF) else "0"
             raise NIRError(
-                f"{name!r} (LI) leaks towards v_leak={node.v_leak.flat[0]:g}; our potentials leak to 0"
+                f"{name!r} ({kind}) leaks towards v_leak={node.v_leak.flat[0]:g}; our potentials leak to {towards}"
             )
         # One step of forward Euler, v += rate (r I - v), decays by 1 - rate and takes in I with the gain r
         # rate. A time constant that was rounded may give a rate just above 1.
         rate = self.dt / np.asarray(node.tau, np.float64)
         if not ((rate >= 0) & (rate <= 1 + 1e-9)).all():
             raise NIRError(
-                f"{name!r} (LI) has a time constant of {np.min(node.tau):g} s, and a step lasts {self.dt:g}. "
+                f"{name!r} ({kind}) has a time constant of {np.min(node.tau):g} s, and a step lasts {self.dt:g}. "
                 "Pass the dt that the graph was made for"
             )
         return 1 - np.minimum(rate, 1), factor * node.r * rate
 
     def _from_metadata(self, name: str, node: Any, known: Neurons) -> nn.Module | None:
         """The neuron that was exported; None where it would not be exported as these nodes."""
-        facts, shape = node.metadata, node.threshold.shape
+        facts, resets = node.metadata, isinstance(node, RESETTING)
+        threshold = threshold_of(node)
+        shape = threshold.shape
         try:
             rows = {key: np.asarray(facts[key]) for key in ("decay", "gain", "v_threshold") if key in facts}
             full = {key: _over(row, shape) for key, row in rows.items()}
             spread = _Spread(shape, [*full.values(), *(known.taps or {}).values()])
             kernel = _kernel(facts, rows, known, spread)
             strict = str(facts["comparison"]) == ">"
-            neuron = _neuron(kernel, spread.row(full["v_threshold"]), strict)
+            neuron = _neuron(kernel, spread.row(full["v_threshold"]), strict, resets)
             # The restored neuron is read as for an export, and its numbers are compared with the nodes.
             layer = read_neurons(neuron, spread.inner_shape, _refuse)
-            numbers = numbers_of(layer, node.threshold.dtype)
+            numbers = numbers_of(layer, threshold.dtype)
         # Metadata may hold anything. What makes no neuron is left aside, and the nodes count.
         except (KeyError, ValueError, TypeError, RuntimeError):
             return None
@@ -137,8 +147,11 @@ class Reader:
 
     def _agrees(self, numbers: Numbers, node: Any, known: Neurons) -> bool:
         """Whether a neuron of these numbers is exported as the nodes that are there."""
-        shape = node.threshold.shape
-        if not np.array_equal(numbers.threshold.reshape(shape), node.threshold):
+        threshold, resets = threshold_of(node), isinstance(node, RESETTING)
+        shape = threshold.shape
+        if not np.array_equal(numbers.threshold.reshape(shape), threshold):
+            return False
+        if resets and (np.any(node.v_reset) or (isinstance(node, nir.LIF) and np.any(node.v_leak))):
             return False
         if known.taps is not None:
             if numbers.taps is None:
@@ -151,11 +164,12 @@ class Reader:
             return False
         decay, gain = numbers.decay.reshape(shape), numbers.gain.reshape(shape)
         integrator = self.nodes[str(known.leak)]
-        if isinstance(integrator, nir.I):
-            return bool((decay == 1).all()) and np.array_equal(gain / self.dt, integrator.r)
+        if isinstance(integrator, nir.I | nir.IF):
+            agrees = bool((decay == 1).all()) and np.array_equal(gain / self.dt, integrator.r)
+            return agrees and (not resets or bool((np.asarray(known.gain) == 1).all()))
         if (decay == 1).any() or not np.array_equal(integrator.r, np.ones(shape)):
             return False
-        factor, tau = leak(decay, gain, self.dt, node.threshold.dtype)
+        factor, tau = leak(decay, gain, self.dt, threshold.dtype)
         return np.array_equal(tau, integrator.tau) and np.array_equal(
             np.ones(shape) if factor is None else factor, np.asarray(known.gain)
         )
@@ -238,9 +252,10 @@ def _free_taps(
     return kernel
 
 
-def _neuron(kernel: HistoryKernel, threshold: Array, strict: bool) -> MFP:
+def _neuron(kernel: HistoryKernel, threshold: Array, strict: bool, resets: bool) -> MFP:
     neuron = MFP(strict=strict)
     neuron.kernel = kernel
+    neuron.feedback = Feedback("zero" if resets else None, kernel)
     neuron.v_threshold = float(threshold[0]) if len(threshold) == 1 else nn.Parameter(_tensor(threshold))
     return neuron
 

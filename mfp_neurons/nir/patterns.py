@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 from .errors import NIRError
 
 Array = NDArray[Any]
+RESETTING = (nir.LIF, nir.IF)
 _FILTERS = (nir.LI, nir.I, nir.Scale, nir.Delay)
+_SPIKES = (nir.Threshold, *RESETTING)
+
+
+def threshold_of(node: Any) -> Array:
+    """The threshold of a Threshold, LIF or IF."""
+    array: Array = node.v_threshold if isinstance(node, RESETTING) else node.threshold
+    return array
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +38,12 @@ class Path:
 
 @dataclass(frozen=True, eq=False)
 class Neurons:
-    """A Threshold and the nodes in front of it.
+    """A Threshold and the nodes in front of it, or a LIF or IF with a factor in front of it.
 
     Attributes:
         inside: the names of the nodes in front of it that belong to it.
         sources: what feeds the layer, in the order of the edges.
-        leak: the name of its LI or I; None with taps.
+        leak: the name of its LI or I, or that of the LIF or IF; None with taps.
         gain: of an exponential: what stands in front of and behind the integrator.
         taps: by lag; None with an integrator.
     """
@@ -48,7 +56,7 @@ class Neurons:
 
 
 def find_neurons(nodes: dict[str, Any], sources: dict[str, list[str]], dt: float) -> dict[str, Neurons]:
-    """The layers of neurons, by the name of their Threshold. Other Thresholds are neurons without a past."""
+    """The layers of neurons, by the name of their Threshold, LIF or IF. Other Thresholds have no past."""
     targets: dict[str, list[str]] = {name: [] for name in nodes}
     for target, inputs in sources.items():
         for one in inputs:
@@ -59,6 +67,14 @@ def find_neurons(nodes: dict[str, Any], sources: dict[str, list[str]], dt: float
             layer = _layer(name, nodes, sources, targets, dt)
             if layer is not None:
                 layers[name] = layer
+        elif isinstance(node, RESETTING):
+            layer = _layer(name, nodes, sources, targets, dt)
+            # It integrates itself; what may stand before it and belong to it is a factor.
+            if layer is not None and layer.taps is not None and set(layer.taps) == {0}:
+                layers[name] = Neurons(layer.inside, layer.sources, name, layer.taps[0], None)
+            else:
+                ones = np.ones(node.v_threshold.shape)
+                layers[name] = Neurons(frozenset(), sources[name], name, ones, None)
     return layers
 
 
@@ -72,7 +88,7 @@ def find_max_pools(nodes: dict[str, Any], sources: dict[str, list[str]]) -> dict
         (pool,) = sources[name]
         # A sum that something else reads as well has to stay a node of its own.
         readers = [target for target, inputs in sources.items() if pool in inputs]
-        spikes = [isinstance(nodes[one], nir.Threshold) for one in sources[pool]]
+        spikes = [isinstance(nodes[one], _SPIKES) for one in sources[pool]]
         if isinstance(nodes[pool], nir.SumPool2d) and readers == [name] and spikes == [True]:
             pools[name] = pool
     return pools
@@ -104,7 +120,7 @@ def _layer_of(
     responses = [list(_paths(end, name, nodes, targets, inside, dt)) for end in ends]
     if not responses:
         return None
-    first, *others = (_response(paths, nodes[name].threshold.shape) for paths in responses)
+    first, *others = (_response(paths, threshold_of(nodes[name]).shape) for paths in responses)
     # One layer of neurons weighs the sum of its inputs, so all of them must have the same response.
     if first is None or any(other is None or not _equal(first, other) for other in others):
         return None

@@ -41,7 +41,8 @@ class NeuronRow:
     spikes_per_step: float | None
     firing_rate: float | None
     never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
-    feedback_bits: float = 0.0  # of the state bits, those kept for its own feedback alone
+    feedback_bits: float = 0.0  # of the state bits, own spikes that no other layer keeps
+    feedback_additions: float = 0.0  # over all steps
 
     @property
     def hardly_fires(self) -> bool:
@@ -77,9 +78,9 @@ class Report:
         weight_bytes_stored: All parameters and persistent buffers as they lie in memory now.
         state_bits: What a device that runs step by step keeps between two steps (the rows of ``state``).
         state_bits_per_neuron: The mean over neurons of K-1 for a memory-free neuron of order K (T for an
-            infinite one), with those of its R own last spikes that the next layer does not need as well, and
-            of the potential's bits for others. It counts the order of each layer for its own neurons;
-            ``state_bits`` counts what is really kept, for the neurons before it.
+            infinite one), and what its own spikes need beyond what the next layer keeps of them; and of the
+            potential's bits for others. It counts the order of each layer for
+            its own neurons; ``state_bits`` counts what is really kept, for the neurons before it.
         torch_state_bytes: What PyTorch keeps in step-by-step mode: float potentials and past inputs.
         peak_activation_bytes: The most bytes that tensors made by the run held at once, in inference. Memory
             that an operator uses inside itself is not in it.
@@ -90,6 +91,9 @@ class Report:
         streaming_synaptic_operations: The same where nothing but past spikes is kept: a spike that a layer
             of order K remembers goes through its synapses again at each of the K-1 steps that follow (of a
             strided one, at those that have a tap).
+        feedback_additions: One for each own spike of a neuron with a reset or feedback and each tap that it
+            meets afterwards. They are no synaptic operations and not in the energy, as all that neurons
+            compute. A reset to zero adds nothing.
         macs: One for each real value, zeros included, through each synapse of non-zero weight. Padding does
             not count.
         energy_joules: An estimate, for all steps at once: 4.6 pJ a MAC and 0.9 pJ a synaptic operation, the
@@ -135,6 +139,10 @@ class Report:
         return sum(row.streaming_synaptic_operations for row in self.synapses)
 
     @property
+    def feedback_additions(self) -> float:
+        return sum(row.feedback_additions for row in self.neurons)
+
+    @property
     def macs(self) -> float:
         return sum(row.macs for row in self.synapses)
 
@@ -160,6 +168,7 @@ class Report:
             "hardly_fire",
             "synaptic_operations",
             "streaming_synaptic_operations",
+            "feedback_additions",
             "macs",
             "energy_joules",
         )
@@ -235,6 +244,7 @@ def _grid(columns: Columns, rows: Sequence[Any]) -> str:
 
 
 def _totals(report: Report) -> list[tuple[str, str]]:
+    feedback = ("additions of own spikes", f"{_count(report.feedback_additions)} a sample")
     return [
         ("steps, batch", f"{report.steps}, {report.batch}"),
         ("weights, packed", _bytes(report.weight_bytes)),
@@ -246,6 +256,7 @@ def _totals(report: Report) -> list[tuple[str, str]]:
         ("spikes a step", _count(report.spikes_per_step)),
         ("synaptic operations", f"{_count(report.synaptic_operations)} a sample"),
         ("  when streaming", f"{_count(report.streaming_synaptic_operations)} a sample"),
+        *([feedback] if report.feedback_additions else []),
         ("MACs", f"{_count(report.macs)} a sample"),
         ("energy, estimate (45 nm, float32)", f"{_joules(report.energy_joules)} a sample"),
     ]

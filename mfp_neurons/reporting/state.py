@@ -1,6 +1,7 @@
 """Counts what has to be kept between two steps when a network runs step by step on a device, bit by bit."""
 
 from dataclasses import dataclass, replace
+from operator import mul
 from typing import Any
 
 from torch import Tensor
@@ -28,32 +29,30 @@ class _Kept:
 class StateCount:
     """Applies the rules to a finished :class:`Watch`.
 
-    A neuron with a potential keeps that: 32 bits (its dtype), or the bits that it says it has.
+    A neuron with a potential keeps that: 32 bits (its dtype), or the bits that it says it has. So does one
+    whose reset has no order.
     A memory-free neuron of order K keeps what it can compute its last K-1 inputs from: K-1 values of each
     presynaptic neuron, a bit each if they are spikes. Where two layers read the same spikes, those are kept
-    once, for the longer order. Where real numbers flow into the synapse, the cheapest is kept of: those
+    once, for the longer order; and where a neuron's own spikes feed back, these are its own outputs, kept
+    once for both uses. Where real numbers flow into the synapse, the cheapest is kept of: those
     numbers, the spikes that they were computed from (behind an average pooling), the neuron's own inputs,
     and, for an infinite exponential, its potential. Otherwise an infinite kernel counts as one of order T,
-    the steps of the example. What a neuron feeds back are R of its own last spikes, a bit each; those that
-    are kept for the next layer need no second copy. A reset to zero takes the age of the last spike, where
-    that has fewer bits, and a potential that is kept has been reset. A pooling over time keeps what its
-    window has seen so far, a bit if it is spikes, and a neuron behind it counts in its own, longer steps.
+    the steps of the example. A pooling over time keeps what its window has seen so far, a bit if it is
+    spikes, and a neuron behind it counts in its own, longer steps.
     """
 
     def __init__(self, watch: Watch, steps: int, batch: int) -> None:
         self._watch, self._steps, self._batch = watch, steps, max(batch, 1)
         self._rows: dict[Any, StateRow] = {}
+        self._beside: dict[str, int] = {}  # own spikes that are kept for their own neuron alone, steps
         for neuron in watch.neurons.values():
             if neuron.spec.is_memory_free:
                 self._add_history(neuron)
             else:
                 self._rows |= {(neuron.name, row.what): row for row in self._own_state(neuron)}
-        # behind all histories, since it depends on them which spikes are kept already
-        self._feedback_bits = {
-            neuron.name: self._add_feedback(neuron)
-            for neuron in watch.neurons.values()
-            if neuron.spec.is_memory_free
-        }
+        # after the histories, which may keep them already
+        for neuron in watch.neurons.values():
+            self._add_own_spikes(neuron)
         for pool in watch.pools.values():
             what = "a spike so far" if pool.values.binary else "maximum so far"
             row = StateRow(pool.name, what, pool.features, pool.values.packed, 1, (pool.name,))
@@ -70,32 +69,42 @@ class StateCount:
         order_less_one = neuron.spec.kernel.state_steps
         return longest if order_less_one is None else min(order_less_one, longest)
 
-    def feedback(self, neuron: Neuron) -> int:
-        """R: how many of its own last spikes a memory-free neuron needs, T - 1 at most."""
-        longest, reset = max(min(self._steps, neuron.steps) - 1, 0), neuron.spec.reset
-        if reset is None:
-            return 0
-        return longest if reset.order is None else min(reset.order, longest)
-
-    def feedback_bits(self, neuron: Neuron) -> int:
-        """Bits that each neuron keeps for its feedback alone, not for the layer behind it as well."""
-        return self._feedback_bits.get(neuron.name, 0)
-
     def lags(self, neuron: Neuron) -> range:
         """How many steps back the taps of a memory-free neuron lie."""
         assert neuron.spec.kernel is not None
         return range(0, self.history(neuron) + 1, neuron.spec.kernel.stride)
 
-    def bits_a_neuron(self, neuron: Neuron) -> float:
-        """Bits that each neuron of the layer is charged.
+    def own_spikes(self, neuron: Neuron) -> int:
+        """R: how many of its own last spikes a memory-free neuron needs, T - 1 at most."""
+        if not neuron.spec.is_memory_free:
+            return 0
+        return min(neuron.spec.carried.spikes, max(min(self._steps, neuron.steps) - 1, 0))
 
-        K-1 and what its feedback adds, or those of its potential; and the window of a pooling over time.
+    def own_spikes_beside(self, neuron: Neuron) -> int:
+        """How many of them no other layer keeps, in bits a neuron."""
+        return self._beside.get(neuron.name, 0)
+
+    def feedback_additions(self, neuron: Neuron) -> float:
+        """What adding up its own spikes costs, of one sample: an addition for each spike and tap it meets."""
+        reset, fired = neuron.spec.reset, neuron.spikes_of_steps
+        if reset is None or reset.kind == "zero":  # which leaves out, and adds nothing
+            return 0.0
+        taps = None if reset.taps is None else reset.taps.detach().reshape(len(reset.taps), -1)
+        # a recursion subtracts a threshold once, in the step behind the spike
+        lags = [1] if taps is None else [lag for lag, row in enumerate(taps, start=1) if bool(row.any())]
+        times = [sum(t + lag < len(fired) for lag in lags) for t in range(len(fired))]
+        return sum(map(mul, fired, times)) / max(neuron.batch, 1)
+
+    def bits_a_neuron(self, neuron: Neuron) -> float:
+        """Bits that each neuron of the layer is charged: K-1, or its potential's; and a pooling's window.
+
+        Own spikes that the next layer's history keeps are charged there.
         """
         synapses = [self._watch.synapses[name] for name in neuron.sources if name in self._watch.synapses]
         read = neuron.sources.union(*(synapse.sources for synapse in synapses))
         pooled = sum(pool.values.packed for name, pool in self._watch.pools.items() if name in read)
         if neuron.spec.is_memory_free:
-            return self.history(neuron) + self.feedback_bits(neuron) + pooled
+            return self.history(neuron) + self.own_spikes_beside(neuron) + pooled
         return sum(row.bits for row in self._own_state(neuron)) / max(neuron.features, 1) + pooled
 
     def torch_bytes(self, neuron: Neuron) -> int:
@@ -106,10 +115,10 @@ class StateCount:
         if neuron.spec.kernel is None:  # PyTorch has floats alone for a potential of a few bits
             return 0 if neuron.spec.carried.bits is None else neuron.features * 4
         width = neuron.values.bits // 8
-        own_spikes = neuron.features * neuron.spec.carried.spikes * width
+        own = neuron.features * neuron.spec.carried.spikes * width
         if neuron.spec.kernel.state_steps is None:  # a potential, in float32 or wider
-            return neuron.features * max(width, 4) + own_spikes
-        return neuron.features * self.history(neuron) * width + own_spikes
+            return neuron.features * max(width, 4) + own
+        return neuron.features * self.history(neuron) * width + own
 
     def steps_of(self, synapse: Synapse) -> int | None:
         """How many steps a synapse has seen: T, fewer behind a pooling over time; None if outside of time."""
@@ -133,28 +142,22 @@ class StateCount:
                 row = replace(row, steps=max(old.steps, steps), needed_by=old.needed_by + needed_by)
             self._rows[kept.key] = row
 
-    def _add_feedback(self, neuron: Neuron) -> int:
-        """Keeps a neuron's own spikes for as long as it needs them; the bits a neuron that this adds."""
-        name, features, needed = neuron.name, neuron.features, self.feedback(neuron)
-        if (name, "potential") in self._rows:
-            return 0
-        key = "output", name
-        old = self._rows.get(key)
-        added = max(needed - (old.steps if old is not None else 0), 0)
-        age = needed.bit_length()  # 1 to R steps, or longer ago
-        if neuron.spec.reset is not None and neuron.spec.reset.kind == "zero" and age < added:
-            self._rows[name, "age"] = StateRow(name, "steps since a spike", features, age, 1, (name,))
-            return age
-        if needed:
-            row = StateRow(name, "spikes", features, 1, needed, (name,))
-            if old is not None:
-                row = replace(old, steps=max(old.steps, needed), needed_by=(*old.needed_by, name))
-            self._rows[key] = row
-        return added
+    def _add_own_spikes(self, neuron: Neuron) -> None:
+        """What a memory-free neuron needs of its own spikes, beside or together with the next layer."""
+        steps, name = self.own_spikes(neuron), neuron.name
+        if not steps:
+            return
+        key = ("output", name)
+        row, old = StateRow(name, "spikes", neuron.features, 1, steps, (name,)), self._rows.get(key)
+        kept = 0 if old is None else old.steps
+        self._beside[name] = max(steps - kept, 0)
+        if old is not None:
+            row = replace(old, steps=max(kept, steps), needed_by=(*old.needed_by, name))
+        self._rows[key] = row
 
     def _own_state(self, neuron: Neuron) -> list[StateRow]:
         """State of a neuron that is not memory-free."""
-        name, carried = neuron.name, neuron.spec.carried
+        name, carried, spec = neuron.name, neuron.spec.carried, neuron.spec
         if carried.what == "nothing":
             return []
         if carried.what in ("inputs", "all inputs"):
@@ -162,6 +165,12 @@ class StateCount:
             return [StateRow(name, "inputs", neuron.features, neuron.values.bits, steps, (name,))]
         if carried.bits is not None:
             return [StateRow(name, "potential", neuron.features, carried.bits, 1, (name,))]
+        if spec.kernel is not None:
+            # behind the reset it says all, so that a device keeps no own spike beside it
+            tensor = dict(kept_tensors(neuron.module)).get(spec.state.potential or "")
+            bits = max(neuron.values.bits, 32) if tensor is None else Values.like(tensor).bits
+            what = "potential" if tensor is None else str(spec.state.potential)
+            return [StateRow(name, what, neuron.features, bits, 1, (name,))]
         return [
             StateRow(name, what, tensor.numel() // max(neuron.batch, 1), _bits(what, tensor), 1, (name,))
             for what, tensor in kept_tensors(neuron.module)

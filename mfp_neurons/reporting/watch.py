@@ -84,6 +84,7 @@ class Neuron:
     steps: int = 0
     output: Values | None = None
     spikes: float | None = 0.0  # None where the output is no spike train
+    spikes_of_steps: list[int] = field(default_factory=list)  # of all samples
 
     def send(self, out: Tensor) -> None:
         fired = out[out != 0]
@@ -91,6 +92,8 @@ class Neuron:
             self.spikes = None  # a potential, or graded
         else:
             self.spikes += fired.numel()
+        steps = out.flatten(1) if self.spec.takes_sequences and out.dim() > 1 else out.reshape(1, -1)
+        self.spikes_of_steps += steps.count_nonzero(1).tolist()
         self.output = self.output or Values.like(out)
         self.output.add(out)
 

@@ -1,10 +1,12 @@
-r"""snnTorch neurons without reset: :class:`MFPLeaky`, step by step; :class:`MFPLeakyParallel`, all at once.
+r"""snnTorch neurons: :class:`MFPLeaky`, step by step; :class:`MFPLeakyParallel`, a whole sequence at once.
 
 .. math::
-    mem[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, input[t-j], \qquad spk[t] = 1 \text{ if } mem[t] > threshold
+    mem[t] = \sum_{j=0}^{\min(t, K-1)} m_j \, input[t-j] + \sum_{j=1}^{\min(t, R)} r_j \, spk[t-j], \qquad
+    spk[t] = 1 \text{ if } mem[t] > threshold
 
-With the default kernel, m_j = beta^j, this is ``snn.Leaky(beta, reset_mechanism="none")``. The rule is
-snnTorch's own: a neuron whose potential equals the threshold does not fire.
+With the default kernel, m_j = beta^j, this is ``snn.Leaky`` with any of its resets: r_j = 0 without one, and
+-threshold beta^(j-1) where the threshold is subtracted. The rule is snnTorch's own: a neuron whose potential
+equals the threshold does not fire.
 
 Also here: :func:`reset` and :func:`detach`, which reach nested neurons; :func:`release`, which takes this
 package's neurons off snnTorch's list of instances; :data:`RULES`, which :func:`mfp_neurons.convert` reads.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -95,32 +95,56 @@ def checked_kernel(
 # the step all of these are channels.
 
 
-def operands(
-    kernel: Kernel, threshold: Tensor, spread: tuple[int, ...], step: torch.Size, steps: int | None
-) -> tuple[tuple[int, ...], Kernel, Tensor]:
-    """View, kernel and threshold for steps of shape ``step``.
+class Operands(NamedTuple):
+    """What the operators take: numbers, or one value a channel of the view."""
 
-    ``spread`` is the shape in which the kernel's values broadcast over a step; ``steps`` the length of the
-    whole sequence, None where more of it may follow.
+    view: tuple[int, ...]  #: of a step
+    kernel: Kernel
+    threshold: Tensor
+    feedback: Tensor | None  #: [R, 1] or [R, C]
+
+
+def operands(
+    kernel: Kernel,
+    threshold: Tensor,
+    spread: tuple[int, ...],
+    step: torch.Size,
+    steps: int | None,
+    feedback: Tensor | None = None,
+) -> Operands:
+    """What the operators take for steps of shape ``step``.
+
+    ``spread`` is the shape in which the kernel's values broadcast over a step, and those of ``feedback``, the
+    weights of own spikes [R] or [R, P]; ``steps`` the length of the whole sequence, None where more of it may
+    follow.
     """
     dims = len(step)
     threshold = threshold.reshape((*[1] * (dims - threshold.dim()), *threshold.shape))
+    shapes = [threshold.shape]
+    if feedback is not None:
+        feedback = feedback if feedback.dim() == 2 else feedback.unsqueeze(1)
+        feedback = spread_over(feedback, spread, dims, lead=1)
+        shapes.append(feedback.shape[1:])
+
+    def fitted(full: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+        return as_columns(threshold, full), None if feedback is None else as_columns(feedback, full, lead=1)
+
     if isinstance(kernel, FIR):
         taps = spread_over(kernel.taps, spread, dims, lead=1)
-        view, full = channel_view(step, threshold.shape, taps.shape[1:])
-        return view, FIR(as_columns(taps, full, lead=1)), as_columns(threshold, full)
+        view, full = channel_view(step, *shapes, taps.shape[1:])
+        return Operands(view, FIR(as_columns(taps, full, lead=1)), *fitted(full))
     if not isinstance(kernel, Exponential):
-        view, full = channel_view(step, threshold.shape)
-        return view, kernel, as_columns(threshold, full)
+        view, full = channel_view(step, *shapes)
+        return Operands(view, kernel, *fitted(full))
     if steps and kernel.order is not None and kernel.order >= steps:
         kernel = replace(kernel, order=None)  # not truncated within this sequence: the cheaper recursion
     decay, gain = (  # a number is the same on every device
         spread_over(v, spread, dims) if isinstance(v, Tensor) else v for v in (kernel.decay, kernel.gain)
     )
-    shapes = [value.shape for value in (threshold, decay, gain) if isinstance(value, Tensor)]
+    shapes += [value.shape for value in (decay, gain) if isinstance(value, Tensor)]
     view, full = channel_view(step, *shapes)
     decay, gain = (as_columns(v, full) if isinstance(v, Tensor) else v for v in (decay, gain))
-    return view, replace(kernel, decay=decay, gain=gain), as_columns(threshold, full)
+    return Operands(view, replace(kernel, decay=decay, gain=gain), *fitted(full))
 
 
 def spread_over(value: Tensor, spread: tuple[int, ...], dims: int, lead: int = 0) -> Tensor:

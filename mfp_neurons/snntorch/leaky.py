@@ -7,23 +7,20 @@ import snntorch as snn
 import torch
 from torch import Tensor
 
-from .. import functional
 from .._arguments import as_real
 from .._checks import NO_BACKWARD, backward_pass, refuse_tracers
 from .._reset import refuse_matrix
-from ..history import Matrix
 from ..spec import NeuronSpec, StateNames
-from .kernel import spread_over
 from .memory_free import MemoryFree
 
 _WRITTEN = -1  # a version that every tensor's is above
 _NOT_ITS_OWN = (
     "mem is neither the one this neuron returned last, unchanged, nor zero. A kernel of finite order goes on "
-    "from the last inputs, which the neuron keeps, and cannot start from a potential. To end the sequences "
-    "of some samples use mem = neuron.reset_samples(samples), or mfp_neurons.reset_samples(model, samples); "
-    "to end all of them reset_mem(). Two states need two neurons. torch.utils.checkpoint goes back to an "
-    "earlier mem: checkpoint whole sequences, from reset_mem() on, or use MFPLeakyParallel. "
-    "DistributedDataParallel overwrites buffers unless broadcast_buffers=False."
+    "from the last inputs and own spikes, which the neuron keeps, and cannot start from a potential. To end "
+    "the sequences of some samples use mem = neuron.reset_samples(samples), or "
+    "mfp_neurons.reset_samples(model, samples); to end all of them reset_mem(). Two states need two neurons. "
+    "torch.utils.checkpoint goes back to an earlier mem: checkpoint whole sequences, from reset_mem() on, or "
+    "use MFPLeakyParallel. DistributedDataParallel overwrites buffers unless broadcast_buffers=False."
 )
 
 _RECOMPUTED = (
@@ -34,17 +31,19 @@ _RECOMPUTED = (
 
 
 class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
-    r"""Drop-in for ``snn.Leaky`` without reset: the same arguments, calls, returns and checkpoint keys.
+    r"""Drop-in for ``snn.Leaky``: the same arguments, calls, returns, resets and checkpoint keys.
 
     .. math::
-        mem[t] = \mathrm{clamp}(\beta, 0, 1) \, mem[t-1] + input[t], \qquad spk[t] = mem[t] > threshold
+        mem[t] = \mathrm{clamp}(\beta, 0, 1) \, mem[t-1] + input[t] - reset[t], \qquad
+        spk[t] = mem[t] > threshold
 
-    computed as ``snn.Leaky(beta, reset_mechanism="none")`` computes it, except that the potential of a
-    float16 or bfloat16 input is kept in float32. A kernel of finite ``order`` keeps its last K - 1 inputs in
-    the buffer ``history`` instead: ``mem`` is then a reading, and a sequence goes on from that history.
+    computed as ``snn.Leaky`` computes it, except that the potential of a float16 or bfloat16 input is kept in
+    float32. A kernel of finite ``order`` has no potential to reset. It keeps its last K - 1 inputs in the
+    buffer ``history`` and, with a reset, its last R own spikes in ``last_spikes``; ``mem`` is then a reading
+    of both. It equals snn.Leaky for the first K steps of a sequence, and forgets what is older.
 
-    Under DistributedDataParallel pass ``broadcast_buffers=False``, as for snn.Leaky: ``mem`` is a buffer, and
-    rank 0's would replace the others'. :class:`MFPLeakyParallel` has no such buffer.
+    Under DistributedDataParallel pass ``broadcast_buffers=False``, as for snn.Leaky: the state is in buffers,
+    and rank 0's would replace the others'. :class:`MFPLeakyParallel` has no such buffer.
 
     Args:
         beta: decay of the potential, clamped to [0, 1] when used; a number or any tensor that broadcasts over
@@ -58,17 +57,25 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         init_hidden: keep ``mem`` inside; it is then an error to pass one.
         inhibition: only the neuron of the largest potential may fire (dense layers).
         learn_beta, learn_threshold, learn_graded_spikes_factor: make these Parameters.
-        reset_mechanism: "none". "subtract" and "zero" raise ValueError.
+        reset_mechanism: "none"; snn.Leaky's "subtract" (the threshold, whatever the gain) and "zero";
+            "feedback": R learned taps, which weigh the neuron's last own spikes, start at 0 and stand in
+            ``feedback.taps`` [R] or, with ``num_channels``, [R, C]. The matrix kernel takes "none" alone. It
+            may be assigned, but not to or from "feedback", and a loaded checkpoint sets it to its own.
         state_quant: a function of ``snntorch.functional.quant`` that mem passes through at every step.
         output: return (spk, mem) also with ``init_hidden``.
         graded_spikes_factor: factor on the spikes.
-        reset_delay: accepted; without a reset it changes nothing.
+        reset_delay: a spike resets the potential of the next step, and no gradient passes through that. With
+            False it resets the ``mem`` that is returned with it. "subtract" takes False with an infinite
+            order alone, since snn.Leaky then fires by more than the own spikes say. Without a reset, and for
+            "feedback", it changes nothing.
         kernel: "exp"; "fir" (``order`` free taps that start as beta**j); "matrix" (free, T x T).
         order: K, how many steps an input is remembered; None for ever ("exp").
         time_steps: T, for "matrix" alone.
         num_channels: C, to give each channel (dim 1 of an input [N, C, \*]) a decay or taps of its own.
         kernel_bits: None, "pow2" or 2..8: the grid that the taps are snapped to.
         gain: factor on the input, a number or of the shape of beta; snn.Lapicque has one.
+        reset_order: R, for "subtract" and "feedback" with an ``order``; None is as far back as the kernel
+            reaches, K - 1. "subtract" takes threshold * beta**(j - 1) for a spike j steps ago.
         stride: steps from one tap to the next: the K taps lie at lags 0, stride, .., (K - 1) * stride.
 
     Shapes: ``input_`` and ``mem`` [N, \*], or any other; spk, in float32, and mem alike. Integers and
@@ -84,8 +91,8 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         (spk, mem); spk alone with ``init_hidden=True, output=False``.
 
     Raises:
-        ValueError: a reset mechanism other than "none", an unknown kernel, order < 1, NaN, or a ``mem`` that
-            this neuron's finite history did not produce.
+        ValueError: an unknown kernel or reset mechanism, or one that the other options leave no meaning,
+            order < 1, NaN, or a ``mem`` that this neuron's finite history did not produce.
         TypeError: ``mem`` given in spite of ``init_hidden``, or an argument of the wrong kind.
 
     >>> import snntorch as snn
@@ -101,17 +108,21 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         """What this neuron computes and keeps, for whoever reads a model."""
         spec = super().neuron_spec()
         history = ("history",) if self.is_finite else ()
+        own = ("last_spikes",) if self.is_finite and spec.carried.spikes else ()
         return replace(
             spec,
             takes_sequences=False,
             continues=spec.carried.what != "nothing",
-            state=StateNames(("mem", *history), potential="mem", history="history" if history else None),
+            state=StateNames(
+                ("mem", *history, *own), potential="mem", history="history" if history else None
+            ),
         )
 
     def _init_state(self) -> None:
         self._set_in = NO_BACKWARD  # the backward pass, by torch's number, in which mem was set from outside
         if self.is_finite:
             self.register_buffer("history", torch.zeros(0), persistent=False)
+            self.register_buffer("last_spikes", torch.zeros(0), persistent=False)
             self._mem_version = 0  # what torch counts of writes into mem when it and history belong together
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -122,20 +133,21 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _set(self, mem: Tensor) -> None:
         """snnTorch resets a neuron by setting its mem; and users cut it from a graph, or try to change it."""
-        history = None
+        kept: tuple[Tensor, ...] = ()
         if self.is_finite and not torch.compiler.is_compiling():
             if self._is_own(mem) and not self._mem_was_written():
-                history = self.history
+                kept = (self.history, self.last_spikes)
             elif bool(mem.any()):
                 raise ValueError(_NOT_ITS_OWN)
-        self._keep(mem, history)
+        self._keep(mem, *kept)
         self._set_in = backward_pass()
 
-    def _keep(self, mem: Tensor, history: Tensor | None) -> None:
-        """Sets the state: a potential, and the inputs that it stands for; None for the start."""
+    def _keep(self, mem: Tensor, history: Tensor | None = None, last_spikes: Tensor | None = None) -> None:
+        """Sets the state: a potential, and the inputs and own spikes it stands for; None for the start."""
         super().__setattr__("mem", mem)
         if self.is_finite:
             self.history = torch.zeros(0, device=mem.device) if history is None else history
+            self.last_spikes = torch.zeros(0, device=mem.device) if last_spikes is None else last_spikes
             uncounted = torch.compiler.is_compiling() or mem.is_inference()
             self._mem_version = 0 if uncounted else mem._version
 
@@ -159,29 +171,26 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         refuse_tracers(self, input_)
         self._refuse_mem(mem)
         with self._in_normal_mode():
-            new = self._step(as_real("input_", input_), mem)
-        spk = self.fire_inhibition(new.size(0), new) if self.inhibition else self.fire(new)
-        return self._returned(spk, new)
+            return self._returned(*self._step(as_real("input_", input_), mem))
 
-    def _step(self, x: Tensor, mem: Tensor | None) -> Tensor:
-        """The potential after x, which is kept."""
+    def _step(self, x: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Spikes and potential after x; the state is kept."""
         # A forward inside a backward pass is a checkpoint that runs a step again. Handed no mem, it would go
         # on from the last step's; a reset within that same backward pass makes it a sequence from rest.
         if mem is None and self.mem.shape == x.shape and backward_pass() not in (NO_BACKWARD, self._set_in):
             raise RuntimeError(_RECOMPUTED)
         if self.is_finite:
-            new, history = self._finite_step(x, self._own_history(x, mem))
+            spk, new, *kept = self._finite_step(x, *self._own_state(x, mem))
+            self._keep(new, *kept)
         else:
-            new, history = self._leaky_step(x, self.mem if mem is None else mem), None
-        if self.state_quant:
-            new = self.state_quant(new).clone()  # it may return a view, which detach_hidden cannot detach
-        self._keep(new, history)
-        return new
+            spk, new = self._leaky_step(x, self.mem if mem is None else mem)
+            self._keep(new)
+        return spk, new
 
     def reset_mem(self) -> Tensor:
         """Starts all sequences anew; the potential, zero now, as snn.Leaky returns it."""
         with self._in_normal_mode():
-            self._keep(torch.zeros_like(self.mem), None)
+            self._keep(torch.zeros_like(self.mem))
         self._set_in = backward_pass()
         return self.mem
 
@@ -193,61 +202,36 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
             raise ValueError(_NOT_ITS_OWN)
         if self.kernel.kind == "matrix" and len(self.history):
             refuse_matrix("reset_mem()")
-        history = self.history.masked_fill(ended, 0) if len(self.history) else self.history
-        self._keep(self.mem.masked_fill(ended, 0), history)
+        kept = (one.masked_fill(ended, 0) if len(one) else one for one in (self.history, self.last_spikes))
+        self._keep(self.mem.masked_fill(ended, 0), *kept)
+
+    def _forget_own_spikes(self) -> None:
+        if self.is_finite:
+            self.last_spikes = torch.zeros(0, device=self.mem.device)
 
     def detach_state(self) -> None:
-        """Cuts mem, and the inputs kept by a finite kernel, from the graph; their values stay."""
+        """Cuts mem, and the inputs and own spikes kept by a finite kernel, from the graph; values stay."""
         self.mem = self.mem.detach()
         if self.is_finite:
-            self.history = self.history.detach()
+            self.history, self.last_spikes = self.history.detach(), self.last_spikes.detach()
 
-    def _leaky_step(self, x: Tensor, mem: Tensor) -> Tensor:
-        # the operations of snn.Leaky in its order, so that potentials are equal bit for bit
-        wide = torch.promote_types(x.dtype, torch.float32)
-        fits = mem.shape == x.shape
-        before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
-        beta, gain = self.beta.clamp(0, 1), self.gain
-        if self.num_channels is not None:
-            spread = self._spread(x.dim())
-            beta = spread_over(beta, spread, x.dim())
-            gain = spread_over(gain, spread, x.dim()) if isinstance(gain, Tensor) else gain
-        if isinstance(gain, Tensor):
-            x = gain * x.to(wide)
-        new = beta * before + x
-        if new.shape != x.shape:  # at the next step snn.Leaky would take it for another batch, and start anew
-            raise ValueError(
-                f"beta {list(beta.shape)} does not broadcast over a step of input_, {list(x.shape)}"
-            )
-        return new
-
-    def _finite_step(self, x: Tensor, history: Tensor | None) -> tuple[Tensor, Tensor]:
-        """The potential after x [N, *] and the inputs to keep: the last K - 1, or all of them ("matrix")."""
-        view, kernel, _ = self._operands(x.shape, None)
-        if isinstance(kernel, Matrix) and history is None:
-            history = x.new_zeros((0, *x.shape))  # the start of a sequence, not a whole one
-        # clone: the potential must be no view, which snnTorch's detach_hidden cannot detach in place
-        state = None if history is None else history.reshape(len(history), *view)
-        mem = functional.potential(x.reshape(1, *view), kernel, state).reshape(x.shape).clone()
-        inputs = x.unsqueeze(0) if history is None else torch.cat((history, x.unsqueeze(0)))
-        if isinstance(kernel, Matrix):
-            return mem, inputs.clone()
-        keep = self.kernel.state_steps or 0
-        if len(inputs) < keep:
-            inputs = torch.cat((inputs.new_zeros(keep - len(inputs), *x.shape), inputs))
-        return mem, inputs[len(inputs) - keep :].clone()
-
-    def _own_history(self, x: Tensor, mem: Tensor | None) -> Tensor | None:
-        """The inputs before x that ``mem`` (None: the neuron's own) stands for; None at the start."""
+    def _own_state(self, x: Tensor, mem: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """The inputs and own spikes that ``mem`` (None: the neuron's own) stands for; None at rest."""
         mem = self.mem if mem is None else mem
-        if not self._continues(mem, x) or len(self.history) == 0 or self.history.shape[1:] != x.shape:
-            return None
-        return self.history if mem.requires_grad else self.history.detach()  # as detach_hidden() left mem
+        if not self._continues(mem, x):
+            return None, None
+
+        def kept(steps: Tensor) -> Tensor | None:
+            if len(steps) == 0 or steps.shape[1:] != x.shape:
+                return None
+            return steps if mem.requires_grad else steps.detach()  # as detach_hidden() left mem
+
+        return kept(self.history), kept(self.last_spikes)
 
     @property
     def _remembers(self) -> bool:
         """Whether a step depends on earlier ones, or on how many there were."""
-        return self.kernel.kind == "matrix" or self.kernel.state_steps != 0
+        return self.kernel.kind == "matrix" or self.kernel.state_steps != 0 or self._own_steps != 0
 
     def init_lapicque(self) -> Tensor:
         """``reset_mem`` by the older name that snn.Lapicque has for it; ``init_leaky`` is snn.Leaky's."""

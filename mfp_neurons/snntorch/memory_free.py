@@ -2,26 +2,31 @@
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import replace
+from math import inf
 from typing import Any, Unpack
 
 import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_finite, check_threshold, describe, log_once
+from .. import functional
+from .._checks import check_choice, check_finite, check_threshold, describe, is_readable, log_once
 from .._reset import check_samples, sample_mask
-from ..history import Kernel
+from ..feedback import Feedback, ResetArguments
+from ..history import Exponential, Matrix
 from ..neuron import HistoryKernel, shows_kernel_options
-from ..spec import KernelOptions, NeuronSpec, StateNames
-from .kernel import BetaKernel, checked_kernel, operands, per_channel
+from ..spec import Carried, KernelOptions, KernelParameters, NeuronSpec, ResetSpec, StateNames
+from .kernel import BetaKernel, Operands, checked_kernel, operands, per_channel, spread_over
 from .network import unlist
 from .surrogates import own_spike_grad
 
-_NONE = snn.SpikingNeuron.reset_dict["none"]
+MECHANISMS = ("none", "subtract", "zero", "feedback")
+_NO_RESET = snn.SpikingNeuron.reset_dict["none"]
 
 
 class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
-    """Arguments, kernel and checkpoint rules of both neurons; snnTorch's constructors do the rest."""
+    """Arguments, kernel, step and checkpoint rules of both neurons; snnTorch's constructors do the rest."""
 
     beta: Tensor
     threshold: Tensor
@@ -29,6 +34,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     reset_mechanism_val: Tensor
     mem: Tensor
     gain: Tensor | float
+    feedback: Feedback
 
     @shows_kernel_options
     def __init__(
@@ -49,10 +55,10 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         reset_delay: bool = True,
         *,
         gain: Any = 1.0,
+        reset_order: int | None = None,
         **options: Unpack[KernelOptions],
     ) -> None:
         # snnTorch lists an instance before it looks at its arguments, so everything is checked before that
-        check_reset_mechanism(reset_mechanism)
         is_finite = options.get("kernel", "exp") != "exp" or options.get("order") is not None
         self._check_can_run(inhibition, state_quant, is_finite)
         beta, gain = real("beta", beta), real("gain", gain)
@@ -61,6 +67,8 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         spike_grad = own_spike_grad(spike_grad)
         beta = per_channel(beta, options)
         kernel = checked_kernel(self, beta, gain, learn_beta, options)
+        self._check_reset(reset_mechanism, reset_delay, threshold, inhibition, is_finite)
+        feedback = _feedback(reset_mechanism, kernel, reset_order)
         try:
             super().__init__(
                 beta,
@@ -71,7 +79,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
                 inhibition,
                 learn_beta,
                 learn_threshold,
-                "none",
+                "none" if reset_mechanism == "feedback" else reset_mechanism,
                 state_quant,
                 output,
                 graded_spikes_factor,
@@ -80,7 +88,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         except BaseException:  # such as a warning that the user made an error
             unlist(lambda neuron: neuron is self)
             raise
-        self.reset_delay = reset_delay  # accepted for snn.Leaky's sake: without a reset nothing is delayed
+        self._reset_mechanism, self._reset_order = reset_mechanism, reset_order
+        self.reset_delay = reset_delay
+        self.feedback = feedback
         self.order, self.stride = kernel.order, kernel.stride
         self.num_channels, self.kernel_bits = kernel.num_channels, kernel.kernel_bits
         # a buffer, which moves with the module; without a gain there is none, as in snn.Leaky's state dict
@@ -111,6 +121,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         free = self._modules.get("kernel")
         if isinstance(free, HistoryKernel):
             return free
+        return self._beta_kernel()
+
+    def _beta_kernel(self) -> BetaKernel:
         learnable = isinstance(self.beta, nn.Parameter)
         return BetaKernel(
             self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable, self.stride
@@ -118,10 +131,15 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     def neuron_spec(self) -> NeuronSpec:
         """What this neuron computes and keeps, for whoever reads a model."""
-        kernel = self.kernel
+        kernel, carried = self.kernel, self.kernel.carried()
+        if self._own_steps is not None:
+            carried = replace(carried, spikes=self._own_steps)
+        elif self.feedback.kind is not None:
+            carried = Carried("potential") if self._resets_twice else replace(carried, spikes=1)
         return NeuronSpec(
-            kernel=kernel,
-            carried=kernel.carried(),
+            kernel=None if self._resets_twice else kernel,
+            reset=self._reset_spec(),
+            carried=carried,
             threshold=self.threshold,
             surrogate=self.spike_grad,
             surrogate_argument="spike_grad",
@@ -141,24 +159,79 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     @property
     def reset_mechanism(self) -> str:
-        """Always "none"; assigning anything else raises ValueError."""
-        return "none"
+        """ "none", "subtract", "zero" or "feedback". It may be assigned, but not to or from "feedback"."""
+        return self._reset_mechanism
 
     @reset_mechanism.setter
     def reset_mechanism(self, value: str) -> None:
-        check_reset_mechanism(value)
+        self._check_reset(value, self.reset_delay, self.threshold, self.inhibition, self.is_finite)
+        if value == self._reset_mechanism:
+            return
+        if "feedback" in (value, self._reset_mechanism):
+            raise ValueError(
+                f"reset_mechanism={value!r} cannot follow {self._reset_mechanism!r}: the taps of 'feedback' "
+                "are parameters, which a neuron has from its start or never. Make a new neuron"
+            )
+        self.feedback = _feedback(value, self.kernel, self._reset_order if value == "subtract" else None)
+        self._reset_mechanism = value
+        self.reset_mechanism_val = torch.full_like(
+            self.reset_mechanism_val, snn.SpikingNeuron.reset_dict[value]
+        )
+        self._forget_own_spikes()
 
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def _forget_own_spikes(self) -> None:
+        """Drops the own spikes that are kept: another reset needs others."""
+
+    @classmethod
+    def _check_reset(
+        cls, mechanism: Any, delay: bool, threshold: Any, inhibition: bool, is_finite: bool
+    ) -> None:
+        """Raises ValueError for a reset that the other options leave no meaning."""
+        check_choice("reset_mechanism", mechanism, MECHANISMS)
+        if mechanism not in ("subtract", "zero"):
+            return
+        lowest, highest = _range_of(threshold)
+        if mechanism == "subtract" and highest == inf:
+            raise ValueError(
+                "reset_mechanism='subtract' takes a finite threshold, got inf, which snn.Leaky multiplies by "
+                "0 (NaN) where a neuron does not fire. Give a neuron that never fires reset_mechanism='none'"
+            )
+        if lowest < 0 and (is_finite or not issubclass(cls, snn.Leaky)):
+            raise ValueError(
+                f"reset_mechanism={mechanism!r} with an order, or over whole sequences, takes a threshold >= "
+                f"0, got {lowest}: a neuron at rest is above it, and snn.Leaky resets it before its first "
+                "step. Give reset_mechanism='none', or take MFPLeaky without an order"
+            )
+        if is_finite:
+            _check_own_spikes_say_all(mechanism, delay, inhibition)
+
+    def _load_from_state_dict(
+        self, state_dict: Any, prefix: str, local_metadata: Any, strict: Any, *args: Any
+    ) -> None:
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *args)
         key = prefix + "reset_mechanism_val"
-        # snnTorch saves how a neuron resets, as a number, and would reset this one as the saved one did
-        if key in state_dict and int(state_dict[key]) != _NONE:
+        if key not in state_dict:
+            return
+        # snnTorch saves how a neuron resets, as a number; "feedback" stands there as no reset
+        loaded, own = list(snn.SpikingNeuron.reset_dict)[int(state_dict[key])], self._reset_mechanism
+        if loaded == own or (loaded == "none" and own == "feedback"):
+            return
+        try:
+            self.reset_mechanism = loaded
             log_once(
                 "snntorch.reset_mechanism_val",
-                f"the loaded {key} is that of a neuron with a reset, which this one does not have. Weights "
-                "trained with a reset usually want fine-tuning without it.",
+                f"the loaded {key} is that of reset_mechanism={loaded!r}, which this neuron, made with "
+                f"{own!r}, has from now on. For another one assign to its reset_mechanism after loading.",
             )
-            self.reset_mechanism_val = torch.full_like(self.reset_mechanism_val, _NONE)
+        except ValueError as error:
+            log_once(
+                "snntorch.reset_mechanism_val.kept",
+                f"the loaded {key} is that of reset_mechanism={loaded!r}, which this neuron cannot have; it "
+                f"keeps {own!r}, and the weights may want fine-tuning. {error}",
+            )
+            self.reset_mechanism_val = torch.full_like(
+                self.reset_mechanism_val, snn.SpikingNeuron.reset_dict.get(own, _NO_RESET)
+            )
 
     def reset_samples(self, samples: Tensor) -> Tensor:
         r"""Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`.
@@ -198,8 +271,155 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             )
         return (self.num_channels, *[1] * (dims - 2))
 
-    def _operands(self, step: torch.Size, steps: int | None) -> tuple[tuple[int, ...], Kernel, Tensor]:
-        return operands(self.kernel(), self.threshold, self._spread(len(step)), step, steps)
+    # --- what its own spikes change ---
+
+    @property
+    def _own_steps(self) -> int | None:
+        """R, how many of its own last spikes a step depends on; None where the potential holds them all."""
+        if self.feedback.kind == "zero":
+            return self.kernel.state_steps
+        return 0 if self.feedback.kind is None else self.feedback.order(self.kernel)
+
+    @property
+    def _resets_twice(self) -> bool:
+        """Whether the potential that fires is not the one that is left, nor one that own spikes explain."""
+        return self.feedback.kind == "subtract" and not self.reset_delay
+
+    @property
+    def _detaches(self) -> bool:
+        """Whether no gradient passes through own spikes: snn.Leaky detaches a delayed reset alone."""
+        return bool(self.reset_delay) and self.feedback.kind != "feedback"
+
+    def _reset_spec(self) -> ResetSpec | None:
+        feedback, order = self.feedback, self._own_steps
+        if feedback.kind is None or self._resets_twice:
+            return None
+        taps = self._own_weights()
+        if taps is not None and feedback.kind == "subtract":
+            taps = self._times_threshold(taps)
+        return ResetSpec(feedback.kind, order, taps, feedback.delay, self._detaches)  # type: ignore[arg-type]
+
+    def _own_weights(self) -> Tensor | None:
+        """r[1] .. r[R], [R] or [R, P] as the kernel's values; of "subtract" those of a threshold of 1."""
+        return self.feedback.values(self._beta_kernel(), 1.0)
+
+    def _times_threshold(self, weights: Tensor) -> Tensor:
+        """Weights [R] or [R, P], in the shape of beta, times the threshold: [R] or [R, P]."""
+        threshold = self.threshold.reshape(self.threshold.shape or (1,))
+        spread = self._spread(threshold.dim() + 1) if weights.dim() == 2 else ()
+        dims = max(len(spread), threshold.dim())
+        weights = spread_over(weights if weights.dim() == 2 else weights.unsqueeze(1), spread, dims, lead=1)
+        taps = (threshold * weights).flatten(1)
+        return taps.squeeze(1) if taps.shape[1] == 1 else taps
+
+    def _operands(self, step: torch.Size, steps: int | None) -> tuple[Operands, ResetArguments]:
+        """For steps of shape ``step``, ``steps`` in the whole sequence; None where more may follow."""
+        if self.is_finite:  # what snn.Leaky lets users assign: reset_delay, inhibition
+            _check_own_spikes_say_all(self._reset_mechanism, self.reset_delay, self.inhibition)
+        kernel, weights, own_steps = self.kernel(), None, self._own_steps
+        if self.feedback.kind is not None and own_steps is not None:
+            if self.feedback.kind == "feedback" or (
+                self.feedback.kind == "subtract" and not isinstance(kernel, Exponential)
+            ):
+                weights = self._own_weights()
+            # a recursion stands for a sum that is not truncated within a sequence, of own spikes neither
+            reaches_all = weights is None and steps is not None and own_steps >= steps - 1
+            steps = steps if reaches_all else None
+        fitted = operands(kernel, self.threshold, self._spread(len(step)), step, steps, weights)
+        return fitted, self._reset_arguments(fitted)
+
+    def _reset_arguments(self, fitted: Operands) -> ResetArguments:
+        reset, own_steps = self.feedback.kind, self._own_steps
+        if reset is None or own_steps == 0:
+            return {}
+        if reset == "zero":
+            return {"reset": "zero", "detach_reset": self._detaches}
+        taps = fitted.feedback
+        if taps is not None:
+            taps = taps if reset == "feedback" else fitted.threshold * taps
+            return {"reset": "feedback", "reset_taps": taps, "detach_reset": self._detaches}
+        is_recursion = isinstance(fitted.kernel, Exponential) and fitted.kernel.order is None
+        order = None if is_recursion else own_steps
+        return {"reset": "subtract", "reset_order": order, "reset_delay": True, "detach_reset": True}
+
+    # --- one step ---
+
+    def _leaky_step(self, x: Tensor, mem: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes and potential after x, of an infinite exponential."""
+        # the operations of snn.Leaky in its order, so that all is equal bit for bit
+        wide = torch.promote_types(x.dtype, torch.float32)
+        fits = mem.shape == x.shape
+        before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
+        beta, gain, reset = self.beta.clamp(0, 1), self.gain, self.feedback.kind
+        if self.num_channels is not None:
+            spread = self._spread(x.dim())
+            beta = spread_over(beta, spread, x.dim())
+            gain = spread_over(gain, spread, x.dim()) if isinstance(gain, Tensor) else gain
+        if isinstance(gain, Tensor):
+            x = gain * x.to(wide)
+        fired = before if reset is None else self.mem_reset(before)
+        if reset == "zero":
+            before = (1 - fired) * before
+        new = beta * before + x
+        if reset == "subtract":
+            new = new - fired * self.threshold
+        if new.shape != x.shape:  # at the next step snn.Leaky would take it for another batch, and start anew
+            shapes = f"beta {list(beta.shape)}" + (
+                f" or threshold {list(self.threshold.shape)}" if reset == "subtract" else ""
+            )
+            raise ValueError(f"{shapes} does not broadcast over a step of input_, {list(x.shape)}")
+        new = self._quantized(new)
+        spk = self._spikes(new)
+        if reset in ("subtract", "zero") and not self.reset_delay:
+            more = spk / self.graded_spikes_factor - fired
+            new = new - more * (self.threshold if reset == "subtract" else new)
+        return spk, new
+
+    def _finite_step(
+        self, x: Tensor, history: Tensor | None, own: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """A step of a kernel of finite order or of free taps.
+
+        Args:
+            x: [N, *].
+            history: the inputs before it, oldest first; None at the start.
+            own: the last own spikes [R, N, *], oldest first; None for none.
+
+        Returns:
+            Spikes, the potential, and the history and own spikes to keep: the last K - 1 inputs, or all of
+            them ("matrix"), and the last R own spikes.
+        """
+        (view, kernel, threshold, _), reset = self._operands(x.shape, None)
+        if isinstance(kernel, Matrix) and history is None:
+            history = x.new_zeros((0, *x.shape))  # the start of a sequence, not a whole one
+        # clone: the potential must be no view, which snnTorch's detach_hidden cannot detach in place
+        state = None if history is None else history.reshape(len(history), *view)
+        if reset:
+            before = None if own is None else own.reshape(len(own), *view)
+            # none of its spikes is used: state_quant and spike_grad may be functions of the user's
+            mem = functional.fire_chunk(
+                x.reshape(1, *view), kernel, threshold, state, last_spikes=before, strict=True, **reset
+            ).potential
+        else:
+            mem = functional.potential(x.reshape(1, *view), kernel, state)
+        mem = self._quantized(mem.reshape(x.shape).clone())
+        spk = self._spikes(mem)
+        if self.feedback.kind is not None:
+            fired = self.spike_grad(mem - self.threshold)
+            own = newest(own, fired.detach() if self._detaches else fired, self._own_steps, x)
+            if self.feedback.kind == "zero" and not self.reset_delay:
+                mem = mem - fired * mem
+        if isinstance(kernel, Matrix):
+            assert history is not None
+            return spk, mem, torch.cat((history, x.unsqueeze(0))), None
+        return spk, mem, newest(history, x, self.kernel.state_steps, x), own
+
+    def _quantized(self, mem: Tensor) -> Tensor:
+        # a state_quant may return a view, which detach_hidden cannot detach
+        return self.state_quant(mem).clone() if self.state_quant else mem
+
+    def _spikes(self, mem: Tensor) -> Tensor:
+        return self.fire_inhibition(mem.size(0), mem) if self.inhibition else self.fire(mem)
 
     def _in_normal_mode(self) -> AbstractContextManager[Any]:
         """Around what computes a state: the tensors of inference mode can't be trained from, or watched."""
@@ -219,16 +439,45 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         return spk if self.init_hidden and not self.output else (spk, mem)
 
 
-def check_reset_mechanism(value: Any) -> None:
-    """Raises ValueError for anything but "none"."""
-    if isinstance(value, str) and value in ("subtract", "zero"):
-        raise ValueError(
-            f"reset_mechanism must be 'none', got {value!r}: a reset makes every step depend on the spike "
-            "before it, which is what a memory-free neuron drops. Keep snn.Leaky where the reset matters. "
-            "Without one the potential grows up to input / (1 - beta), so the threshold may need raising."
-        )
-    if not isinstance(value, str) or value != "none":
-        raise ValueError(f"reset_mechanism must be 'none', got {describe(value)}")
+def _feedback(mechanism: str, kernel: KernelParameters, order: int | None) -> Feedback:
+    return Feedback(
+        None if mechanism == "none" else mechanism,
+        kernel,
+        order=order,
+        delay=mechanism == "subtract",
+        argument="reset_mechanism",
+    )
+
+
+def _check_own_spikes_say_all(mechanism: str, delay: bool, inhibition: bool) -> None:
+    """Raises ValueError for a reset that a finite order, which keeps no potential, cannot compute."""
+    if delay or mechanism not in ("subtract", "zero") or (mechanism == "zero" and not inhibition):
+        return
+    option = "inhibition" if inhibition else "reset_mechanism='subtract'"
+    raise ValueError(
+        f"{option} with reset_delay=False needs order=None: snn.Leaky then resets by what the last reset "
+        "left of the potential, which no sum over the neuron's own spikes says. Give reset_delay=True, "
+        "reset_mechanism='zero' without inhibition, or no order"
+    )
+
+
+def newest(before: Tensor | None, now: Tensor, keep: int | None, like: Tensor) -> Tensor:
+    """The last ``keep`` steps of ``before`` [S, N, *] (None: zeros) and then ``now`` [N, *]; no view."""
+    keep = keep or 0
+    steps = now.to(like.dtype).unsqueeze(0)
+    steps = steps if before is None else torch.cat((before, steps))
+    if len(steps) < keep:
+        steps = torch.cat((steps.new_zeros(keep - len(steps), *like.shape), steps))
+    return steps[len(steps) - keep :].clone()
+
+
+def _range_of(threshold: Tensor | float) -> tuple[float, float]:
+    """The lowest and the highest threshold; 0 and 0 where reading them would have a cost."""
+    if not isinstance(threshold, Tensor):
+        return threshold, threshold
+    if not is_readable(threshold):
+        return 0.0, 0.0
+    return float(threshold.min()), float(threshold.max())
 
 
 def real(name: str, value: Any, check: Callable[[str, Any], None] = check_finite) -> Any:

@@ -42,7 +42,11 @@ class MFPLeakyParallel(MemoryFree):
     r""":class:`MFPLeaky` over a whole sequence [T, B, \*] in one call: no loop over time, no state kept.
 
     Equal to T calls of :class:`MFPLeaky`; the potential decays by beta**t (``snn.StateLeaky`` decays by
-    exp(-t (1 - beta))). Every call starts from zero unless it is given a ``mem``.
+    exp(-t (1 - beta))). Every call starts from zero unless it is given a ``mem``. A reset makes a step wait
+    for the spikes of the one before it, inside one operator. It runs step by step, and the log says so once,
+    with ``reset_mechanism="subtract", reset_delay=False``; with a spike_grad that the operator does not know,
+    ``surrogate_disable`` or ``state_quant``; and from a ``mem`` above the threshold with "zero" and
+    ``reset_delay=False``, which only a user writes (torch.compile does not look at it).
 
     Args:
         beta, threshold, ...: as :class:`MFPLeaky`, in the same order.
@@ -61,7 +65,8 @@ class MFPLeakyParallel(MemoryFree):
 
     Raises:
         ValueError: as MFPLeaky; also a ``mem`` of the wrong shape, or one for a finite kernel, which has no
-            potential to start from (put the last K - 1 inputs in front of the sequence instead).
+            potential to start from (put the last K - 1 inputs in front of the sequence instead; with a reset
+            give the whole sequence).
         TypeError: ``mem`` given in spite of ``init_hidden``, or an argument of the wrong kind.
         NotImplementedError: inhibition, or state_quant with an infinite kernel.
 
@@ -97,7 +102,9 @@ class MFPLeakyParallel(MemoryFree):
                 f"a matrix kernel of {steps} steps takes input_ of T = {steps}, got T = {x.shape[0]}"
             )
         with self._in_normal_mode():
-            spk, potential = self._run(x, self._start(mem, x))
+            start = self._start(mem, x)
+            run = self._run_step_by_step if self._is_serial(start) else self._run
+            spk, potential = run(x, start)
             # a copy: a view of one step would keep the potentials of all steps alive
             self.mem = potential[-1].detach().clone()
         return self._returned(spk, potential)
@@ -105,9 +112,13 @@ class MFPLeakyParallel(MemoryFree):
     def _run(self, x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
         """Spikes and potential; the last step's [1, B, *] where no other is asked for."""
         steps = None if is_exporting() else x.shape[0]  # an exported T can be any
-        view, kernel, threshold = self._operands(x.shape[1:], steps)
+        (view, kernel, threshold, _), reset = self._operands(x.shape[1:], steps)
         inputs = x.reshape(x.shape[0], *view)
-        state = None if state is None else state.reshape(view)
+        own = None
+        if state is not None:
+            if reset and self.reset_delay:  # the step before state fired where it lies above the threshold
+                own = self.mem_reset(state).reshape(1, *view)
+            state = state.reshape(view)
         surrogate = self._fused_surrogate()
         if surrogate is None:  # the spikes are those of a function that has to see every potential
             potential = functional.potential(inputs, kernel, state).reshape(x.shape)
@@ -116,20 +127,65 @@ class MFPLeakyParallel(MemoryFree):
         # potentials that nobody gets are not written: they would be as large as the spikes
         record = self.output or not self.init_hidden
         chunk = functional.fire_chunk(
-            inputs, kernel, threshold, state, surrogate=surrogate, strict=True, record=record
-        )
+            inputs, kernel, threshold, state, last_spikes=own, surrogate=surrogate, strict=True,
+            record=record, **reset,
+        )  # fmt: skip
         spk = chunk.spikes.reshape(x.shape).float()
+        potential = chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
+        if self.feedback.kind == "zero" and not self.reset_delay:
+            potential = potential - spk[-len(potential) :] * potential
         if not _is_one(self.graded_spikes_factor):
             spk = spk * self.graded_spikes_factor
-        return spk, chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
+        return spk, potential
+
+    def _is_serial(self, start: Tensor | None) -> bool:
+        """Whether a reset asks for one step after the other in stock operators."""
+        reset = self.feedback.kind
+        if reset is None:
+            return False
+        if self._resets_twice:
+            why = "reset_mechanism='subtract' with reset_delay=False, whose resets no own spike says"
+        elif self._fused_surrogate() is None:
+            why = "a reset after spikes that have to be decided outside the fused operator"
+        elif reset == "zero" and not self.reset_delay and start is not None and self._is_above(start):
+            why = "a mem above the threshold with reset_delay=False, which no call of the neuron returns"
+        else:
+            return False
+        log_once(
+            f"snntorch.serial.{why}",
+            f"MFPLeakyParallel runs one step after the other in stock operators, much slower, for {why}.",
+        )
+        return True
+
+    def _is_above(self, mem: Tensor) -> bool:
+        is_captured = mem.is_cuda and torch.cuda.is_current_stream_capturing()
+        if torch.compiler.is_compiling() or mem.device.type == "meta" or is_captured:
+            return False  # what cannot be looked at is taken for a mem that the neuron returned
+        return bool((mem > self.threshold).any())
+
+    def _run_step_by_step(self, x: Tensor, mem: Tensor | None) -> tuple[Tensor, Tensor]:
+        rows, history, own = [], None, None
+        mem = torch.zeros(0, device=x.device) if mem is None else mem
+        for step in x:
+            if self.is_finite:
+                spk, mem, history, own = self._finite_step(step, history, own)
+            else:
+                spk, mem = self._leaky_step(step, mem)
+            rows.append((spk, mem))
+        spikes, potentials = zip(*rows, strict=True)
+        return torch.stack(spikes), torch.stack(potentials)
 
     def _start(self, mem: Tensor | None, x: Tensor) -> Tensor | None:
         if mem is None or mem.numel() == 0:
             return None
         if self.is_finite:
+            cure = (
+                "put the last K - 1 inputs in front of input_ (dropping their outputs)"
+                if self.feedback.kind is None
+                else "give the whole sequence, or take MFPLeaky, which keeps its inputs and own spikes"
+            )
             raise ValueError(
-                "a kernel of finite order has no potential to start from: pass no mem, and put the last "
-                "K - 1 inputs in front of input_ (dropping their outputs)"
+                f"a kernel of finite order has no potential to start from: pass no mem, and {cure}"
             )
         if mem.shape != x.shape[1:]:
             raise ValueError(f"mem must be a step {list(x.shape[1:])} of input_, got {describe(mem)}")

@@ -7,8 +7,10 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
+from ..adapters import replaced_method
 from ..neuron import MFP
-from ..spec import Carried, KernelOptions, NeuronSpec, StateNames
+from ..spec import Carried, KernelOptions, NeuronSpec, ResetSpec, StateNames
+from .kernel import BetaKernel
 from .leaky import MFPLeaky
 from .network import STATES
 from .parallel import MFPLeakyParallel
@@ -25,12 +27,15 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
     threshold = getattr(neuron, "threshold", None)
     takes_sequences = hasattr(snn, "StateLeaky") and isinstance(neuron, snn.StateLeaky)
     names = tuple(name for name in STATES if hasattr(neuron, name))
+    kernel = _kernel_of(neuron)
     return NeuronSpec(
-        kernel=None,
+        kernel=kernel,
+        reset=None if kernel is None else _reset_of(neuron),
         carried=Carried("potential"),
         threshold=threshold,
         surrogate=getattr(neuron, "spike_grad", None),
         surrogate_argument="spike_grad",
+        kernel_shape=None if kernel is None else tuple(kernel.beta.shape),
         threshold_shape=tuple(threshold.shape) if isinstance(threshold, Tensor) else None,
         takes_sequences=takes_sequences,
         continues=not takes_sequences,
@@ -40,6 +45,66 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         rounds_potential=bool(getattr(neuron, "state_quant", False)),
         inhibition=bool(getattr(neuron, "inhibition", False)),
     )
+
+
+def why_unreadable(module: nn.Module) -> str:
+    """Why a Leaky or Lapicque is no sum over its inputs and its own spikes, and what to do; empty if it is.
+
+    >>> why_unreadable(snn.Leaky(0.5, reset_delay=False)).partition(":")[0]
+    'it may subtract its threshold twice for one spike (reset_delay=False)'
+    """
+    neuron: Any = module
+    kind, how = type(neuron), _mechanism(neuron)
+    if kind not in (snn.Leaky, snn.Lapicque) or replaced_method(neuron):
+        return ""
+    if how != "none" and bool((neuron.threshold < 0).any()):
+        return "it resets before its first spike, since its threshold is below 0: give it one of at least 0"
+    if kind is snn.Lapicque:
+        decay, _ = _lapicque(neuron)
+        if bool(((decay < 0) | (decay > 1)).any()):
+            return _leak_out_of_range(1 - decay)
+        if how == "zero":
+            return (
+                "its reset to zero also drops the input of the step after a spike: make it a Leaky with "
+                "reset_mechanism='zero', or give it reset_mechanism='subtract', and train with that"
+            )
+    elif how == "subtract" and not getattr(neuron, "reset_delay", True):
+        return (
+            "it may subtract its threshold twice for one spike (reset_delay=False): make it with "
+            "reset_delay=True, or with reset_mechanism='zero', and train with that"
+        )
+    return ""
+
+
+def _kernel_of(neuron: Any) -> BetaKernel | None:
+    """The history kernel of a Leaky or Lapicque itself, a subclass of which may compute more."""
+    if type(neuron) not in (snn.Leaky, snn.Lapicque) or replaced_method(neuron) or why_unreadable(neuron):
+        return None
+    beta, gain = (neuron.beta, 1.0) if type(neuron) is snn.Leaky else _lapicque(neuron)
+    return BetaKernel(beta, gain, None, None, None, isinstance(neuron.beta, nn.Parameter))
+
+
+def _reset_of(neuron: Any) -> ResetSpec | None:
+    how = _mechanism(neuron)
+    # snnTorch cuts the gradient through every reset
+    return None if how == "none" else ResetSpec(how, delay=how == "subtract", detach=True)  # type: ignore[arg-type]
+
+
+def _mechanism(neuron: Any) -> str:
+    """How it resets: bound when it was made, so that a reset_mechanism assigned later changes nothing."""
+    bound = getattr(getattr(neuron, "state_function", None), "__name__", "")
+    return {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}.get(bound, bound)
+
+
+def _lapicque(neuron: Any) -> tuple[Tensor, Tensor]:
+    """Decay and gain of mem = (1 - dt / RC) mem + (dt / C) input, as Lapicque computes it from R, C and dt."""
+    # it has a beta too, which its forward does not use
+    leak = _value_of(neuron.time_step / (neuron.R * neuron.C))
+    return 1 - leak, neuron.R.detach() * leak
+
+
+def _leak_out_of_range(leak: Tensor) -> str:
+    return f"its leak time_step / (R C) is {leak.tolist()}, and the decay 1 - leak has to lie from 0 to 1"
 
 
 # --- building --------------------------------------------------------------------------------------------
@@ -120,14 +185,11 @@ def _from_leaky(neuron: Any, options: Options) -> nn.Module | str:
 
 
 def _from_lapicque(neuron: Any, options: Options) -> nn.Module | str:
-    """mem = (1 - dt / RC) mem + (dt / C) input, as Lapicque computes it from R, C and dt."""
-    # snnTorch's Lapicque has a beta too, which its forward does not use
-    leak = _value_of(neuron.time_step / (neuron.R * neuron.C))
-    if bool(((leak < 0) | (leak > 1)).any()):
-        return f"its leak time_step / (R C) is {leak.tolist()}, and the decay 1 - leak has to lie from 0 to 1"
-    gain = _value_of(neuron.R * leak)
+    decay, gain = _lapicque(neuron)
+    if bool(((decay < 0) | (decay > 1)).any()):
+        return _leak_out_of_range(1 - decay)
     learn = isinstance(neuron.beta, nn.Parameter)
-    new = _build(neuron, MFPLeaky, options, beta=1 - leak, gain=gain, learn_beta=learn)
+    new = _build(neuron, MFPLeaky, options, beta=decay, gain=gain, learn_beta=learn)
     for name in ("R", "C", "time_step"):  # for code that reads them; not in the state dict, as beta is
         new.register_buffer(name, _value_of(getattr(neuron, name)), persistent=False)
     return new

@@ -9,11 +9,11 @@ from torch.utils._pytree import tree_leaves
 
 from .node import MFPNode
 
-# which argument of each operator is the state
+# which arguments of each operator are the state
 _STATE_AT = {
-    "mfp_neurons::fire": 3,
-    "mfp_neurons::norm_fire": 3,
-    "aten::addcmul": 1,  # one step of an infinite exponential
+    "mfp_neurons::fire": (3, 7),
+    "mfp_neurons::norm_fire": (3, 7),
+    "aten::addcmul": (1,),  # one step of an infinite exponential
 }
 
 
@@ -27,7 +27,8 @@ def _count_state(
     at = _STATE_AT.get(func.name())
     if at is None or (func.name() == "aten::addcmul" and args[0].shape != args[1].shape):
         return {}
-    size = 0 if args[at] is None else args[at].numel() * args[at].element_size()
+    states = [args[place] for place in at if args[place] is not None]
+    size = sum(state.numel() * state.element_size() for state in states)
     return {"state_reads": size, "state_writes": size, "neuron_logical_steps": args[0].numel()}
 
 
@@ -71,17 +72,21 @@ def _weighted_sums(kind: str, x: Tensor, kernel: Tensor, state: Tensor | None) -
     return sum(2 * count - 1 for count in taps) * (x.numel() // steps)
 
 
+def _fed_back(x: Tensor, feedback: Tensor | None) -> int:
+    return 0 if feedback is None else 2 * len(feedback) * x.numel()
+
+
 def _fire(args: Any, kwargs: Any, out: Any) -> int:
-    x, kernel, threshold, state, scale, _, kind = args[:7]
+    x, kernel, threshold, state, scale, _, feedback, _, kind = args[:9]
     affine = 0 if scale is None else 2 * x.numel()
     comparisons = 0 if threshold is None else x.numel()
-    return _weighted_sums(kind, x, kernel, state) + affine + comparisons
+    return _weighted_sums(kind, x, kernel, state) + _fed_back(x, feedback) + affine + comparisons
 
 
 def _norm_fire(args: Any, kwargs: Any, out: Any) -> int:
-    x, kernel, _, state, _, _, kind = args[:7]
+    x, kernel, _, state, _, _, feedback, _, kind = args[:9]
     # mean 1, variance 2 and the affine map 2 an element; what is done once a channel is left out
-    return _weighted_sums(kind, x, kernel, state) + 6 * x.numel()
+    return _weighted_sums(kind, x, kernel, state) + _fed_back(x, feedback) + 6 * x.numel()
 
 
 _OURS = torch.ops.mfp_neurons

@@ -1,5 +1,6 @@
 """MFPNode: the memory-free neuron with the arguments and habits of SpikingJelly's own."""
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any, ClassVar, Unpack
@@ -10,20 +11,33 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .. import functional
-from .._checks import NO_BACKWARD, backward_pass, check_threshold, describe, log_once, refuse_tracers
+from .._arguments import RESETS, subtracted
+from .._checks import (
+    NO_BACKWARD,
+    backward_pass,
+    check_choice,
+    check_finite,
+    check_threshold,
+    describe,
+    log_once,
+    refuse_tracers,
+)
 from .._reset import check_samples, refuse_matrix, sample_mask
 from ..backends import NAMES, check_name, unavailable
+from ..feedback import Feedback
+from ..history import FIR, Exponential, Kernel
 from ..neuron import HistoryKernel, kernel_of, shows_kernel_options
 from ..norm import Norm
+from ..ops import along_channels
 from ..spec import KernelOptions, NeuronSpec, StateNames
 from ..surrogate import Surrogate
 from .norms import take
 from .states import (
     appended,
     filled,
-    fit_history,
+    fit_past,
     fit_potential,
-    history_at_rest,
+    past_at_rest,
     potential_dtype,
     step_shape,
 )
@@ -31,13 +45,17 @@ from .surrogates import DEFAULT_SURROGATE, fused_surrogate, own_surrogate
 
 
 class MFPNode(neuron.BaseNode):  # type: ignore[misc]
-    r"""Drop-in for ``LIFNode`` without reset: the same arguments, shapes, step modes and memories.
+    r"""Drop-in for ``LIFNode``: the same arguments, shapes, step modes and memories; the reset is a choice.
 
-    The potential is ``LIFNode``'s whose threshold is never reached, because nothing is reset:
+    The potential, counted from its value at rest, is ``LIFNode``'s; with ``order=K`` only the last K inputs
+    are summed and only the last K - 1 own spikes reset it, so that the two agree for K steps:
 
     .. math::
-        u[t] = \Bigl(1 - \frac{1}{\tau}\Bigr) u[t-1] + g \, x[t], \qquad
+        u[t] = \Bigl(1 - \frac{1}{\tau}\Bigr) v[t-1] + g \, x[t], \qquad
         g = \tfrac{1}{\tau} \text{ if decay\_input else } 1
+
+    v[t] is what the reset leaves of u[t]. With ``reset=None`` that is all of it, and no step depends on the
+    spikes of another: all are computed at once. With a reset they run one after the other, in one operator.
 
     Args:
         tau: time constant in steps, > 1; ``math.inf`` with ``decay_input=False`` never leaks (IFNode).
@@ -45,12 +63,20 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         v_threshold: the neuron fires on u >= v_threshold, so never at ``math.inf``. A tensor ([1], [C], or
             one that broadcasts with a time step [N, \*]) or an ``nn.Parameter`` may be assigned to the
             attribute later.
-        v_reset: there is no reset. Anything but None is ignored, and said once.
+        v_reset: the potential at rest and after a hard reset, for ``reset="zero"``. LIFNode's None is
+            ``reset="subtract"``. Without a reset it is ignored; other than None or 0 that is said once.
         surrogate_function: SpikingJelly's surrogates, ours, or any callable from u - v_threshold to spikes.
-        detach_reset: accepted for LIFNode's sake; there is no reset to detach.
+        detach_reset: no gradient passes through the spikes that reset the neuron, or are fed back.
         step_mode: "s" takes one step [N, \*], "m" a sequence [T, N, \*], time first.
         backend: "auto", "torch", "cpu" or "cupy"; see :func:`mfp_neurons.functional.fire`.
-        store_v_seq: keep the potential of every step, [T, N, \*], in ``v_seq``.
+        store_v_seq: keep v[t] of every step, [T, N, \*], in ``v_seq``.
+        reset: what the neuron's own spikes change. None: nothing. "subtract": LIFNode's soft reset, the
+            potential loses the threshold. "zero": its hard reset, the sum over the inputs starts anew.
+            "feedback": the potential gets r[1] s[t-1] + .. + r[R] s[t-R]; the taps r are learned, start at
+            0 (the parameter ``feedback.taps``) and need an ``order``. "auto": LIFNode's rule, "subtract" for
+            ``v_reset=None`` and "zero" for a number; nothing for "matrix", which takes no reset.
+        reset_order: R, how many own spikes "subtract" and "feedback" feed back; None is as far back as the
+            kernel reaches, order - 1.
         kernel: "exp", "fir" (``order`` free taps) or "matrix" (one free causal matrix over ``time_steps``).
         order: K, the number of steps an input is remembered; None for ever ("exp").
         time_steps: T, for "matrix" alone.
@@ -60,17 +86,20 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         stride: steps from one of the ``order`` taps to the next.
 
     Shapes: floating-point input [N, \*] ("s") or [T, N, \*] ("m"); spikes in {0, 1} of its shape and dtype.
-    Memories: ``v``, the last potential [N, \*] in float32 (float64 for float64 input); for finite kernels
-    also ``history``, the inputs that may still matter, [K-1, N, \*] in the dtype of the input. Both stay
-    attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from zeros.
-    A step of a finite kernel goes on from ``history``; a ``v`` written by hand restarts it if it is zero
-    everywhere, and is a ValueError otherwise. :func:`mfp_neurons.reset_samples` starts some samples anew.
+    Memories: ``v``, what the reset left of the last potential, [N, \*] in float32 (float64 for float64
+    input); for finite kernels also ``history``, the inputs that may still matter, [K-1, N, \*], and with a
+    reset ``last_spikes``, the neuron's own, [R, N, \*], both oldest first and in the dtype of the input. They
+    stay attached to the graph until :meth:`reset` or :meth:`detach`; an input of another shape starts from
+    rest. A step of a finite kernel goes on from ``history`` and ``last_spikes``; a ``v`` written by hand
+    restarts it if it is at rest (0, or ``v_reset``) everywhere, and is a ValueError otherwise.
+    :func:`mfp_neurons.reset_samples` starts some samples anew.
 
     ``convert(model, fuse=True)`` lets it run a batch norm in front of it as part of its operator.
 
     Raises:
         TypeError: an argument is not of the kind named above.
-        ValueError: tau <= 1, order < 1, an unknown backend, kernel, or step mode, or NaN.
+        ValueError: tau <= 1, order < 1, an unknown backend, kernel, reset or step mode, or NaN; arguments of
+            the reset that contradict each other.
 
     >>> import torch
     >>> from mfp_neurons import MFPNode
@@ -79,6 +108,11 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     tensor([0., 0., 0., 1.])
     >>> node.v
     tensor([1.1875])
+    >>> node = MFPNode(tau=2.0, decay_input=False, reset="subtract", order=4, step_mode="m")
+    >>> node(torch.tensor([1.5, 1.0, 0.5, 1.0]).reshape(4, 1)).flatten()   # u = 1.5, 1.25, 0.625, 1.3125
+    tensor([1., 1., 0., 1.])
+    >>> node.v
+    tensor([0.3125])
     """
 
     __module__ = "mfp_neurons.spikingjelly"  # the path that pickles and configuration files keep
@@ -103,6 +137,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         backend: str = "auto",
         store_v_seq: bool = False,
         *,
+        reset: str | None = None,
+        reset_order: int | None = None,
         learnable: bool = False,
         **options: Unpack[KernelOptions],
     ) -> None:
@@ -113,25 +149,21 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         check_threshold("v_threshold", threshold)
         gain = "decay_input" if decay_input else None
         history = kernel_of(self, options, decay=_decay_of(tau, decay_input), gain=gain, learnable=learnable)
-        if v_reset is not None:
-            log_once(
-                "spikingjelly.v_reset",
-                f"MFPNode ignores v_reset={v_reset!r}: its potential is never reset, which is what lets all "
-                "time steps run at once. Pass v_reset=None to say so.",
-            )
+        kind = _kind_of_reset(reset, v_reset, history.kind)
         super().__init__(  # keywords: the positional order differs between SpikingJelly's versions
             v_threshold=threshold,
-            v_reset=None,
+            v_reset=float(v_reset or 0.0) if kind == "zero" else None,
             surrogate_function=own_surrogate(surrogate_function),
             detach_reset=bool(detach_reset),
             step_mode=step_mode,
             store_v_seq=False,
         )
         self.kernel = history
+        self.feedback = Feedback(kind, history, order=reset_order, detach=bool(detach_reset))
         self.decay_input = bool(decay_input)
         self.backend = backend
-        if self._carries == "history":
-            self.register_memory("history", 0.0)
+        for name in self._past:
+            self.register_memory(name, 0.0)
         self.store_v_seq = store_v_seq
 
     @property
@@ -157,18 +189,35 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         self.kernel = HistoryKernel(decay=_decay_of(value, self.decay_input), gain=gain, **old.options())
 
     @property
-    def _carries(self) -> str | None:
-        """What the next step depends on: the past in v, the last inputs in history, nothing (K = 1)."""
+    def _goes_on_from_v(self) -> bool:
+        """Whether the potential is a recursion, as LIFNode's."""
+        return self.kernel.kind == "exp" and self.kernel.state_steps is None
+
+    @property
+    def _past(self) -> dict[str, int | None]:
+        """The memories beside v, which a finite kernel goes on from, and how many steps each holds.
+
+        None for every step since the reset. Nothing is held where nothing is remembered (K = 1, no reset).
+        """
+        if self._goes_on_from_v:
+            return {}
         kernel = self.kernel
-        if kernel.kind == "exp" and kernel.state_steps is None:
-            return "v"
-        return "history" if kernel.kind == "matrix" or kernel.state_steps else None
+        held = {"history": None if kernel.kind == "matrix" else kernel.state_steps}
+        held["last_spikes"] = self.feedback.order(kernel)
+        return {name: steps for name, steps in held.items() if steps != 0}
+
+    @property
+    def _rest(self) -> float:
+        """The potential at rest and after a hard reset, from which the sums over the inputs count."""
+        return self.v_reset or 0.0
 
     def neuron_spec(self) -> NeuronSpec:
         """What this neuron computes and keeps, for whoever reads a model."""
-        threshold, carried = self.v_threshold, self.kernel.carried()
+        threshold, carried = self.v_threshold, self.feedback.carried(self.kernel)
+        subtracts = None if self._is_per_element else threshold
         return NeuronSpec(
             kernel=self.kernel,
+            reset=self.feedback.spec(self.kernel, subtracts, self._rest),
             carried=carried,
             threshold=threshold,
             surrogate=self.surrogate_function,
@@ -176,12 +225,13 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             threshold_shape=tuple(threshold.shape) if self._is_per_element else None,
             takes_sequences=self.step_mode == "m",
             step_mode=self.step_mode,
-            continues=carried.what != "nothing",
+            continues=self._goes_on_from_v or bool(self._past),
             state=StateNames(
                 self._state_names,
                 potential="v",
-                history="history" if self._carries == "history" else None,
+                history="history" if "history" in self._past else None,
                 record="v_seq" if self.store_v_seq else None,
+                last_spikes="last_spikes" if "last_spikes" in self._past else None,
             ),
         )
 
@@ -221,32 +271,34 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
         Args:
             inputs: the one input, [N, \*] or [T, N, \*].
-            states: ``(v,)`` or ``(v, history)``: tensors, or the numbers that :meth:`reset` leaves.
+            states: ``v`` and, where the neuron has them, ``history`` and ``last_spikes``, in this order:
+                tensors, or the numbers that :meth:`reset` leaves.
             step_mode: "s" or "m".
 
         Returns:
-            The states on the input's device, v in float32 or wider, history in the input's dtype; zeros where
-            a tensor's shape no longer fits (the batch size changed).
+            The states on the input's device, v in float32 or wider, the others in the input's dtype; at rest
+            where a tensor's shape no longer fits (the batch size changed).
         """
         x, _ = take(inputs[0])
         step = step_shape(x, step_mode)
-        v = fit_potential(states[0], x, step)
-        v = filled(0.0, x, step, potential_dtype(x)) if v is None else v
-        if self._carries != "history":
-            return (v,)
-        history = fit_history(states[1], x, step, self.kernel)
-        return v, history_at_rest(x, step, self.kernel) if history is None else history
+        v = fit_potential(states[0], x, step, self._rest)
+        v = filled(self._rest, x, step, potential_dtype(x)) if v is None else v
+        past = []
+        for state, steps in zip(states[1:], self._past.values(), strict=True):
+            fitted = fit_past(state, x, step, steps)
+            past.append(past_at_rest(x, step, steps) if fitted is None else fitted)
+        return v, *past
 
     def single_step_functional_forward(
         self, inputs: tuple[Tensor, ...], states: tuple[Tensor | None, ...], **kwargs: object
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         r"""One step: ``((x,), states)`` to ``((spikes,), new states)``. Pure; x and spikes [N, \*].
 
-        A state may be None: at rest. Of ``(v, history)`` the step goes on from ``history``.
+        A state may be None: at rest. Where there are other states than ``v``, the step goes on from those.
         """
         x, norm = take(inputs[0])
         x = x if norm is None else norm.normalized(x)
-        spikes, _, states = self._run(x.unsqueeze(0), self._state(states))
+        spikes, _, states = self._run(x.unsqueeze(0), *self._before(states))
         return (spikes.squeeze(0),), states
 
     def multi_step_functional_forward(
@@ -296,22 +348,29 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     def reset_samples(self, samples: Tensor) -> None:
         """Starts some samples of the batch anew: see :func:`mfp_neurons.reset_samples`."""
         check_samples(samples)
-        v, history = self.v, self._memories.get("history")
-        if self.kernel.kind == "matrix" and isinstance(history, Tensor):
+        v = self.v
+        if self.kernel.kind == "matrix" and isinstance(self.history, Tensor):
             refuse_matrix("reset()")
         if isinstance(v, Tensor):
-            rest = self._memories_rv["v"] if self._carries == "v" else 0.0
-            self._memories["v"] = torch.where(sample_mask(samples, v), torch.as_tensor(rest).to(v), v)
-        if isinstance(history, Tensor) and isinstance(v, Tensor):
-            zero = history.new_zeros(())
-            self._memories["history"] = torch.where(sample_mask(samples, v), zero, history)
+            mask = sample_mask(samples, v)
+            rest = self._memories_rv["v"] if self._goes_on_from_v else self._rest
+            self._memories["v"] = torch.where(mask, v.new_full((), rest), v)
+            for name in self._past:
+                past = self._memories[name]
+                if isinstance(past, Tensor):
+                    self._memories[name] = torch.where(mask, past.new_zeros(()), past)
         self._note_reading()
 
     def extra_repr(self) -> str:
         parts: dict[str, Any] = (
             {"tau": self.tau, "decay_input": self.decay_input} if self.kernel.kind == "exp" else {}
         )
-        parts |= {"v_threshold": self.v_threshold, "step_mode": self.step_mode, "backend": self.backend}
+        parts |= {"v_threshold": self.v_threshold}
+        if self.feedback.kind == "zero":
+            parts["v_reset"] = self.v_reset
+        if self.feedback.kind is not None and self.detach_reset:
+            parts["detach_reset"] = True
+        parts |= {"step_mode": self.step_mode, "backend": self.backend}
         if self.store_v_seq:
             parts["store_v_seq"] = True
         return ", ".join(f"{name}={_brief(value)}" for name, value in parts.items())
@@ -319,17 +378,21 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     # --- from one call to the next -------------------------------------------------------------------------
     #
     # An infinite exponential goes on from v, as LIFNode does, so v may be set to anything. A finite kernel
-    # goes on from history, and v is a reading that no kernel can start from. People set v all the same, to
-    # end episodes or to detach: so a v that is still the last reading goes with history, zeros start anew,
-    # and anything else is an error rather than silently ignored.
+    # goes on from history and last_spikes, and v is a reading that no kernel can start from. People set v all
+    # the same, to end episodes or to detach: so a v that is still the last reading goes with the two, a v at
+    # rest everywhere starts anew, and anything else is an error rather than silently ignored.
 
     @property
     def _state_names(self) -> tuple[str, ...]:
-        return ("v", "history") if self._carries == "history" else ("v",)
+        return ("v", *self._past)
 
-    def _state(self, states: tuple[Any, ...]) -> Tensor | None:
-        """Of all states, the one that a step goes on from."""
-        return states[-1] if self._carries else None
+    def _before(self, states: tuple[Any, ...]) -> tuple[Tensor | None, Tensor | None]:
+        """What a step goes on from, as the functions take it: potential or inputs, and its own spikes."""
+        v, *past = states
+        if self._goes_on_from_v:  # v is what the reset left, so that no spike is still to be fed back
+            return (v if v is None or self._rest == 0 else v - self._rest), None
+        held = dict(zip(self._past, past, strict=True))
+        return held.get("history"), held.get("last_spikes")
 
     def _start(self, x: Tensor, step_mode: str) -> tuple[tuple[Any, ...], bool]:
         """The states that a call starts from, None at rest, and whether the memories move on with it."""
@@ -339,31 +402,37 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         states: tuple[Any, ...]
         if recomputes:  # the call that is run again started from rest, and its end is in the memories already
             states = (None,) * len(self._state_names)
-        elif self._carries == "history":
-            states = (self.v, self._own_history(x, step))
+        elif self._past:
+            states = (self.v, *self._own_past(x, step))
         else:
-            states = (fit_potential(self.v, x, step),)
+            states = (fit_potential(self.v, x, step, self._rest),)
         if not (recomputes or torch.compiler.is_compiling()):
-            self._calls = 1 if states[-1] is None else max(self._calls, 1) + 1
+            starts = all(state is None for state in (states[1:] or states))
+            self._calls = 1 if starts else max(self._calls, 1) + 1
         if self._overrides_functional or _is_counted():
             return self.materialize_states((x,), states, step_mode), not recomputes
         return states, not recomputes
 
-    def _own_history(self, x: Tensor, step: torch.Size) -> Tensor | None:
-        """The inputs that a finite kernel goes on from, as long as ``v`` is what it left there."""
-        v, history = self.v, self.history
+    def _own_past(self, x: Tensor, step: torch.Size) -> list[Tensor | None]:
+        """The inputs and spikes that a finite kernel goes on from, as long as ``v`` is what it left there."""
+        v, past = self.v, self._past
+        at_rest: list[Tensor | None] = [None] * len(past)
         if isinstance(v, Tensor) and v.shape != step:
-            return None
+            return at_rest
         if torch.compiler.is_compiling() or self._is_reading(v):
-            fitted = fit_history(history, x, step, self.kernel)
-            return fitted if fitted is None or v.requires_grad else fitted.detach()  # v.detach_() by hand
-        if bool(v.any()) if isinstance(v, Tensor) else float(v) != 0:
+            fitted = [fit_past(self._memories[name], x, step, steps) for name, steps in past.items()]
+            if isinstance(v, Tensor) and not v.requires_grad:  # v.detach_() by hand
+                fitted = [None if one is None else one.detach() for one in fitted]
+            return fitted
+        if bool((v != self._rest).any()) if isinstance(v, Tensor) else float(v) != self._rest:
+            rest = "zero" if self._rest == 0 else f"v_reset={self._rest:g}"
             raise ValueError(
-                "v was changed by hand. A kernel of finite order goes on from its last inputs (history), "
-                "which no v can replace. To start some samples anew: mfp_neurons.reset_samples(net, "
-                "samples); to start all of them anew: reset(), or a v that is zero everywhere"
+                "v was changed by hand. A kernel of finite order goes on from its last inputs and spikes "
+                f"({', '.join(past)}), which no v can replace. To start some samples anew: mfp_neurons"
+                f".reset_samples(net, samples); to start all of them anew: reset(), or a v that is {rest} "
+                "everywhere"
             )
-        return None
+        return at_rest
 
     def _is_reading(self, v: Any) -> bool:
         """Whether v is the last potential of this neuron, unchanged; it may be detached since."""
@@ -375,8 +444,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         return same and (version is None or version == _version(v))
 
     def _note_reading(self) -> None:
-        """Takes v as it is for the potential that goes with ``history``."""
-        if self._carries == "history":
+        """Takes v as it is for the potential that goes with ``history`` and ``last_spikes``."""
+        if self._past:
             v = self._memories["v"]
             self._reading = (v, None if torch.compiler.is_compiling() else _version(v))
 
@@ -388,7 +457,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         """
         if backward_pass() in (NO_BACKWARD, self._set_in):
             return False
-        if self._carries is None:
+        if not (self._goes_on_from_v or self._past):
             return True
         if self._calls == 0 and isinstance(self.v, Tensor):
             return False  # somebody assigned the state to start from
@@ -402,7 +471,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         )
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
-        if self._carries == "history" and not torch.compiler.is_compiling() and states[0].is_inference():
+        if self._past and not torch.compiler.is_compiling() and states[0].is_inference():
             with torch.inference_mode(False):  # an inference tensor does not tell that it was written into
                 states = (states[0].clone(), *states[1:])
         for name, value in zip(self._state_names, states, strict=True):
@@ -410,11 +479,22 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         self._note_reading()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "v_reset" and self._is_another_reset(value):
+            raise ValueError(
+                f"v_reset of a neuron with reset={self.feedback.kind!r} stays {self.v_reset}, got {value}; "
+                "build another neuron"
+            )
         super().__setattr__(name, value)
-        if name in ("v", "history", "_memories") and "v" in self.__dict__.get("_memories", ()):
+        if name == "detach_reset" and "feedback" in self._modules:
+            self.feedback.detached = bool(value)
+        if name in ("v", "history", "last_spikes", "_memories") and "v" in self.__dict__.get("_memories", ()):
             self._calls, self._set_in = 0, backward_pass()
-            if name != "v":  # whoever loads memories sets history after v, or both at once
+            if name != "v":  # whoever loads memories sets the others after v, or all at once
                 self._note_reading()
+
+    def _is_another_reset(self, v_reset: float | None) -> bool:
+        feedback: Any = self.__dict__.get("_modules", {}).get("feedback")
+        return feedback is not None and feedback.kind is not None and v_reset != self.v_reset
 
     def _apply(self, fn: Callable[[Tensor], Tensor]) -> "MFPNode":
         unchanged = self._is_reading(self._memories["v"])
@@ -480,13 +560,13 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """:meth:`_run`, after the batch norm that waits for this neuron or in one operator with it."""
         x_seq, norm = take(x_seq)
-        state = self._state(states)
+        before = self._before(states)
         if norm is None:
-            return self._run(x_seq, state, record)
+            return self._run(x_seq, *before, record)
         # the operator that normalizes too takes thresholds a channel, and surrogates that it knows
         if self._is_per_element or not isinstance(fused_surrogate(self.surrogate_function), Surrogate):
-            return self._run(norm.normalized(x_seq), state, record)
-        return self._run(x_seq, state, record, norm.value())
+            return self._run(norm.normalized(x_seq), *before, record)
+        return self._run(x_seq, *before, record, norm.value())
 
     @property
     def _is_per_element(self) -> bool:
@@ -494,36 +574,115 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         return isinstance(self.v_threshold, Tensor) and self.v_threshold.dim() > 1
 
     def _run(
-        self, x_seq: Tensor, state: Tensor | None, record: bool = False, norm: Norm | None = None
+        self,
+        x_seq: Tensor,
+        state: Tensor | None,
+        last_spikes: Tensor | None,
+        record: bool = False,
+        norm: Norm | None = None,
     ) -> tuple[Tensor, Tensor, tuple[Tensor, ...]]:
         """Spikes [T, N, *], the potential (of every step if ``record``), and the new states."""
         if x_seq.dim() == 1:  # one lone neuron: the core wants a batch
-            state = None if state is None else state.unsqueeze(-1)
-            spikes, u, new = self._run(x_seq.unsqueeze(1), state, record)
-            return spikes.squeeze(1), u.squeeze(-1).clone(), tuple(s.squeeze(-1).clone() for s in new)
-        # A threshold for each element is none that the operator takes: it gives the potential, and the spikes
-        # are those of the surrogate called on it.
-        threshold, per_element = self.v_threshold, self._is_per_element
-        if isinstance(threshold, Tensor) and threshold.dim() == 0:
-            threshold = threshold.reshape(1)
-        arguments = (self.kernel(), 0.0 if per_element else threshold, state)
+            state, last_spikes = (None if b is None else b.unsqueeze(-1) for b in (state, last_spikes))
+            spikes, v, new = self._run(x_seq.unsqueeze(1), state, last_spikes, record)
+            return spikes.squeeze(1), v.squeeze(-1).clone(), tuple(s.squeeze(-1).clone() for s in new)
+        chunk = self._fire(x_seq, state, last_spikes, record, norm)
+        v = chunk.potential
+        if self.feedback.kind is not None:
+            v = self._after_reset(v, chunk.spikes if record else chunk.spikes[-1], x_seq.dim())
+        elif self._goes_on_from_v:
+            return chunk.spikes, v, (chunk.state,)
+        last = v[-1].clone() if record else v  # detach_() wants no view
+        past = {"history": chunk.state, "last_spikes": chunk.last_spikes}
+        return chunk.spikes, v, (last, *(past[name] for name in self._past))  # type: ignore[arg-type]
+
+    def _fire(
+        self,
+        x_seq: Tensor,
+        state: Tensor | None,
+        last_spikes: Tensor | None,
+        record: bool,
+        norm: Norm | None,
+    ) -> functional.Chunk:
+        kernel, threshold, per_element = self.kernel(), self._threshold, self._is_per_element
         options: dict[str, Any] = {
             "surrogate": fused_surrogate(self.surrogate_function),
-            "record": record or per_element,
+            "record": record,
             "backend": self.backend,
         }
-        if norm is None:
-            chunk = functional.fire_chunk(x_seq, *arguments, **options)
-        else:
-            chunk = functional.norm_fire_chunk(x_seq, norm, *arguments, **options)
-        spikes = chunk.spikes
-        if per_element:
-            spikes = self.surrogate_function(chunk.potential - threshold).to(chunk.spikes.dtype)
-        if self._carries == "v":
-            return spikes, chunk.potential, (chunk.state,)
-        # detach_() wants no view
-        last = chunk.potential[-1].clone() if record or per_element else chunk.potential
-        return spikes, chunk.potential, (last, chunk.state) if self._carries else (last,)
+        if norm is not None:
+            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
+            return functional.norm_fire_chunk(
+                x_seq, norm, kernel, threshold, state, last_spikes=last_spikes, **fed_back, **options
+            )
+        if not per_element:
+            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
+            return functional.fire_chunk(
+                x_seq, kernel, threshold, state, last_spikes=last_spikes, **fed_back, **options
+            )
+        if self.feedback.kind is not None:
+            return self._fire_elements(x_seq, kernel, state, last_spikes, options)
+        # A threshold for each element is none that the operator takes: it gives the potential, and the spikes
+        # are those of the surrogate called on it.
+        chunk = functional.fire_chunk(x_seq, kernel, 0.0, state, **{**options, "record": True})
+        spikes = self.surrogate_function(chunk.potential - threshold).to(chunk.spikes.dtype)
+        u = chunk.potential if record else chunk.potential[-1].clone()
+        return chunk._replace(spikes=spikes, potential=u)
+
+    def _fire_elements(
+        self,
+        x_seq: Tensor,
+        kernel: Kernel,
+        state: Tensor | None,
+        last_spikes: Tensor | None,
+        options: dict[str, Any],
+    ) -> functional.Chunk:
+        """A threshold for each element, with a reset: the elements run as the channels of one sample."""
+        step = x_seq.shape[1:]
+
+        def fold(value: Tensor | None) -> Any:
+            return None if value is None else value.reshape(*value.shape[: -len(step)], 1, -1)
+
+        def unfold(value: Tensor) -> Tensor:
+            return value.reshape(*value.shape[:-2], *step).clone()  # a state is no view
+
+        threshold = torch.as_tensor(self._threshold).expand(step).reshape(-1)
+        fed_back = self.feedback.arguments(self.kernel, kernel, 1.0, x_seq.device)
+        if "reset_taps" in fed_back:
+            taps = fed_back["reset_taps"]
+            taps = _for_elements(taps if taps.dim() == 2 else taps.unsqueeze(1), step)
+            subtracts = self.feedback.kind == "subtract"
+            fed_back["reset_taps"] = taps * subtracted(threshold) if subtracts else taps
+        chunk = functional.fire_chunk(
+            fold(x_seq), _kernel_for_elements(kernel, step), threshold, fold(state),
+            last_spikes=fold(last_spikes), **fed_back, **options,
+        )  # fmt: skip
+        return functional.Chunk(*map(unfold, chunk))  # type: ignore[arg-type]
+
+    @property
+    def _threshold(self) -> Any:
+        """The threshold, counted from the potential at rest."""
+        threshold = self.v_threshold
+        if isinstance(threshold, Tensor) and threshold.dim() == 0:
+            threshold = threshold.reshape(1)
+        return threshold if self._rest == 0 else threshold - self._rest
+
+    def _after_reset(self, u: Tensor, spikes: Tensor, dims: int) -> Tensor:
+        """LIFNode's v: what a reset leaves of a potential. ``dims``: those of an input [T, N, *]."""
+        kind = self.feedback.kind
+        if kind == "feedback":
+            return u  # what is fed back changes the steps to come
+        own = (spikes.detach() if self.detach_reset else spikes).to(u.dtype)
+        if kind == "subtract":
+            amount = subtracted(self._threshold)
+            if isinstance(amount, Tensor):
+                amount = (amount if self._is_per_element else along_channels(amount, dims)).to(u.dtype)
+            return u - amount * own
+        is_graded = not isinstance(fused_surrogate(self.surrogate_function), Surrogate)
+        if own.requires_grad or is_graded:
+            # 0 times infinity is NaN, and a potential that fired is forgotten however large it was
+            return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
+        return u.masked_fill(own > 0, 0) + self._rest
 
 
 # the methods of step mode "s" and of "m" that a subclass overrides together
@@ -533,6 +692,51 @@ _NO_PHASES = (
     "MFPNode does not charge, fire and reset one after the other: it computes all steps in one operator. "
     "Call super().single_step_forward(x) or super().multi_step_forward(x_seq), and read the potential from v"
 )
+
+
+def _for_elements(value: Tensor, step: torch.Size) -> Tensor:
+    """Rows [*, C] of parameters a channel, dim 1 of a step, as rows [*, elements]; [*, 1] as they are."""
+    if value.shape[-1] == 1:
+        return value
+    rows = value.shape[:-1]
+    return value.reshape(*rows, 1, -1, *[1] * (len(step) - 2)).expand(*rows, *step).reshape(*rows, -1)
+
+
+def _kernel_for_elements(kernel: Kernel, step: torch.Size) -> Kernel:
+    if isinstance(kernel, FIR) and kernel.taps.dim() == 2:
+        return FIR(_for_elements(kernel.taps, step)) if kernel.taps.shape[1] > 1 else kernel
+    if isinstance(kernel, Exponential):
+        rows = {
+            name: _for_elements(value, step)
+            for name, value in (("decay", kernel.decay), ("gain", kernel.gain))
+            if isinstance(value, Tensor)
+        }
+        return dataclasses.replace(kernel, **rows)  # type: ignore[arg-type]
+    return kernel
+
+
+def _kind_of_reset(reset: Any, v_reset: Any, kernel: str) -> str | None:
+    """What ``reset`` and ``v_reset`` ask for together.
+
+    Raises:
+        TypeError, ValueError: one of them is none, or they contradict each other.
+    """
+    if v_reset is not None:
+        check_finite("v_reset", _number("v_reset", v_reset))
+    if reset == "auto":
+        reset = None if kernel == "matrix" else "subtract" if v_reset is None else "zero"
+    if reset is not None:
+        check_choice("reset", reset, ("auto", *RESETS))
+    if reset != "zero" and v_reset:
+        if reset is not None:
+            raise ValueError(
+                f"v_reset={v_reset} is the potential after a hard reset, reset='zero', got reset={reset!r}"
+            )
+        log_once(
+            "spikingjelly.v_reset",
+            f"MFPNode ignores v_reset={v_reset!r}: its potential is never reset. Leave v_reset out then.",
+        )
+    return reset  # type: ignore[no-any-return]
 
 
 def _is_counted() -> bool:

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
+from ..adapters import replaced_method
+from ..history import Exponential
 from ..neuron import MFP
-from ..spec import Carried, NeuronSpec, StateNames
+from ..spec import Carried, KernelParameters, NeuronSpec, ResetSpec, StateNames
 from .node import MFPNode
 from .surrogates import fused_surrogate
 
@@ -32,17 +35,73 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         carried = Carried("potential")
     step_mode = getattr(old, "step_mode", None)
     names = tuple(name for name in getattr(old, "_memories", ()) if name != "v_seq")
+    threshold, leak = getattr(old, "v_threshold", None), _leak_of(old)
     return NeuronSpec(
-        kernel=None,
+        kernel=leak,
+        reset=None if leak is None else _reset_of(old),
         carried=carried,
-        threshold=getattr(old, "v_threshold", None),
+        threshold=threshold,
+        threshold_shape=tuple(threshold.shape) if isinstance(threshold, Tensor) else None,
         surrogate=getattr(old, "surrogate_function", None),
         surrogate_argument="surrogate_function",
         takes_sequences=step_mode in (None, "m"),
         step_mode=step_mode,
         continues=bool(names),
-        state=StateNames(names, potential="v" if "v" in names else None),
+        state=StateNames(
+            names,
+            potential="v" if "v" in names else None,
+            record="v_seq" if getattr(old, "store_v_seq", False) else None,
+        ),
     )
+
+
+@dataclass(frozen=True)
+class _Leak(KernelParameters):
+    """The exponential history of one of SpikingJelly's own neurons."""
+
+    decay: Tensor | float
+    gain: Tensor | float
+    is_decay_input: bool
+    learnable: bool = False
+    kind: str = "exp"
+    order: None = None
+    time_steps: None = None
+    num_channels: None = None
+    kernel_bits: None = None
+    stride: int = 1
+
+    def exponential(self) -> Exponential:
+        return Exponential(self.decay, self.gain)
+
+    __call__ = exponential
+
+    @property
+    def gain_follows_decay(self) -> bool:
+        return self.is_decay_input
+
+
+def _leak_of(old: Any) -> _Leak | None:
+    """The history kernel of an IFNode, LIFNode or ParametricLIFNode itself: a subclass may compute more."""
+    if replaced_method(old):
+        return None
+    if type(old) is neuron.IFNode:
+        return _Leak(1.0, 1.0, False)
+    if type(old) is neuron.LIFNode:
+        # as MFPNode has them
+        decay = 1 - 1 / float(old.tau)
+        return _Leak(decay, 1 - decay if old.decay_input else 1.0, bool(old.decay_input))
+    if type(old) is neuron.ParametricLIFNode:
+        rate, decay = (old.w.sigmoid().reshape(1), (-old.w).sigmoid().reshape(1))
+        return _Leak(decay, rate if old.decay_input else 1.0, bool(old.decay_input), learnable=True)
+    return None
+
+
+def _reset_of(old: Any) -> ResetSpec:
+    """The reset of such a neuron: to a potential, or by the threshold."""
+    if old.v_reset is None:
+        return ResetSpec("subtract", detach=old.detach_reset)
+    # it leaks towards v_reset, and starts there
+    return ResetSpec("zero", detach=old.detach_reset, rest=float(old.v_reset))
 
 
 def _common(old: Any) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from torch import Tensor
 
 from .._arguments import real_dtype
 from ..backends import accumulate_dtype
-from ..neuron import HistoryKernel
 
 
 def step_shape(x: Tensor, step_mode: str) -> torch.Size:
@@ -24,29 +23,30 @@ def potential_dtype(x: Tensor) -> torch.dtype:
     return accumulate_dtype(real_dtype(x))
 
 
-def fit_potential(v: Tensor | float | None, x: Tensor, step: torch.Size) -> Tensor | None:
-    """v as it enters a step of that shape; None at rest, where v is None, 0 or of another shape."""
+def fit_potential(v: Tensor | float | None, x: Tensor, step: torch.Size, rest: float) -> Tensor | None:
+    """v as it enters a step of that shape; None where v is None, ``rest`` or of another shape."""
     if isinstance(v, Tensor):
         return _own(v).to(device=x.device, dtype=potential_dtype(x)) if v.shape == step else None
-    return None if v is None or float(v) == 0 else filled(float(v), x, step, potential_dtype(x))
+    return None if v is None or float(v) == rest else filled(float(v), x, step, potential_dtype(x))
 
 
-def fit_history(history: Any, x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tensor | None:
-    """The inputs that a step of that shape goes on from; None at rest.
+def fit_past(past: Any, x: Tensor, step: torch.Size, steps: int | None) -> Tensor | None:
+    """The inputs or own spikes that a step of that shape goes on from; None at rest.
 
-    A matrix remembers every input since the reset, a kernel of K taps the last K - 1.
+    Args:
+        past: what the memory holds.
+        x: the input that comes.
+        step: the shape of one step of it.
+        steps: how many steps are remembered; None for every step since the reset (a matrix).
     """
-    if not isinstance(history, Tensor) or history.shape[1:] != step:
+    if not isinstance(past, Tensor) or past.shape[1:] != step or steps not in (None, len(past)):
         return None
-    if kernel.kind != "matrix" and len(history) != kernel.state_steps:
-        return None
-    return _own(history).to(device=x.device, dtype=real_dtype(x))
+    return _own(past).to(device=x.device, dtype=real_dtype(x))
 
 
-def history_at_rest(x: Tensor, step: torch.Size, kernel: HistoryKernel) -> Tensor:
-    """The inputs before the first step, as a tensor: zeros, of a matrix none."""
-    steps = 0 if kernel.kind == "matrix" else int(kernel.state_steps or 0)
-    return filled(0.0, x, torch.Size((steps, *step)), real_dtype(x))
+def past_at_rest(x: Tensor, step: torch.Size, steps: int | None) -> Tensor:
+    """The inputs or spikes before the first step, as a tensor: zeros, of a matrix none."""
+    return filled(0.0, x, torch.Size((steps or 0, *step)), real_dtype(x))
 
 
 def filled(value: float, x: Tensor, shape: torch.Size, dtype: torch.dtype) -> Tensor:

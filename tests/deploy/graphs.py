@@ -19,6 +19,7 @@ from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import (
     Concat,
     CurrentPool,
+    Feedback,
     Graph,
     Input,
     Ints,
@@ -246,7 +247,29 @@ class _Builder:
         if max(potential_bound(self.graph(), made)) >= 2**62:
             made = replace(made, taps=np.sign(taps))
         made = replace(made, taps=self.scaled(made))
+        made = replace(made, feedback=None if matrix else self.feedback(made, steps))
         return replace(made, thresholds=self.thresholds(made, matrix, steps))
+
+    def feedback(self, neurons: Neurons, steps: int) -> Feedback | None:
+        """What own spikes do: nothing as often as not."""
+        kind = self.draw(st.sampled_from(["none", "none", "none", "sum", "table", "age"]))
+        if kind == "none" or (kind == "age" and neurons.order == 1):
+            return None
+        if kind == "age":
+            return Feedback("age")
+        lags = self.draw(st.sampled_from([1, 2, 3, 4, 7, steps]))
+        if kind == "table":
+            powers = 2 ** np.arange(min(lags, 4))
+            chosen = [powers, np.ones(min(lags, 15), np.int64), self.rng.integers(-3, 4, min(lags, 7))]
+            return Feedback("table", chosen[self.draw(st.integers(0, 2))].astype(np.int64)[:, None])
+        columns = self.draw(st.sampled_from([1, neurons.shape[0]]))
+        bounds = potential_bound(self.graph(), neurons)
+        # about as large as the potentials are, as far as there is room for them
+        high = max(1, min(max(bounds) // 8, (2**62 - 1 - max(bounds)) // lags))
+        taps = self.rng.integers(-high, high + 1, (lags, columns))
+        if max(bounds) + lags * high >= 2**62:
+            return None
+        return Feedback("sum", -np.abs(taps) if self.draw(st.booleans()) else taps)
 
     def taps(self, channels: int, matrix: bool, steps: int) -> Ints:
         """Small whole numbers; powers of two, negative ones and zeros among them."""
@@ -278,12 +301,14 @@ class _Builder:
     def thresholds(self, neurons: Neurons, matrix: bool, steps: int) -> Ints:
         """Rows of potentials that occur (ties), their neighbours, and numbers that no potential reaches."""
         rows = steps if matrix else self.draw(st.integers(1, min(neurons.order, steps)))
-        potential = potentials(neurons, self.maps, steps)  # [T, N, C, H, W]
-        out = np.empty((rows, neurons.shape[0]), np.int64)
+        potential = potentials(neurons, self.maps, steps)  # [T, N, C, H, W]; without feedback
+        out = np.empty((rows, neurons.choices, neurons.shape[0]), np.int64)
         for r in range(rows):
             of_row = potential[r:] if r == rows - 1 else potential[r : r + 1]
             flat = np.moveaxis(of_row, 2, 0).reshape(neurons.shape[0], -1)
-            out[r] = flat[np.arange(len(flat)), self.rng.integers(0, flat.shape[1], len(flat))]
+            for choice in range(neurons.choices):
+                out[r, choice] = flat[np.arange(len(flat)), self.rng.integers(0, flat.shape[1], len(flat))]
+        out = out.reshape(-1, neurons.shape[0])
         nudge = self.rng.choice([0, 0, 0, 1, -1], out.shape)
         bound = np.array(potential_bound(self.graph(), neurons), dtype=np.int64)
         never, always, far = bound + 1, -bound - 1, np.full_like(bound, 2**62)
@@ -429,15 +454,43 @@ class _Builder:
         return tuple(min(m, self.draw(st.integers(1, high))) for m in most)
 
 
-def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int) -> Ints:
-    """Potentials int64 [T, N, C, H, W] that the thresholds are compared with; ``steps`` are their own."""
+def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int, spikes: Ints | None = None) -> Ints:
+    """Potentials int64 [T, N, C, H, W] that the thresholds are compared with; ``steps`` are their own.
+
+    With the layer's ``spikes`` these take part.
+    """
     current = interpret.sum_currents(neurons.synapses, maps)
     current = np.broadcast_to(current, (steps, *current.shape[1:]))
     out = np.zeros(current.shape, np.int64)
+    feedback = None if spikes is None else neurons.feedback
     for t in range(steps):
         row = neurons.taps[min(t, len(neurons.taps) - 1)]
+        silent = np.ones_like(current[t])
         for j in range(min(t + 1, len(row))):
-            out[t] += row[j][:, None, None] * current[t - j]
+            out[t] += row[j][:, None, None] * current[t - j] * silent
+            if feedback is not None and feedback.kind == "age" and j < t:
+                silent &= 1 - spikes[t - 1 - j]
+        if feedback is not None and feedback.kind == "sum":
+            for j, taps in enumerate(feedback.taps[:t], start=1):
+                out[t] += taps[:, None, None] * spikes[t - j]
+    return out
+
+
+def rows_of(neurons: Neurons, spikes: Ints) -> Ints:
+    """The thresholds int64 [T, N, C, H, W] that potentials are compared with, by the rules in words."""
+    table = neurons.thresholds.reshape(-1, neurons.choices, neurons.shape[0])
+    out = np.zeros_like(spikes)
+    for at in np.ndindex(spikes.shape):
+        t, n, c, y, x = at
+        before = spikes[:t, n, c, y, x]
+        row, choice = t, 0
+        if neurons.feedback is not None and neurons.feedback.kind == "age" and before.any():
+            row = t - 1 - int(np.flatnonzero(before)[-1])
+        if neurons.feedback is not None and neurons.feedback.kind == "table":
+            taps = neurons.feedback.taps[:, 0]
+            choice = sum(int(tap) for tap, spike in zip(taps, before[::-1], strict=False) if spike)
+            choice -= int(taps[taps < 0].sum())
+        out[at] = table[min(row, len(table) - 1), choice, c]
     return out
 
 

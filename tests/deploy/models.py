@@ -193,8 +193,14 @@ class Maker:
             dict(kernel="matrix", time_steps=self.steps, kernel_bits=4, order=min(2, self.steps)),
         )
         learned = self.flip()
+        if options.get("kernel") != "matrix":
+            options |= self.reset(options)
         neuron = MFP(0.5, strict=self.flip(), learn_threshold=learned, **options)
         with torch.no_grad():
+            if hasattr(neuron.feedback, "taps"):
+                drawn = torch.randn(neuron.feedback.taps.shape, generator=self.random)
+                eighths = (8 * drawn).round() / 8
+                neuron.feedback.taps.copy_(eighths if self.dyadic else drawn)
             for name, parameter in neuron.kernel.named_parameters():
                 if name in ("taps", "matrix"):
                     parameter.copy_(torch.randn(parameter.shape, generator=self.random))
@@ -206,6 +212,15 @@ class Maker:
             else:
                 neuron.v_threshold = float(self.near(u.ravel()))
         return neuron
+
+    def reset(self, options: dict[str, Any]) -> dict[str, Any]:
+        """What own spikes do: nothing as often as not."""
+        order, kind = options.get("order"), self.pick(None, None, None, "subtract", "zero", "feedback")
+        if kind == "feedback" and order is None:
+            return {"reset": "subtract"}
+        if kind != "feedback" or order == 1:
+            return {"reset": None if order == 1 else kind}
+        return {"reset": kind, "reset_order": self.pick(1, 2, 4, 6, 9)}
 
     def near(self, potentials: Tensor) -> Tensor:
         """A threshold that many of these potentials are on both sides of."""

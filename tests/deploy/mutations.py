@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from mfp_neurons.deploy.file import KEY, VERSION
+from mfp_neurons.deploy.file import KEY, VERSIONS
 
 Arrays = dict[str, NDArray[Any]]
 ZEROS = "0" * 64
@@ -31,7 +31,7 @@ def parts(data: bytes) -> tuple[Any, Arrays]:
     return json.loads(text)["network"], load_arrays(data)
 
 
-def signed(network: Any, arrays: Arrays, *, version: Any = VERSION) -> bytes:
+def signed(network: Any, arrays: Arrays, *, version: Any = VERSIONS[-1]) -> bytes:
     """A file of any structure and arrays, with the checksum that it should have."""
     text = json.dumps({"version": version, "sha256": ZEROS, "network": network}, ensure_ascii=False)
     return signed_again(

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from mfp_neurons import quantize
+from mfp_neurons.adapters import describe_neuron
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.graph import Graph, Neurons
 from mfp_neurons.deploy.inputs import read
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.history import Exponential, Matrix
+from mfp_neurons.spec import ResetSpec
 
 ROUNDING = 1e-10  # of float64, relative to the largest number around; some thousand times what it is
 
@@ -135,14 +137,51 @@ class Watched(nn.Module):
         u, v = potential(neuron, x), threshold(neuron).reshape(rows)
         size = 1 + max(float(one.abs().max()) for one in (x, u, v))
         doubt = self.doubt.reshape(rows) + self.rounding * size
-        self.unsure = ((u - v).abs() <= doubt) & (doubt > 0)
         strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
+        reset = describe_neuron(neuron).reset  # type: ignore[union-attr]
+        if reset is not None:
+            u = self._fed_back(x, v, doubt, strict, reset)
+        self.unsure = ((u - v).abs() <= doubt) & (doubt > 0)
         self.spikes = (u > v if strict else u >= v).double()
         fired = self.spikes
         if self.given is not None:
             fired = torch.where(self.unsure, self.given.reshape(u.shape).double(), fired)
         alone = not hasattr(neuron, "init_hidden") or (neuron.init_hidden and not neuron.output)
         return fired if alone else (fired, u)
+
+    def _fed_back(self, x: Tensor, v: Tensor, doubt: Tensor, strict: bool, reset: ResetSpec) -> Tensor:
+        """Potentials with what own spikes do, step after step."""
+        neuron = self.neuron[0]
+        m = self._taps(len(x), x.dim())
+        decay = torch.as_tensor(getattr(neuron.kernel(), "decay", 0.0)).detach().double().reshape(-1)
+        if reset.kind == "zero":
+            own = x.new_zeros(0, 1)
+        elif reset.taps is None:
+            powers = torch.arange(1, len(x) + 1).reshape(-1, 1) - int(reset.delay)
+            own = -v.reshape(1, -1) * decay**powers
+        else:
+            own = reset.taps.detach().double()
+        own = own.reshape(len(own), own[:1].numel() or 1, *[1] * (x.dim() - 3))
+        u, spikes = torch.zeros_like(x), torch.zeros_like(x)
+        for t in range(len(x)):
+            counts = torch.ones_like(x[t])
+            for j in range(min(t + 1, len(m))):
+                u[t] += counts * m[j] * x[t - j]
+                if reset.kind == "zero" and j < t:
+                    counts = counts * (1 - spikes[t - 1 - j])
+            for j in range(1, min(t, len(own)) + 1):
+                u[t] += own[j - 1] * spikes[t - j]
+            spikes[t] = (u[t] > v if strict else u[t] >= v).double()
+            if self.given is not None:
+                unsure = ((u[t] - v).abs() <= doubt) & (doubt > 0)
+                spikes[t] = torch.where(unsure, self.given.reshape(x.shape)[t].double(), spikes[t])
+        return u
+
+    def _taps(self, steps: int, dims: int) -> Tensor:
+        """m in float64, [K, 1 or C, 1, ..]."""
+        kernel = self.neuron[0].kernel()
+        taps = kernel.taps(kernel.order or steps) if isinstance(kernel, Exponential) else kernel.taps
+        return taps.detach().double().reshape(len(taps), -1, *[1] * (dims - 3))
 
 
 class NoGrad(nn.Module):
@@ -168,14 +207,9 @@ def exact(
 
     ``doubts`` and ``given`` are theirs, by path.
     """
-    copied = quantize.materialize(model).double().eval()
+    copied = unrounded(model)
     for path, module in model.named_modules():
-        if quantize.is_quantized(module):
-            codes = quantize.codes(module)
-            with torch.no_grad():
-                weight = copied.get_submodule(path).get_parameter("weight")
-                weight.copy_(codes.codes.double() * codes.scale.double())
-        elif hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
+        if hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
             copied.get_submodule(path).__class__ = module.plain_class
         elif is_neuron(module):
             doubt = (doubts or {}).get(path, torch.zeros(1, dtype=torch.float64))
@@ -184,3 +218,15 @@ def exact(
                 return NoGrad(watched)
             copied.set_submodule(path, watched)
     return NoGrad(copied)
+
+
+@torch.no_grad()
+def unrounded(model: nn.Module) -> nn.Module:
+    """A float64 copy whose weights are codes times scales, unrounded; its neurons are as they are."""
+    copied = quantize.materialize(model).double().eval()
+    for path, module in model.named_modules():
+        if quantize.is_quantized(module):
+            codes = quantize.codes(module)
+            weight = copied.get_submodule(path).get_parameter("weight")
+            weight.copy_(codes.codes.double() * codes.scale.double())
+    return copied

@@ -148,7 +148,7 @@ def both_signs(described: Any, arrays: Arrays) -> None:
 
 
 HOSTILE: dict[str, bytes] = {
-    "has version 2; this release of mfp-neurons reads version 1": signed({}, {}, version=2),
+    "has version 3; this release of mfp-neurons reads versions 1 and 2": signed({}, {}, version=3),
     "has version True": signed({}, {}, version=True),
     "has version 1.0": signed({}, {}, version=1.0),
     "has version None": signed({}, {}, version=None),

@@ -23,6 +23,8 @@ RANGES = {
     "weight": (-32, 32),
     "inputs": (1, 3),
     "order": (1, 10),
+    "ownOrder": (0, 10),
+    "ownWeight": (-32, 32),
     "bits": (1, 8),
 }
 
@@ -50,6 +52,8 @@ def all_settings(draw: st.DrawFn) -> dict[str, Any]:
         "decay": draw(sixteenths("decay")),
         "threshold": draw(sixteenths("threshold")),
         "order": draw(st.integers(*RANGES["order"])),
+        "ownOrder": draw(st.integers(*RANGES["ownOrder"])),
+        "ownWeight": draw(sixteenths("ownWeight")),
         "bits": draw(st.integers(*RANGES["bits"])),
         "weights": draw(st.lists(sixteenths("weight"), min_size=inputs, max_size=inputs)),
         "spikes": draw(st.lists(train, min_size=inputs, max_size=inputs)),
@@ -66,8 +70,13 @@ def synaptic_input(settings: dict[str, Any]) -> torch.Tensor:
 def test_both_neurons_equal_pythons_bit_for_bit(shared: Page, settings: dict[str, Any]) -> None:
     x, kernel = synaptic_input(settings), Exponential(settings["decay"], order=settings["order"])
     free = shared.evaluate("settings => neuronModel.memoryFree(settings)", settings)
-    assert free["potential"] == functional.potential(x, kernel).flatten().tolist()
-    assert free["fired"] == functional.fire(x, kernel, settings["threshold"]).flatten().tolist()
+    own: dict[str, Any] = {}
+    if settings["ownOrder"]:
+        fading = settings["decay"] ** torch.arange(settings["ownOrder"], dtype=torch.float64)
+        own = {"reset": "feedback", "reset_taps": settings["ownWeight"] * fading}
+    chunk = functional.fire_chunk(x, kernel, settings["threshold"], record=True, **own)
+    assert free["potential"] == chunk.potential.flatten().tolist()
+    assert free["fired"] == chunk.spikes.flatten().tolist()
 
     lif = QuantizedMembraneLIF(settings["decay"], bits=settings["bits"], v_threshold=settings["threshold"])
     page = shared.evaluate("settings => neuronModel.lif(settings)", settings)
@@ -121,6 +130,12 @@ def choose(page: Page, scene: str, **sliders: int) -> None:
         # its rate follows a steady input, where the other fires always
         ("Steady input", {"weight0": 4}, list(range(5, 24)), [4, 9, 14, 19]),
         ("Steady input", {"weight0": 6}, list(range(3, 24)), [3, 6, 9, 12, 16, 19, 22]),
+        # own spikes are the reset, as long as they reach back
+        ("The same, with feedback", {}, list(range(3, 24, 4)), list(range(3, 24, 4))),
+        ("The same, with feedback", {"ownWeight": 0}, list(range(3, 24)), list(range(3, 24, 4))),
+        # one bit holds until it is switched off
+        ("A latch", {}, list(range(2, 17)), [2]),
+        ("A latch", {"ownWeight": 0}, [2], [2]),
     ],
 )
 def test_what_the_scenes_say_is_so(
@@ -168,6 +183,16 @@ def test_it_tells_for_how_long_each_neuron_remembers_the_followed_spike(page: Pa
     expect(told).to_contain_text("for 6 steps, and from step 8 on is the same as if it had not come")
     page.locator("#order").press("ArrowLeft")
     expect(told).to_contain_text("keeps it for 6 steps")
+
+
+def test_it_tells_for_how_long_own_spikes_tell_of_the_followed_spike(page: Page) -> None:
+    choose(page, "A latch")
+    told = page.locator("#remembered")
+    expect(told).to_contain_text("the memory-free neuron's own spikes tell of it for 15 steps")
+    page.locator("#ownWeight").fill("0")
+    expect(told).to_contain_text("own spikes tell of it for 1 step;")
+    page.locator("#ownOrder").fill("0")
+    expect(told).to_contain_text("the memory-free neuron keeps nothing of it")
 
 
 def test_it_plays_to_the_last_step_and_stops(page: Page) -> None:

@@ -35,7 +35,7 @@ def by_numpy(graph: Any, x: Array, dt: float) -> Array:
 
 def stepper(node: Any, dt: float) -> Callable[[Any], Any]:
     """One node as a function of what comes in at a step, which remembers what it has to."""
-    if isinstance(node, nir.LI | nir.I | nir.Delay):
+    if isinstance(node, nir.LI | nir.I | nir.LIF | nir.IF | nir.Delay):
         return _Memory(node, dt)
     functions: dict[type, Callable[[Any], Any]] = {
         nir.Input: lambda x: x,
@@ -61,6 +61,12 @@ class _Memory:
 
     def __call__(self, x: Any) -> Any:
         node = self.node
+        if isinstance(node, nir.LIF | nir.IF):
+            leak = node.v_leak - self.v if isinstance(node, nir.LIF) else 0
+            self.v = self.v + self.dt / getattr(node, "tau", 1) * (leak + node.r * x)
+            fired = self.v > node.v_threshold
+            self.v = np.where(fired, node.v_reset, self.v)
+            return fired.astype(np.float64)
         if isinstance(node, nir.LI):
             self.v = self.v + self.dt / node.tau * (node.v_leak - self.v + node.r * x)
             return self.v

@@ -49,7 +49,8 @@ def neurons(draw: st.DrawFn, channels: int) -> MFP:
     kind = draw(st.sampled_from(["infinite", "finite", "fir"]))
     own = channels if draw(st.booleans()) else None
     if kind == "infinite":
-        neuron = MFP(draw(st.sampled_from([0.0, 0.5, 1.0])), **options)
+        reset = draw(st.sampled_from([None, "zero"]))
+        neuron = MFP(draw(st.sampled_from([0.0, 0.5, 1.0])), reset=reset, **options)
     else:
         order, stride = draw(st.integers(1, 5)), draw(st.integers(1, 3))
         bits = draw(st.sampled_from([None, "pow2", 4]))

@@ -6,8 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import convert, quantize_weights
-from mfp_neurons.nir import from_nir, to_nir
+from mfp_neurons import MFP, convert, quantize_weights
+from mfp_neurons.adapters import describe_neuron
+from mfp_neurons.nir import NIRError, from_nir, to_nir
+
+from .execute import by_numpy
 
 STEPS = 15
 
@@ -89,6 +92,36 @@ def test_input_that_is_scaled_by_one_over_tau_needs_no_scale() -> None:
     assert "2_leak" in graph.nodes
 
 
+def lifs(v_reset: float) -> list[nn.Module]:
+    pytest.importorskip("spikingjelly")
+    from spikingjelly.activation_based import neuron
+
+    return [
+        neuron.LIFNode(tau=2.0, v_threshold=0.25, v_reset=v_reset, step_mode="m"),
+        neuron.IFNode(v_threshold=0.5, v_reset=v_reset, step_mode="m"),
+        neuron.ParametricLIFNode(2.0, False, v_threshold=0.25, v_reset=v_reset, step_mode="m"),
+    ]
+
+
+@pytest.mark.parametrize("v_reset", [0.0, -0.25])
+def test_spikingjelly_s_own_lifs_are_written_as_nodes_that_reset(v_reset: float) -> None:
+    torch.manual_seed(0)
+    fire = lifs(v_reset)
+    model = nn.Sequential(nn.Linear(3, 8), fire[0], nn.Linear(8, 8), fire[1], nn.Linear(8, 3), fire[2])
+    with torch.no_grad():
+        for layer in model[::2]:
+            layer.weight.copy_(torch.randint(-4, 5, layer.weight.shape) / 4)
+            layer.bias.copy_(torch.randint(0, 3, layer.bias.shape) / 8)
+    x = torch.randint(0, 5, (STEPS, 4, 3)) / 4
+    graph = check(model, x)
+    for node in fire:
+        node.reset()
+    assert (by_numpy(graph, x.numpy(), graph.metadata["dt"]) == model(x).detach().numpy()).all()
+    assert [type(graph.nodes[name]).__name__ for name in ("1", "3", "5")] == ["LIF", "IF", "LIF"]
+    again = from_nir(graph)
+    assert {one.reset.kind for one in map(describe_neuron, again.modules()) if one is not None} == {"zero"}
+
+
 # --- snnTorch ---------------------------------------------------------------------------------------------
 
 
@@ -150,3 +183,45 @@ def test_a_neuron_of_its_own_decay_for_every_place_comes_back(leaky: Any) -> Non
     torch.manual_seed(0)
     model = leaky.MFPLeakyParallel(torch.rand(2, 3, 3), threshold=torch.rand(2, 3, 3), init_hidden=True)
     check(model, torch.rand(STEPS, 4, 2, 3, 3))
+
+
+def test_a_loop_over_a_leaky_that_resets_to_zero_is_one_graph(leaky: Any) -> None:
+    import snntorch as snn
+
+    model = Looped(leaky)
+    model.lif1 = snn.Leaky(torch.rand(8), threshold=0.2, reset_mechanism="zero")
+    model.lif2 = snn.Leaky(0.8, threshold=0.1, reset_mechanism="none")
+    graph = check(model, torch.rand(STEPS, 4, 5))
+    assert type(graph.nodes["lif1"]).__name__ == "LIF"
+
+    class Reads(Looped):
+        def forward(self, x: Tensor) -> Any:
+            _, mem = super().forward(x)
+            return mem
+
+    model = Reads(leaky)
+    model.lif2 = snn.Leaky(0.8, reset_mechanism="zero")
+    with pytest.raises(NIRError, match=r"the potential of 'lif2' \(Leaky\), which resets"):
+        to_nir(model, torch.rand(STEPS, 4, 5))
+    model.lif2 = snn.Leaky(0.8)
+    with pytest.raises(NIRError, match=r"'lif2' \(Leaky\) subtracts its threshold.*reset_mechanism='zero'"):
+        to_nir(model, torch.rand(STEPS, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("neuron", "words"),
+    [
+        (MFP(0.5, reset="subtract"), "subtracts its threshold when it fires"),
+        (MFP(0.5, order=4, reset="feedback"), r"weighs its own spikes by taps \(reset='feedback'\)"),
+        (MFP(0.5, order=STEPS - 1, reset="zero"), "resets a sum of taps.*one that covers all steps"),
+        (MFP(kernel="fir", order=STEPS, reset="zero"), "resets a sum of taps"),
+    ],
+)
+def test_a_reset_that_nir_does_not_have_is_refused_with_what_to_do(neuron: MFP, words: str) -> None:
+    with pytest.raises(NIRError, match=words):
+        to_nir(neuron, torch.rand(STEPS, 2, 3))
+
+
+def test_an_order_that_covers_all_steps_is_none_in_nir() -> None:
+    x = torch.rand(STEPS, 4, 3)
+    check(MFP(0.75, order=STEPS, reset="zero", v_threshold=1.5), x)

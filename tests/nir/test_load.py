@@ -47,6 +47,15 @@ CHAINS: dict[str, tuple[list[Any], list[type]]] = {
         [nir.Scale(full(2.0)), li(2 * DT), nir.Scale(full(0.5)), nir.Threshold(full(0.25))],
         [MFP],
     ),
+    "a leak that resets": ([nir.LIF(full(2 * DT), full(2), full(0), full(0.25))], [MFP]),
+    "a factor, and an integrator that resets": (
+        [nir.Scale(full(0.5)), nir.IF(full(2 / DT), full(0.25))],
+        [MFP],
+    ),
+    "a filter before a leak that resets": (
+        [nir.Delay(full(DT)), nir.Scale(full(0.5)), nir.LIF(full(2 * DT), full(1), full(0), full(0.25))],
+        [Delay, Scale, MFP],
+    ),
     "a threshold alone": ([nir.Threshold(full(0.25))], [MFP]),
     "a potential": ([nir.Linear(full(0.5, 2, 2)), li(2 * DT)], [nn.Linear, Integrator]),
     "delays and factors by themselves": (
@@ -163,9 +172,15 @@ def test_metadata_of_the_wrong_kind_is_no_error() -> None:
 @pytest.mark.parametrize(
     ("nodes", "words"),
     [
-        ([nir.LIF(full(DT), full(1), full(0), full(1))], r"'lif' \(LIF\) resets its potential"),
-        ([nir.IF(full(1), full(1))], r"'if' \(IF\) resets its potential"),
-        ([nir.CubaLIF(*(full(1) for _ in range(5)))], r"'cubalif' \(CubaLIF\) resets"),
+        (
+            [nir.LIF(full(2 * DT), full(1), full(0.5), full(1))],
+            r"'lif' \(LIF\) leaks towards v_leak=0.5; our potentials leak to the potential that they reset to",
+        ),
+        (
+            [nir.LIF(full(DT / 2), full(1), full(0), full(1))],
+            r"'lif' \(LIF\) has a time constant of 0.0005 s",
+        ),
+        ([nir.CubaLIF(*(full(1) for _ in range(5)))], r"'cubalif' \(CubaLIF\) has two decays"),
         ([nir.CubaLI(*(full(1) for _ in range(4)))], r"'cubali' \(CubaLI\) has two decays"),
         ([li(2 * DT, v_leak=0.5), nir.Threshold(full(1))], r"'li' \(LI\) leaks towards v_leak=0.5"),
         ([li(DT / 2), nir.Threshold(full(1))], r"'li' \(LI\) has a time constant of 0.0005 s"),

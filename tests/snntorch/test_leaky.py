@@ -255,9 +255,6 @@ def test_a_new_shape_starts_from_zero_and_the_same_shape_goes_on(options):
 @pytest.mark.parametrize(
     ("error", "named", "options"),
     [
-        (ValueError, "reset_mechanism", {"reset_mechanism": "subtract"}),
-        (ValueError, "reset_mechanism", {"reset_mechanism": "zero"}),
-        (ValueError, "reset_mechanism", {"reset_mechanism": "sideways"}),
         (ValueError, "beta", {"beta": float("nan")}),
         (ValueError, "beta", {"beta": torch.tensor([0.5, float("nan")])}),
         (TypeError, "beta", {"beta": "0.5"}),
@@ -304,19 +301,7 @@ def test_a_warning_made_an_error_leaves_no_half_built_neuron_behind():
     assert snn.SpikingNeuron.instances == before
 
 
-def test_the_reset_mechanism_is_none_and_stays_so():
-    neuron = MFPLeaky(0.5, reset_delay=False)
-    # the second is where snnTorch's own code looks
-    assert neuron.reset_mechanism == "none" and neuron._reset_mechanism == "none"
-    assert int(neuron.reset_mechanism_val) == snn.SpikingNeuron.reset_dict["none"]
-    neuron.reset_mechanism = "none"
-    for other in ("subtract", "zero"):
-        with pytest.raises(ValueError, match="every step depend on the spike before it"):
-            neuron.reset_mechanism = other
-    assert int(neuron.reset_mechanism_val) == 2
-
-
-def test_reset_delay_changes_nothing():
+def test_without_a_reset_its_delay_changes_nothing():
     x_seq = torch.randn(STEPS, 5)
     with_delay, without = (unrolled(MFPLeaky(0.9, reset_delay=delay), x_seq) for delay in (True, False))
     assert torch.equal(with_delay[0], without[0]) and torch.equal(with_delay[1], without[1])
@@ -339,16 +324,6 @@ def test_checkpoints_have_leakys_keys_and_go_both_ways():
     assert ours.beta.item() == theirs.beta.item() and ours.threshold.item() == 2.0
     theirs.load_state_dict(MFPLeaky(0.7, **options).state_dict())
     assert theirs.beta.item() == pytest.approx(0.7)
-
-
-@pytest.mark.parametrize("assign", [False, True])
-def test_a_checkpoint_of_a_resetting_neuron_loads_and_the_neuron_stays_without_reset(assign, said):
-    state = snn.Leaky(0.3).state_dict()
-    neuron = nn.Sequential(MFPLeaky(0.9))
-    neuron.load_state_dict({f"0.{key}": value for key, value in state.items()}, assign=assign)
-    assert "0.reset_mechanism_val" in said.text
-    assert int(neuron[0].reset_mechanism_val) == 2 and int(state["reset_mechanism_val"]) == 0
-    assert_same_run(neuron[0], leaky(0.3), torch.randn(STEPS, 4))
 
 
 def test_state_is_never_saved():

@@ -219,8 +219,6 @@ def test_what_is_serial_over_time_is_refused():
     before = len(snn.SpikingNeuron.instances)
     with pytest.raises(NotImplementedError, match="state_quant"):
         MFPLeakyParallel(0.5, state_quant=quant.state_quant(num_bits=4))
-    with pytest.raises(ValueError, match="reset_mechanism"):
-        MFPLeakyParallel(0.5, reset_mechanism="subtract")
     assert len(snn.SpikingNeuron.instances) == before
 
 

@@ -1,19 +1,19 @@
-"""Lowering snnTorch's networks: whole sequences through MFPLeakyParallel; loops get a clear word."""
+"""Lowering snnTorch's networks: whole sequences through MFPLeakyParallel; through MFPLeaky in a loop."""
 
 from typing import Any
 
 import numpy as np
 import pytest
-import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import quantize_weights
+from mfp_neurons import deploy, quantize_weights
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.quantize import codes
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
+from tests.deploy.oracle import unrounded
 
 T = 6
 
@@ -72,9 +72,16 @@ def test_spikes_are_those_of_the_equations_and_fire_above_the_threshold_only(
 
 
 def test_a_potential_is_never_written() -> None:
-    for returned, words in (("mem", "returns the membrane potential of 'lif2'"), ("both", "a tuple of 2")):
-        with pytest.raises(LoweringError, match=words):
-            lower_graph(Network(returned), events())
+    with pytest.raises(LoweringError, match="returns the membrane potential of 'lif2'"):
+        lower_graph(Network("mem"), events())
+
+
+def test_potentials_beside_the_spikes_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        network = deploy.lower(Network("both"), events())
+    assert "returns potentials beside other tensors: they are left out" in caplog.text
+    spk, _ = Network("both")(events().float())
+    assert network.run(events()).shape == spk.shape
 
 
 def test_nothing_may_read_a_potential() -> None:
@@ -96,24 +103,41 @@ def test_a_sequence_starts_from_rest() -> None:
         lower_graph(Starts(), events())
 
 
-@pytest.mark.parametrize("kind", [MFPLeaky, snn.Leaky])
-def test_the_usual_loop_over_time_gets_a_clear_word(kind: Any) -> None:
-    class Loop(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc, self.lif = nn.Linear(12, 5), kind(0.5)
+class Loop(nn.Module):
+    """snnTorch's tutorials: a loop over time, potentials in hand, records of both."""
 
-        def forward(self, x):
-            mem = self.lif.init_leaky()
-            recorded = []
-            for _ in range(T):
-                spk, mem = self.lif(self.fc(x), mem)
-                recorded.append(spk)
-            return torch.stack(recorded).mean(0)
+    def __init__(self, make: Any, steps: int = 0) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.fc1, self.lif1 = nn.Linear(12, 16), make()
+        self.fc2, self.lif2 = nn.Linear(16, 5), make()
+        self.steps = steps
+        quantize_weights(self.eval(), 3)
 
-    model = quantize_weights(Loop())
-    with pytest.raises(LoweringError, match=r"'lif'") as caught:
-        lower_graph(model, torch.rand(3, 12))
-    assert ("MFPLeakyParallel" if kind is MFPLeaky else "convert") in str(caught.value)
-    with pytest.raises(LoweringError):
-        lower_graph(model, events())
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        mem1, mem2 = self.lif1.reset_mem(), self.lif2.reset_mem()
+        spikes, potentials = [], []
+        for t in range(self.steps or len(x)):
+            spk1, mem1 = self.lif1(self.fc1(x if self.steps else x[t]), mem1)
+            spk2, mem2 = self.lif2(self.fc2(spk1.to(x.dtype)), mem2)
+            spikes.append(spk2)
+            potentials.append(mem2)
+        return torch.stack(spikes), torch.stack(potentials)
+
+
+@pytest.mark.parametrize("steps", [0, T])
+@pytest.mark.parametrize("order", [None, 1, 3])
+def test_a_loop_over_time_is_the_network_of_whole_sequences(order: int | None, steps: int) -> None:
+    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, order=order), steps)
+    x = torch.randint(0, 256, (3, 12)).double() / 255 if steps else events().double()
+    network = deploy.lower(model, x)
+    with torch.no_grad():
+        expected, _ = unrounded(model)(x)
+    np.testing.assert_array_equal(network.run(x), expected.numpy())
+    assert 0.02 < expected.mean() < 0.98 and network.graph.steps == T
+
+
+def test_a_loop_that_stands_outside_is_refused_with_what_to_do() -> None:
+    net = nn.Sequential(nn.Linear(12, 5), MFPLeaky(0.5, init_hidden=True))
+    with pytest.raises(LoweringError, match=r"the loop over time stands outside.*MFPLeakyParallel"):
+        lower_graph(quantize_weights(net), torch.rand(3, 12))

@@ -72,7 +72,9 @@ def test_a_wrong_argument_is_refused_by_name(error, options, words):
 def test_a_reset_voltage_is_ignored_and_that_is_said_once(said):
     MFPNode(v_reset=None)
     assert not said.records
-    nodes = [MFPNode(v_reset=0.0), MFPNode(v_reset=0)]
+    MFPNode(v_reset=0.0)  # LIFNode's default
+    assert not said.records
+    nodes = [MFPNode(v_reset=-0.5), MFPNode(v_reset=1)]
     (message,) = said.messages
     assert "v_reset" in message and "never reset" in message
     assert all(node.v_reset is None for node in nodes)

@@ -3,16 +3,18 @@
 from copy import deepcopy
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from torch import Tensor, nn
 
-from mfp_neurons import MFPNode, convert, quantize_weights
+from mfp_neurons import MFPNode, convert, deploy, quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.graph import Neurons
 from mfp_neurons.deploy.lowering import lower_graph
 from tests.deploy.lowering import check_agreement
+from tests.deploy.oracle import unrounded
 
 T = 4
 NEURON: dict[str, Any] = {"kernel_bits": "pow2", "order": 3, "v_threshold": 0.3}
@@ -115,33 +117,48 @@ def refusal(model: nn.Module, example: Tensor | None = None) -> str:
 
 def test_neurons_with_a_potential_are_named_with_what_to_do() -> None:
     model = small()
-    model[7] = neuron.LIFNode(surrogate_function=surrogate.ATan())
+    model[7] = type("Mine", (neuron.LIFNode,), {})(surrogate_function=surrogate.ATan())
     words = refusal(Shown(model))
-    assert "'network.7' (LIFNode)" in words
+    assert "'network.7' (Mine)" in words
     assert "convert" in words
 
 
-def test_single_step_mode_is_named_with_what_to_do() -> None:
-    model = Shown(small(), mode="s")
+class Loop(nn.Module):
+    """The loop over time of SpikingJelly's step mode "s"."""
 
-    class Loop(nn.Module):
-        def __init__(self, network: nn.Module) -> None:
-            super().__init__()
-            self.network = network
+    def __init__(self, network: nn.Module, read: Any) -> None:
+        super().__init__()
+        self.network, self.read = network, read
 
-        def forward(self, x):
-            return sum(self.network(x) for _ in range(T)) / T
-
-    words = refusal(Loop(model.network))
-    assert "'network.2' (MFPNode)" in words
-    assert "set_step_mode" in words
+    def forward(self, x: Tensor) -> Tensor:
+        return self.read([self.network(x) for _ in range(T)])
 
 
-def test_a_container_that_loops_over_time_gets_a_clear_word() -> None:
-    model = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON))
-    words = refusal(nn.Sequential(model), torch.ones(T, 2, 1, 8, 8))
-    assert "'0' (MultiStepContainer)" in words
-    assert "A loop over time cannot be captured" in words
+@torch.no_grad()
+def check_as_it_is(model: nn.Module, x: Tensor) -> None:
+    """The integer network against the model's own forward in float64."""
+    expected = unrounded(model)(x.double()).numpy()
+    np.testing.assert_allclose(deploy.lower(model, x).run(x), expected, atol=1e-9)
+    assert expected.std() > 0
+
+
+def test_a_loop_over_single_steps_agrees_with_float64() -> None:
+    model = settled(Loop(small(), lambda steps: torch.stack(steps).mean(0)))
+    check_as_it_is(model, image(1, 12, 12))
+
+
+def test_a_sum_over_a_loop_is_refused_with_what_to_do() -> None:
+    words = refusal(Loop(small(), lambda steps: sum(steps) / T))
+    assert "adds step 0 to step 1" in words and "x.sum(0)" in words
+
+
+def test_a_single_step_is_no_network_over_time() -> None:
+    assert "the loop over time stands outside" in refusal(small())
+
+
+def test_a_container_that_loops_over_time_agrees_with_float64() -> None:
+    part = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON))
+    check_as_it_is(settled(nn.Sequential(part)), (torch.rand(T, 2, 1, 8, 8) < 0.4).float())
 
 
 def test_products_of_spikes_in_residual_blocks_are_refused() -> None:

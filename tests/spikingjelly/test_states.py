@@ -32,13 +32,32 @@ KERNELS = {
     "4 bits": {"order": 4, "kernel_bits": 4},
     "matrix": {"kernel": "matrix", "time_steps": T},
     "banded matrix": {"kernel": "matrix", "time_steps": T, "order": 2},
+    "soft": {"reset": "subtract"},
+    "soft, detached, learned": {"reset": "subtract", "detach_reset": True, "learnable": True},
+    "hard": {"reset": "zero"},
+    "hard to -0.2": {"reset": "zero", "v_reset": -0.2},
+    "soft, order 3": {"reset": "subtract", "order": 3, "learnable": True, "num_channels": 3},
+    "soft, pow2": {"reset": "subtract", "order": 4, "kernel_bits": "pow2"},
+    "soft, order 1": {"reset": "subtract", "order": 1, "reset_order": 2},
+    "hard, order 3": {"reset": "zero", "order": 3},
+    "hard to -0.2, fir": {"reset": "zero", "v_reset": -0.2, "kernel": "fir", "order": 4},
+    "hard, order 1": {"reset": "zero", "order": 1},
+    "feedback": {"reset": "feedback", "kernel": "fir", "order": 4, "num_channels": 3},
+    "feedback, order 1": {"reset": "feedback", "order": 1, "reset_order": 2},
+    "feedback, 4 bits": {"reset": "feedback", "order": 3, "reset_order": 4, "kernel_bits": 4},
 }
 every_kernel = parametrized(KERNELS)
 FINITE = [name for name, options in KERNELS.items() if "order" in options]
+MEMORYLESS = ("order 1", "hard, order 1")
 
 
 def states_of(node):
     return tuple(getattr(node, name) for name in node.neuron_spec().state.all)
+
+
+def rest_of(node: MFPNode) -> float:
+    reset = node.neuron_spec().reset
+    return 0.0 if reset is None else reset.rest
 
 
 def build(options, **more) -> MFPNode:
@@ -108,7 +127,7 @@ def test_reset_makes_a_fresh_neuron_and_leaves_the_backward_pass_before_it_alone
         if reset_first:  # as the stages of a pipeline do; twice does no harm
             functional.reset_net(node)
             node.reset()
-            assert node.v == 0.0 and not isinstance(node.v, torch.Tensor)
+            assert node.v == rest_of(node) and not isinstance(node.v, torch.Tensor)
             assert all(not isinstance(value, torch.Tensor) for value in states_of(node))
         results.append([spikes, torch.autograd.grad(loss, x)[0]])
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -157,7 +176,8 @@ def test_states_are_tensors_of_their_own_and_can_be_detached(options, shape, ste
 def test_the_names_of_the_memories_never_change(options):
     node = build(options)
     names = [name for name, _ in node.named_memories()]
-    assert names in (["v"], ["v", "history"])
+    assert names == list(node.neuron_spec().state.all)
+    assert set(names[1:]) <= {"history", "last_spikes"} and names[0] == "v"
     node.store_v_seq = True
     for node.step_mode, shape in (("s", (2, 3)), ("m", (1, 2, 3))):
         node(torch.randn(shape))
@@ -317,7 +337,8 @@ def test_materialize_states_is_pure_and_takes_raw_reset_values(options):
     by_sequence = node.materialize_states((x_seq,), raw, "m")
     assert states_of(node) == raw
     for a, b in zip(by_step, by_sequence, strict=True):
-        assert a.shape == b.shape and not a.any() and not a.requires_grad
+        assert a.shape == b.shape and not a.requires_grad
+        assert bool((a == (rest_of(node) if a is by_step[0] else 0)).all())
     assert by_step[0].shape == (2, 3)
     again = node.materialize_states((x_seq,), by_sequence, "m")
     assert all(a is b for a, b in zip(again, by_sequence, strict=True))
@@ -333,7 +354,7 @@ def test_to_functional_forward_takes_states_in_and_gives_them_out(options, step_
     forward = base.to_functional_forward(node)
     (one,), states = forward((x,), tuple(base.extract_memories(node)))
     (two,), _ = forward((x,), states)
-    assert node.v == 0.0
+    assert node.v == rest_of(node)
     assert torch.equal(one, twin(x)) and torch.equal(two, twin(x))
 
 
@@ -406,7 +427,7 @@ def test_resetting_samples_cuts_their_gradient_alone_and_leaves_the_graph_usable
     kept = list(tensors_of(node).values())
     reset_samples(node, torch.tensor([True, False, False]))
     assert all(torch.equal(a, b) for a, b in zip(kept, before, strict=True))  # not in place
-    assert node.v[0].eq(0).all()
+    assert node.v[0].eq(rest_of(node)).all()
     node(torch.zeros_like(x))
     if options.get("order") != 1:
         (grad,) = torch.autograd.grad(node.v.sum(), x, retain_graph=True)
@@ -454,11 +475,11 @@ CHANGES = {
     "a number": lambda node: setattr(node, "v", 0.5),
 }
 ZEROS = {
-    "zero": lambda node: setattr(node, "v", 0.0),
-    "zeros": lambda node: setattr(node, "v", torch.zeros_like(node.v)),
-    "zeros in place": lambda node: node.v.zero_(),
+    "zero": lambda node: setattr(node, "v", rest_of(node)),
+    "zeros": lambda node: setattr(node, "v", torch.full_like(node.v, rest_of(node))),
+    "zeros in place": lambda node: node.v.fill_(rest_of(node)),
 }
-remembers = pytest.mark.parametrize("name", [name for name in FINITE if name != "order 1"] + ["matrix"])
+remembers = pytest.mark.parametrize("name", [name for name in FINITE if name not in MEMORYLESS] + ["matrix"])
 
 
 @remembers
@@ -478,7 +499,7 @@ def test_a_finite_kernel_refuses_a_potential_that_was_changed_by_hand(name, mode
 
 @every_kernel
 @pytest.mark.parametrize("zero", ZEROS.values(), ids=ZEROS.keys())
-def test_a_potential_that_is_zero_everywhere_starts_every_kernel_anew(options, zero):
+def test_a_potential_that_is_at_rest_everywhere_starts_every_kernel_anew(options, zero):
     node, fresh = build(options), build(options)
     x = torch.randn(2, 2, 3)
     with torch.no_grad():

@@ -16,7 +16,6 @@ from ..graph import (
     current_bound,
     planes,
     potential_bound,
-    without_repeats,
 )
 from ..plan import Plan, plan
 
@@ -133,13 +132,13 @@ def scored_steps(graph: Graph) -> int:
 
 
 def remembered(graph: Graph) -> int:
-    """The step from which on all steps are alike: every tap and every row of thresholds has been reached.
+    """The step from which on all steps are alike: every tap, threshold and own spike has been reached.
 
     Counted in steps of the input. With poolings over time they are alike but for their place in windows, of
     which one of each opens there.
     """
     ends = [
-        (max(op.order, len(op.taps), len(without_repeats(op.thresholds))) - 1) * period
+        (max(op.order, len(op.taps), len(op.threshold_table), op.own_steps + 1) - 1) * period
         for op, period in zip(graph.ops, graph.periods[1:], strict=True)
         if isinstance(op, Neurons)
     ]

@@ -264,18 +264,16 @@ static uint32_t row_of(uint32_t step, uint32_t rows)
     return step < rows ? step : rows - 1u;
 }
 
-/* Potential at step t of those in `current`, weighted with the taps of `row`; only here does a potential exist. */
-static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps)
+/* Potential at step t of those in `current`, of the last `reach` of them; only here does a potential exist. */
+static int32_t narrow_potential(uint32_t reach, uint32_t t, const int32_t *current, const int32_t *taps)
 {
-    const uint32_t reach = t < layer->order ? t + 1u : layer->order;
     int32_t potential = 0;
     for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
     return potential;
 }
 
-static int64_t wide_potential(const mfp_neurons *layer, uint32_t t, const int64_t *current, const int64_t *taps)
+static int64_t wide_potential(uint32_t reach, uint32_t t, const int64_t *current, const int64_t *taps)
 {
-    const uint32_t reach = t < layer->order ? t + 1u : layer->order;
     int64_t potential = 0;
     for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
     return potential;
@@ -294,10 +292,35 @@ static void load_taps(const mfp_neurons *layer, uint32_t row, uint32_t c, uint32
     }
 }
 
+/* The taps of channel c of its own spikes in the steps before that of `out`, added up; `before` steps there were. */
+static int64_t own_sum(const mfp_feedback *feedback, uint32_t c, uint32_t n, uint32_t words, uint32_t before,
+                       const uint32_t *out)
+{
+    const uint32_t back = before < feedback->steps ? before : feedback->steps;
+    int64_t sum = 0;
+    for (uint32_t j = 0; j < back; j++) {
+        out -= words;
+        if (get_bits(out, n, 1))
+            sum += table_number(&feedback->taps, j * feedback->columns + (feedback->columns > 1u ? c : 0u));
+    }
+    return sum;
+}
+
+/* How many steps before that of `out` had no spike, up to the last one that had; at most `most`. */
+static uint32_t steps_since(uint32_t n, uint32_t words, uint32_t most, const uint32_t *out)
+{
+    for (uint32_t j = 0; j < most; j++) {
+        out -= words;
+        if (get_bits(out, n, 1)) return j;
+    }
+    return most;
+}
+
 void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
               uint32_t *out, const mfp_scratch *scratch)
 {
     const mfp_currents *currents = &layer->currents;
+    const mfp_feedback *feedback = &layer->feedback;
     const uint32_t size = currents->channels * currents->height * currents->width;
     const uint32_t words = (size + WORD - 1u) / WORD;
     mfp_clear(out, words * (steps - from));
@@ -308,12 +331,20 @@ void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first,
         for (uint32_t t = from; t < steps; t++) {
             if (t == from || layer->tap_rows > 1u)
                 load_taps(layer, row_of(first + t, layer->tap_rows), c, steps, scratch);
-            const int64_t potential = currents->wide
-                                          ? wide_potential(layer, t, scratch->wide, scratch->wide + steps)
-                                          : narrow_potential(layer, t, scratch->narrow, scratch->narrow + steps);
-            const uint32_t row = row_of(first + t, layer->threshold_rows);
-            if (potential >= table_number(&layer->thresholds, row * currents->channels + c))
-                flip_bits(out + (t - from) * words, n, 1, 1);
+            uint32_t *now = out + (t - from) * words;
+            /* an input counts if it came after the last own spike, where that is what own spikes do */
+            const uint32_t since = feedback->kind == MFP_OWN_AGE
+                                       ? steps_since(n, words, row_of(first + t, layer->order), now)
+                                       : first + t;
+            const uint32_t reach = row_of(row_of(since, layer->order), t + 1u) + 1u;
+            int64_t potential = currents->wide
+                                    ? wide_potential(reach, t, scratch->wide, scratch->wide + steps)
+                                    : narrow_potential(reach, t, scratch->narrow, scratch->narrow + steps);
+            uint32_t row = row_of(since, layer->threshold_rows) * layer->choices;
+            if (feedback->kind == MFP_OWN_SUM) potential += own_sum(feedback, c, n, words, first + t, now);
+            if (feedback->kind == MFP_OWN_TABLE)
+                row += feedback->start + (uint32_t)own_sum(feedback, c, n, words, first + t, now);
+            if (potential >= table_number(&layer->thresholds, row * currents->channels + c)) flip_bits(now, n, 1, 1);
         }
     }
 }

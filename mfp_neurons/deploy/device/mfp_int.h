@@ -70,14 +70,27 @@ typedef struct {
     uint8_t wide; /* 1: currents and potentials need 64 bits */
 } mfp_currents;
 
+/* What the spikes of a layer's own last `steps` steps do: nothing; they add up, times taps, to the potential, or to
+ * the number of a threshold; or inputs before the last of them do not count, and thresholds go by its age. */
+enum { MFP_OPEN, MFP_OWN_SUM, MFP_OWN_TABLE, MFP_OWN_AGE };
+
+typedef struct {
+    uint8_t kind;
+    uint32_t steps;
+    uint32_t start;   /* the threshold of no own spike */
+    uint32_t columns; /* taps [steps][columns], the newest first */
+    mfp_table taps;
+} mfp_feedback;
+
 /* spikes[t] = 1 where sum over j = 0 .. min(t, order - 1) of taps[j] * current[t - j] >= threshold[t]. */
 typedef struct {
     mfp_currents currents;
     uint32_t order;
     uint32_t tap_rows, tap_columns; /* taps [tap_rows][order][tap_columns]; step t has row min(t, tap_rows - 1) */
     mfp_table taps;
-    uint32_t threshold_rows; /* thresholds [threshold_rows][channels], the same */
+    uint32_t threshold_rows, choices; /* thresholds [threshold_rows][choices][channels], the same */
     mfp_table thresholds;
+    mfp_feedback feedback;
 } mfp_neurons;
 
 /* score[t] = offset + current[t]. */
@@ -110,7 +123,8 @@ int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top);
 void mfp_pack(const mfp_map *map, const uint8_t *levels, uint32_t *out);
 
 /* Spikes of steps from .. steps - 1 of those that `sources` hold, one view for each synapse. `first` is the number of
- * the first of them since the start. `out` takes steps - from maps. */
+ * the first of them since the start. `out` takes steps - from maps. With feedback the layer's own past steps, as many
+ * as there were, at most feedback.steps, lie before `out`, the oldest first. */
 void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
               uint32_t *out, const mfp_scratch *scratch);
 

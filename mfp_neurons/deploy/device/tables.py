@@ -20,8 +20,8 @@ from ..graph import (
     TimePool,
     Window,
     planes,
-    without_repeats,
 )
+from ..memory import own_words, rounding
 from ..pack import code_planes, plane_weights, smallest, words
 from .buffers import WORD, in_bytes, is_whole, is_wide, plane_words, row_words
 
@@ -64,14 +64,21 @@ class Tables:
         currents = self._currents(index, op)
         rows, order, columns = op.taps.shape
         taps = self._parameters("taps", f"{index}", op.taps)
-        kept = without_repeats(op.thresholds)  # the C takes the last row for all later steps
-        thresholds = self._parameters("thresholds", f"{index}", kept)
+        kept = op.threshold_table  # the C takes the last row for all later steps
+        thresholds = self._parameters("thresholds", f"{index}", kept if op.choices > 1 else kept[:, 0])
+        feedback = "{MFP_OPEN, 0, 0, 1, {0, 1}}"
+        if op.feedback is not None:
+            own = op.feedback.taps
+            table = "{0, 1}" if own is None else self._parameters("own_taps", f"{index}", own)
+            sizes = f"{op.own_steps}, {op.feedback.start}, {1 if own is None else own.shape[1]}"
+            feedback = f"{{MFP_OWN_{op.feedback.kind.upper()}, {sizes}, {table}}}"
         self.lines += [
             f"static const mfp_neurons layer{index} = {{",
             f"    .currents = {currents},",
             f"    .order = {order},",
             f"    .tap_rows = {rows}, .tap_columns = {columns}, .taps = {taps},",
-            f"    .threshold_rows = {len(kept)}, .thresholds = {thresholds},",
+            f"    .threshold_rows = {len(kept)}, .choices = {op.choices}, .thresholds = {thresholds},",
+            f"    .feedback = {feedback},",
             "};",
         ]
 
@@ -152,7 +159,8 @@ def title(graph: Graph, index: int) -> str:
     size = " x ".join(map(str, op.shape))
     match op:
         case Neurons():
-            words = f"neurons {size}, K = {op.order}"
+            words = f"neurons {size}, K = {op.order}{own_words(op)}"
+            words += f"; {rounded}" if (rounded := rounding(op)) else ""
         case Scores():
             words = f"scores {size}"
         case Pool():

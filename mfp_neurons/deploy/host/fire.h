@@ -49,3 +49,73 @@ static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNS
     for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[c];
     return pack(hit);
 }
+
+/* The bits of a word as numbers, one for each channel. */
+static inline void NAMED(spread)(word bits, UNSIGNED *numbers)
+{
+    const uint32_t half[2] = {(uint32_t)bits, (uint32_t)(bits >> 32)}; /* as numbers may have 32 bits, too */
+    for (int h = 0; h < 2; h++)
+        for (int c = 0; c < BLOCK / 2; c++) numbers[h * (BLOCK / 2) + c] = half[h] >> c & 1;
+}
+
+/* What counts of the inputs: those behind the last own spike. The thresholds go by how many steps these are. */
+static inline void NAMED(weigh_since)(const Op *op, int64_t t, const NUMBER *taps, int64_t width, const UNSIGNED *current,
+                                      int64_t back, const Train *own, int64_t slot, UNSIGNED *potential, int32_t *row)
+{
+    const int64_t reach = t + 1 < op->order ? t + 1 : op->order;
+    UNSIGNED counts[BLOCK], fired[BLOCK], heard[BLOCK];
+    word silent = ~(word)0; /* channels that have not fired since */
+    for (int c = 0; c < BLOCK; c++) counts[c] = ~(UNSIGNED)0;
+    for (int64_t j = 0;; taps += width, current -= back) {
+        for (int c = 0; c < BLOCK; c++) heard[c] = current[c] & counts[c];
+        NAMED(weigh)(taps, op->taps_per_channel, heard, potential);
+        if (++j == reach) return;
+        const word spikes = step_before(own, &slot);
+        silent &= ~spikes;
+        if (silent == 0) return;
+        if (spikes) {
+            NAMED(spread)(spikes, fired);
+            for (int c = 0; c < BLOCK; c++) counts[c] &= fired[c] - 1;
+        }
+        if (j < op->threshold_rows)
+            for (int c = 0; c < BLOCK; c++) row[c] += (int32_t)(counts[c] & 1);
+    }
+}
+
+/* The same where own spikes take part: `own` has them, `slot` is that of step t. Words without a spike, most of them,
+ * cost nothing. */
+static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start,
+                                        int64_t same, const Train *own, int64_t slot)
+{
+    const int64_t channels = (op->channels + BLOCK - 1) / BLOCK * BLOCK, first = block * BLOCK;
+    const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;
+    const int64_t reach = t + 1 < op->order ? t + 1 : op->order, steps = t < op->own_steps ? t : op->own_steps;
+    const int64_t back = same ? 0 : BLOCK; /* to the current of the step before */
+    const NUMBER *taps = (const NUMBER *)op->taps + offset;
+    const UNSIGNED *current = total + (same ? 0 : (t - start) * BLOCK);
+    UNSIGNED potential[BLOCK] = {0};
+    int32_t row[BLOCK] = {0}; /* of the thresholds */
+    if (op->feedback == OWN_AGE) {
+        NAMED(weigh_since)(op, t, taps, width, current, back, own, slot, potential, row);
+    } else {
+        for (int64_t j = 0; j < reach; j++, taps += width, current -= back)
+            NAMED(weigh)(taps, op->taps_per_channel, current, potential);
+        const int64_t step = t < op->threshold_rows ? t : op->threshold_rows - 1;
+        const int64_t apart = op->own_per_channel ? channels : 1, own_offset = op->own_per_channel ? first : 0;
+        UNSIGNED fired[BLOCK];
+        for (int c = 0; c < BLOCK; c++) row[c] = (int32_t)(step * op->choices + op->own_start);
+        for (int64_t j = 0; j < steps; j++) {
+            const word spikes = step_before(own, &slot);
+            if (spikes == 0) continue;
+            NAMED(spread)(spikes, fired);
+            if (op->feedback == OWN_SUM)
+                NAMED(weigh)((const NUMBER *)op->own_taps + j * apart + own_offset, op->own_per_channel, fired, potential);
+            else
+                for (int c = 0; c < BLOCK; c++) row[c] += ((const int32_t *)op->own_taps)[j] * (int32_t)fired[c];
+        }
+    }
+    const NUMBER *threshold = (const NUMBER *)op->thresholds + first;
+    uint8_t hit[BLOCK];
+    for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[row[c] * channels + c];
+    return pack(hit);
+}

@@ -175,11 +175,17 @@ static void spikes_of_block(const Place *place, int64_t block)
     const Op *op = place->op;
     const Map *target = place->call->maps + op->target;
     int64_t slot = place->slot;
+    const Train own = train_at(target, place->sample, place->y, place->x, block);
     for (int64_t t = place->call->first; t < place->call->first + place->call->count; t++) {
         word *to = (word *)(void *)in_slot(target, place->sample, slot, place->y, place->x);
+        if (op->feedback == OPEN)
+            to[block] = op->wide ? fire_wide(op, t, block, place->total, place->start, place->same)
+                                 : fire_narrow(op, t, block, place->total, place->start, place->same);
+        else /* steps before this one have their spikes already */
+            to[block] = op->wide ? fire_fed_back_wide(op, t, block, place->total, place->start, place->same, &own, slot)
+                                 : fire_fed_back_narrow(op, t, block, place->total, place->start, place->same, &own,
+                                                        slot);
         slot = next_slot(target, slot);
-        to[block] = op->wide ? fire_wide(op, t, block, place->total, place->start, place->same)
-                             : fire_narrow(op, t, block, place->total, place->start, place->same);
     }
 }
 

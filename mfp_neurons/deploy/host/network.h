@@ -56,6 +56,7 @@ typedef struct {
 } Synapse;
 
 enum OpKind { NEURONS, POOL, TIME_POOL, SUM, CONCAT, SCORES };
+enum FeedbackKind { OPEN, OWN_SUM, OWN_TABLE, OWN_AGE };
 
 typedef struct {
     int64_t kind;
@@ -69,8 +70,11 @@ typedef struct {
     const void *taps; /* [row][K][1 or channel]; int64_t if wide, else int32_t, as the thresholds */
     int64_t sums_rows;
     const void *sums; /* [row][1 or channel]: of the taps that step t, or the last row, reaches */
-    int64_t threshold_rows;
-    const void *thresholds; /* [row][channel] */
+    int64_t threshold_rows, choices;
+    const void *thresholds; /* [row][choice][channel] */
+    int64_t feedback, own_steps; /* kind, R; see graph.Feedback */
+    int64_t own_per_channel, own_start; /* OWN_TABLE: the choice of no own spike */
+    const void *own_taps; /* [R][1 or channel] of the width of the others; of OWN_TABLE int32_t [R] */
     const int64_t *offset; /* SCORES: [channel] */
     const int64_t *sources; /* POOL, TIME_POOL, SUM, CONCAT: maps */
     const int64_t *source_weights;

@@ -34,6 +34,7 @@ BLOCK, VECTOR = 64, 16  # as in network.h
 
 _COUNT, _MULTIPLY, _GROUPED = range(3)  # enum SynapseKind
 _POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
+_FEEDBACK = {"sum": 1, "table": 2, "age": 3}  # enum FeedbackKind
 _OPS = (Neurons, Pool, TimePool, Sum, Concat, Scores)  # enum OpKind
 
 _FOLDER = Path(__file__).parent
@@ -138,7 +139,17 @@ class Layout:
         thresholds = np.clip(op.thresholds, limits.min, limits.max)
         # channels that are not there never fire
         struct.thresholds = self._address(_pad_channels(thresholds, limits.max).astype(dtype))
-        struct.threshold_rows = len(op.thresholds)
+        struct.threshold_rows, struct.choices = len(op.thresholds) // op.choices, op.choices
+        if op.feedback is not None:
+            struct.feedback, struct.own_steps = _FEEDBACK[op.feedback.kind], op.own_steps
+            struct.own_start = op.feedback.start
+            if op.feedback.taps is not None:
+                own = op.feedback.taps
+                struct.own_per_channel = own.shape[1] > 1
+                own = own if own.shape[1] == 1 else _pad_channels(own)
+                struct.own_taps = self._address(
+                    own.astype(np.int32 if op.feedback.kind == "table" else dtype)
+                )
 
     def _synapse(self, synapse: Synapse) -> Any:
         channels, height, width = synapse.shape

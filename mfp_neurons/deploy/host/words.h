@@ -52,6 +52,25 @@ static inline uint8_t *address(const Map *map, int64_t sample, int64_t step, int
     return in_slot(map, sample, slot_of(map, step), y, x);
 }
 
+/* Bits of one place and block of 64 channels, step by step. */
+typedef struct {
+    const word *first; /* in slot 0 */
+    int64_t slots, stride;
+} Train;
+
+static inline Train train_at(const Map *map, int64_t sample, int64_t y, int64_t x, int64_t block)
+{
+    const word *first = (const word *)(const void *)in_slot(map, sample, 0, y, x) + block;
+    return (Train){first, map->slots, map->height * map->width * map->planes * map->words};
+}
+
+/* Of the step before that in `slot`, which moves there. */
+static inline word step_before(const Train *train, int64_t *slot)
+{
+    *slot = (*slot ? *slot : train->slots) - 1;
+    return train->first[*slot * train->stride];
+}
+
 static inline word *bits_at(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
 {
     return (word *)(void *)address(map, sample, step, y, x);

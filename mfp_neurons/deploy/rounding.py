@@ -1,0 +1,130 @@
+"""Taps that are no whole numbers, rounded on the way to integers; and what that changes, measured."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .._undisturbed import undisturbed
+from ..adapters import describe_neuron
+from ..history import FIR, Exponential, KernelBits, Matrix, quantize_taps
+from ..network import NetworkDescription
+from ..network.description import NeuronReset, Neurons
+from .events import Events
+from .graph import Neurons as IntegerNeurons
+from .integer_network import IntegerNetwork
+from .neurons import channels_of, has_real_taps
+
+_SAMPLES = 32  # of the example that are measured
+
+
+def rounded(network: NetworkDescription, bits: KernelBits) -> tuple[NetworkDescription, tuple[str, ...]]:
+    """The network with real taps on the grid of ``bits``, as ``convert`` puts them there, and whose they were.
+
+    Taps that are whole numbers times a power of two stay as they are. Own taps are rounded with the others.
+    """
+    layers, names = list(network.layers), []
+    for number, layer in enumerate(layers):
+        # an exponential without an order has that of the example, behind a pooling over time in its own steps
+        steps = network.steps // layer.period
+        if isinstance(layer, Neurons) and has_real_taps(layer, steps):
+            layers[number] = _rounded(layer, bits, steps)
+            names.append(layer.where)
+    return replace(network, layers=tuple(layers)), tuple(names)
+
+
+def _rounded(layer: Neurons, bits: KernelBits, steps: int) -> Neurons:
+    kernel, options = layer.kernel, layer.options | {"kernel_bits": bits}
+    if isinstance(kernel, Matrix):
+        flat = quantize_taps(kernel.matrix.tril().reshape(-1), bits)
+        return replace(layer, kernel=Matrix(flat.reshape_as(kernel.matrix)), options=options)
+    if isinstance(kernel, FIR):
+        taps = quantize_taps(kernel.taps, bits)
+    else:
+        taps = kernel.lagged_taps(steps if kernel.order is None else kernel.order, 1, bits)
+    reset = layer.reset
+    if reset is not None and reset.kind != "zero":
+        reset = replace(reset, taps=_rounded_own_taps(layer, reset, bits, steps), delay=False)
+    return replace(layer, kernel=FIR(taps), reset=reset, options=options)
+
+
+def _rounded_own_taps(layer: Neurons, reset: NeuronReset, bits: KernelBits, steps: int) -> Tensor:
+    """r[1] .. r[R]: of a subtracted threshold what is left of 1 is rounded, of learned taps they themselves."""
+    if reset.kind == "feedback":
+        assert reset.taps is not None
+        return quantize_taps(reset.taps, bits)
+    threshold = torch.from_numpy(channels_of(layer, "threshold", layer.threshold, layer.threshold_shape))
+    kernel, is_delayed = layer.kernel, reset.delay
+    order = steps - 1 if reset.taps is None else len(reset.taps)
+    given = None if reset.taps is None else reset.taps.reshape(order, -1)
+    if given is not None:
+        is_delayed = torch.equal(given[0].expand_as(-threshold), -threshold)
+    if isinstance(kernel, Exponential):
+        left = Exponential(kernel.decay).taps(order + 1)
+    else:
+        assert given is not None
+        left = given / -threshold
+        left = torch.cat((left, left[-1:])) if is_delayed else torch.cat((torch.ones_like(left[:1]), left))
+    left = quantize_taps(left, bits)
+    taps = -threshold * (left[:-1] if is_delayed else left[1:]).double()
+    return taps.squeeze(1) if taps.shape[1] == 1 else taps
+
+
+def what_changed(
+    model: nn.Module, example: Tensor, network: IntegerNetwork, names: Sequence[str], bits: KernelBits
+) -> str:
+    """A sentence on the spikes that rounding made others, of the model and the network on the example."""
+    static = network.graph.input.static
+    x = example[:_SAMPLES] if static else example[:, :_SAMPLES]
+    theirs, ours = _spikes_of(model, x, network.graph.input.top), network.run_events(x).spikes
+    differ = total = 0
+    for op in network.graph.ops:
+        spikes = theirs.get(op.name)
+        if isinstance(op, IntegerNeurons) and spikes is not None:
+            dense = _dense(ours[op.name], (*spikes.shape[:2], *op.shape))
+            differ += int((dense != spikes.reshape(dense.shape)).sum())
+            total += dense.size
+    samples = len(x) if static else x.shape[1]
+    measured = f"on {samples} samples of the example {differ:,} of {total:,} spikes are others"
+    share = f" ({differ / total:.2%})" if total else ""
+    return f"kernel_bits={bits!r} rounded the taps of {', '.join(names)}: {measured}{share}"
+
+
+def _spikes_of(model: nn.Module, x: Tensor, top: int) -> dict[str, NDArray[np.bool_]]:
+    """Whether the model's neurons fire, [T, N, *], by the path of their module; of those called once a step."""
+    like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
+    x = (x if x.is_floating_point() or x.dtype == torch.bool else x / top).to(like)
+    calls: dict[str, list[Tensor]] = {}
+    handles = []
+    for path, module in model.named_modules():
+        if describe_neuron(module) is not None:
+
+            def keep(module: nn.Module, args: object, out: object, path: str = path) -> None:
+                calls.setdefault(path, []).append(out[0] if isinstance(out, tuple) else out)  # type: ignore[arg-type]
+
+            handles.append(module.register_forward_hook(keep))
+    try:
+        with undisturbed(model), torch.no_grad():
+            model(x)
+    finally:
+        for handle in handles:
+            handle.remove()
+    found = {}
+    for path, outs in calls.items():
+        spec = describe_neuron(model.get_submodule(path))
+        assert spec is not None
+        if not spec.takes_sequences or len(outs) == 1:
+            out = outs[0] if spec.takes_sequences else torch.stack(outs)
+            found[path] = (out != 0).cpu().numpy()
+    return found
+
+
+def _dense(events: Events, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    fired = np.zeros(shape, bool)
+    fired[events.elements] = True
+    return fired
