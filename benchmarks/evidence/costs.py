@@ -40,6 +40,7 @@ def _measure(path: Path) -> dict[str, float]:
         "spikes": found.spikes_per_step * found.steps,
         "synaptic_operations": found.synaptic_operations,
         "streaming_synaptic_operations": found.streaming_synaptic_operations,
+        "feedback_additions": found.feedback_additions,
         "macs": found.macs,
         "energy_joules": found.energy_joules,
     }
