@@ -195,6 +195,19 @@ def test_potentials_and_poolings_over_time_count_against_the_budget(make, least,
         fit_orders(model, example, state_bits=least - 0.1)
 
 
+@given(st.integers(1, 6), st.floats(1.5, 6))
+def test_own_spikes_that_a_shorter_order_leaves_alone_stay_within_the_budget(feedback, state_bits):
+    model = firs(4, 4)
+    model[1] = MFP(0.5, kernel="fir", order=1, reset="feedback", reset_order=feedback)
+    example = (torch.rand(8, 1, 6) < 0.5).float()
+    if feedback / 2 > state_bits:
+        with pytest.raises(ValueError, match="state_bits must be at least"):
+            fit_orders(model, example, state_bits=state_bits)
+    else:
+        fit_orders(model, example, state_bits=state_bits)
+        assert report(model, example).state_bits_per_neuron <= state_bits
+
+
 # --- the cut ----------------------------------------------------------------------------------------------
 
 
