@@ -34,10 +34,10 @@ OURS = [
     (lambda: MFP(), Exponential, POTENTIAL, True, False, StateNames(), False),
     (lambda: MFP(order=3, strict=True), Exponential, Carried("inputs", 2), True, False, StateNames(), True),
     (lambda: MFP(**MATRIX), Matrix, Carried("all inputs", 3), True, False, StateNames(), False),
-    (lambda: MFPNode(), Exponential, POTENTIAL, False, True, V, False),
-    (lambda: MFPNode(order=1, step_mode="m"), Exponential, NOTHING, True, False, V, False),
+    (lambda: MFPNode(reset=None), Exponential, POTENTIAL, False, True, V, False),
+    (lambda: MFPNode(order=1, step_mode="m", reset=None), Exponential, NOTHING, True, False, V, False),
     (
-        lambda: MFPNode(kernel="fir", order=3, stride=2),
+        lambda: MFPNode(kernel="fir", order=3, stride=2, reset=None),
         FIR,
         Carried("inputs", 4),
         False,
@@ -46,7 +46,7 @@ OURS = [
         False,
     ),
     (
-        lambda: MFPNode(**MATRIX, order=1),
+        lambda: MFPNode(**MATRIX, order=1, reset=None),
         Matrix,
         Carried("all inputs", 0),
         False,
@@ -199,7 +199,7 @@ def test_a_neuron_of_ones_own_may_describe_itself():
 
 
 def test_thresholds_and_kernels_say_how_they_spread_over_a_step():
-    node = MFPNode(num_channels=3, learnable=True)
+    node = MFPNode(num_channels=3, learnable=True, reset=None)
     assert describe_neuron(node).kernel_shape is describe_neuron(node).threshold_shape is None
     node.v_threshold = torch.ones(3, 1)
     assert describe_neuron(node).threshold_shape == (3, 1)
@@ -224,7 +224,11 @@ def test_whether_a_call_returns_its_potential_is_known(options):
 
 @pytest.mark.parametrize(
     "module",
-    [MFPNode(order=2), MFPLeaky(0.5, reset_mechanism="none"), MFPLeakyParallel(0.5, reset_mechanism="none")],
+    [
+        MFPNode(order=2, reset=None),
+        MFPLeaky(0.5, reset_mechanism="none"),
+        MFPLeakyParallel(0.5, reset_mechanism="none"),
+    ],
 )
 def test_a_state_is_found_and_replaced_past_the_checks_of_its_setter(module):
     module(torch.ones(2, 3))

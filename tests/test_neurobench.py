@@ -107,7 +107,9 @@ def spikingjelly_net() -> tuple[nn.Module, Any]:
     from mfp_neurons import MFPNode
 
     convolution = layer.Conv2d(1, 2, 3, bias=False)
-    net = nn.Sequential(convolution, MFPNode(2.0, v_threshold=0.2), layer.Flatten(), layer.Linear(8, 3))
+    net = nn.Sequential(
+        convolution, MFPNode(2.0, v_threshold=0.2, reset=None), layer.Flatten(), layer.Linear(8, 3)
+    )
     functional.set_step_mode(net, "m")
     return net, None
 

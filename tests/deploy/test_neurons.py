@@ -80,7 +80,11 @@ def check(module, *features):
 @pytest.mark.parametrize("decay_input", [True, False])
 def test_spikingjellys_neuron(options, decay_input):
     check(
-        shuffled(MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options)), C, 2
+        shuffled(
+            MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options, reset=None)
+        ),
+        C,
+        2,
     )
 
 
@@ -114,7 +118,7 @@ def test_snntorchs_parameters_that_broadcast_are_channels_where_they_are_the_sam
 
 
 def test_a_tensor_as_spikingjellys_threshold_is_one_a_layer_a_channel_or_what_broadcasts():
-    node = MFPNode(step_mode="m")
+    node = MFPNode(step_mode="m", reset=None)
     for threshold in (
         torch.tensor(0.5),
         torch.tensor([0.25]),
@@ -178,9 +182,9 @@ def test_the_rule_is_that_of_the_function_that_fires(module, strict):
             r"taps of shape \[2\].*does not broadcast",
         ),
         (MFP(0.5, surrogate=Weird()), r"does not fire spikes of 0 and 1"),
-        (MFPNode(), r'step_mode="s".*set_step_mode'),
+        (MFPNode(reset=None), r'step_mode="s".*set_step_mode'),
         (
-            MFPNode(step_mode="m", surrogate_function=surrogate.Sigmoid(spiking=False)),
+            MFPNode(step_mode="m", surrogate_function=surrogate.Sigmoid(spiking=False), reset=None),
             r"does not fire spikes",
         ),
         (MFPLeaky(0.5, reset_mechanism="none"), r"MFPLeakyParallel"),

@@ -213,12 +213,12 @@ def test_spikingjellys_layers_stand_around_it() -> None:
     model = nn.Sequential(
         layer.Conv2d(2, 4, 3, padding=1, bias=False),
         layer.BatchNorm2d(4),
-        MFPNode(2.0, **options),
+        MFPNode(2.0, **options, reset=None),
         TimePool(2),
         layer.MaxPool2d(2),
         layer.Flatten(),
         layer.Linear(36, 10),
-        MFPNode(2.0, **options),
+        MFPNode(2.0, **options, reset=None),
         TimePool(2),
         layer.Linear(10, 3),
     )

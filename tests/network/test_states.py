@@ -37,7 +37,9 @@ class Model(nn.Module):
 
 
 def node(mode: str = "m", **options: Any) -> nn.Module:
-    return MFPNode(**{"tau": 2.0, "decay_input": False, "v_threshold": 1.2, "step_mode": mode} | options)
+    return MFPNode(
+        **{"tau": 2.0, "decay_input": False, "v_threshold": 1.2, "step_mode": mode} | options, reset=None
+    )
 
 
 def parallel() -> nn.Module:

@@ -42,15 +42,15 @@ def spikingjelly_model(step_mode: str, **options: Any) -> nn.Module:
     model = nn.Sequential(
         layer.Conv2d(2, 6, 3, padding=1, bias=False),
         layer.BatchNorm2d(6),
-        MFPNode(tau=2.0, v_threshold=0.3, **options),
+        MFPNode(tau=2.0, v_threshold=0.3, **options, reset=None),
         layer.MaxPool2d(2),
         layer.Conv2d(6, 6, 3, padding=1, groups=3),
-        MFPNode(tau=3.0, learnable=True, num_channels=6, v_threshold=0.1),
+        MFPNode(tau=3.0, learnable=True, num_channels=6, v_threshold=0.1, reset=None),
         layer.AvgPool2d(2),
         layer.Flatten(),
         layer.Dropout(0.5),
         layer.Linear(24, 20),
-        MFPNode(tau=4.0, decay_input=False, order=4, v_threshold=0.2),
+        MFPNode(tau=4.0, decay_input=False, order=4, v_threshold=0.2, reset=None),
         layer.VotingLayer(10),
     )
     functional.set_step_mode(model, step_mode)

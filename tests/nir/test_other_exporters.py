@@ -24,7 +24,7 @@ def neurons() -> list[Any]:
         MFPLeaky(**per_neuron, reset_mechanism="none"),
         MFPLeakyParallel(0.9, init_hidden=True, reset_mechanism="none"),
     ]
-    return [MFP(), MFPNode(), MFPNode(step_mode="m"), *leaky]
+    return [MFP(), MFPNode(reset=None), MFPNode(step_mode="m", reset=None), *leaky]
 
 
 EXPORTERS: dict[str, Callable[[Any, nn.Module, Tensor], Any]] = {
