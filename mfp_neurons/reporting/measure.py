@@ -150,4 +150,5 @@ def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:
         firing_rate=None if spikes is None else spikes / max(neuron.features, 1),
         never_fires=neuron.spec.never_fires,
         feedback_additions=state.feedback_additions(neuron),
+        own_spike_bits=state.own_spike_bits(neuron),
     )

@@ -42,6 +42,7 @@ class NeuronRow:
     firing_rate: float | None
     never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
     feedback_additions: float = 0.0  # over all steps
+    own_spike_bits: int = 0  # of state_bits_per_neuron: its own spikes, where no other layer keeps them
 
     @property
     def hardly_fires(self) -> bool:

@@ -44,7 +44,7 @@ class StateCount:
     def __init__(self, watch: Watch, steps: int, batch: int) -> None:
         self._watch, self._steps, self._batch = watch, steps, max(batch, 1)
         self._rows: dict[Any, StateRow] = {}
-        self._beside: dict[str, int] = {}  # own spikes that are kept for their own neuron alone, steps
+        self._beside: dict[str, int] = {}  # steps of own spikes that are kept for their own neuron alone
         for neuron in watch.neurons.values():
             if neuron.spec.is_memory_free:
                 self._add_history(neuron)
@@ -80,6 +80,10 @@ class StateCount:
             return 0
         return min(neuron.spec.carried.spikes, max(min(self._steps, neuron.steps) - 1, 0))
 
+    def own_spike_bits(self, neuron: Neuron) -> int:
+        """Own spikes that a neuron is charged: those that the next layer's history does not keep anyway."""
+        return self._beside.get(neuron.name, 0)
+
     def feedback_additions(self, neuron: Neuron) -> float:
         """What adding up its own spikes costs, of one sample: an addition for each spike and tap it meets."""
         reset, fired = neuron.spec.reset, neuron.spikes_of_steps
@@ -100,7 +104,7 @@ class StateCount:
         read = neuron.sources.union(*(synapse.sources for synapse in synapses))
         pooled = sum(pool.values.packed for name, pool in self._watch.pools.items() if name in read)
         if neuron.spec.is_memory_free:
-            return self.history(neuron) + self._beside.get(neuron.name, 0) + pooled
+            return self.history(neuron) + self.own_spike_bits(neuron) + pooled
         return sum(row.bits for row in self._own_state(neuron)) / max(neuron.features, 1) + pooled
 
     def torch_bytes(self, neuron: Neuron) -> int:
