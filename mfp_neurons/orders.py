@@ -233,7 +233,7 @@ def _bits_beside_history(row: NeuronRow, module: nn.Module | None) -> float:
     assert spec is not None
     own = 0 if _feedback_follows(module) else min(spec.carried.spikes, row.steps - 1)
     history = min(_kernel(module).state_steps or 0, row.steps - 1)
-    return row.state_bits_per_neuron - history - row.own_spike_bits + own
+    return row.state_bits_per_neuron - history - row.feedback_bits + own
 
 
 def _feedback_follows(module: nn.Module) -> bool:

@@ -41,8 +41,8 @@ class NeuronRow:
     spikes_per_step: float | None
     firing_rate: float | None
     never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
+    feedback_bits: float = 0.0  # of the state bits, own spikes that no other layer keeps
     feedback_additions: float = 0.0  # over all steps
-    own_spike_bits: int = 0  # of state_bits_per_neuron: its own spikes, where no other layer keeps them
 
     @property
     def hardly_fires(self) -> bool:

@@ -80,8 +80,8 @@ class StateCount:
             return 0
         return min(neuron.spec.carried.spikes, max(min(self._steps, neuron.steps) - 1, 0))
 
-    def own_spike_bits(self, neuron: Neuron) -> int:
-        """Own spikes that a neuron is charged: those that the next layer's history does not keep anyway."""
+    def own_spikes_beside(self, neuron: Neuron) -> int:
+        """How many of them no other layer keeps, in bits a neuron."""
         return self._beside.get(neuron.name, 0)
 
     def feedback_additions(self, neuron: Neuron) -> float:
@@ -104,7 +104,7 @@ class StateCount:
         read = neuron.sources.union(*(synapse.sources for synapse in synapses))
         pooled = sum(pool.values.packed for name, pool in self._watch.pools.items() if name in read)
         if neuron.spec.is_memory_free:
-            return self.history(neuron) + self.own_spike_bits(neuron) + pooled
+            return self.history(neuron) + self.own_spikes_beside(neuron) + pooled
         return sum(row.bits for row in self._own_state(neuron)) / max(neuron.features, 1) + pooled
 
     def torch_bytes(self, neuron: Neuron) -> int:

@@ -131,6 +131,7 @@ def _common(neuron: Any) -> Options:
         "surrogate_disable": neuron.surrogate_disable,
         "init_hidden": neuron.init_hidden,
         "inhibition": neuron.inhibition,
+        "reset_mechanism": "none",
         "learn_threshold": isinstance(neuron.threshold, nn.Parameter),
         "state_quant": neuron.state_quant,
         "output": neuron.output,

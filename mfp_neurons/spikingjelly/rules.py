@@ -115,7 +115,7 @@ def _common(old: Any) -> dict[str, Any]:
 
 def _build(old: Any, options: dict[str, Any], **chosen: Any) -> MFPNode:
     """An MFPNode with what ``old`` shares, what the rule chose and, above both, what the user asked for."""
-    node = MFPNode(**{**_common(old), **chosen, **options})
+    node = MFPNode(**{**_common(old), "reset": None, **chosen, **options})
     threshold = getattr(old, "v_threshold", None)
     if isinstance(threshold, Tensor) and "v_threshold" not in options:
         node.v_threshold = threshold

@@ -26,9 +26,13 @@ class Network(nn.Module):
         super().__init__()
         self.returned = returned
         self.fc1 = nn.Linear(12, 16)
-        self.lif1 = MFPLeakyParallel(0.5, threshold=0.25, kernel_bits="pow2", order=4, init_hidden=True)
+        self.lif1 = MFPLeakyParallel(
+            0.5, threshold=0.25, kernel_bits="pow2", order=4, init_hidden=True, reset_mechanism="none"
+        )
         self.fc2 = nn.Linear(16, 5)
-        self.lif2 = MFPLeakyParallel(0.5, threshold=0.5, kernel_bits="pow2", **options)
+        self.lif2 = MFPLeakyParallel(
+            0.5, threshold=0.5, kernel_bits="pow2", **options, reset_mechanism="none"
+        )
         self.eval()
         quantize_weights(self, 3)
 
@@ -129,7 +133,7 @@ class Loop(nn.Module):
 @pytest.mark.parametrize("steps", [0, T])
 @pytest.mark.parametrize("order", [None, 1, 3])
 def test_a_loop_over_time_is_the_network_of_whole_sequences(order: int | None, steps: int) -> None:
-    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, order=order), steps)
+    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, order=order, reset_mechanism="none"), steps)
     x = torch.randint(0, 256, (3, 12)).double() / 255 if steps else events().double()
     network = deploy.lower(model, x)
     with torch.no_grad():
@@ -139,7 +143,7 @@ def test_a_loop_over_time_is_the_network_of_whole_sequences(order: int | None, s
 
 
 def test_a_loop_that_stands_outside_is_refused_with_what_to_do() -> None:
-    net = nn.Sequential(nn.Linear(12, 5), MFPLeaky(0.5, init_hidden=True))
+    net = nn.Sequential(nn.Linear(12, 5), MFPLeaky(0.5, init_hidden=True, reset_mechanism="none"))
     with pytest.raises(LoweringError, match=r"the loop over time stands outside.*MFPLeakyParallel"):
         lower_graph(quantize_weights(net), torch.rand(3, 12))
 

@@ -53,16 +53,16 @@ def small(convolution: type = layer.Conv2d) -> nn.Module:
     return nn.Sequential(
         convolution(1, 6, kernel_size=3, padding=1, bias=False),
         layer.BatchNorm2d(6),
-        MFPNode(**NEURON),
+        MFPNode(**NEURON, reset=None),
         layer.MaxPool2d(2, 2),
         layer.Conv2d(6, 6, kernel_size=3, padding=1, bias=False),
         layer.BatchNorm2d(6),
         layer.MaxPool2d(2, 2),
-        MFPNode(**NEURON),
+        MFPNode(**NEURON, reset=None),
         layer.Flatten(),
         layer.Dropout(0.5),
         layer.Linear(54, 20),
-        MFPNode(**NEURON),
+        MFPNode(**NEURON, reset=None),
         layer.VotingLayer(10),
     )
 
@@ -103,7 +103,7 @@ def test_a_fused_batch_norm_is_the_plain_one() -> None:
 def test_layers_in_a_sequence_container_agree() -> None:
     model = nn.Sequential(
         layer.SeqToANNContainer(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.AvgPool2d(2)),
-        MFPNode(step_mode="m", **NEURON),
+        MFPNode(step_mode="m", **NEURON, reset=None),
         layer.SeqToANNContainer(nn.Flatten(), nn.Linear(6 * 9, 5)),
     )
     check_agreement(settled(model, 3), (torch.rand(T, 2, 2, 8, 8) < 0.4).float())
@@ -157,7 +157,7 @@ def test_a_single_step_is_no_network_over_time() -> None:
 
 
 def test_a_container_that_loops_over_time_agrees_with_float64() -> None:
-    part = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON))
+    part = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON, reset=None))
     check_as_it_is(settled(nn.Sequential(part)), (torch.rand(T, 2, 1, 8, 8) < 0.4).float())
 
 
