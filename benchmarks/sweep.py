@@ -8,9 +8,9 @@ that dies lets go.
 import fcntl
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import Trainer
 
-__all__ = ["Entry", "Sweep", "choices", "load", "run"]
+__all__ = ["Entry", "Sweep", "choices", "load", "only", "run"]
 
 Settings = dict[str, Any]  # dotted keys
 
@@ -98,6 +98,19 @@ def _entry(raw: Mapping[str, Any], tune: dict[str, list[Any]]) -> Entry:
 def choices(entry: Entry) -> list[Settings]:
     """Every combination of the values to be tuned."""
     return [dict(zip(entry.tune, values, strict=True)) for values in itertools.product(*entry.tune.values())]
+
+
+def only(sweep: Sweep, names: Sequence[str]) -> Sweep:
+    """The sweep with the networks of these names alone, all of them where there are none.
+
+    Raises:
+        ConfigError: a name is no network's.
+    """
+    known = [entry.name for entry in sweep.entries]
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"network {name!r} is not in the sweep: give one of {', '.join(known)}")
+    return replace(sweep, entries=tuple(e for e in sweep.entries if not names or e.name in names))
 
 
 def run(sweep: Sweep, out: Path, overrides: Settings | None = None, *, bars: bool = True) -> list[Settings]:

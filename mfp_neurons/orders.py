@@ -223,10 +223,14 @@ def _kernel(module: nn.Module) -> KernelParameters:
 
 
 def _bits_beside_history(row: NeuronRow, module: nn.Module | None) -> float:
-    """What a neuron keeps however short its history is: a potential, or the window of a pooling over time."""
+    """What a neuron keeps however short its history is: a potential, its own spikes, a pooling's window."""
     if module is None:
         return row.state_bits_per_neuron
-    return row.state_bits_per_neuron - min(_kernel(module).state_steps or 0, row.steps - 1)
+    spec = describe_neuron(module)
+    assert spec is not None and spec.kernel is not None
+    beside = row.state_bits_per_neuron - min(spec.kernel.state_steps or 0, row.steps - 1)
+    # all own spikes that are fed back: a shorter order behind it may leave them to this neuron alone
+    return beside - row.feedback_bits + min(spec.carried.spikes, row.steps - 1)
 
 
 def _powers_by_lag(kernel: KernelParameters, power: int) -> Tensor:

@@ -54,9 +54,25 @@ OURS = [
         V_AND_HISTORY,
         False,
     ),
-    (lambda: MFPLeaky(0.5), Exponential, POTENTIAL, False, True, MEM, True),
-    (lambda: MFPLeaky(0.5, order=4), Exponential, Carried("inputs", 3), False, True, MEM_AND_HISTORY, True),
-    (lambda: MFPLeakyParallel(0.5, order=4), Exponential, Carried("inputs", 3), True, False, MEM, True),
+    (lambda: MFPLeaky(0.5, reset_mechanism="none"), Exponential, POTENTIAL, False, True, MEM, True),
+    (
+        lambda: MFPLeaky(0.5, order=4, reset_mechanism="none"),
+        Exponential,
+        Carried("inputs", 3),
+        False,
+        True,
+        MEM_AND_HISTORY,
+        True,
+    ),
+    (
+        lambda: MFPLeakyParallel(0.5, order=4, reset_mechanism="none"),
+        Exponential,
+        Carried("inputs", 3),
+        True,
+        False,
+        MEM,
+        True,
+    ),
 ]
 
 
@@ -187,9 +203,11 @@ def test_thresholds_and_kernels_say_how_they_spread_over_a_step():
     assert describe_neuron(node).kernel_shape is describe_neuron(node).threshold_shape is None
     node.v_threshold = torch.ones(3, 1)
     assert describe_neuron(node).threshold_shape == (3, 1)
-    leaky = describe_neuron(MFPLeaky(torch.rand(3, 1), threshold=torch.full((3, 1), torch.inf)))
+    leaky = describe_neuron(
+        MFPLeaky(torch.rand(3, 1), threshold=torch.full((3, 1), torch.inf), reset_mechanism="none")
+    )
     assert leaky.kernel_shape == leaky.threshold_shape == (3, 1) and leaky.never_fires
-    assert describe_neuron(MFPLeaky(0.5, num_channels=3)).kernel_shape is None
+    assert describe_neuron(MFPLeaky(0.5, num_channels=3, reset_mechanism="none")).kernel_shape is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +222,14 @@ def test_whether_a_call_returns_its_potential_is_known(options):
         assert describe_neuron(module).returns_potential is is_tuple
 
 
-@pytest.mark.parametrize("module", [MFPNode(order=2, reset=None), MFPLeaky(0.5), MFPLeakyParallel(0.5)])
+@pytest.mark.parametrize(
+    "module",
+    [
+        MFPNode(order=2, reset=None),
+        MFPLeaky(0.5, reset_mechanism="none"),
+        MFPLeakyParallel(0.5, reset_mechanism="none"),
+    ],
+)
 def test_a_state_is_found_and_replaced_past_the_checks_of_its_setter(module):
     module(torch.ones(2, 3))
     assert [name for name, _ in kept_tensors(module)] == list(describe_neuron(module).state.all)

@@ -118,7 +118,12 @@ def snntorch_steps() -> tuple[nn.Module, Any]:
     pytest.importorskip("snntorch")
     from mfp_neurons.snntorch import MFPLeaky
 
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), MFPLeaky(0.9, init_hidden=True), nn.Linear(6, 3))
+    net = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(16, 6),
+        MFPLeaky(0.9, init_hidden=True, reset_mechanism="none"),
+        nn.Linear(6, 3),
+    )
     return net, lambda net, x_seq: torch.stack([net(x) for x in x_seq])
 
 

@@ -23,8 +23,10 @@ OF_SEQUENCES = {
     "MFP banded matrix": lambda **o: MFP(0.7, kernel="matrix", time_steps=7, **o),
     "MFPNode fir": lambda **o: MFPNode(kernel="fir", step_mode="m", **o, reset=None),
     "MFPNode exp": lambda **o: MFPNode(step_mode="m", **o, reset=None),
-    "MFPLeakyParallel exp": lambda **o: MFPLeakyParallel(0.7, init_hidden=True, **o),
-    "MFPLeakyParallel fir": lambda **o: MFPLeakyParallel(0.7, kernel="fir", init_hidden=True, **o),
+    "MFPLeakyParallel exp": lambda **o: MFPLeakyParallel(0.7, init_hidden=True, **o, reset_mechanism="none"),
+    "MFPLeakyParallel fir": lambda **o: MFPLeakyParallel(
+        0.7, kernel="fir", init_hidden=True, **o, reset_mechanism="none"
+    ),
 }
 each_neuron = pytest.mark.parametrize("make", OF_SEQUENCES.values(), ids=OF_SEQUENCES)
 
@@ -193,6 +195,19 @@ def test_potentials_and_poolings_over_time_count_against_the_budget(make, least,
         fit_orders(model, example, state_bits=least - 0.1)
 
 
+@given(st.integers(1, 6), st.floats(1.5, 6))
+def test_own_spikes_that_a_shorter_order_leaves_alone_stay_within_the_budget(feedback, state_bits):
+    model = firs(4, 4)
+    model[1] = MFP(0.5, kernel="fir", order=1, reset="feedback", reset_order=feedback)
+    example = (torch.rand(8, 1, 6) < 0.5).float()
+    if feedback / 2 > state_bits:
+        with pytest.raises(ValueError, match="state_bits must be at least"):
+            fit_orders(model, example, state_bits=state_bits)
+    else:
+        fit_orders(model, example, state_bits=state_bits)
+        assert report(model, example).state_bits_per_neuron <= state_bits
+
+
 # --- the cut ----------------------------------------------------------------------------------------------
 
 
@@ -218,7 +233,7 @@ def test_a_cut_kernel_is_the_old_one_with_zeros_behind(make, order):
 def test_neurons_that_step_are_cut_too_and_forget_what_they_held(order, kernel):
     x = torch.randn(7, 2, 6)
     node = MFPNode(kernel=kernel, order=4, decay_input=False, reset=None)
-    leaky = MFPLeaky(0.5, kernel=kernel, order=4, init_hidden=True)
+    leaky = MFPLeaky(0.5, kernel=kernel, order=4, init_hidden=True, reset_mechanism="none")
     for neuron, strict in ((node, False), (leaky, True)):
         neuron(x[0])
         truncate(neuron, {type(neuron).__name__: order})

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -196,6 +196,23 @@ def test_real_values_are_kept_as_they_are_or_as_the_potential_if_that_is_less(or
 
 def test_an_infinite_kernel_keeps_the_spikes_of_the_whole_example():
     assert report(Stack([MFP()]), (torch.randn(8, 2, 3) > 0).float()).state_bits == 3 * 7
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    layers=st.lists(st.tuples(st.integers(1, 5), st.integers(0, 9)), min_size=1, max_size=3),
+    steps=st.integers(1, 6),
+)
+def test_own_spikes_and_those_for_the_next_layer_are_the_same_bits(layers, steps):
+    layers = [(1, layers[0][1]), *layers[1:]]  # the first layer reads real numbers, so without a history
+    neurons = [MFP(order=k, reset="feedback" if r else None, reset_order=r or None) for k, r in layers]
+    costs = report(Stack(neurons, width=6), torch.randn(steps, 2, 3))
+    behind = [k - 1 for k, _ in layers[1:]] + [0]
+    kept = [min(max(k, r), steps - 1) for k, (_, r) in zip(behind, layers, strict=True)]
+    assert costs.state_bits == 6 * sum(kept)
+    assert costs.state_bits_per_neuron == pytest.approx(sum(kept) / len(layers))
+    for row, (_, r), k in zip(costs.neurons, layers, behind, strict=True):
+        assert row.feedback_bits == max(min(r, steps - 1) - min(k, steps - 1), 0)
 
 
 def test_spikes_that_two_layers_read_are_kept_once():
@@ -547,12 +564,14 @@ def test_memory_free_snntorch_neurons_keep_past_spikes():
     from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 
     x_seq = (torch.rand(6, 2, 3) < 0.3).float()
-    steps = Steps(MFPLeaky(0.5, order=2), MFPLeaky(0.5, order=4))
+    steps = Steps(
+        MFPLeaky(0.5, order=2, reset_mechanism="none"), MFPLeaky(0.5, order=4, reset_mechanism="none")
+    )
     whole = nn.Sequential(
         filled(nn.Linear(3, 4, bias=False), 1.5),
-        MFPLeakyParallel(0.5, order=2, init_hidden=True),
+        MFPLeakyParallel(0.5, order=2, init_hidden=True, reset_mechanism="none"),
         filled(nn.Linear(4, 2, bias=False), 0.3),
-        MFPLeakyParallel(0.5, order=4, init_hidden=True),
+        MFPLeakyParallel(0.5, order=4, init_hidden=True, reset_mechanism="none"),
     )
     for costs in (report(steps, x_seq), report(whole, x_seq)):
         assert (costs.steps, costs.batch) == (6, 2)
@@ -573,7 +592,7 @@ def test_what_a_snntorch_neuron_keeps_beside_its_potential_is_counted():
     assert kept(recurrent) == {"mem": 4 * 32, "spk": 4}  # the spikes that come back are a bit each
 
 
-# --- what comes back to a neuron ------------------------------------------------------------------------------
+# --- what comes back to a neuron ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("own", "kept", "mean"), [(6, 6, 2), (8, 8, (2 + 6) / 3), (2, 6, 2), (99, 9, 3)])

@@ -2,16 +2,20 @@
 
     python -m benchmarks.evidence --out runs/evidence              # train what is missing, write the page
     python -m benchmarks.evidence --out runs/evidence --only rows  # one task
+    python -m benchmarks.evidence --out runs/evidence --only rows --network lif-2    # one network of it
     python -m benchmarks.evidence --out runs/evidence --costs      # time the methods side by side as well
     python -m benchmarks.evidence --show                           # the page from benchmarks/results
 
 Start it once a core, on one folder: the processes share the work. Stop it any time: the next start goes on.
-Each task is a TOML file here: networks, what is tuned, and the budget, which is the same for all.
+Each task is a TOML file here: networks, what is tuned, and the budget, which is the same for all. Networks
+whose runs are not in the folder keep the results that benchmarks/results has of them.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmarks import sweep
 from benchmarks.evidence import costs, page
@@ -19,6 +23,7 @@ from mfp_neurons.train import checkpoint, config
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
+Result = dict[str, Any]
 TASKS = ("rows", "rows_readout", "still", "events")
 
 
@@ -28,6 +33,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="folder for the runs; shared by all processes")
     parser.add_argument("--only", action="append", choices=TASKS, help="this task alone; may be repeated")
+    parser.add_argument("--network", action="append", default=[], help="of one task; may be repeated")
     parser.add_argument("--data-root", default="data", help="folder that holds FashionMNIST/raw")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="overrides every run")
     parser.add_argument("--costs", action="store_true", help="time a training step of each method, in turns")
@@ -35,31 +41,44 @@ def main() -> None:
     args = parser.parse_args()
     if args.out is None and not args.show:
         parser.error("--out: name a folder for the runs, or give --show")
+    if args.network and len(args.only or TASKS) > 1:
+        parser.error("--network: name its task as well, with --only")
 
     for task in args.only or TASKS:
         plan = sweep.load(str(HERE / f"{task}.toml"))
         if not args.show:
-            overrides = dict(config.parse_override(s) for s in args.set)
-            sweep.run(plan, args.out / task, {"data.root": args.data_root, **overrides})
-            collect(task, plan, args.out / task)
+            set_by_hand = dict(config.parse_override(s) for s in args.set)
+            overrides = {"data.root": args.data_root, **set_by_hand}
+            sweep.run(sweep.only(plan, args.network), args.out / task, overrides)
+            path = RESULTS / f"evidence_{task}.json"
+            results = collect(plan, args.out / task, json.loads(path.read_text()) if path.exists() else [])
+            checkpoint.write_json(path, results)
             if args.costs:
-                checkpoint.write_json(
-                    RESULTS / f"evidence_{task}_time.json", costs.times(plan, args.out / task)
-                )
+                path = RESULTS / f"evidence_{task}_time.json"
+                checkpoint.write_json(path, costs.times(plan, results, overrides))
     page.write(RESULTS)
 
 
-def collect(task: str, plan: sweep.Sweep, out: Path) -> None:
-    """Writes what all finished runs of a task found, with what each network costs, as one JSON file."""
-    found = []
+def collect(plan: sweep.Sweep, out: Path, kept: Sequence[Result]) -> list[Result]:
+    """The results of all finished runs of a task, with what each network costs.
+
+    Args:
+        plan: networks and seeds, in whose order the results are returned.
+        out: folder of the runs.
+        kept: results of earlier runs, which stand in for those that are not in the folder.
+    """
+    earlier = {(result["name"], result["seed"]): result for result in kept}
+    results = []
     for entry in plan.entries:
         words = {"label": entry.label, "family": entry.family}  # as the plan says now, not when it was run
-        for path in sweep.result_paths(entry, plan.seeds, out):
+        for seed, path in zip(plan.seeds, sweep.result_paths(entry, plan.seeds, out), strict=True):
             if path.exists():
                 result = json.loads(path.read_text())
                 del result["history"]
-                found.append(result | words | {"costs": costs.of_run(path)})
-    checkpoint.write_json(RESULTS / f"evidence_{task}.json", found)
+                results.append(result | words | {"costs": costs.of_run(path)})
+            elif (entry.name, seed) in earlier:
+                results.append(earlier[entry.name, seed] | words)
+    return results
 
 
 if __name__ == "__main__":

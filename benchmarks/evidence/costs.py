@@ -5,6 +5,7 @@ import json
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def _measure(path: Path) -> dict[str, float]:
         "spikes": found.spikes_per_step * found.steps,
         "synaptic_operations": found.synaptic_operations,
         "streaming_synaptic_operations": found.streaming_synaptic_operations,
+        "feedback_additions": found.feedback_additions,
         "macs": found.macs,
         "energy_joules": found.energy_joules,
     }
@@ -49,13 +51,22 @@ def _loaded(settings: str) -> data_module.Data:
     return data_module.load(config.from_dict({"data": json.loads(settings)}).data)
 
 
-def times(plan: sweep.Sweep, out: Path) -> dict[str, Any]:
-    """Milliseconds of a training step of every network, in turns: the median of rounds, and the machine."""
+def times(plan: sweep.Sweep, results: Sequence[dict[str, Any]], overrides: sweep.Settings) -> dict[str, Any]:
+    """Milliseconds of a training step of every network, in turns: the median of rounds, and the machine.
+
+    Args:
+        plan: the networks.
+        results: of their runs, which say what tuning chose; a network without one is left out.
+        overrides: settings over everything else, by dotted key.
+    """
+    tuned = {result["name"]: result["tuned"]["best"] for result in results}
     trainers: dict[str, Trainer] = {}
     data: data_module.Data | None = None
     for entry in plan.entries:
-        tuned = json.loads((out / f"{entry.name}-tuning.json").read_text())["best"]
-        settings = config.load(plan.base, {**plan.common, **entry.settings, **tuned, "training.threads": 0})
+        if entry.name not in tuned:
+            continue
+        chosen = {**plan.common, **entry.settings, **tuned[entry.name], **overrides, "training.threads": 0}
+        settings = config.load(plan.base, chosen)
         trainer = Trainer(settings, Path(tempfile.mkdtemp()), data, bars=False)
         trainer.network.train()
         trainers[entry.name], data = trainer, trainer.data

@@ -29,6 +29,8 @@ DRAWN = {
     "memory-free, pooled over time": ("#D55E00", "s"),
     "memory-free, power-of-two taps": ("#E69F00", "^"),
     "memory-free": ("#D55E00", "s"),
+    "memory-free with feedback, pooled over time": ("#882255", "X"),
+    "memory-free with feedback": ("#CC79A7", "*"),
     "LIF, 1-bit weights, pooled over time": ("#0072B2", "v"),
     "LIF, 1-bit weights": ("#56B4E9", "o"),
     "LIF, float weights": ("#000000", "D"),
@@ -95,7 +97,7 @@ def table(found: Runs, times: dict[str, float]) -> str:
         "network",
         "accuracy, %",
         "state, bits a neuron",
-        "weights, bytes",
+        "bytes: parameters / with state",
         "ms a training step",
         "spikes",
         "synaptic operations, thousands: at once / stream",
@@ -111,7 +113,7 @@ def table(found: Runs, times: dict[str, float]) -> str:
                 runs[0]["label"] + ("" if len(runs) > 1 else " (one seed)"),
                 tables.spread_text([run["test_accuracy"] for run in runs]),
                 f"{mean('state_bits_per_neuron'):.3g}",
-                f"{mean('weight_bytes'):,.0f}",
+                _pair(1, mean("weight_bytes"), _all_bytes(mean)),
                 f"{times[name]:.1f}" if name in times else "",
                 f"{mean('spikes'):,.0f}",
                 _pair(1e-3, mean("synaptic_operations"), mean("streaming_synaptic_operations")),
@@ -121,8 +123,13 @@ def table(found: Runs, times: dict[str, float]) -> str:
     return tables.markdown(head, rows)
 
 
-def _pair(unit: float, at_once: float, stream: float) -> str:
-    return f"{unit * at_once:,.0f} / {unit * stream:,.0f}"
+def _pair(unit: float, first: float, second: float) -> str:
+    return f"{unit * first:,.0f} / {unit * second:,.0f}"
+
+
+def _all_bytes(mean: Callable[[str], float]) -> float:
+    """Parameters and state: all that a device keeps of a network and of a sample between two steps."""
+    return mean("weight_bytes") + mean("state_bits") / 8
 
 
 def _streaming_joules(mean: Callable[[str], float]) -> float:
@@ -138,8 +145,9 @@ def short_table(last: Runs, chosen: Runs) -> str:
         (
             answers[name][0]["label"],
             f"{_mean_cost(answers[name])('state_bits_per_neuron'):.3g}",
-            f"{_mean_cost(answers[name])('weight_bytes') / 1e3:,.0f}",
+            f"{_all_bytes(_mean_cost(answers[name])) / 1e3:,.0f}",
             f"{_mean_cost(answers[name])('streaming_synaptic_operations') / 1e3:,.0f}",
+            f"{1e9 * _streaming_joules(_mean_cost(answers[name])):,.0f}",
             tables.spread_text([run["test_accuracy"] for run in answers[name]]),
             tables.spread_text([run["test_accuracy"] for run in averages.get(name, [])]),
         )
@@ -148,8 +156,9 @@ def short_table(last: Runs, chosen: Runs) -> str:
     head = (
         "network",
         "state, bits a neuron",
-        "weights, kB",
+        "parameters and state, kB",
         "operations of a stream, thousands",
+        "energy of a stream, nJ",
         "last row, %",
         "best read-out, %",
     )

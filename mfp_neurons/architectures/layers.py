@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from mfp_neurons.neuron import MFP, HistoryKernel
+from mfp_neurons.adapters import describe_neuron
+from mfp_neurons.neuron import MFP
 
 Neurons = Callable[[int | None], nn.Module]  # the next layer's neuron for so many channels
 
@@ -53,9 +54,9 @@ def _stands_still(x_seq: Tensor) -> bool:
 
 def _is_timeless(layer: nn.Module) -> bool:
     """Whether every output step depends on its own input step alone, and alike at all steps."""
-    kernel = getattr(layer, "kernel", None)
-    if isinstance(kernel, HistoryKernel):
-        return kernel.order == 1 and kernel.kind != "matrix"  # whose diagonal differs from step to step
+    spec = describe_neuron(layer)
+    if spec is not None:
+        return spec.carried.what == "nothing" and not spec.carried.spikes
     return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.MaxPool2d)
 
 
@@ -100,4 +101,13 @@ def check_maps(name: str, features: tuple[int, ...], smallest: int, what: str = 
     if len(features) != 3 or min(features[1:]) < smallest:
         raise ValueError(
             f"{name} reads {what} [C, H, W] of {smallest} x {smallest} or more, got {list(features)}"
+        )
+
+
+def refuse_feedback(neuron: MFP, framework: str) -> None:
+    """Raises ValueError if a neuron that a framework's class is to take the place of sees its own spikes."""
+    if neuron.feedback.kind is not None:
+        raise ValueError(
+            f"the neurons of {framework}'s networks are built without feedback, got {neuron.feedback}; give "
+            "feedback = 0, or an architecture of this package"
         )

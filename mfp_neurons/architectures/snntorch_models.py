@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import describe, require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, PerStep, check_maps
+from .layers import Neurons, PerStep, check_maps, refuse_feedback
 
 
 def fully_connected(
@@ -85,6 +85,7 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
     """
     if not isinstance(neuron, MFP):
         return neuron
+    refuse_feedback(neuron, "snnTorch")
     kernel = neuron.kernel
     if not isinstance(neuron.v_threshold, float):
         raise ValueError(f"v_threshold must be fixed, got {describe(neuron.v_threshold)}")
@@ -97,6 +98,7 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
         neuron.surrogate,
         init_hidden=True,
         learn_beta=kernel.learnable,
+        reset_mechanism="none",
         kernel=kernel.kind,
         **kernel.options(),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, StillImageSequential, check_maps
+from .layers import Neurons, StillImageSequential, check_maps, refuse_feedback
 
 _PACKAGE = "spikingjelly.activation_based"
 
@@ -212,6 +212,7 @@ def as_node(neuron: nn.Module) -> nn.Module:
     """An MFP as the MFPNode that SpikingJelly's users know; any other neuron as it is."""
     if not isinstance(neuron, MFP):
         return neuron
+    refuse_feedback(neuron, "SpikingJelly")
     node_class = require("mfp_neurons.spikingjelly", "spikingjelly").MFPNode
     kernel, fed_back = neuron.kernel, neuron.feedback
     reset_order = fed_back.order(kernel) if fed_back.kind in ("subtract", "feedback") else None

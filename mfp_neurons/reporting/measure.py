@@ -149,5 +149,6 @@ def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:
         spikes_per_step=spikes,
         firing_rate=None if spikes is None else spikes / max(neuron.features, 1),
         never_fires=neuron.spec.never_fires,
+        feedback_bits=state.own_spikes_beside(neuron),
         feedback_additions=state.feedback_additions(neuron),
     )

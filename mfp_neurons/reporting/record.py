@@ -41,6 +41,7 @@ class NeuronRow:
     spikes_per_step: float | None
     firing_rate: float | None
     never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
+    feedback_bits: float = 0.0  # of the state bits, own spikes that no other layer keeps
     feedback_additions: float = 0.0  # over all steps
 
     @property

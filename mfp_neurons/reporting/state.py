@@ -80,6 +80,10 @@ class StateCount:
             return 0
         return min(neuron.spec.carried.spikes, max(min(self._steps, neuron.steps) - 1, 0))
 
+    def own_spikes_beside(self, neuron: Neuron) -> int:
+        """How many of them no other layer keeps, in bits a neuron."""
+        return self._beside.get(neuron.name, 0)
+
     def feedback_additions(self, neuron: Neuron) -> float:
         """What adding up its own spikes costs, of one sample: an addition for each spike and tap it meets."""
         reset, fired = neuron.spec.reset, neuron.spikes_of_steps
@@ -100,7 +104,7 @@ class StateCount:
         read = neuron.sources.union(*(synapse.sources for synapse in synapses))
         pooled = sum(pool.values.packed for name, pool in self._watch.pools.items() if name in read)
         if neuron.spec.is_memory_free:
-            return self.history(neuron) + self._beside.get(neuron.name, 0) + pooled
+            return self.history(neuron) + self.own_spikes_beside(neuron) + pooled
         return sum(row.bits for row in self._own_state(neuron)) / max(neuron.features, 1) + pooled
 
     def torch_bytes(self, neuron: Neuron) -> int:

@@ -126,7 +126,8 @@ class NeuronConfig:
 
     ``kind`` "lif" resets and stores its potential in ``potential_bits`` (32: a float); "exp", "fir" and
     "matrix" are the memory-free kernels, which see the last ``order`` inputs (0: all of them); "sliding-psn"
-    is SpikingJelly's SlidingPSN of that order, which learns a threshold and one set of taps a layer.
+    is SpikingJelly's SlidingPSN of that order, which learns a threshold and one set of taps a layer. "exp"
+    and "fir" also see their own last ``feedback`` spikes, through as many learned taps.
     """
 
     kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix", "sliding-psn")))
@@ -135,8 +136,9 @@ class NeuronConfig:
     stride: Any = option(1, per_layer(integer(1)))  # steps from one of the taps to the next
     kernel_bits: Any = option(0, per_layer(choice(0, "pow2") | integer(2, 8)))  # 0: real taps
     potential_bits: Any = option(32, per_layer(integer(1, 8) | choice(32)))
+    feedback: Any = option(0, per_layer(integer(0)))  # own last spikes that count; 0: none
     reset: Any = option("subtract", per_layer(choice("subtract", "zero")))  # lif alone
-    detach_reset: Any = option(True, per_layer(boolean))  # lif alone: no gradient through the reset
+    detach_reset: Any = option(True, per_layer(boolean))  # no gradient through the reset, or the feedback
     learnable: Any = option(True, per_layer(boolean))
     per_channel: Any = option(True, per_layer(boolean))
     threshold: Any = option(1.0, per_layer(number(0.0, inclusive=False)))
@@ -384,6 +386,11 @@ def check_neuron(neuron: NeuronConfig, index: int) -> None:
         raise ConfigError(
             f"network.neuron.stride = {neuron.stride!r} {where}: a {neuron.kind!r} neuron has no taps to set "
             "apart; give 1, or kind = 'fir' or 'exp'"
+        )
+    if neuron.feedback and neuron.kind not in ("exp", "fir"):
+        raise ConfigError(
+            f"network.neuron.feedback = {neuron.feedback!r} {where}: only kind = 'exp' or 'fir' has taps for "
+            f"its own spikes, not {neuron.kind!r}; give 0"
         )
     if neuron.kind == "lif":
         if neuron.order or neuron.kernel_bits:

@@ -209,6 +209,7 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
             order, surrogate_function=surrogates.ATan(alpha=config.surrogate_alpha), step_mode="m"
         )
         return psn
+    feedback = min(config.feedback, time_steps - 1)  # the first step has no spike behind it
     return MFP(
         config.decay,
         v_threshold=config.threshold,
@@ -219,5 +220,8 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
         num_channels=channels,
         kernel_bits=config.kernel_bits or None,
         stride=config.stride,
+        reset="feedback" if feedback else None,
+        reset_order=feedback or None,
+        detach_reset=config.detach_reset if feedback else False,
         surrogate=surrogate,
     )

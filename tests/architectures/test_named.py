@@ -151,6 +151,13 @@ def test_settings_that_an_architecture_does_not_take_are_refused() -> None:
         network.build(NetworkConfig(architecture="resnet19", options={"depth": 3}), (1, 8, 8), 10, T)
 
 
+@pytest.mark.parametrize("name", ["fashion-mnist-net", "snntorch-csnn"])
+def test_feedback_that_a_frameworks_network_would_lose_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"without feedback, got Feedback\(reset='feedback', order=2\)"):
+        build(name, feedback=2)
+    assert "feedback" in dict(build("resnet19", feedback=2).named_modules())["stem_neuron"]._modules
+
+
 def linear(features, classes, time_steps, neurons):  # a builder as a user writes one
     return nn.Sequential(nn.Flatten(2), nn.Linear(features[-1], classes), neurons(classes))
 

@@ -98,6 +98,14 @@ def test_a_picture_that_stands_still_trains_layers_as_its_repetition_does(order:
     torch.testing.assert_close(*variances, rtol=1e-3, atol=0)  # n / (n - 1), for n = 1,176 and 5,880
 
 
+def test_a_neuron_that_sees_its_own_spikes_knows_of_time() -> None:
+    neuron = MFP(order=1, reset="feedback", reset_order=1)
+    with torch.no_grad():
+        neuron.feedback.taps.fill_(-1.0)
+    spikes = StillImageSequential(neuron)(torch.ones(1, 2, 3).expand(4, 2, 3))
+    assert spikes.mean((1, 2)).tolist() == [1, 0, 1, 0]
+
+
 def test_layers_that_know_no_time_are_computed_once_in_training_alone() -> None:
     layers, seen = still_stack(3), []
     for part in (layers[4], layers[6]):

@@ -61,6 +61,14 @@ def test_all_seeds_use_the_best_choice_by_validation_and_a_second_start_does_not
     assert sweep.run(plan, tmp_path / "out", SMALL, bars=False) == results
 
 
+def test_some_networks_of_a_sweep_by_name(plan: sweep.Sweep, tmp_path: Path) -> None:
+    results = sweep.run(sweep.only(plan, ["free"]), tmp_path / "out", SMALL, bars=False)
+    assert [(r["name"], r["seed"]) for r in results] == [("free", 0), ("free", 1)]
+    assert sweep.only(plan, []) == plan
+    with pytest.raises(ConfigError, match="'fre' is not in the sweep: give one of lif, free"):
+        sweep.only(plan, ["fre"])
+
+
 def test_a_run_that_another_process_holds_is_left_to_it(plan: sweep.Sweep, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()

@@ -90,15 +90,31 @@ def test_spikingjellys_neuron(options, decay_input):
 
 @kernels
 def test_snntorchs_neuron(options):
-    check(shuffled(MFPLeakyParallel(beta=0.5, threshold=0.75, learn_threshold=True, **options)), C, 2, 2)
+    check(
+        shuffled(
+            MFPLeakyParallel(
+                beta=0.5, threshold=0.75, learn_threshold=True, **options, reset_mechanism="none"
+            )
+        ),
+        C,
+        2,
+        2,
+    )
 
 
 def test_snntorchs_parameters_that_broadcast_are_channels_where_they_are_the_same_inside_one():
     beta = torch.tensor([1.0, 0.5, 0.0])
-    assert check(MFPLeakyParallel(beta=beta), C).taps.shape == (1, T, C)
-    assert check(MFPLeakyParallel(beta=beta.reshape(C, 1, 1), threshold=beta.reshape(1, C, 1, 1)), C, 2, 2)
-    check(MFPLeakyParallel(beta=beta, num_channels=C, order=2), C, 2, 2)
-    check(MFPLeakyParallel(beta=0.5, gain=torch.tensor(0.25)), C)
+    assert check(MFPLeakyParallel(beta=beta, reset_mechanism="none"), C).taps.shape == (1, T, C)
+    assert check(
+        MFPLeakyParallel(
+            beta=beta.reshape(C, 1, 1), threshold=beta.reshape(1, C, 1, 1), reset_mechanism="none"
+        ),
+        C,
+        2,
+        2,
+    )
+    check(MFPLeakyParallel(beta=beta, num_channels=C, order=2, reset_mechanism="none"), C, 2, 2)
+    check(MFPLeakyParallel(beta=0.5, gain=torch.tensor(0.25), reset_mechanism="none"), C)
 
 
 def test_a_tensor_as_spikingjellys_threshold_is_one_a_layer_a_channel_or_what_broadcasts():
@@ -146,8 +162,8 @@ class Weird(nn.Module):
     [
         (MFP(surrogate=lambda x: (x > 0).float()), True),
         (MFP(surrogate=Sigmoid(2.0)), False),
-        (MFPLeakyParallel(0.5, init_hidden=True), True),
-        (MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0), init_hidden=True), True),
+        (MFPLeakyParallel(0.5, init_hidden=True, reset_mechanism="none"), True),
+        (MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0), init_hidden=True, reset_mechanism="none"), True),
     ],
 )
 def test_the_rule_is_that_of_the_function_that_fires(module, strict):
@@ -171,10 +187,16 @@ def test_the_rule_is_that_of_the_function_that_fires(module, strict):
             MFPNode(step_mode="m", surrogate_function=surrogate.Sigmoid(spiking=False), reset=None),
             r"does not fire spikes",
         ),
-        (MFPLeaky(0.5), r"MFPLeakyParallel"),
-        (MFPLeakyParallel(0.5, graded_spikes_factor=2.0), r"graded spikes"),
-        (MFPLeakyParallel(0.5, order=2, state_quant=quant.state_quant(4)), r"state_quant"),
-        (MFPLeakyParallel(torch.tensor([0.5, 1.0])), r"decay of its own for each neuron"),
+        (MFPLeaky(0.5, reset_mechanism="none"), r"MFPLeakyParallel"),
+        (MFPLeakyParallel(0.5, graded_spikes_factor=2.0, reset_mechanism="none"), r"graded spikes"),
+        (
+            MFPLeakyParallel(0.5, order=2, state_quant=quant.state_quant(4), reset_mechanism="none"),
+            r"state_quant",
+        ),
+        (
+            MFPLeakyParallel(torch.tensor([0.5, 1.0]), reset_mechanism="none"),
+            r"decay of its own for each neuron",
+        ),
         (snn.Leaky(0.5), r"keeps a membrane potential.*mfp_neurons.convert"),
         (neuron.LIFNode(), r"keeps a membrane potential.*mfp_neurons.convert"),
         (baseline.QuantizedMembraneLIF(), r"keeps a membrane potential.*mfp_neurons.convert"),

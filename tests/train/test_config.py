@@ -47,6 +47,15 @@ def test_every_config_survives_a_round_trip(config: Config) -> None:
             r"network.neuron.order = \(1, 2\) has 2 items.*the 3 hidden",
         ),
         ({"network": {"neuron": {"kind": "lif", "order": 3}}}, "network.neuron.order = 3.*in hidden layer 0"),
+        ({"network": {"neuron": {"feedback": -1}}}, "network.neuron.feedback = -1 is not accepted"),
+        (
+            {"network": {"neuron": {"kind": ["fir", "exp", "lif"], "feedback": [1, 0, 2]}}},
+            "network.neuron.feedback = 2 in hidden layer 2.*not 'lif'; give 0",
+        ),
+        (
+            {"network": {"neuron": {"kind": "matrix", "per_channel": False, "feedback": 1}}},
+            "network.neuron.feedback = 1 in hidden layer 0.*not 'matrix'",
+        ),
         ({"network": {"neuron": {"potential_bits": 2}}}, "potential_bits = 2 in hidden layer 0"),
         ({"network": {"neuron": {"kind": "lif", "stride": 2}}}, "stride = 2 in hidden layer 0.*give 1"),
         ({"network": {"neuron": {"kind": "matrix", "stride": 2}}}, "stride = 2 in hidden layer 0.*give 1"),

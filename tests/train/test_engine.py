@@ -146,11 +146,22 @@ def test_squared_distance_is_that_from_one_hot_labels() -> None:
             "training.flip": True,
         },
         {"network.neuron": {"kind": "lif", "potential_bits": 2}},
+        {"network.neuron.feedback": [0, 3, 1], "network.neuron.detach_reset": False},
         {"network.weight_bits": 1.58},
         {"readout.train": 0},
         {"training.loss": "mse"},
     ],
-    ids=["amp", "clip", "convolution", "moved images", "lif", "ternary", "all steps", "squared distance"],
+    ids=[
+        "amp",
+        "clip",
+        "convolution",
+        "moved images",
+        "lif",
+        "feedback",
+        "ternary",
+        "all steps",
+        "squared distance",
+    ],
 )
 def test_every_option_trains_and_is_repeatable(tmp_path: Path, settings: dict[str, Any]) -> None:
     config = load("digits-mfp", {**SMALL, **settings})

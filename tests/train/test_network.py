@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from mfp_neurons.quantize import is_quantized
@@ -20,6 +22,10 @@ KINDS = {
     "fir, a stride apart": NeuronConfig(kind="fir", stride=2),
     "exp, a stride apart": NeuronConfig(kind="exp", stride=3),
     "sliding PSN": NeuronConfig(kind="sliding-psn", order=3),
+    "feedback": NeuronConfig(kernel_bits="pow2", order=(1, 1, 3), feedback=(0, 2, 9), detach_reset=False),
+    "feedback without a history, one set a layer": NeuronConfig(
+        "exp", order=1, feedback=1, per_channel=False
+    ),
     "matrix": NeuronConfig(kind="matrix", per_channel=False),
     "mixed": NeuronConfig(kind=("exp", "fir", "lif"), order=(1, 4, 0), potential_bits=(32, 32, 2)),
 }
@@ -42,6 +48,27 @@ def test_every_kind_of_neuron_gives_scores_at_every_step_and_gradients_everywher
 def test_strided_taps_reach_as_far_as_the_sequence_and_no_further(order: int, taps: int) -> None:
     kernel = network.build_neuron(NeuronConfig(order=order, stride=2), 4, time_steps=6).kernel
     assert kernel.order == taps and kernel.stride == 2
+
+
+@given(feedback=st.integers(0, 9), steps=st.integers(1, 6), per_channel=st.booleans(), detach=st.booleans())
+def test_own_spikes_are_fed_back_through_as_many_taps_as_there_are_steps_for(
+    feedback: int, steps: int, per_channel: bool, detach: bool
+) -> None:
+    settings = NeuronConfig(order=1, feedback=feedback, per_channel=per_channel, detach_reset=detach)
+    spec = network.build_neuron(settings, 4, steps).neuron_spec()
+    taps = min(feedback, steps - 1)
+    if taps == 0:
+        assert spec.reset is None
+    else:
+        assert (spec.reset.kind, spec.reset.order, spec.reset.detach) == ("feedback", taps, detach)
+        assert spec.reset.taps.shape == ((taps, 4) if per_channel else (taps,))
+
+
+def test_feedback_over_bits_that_are_kept_for_the_next_layer_costs_none() -> None:
+    for feedback, bits in (((0, 6, 0), 2), ((6, 6, 0), 4), ((0, 7, 0), 7 / 3)):
+        neuron = NeuronConfig(order=(1, 1, 7), feedback=feedback)
+        net = network.build(NetworkConfig(hidden=(16, 16, 16), neuron=neuron), (6,), 4, 28)
+        assert report(net, torch.rand(28, 1, 6)).state_bits_per_neuron == pytest.approx(bits)
 
 
 def test_first_and_last_layer_keep_eight_bits_and_float_networks_stay_float() -> None:
