@@ -68,21 +68,19 @@ def leaky_with_raised_threshold(beta: float, **options: Any) -> nn.Module:
     return MFPLeakyParallel(beta, threshold, reset_mechanism="none", **options)
 
 
-# LIFNode and IFNode reset to 0 unless told otherwise; MFPNode does where v_reset and reset="auto" say so
-HARD: dict[str, Any] = dict(v_reset=0.0, reset="auto")
 AS_IF_NODE = partial(MFPNode, tau=math.inf, decay_input=False)
 
 FORMS = {
     one.name: one
     for one in (
         Form("original", "the framework's own", snn.Leaky, neuron.LIFNode, neuron.IFNode),
-        Form("reset", "ours, reset kept", MFPLeaky, partial(MFPNode, **HARD), partial(AS_IF_NODE, **HARD)),
+        Form("reset", "ours, reset kept", MFPLeaky, MFPNode, AS_IF_NODE),
         Form(
             "reset-order-8",
             "reset kept, `order=8`",
             partial(MFPLeakyParallel, order=8),
-            partial(MFPNode, order=8, **HARD),
-            partial(AS_IF_NODE, order=8, **HARD),
+            partial(MFPNode, order=8),
+            partial(AS_IF_NODE, order=8),
         ),
         Form(
             "reset-free",
