@@ -171,11 +171,11 @@ def fully_connected(form: Form) -> nn.Module:
     )
 
 
-def convolutional(form: Form, *, channels: tuple[int, int], beta: float) -> nn.Module:
+def convolutional(form: Form, *, channels: tuple[int, int], beta: float, steps: int) -> nn.Module:
     first, second = channels
     leaky = partial(form.leaky, beta=beta, spike_grad=leaky_surrogate.fast_sigmoid(slope=25))
     return Layered(
-        25,
+        steps,
         (nn.Sequential(nn.Conv2d(1, first, 5), nn.MaxPool2d(2)), leaky()),
         (nn.Sequential(nn.Conv2d(first, second, 5), nn.MaxPool2d(2)), leaky()),
         (nn.Sequential(nn.Flatten(), nn.Linear(second * 4 * 4, CLASSES)), leaky()),
@@ -250,8 +250,8 @@ TUTORIALS = {
         ),
         Tutorial(
             "snntorch-6",
-            "snnTorch, tutorial 6: two convolutions (12, 64), β = 0.5, 25 of its 50 steps, `ce_rate_loss`",
-            partial(convolutional, channels=(12, 64), beta=0.5),
+            "snnTorch, tutorial 6: two convolutions (12, 64), β = 0.5, 10 of its 50 steps, `ce_rate_loss`",
+            partial(convolutional, channels=(12, 64), beta=0.5, steps=10),
             still,
             on_spikes(leaky_losses.ce_rate_loss()),
             iterations=20,
@@ -261,7 +261,7 @@ TUTORIALS = {
         Tutorial(
             "snntorch-quickstart",
             "snnTorch, quickstart: two convolutions (8, 16), β = 0.9, 25 steps, `mse_count_loss`",
-            partial(convolutional, channels=(8, 16), beta=0.9),
+            partial(convolutional, channels=(8, 16), beta=0.9, steps=25),
             still,
             on_spikes(leaky_losses.mse_count_loss(correct_rate=0.8, incorrect_rate=0.2)),
             iterations=200,
