@@ -63,7 +63,7 @@ def lif(channels: int) -> nn.Module:
 
 
 def memory_free(channels: int) -> nn.Module:
-    net = build(MFPNode, channels, order=STEPS, kernel_bits="pow2")
+    net = build(MFPNode, channels, order=STEPS, kernel_bits="pow2", reset=None)
     return alive(quantize_weights(net, bits=1))
 
 

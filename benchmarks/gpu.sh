@@ -105,7 +105,8 @@ export python cores compile
 step compile 150 bash -c compile_all
 
 pytest=("$python" -m pytest -q -rs -p no:cacheprovider)
-step tests 150 "${pytest[@]}" --durations=15 tests/test_kernels_cuda_gpu.py tests/test_kernels_cuda.py
+step tests 150 "${pytest[@]}" --durations=15 tests/test_kernels_cuda_gpu.py \
+    tests/test_kernels_cuda.py tests/test_kernels_cuda_feedback.py
 
 bench_seconds=$((deadline - SECONDS - 130)) # what the sanitizers leave
 [ $bench_seconds -ge 60 ] || bench_seconds=60
@@ -121,7 +122,7 @@ export PYTORCH_NO_CUDA_MEMORY_CACHING=1
 for tool in memcheck racecheck; do
     if command -v compute-sanitizer >/dev/null; then
         step $tool 100 compute-sanitizer --tool $tool --error-exitcode 9 --report-api-errors no \
-            "${pytest[@]}" tests/test_kernels_cuda.py -k "$few"
+            "${pytest[@]}" tests/test_kernels_cuda.py tests/test_kernels_cuda_feedback.py -k "$few"
     else
         say "$tool: skipped, no compute-sanitizer here (it comes with the CUDA toolkit)"
     fi

@@ -18,11 +18,11 @@ EPOCHS, IMAGES = 2, 10_000
 fashion = data.load(DataConfig("fashion-mnist", time_steps=10, limit=IMAGES))  # the tutorial's data
 
 print("the swap: BinaryConv2d, BinaryLinear  ->  nn.Conv2d, nn.Linear and quantize_weights(net, bits=1)")
-print("          snn.Leaky(beta=0.44)  ->  MFPLeakyParallel(beta=0.44, order=4, kernel_bits='pow2')")
+print("          snn.Leaky(beta=0.44)  ->  MFPLeakyParallel(beta=0.44, order=4, ..., reset_mechanism='none')")
 
 
 def leaky() -> nn.Module:  # remembers the last 4 steps
-    return MFPLeakyParallel(beta=0.44, init_hidden=True, order=4, kernel_bits="pow2")
+    return MFPLeakyParallel(beta=0.44, init_hidden=True, order=4, kernel_bits="pow2", reset_mechanism="none")
 
 
 class EachStep(nn.Sequential):

@@ -12,11 +12,11 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 4, 10_000
 fashion = data.load(DataConfig("fashion-mnist", time_steps=1, limit=IMAGES))  # the tutorial's data
 
-print("the swap: snn.Leaky(beta=0.9)  ->  MFPLeakyParallel(beta=0.9, order=1)")
+print("the swap: snn.Leaky(beta=0.9)  ->  MFPLeakyParallel(beta=0.9, order=1, reset_mechanism='none')")
 
 
 def leaky() -> nn.Module:  # at one step there is no past: order 1 says so, and nothing is kept
-    return MFPLeakyParallel(beta=0.9, order=1, init_hidden=True)
+    return MFPLeakyParallel(beta=0.9, order=1, init_hidden=True, reset_mechanism="none")
 
 
 class Vote(nn.Module):

@@ -31,7 +31,7 @@ def curves(number: int) -> tuple[Tensor, Tensor]:
 
 def leaky() -> nn.Module:  # 128 neurons, each with 16 taps of its own that learn
     taps = dict(kernel="fir", order=16, num_channels=128, kernel_bits="pow2")
-    return MFPLeakyParallel(beta=0.9, init_hidden=True, **taps)
+    return MFPLeakyParallel(beta=0.9, init_hidden=True, reset_mechanism="none", **taps)
 
 
 net = nn.Sequential(nn.Linear(1, 128), leaky(), nn.Linear(128, 128), leaky(), nn.Linear(128, 1))

@@ -1,6 +1,6 @@
 """snnTorch's tutorial 5, a fully connected network: MFPLeaky step by step, MFPLeakyParallel without the loop.
 
-It uses Fashion-MNIST instead of MNIST, which DataConfig("torchvision:MNIST", download=True) would read."""
+It uses Fashion-MNIST, not MNIST, which config.DataConfig("torchvision:MNIST", download=True) would read."""
 
 import torch
 from torch import Tensor, nn
@@ -8,19 +8,19 @@ from tqdm import tqdm
 
 from mfp_neurons import deploy, quantize_weights, report
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
-from mfp_neurons.train import data, loop
-from mfp_neurons.train.config import DataConfig
+from mfp_neurons.train import config, data, loop
 
 EPOCHS, IMAGES = 2, 10_000
-fashion = data.load(DataConfig("fashion-mnist", time_steps=25, limit=IMAGES))  # the same image at 25 steps
+fashion = data.load(config.DataConfig("fashion-mnist", time_steps=25, limit=IMAGES))  # an image, 25 times
+options = dict(beta=0.95, order=8, kernel_bits="pow2", reset_mechanism="none")
 
 
 # %% The tutorial's network. Its output is what the loss reads: the potential of the last layer
 class Net(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc1, self.lif1 = nn.Linear(784, 1000), MFPLeaky(beta=0.95, order=8, kernel_bits="pow2")
-        self.fc2, self.lif2 = nn.Linear(1000, 10), MFPLeaky(beta=0.95, order=1)
+        self.fc1, self.lif1 = nn.Linear(784, 1000), MFPLeaky(**options)
+        self.fc2, self.lif2 = nn.Linear(1000, 10), MFPLeaky(beta=0.95, order=1, reset_mechanism="none")
 
     def forward(self, x: Tensor) -> Tensor:  # [T, N, 1, 28, 28] -> [T, N, 10]
         mem1, mem2, mem2_rec = self.lif1.reset_mem(), self.lif2.reset_mem(), []
@@ -43,11 +43,11 @@ def train(net: nn.Module) -> None:
 
 
 torch.manual_seed(0)
-print("the swap: snn.Leaky(beta=0.95) -> MFPLeaky(beta=0.95, order=8, kernel_bits='pow2')")
+print("the swap: snn.Leaky(beta=0.95) -> MFPLeaky, with", options)
 train(net := Net())
 print(f"step by step: {loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
 # %% Without the loop, with 1-bit weights. At order 1 a potential is its input: lif2 is not needed
-lif = MFPLeakyParallel(beta=0.95, order=8, kernel_bits="pow2", init_hidden=True)
+lif = MFPLeakyParallel(**options, init_hidden=True)
 parallel = nn.Sequential(nn.Flatten(2), net.fc1, lif, net.fc2)
 print(f"all steps at once: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
 train(quantize_weights(parallel, bits=1, first=1))  # the last layer keeps 8 bits

@@ -17,14 +17,12 @@ EPOCHS, IMAGES = 2, 10_000
 fashion = data.load(DataConfig("fashion-mnist", time_steps=8, limit=IMAGES))  # the same image at every step
 
 # %% The tutorial's neuron, without reset: it remembers 4 steps, by taps that are powers of two
-print(
-    "the swap: snn.Leaky(beta=0.5) -> MFPLeakyParallel(beta=0.5, threshold=0.3, order=4, kernel_bits='pow2')"
-)
+bits = dict(order=4, kernel_bits="pow2", reset_mechanism="none")
+print("the swap: snn.Leaky(beta=0.5) -> MFPLeakyParallel(beta=0.5, threshold=0.3), with", bits)
 
 
 def leaky() -> nn.Module:  # a threshold of 0.3 suits the small currents of a layer without batch norm
-    options = dict(spike_grad=surrogate.fast_sigmoid(slope=25), init_hidden=True, order=4, kernel_bits="pow2")
-    return MFPLeakyParallel(beta=0.5, threshold=0.3, **options)
+    return MFPLeakyParallel(0.5, 0.3, surrogate.fast_sigmoid(slope=25), init_hidden=True, **bits)
 
 
 # %% Its layers. All steps go through synapses and pools as one large batch

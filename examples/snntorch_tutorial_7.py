@@ -17,14 +17,12 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 4_000
 events = data.load(DataConfig("fashion-mnist-events", time_steps=16, limit=IMAGES))  # [n, 16, 2, 34, 34]
 
-print(
-    "the swap: snn.Leaky(beta=0.5) -> MFPLeakyParallel(beta=0.5, threshold=0.3, order=4, kernel_bits='pow2')"
-)
+bits = dict(order=4, kernel_bits="pow2", reset_mechanism="none")
+print("the swap: snn.Leaky(beta=0.5) -> MFPLeakyParallel(beta=0.5, threshold=0.3), with", bits)
 
 
 def leaky() -> nn.Module:  # remembers the last 4 frames
-    options = dict(spike_grad=surrogate.atan(), init_hidden=True, order=4, kernel_bits="pow2")
-    return MFPLeakyParallel(beta=0.5, threshold=0.3, **options)
+    return MFPLeakyParallel(0.5, 0.3, surrogate.atan(), init_hidden=True, **bits)
 
 
 class EachStep(nn.Sequential):

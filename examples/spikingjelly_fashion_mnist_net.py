@@ -13,10 +13,12 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 10_000
 CHANNELS = 32  # 128 is the paper's
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
 torch.manual_seed(0)
 lif = {"tau": 2.0, "surrogate_function": surrogate.ATan(), "detach_reset": True}
-net = FashionMNISTNet(CHANNELS, spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode, **lif
+net = FashionMNISTNet(
+    CHANNELS, spiking_neuron=MFPNode, order=2, reset=None, **lif
+)  # was neuron.LIFNode, **lif
 functional.set_step_mode(net, "m")  # all time steps in one call
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 

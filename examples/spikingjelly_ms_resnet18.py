@@ -11,7 +11,7 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 4_000
 WIDTH = 32  # 64 is ResNet-18's
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
 torch.manual_seed(0)
 lif = {
     "tau": 4 / 3,
@@ -20,7 +20,7 @@ lif = {
     "surrogate_function": surrogate.Rect(2.0),
 }
 shape = {"T": 4, "in_channels": 1, "base_channels": WIDTH, "num_classes": 10}
-net = ms_resnet18(**shape, spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode, **lif
+net = ms_resnet18(**shape, spiking_neuron=MFPNode, order=2, reset=None, **lif)  # was neuron.LIFNode, **lif
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))

@@ -13,10 +13,10 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 4_000
 CHANNELS = 16  # 128 is the paper's
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=4")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=4, reset=None")
 torch.manual_seed(0)
 lif = {"tau": 2.0, "surrogate_function": surrogate.ATan(), "detach_reset": True}
-net = NMNISTNet(CHANNELS, spiking_neuron=MFPNode, order=4, **lif)  # was neuron.LIFNode, **lif
+net = NMNISTNet(CHANNELS, spiking_neuron=MFPNode, order=4, reset=None, **lif)  # was neuron.LIFNode, **lif
 functional.set_step_mode(net, "m")
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 

@@ -22,7 +22,7 @@ def feedback() -> nn.Module:  # as in SpikingJelly's rsnn_sequential_fmnist: ste
 
 
 def taps() -> nn.Module:  # a learned power of two for each of the last 28 rows: all steps at once
-    return MFPNode(4.0, kernel="fir", order=28, num_channels=WIDTH, kernel_bits="pow2", **spiking)
+    return MFPNode(4.0, kernel="fir", order=28, num_channels=WIDTH, kernel_bits="pow2", **spiking, reset=None)
 
 
 def train(hidden) -> nn.Module:

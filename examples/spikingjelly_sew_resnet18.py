@@ -10,10 +10,12 @@ from mfp_neurons.train.config import DataConfig
 
 EPOCHS, IMAGES = 2, 4_000
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
 torch.manual_seed(0)
 lif = {"tau": 2.0, "v_threshold": 0.5, "surrogate_function": surrogate.ATan(), "detach_reset": True}
-net = sew_resnet18(num_classes=10, cnf="ADD", spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode
+net = sew_resnet18(
+    num_classes=10, cnf="ADD", spiking_neuron=MFPNode, order=2, reset=None, **lif
+)  # was neuron.LIFNode
 net.conv1 = layer.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)  # gray, not RGB
 functional.set_step_mode(net, "m")
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits

@@ -11,12 +11,14 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 4_000
 DIMS, DEPTH = 64, 2  # 384 and 4 are spikformer_cifar10's
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
 torch.manual_seed(0)
 lif = {"tau": 2.0, "v_threshold": 0.5, "surrogate_function": surrogate.ATan(), "detach_reset": True}
 image = {"in_channels": 1, "img_size_h": 28, "img_size_w": 28, "patch_size": 4, "num_classes": 10}
 shape = {"T": 4, "embed_dims": DIMS, "num_heads": 4, "depths": DEPTH}
-net = Spikformer(**image, **shape, spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode, **lif
+net = Spikformer(
+    **image, **shape, spiking_neuron=MFPNode, order=2, reset=None, **lif
+)  # was neuron.LIFNode, **lif
 quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
 
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))

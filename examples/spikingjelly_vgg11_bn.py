@@ -11,12 +11,14 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 10_000
 WIDTH = 16  # 64 is VGG-11's
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
 torch.manual_seed(0)
 cfg = [WIDTH * n if n != "M" else n for n in (1, "M", 2, "M", 4, 4, "M", 8, 8, "M", 8, 8, "M")]
 lif = {"tau": 2.0, "v_threshold": 0.5, "surrogate_function": surrogate.ATan(), "detach_reset": True}
 norms = {"batch_norm": True, "norm_layer": layer.BatchNorm2d, "init_weights": False}
-net = SpikingVGG(cfg, **norms, spiking_neuron=MFPNode, order=2, **lif)  # was neuron.LIFNode, **lif
+net = SpikingVGG(
+    cfg, **norms, spiking_neuron=MFPNode, order=2, reset=None, **lif
+)  # was neuron.LIFNode, **lif
 net.features[0] = layer.Conv2d(1, WIDTH, 3, padding=1)  # gray, not RGB
 net.avgpool, net.classifier = layer.AdaptiveAvgPool2d(1), layer.Linear(8 * WIDTH, 10)  # for 32 x 32
 functional.set_step_mode(net, "m")

@@ -1,4 +1,4 @@
-"""snnTorch: the same loop with snn.Leaky and with MFPLeaky, then MFPLeakyParallel without the loop."""
+"""snnTorch: the same loop with snn.Leaky and with MFPLeaky, then without the loop, then without a reset."""
 
 import snntorch as snn
 import torch
@@ -16,9 +16,9 @@ train = 1400  # samples; the rest is the test split
 
 
 class Net(nn.Module):
-    def __init__(self, leaky: type[nn.Module]) -> None:
+    def __init__(self, leaky: type[nn.Module], reset_mechanism: str) -> None:
         super().__init__()
-        self.fc1, self.hidden = nn.Linear(64, 128), leaky(beta=0.8)
+        self.fc1, self.hidden = nn.Linear(64, 128), leaky(beta=0.8, reset_mechanism=reset_mechanism)
         self.fc2 = nn.Linear(128, 10)
 
     def forward(self, x: Tensor) -> Tensor:  # [T, N, 64] -> [N, 10]
@@ -43,9 +43,12 @@ def trained(net: Net) -> Net:
     return net
 
 
-for leaky in (snn.Leaky, MFPLeaky, MFPLeakyParallel):
+neurons = [(snn.Leaky, "subtract"), (MFPLeaky, "subtract")]  # the default of both
+neurons += [(MFPLeakyParallel, "subtract"), (MFPLeakyParallel, "none")]
+for leaky, reset in neurons:
     torch.manual_seed(0)
-    net = trained(Net(leaky))
+    net = trained(Net(leaky, reset))
     with torch.no_grad():
         guess = net(images[:, train:]).argmax(1)
-    print(f"{leaky.__name__}: {100 * (guess == labels[train:]).float().mean():.1f} % of the test digits")
+    right = 100 * (guess == labels[train:]).float().mean()
+    print(f"{leaky.__name__}, reset {reset}: {right:.1f} % of the test digits")

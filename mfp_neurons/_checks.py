@@ -143,3 +143,9 @@ def check_int(name: str, value: Any, lowest: int, highest: int | None = None) ->
     if value < lowest or (highest is not None and value > highest):
         raise ValueError(f"{name} must be {accepted}, got {value}")
     return value
+
+
+def replaced_method(module: torch.nn.Module) -> str | None:
+    """The name of a method that was replaced on this very object."""
+    names = (name for name, value in vars(module).items() if callable(value))
+    return next((name for name in names if callable(getattr(type(module), name, None))), None)

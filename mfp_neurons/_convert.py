@@ -11,12 +11,14 @@ from difflib import get_close_matches
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from ._checks import check_int, check_module, describe, log_once
-from .adapters import adapter_of, describe_neuron, framework_of, replaced_method
+from ._arguments import RESETS
+from ._checks import check_choice, check_int, check_module, describe, log_once, replaced_method
+from .adapters import adapter_of, describe_neuron, framework_of
 from .baseline import QuantizedMembraneLIF
 from .quantize import quantize_weights
 
@@ -28,11 +30,16 @@ Order = int | Sequence[int | None] | Mapping[str, int | None] | None
 
 @dataclass(frozen=True)
 class Swap:
-    """One neuron that was swapped: where it is, what it was and what it is now."""
+    """One neuron that was swapped: where it is, what it was and what it is now.
+
+    ``cut_off``: of a neuron whose reset was kept, which part of the weight of all past inputs lies beyond its
+    order, from 0 to 1; the outputs of the first ``order`` steps are the same. None where there is no order.
+    """
 
     path: str
     was: str
     now: str
+    cut_off: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,7 @@ class Conversion:
     unnormalized: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        rows = [(one.path or "(model)", one.was, "->", one.now) for one in self.swapped]
+        rows = [(one.path or "(model)", one.was, "->", one.now + _cut_words(one)) for one in self.swapped]
         rows += [(one.path or "(model)", one.was, "left alone:", one.why) for one in self.left]
         rows += [(one.path, one.was, "fused into", one.into) for one in self.fused]
         rows += [(one.path or "(model)", one.was, "not fused:", one.why) for one in self.unfused]
@@ -113,16 +120,17 @@ def convert(
     to: type[nn.Module] | None = None,
     weight_bits: int | float | str | None = None,
     order: Order = None,
+    reset: str | None = None,
     fuse: bool = False,
     **neuron_options: Any,
 ) -> nn.Module:
     """Swaps a model's neurons for memory-free ones, in place, keeping decay, threshold and surrogate.
 
     SpikingJelly's IFNode, LIFNode, ParametricLIFNode and PSN family become ``MFPNode``; snnTorch's Leaky,
-    Lapicque and Synaptic become ``MFPLeaky``, StateLeaky ``MFPLeakyParallel``. The reset is dropped, so
-    potentials grow larger than before: train, or at least tune the thresholds, afterwards. Make the
-    optimizer and wrap in DistributedDataParallel afterwards too, for the new neurons have parameters of
-    their own.
+    Lapicque, Synaptic and Alpha become ``MFPLeaky``, StateLeaky ``MFPLeakyParallel``. Without ``reset`` the
+    reset is dropped, so potentials grow larger than before: train, or at least tune the thresholds,
+    afterwards. Make the optimizer and wrap in DistributedDataParallel afterwards too, for the new neurons
+    have parameters of their own.
 
     Either everything asked for is done or, on an error, nothing has changed.
 
@@ -133,6 +141,10 @@ def convert(
             (first and last layer 8 bits).
         order: K of every neuron's kernel; or a list, one for each neuron that can be swapped, in the order
             of ``model.named_modules()``; or {module path: K} for some of them. None remembers for ever.
+        reset: "keep" gives each new neuron the reset of the old one. Over sequences of T <= order steps, or
+            without an order, the model computes what it did; with a smaller order it forgets what is older,
+            and ``mfp_conversion`` and the log say how much weight that is. None drops resets. "subtract",
+            "zero" and "feedback" (learned taps, for fine-tuning) are the new neurons' own.
         fuse: run each SpikingJelly batch norm and the MFPNode behind it as one operator, which keeps for
             backward the input of the batch norm alone; spikes and gradients are the same to rounding. Done
             where the batch norm's output goes to that neuron and nowhere else, as far as the module that
@@ -157,15 +169,17 @@ def convert(
 
     >>> import snntorch as snn
     >>> net = nn.Sequential(nn.Linear(4, 8), snn.Leaky(beta=0.5, init_hidden=True), nn.Linear(8, 2))
-    >>> net = convert(net, order=4, kernel_bits="pow2")
+    >>> net = convert(net, order=4, kernel_bits="pow2", reset="keep")
     >>> print(net.mfp_conversion)
     1  Leaky(beta=0.5, threshold=1, reset_mechanism=subtract)  ->
-    MFPLeaky(beta=0.5, threshold=1, exp, order=4, kernel_bits=pow2)
+    MFPLeaky(beta=0.5, threshold=1, exp, order=4, kernel_bits=pow2, reset=subtract), 6.2 % of its past cut off
     """
     check_module("model", model)
     _refuse_wrapped(model)
     if to is not None and not (isinstance(to, type) and issubclass(to, nn.Module)):
         raise TypeError(f"to must be a neuron class, got {describe(to)}")
+    if reset is not None:
+        check_choice("reset", reset, ("keep", *RESETS))
     neurons = list(_neurons(model))
     if not neurons and weight_bits is None:
         raise ValueError(f"model ({type(model).__name__}) has no neuron that convert knows")
@@ -177,7 +191,7 @@ def convert(
             if one.why:
                 continue
             _refuse_hidden_use(one, model)
-            new = _replacement(one, to, orders.get(one.path), _for_neuron(one, neuron_options))
+            new = _replacement(one, to, reset, orders.get(one.path), _for_neuron(one, neuron_options))
             if not isinstance(new, str):
                 replaced[one.module] = new
                 continue
@@ -190,15 +204,22 @@ def convert(
         _discard(replaced.values())
         raise
     swapped = tuple(
-        Swap(one.path, _described(one.module), _described(replaced[one.module]))
+        Swap(
+            one.path,
+            _described(one.module),
+            _described(replaced[one.module]),
+            _cut_off(one, replaced[one.module]) if reset == "keep" else None,
+        )
         for one in neurons
         if one.module in replaced
     )
+    dropped = [one for one in neurons if reset is None and one.module in replaced and _resets(one)]
     _swap(model, replaced)
     result = replaced.get(model, model)
     bits = None if weight_bits is None else str(weight_bits)
     pairs = _fused(result) if fuse else ((), ())
     _say_what_stays(left)
+    _say_what_is_lost(swapped, dropped)
     unnormalized = tuple(one.path for one in neurons if bits is not None and _has_few_bits(one.weights))
     if unnormalized:
         log_once("convert.unnormalized", "convert: %s", _unnormalized_words(unnormalized))
@@ -208,10 +229,14 @@ def convert(
 
 
 def advice(neuron: nn.Module) -> str:
-    """What to do about a neuron that keeps a potential where none can be kept, in a sentence or two."""
+    """What to do about a neuron whose potential no sum gives, in a sentence or two."""
+    explain = getattr(adapter_of(neuron), "why_unreadable", None)
+    unreadable = explain(neuron) if explain is not None else ""
+    if unreadable:
+        return f"{unreadable[0].upper()}{unreadable[1:]}"
     why, one = "it is none that convert knows", next(_neurons(neuron), None)
     if one is not None and one.module is neuron:
-        new: nn.Module | str = one.why or _replacement(one, None, None, {})
+        new: nn.Module | str = one.why or _replacement(one, None, None, None, {})
         if not isinstance(new, str):
             _discard([new])
             return "mfp_neurons.convert(model) makes it memory-free; train the network again with that"
@@ -382,14 +407,14 @@ def _for_neuron(one: _Neuron, options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _replacement(
-    one: _Neuron, to: type | None, order: int | None, options: dict[str, Any]
+    one: _Neuron, to: type | None, reset: str | None, order: int | None, options: dict[str, Any]
 ) -> nn.Module | str:
     """The new neuron, on the old one's device and in its mode, or the reason why there is none."""
     assert one.adapter is not None
     if order is not None:
         options["order"] = order
     try:
-        new: nn.Module | str = one.adapter.replacement(one.module, to, options)
+        new: nn.Module | str = one.adapter.replacement(one.module, to, reset, options)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise type(error)(f"{one.name}: {error}") from error
     if isinstance(new, str):
@@ -397,6 +422,27 @@ def _replacement(
     if one.near is not None:
         new.to(one.near.device)
     return new.train(one.module.training)
+
+
+def _resets(one: _Neuron) -> bool:
+    assert one.adapter is not None
+    return one.adapter.reset_of(one.module) is not None
+
+
+@torch.no_grad()
+def _cut_off(one: _Neuron, new: nn.Module) -> float | None:
+    """Which part of the weight of all past inputs lies beyond the order of the new neuron."""
+    spec = describe_neuron(new)
+    kernel = None if spec is None else spec.kernel
+    if kernel is None or kernel.order is None or kernel.kind == "matrix":
+        return None
+    assert one.adapter is not None
+    taps = getattr(kernel, "taps", None)  # free ones, of which those of another neuron are a copy
+    if taps is None:
+        taps = kernel.exponential().taps(kernel.state_steps + 1)[:: kernel.stride]  # type: ignore[operator]
+    kept = taps.reshape(len(taps), -1).double().abs().sum(0)
+    total = one.adapter.total_weight(one.module).double().reshape(-1).to(kept.device)
+    return float((1 - kept / total).clamp(0, 1).max())
 
 
 def _swap(model: nn.Module, replaced: dict[nn.Module, nn.Module]) -> None:
@@ -463,6 +509,27 @@ def _say_what_stays(left: list[Left]) -> None:
         if one.why not in (_ALREADY, _BASELINE):
             key = f"convert.left.{one.was.partition('(')[0]}.{one.why}"
             log_once(key, "convert: %r, %s, is left alone: %s", one.path, one.was, one.why)
+
+
+def _say_what_is_lost(swapped: Sequence[Swap], dropped: Sequence[_Neuron]) -> None:
+    """Once each: that resets were dropped; that an order cuts off what is older."""
+    if dropped:
+        log_once(
+            "convert.reset",
+            "convert: the reset of %s was dropped, so that all steps run at once and the model wants "
+            "training; convert(model, reset='keep') keeps it",
+            ", ".join(one.name for one in dropped),
+        )
+    cut = [one for one in swapped if one.cut_off]
+    if cut:
+        words = ", ".join(f"{one.path or 'the model'!r}{_cut_words(one)}" for one in cut)
+        log_once(
+            f"convert.cut.{words}", "convert: the model computes what it did up to its orders: %s", words
+        )
+
+
+def _cut_words(one: Swap) -> str:
+    return f", {100 * one.cut_off:.2g} % of its past cut off" if one.cut_off else ""
 
 
 def _unnormalized_words(paths: Sequence[str]) -> str:

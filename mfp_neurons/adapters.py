@@ -86,12 +86,6 @@ def put_state(module: nn.Module, name: str, value: Any) -> None:
     next((holder for holder in holders if name in holder), vars(module))[name] = value
 
 
-def replaced_method(module: nn.Module) -> str | None:
-    """The name of a method that was replaced on this very object."""
-    names = (name for name, value in vars(module).items() if callable(value))
-    return next((name for name in names if callable(getattr(type(module), name, None))), None)
-
-
 def overridden_forward(module: nn.Module) -> str | None:
     """The method ("Class.forward") by which a user's class changes what its base, a neuron, computes."""
     for kind in type(module).__mro__:

@@ -200,7 +200,7 @@ class NeuronSpec:
 
     @property
     def keeps_potential(self) -> bool:
-        """Whether a step needs a stored potential: past inputs and own spikes of any number do not give it."""
+        """Whether a step needs a stored potential: its last inputs and own spikes do not give it."""
         if self.kernel is None:
             return self.carried.what == "potential"
         # without a reset the inputs so far give it; a reset that never ends needs all own spikes as well

@@ -34,10 +34,10 @@ OURS = [
     (lambda: MFP(), Exponential, POTENTIAL, True, False, StateNames(), False),
     (lambda: MFP(order=3, strict=True), Exponential, Carried("inputs", 2), True, False, StateNames(), True),
     (lambda: MFP(**MATRIX), Matrix, Carried("all inputs", 3), True, False, StateNames(), False),
-    (lambda: MFPNode(), Exponential, POTENTIAL, False, True, V, False),
-    (lambda: MFPNode(order=1, step_mode="m"), Exponential, NOTHING, True, False, V, False),
+    (lambda: MFPNode(reset=None), Exponential, POTENTIAL, False, True, V, False),
+    (lambda: MFPNode(order=1, step_mode="m", reset=None), Exponential, NOTHING, True, False, V, False),
     (
-        lambda: MFPNode(kernel="fir", order=3, stride=2),
+        lambda: MFPNode(kernel="fir", order=3, stride=2, reset=None),
         FIR,
         Carried("inputs", 4),
         False,
@@ -46,7 +46,7 @@ OURS = [
         False,
     ),
     (
-        lambda: MFPNode(**MATRIX, order=1),
+        lambda: MFPNode(**MATRIX, order=1, reset=None),
         Matrix,
         Carried("all inputs", 0),
         False,
@@ -54,9 +54,25 @@ OURS = [
         V_AND_HISTORY,
         False,
     ),
-    (lambda: MFPLeaky(0.5), Exponential, POTENTIAL, False, True, MEM, True),
-    (lambda: MFPLeaky(0.5, order=4), Exponential, Carried("inputs", 3), False, True, MEM_AND_HISTORY, True),
-    (lambda: MFPLeakyParallel(0.5, order=4), Exponential, Carried("inputs", 3), True, False, MEM, True),
+    (lambda: MFPLeaky(0.5, reset_mechanism="none"), Exponential, POTENTIAL, False, True, MEM, True),
+    (
+        lambda: MFPLeaky(0.5, order=4, reset_mechanism="none"),
+        Exponential,
+        Carried("inputs", 3),
+        False,
+        True,
+        MEM_AND_HISTORY,
+        True,
+    ),
+    (
+        lambda: MFPLeakyParallel(0.5, order=4, reset_mechanism="none"),
+        Exponential,
+        Carried("inputs", 3),
+        True,
+        False,
+        MEM,
+        True,
+    ),
 ]
 
 
@@ -183,13 +199,15 @@ def test_a_neuron_of_ones_own_may_describe_itself():
 
 
 def test_thresholds_and_kernels_say_how_they_spread_over_a_step():
-    node = MFPNode(num_channels=3, learnable=True)
+    node = MFPNode(num_channels=3, learnable=True, reset=None)
     assert describe_neuron(node).kernel_shape is describe_neuron(node).threshold_shape is None
     node.v_threshold = torch.ones(3, 1)
     assert describe_neuron(node).threshold_shape == (3, 1)
-    leaky = describe_neuron(MFPLeaky(torch.rand(3, 1), threshold=torch.full((3, 1), torch.inf)))
+    leaky = describe_neuron(
+        MFPLeaky(torch.rand(3, 1), threshold=torch.full((3, 1), torch.inf), reset_mechanism="none")
+    )
     assert leaky.kernel_shape == leaky.threshold_shape == (3, 1) and leaky.never_fires
-    assert describe_neuron(MFPLeaky(0.5, num_channels=3)).kernel_shape is None
+    assert describe_neuron(MFPLeaky(0.5, num_channels=3, reset_mechanism="none")).kernel_shape is None
 
 
 @pytest.mark.parametrize(
@@ -204,7 +222,14 @@ def test_whether_a_call_returns_its_potential_is_known(options):
         assert describe_neuron(module).returns_potential is is_tuple
 
 
-@pytest.mark.parametrize("module", [MFPNode(order=2), MFPLeaky(0.5), MFPLeakyParallel(0.5)])
+@pytest.mark.parametrize(
+    "module",
+    [
+        MFPNode(order=2, reset=None),
+        MFPLeaky(0.5, reset_mechanism="none"),
+        MFPLeakyParallel(0.5, reset_mechanism="none"),
+    ],
+)
 def test_a_state_is_found_and_replaced_past_the_checks_of_its_setter(module):
     module(torch.ones(2, 3))
     assert [name for name, _ in kept_tensors(module)] == list(describe_neuron(module).state.all)

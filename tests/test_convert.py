@@ -190,16 +190,16 @@ def test_a_state_leaky_keeps_its_own_decay_and_its_squared_factor(truncation):
 LEFT = [
     (lambda: snn.RLeaky(0.5, linear_features=3), "feed back into it"),
     (lambda: snn.RSynaptic(0.5, 0.5, linear_features=3), "feed back into it"),
-    (lambda: snn.Alpha(0.9, 0.8), "two filters"),
+    (lambda: snn.Alpha(0.9, 0.8), r"\(spk, syn_exc, syn_inh, mem\)"),
     (lambda: snn.SLSTM(3, 3), "recurrent cell"),
     (lambda: snn.LeakyParallel(3, 3), "linear layer inside"),
     (lambda: snn.Synaptic(0.5, 0.5), r"\(spk, syn, mem\)"),
     (lambda: snn.Synaptic(0.5, 0.5, init_hidden=True), "order"),
     (lambda: snn.Lapicque(R=0.5, C=0.5), "leak"),
     (lambda: type("Mine", (snn.Leaky,), {})(0.5), "subclass of Leaky"),
-    (lambda: MFPLeaky(0.5), "memory-free already"),
-    (lambda: MFPLeakyParallel(0.5), "memory-free already"),
-    (lambda: MFPNode(), "memory-free already"),
+    (lambda: MFPLeaky(0.5, reset_mechanism="none"), "memory-free already"),
+    (lambda: MFPLeakyParallel(0.5, reset_mechanism="none"), "memory-free already"),
+    (lambda: MFPNode(reset=None), "memory-free already"),
     (lambda: MFP(), "memory-free already"),
     (lambda: QuantizedMembraneLIF(), "baseline"),
     (lambda: neuron.QIFNode(), "no rule is known"),
@@ -240,9 +240,10 @@ WITH_A_POTENTIAL = [
     *(
         (make, f"leaves it as it is: .*{why}")
         for make, why in LEFT
-        if not re.search("memory-free|layer", why)
+        if not re.search("memory-free|layer|leak", why)
     ),
-    (lambda: snn.Leaky(0.5, init_hidden=True), r"convert\(model\) makes it memory-free"),
+    (lambda: snn.Lapicque(R=0.5, C=0.5), "Its leak time_step / .R C. is 4.0"),
+    (lambda: snn.StateLeaky(0.5, channels=3), r"convert\(model\) makes it memory-free"),
 ]
 
 
@@ -576,6 +577,6 @@ def test_a_converted_residual_network_trains():
 
 
 def test_nothing_is_said_in_the_log_about_a_plain_swap(said):
-    stepwise(convert(snn_net()), torch.randn(3, 2, 4))
-    convert(sj_net())
+    stepwise(convert(snn_net(), reset="keep"), torch.randn(3, 2, 4))
+    convert(sj_net(), reset="keep")
     assert said.text == ""

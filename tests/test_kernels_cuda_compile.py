@@ -108,10 +108,15 @@ def test_every_instance_of_these_kernels_has_been_compiled_once():
         ("exp_backward<float, 4, 4, false, 0, false>", "v4.*32", "v4.b32"),
         ("exp_backward<mfp::Half, 4, 4, false, 0, false>", "v2.*32", "v2.b32"),
         ("exp_forward<float, 2, 16, false>", "v2.*32", "v2.b32"),
+        ("exp_feedback_forward<float, 4, 4, false>", "v4.*32", "v4.b32"),
+        ("exp_feedback_backward<float, 4, 4, false, 0>", "v4.*32", "v4.b32"),
+        ("fir_feedback_forward<mfp::Half, 8, 4, false>", "v4.*32", "v4.b32"),
+        ("fir_feedback_backward<float, 4, 4, false, 0>", "v4.*32", "v4.b32"),
     ],
 )
 def test_accesses_are_as_wide_as_a_threads_neurons(name, loads, stores):
     held = int(name.split(",")[2])
-    _, ptx = compile_all("exponential.cu", [f"mfp::{name}"], "compute_80")
+    file = next(kernel.file for kernel in cuda_instances.every() if kernel.name == f"mfp::{name}")
+    _, ptx = compile_all(file, [f"mfp::{name}"], "compute_80")
     assert len(re.findall(rf"ld\.global\.{loads}", ptx)) >= held
     assert len(re.findall(rf"st\.global\.{stores}", ptx)) >= held

@@ -22,6 +22,7 @@ from mfp_neurons.surrogate import ATan, Surrogate
 from tests.backend_runs import CUDA_DEVICE as DEVICE
 from tests.backend_runs import assert_close, moved, on_cuda_kernels
 from tests.strategies import LAYOUTS, SURROGATES, _layout
+from tests.test_ops import Calls, as_leaf
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 SHAPES = [(1,), (3,), (8,), (2, 1), (2, 3), (3, 8), (2, 4, 2), (1, 8, 3), (2, 3, 2, 4)]
@@ -201,7 +202,7 @@ def test_outputs_and_every_gradient_are_those_of_a_loop_over_time(call, dtype, w
 @pytest.mark.parametrize(("kind", "reset"), NEURONS)
 @pytest.mark.parametrize("steps", [4, 16, 40])
 @pytest.mark.parametrize("layout", ["per layer", "per channel", "channels last"])
-def test_blocks_that_go_through_many_neurons_sum_them_all(kind, reset, steps, layout):
+def test_sums_are_of_all_neurons_where_a_block_takes_many(kind, reset, steps, layout):
     call = many_neurons(kind, reset, steps, layout)
     # fewer blocks than tiles, which otherwise takes more neurons than the host can go through
     with mock.patch.multiple(cupy_launch, BLOCKS=2, ROUNDS=1000):
@@ -292,3 +293,23 @@ def test_a_reset_takes_one_launch(kind, reset, steps):
         forward = len(launches)
         torch.autograd.grad(chunk.spikes.sum(), list(call.tensors.values()))
     assert (forward, len(launches) - forward) == LAUNCHES[kind, reset, steps]
+
+
+# torch's own check reads .grad of a tensor that is no leaf
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("steps", [3, 18])
+@pytest.mark.parametrize("continues", [False, True])
+def test_the_operator_passes_opcheck(kind, reset, steps, continues):
+    call = many_neurons(kind, reset, steps, "per channel")
+    tensors = {name: v for name, v in call.tensors.items() if name not in ("scale", "shift")}
+    tensors["x"] = tensors["x"][:, :1, :, :2].contiguous()
+    if continues:
+        step = tensors["x"].shape[1:]
+        held = 1 if kind == "exp" else 4
+        tensors["state"] = torch.randn(step if kind == "exp" else (held, *step), dtype=torch.float64)
+        tensors["own"] = torch.ones(3 if reset == "feedback" else held, *step, dtype=torch.float64)
+    with Calls() as calls:
+        replace(call, tensors=tensors).to(torch.float64).run()
+    for operator, arguments in calls.made:
+        torch.library.opcheck(operator, tuple(map(as_leaf, arguments)))

@@ -11,7 +11,16 @@ from mfp_neurons.surrogate import ATan, Rect
 why_not = cuda.unavailable(torch.device("cuda"))
 pytestmark = pytest.mark.skipif(why_not is not None, reason=f"needs a GPU and CuPy: {why_not}")
 
-KERNELS = [Exponential(0.9), FIR(torch.rand(3)), Matrix(torch.rand(40, 40)), Exponential(torch.tensor([0.9]))]
+KERNELS = [
+    (Exponential(0.9), {}),
+    (FIR(torch.rand(3)), {}),
+    (Matrix(torch.rand(40, 40)), {}),
+    (Exponential(torch.tensor([0.9])), {}),
+    (Exponential(0.9), {"reset": "subtract"}),
+    (Exponential(torch.tensor([0.9])), {"reset": "zero"}),
+    (FIR(torch.rand(3)), {"reset": "feedback", "reset_taps": torch.tensor([-0.5, 0.2, 0.1])}),
+    (FIR(torch.rand(3)), {"reset": "zero"}),
+]
 
 
 def on_gpu(kernel):
@@ -23,31 +32,37 @@ def on_gpu(kernel):
     return Matrix(kernel.matrix.cuda().requires_grad_())
 
 
-def train(x, kernel, surrogate=ATan()):
-    spikes = functional.fire(x, kernel, 0.7, surrogate=surrogate, backend="cupy")
+def taps_on_gpu(options):
+    if "reset_taps" in options:
+        return {**options, "reset_taps": options["reset_taps"].cuda().requires_grad_()}
+    return options
+
+
+def train(x, kernel, surrogate=ATan(), **options):
+    spikes = functional.fire(x, kernel, 0.7, surrogate=surrogate, backend="cupy", **options)
     return spikes, torch.autograd.grad(spikes.float().sum(), x)[0]
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize(("kernel", "options"), KERNELS)
 @pytest.mark.parametrize("surrogate", [ATan(), Rect()])
-def test_a_captured_graph_replays_on_new_inputs(kernel, surrogate):
-    kernel = on_gpu(kernel)
+def test_a_captured_graph_replays_on_new_inputs(kernel, options, surrogate):
+    kernel, options = on_gpu(kernel), taps_on_gpu(options)
     x = torch.randn(40, 300, device="cuda", requires_grad=True)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
-            train(x, kernel, surrogate)
+            train(x, kernel, surrogate, **options)
     torch.cuda.current_stream().wait_stream(side)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        captured = train(x, kernel, surrogate)
+        captured = train(x, kernel, surrogate, **options)
     for _ in range(3):
         new = torch.randn_like(x)
         with torch.no_grad():
             x.copy_(new)
         graph.replay()
-        expected = train(new.requires_grad_(), kernel, surrogate)
+        expected = train(new.requires_grad_(), kernel, surrogate, **options)
         assert all(torch.equal(a, b) for a, b in zip(captured, expected, strict=True))
 
 
@@ -65,14 +80,17 @@ def test_a_graph_of_many_chunks_replays():
         assert torch.equal(u, expected)
 
 
-@pytest.mark.parametrize("kernel", KERNELS)
-def test_nothing_waits_for_the_device(kernel):
-    kernel = on_gpu(kernel)
-    x = torch.randn(40, 300, device="cuda", requires_grad=True)
-    train(x, kernel)
+@pytest.mark.parametrize(("kernel", "options"), KERNELS)
+@pytest.mark.parametrize("steps", [4, 40])
+def test_nothing_waits_for_the_device(kernel, options, steps):
+    if isinstance(kernel, Matrix) and steps != len(kernel.matrix):
+        pytest.skip("this matrix is of 40 steps")
+    kernel, options = on_gpu(kernel), taps_on_gpu(options)
+    x = torch.randn(steps, 300, device="cuda", requires_grad=True)
+    train(x, kernel, **options)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train(x, kernel)
+        train(x, kernel, **options)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -110,6 +128,26 @@ def test_compiled_modules_have_one_graph_and_the_eager_results(options):
         mine, theirs = compiled(x), module(x)
     torch.testing.assert_close(mine, theirs)
     mine.sum().backward()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "options"), [one for one in KERNELS if one[1]], ids=lambda one: str(one)[:40]
+)
+@pytest.mark.parametrize("steps", [4, 16])
+def test_a_reset_adds_no_bytes_of_the_inputs_size(kernel, options, steps):
+    """What a call with a reset holds at its peak is what it holds without: input, spikes, two gradients."""
+    kernel, options = on_gpu(kernel), taps_on_gpu(options)
+    x = torch.randn(steps, 1 << 20, device="cuda", requires_grad=True)
+    size = x.nbytes
+
+    def peak(**reset):
+        train(x, kernel, **reset)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        train(x, kernel, **reset)
+        return torch.cuda.max_memory_allocated() - before
+
+    assert peak(**options) <= peak() + size / 16
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -107,7 +107,9 @@ def spikingjelly_net() -> tuple[nn.Module, Any]:
     from mfp_neurons import MFPNode
 
     convolution = layer.Conv2d(1, 2, 3, bias=False)
-    net = nn.Sequential(convolution, MFPNode(2.0, v_threshold=0.2), layer.Flatten(), layer.Linear(8, 3))
+    net = nn.Sequential(
+        convolution, MFPNode(2.0, v_threshold=0.2, reset=None), layer.Flatten(), layer.Linear(8, 3)
+    )
     functional.set_step_mode(net, "m")
     return net, None
 
@@ -116,7 +118,12 @@ def snntorch_steps() -> tuple[nn.Module, Any]:
     pytest.importorskip("snntorch")
     from mfp_neurons.snntorch import MFPLeaky
 
-    net = nn.Sequential(nn.Flatten(), nn.Linear(16, 6), MFPLeaky(0.9, init_hidden=True), nn.Linear(6, 3))
+    net = nn.Sequential(
+        nn.Flatten(),
+        nn.Linear(16, 6),
+        MFPLeaky(0.9, init_hidden=True, reset_mechanism="none"),
+        nn.Linear(6, 3),
+    )
     return net, lambda net, x_seq: torch.stack([net(x) for x in x_seq])
 
 

@@ -21,10 +21,12 @@ OF_SEQUENCES = {
     "MFP fir per channel pow2": lambda **o: MFP(0.7, kernel="fir", num_channels=6, kernel_bits="pow2", **o),
     "MFP learned exp": lambda **o: MFP(0.7, learnable=True, **o),
     "MFP banded matrix": lambda **o: MFP(0.7, kernel="matrix", time_steps=7, **o),
-    "MFPNode fir": lambda **o: MFPNode(kernel="fir", step_mode="m", **o),
-    "MFPNode exp": lambda **o: MFPNode(step_mode="m", **o),
-    "MFPLeakyParallel exp": lambda **o: MFPLeakyParallel(0.7, init_hidden=True, **o),
-    "MFPLeakyParallel fir": lambda **o: MFPLeakyParallel(0.7, kernel="fir", init_hidden=True, **o),
+    "MFPNode fir": lambda **o: MFPNode(kernel="fir", step_mode="m", **o, reset=None),
+    "MFPNode exp": lambda **o: MFPNode(step_mode="m", **o, reset=None),
+    "MFPLeakyParallel exp": lambda **o: MFPLeakyParallel(0.7, init_hidden=True, **o, reset_mechanism="none"),
+    "MFPLeakyParallel fir": lambda **o: MFPLeakyParallel(
+        0.7, kernel="fir", init_hidden=True, **o, reset_mechanism="none"
+    ),
 }
 each_neuron = pytest.mark.parametrize("make", OF_SEQUENCES.values(), ids=OF_SEQUENCES)
 
@@ -135,7 +137,7 @@ def test_losses_are_measured_on_the_very_network_that_a_cut_leaves(make):
 
 
 def test_measuring_a_loss_leaves_taps_gradients_and_states_alone():
-    model = stirred(network(MFPNode(kernel="fir", order=3, step_mode="m")))
+    model = stirred(network(MFPNode(kernel="fir", order=3, step_mode="m", reset=None)))
     x = torch.rand(5, 2, 6)
     model(x).sum().backward()
     seen = []
@@ -230,8 +232,8 @@ def test_a_cut_kernel_is_the_old_one_with_zeros_behind(make, order):
 @pytest.mark.parametrize("kernel", ["fir", "exp"])
 def test_neurons_that_step_are_cut_too_and_forget_what_they_held(order, kernel):
     x = torch.randn(7, 2, 6)
-    node = MFPNode(kernel=kernel, order=4, decay_input=False)
-    leaky = MFPLeaky(0.5, kernel=kernel, order=4, init_hidden=True)
+    node = MFPNode(kernel=kernel, order=4, decay_input=False, reset=None)
+    leaky = MFPLeaky(0.5, kernel=kernel, order=4, init_hidden=True, reset_mechanism="none")
     for neuron, strict in ((node, False), (leaky, True)):
         neuron(x[0])
         truncate(neuron, {type(neuron).__name__: order})

@@ -482,7 +482,7 @@ def test_memory_free_neurons_count_alike_in_both_step_modes_and_in_plain_torch(s
     from mfp_neurons import MFPNode
 
     x_seq = (torch.rand(5, 2, 1, 4, 4) < 0.3).float()
-    single = jelly(sj, [MFPNode(2.0, False, order=order) for order in (1, 3)])
+    single = jelly(sj, [MFPNode(2.0, False, order=order, reset=None) for order in (1, 3)])
     multi, plain = copy.deepcopy(single), jelly(sj, [MFP(decay=0.5, order=order) for order in (1, 3)])
     for net in (multi, plain):
         sj.functional.set_step_mode(net, "m")
@@ -564,12 +564,14 @@ def test_memory_free_snntorch_neurons_keep_past_spikes():
     from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 
     x_seq = (torch.rand(6, 2, 3) < 0.3).float()
-    steps = Steps(MFPLeaky(0.5, order=2), MFPLeaky(0.5, order=4))
+    steps = Steps(
+        MFPLeaky(0.5, order=2, reset_mechanism="none"), MFPLeaky(0.5, order=4, reset_mechanism="none")
+    )
     whole = nn.Sequential(
         filled(nn.Linear(3, 4, bias=False), 1.5),
-        MFPLeakyParallel(0.5, order=2, init_hidden=True),
+        MFPLeakyParallel(0.5, order=2, init_hidden=True, reset_mechanism="none"),
         filled(nn.Linear(4, 2, bias=False), 0.3),
-        MFPLeakyParallel(0.5, order=4, init_hidden=True),
+        MFPLeakyParallel(0.5, order=4, init_hidden=True, reset_mechanism="none"),
     )
     for costs in (report(steps, x_seq), report(whole, x_seq)):
         assert (costs.steps, costs.batch) == (6, 2)
@@ -590,7 +592,7 @@ def test_what_a_snntorch_neuron_keeps_beside_its_potential_is_counted():
     assert kept(recurrent) == {"mem": 4 * 32, "spk": 4}  # the spikes that come back are a bit each
 
 
-# --- what comes back to a neuron ------------------------------------------------------------------------------
+# --- what comes back to a neuron ----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("own", "kept", "mean"), [(6, 6, 2), (8, 8, (2 + 6) / 3), (2, 6, 2), (99, 9, 3)])

@@ -6,13 +6,16 @@ of it becomes a reason too. All see the same input [T, B, 32] and give spikes of
 
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import convert
+from mfp_neurons import convert, functional
 from mfp_neurons._checks import require
+from mfp_neurons.history import FIR, Exponential
+from mfp_neurons.surrogate import ATan
 
 from .calls import (
     FORWARD,
@@ -52,7 +55,7 @@ def reset_of(module: nn.Module) -> Callable[[], Any]:
 
 def mfp_node(size: Size) -> Neuron:
     node_class = require("mfp_neurons.spikingjelly", "spikingjelly").MFPNode
-    node = node_class(tau=TAU, step_mode="m", surrogate_function=jelly("surrogate").ATan())
+    node = node_class(tau=TAU, step_mode="m", surrogate_function=jelly("surrogate").ATan(), reset=None)
     return Neuron(node, reset_of(node))
 
 
@@ -134,7 +137,7 @@ def _snn() -> Any:
 
 def _mfp_leaky(size: Size) -> Neuron:
     neuron_class = require("mfp_neurons.snntorch", "snntorch").MFPLeakyParallel
-    node = neuron_class(beta=BETA, init_hidden=True).to(size.device)
+    node = neuron_class(beta=BETA, reset_mechanism="none", init_hidden=True).to(size.device)
     return Neuron(node, node.reset_mem)
 
 
@@ -246,6 +249,58 @@ PEERS = (
     Peer("LeakyParallel", SNN, _leaky_parallel),
 )
 BY_NAME = {peer.name: peer for peer in PEERS}
+
+
+# --- resets: what they cost beside the neuron without one, and the LIF that has the same ----------------
+
+
+PLAIN, TAPS = "no reset", "4 taps"
+SOFT, HARD, FEEDBACK = "soft reset", "hard reset", "4 taps and 4 of feedback"
+_REACH = 4  # steps that the taps look back
+
+
+def _fire(reset: str | None) -> Callable[[Size], Neuron]:
+    """The LIF's recursion with one of the resets that it takes, or with none."""
+
+    def build(size: Size) -> Neuron:
+        kernel = Exponential(1 - 1 / TAU, 1 / TAU)
+        return Neuron(partial(functional.fire, kernel=kernel, surrogate=ATan(), reset=reset))
+
+    return build
+
+
+def _fire_of_taps(feeds_back: bool) -> Callable[[Size], Neuron]:
+    """Learned taps: their sums are part of the backward."""
+
+    def build(size: Size) -> Neuron:
+        wide = torch.float64 if size.dtype == torch.float64 else torch.float32
+        decays = (1 - 1 / TAU) ** torch.arange(_REACH, device=size.device, dtype=wide)
+        taps, feedback = (decays / TAU).requires_grad_(), (-decays / TAU).requires_grad_()
+        options: dict[str, Any] = dict(reset="feedback", reset_taps=feedback) if feeds_back else {}
+        call = partial(functional.fire, kernel=FIR(taps), surrogate=ATan(), **options)
+        return Neuron(call, parameters=[taps, feedback] if feeds_back else [taps])
+
+    return build
+
+
+def _lif_with(v_reset: float | None) -> Callable[[Size], Neuron]:
+    def build(size: Size) -> Neuron:
+        surrogate = jelly("surrogate").ATan()
+        node = jelly("neuron").LIFNode(tau=TAU, v_reset=v_reset, surrogate_function=surrogate, step_mode="m")
+        return Neuron(node, reset_of(node))
+
+    return build
+
+
+RESET_PEERS = (
+    Peer(PLAIN, PLAIN, _fire(None), neuron_traffic),
+    Peer(SOFT, PLAIN, _fire("subtract"), neuron_traffic),
+    Peer(HARD, PLAIN, _fire("zero"), neuron_traffic),
+    Peer(TAPS, TAPS, _fire_of_taps(False), neuron_traffic),
+    Peer(FEEDBACK, TAPS, _fire_of_taps(True), neuron_traffic),
+    Peer("LIFNode, soft reset", SOFT, _lif_with(None)),
+    Peer("LIFNode, hard reset", HARD, _lif_with(0.0)),
+)
 
 
 # --- batch normalization and the neuron behind it, as two modules and as one ----------------------------

@@ -10,7 +10,7 @@ import torch
 from .calls import FORWARD, TRAINING, Neuron, Peer, Size
 from .contest import Contest
 from .networks import Network
-from .peers import CHANNELS, PEERS, norm_peers
+from .peers import CHANNELS, PEERS, RESET_PEERS, norm_peers
 from .targets import TARGETS
 from .timing import Effort, Skip
 from .worker import Worker
@@ -29,6 +29,7 @@ _CPU_SIZES = ((4, 1_600_000), (64, 100_000), (1024, 4096), (16, 400_000), (16_38
 _QUICK_SIZES = ((4, 640), (16, 320), (64, 320))
 _LONG_AND_THIN = (16_384, 1024)
 _MOST_IN_BFLOAT16 = 64  # steps
+_MOST_WITH_RESET = 64  # steps: time is a loop, which LIFNode takes step by step
 _STEPS = (4, 16, 64, 1024, 16_384)
 _LARGE, _LARGER = 1 << 26, 1 << 28  # elements: a GPU's bandwidth shows, launches do not
 _ROOMY = 40 << 30  # bytes of a GPU's memory for the larger
@@ -36,7 +37,12 @@ _ROOMY = 40 << 30  # bytes of a GPU's memory for the larger
 
 def rows(device: torch.device, *, quick: bool = False, only: tuple[str, ...] = ()) -> list[Row]:
     """The rows whose names match one of the patterns ``only`` (all, without any)."""
-    every = [*_networks(device, quick), *_neurons(device, quick), *_norms(device, quick)]
+    every = [
+        *_networks(device, quick),
+        *_neurons(device, quick),
+        *_resets(device, quick),
+        *_norms(device, quick),
+    ]
     if device.type == "cuda" and not quick:
         every.sort(key=wanted_by_a_target, reverse=True)
     return [row for row in every if not only or any(fnmatchcase(row.id, p) for p in only)]
@@ -53,6 +59,16 @@ def _neurons(device: torch.device, quick: bool) -> Iterator[Row]:
             for work in (TRAINING, FORWARD):
                 name = f"neuron/T={steps},N={neurons}/{size.dtype_name}/{work}"
                 yield Contest(name, size, work, [_quick(peer) for peer in PEERS] if quick else PEERS)
+
+
+def _resets(device: torch.device, quick: bool) -> Iterator[Row]:
+    for steps, neurons in _neuron_sizes(device, quick):
+        if steps > _MOST_WITH_RESET:
+            continue
+        for dtype in _dtypes(device):
+            size = Size(steps, (neurons // CHANNELS, CHANNELS), dtype, device)
+            name = f"reset/T={steps},N={neurons}/{size.dtype_name}/{TRAINING}"
+            yield Contest(name, size, TRAINING, RESET_PEERS)
 
 
 def _quick(peer: Peer) -> Peer:

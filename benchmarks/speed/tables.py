@@ -72,6 +72,17 @@ def neurons(result: Result) -> str:
     return "\n\n".join(parts)
 
 
+def resets(result: Result) -> str:
+    """For each dtype one table of forward and backward: what a reset costs, and the LIF that has the same."""
+    rows = _group(result, "reset/")
+    parts = []
+    for dtype in unique(row["dtype"] for row in rows):
+        chosen = [row for row in rows if row["dtype"] == dtype]
+        table = _side_by_side(chosen, _size, _time_cell) + _not_run(chosen, _size)
+        parts.append(f"### {WORKS['training']}, {dtype}, ms\n\n{table}")
+    return "\n\n".join(parts)
+
+
 def _size(row: Row) -> str:
     return f"T = {row['steps']:,}, N = {row['neurons']:,}"
 
@@ -273,6 +284,7 @@ def page(result: Result, figures: Mapping[str, str] | None = None) -> str:
         for title, text in (
             ("In short", in_short(result)),
             ("Neuron alone", neurons(result)),
+            ("Resets", resets(result)),
             ("Bytes that must move, against a copy", copies(result)),
             ("Memory of the neuron", neuron_memory(result)),
             ("Batch normalization and neuron", norms(result)),

@@ -34,7 +34,10 @@ class Target:
 
     def __str__(self) -> str:
         if self.quantity == "speed":
-            return f"{self.limit:g} times as fast as {self.peer}"
+            named = f"{self.ours}: " if self.row.startswith("reset/") else ""
+            if self.limit < 1:
+                return f"{named}at most {1 / self.limit:.3g} times the time of {self.peer}"
+            return f"{named}{self.limit:g} times as fast as {self.peer}"
         if self.quantity == "copy":
             return f"{self._what}: {100 * self.limit:.0f} % of the copy bandwidth"
         return f"{self.quantity.replace('_', ' ')} at most {self.limit:g} of {self.peer}'s"
@@ -123,6 +126,7 @@ def _text(target: Target, value: float, rows: list[dict[str, Any]]) -> str:
 # --- the targets ----------------------------------------------------------------------------------------
 
 LEAKY, FUSED = "MFPLeakyParallel", "MFPNode, fused"
+FEEDBACK = "4 taps and 4 of feedback"
 
 
 def _cpu() -> Iterator[Target]:
@@ -164,4 +168,17 @@ def _gpu() -> Iterator[Target]:
         yield Target(f"GPU, T = 16,384, N = 1,024, exp, {work}", "cuda", row, "speed", 10, peer="LIFNode")
 
 
-TARGETS = (*_cpu(), *_gpu())
+def _resets() -> Iterator[Target]:
+    for steps, neurons, over_lif in ((4, 1_600_000, 4), (16, 400_000, 4), (64, 100_000, 5)):
+        rows = {"cpu": f"reset/T={steps},N={neurons}/float32/*", "cuda": f"reset/T={steps},N=*/float32/*"}
+        for device, row in rows.items():
+            work = f"{device.upper().replace('CUDA', 'GPU')}, T = {steps}, resets"
+            for ours, peer in (("soft reset", "no reset"), ("hard reset", "no reset"), (FEEDBACK, "4 taps")):
+                if steps <= 16:
+                    yield Target(work, device, row, "speed", 1 / 1.3, ours=ours, peer=peer)
+        for ours in ("soft reset", "hard reset"):
+            work = f"CPU, T = {steps}, resets"
+            yield Target(work, "cpu", rows["cpu"], "speed", over_lif, ours=ours, peer=f"LIFNode, {ours}")
+
+
+TARGETS = (*_cpu(), *_gpu(), *_resets())

@@ -98,6 +98,7 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
         neuron.surrogate,
         init_hidden=True,
         learn_beta=kernel.learnable,
+        reset_mechanism="none",
         kernel=kernel.kind,
         **kernel.options(),
     )

@@ -7,6 +7,12 @@ An exponential takes ``exponential.cu`` for every T. A FIR neuron at rest of few
 holds them in registers: trained with fixed taps in float32 it moves 12 bytes an element backward where the
 tiles of ``finite.cu`` move 20, with learned taps 28, and in 16 bits 6 where they move 14 and 20. Longer
 sequences, states and matrices take ``finite.cu``.
+
+With a reset time is a loop in the thread. An exponential takes ``exponential_feedback.cu`` for every T and
+moves the bytes that it moves without one; beyond 16 steps a backward reads the input once more, and the
+potential before every sixteenth step goes through memory. FIR neurons take ``fir_feedback.cu``: one kernel
+forward, and backward at rest up to 16 steps (4 in float64); else potential and spikes of every step go
+through memory.
 """
 
 from copy import copy

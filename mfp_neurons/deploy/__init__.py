@@ -39,9 +39,9 @@ def lower(
             neurons that take single steps is followed. The model is left exactly as it is, and read in
             evaluation mode, from rest: states that its neurons hold are not part of the network.
         example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Only its
-            dtype, its shape and the range of its values matter, unless taps are rounded. uint8: images of levels 0 to 255, which
-            reach the model as level / 255. bool: events. Floats: events if all are 0 or 1, else images in
-            [0, 1], rounded to 255 levels.
+            dtype, its shape and the range of its values matter, unless taps are rounded. uint8: images of
+            levels 0 to 255, which reach the model as level / 255. bool: events. Floats: events if all are 0
+            or 1, else images in [0, 1], rounded to 255 levels.
         levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16.
         kernel_bits: rounds taps that are no whole numbers, of inputs and of own spikes, as
             ``convert(model, reset="keep", order=T, kernel_bits=...)`` does: "pow2", or 2 to 8 bits. ``notes``

@@ -140,8 +140,8 @@ class Folding:
         if 0 < len(potentials) < len(outputs):
             log_once(
                 f"deploy.potentials.{where}",
-                "%s returns potentials beside other tensors: they are left out, for an integer network writes "
-                "none down",
+                "%s returns potentials beside other tensors: they are left out, for an integer network "
+                "writes none down",
                 where,
             )
             outputs = tuple(one for one in outputs if one not in potentials)

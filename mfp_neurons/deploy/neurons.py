@@ -124,9 +124,9 @@ def _whole_taps(layer: Neurons, steps: int) -> tuple[Ints, int]:
         _refuse(
             layer,
             "has real taps (kernel_bits=None), which are no whole numbers times a power of two",
-            "deploy.lower(model, example, kernel_bits=8) rounds them, and says what that changes; or give the "
-            'neuron kernel_bits="pow2" or 2 to 8 bits and an order, as convert does too, and train with that. An '
-            "exponential of tau=2 (beta=0.5) needs neither",
+            "deploy.lower(model, example, kernel_bits=8) rounds them, and says what that changes; or give "
+            'the neuron kernel_bits="pow2" or 2 to 8 bits and an order, as convert does too, and train with '
+            "that. An exponential of tau=2 (beta=0.5) needs neither",
         )
     if max(abs(int(tap)) for tap in integers.ravel()) >= 2**62:
         _refuse(

@@ -24,9 +24,11 @@ _SAMPLES = 32  # of the example that are measured
 
 
 def rounded(network: NetworkDescription, bits: KernelBits) -> tuple[NetworkDescription, tuple[str, ...]]:
-    """The network with real taps on the grid of ``bits``, as ``convert`` puts them there, and whose they were.
+    """The network with its real taps on the grid of ``bits``, as ``convert`` puts them there.
 
-    Taps that are whole numbers times a power of two stay as they are. Own taps are rounded with the others.
+    Returns:
+        It, and the layers that had real taps, for messages. Taps that are whole numbers times a power of two
+        stay as they are. Own taps are rounded with the others.
     """
     layers, names = list(network.layers), []
     for number, layer in enumerate(layers):
@@ -54,7 +56,7 @@ def _rounded(layer: Neurons, bits: KernelBits, steps: int) -> Neurons:
 
 
 def _rounded_own_taps(layer: Neurons, reset: NeuronReset, bits: KernelBits, steps: int) -> Tensor:
-    """r[1] .. r[R]: of a subtracted threshold what is left of 1 is rounded, of learned taps they themselves."""
+    """r[1] .. r[R]; of a subtracted threshold the part is rounded that is left of it."""
     if reset.kind == "feedback":
         assert reset.taps is not None
         return quantize_taps(reset.taps, bits)
@@ -96,7 +98,7 @@ def what_changed(
 
 
 def _spikes_of(model: nn.Module, x: Tensor, top: int) -> dict[str, NDArray[np.bool_]]:
-    """Whether the model's neurons fire, [T, N, *], by the path of their module; of those called once a step."""
+    """Whether the model's neurons fire, [T, N, *], by the path of their module, where it runs once."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     x = (x if x.is_floating_point() or x.dtype == torch.bool else x / top).to(like)
     calls: dict[str, list[Tensor]] = {}

@@ -177,11 +177,11 @@ template <class A> MFP_FN void grow_older(A &age, A &age_before, bool fires) {
 
 /* ZERO of K taps, its adjoint: what step t gives back to D[t-j], called for j = K - 1 .. 1 with one sum, which
  * starts at 0; weighted = a[t] m[j] y[t-j]. Had a spike not been, the sum would go on to the spike before it; were
- * there one where there is none, the inputs from there on would be forgotten. */
+ * there one where there is none, the inputs from there on would be forgotten. Of numbers, or of vectors of them. */
 template <class W, class A> MFP_FN W give_back_to_spike(W &sum, A j, A age, A age_before, W weighted) {
-    sum += j < age_before ? weighted : 0;
-    const W share = j <= age ? -sum : 0;
-    sum = j == age ? 0 : sum;
+    sum += j < age_before ? weighted : W{};
+    const W share = j <= age ? -sum : W{};
+    sum = j == age ? W{} : sum;
     return share;
 }
 

@@ -107,22 +107,12 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
 
 def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value) -> Value:
     """The value [N, *] at the step that this call is of; a neuron that carries no state counts no steps."""
-    if not tracer.follow_loops and spec.step_mode:
-        tracer.refuse(
-            f'takes one step at a time (step_mode="{spec.step_mode}"). '
-            'functional.set_step_mode(model, "m") of SpikingJelly makes it take the whole sequence'
-        )
-    if not tracer.follow_loops:
-        tracer.refuse(
-            "takes one step at a time in a loop over time, which cannot be captured. "
-            "Use mfp_neurons.snntorch.MFPLeakyParallel, which takes the whole sequence [T, N, *]"
-        )
     if value.reduce or value.last:
         tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     if has_time(value.dims):
         tracer.refuse(
-            f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Give an example of "
-            "one step, [N, *], or set the neurons to whole sequences"
+            f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Put the loop over time into "
+            "the model, set its neurons to whole sequences, or give an example of one step"
         )
     if not spec.continues:
         return value
@@ -179,10 +169,12 @@ def _is_at_rest(state: Any, spec: NeuronSpec) -> bool:
 
 def _keep(tracer: Tracer, module: nn.Module, spec: NeuronSpec, last: StandIn, every: StandIn) -> None:
     """Puts stand-ins where a call leaves the last potential, that of every step, and the past inputs."""
-    # No layer gives a neuron's past inputs, so they have a shape and no layer: whoever reads them is refused.
-    history = StandIn(tuple(every.shape), replace(every.value, layer=None), tracer.capture)
+    # No layer gives a neuron's past inputs and spikes, so they have a shape and no layer: whoever reads them
+    # is refused.
+    past = StandIn(tuple(every.shape), replace(every.value, layer=None), tracer.capture)
     names = spec.state
-    for name, value in ((names.potential, last), (names.history, history), (names.record, every)):
+    held = {names.potential: last, names.history: past, names.last_spikes: past, names.record: every}
+    for name, value in held.items():
         if name is not None:
             put_state(module, name, value)
 
@@ -215,6 +207,12 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
     )
     if not bool((threshold > -inf).all()):
         refuse("has a threshold that is NaN or -inf. Set a number, or math.inf, which never fires")
+    reset = spec.reset
+    if reset is not None and reset.kind != "zero" and reset.order is not None and reset.taps is None:
+        refuse(
+            "subtracts a threshold of its own for each neuron (order="
+            f"{spec.kernel.order}). Give it one threshold, or one a channel"
+        )
     factor = spec.spike_factor
     layer = Neurons(
         name="",
@@ -231,7 +229,7 @@ def read_neurons(module: nn.Module, features: Shape, refuse: Callable[[str], NoR
         strict=strict,
         spike_factor=None if factor is None or bool((factor == 1).all()) else snapshot(factor),
         features=features,
-        reset=_reset(spec.reset),
+        reset=_reset(reset),
     )
     # The neuron's own forward does not run on stand-ins, so torch does not notice a parameter that does not
     # fit.

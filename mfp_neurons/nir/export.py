@@ -152,8 +152,8 @@ class _Writer:
         if signal is None:
             of_neurons = self.network.layers[number].where
             raise NIRError(
-                f"{where} reads the potential of {of_neurons}, which resets: a node of NIR's that resets gives "
-                "its spikes alone. Use those."
+                f"{where} reads the potential of {of_neurons}, which resets: a node of NIR's that resets "
+                "gives its spikes alone. Use those."
             )
         return signal
 

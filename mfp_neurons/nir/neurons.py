@@ -8,8 +8,8 @@ so our u[t] = d u[t-1] + g x[t] is that of I = g / (1 - d) x. The factor is a ``
 sinabs refuses another r than 1, Norse's integrator has none. It is 1, and left out, with SpikingJelly's
 ``decay_input``.
 
-``LIF`` and ``IF`` are the same integrators with a threshold and a reset to a number. Where that number is not 0
-(v_reset), our potential is written as it counts from it: readers start at 0, and the neuron at v_reset.
+``LIF`` and ``IF`` are the same integrators with a threshold and a reset to a number. Where that number is not
+0 (v_reset), our potential is written as it counts from it: readers start at 0, and the neuron at v_reset.
 """
 
 from dataclasses import dataclass
@@ -103,8 +103,8 @@ def _check_reset(layer: Neurons, steps: int | None) -> None:
     assert reset is not None
     if reset.kind == "subtract":
         raise NIRError(
-            f"{layer.where} subtracts its threshold when it fires, and NIR's neurons reset to a number. Use a "
-            "reset to zero (v_reset=0.0, reset_mechanism='zero' or reset='zero'), and train with that."
+            f"{layer.where} subtracts its threshold when it fires, and NIR's neurons reset to a number. Use "
+            "a reset to zero (v_reset=0.0, reset_mechanism='zero' or reset='zero'), and train with that."
         )
     if reset.kind == "feedback":
         raise NIRError(

@@ -79,8 +79,8 @@ class Reader:
             return nn.AvgPool2d(size, stride, padding, divisor_override=1)
         raise NIRError(
             f"{name!r} ({type(node).__name__}) has no place in a network of memory-free neurons. Linear, "
-            "Affine, Conv1d, Conv2d, Scale, Delay, Flatten, AvgPool2d, SumPool2d, LI, I, Threshold, LIF and IF "
-            "have"
+            "Affine, Conv1d, Conv2d, Scale, Delay, Flatten, AvgPool2d, SumPool2d, LI, I, Threshold, LIF and "
+            "IF have"
         )
 
     # --- neurons ------------------------------------------------------------------------------------------
@@ -113,15 +113,16 @@ class Reader:
         if not np.array_equal(node.v_leak, rest):
             towards = "the potential that they reset to" if isinstance(node, nir.LIF) else "0"
             raise NIRError(
-                f"{name!r} ({kind}) leaks towards v_leak={node.v_leak.flat[0]:g}; our potentials leak to {towards}"
+                f"{name!r} ({kind}) leaks towards v_leak={node.v_leak.flat[0]:g}; our potentials leak to "
+                f"{towards}"
             )
         # One step of forward Euler, v += rate (r I - v), decays by 1 - rate and takes in I with the gain r
         # rate. A time constant that was rounded may give a rate just above 1.
         rate = self.dt / np.asarray(node.tau, np.float64)
         if not ((rate >= 0) & (rate <= 1 + 1e-9)).all():
             raise NIRError(
-                f"{name!r} ({kind}) has a time constant of {np.min(node.tau):g} s, and a step lasts {self.dt:g}. "
-                "Pass the dt that the graph was made for"
+                f"{name!r} ({kind}) has a time constant of {np.min(node.tau):g} s, and a step lasts "
+                f"{self.dt:g}. Pass the dt that the graph was made for"
             )
         return 1 - np.minimum(rate, 1), factor * node.r * rate
 

@@ -28,6 +28,9 @@ from .rules import LEFT_ALONE as LEFT_ALONE
 from .rules import RULES as RULES
 from .rules import neuron_spec as neuron_spec
 from .rules import replacement as replacement
+from .rules import reset_of as reset_of
+from .rules import total_weight as total_weight
+from .rules import why_unreadable as why_unreadable
 from .surrogates import StrictSpike as StrictSpike
 from .surrogates import known_surrogate as known_surrogate
 

@@ -57,10 +57,11 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         init_hidden: keep ``mem`` inside; it is then an error to pass one.
         inhibition: only the neuron of the largest potential may fire (dense layers).
         learn_beta, learn_threshold, learn_graded_spikes_factor: make these Parameters.
-        reset_mechanism: "none"; snn.Leaky's "subtract" (the threshold, whatever the gain) and "zero";
-            "feedback": R learned taps, which weigh the neuron's last own spikes, start at 0 and stand in
-            ``feedback.taps`` [R] or, with ``num_channels``, [R, C]. The matrix kernel takes "none" alone. It
-            may be assigned, but not to or from "feedback", and a loaded checkpoint sets it to its own.
+        reset_mechanism: snn.Leaky's "subtract" (the threshold, whatever the gain), "zero" and "none", with
+            which all steps are free of one another; "feedback": R learned taps, which weigh the neuron's last
+            own spikes, start at 0 and stand in ``feedback.taps`` [R] or, with ``num_channels``, [R, C].
+            kernel="matrix" and a threshold of inf take "none" alone. It may be assigned, but not to or from
+            "feedback", and a loaded checkpoint sets it to its own.
         state_quant: a function of ``snntorch.functional.quant`` that mem passes through at every step.
         output: return (spk, mem) also with ``init_hidden``.
         graded_spikes_factor: factor on the spikes.
@@ -96,12 +97,13 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         TypeError: ``mem`` given in spite of ``init_hidden``, or an argument of the wrong kind.
 
     >>> import snntorch as snn
-    >>> lif = MFPLeaky(beta=0.5)
-    >>> mem = lif.reset_mem()
-    >>> for x in (0.5, 0.5, 0.25, 1.0):  # mem = 0.5, 0.75, 0.625, 1.3125
+    >>> lif, leaky = MFPLeaky(beta=0.5, order=4), snn.Leaky(beta=0.5)
+    >>> mem, expected = lif.reset_mem(), leaky.reset_mem()
+    >>> for x in (0.5, 1.0, 0.25, 1.0):  # mem = 0.5, 1.25, 0.625 + 0.25 - 1, 1.0 - 0.0625
     ...     spk, mem = lif(torch.tensor([x]), mem)
-    >>> spk, mem
-    (tensor([1.]), tensor([1.3125]))
+    ...     spk, expected = leaky(torch.tensor([x]), expected)
+    >>> mem, expected
+    (tensor([0.9375]), tensor([0.9375]))
     """
 
     def neuron_spec(self) -> NeuronSpec:

@@ -47,7 +47,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         inhibition: bool = False,
         learn_beta: bool = False,
         learn_threshold: bool = False,
-        reset_mechanism: str = "none",
+        reset_mechanism: str = "subtract",
         state_quant: Any = False,
         output: bool = False,
         graded_spikes_factor: Any = 1.0,
@@ -440,6 +440,11 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
 
 def _feedback(mechanism: str, kernel: KernelParameters, order: int | None) -> Feedback:
+    if kernel.kind == "matrix" and mechanism != "none":
+        raise ValueError(
+            f"kernel='matrix' takes reset_mechanism='none', got {mechanism!r}: its weights differ between "
+            "steps, so that none says how a reset fades"
+        )
     return Feedback(
         None if mechanism == "none" else mechanism,
         kernel,

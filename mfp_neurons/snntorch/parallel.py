@@ -70,10 +70,12 @@ class MFPLeakyParallel(MemoryFree):
         TypeError: ``mem`` given in spite of ``init_hidden``, or an argument of the wrong kind.
         NotImplementedError: inhibition, or state_quant with an infinite kernel.
 
-    >>> lif = MFPLeakyParallel(beta=0.5)
-    >>> spk, mem = lif(torch.tensor([0.5, 0.5, 0.25, 1.0]).reshape(4, 1))
+    >>> x = torch.tensor([0.5, 1.0, 0.25, 1.0]).reshape(4, 1)
+    >>> spk, mem = MFPLeakyParallel(beta=0.5)(x)
     >>> spk.flatten(), mem.flatten()
-    (tensor([0., 0., 0., 1.]), tensor([0.5000, 0.7500, 0.6250, 1.3125]))
+    (tensor([0., 1., 0., 0.]), tensor([ 0.5000,  1.2500, -0.1250,  0.9375]))
+    >>> MFPLeakyParallel(beta=0.5, reset_mechanism="none")(x)[1].flatten()
+    tensor([0.5000, 1.2500, 0.8750, 1.4375])
     """
 
     def _init_state(self) -> None:

@@ -7,7 +7,7 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from ..adapters import replaced_method
+from .._checks import replaced_method
 from ..neuron import MFP
 from ..spec import Carried, KernelOptions, NeuronSpec, ResetSpec, StateNames
 from .kernel import BetaKernel
@@ -47,6 +47,13 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
     )
 
 
+_TWICE = (
+    "it may subtract its threshold twice for one spike (reset_delay=False): make it with reset_delay=True, "
+    "or with reset_mechanism='zero', and train with that"
+)
+_EARLY = "it resets before its first spike, since its threshold is below 0: give it one of at least 0"
+
+
 def why_unreadable(module: nn.Module) -> str:
     """Why a Leaky or Lapicque is no sum over its inputs and its own spikes, and what to do; empty if it is.
 
@@ -58,7 +65,7 @@ def why_unreadable(module: nn.Module) -> str:
     if kind not in (snn.Leaky, snn.Lapicque) or replaced_method(neuron):
         return ""
     if how != "none" and bool((neuron.threshold < 0).any()):
-        return "it resets before its first spike, since its threshold is below 0: give it one of at least 0"
+        return _EARLY
     if kind is snn.Lapicque:
         decay, _ = _lapicque(neuron)
         if bool(((decay < 0) | (decay > 1)).any()):
@@ -69,16 +76,14 @@ def why_unreadable(module: nn.Module) -> str:
                 "reset_mechanism='zero', or give it reset_mechanism='subtract', and train with that"
             )
     elif how == "subtract" and not getattr(neuron, "reset_delay", True):
-        return (
-            "it may subtract its threshold twice for one spike (reset_delay=False): make it with "
-            "reset_delay=True, or with reset_mechanism='zero', and train with that"
-        )
+        return _TWICE
     return ""
 
 
 def _kernel_of(neuron: Any) -> BetaKernel | None:
     """The history kernel of a Leaky or Lapicque itself, a subclass of which may compute more."""
-    if type(neuron) not in (snn.Leaky, snn.Lapicque) or replaced_method(neuron) or why_unreadable(neuron):
+    known = type(neuron) in (snn.Leaky, snn.Lapicque) and _mechanism(neuron) is not None
+    if not known or replaced_method(neuron) or why_unreadable(neuron):
         return None
     beta, gain = (neuron.beta, 1.0) if type(neuron) is snn.Leaky else _lapicque(neuron)
     return BetaKernel(beta, gain, None, None, None, isinstance(neuron.beta, nn.Parameter))
@@ -86,18 +91,21 @@ def _kernel_of(neuron: Any) -> BetaKernel | None:
 
 def _reset_of(neuron: Any) -> ResetSpec | None:
     how = _mechanism(neuron)
-    # snnTorch cuts the gradient through every reset
-    return None if how == "none" else ResetSpec(how, delay=how == "subtract", detach=True)  # type: ignore[arg-type]
+    if how == "none":
+        return None
+    # snnTorch cuts the gradient through every reset that comes a step later
+    detach = bool(getattr(neuron, "reset_delay", True))
+    return ResetSpec(how, delay=how == "subtract", detach=detach)  # type: ignore[arg-type]
 
 
-def _mechanism(neuron: Any) -> str:
+def _mechanism(neuron: Any) -> str | None:
     """How it resets: bound when it was made, so that a reset_mechanism assigned later changes nothing."""
     bound = getattr(getattr(neuron, "state_function", None), "__name__", "")
-    return {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}.get(bound, bound)
+    return {"_base_sub": "subtract", "_base_zero": "zero", "_base_int": "none"}.get(bound)
 
 
 def _lapicque(neuron: Any) -> tuple[Tensor, Tensor]:
-    """Decay and gain of mem = (1 - dt / RC) mem + (dt / C) input, as Lapicque computes it from R, C and dt."""
+    """Decay and gain of mem = (1 - dt / RC) mem + (dt / C) input, from Lapicque's R, C and dt."""
     # it has a beta too, which its forward does not use
     leak = _value_of(neuron.time_step / (neuron.R * neuron.C))
     return 1 - leak, neuron.R.detach() * leak
@@ -123,6 +131,7 @@ def _common(neuron: Any) -> Options:
         "surrogate_disable": neuron.surrogate_disable,
         "init_hidden": neuron.init_hidden,
         "inhibition": neuron.inhibition,
+        "reset_mechanism": "none",
         "learn_threshold": isinstance(neuron.threshold, nn.Parameter),
         "state_quant": neuron.state_quant,
         "output": neuron.output,
@@ -161,6 +170,12 @@ def _as_plain(arguments: Options) -> MFP:
     for name in ("graded_spikes_factor", "gain"):
         if not bool((torch.as_tensor(arguments.get(name, 1.0)) == 1).all()):
             raise ValueError(f"to=MFP: MFP has no {name}, and it is {arguments[name]}")
+    reset = arguments["reset_mechanism"]
+    if reset == "subtract":
+        raise ValueError(
+            "to=MFP: the threshold that MFP subtracts has decayed by a step, snnTorch's has not; keep "
+            "MFPLeakyParallel"
+        )
     numbers = {name: torch.as_tensor(arguments[name]).reshape(-1) for name in ("beta", "threshold")}
     for name, value in numbers.items():
         if bool((value != value[0]).any()):
@@ -172,6 +187,9 @@ def _as_plain(arguments: Options) -> MFP:
         learn_threshold=arguments["learn_threshold"],
         surrogate=known_surrogate(arguments["spike_grad"]) or arguments["spike_grad"],
         strict=True,
+        reset=None if reset == "none" else reset,
+        reset_order=arguments.get("reset_order"),
+        detach_reset=reset == "zero" and arguments.get("reset_delay", True),
         **{name: arguments[name] for name in KernelOptions.__annotations__ if name in arguments},
     )
 
@@ -197,12 +215,25 @@ def _from_lapicque(neuron: Any, options: Options) -> nn.Module | str:
 
 def _from_synaptic(neuron: Any, options: Options) -> nn.Module | str:
     """Two decays in a row: taps m[j] = sum over i of alpha**i beta**(j - i), which is no exponential."""
-    why = _why_no_taps(neuron, options)
-    if why:
-        return why
-    alpha, beta = torch.broadcast_tensors(
-        _value_of(neuron.alpha).clamp(0, 1), _value_of(neuron.beta).clamp(0, 1)
-    )
+    return _with_taps(neuron, options, "(spk, syn, mem)", _two_decays)
+
+
+def _from_alpha(neuron: Any, options: Options) -> nn.Module | str:
+    """The difference of two exponentials: taps m[j] = a (alpha**j - beta**j)."""
+    return _with_taps(neuron, options, "(spk, syn_exc, syn_inh, mem)", _difference)
+
+
+def _with_taps(
+    neuron: Any, options: Options, returned: str, taps_of: Callable[..., Tensor]
+) -> nn.Module | str:
+    """A neuron of free taps [K] or [K, C], those of ``taps_of(alpha, beta, K)``."""
+    if neuron.output or not neuron.init_hidden:
+        return f"it returns {returned}; only with init_hidden=True, output=False can it be swapped"
+    if options.get("order") is None:
+        return "its two decays become taps, whose number was not given: convert(model, order=K)"
+    if options.get("kernel", "fir") != "fir":
+        return f"its two decays are taps (kernel='fir'), not kernel={options['kernel']!r}"
+    alpha, beta = _decays(neuron)
     channels = {"num_channels": beta.numel()} if beta.numel() > 1 else {}
     learned = isinstance(neuron.alpha, nn.Parameter) or isinstance(neuron.beta, nn.Parameter)
     is_learned = options.get("learnable", learned or "kernel" in options)
@@ -210,20 +241,16 @@ def _from_synaptic(neuron: Any, options: Options) -> nn.Module | str:
     new = _build(neuron, MFPLeaky, chosen, beta=beta.clone(), **channels)
     taps: nn.Parameter = new.kernel.taps  # type: ignore[operator, union-attr, assignment]
     with torch.no_grad():
-        values = _two_decays(alpha.reshape(-1), beta.reshape(-1), options["order"])
+        values = taps_of(alpha.reshape(-1), beta.reshape(-1), options["order"])
         taps.copy_(values if taps.dim() == 2 else values[:, 0])
     taps.requires_grad_(bool(is_learned))
     return new
 
 
-def _why_no_taps(neuron: Any, options: Options) -> str:
-    if neuron.output or not neuron.init_hidden:
-        return "it returns (spk, syn, mem); only with init_hidden=True, output=False can it be swapped"
-    if options.get("order") is None:
-        return "its two decays become taps, whose number was not given: convert(model, order=K)"
-    if options.get("kernel", "fir") != "fir":
-        return f"its two decays are taps (kernel='fir'), not kernel={options['kernel']!r}"
-    return ""
+def _decays(neuron: Any) -> tuple[Tensor, Tensor]:
+    """alpha and beta as they are used, of one shape."""
+    alpha, beta = (_value_of(value).clamp(0, 1) for value in (neuron.alpha, neuron.beta))
+    return torch.broadcast_tensors(alpha, beta)  # type: ignore[return-value]
 
 
 def _two_decays(alpha: Tensor, beta: Tensor, order: int) -> Tensor:
@@ -234,6 +261,16 @@ def _two_decays(alpha: Tensor, beta: Tensor, order: int) -> Tensor:
         syn = alpha * syn
         mem = beta * mem + syn
     return torch.stack(taps)
+
+
+def _difference(alpha: Tensor, beta: Tensor, order: int) -> Tensor:
+    """Taps [K, C] of mem = a (exc - inh), the two decaying by alpha and by beta, with Alpha's factor a."""
+    lags = torch.arange(order, device=alpha.device, dtype=alpha.dtype).unsqueeze(1)
+    return _alpha_factor(alpha, beta) * (alpha**lags - beta**lags)
+
+
+def _alpha_factor(alpha: Tensor, beta: Tensor) -> Tensor:
+    return torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
 
 
 def _from_state_leaky(neuron: Any, options: Options) -> nn.Module | str:
@@ -257,6 +294,7 @@ RULES: dict[type, Callable[[Any, Options], nn.Module | str]] = {
     snn.Leaky: _from_leaky,
     snn.Lapicque: _from_lapicque,
     snn.Synaptic: _from_synaptic,
+    snn.Alpha: _from_alpha,
 }
 """snnTorch's neurons that :func:`mfp_neurons.convert` can swap: (neuron, options) to the new neuron, or to
 the reason (a string) why this one stays."""
@@ -276,7 +314,6 @@ for _name, _why in {
     "RSynaptic": _RECURRENT,
     "SLSTM": "it is a gated recurrent cell",
     "SConv2dLSTM": "it is a gated recurrent cell",
-    "Alpha": "it subtracts two filters and returns (spk, syn_exc, syn_inh, mem)",
     "AssociativeLeaky": "its state is a matrix that depends on the input",
     "SpikingNeuron": "no rule is known for it",
 }.items():
@@ -284,12 +321,71 @@ for _name, _why in {
         LEFT_ALONE[getattr(snn, _name)] = _why
 
 
-def replacement(old: nn.Module, to: type | None, options: Options) -> nn.Module | str:
+def reset_of(old: nn.Module) -> str | None:
+    """How a neuron that has a rule resets: "subtract", "zero" or None."""
+    how = _mechanism(old)
+    return None if how == "none" else how
+
+
+def total_weight(old: nn.Module) -> Tensor:
+    """The sum of all taps of a neuron that has a rule: the potential that a constant input of 1 ends at."""
+    neuron: Any = old
+    if type(old) is snn.Lapicque:
+        decay, gain = _lapicque(neuron)
+        return gain / (1 - decay)
+    if type(old) in (snn.Synaptic, snn.Alpha):
+        alpha, beta = _decays(neuron)
+        if type(old) is snn.Synaptic:
+            return 1 / ((1 - alpha) * (1 - beta))
+        return _alpha_factor(alpha, beta) * (1 / (1 - alpha) - 1 / (1 - beta))
+    decay = (
+        torch.exp(-1 / _value_of(neuron.tau))
+        if hasattr(neuron, "tau")
+        else _value_of(neuron.beta).clamp(0, 1)
+    )
+    return 1 / (1 - decay)
+
+
+def _why_not_kept(neuron: Any, options: Options) -> str:
+    """Why the reset of a neuron that has a rule cannot be kept; empty where it can."""
+    how, kind = _mechanism(neuron), type(neuron)
+    if how in (None, "none"):
+        return ""
+    if kind is snn.Synaptic and how == "zero":
+        return "its reset to zero leaves its synaptic current, so that inputs before it go on to count"
+    if kind is snn.Alpha:
+        return (
+            "its reset also changes the current that decays by alpha, by what is no sum over its own spikes"
+        )
+    if kind is snn.Lapicque:
+        return why_unreadable(neuron)
+    # without an order MFPLeaky computes what snn.Leaky does, whatever that is
+    is_finite = (
+        kind is snn.Synaptic or options.get("order") is not None or options.get("kernel", "exp") != "exp"
+    )
+    if is_finite and how == "subtract" and not neuron.reset_delay:
+        return _TWICE
+    return _EARLY if is_finite and bool((neuron.threshold < 0).any()) else ""
+
+
+def replacement(old: nn.Module, to: type | None, reset: str | None, options: Options) -> nn.Module | str:
     """The neuron in place of one that has a rule, or why there is none.
 
     Args:
         old: a neuron of one of the classes in :data:`RULES`.
         to: MFPLeaky, MFPLeakyParallel or MFP; None for what the rule chooses.
+        reset: None for no reset, "keep" for that of the neuron, or the ``reset_mechanism`` of the new one.
         options: keyword arguments of the new neuron.
     """
-    return RULES[type(old)](old, options if to is None else {**options, "to": to})
+    kept: Options = {"reset_mechanism": reset or "none"}
+    if reset == "keep":
+        why = _why_not_kept(old, options)
+        if why:
+            return why
+        # a threshold that is never reached is never subtracted either
+        never = bool((torch.as_tensor(old.threshold) == torch.inf).all())
+        kept = {
+            "reset_mechanism": "none" if never else _mechanism(old) or "none",
+            "reset_delay": getattr(old, "reset_delay", True),
+        }
+    return RULES[type(old)](old, kept | options | ({} if to is None else {"to": to}))

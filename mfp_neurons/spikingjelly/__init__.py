@@ -25,6 +25,8 @@ from .pairs import fuse as fuse
 from .rules import RULES as RULES
 from .rules import neuron_spec as neuron_spec
 from .rules import replacement as replacement
+from .rules import reset_of as reset_of
+from .rules import total_weight as total_weight
 from .surrogates import fused_surrogate as fused_surrogate
 
 __all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]

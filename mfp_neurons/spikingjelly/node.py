@@ -45,17 +45,18 @@ from .surrogates import DEFAULT_SURROGATE, fused_surrogate, own_surrogate
 
 
 class MFPNode(neuron.BaseNode):  # type: ignore[misc]
-    r"""Drop-in for ``LIFNode``: the same arguments, shapes, step modes and memories; the reset is a choice.
+    r"""Drop-in for ``LIFNode``: the same arguments with the same defaults, shapes, step modes and memories.
 
-    The potential, counted from its value at rest, is ``LIFNode``'s; with ``order=K`` only the last K inputs
-    are summed and only the last K - 1 own spikes reset it, so that the two agree for K steps:
+    With LIFNode's arguments alone it is a ``LIFNode``, which keeps a potential from step to step. ``order=K``
+    makes it memory-free: the last K inputs are summed, the last K - 1 own spikes reset the sum, and the two
+    agree for K steps. ``reset=None`` leaves the reset out. The potential, counted from its value at rest:
 
     .. math::
         u[t] = \Bigl(1 - \frac{1}{\tau}\Bigr) v[t-1] + g \, x[t], \qquad
         g = \tfrac{1}{\tau} \text{ if decay\_input else } 1
 
-    v[t] is what the reset leaves of u[t]. With ``reset=None`` that is all of it, and no step depends on the
-    spikes of another: all are computed at once. With a reset they run one after the other, in one operator.
+    v[t] is what the reset leaves of u[t]: without one all of it, so that no step depends on the spikes of
+    another, and all are computed at once. With a reset they run one after the other, in one operator.
 
     Args:
         tau: time constant in steps, > 1; ``math.inf`` with ``decay_input=False`` never leaks (IFNode).
@@ -63,18 +64,18 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         v_threshold: the neuron fires on u >= v_threshold, so never at ``math.inf``. A tensor ([1], [C], or
             one that broadcasts with a time step [N, \*]) or an ``nn.Parameter`` may be assigned to the
             attribute later.
-        v_reset: the potential at rest and after a hard reset, for ``reset="zero"``. LIFNode's None is
-            ``reset="subtract"``. Without a reset it is ignored; other than None or 0 that is said once.
+        v_reset: the potential at rest and after a hard reset; None is the soft reset. Only "zero" takes
+            another number than 0; without a reset it is ignored, which is said once.
         surrogate_function: SpikingJelly's surrogates, ours, or any callable from u - v_threshold to spikes.
         detach_reset: no gradient passes through the spikes that reset the neuron, or are fed back.
         step_mode: "s" takes one step [N, \*], "m" a sequence [T, N, \*], time first.
         backend: "auto", "torch", "cpu" or "cupy"; see :func:`mfp_neurons.functional.fire`.
         store_v_seq: keep v[t] of every step, [T, N, \*], in ``v_seq``.
-        reset: what the neuron's own spikes change. None: nothing. "subtract": LIFNode's soft reset, the
-            potential loses the threshold. "zero": its hard reset, the sum over the inputs starts anew.
-            "feedback": the potential gets r[1] s[t-1] + .. + r[R] s[t-R]; the taps r are learned, start at
-            0 (the parameter ``feedback.taps``) and need an ``order``. "auto": LIFNode's rule, "subtract" for
-            ``v_reset=None`` and "zero" for a number; nothing for "matrix", which takes no reset.
+        reset: what the neuron's own spikes change. "auto" is LIFNode's rule: "subtract" for ``v_reset=None``
+            and "zero" for a number; nothing for ``kernel="matrix"``, which takes no reset. "subtract": the
+            potential loses the threshold, the soft reset. "zero": the sum over the inputs starts anew, the
+            hard reset. "feedback": the potential gets r[1] s[t-1] + .. + r[R] s[t-R]; the taps r are learned,
+            start at 0 (the parameter ``feedback.taps``) and need an ``order``. None: nothing.
         reset_order: R, how many own spikes "subtract" and "feedback" feed back; None is as far back as the
             kernel reaches, order - 1.
         kernel: "exp", "fir" (``order`` free taps) or "matrix" (one free causal matrix over ``time_steps``).
@@ -103,7 +104,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     >>> import torch
     >>> from mfp_neurons import MFPNode
-    >>> node = MFPNode(tau=2.0, decay_input=False, step_mode="m")
+    >>> node = MFPNode(tau=2.0, decay_input=False, reset=None, step_mode="m")
     >>> node(torch.tensor([0.5, 0.5, 0.0, 1.0]).reshape(4, 1)).flatten()   # u = 0.5, 0.75, 0.375, 1.1875
     tensor([0., 0., 0., 1.])
     >>> node.v
@@ -130,14 +131,14 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         tau: float = 2.0,
         decay_input: bool = True,
         v_threshold: float = 1.0,
-        v_reset: float | None = None,
+        v_reset: float | None = 0.0,
         surrogate_function: Callable[[Tensor], Tensor] | None = DEFAULT_SURROGATE,
         detach_reset: bool = False,
         step_mode: str = "s",
         backend: str = "auto",
         store_v_seq: bool = False,
         *,
-        reset: str | None = None,
+        reset: str | None = "auto",
         reset_order: int | None = None,
         learnable: bool = False,
         **options: Unpack[KernelOptions],
@@ -152,7 +153,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         kind = _kind_of_reset(reset, v_reset, history.kind)
         super().__init__(  # keywords: the positional order differs between SpikingJelly's versions
             v_threshold=threshold,
-            v_reset=float(v_reset or 0.0) if kind == "zero" else None,
+            v_reset=None if v_reset is None or kind != "zero" else float(v_reset),
             surrogate_function=own_surrogate(surrogate_function),
             detach_reset=bool(detach_reset),
             step_mode=step_mode,
@@ -727,6 +728,8 @@ def _kind_of_reset(reset: Any, v_reset: Any, kernel: str) -> str | None:
         reset = None if kernel == "matrix" else "subtract" if v_reset is None else "zero"
     if reset is not None:
         check_choice("reset", reset, ("auto", *RESETS))
+    if reset == "zero" and v_reset is None:
+        raise ValueError("reset='zero' takes a number for v_reset, got None, which is LIFNode's soft reset")
     if reset != "zero" and v_reset:
         if reset is not None:
             raise ValueError(

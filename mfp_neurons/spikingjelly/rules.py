@@ -9,7 +9,7 @@ import torch
 from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
-from ..adapters import replaced_method
+from .._checks import replaced_method
 from ..history import Exponential
 from ..neuron import MFP
 from ..spec import Carried, KernelParameters, NeuronSpec, ResetSpec, StateNames
@@ -115,7 +115,7 @@ def _common(old: Any) -> dict[str, Any]:
 
 def _build(old: Any, options: dict[str, Any], **chosen: Any) -> MFPNode:
     """An MFPNode with what ``old`` shares, what the rule chose and, above both, what the user asked for."""
-    node = MFPNode(**{**_common(old), **chosen, **options})
+    node = MFPNode(**{**_common(old), "reset": None, **chosen, **options})
     threshold = getattr(old, "v_threshold", None)
     if isinstance(threshold, Tensor) and "v_threshold" not in options:
         node.v_threshold = threshold
@@ -211,23 +211,48 @@ RULES: dict[type, Rule] = {
 }
 
 
-def replacement(old: nn.Module, to: type | None, options: dict[str, Any]) -> nn.Module | str:
+def reset_of(old: nn.Module) -> str | None:
+    """How a neuron that has a rule resets: "subtract", "zero" or None."""
+    if not isinstance(old, tuple(_BASES)):  # the PSN family
+        return None
+    return "subtract" if old.v_reset is None else "zero"
+
+
+def total_weight(old: nn.Module) -> Tensor:
+    """The sum of all taps of a neuron that has a rule: the potential that a constant input of 1 ends at."""
+    leak = _leak_of(old)
+    if leak is None:
+        weight: Tensor = old.weight  # type: ignore[assignment]
+        return weight.abs().sum()
+    return torch.as_tensor(leak.gain) / (1 - torch.as_tensor(leak.decay))
+
+
+def replacement(
+    old: nn.Module, to: type | None, reset: str | None, options: dict[str, Any]
+) -> nn.Module | str:
     """The neuron in place of one that has a rule, or why there is none.
 
     Args:
         old: a neuron of one of the classes in :data:`RULES`.
         to: MFPNode, MFP, or None for the first.
+        reset: None for no reset, "keep" for that of the neuron, or the ``reset`` of the new one.
         options: keyword arguments of MFPNode.
     """
     if to not in (None, MFPNode, MFP):
         raise ValueError(f"to must be MFPNode or MFP here, got {to.__name__ if to else to}")
-    node = RULES[type(old)](old, options)
+    how = reset_of(old) if reset == "keep" else reset
+    v_reset = (getattr(old, "v_reset", None) or 0.0) if how == "zero" else None
+    node = RULES[type(old)](old, {"reset": how, "v_reset": v_reset, **options})
     if to is not MFP or isinstance(node, str):
         return node
     if node.step_mode != "m":
         raise ValueError("to=MFP: MFP takes whole sequences, and this neuron's step_mode is 's'")
     if node.store_v_seq:
         raise ValueError("to=MFP: MFP has no store_v_seq")
+    if node.v_reset:
+        raise ValueError(
+            f"to=MFP: the potential of MFP counts from 0, that of this neuron from {node.v_reset}"
+        )
     plain = MFP(surrogate=fused_surrogate(node.surrogate_function), backend=node.backend)
-    plain.kernel, plain.v_threshold = node.kernel, node.v_threshold
+    plain.kernel, plain.feedback, plain.v_threshold = node.kernel, node.feedback, node.v_threshold
     return plain

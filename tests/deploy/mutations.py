@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 
-from mfp_neurons.deploy.file import KEY, VERSIONS
+from mfp_neurons.deploy.file import KEY
 
 Arrays = dict[str, NDArray[Any]]
 ZEROS = "0" * 64
@@ -31,8 +31,10 @@ def parts(data: bytes) -> tuple[Any, Arrays]:
     return json.loads(text)["network"], load_arrays(data)
 
 
-def signed(network: Any, arrays: Arrays, *, version: Any = VERSIONS[-1]) -> bytes:
-    """A file of any structure and arrays, with the checksum that it should have."""
+def signed(network: Any, arrays: Arrays, *, version: Any = ...) -> bytes:
+    """A file of any structure and arrays with the checksum, and the version, that it should have."""
+    if version is ...:
+        version = 2 if '"Feedback"' in json.dumps(network) else 1
     text = json.dumps({"version": version, "sha256": ZEROS, "network": network}, ensure_ascii=False)
     return signed_again(
         save_arrays({name: np.array(a, order="C") for name, a in arrays.items()}, {KEY: text})

@@ -15,6 +15,7 @@ from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.graph import (
     Concat,
     CurrentPool,
+    Feedback,
     Graph,
     Input,
     Neurons,
@@ -186,6 +187,40 @@ REFUSED: dict[str, Graph] = {
     "thresholds must be int64 [R, 2], got int64 [3, 3]": of(FIRE, thresholds=int64(3, 3)),
     "rows of thresholds must be an integer from 1 to 3, got 4": of(FIRE, thresholds=int64(4, 2)),
     "rows of thresholds must be an integer from 5 to 5, got 3": of(FIRE, taps=int64(5, 3, 1)),
+    "rows of thresholds must be a multiple of the 4 sums of own spikes, got 3": of(
+        FIRE, feedback=Feedback("table", int64(3, 1))
+    ),
+    "feedback must be a Feedback or None, got 'sum'": of(FIRE, feedback="sum"),
+    "feedback: kind must be 'sum', 'table' or 'age', got 'zero'": of(FIRE, feedback=Feedback("zero")),  # type: ignore[arg-type]
+    "feedback: kind must be None of a matrix kernel": of(
+        FIRE, taps=int64(5, 3, 1), thresholds=int64(5, 2), feedback=Feedback("age")
+    ),
+    "feedback: taps must be None of 'age', got int64": of(FIRE, feedback=Feedback("age", int64(2, 1))),
+    "feedback: order of the neurons must be 2 or more": of(
+        FIRE, taps=int64(1, 1, 2), thresholds=int64(1, 2), feedback=Feedback("age")
+    ),
+    "feedback: taps must be int64 [R, 1 or C], got None": of(FIRE, feedback=Feedback("sum")),
+    "feedback: taps must be int64 [R, 1 or 2], got int64 [2, 3]": of(
+        FIRE, feedback=Feedback("sum", int64(2, 3))
+    ),
+    "feedback: taps must be from .* got 4611686018427387904": of(
+        FIRE, feedback=Feedback("sum", int64(2, 1, value=2**62))
+    ),
+    "feedback: steps of own spikes must be an integer from 1 to 2**16": of(
+        FIRE, feedback=Feedback("sum", int64(2**16 + 1, 1))
+    ),
+    "feedback: taps must be int64 [R, 1] of 'table', got int64 [2, 2]": of(
+        FIRE, feedback=Feedback("table", int64(2, 2))
+    ),
+    "feedback: taps must be from -255 to 255, got 256": of(
+        FIRE, feedback=Feedback("table", int64(2, 1, value=256))
+    ),
+    "feedback: sizes of taps, added up must be an integer from 0 to 255, got 300": of(
+        FIRE, feedback=Feedback("table", int64(2, 1, value=150))
+    ),
+    "potentials must be always below 2**62, got": of(
+        FIRE, feedback=Feedback("sum", int64(2, 1, value=2**61))
+    ),
     "thresholds must be from -2**62 to 2**62": of(FIRE, thresholds=int64(3, 2, value=2**62 + 1)),
     "thresholds must .* got -9223372036854775808": of(FIRE, thresholds=int64(3, 2, value=-(2**63))),
     "unit must be float64 [2]": of(FIRE, unit=np.zeros(3)),
@@ -270,9 +305,9 @@ def test_no_number_exceeds_its_bound(case: Case) -> None:
         assert numbers.min() >= 0
         assert numbers.max() <= graph.map_top(index)
         assert numbers.shape[2:] == graph.map_shape(index)
-    for op, steps in zip(graph.ops, case.own_steps[1:], strict=True):
+    for index, (op, steps) in enumerate(zip(graph.ops, case.own_steps[1:], strict=True), start=1):
         if isinstance(op, Neurons):
-            potential = abs(potentials(op, maps, steps)).max(axis=(0, 1, 3, 4))
+            potential = abs(potentials(op, maps, steps, maps[index])).max(axis=(0, 1, 3, 4))
             assert (potential <= potential_bound(graph, op)).all()
         if isinstance(op, Neurons | Scores):
             for synapse in op.synapses:

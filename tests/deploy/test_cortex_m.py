@@ -18,6 +18,7 @@ from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
 from tests.deploy.graphs import cases
 from tests.deploy.native import expected, stream_of
 from tests.deploy.test_codegen import corner
+from tests.deploy.test_feedback import fed_back
 from tests.deploy.toolchain import STRICT, run, tool
 
 # of the compiler's own library: products and quotients of whole numbers; loops that copy or clear
@@ -59,6 +60,16 @@ def test_random_networks_score_on_the_board_what_the_interpreter_says(machine, c
         found = score(machine, case.graph, samples, Path(folder))
     np.testing.assert_array_equal(found.run, right.run)
     np.testing.assert_array_equal(found.step, right.step[:, right.scored[0] == 1])
+
+
+@pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)
+def test_own_spikes_of_every_kind_count_on_the_board_as_in_the_interpreter(machine, tmp_path):
+    case = fed_back()
+    right = expected(case, case.levels)
+    found = score(machine, case.graph, np.moveaxis(case.levels, 1, 0), tmp_path)
+    np.testing.assert_array_equal(found.run, right.run)
+    np.testing.assert_array_equal(found.step, right.step)
+    assert len(np.unique(found.step)) > 5
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["run", "step"])

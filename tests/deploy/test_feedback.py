@@ -1,15 +1,26 @@
 """Own spikes in integer networks: folded exactly or within the stated bound, alike in every execution."""
 
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy import fold
-from mfp_neurons.deploy.neurons import NeuronValues
+from mfp_neurons import MFP, deploy, quantize_weights
+from mfp_neurons.deploy import IntegerNetwork, fold, interpret
+from mfp_neurons.deploy.check import check
+from mfp_neurons.deploy.errors import LoweringError
+from mfp_neurons.deploy.file import from_bytes, to_bytes
+from mfp_neurons.deploy.graph import Feedback
+from mfp_neurons.deploy.neurons import NeuronValues, whole_numbers
+from mfp_neurons.network import describe
+from mfp_neurons.network.description import NeuronReset
+from tests.deploy.agreement import events_agree, run_agrees, stream_agrees
+from tests.deploy.graphs import Case, dense, fires, readout, vectors
 
 BOUND = 6  # of what a synapse adds up here
 dyadic = st.builds(Fraction, st.integers(-64, 64), st.sampled_from([1, 2, 8, 32]))  # ties are common
@@ -127,3 +138,107 @@ def test_a_synapse_without_weight_counts_as_rounding():
     folded = folded_with([-(0.7**j) for j in range(1, 13)], 1e-30)
     assert folded.factors[0][0] == 0
     assert folded.error[0] < 1e-4
+
+
+def fed_back(steps=9):
+    """Three layers, one of each kind of feedback."""
+    rng = np.random.default_rng(3)
+
+    def signs(out, inner):
+        return rng.choice([-1, 1], (out, inner))
+
+    own = rng.integers(-9, 4, (5, 12))
+    layers = [
+        replace(fires(dense(0, signs(12, 6)), [4, 2, 1], np.full((3, 12), 3)), feedback=Feedback("sum", own)),
+        replace(
+            fires(dense(1, signs(70, 12)), [2, 1], rng.integers(-2, 9, (2 * 4, 70))),
+            feedback=Feedback("table", np.array([[2], [-1]])),
+        ),
+        replace(
+            fires(dense(2, signs(9, 70)), [4, 2, 1, 1], rng.integers(0, 9, (4, 9))), feedback=Feedback("age")
+        ),
+    ]
+    graph = vectors(6, *layers, readout(dense(3, signs(3, 9)), reduce="none"), steps=steps)
+    check(graph)
+    return Case(graph, rng.integers(0, 2, (steps, 5, 6, 1, 1)).astype(np.uint8), steps)
+
+
+@pytest.mark.parametrize("steps", [1, 9, 70])
+def test_all_executions_agree_where_own_spikes_of_every_kind_count(steps):
+    case = fed_back(steps)
+    run_agrees(case, threads=2)
+    stream_agrees(case, threads=1)
+    events_agree(case)
+    assert to_bytes(from_bytes(to_bytes(case.graph))) == to_bytes(case.graph)
+    _, maps = interpret.run(case.graph, case.levels.astype(np.int64), steps)
+    if steps > 1:
+        assert all(0.05 < spikes.mean() < 0.9 for spikes in maps[1:])
+
+
+def test_an_example_worked_out_by_hand():
+    """One input that is always there, taps 2 and 1: what each kind makes of it."""
+    x = np.ones((6, 1, 1, 1, 1), np.int64)
+
+    def spikes(feedback, thresholds, taps=(2, 1)):
+        op = replace(fires(dense(0, [[1]]), taps, thresholds), feedback=feedback)
+        return interpret.evaluate(op, [x], 6).ravel().tolist()
+
+    assert spikes(None, [[2], [3]]) == [1, 1, 1, 1, 1, 1]
+    # u = 2, 3 - 2, 3 - 1, 3 - 0, 3 - 2, 3 - 1 against 2 and then 3
+    assert spikes(Feedback("sum", np.array([[-2], [-1]])), [[2], [3]]) == [1, 0, 0, 1, 0, 0]
+    # after a spike one more is needed than there is
+    assert spikes(Feedback("table", np.array([[1]])), [[2], [4], [3], [4]]) == [1, 0, 1, 0, 1, 0]
+    # 2 right after a spike, 3 one step later; against 3 from the second step on
+    assert spikes(Feedback("age"), [[3], [3]]) == [0, 1, 0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("order", "reach", "kept"), [(1, 3, 3), (4, 3, 3), (6, 3, 5)])
+def test_a_map_of_spikes_is_kept_once_for_both_uses(order, reach, kept):
+    own = replace(
+        fires(dense(0, np.ones((8, 4))), [1], np.full(8, 2)),
+        feedback=Feedback("sum", -np.ones((reach, 1), np.int64)),
+    )
+    after = fires(dense(1, np.ones((8, 8))), [1] * order, np.full(8, 2), "after")
+    network = IntegerNetwork(vectors(4, own, after, readout(dense(2, np.ones((2, 8)))), steps=8))
+    assert network.graph.kept() == {1: kept}
+    assert network.memory().state_stream == kept
+    assert "R = 3 (added)" in str(network)
+    assert "hidden: own spikes fed back, exact" in str(network)
+
+
+def test_a_stream_keeps_the_own_spikes_of_a_lif_and_nothing_else():
+    net = torch.nn.Sequential(torch.nn.Linear(8, 16), MFP(0.5, order=4, reset="zero"), torch.nn.Linear(16, 2))
+    network = deploy.lower(quantize_weights(net, first=1, last=1), torch.zeros(6, 1, 8))
+    assert network.graph.kept() == {0: 3, 1: 3}
+    stream = network.stream()
+    stream.step(torch.zeros(2, 8))
+    assert stream.state_bits == 2 * 3 * (8 + 16)
+
+
+def lif(**options):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(8, 64), MFP(**options), torch.nn.Linear(64, 3))
+    return deploy.lower(quantize_weights(net), torch.zeros(12, 1, 8))
+
+
+def test_what_is_exact_and_what_is_rounded_is_printed_and_stands_in_the_c(tmp_path):
+    few = lif(decay=0.5, order=4, reset="subtract", v_threshold=0.5)
+    assert (few.graph.ops[0].feedback.kind, few.graph.ops[0].error.max()) == ("table", 0)
+    assert "R = 3 (8 thresholds)" in str(few)
+    assert "1: own spikes fed back, exact" in str(few)
+    many = lif(decay=0.5, reset="subtract", v_threshold=0.3)
+    feedback, error = many.graph.ops[0].feedback, many.graph.ops[0].error.max()
+    assert (feedback.kind, many.graph.ops[0].own_steps) == ("sum", 11)
+    assert 0 < error < 1e-4
+    words = f"own taps rounded to whole numbers, at most {error:.2g} off"
+    assert f"1: {words}" in str(many)
+    many.to_c(tmp_path)
+    assert words in (tmp_path / "mfp_net.c").read_text()
+    assert f" * 1, R = 11 (added): {words}." in (tmp_path / "mfp_net.h").read_text()
+
+
+def test_a_matrix_kernel_with_a_reset_is_refused():
+    network = describe(MFP(kernel="matrix", time_steps=4, kernel_bits="pow2"), torch.zeros(4, 1, 8))
+    layer = replace(network.layers[1], reset=NeuronReset("zero"))
+    with pytest.raises(LoweringError, match="has a matrix kernel and a reset"):
+        whole_numbers(layer, 4)

@@ -23,7 +23,7 @@ from mfp_neurons.deploy.graph import (
     potential_bound,
     synapses,
 )
-from tests.deploy.graphs import BITS, Case, bound_of_scores, cases, potentials
+from tests.deploy.graphs import BITS, Case, bound_of_scores, cases, potentials, rows_of
 
 
 def traits(case: Case) -> Iterator[tuple[str, Any]]:
@@ -46,7 +46,9 @@ def traits(case: Case) -> Iterator[tuple[str, Any]]:
         for synapse in synapses(op):
             yield from of_synapse(graph, synapse)
         if isinstance(op, Neurons):
-            yield from of_spikes(op, maps, steps)
+            if op.feedback is not None:
+                yield "readers look back further than own spikes", graph.history()[index] > op.own_steps
+            yield from of_spikes(op, maps, steps, maps[index])
         if isinstance(op, TimePool):
             yield "joined: looked back at", index in graph.history()
             yield "joined: all the same", index in constant
@@ -61,6 +63,11 @@ def of_op(graph: Graph, op: Op, late: bool) -> Iterator[tuple[str, Any]]:
             yield "order of one", op.order == 1
             yield "banded", bool(op.steps and op.order < op.steps)
             yield "taps for each channel", op.taps.shape[2] > 1
+            yield "feedback", op.feedback and op.feedback.kind
+            yield f"with feedback, {late=}", op.feedback is not None
+            if op.feedback is not None and op.feedback.taps is not None:
+                yield f"negative own taps of a {op.feedback.kind}", bool((op.feedback.taps < 0).any())
+                yield "own taps for each channel", op.feedback.taps.shape[1] > 1
             for what, there in [
                 ("negative", op.taps < 0),
                 ("zero", op.taps == 0),
@@ -116,9 +123,10 @@ def of_window(where: str, window: Window) -> Iterator[tuple[str, Any]]:
         yield f"{where}: {name} of rows and columns differ", rows != columns
 
 
-def of_spikes(op: Neurons, maps: list[np.ndarray], steps: int) -> Iterator[tuple[str, Any]]:
-    rows = np.minimum(np.arange(steps), len(op.thresholds) - 1)
-    over = potentials(op, maps, steps) - op.thresholds[rows][:, None, :, None, None]
+def of_spikes(
+    op: Neurons, maps: list[np.ndarray], steps: int, spikes: np.ndarray
+) -> Iterator[tuple[str, Any]]:
+    over = potentials(op, maps, steps, spikes) - rows_of(op, spikes)
     for what, there in [("ties", over == 0), ("spikes", over >= 0), ("silence", over < 0)]:
         yield f"much {what}", bool(there.mean() > 0.2)
     yield "missed by one", bool((over.max(axis=(0, 1, 3, 4)) == -1).any())
@@ -129,11 +137,12 @@ VALUES: dict[str, list[Any]] = {
     "potential": ["narrow", 32, 62, "wide"],
     "scores": ["none", "sum", "mean"],
     "synapses": [1, 2, 3],
+    "feedback": [None, "sum", "table", "age"],
     "bits": BITS,
     "channels in": [1, 2, 31, 32, 33, 63, 64, 65],
     "channels out": [1, 2, 31, 32, 33, 63, 64, 65],
 }
-QUESTIONS = 80
+QUESTIONS = 86
 
 
 @pytest.mark.slow  # other tests draw the same networks, and fail where one is wrong

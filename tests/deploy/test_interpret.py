@@ -72,9 +72,40 @@ def spikes(op: Neurons, x: Tensor, steps: int) -> Tensor:
     for t in range(steps):
         for s in range(max(0, t - op.order + 1), t + 1):
             matrix[t, s] = torch.from_numpy(op.taps[t if op.steps else 0, t - s])
+    if op.feedback is not None:
+        return in_turn(op, matrix, x)
     potential = (matrix[:, :, None, :, None, None] * x[None]).sum(1)
     rows = torch.arange(steps).clamp(max=len(op.thresholds) - 1)
     return (potential >= torch.from_numpy(op.thresholds)[rows][:, None, :, None, None]).double()
+
+
+def in_turn(op: Neurons, matrix: Tensor, x: Tensor) -> Tensor:
+    """The same with own spikes, which are weighed, or before which a row of the matrix is cut off."""
+    feedback, steps = op.feedback, len(x)
+    assert feedback is not None
+    fired = torch.zeros(x.shape, dtype=torch.int64)
+    table = torch.from_numpy(op.thresholds).reshape(-1, op.choices, x.shape[2])
+    taps = torch.zeros(steps + 1, x.shape[2], dtype=torch.int64)  # by lag
+    if feedback.taps is not None:
+        own = torch.from_numpy(feedback.taps)[:steps].expand(-1, x.shape[2])
+        taps[1 : len(own) + 1] = own
+    channels = torch.arange(x.shape[2])[:, None, None]
+    for t in range(steps):
+        weights = matrix[t][:, None, :, None, None].expand(x.shape)
+        # after step s there was no spike, that is from s to t - 1
+        silent = torch.stack([fired[s:t].sum(0) == 0 for s in range(steps)])
+        row = torch.full(x.shape[1:], t)
+        if feedback.kind == "age":
+            weights, row = weights * silent, silent[:t].sum(0)
+        potential = (weights * x).sum(0)
+        added = sum((taps[t - s][:, None, None] * fired[s] for s in range(t)), torch.zeros_like(row))
+        if feedback.kind == "sum":
+            potential = potential + added
+        choice = added - int(taps[:, 0].clamp(max=0).sum()) if feedback.kind == "table" else row * 0
+        if feedback.kind == "table":  # taps that lie beyond the sequence count as well
+            choice = choice - int(feedback.taps[steps:].clip(max=0).sum())  # type: ignore[index]
+        fired[t] = potential >= table[row.clamp(max=len(table) - 1), choice, channels]
+    return fired.double()
 
 
 def made(op: Op, maps: list[Tensor], steps: int) -> Tensor:

@@ -80,25 +80,45 @@ def check(module, *features):
 @pytest.mark.parametrize("decay_input", [True, False])
 def test_spikingjellys_neuron(options, decay_input):
     check(
-        shuffled(MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options)), C, 2
+        shuffled(
+            MFPNode(tau=2.0, decay_input=decay_input, v_threshold=0.5, step_mode="m", **options, reset=None)
+        ),
+        C,
+        2,
     )
 
 
 @kernels
 def test_snntorchs_neuron(options):
-    check(shuffled(MFPLeakyParallel(beta=0.5, threshold=0.75, learn_threshold=True, **options)), C, 2, 2)
+    check(
+        shuffled(
+            MFPLeakyParallel(
+                beta=0.5, threshold=0.75, learn_threshold=True, **options, reset_mechanism="none"
+            )
+        ),
+        C,
+        2,
+        2,
+    )
 
 
 def test_snntorchs_parameters_that_broadcast_are_channels_where_they_are_the_same_inside_one():
     beta = torch.tensor([1.0, 0.5, 0.0])
-    assert check(MFPLeakyParallel(beta=beta), C).taps.shape == (1, T, C)
-    assert check(MFPLeakyParallel(beta=beta.reshape(C, 1, 1), threshold=beta.reshape(1, C, 1, 1)), C, 2, 2)
-    check(MFPLeakyParallel(beta=beta, num_channels=C, order=2), C, 2, 2)
-    check(MFPLeakyParallel(beta=0.5, gain=torch.tensor(0.25)), C)
+    assert check(MFPLeakyParallel(beta=beta, reset_mechanism="none"), C).taps.shape == (1, T, C)
+    assert check(
+        MFPLeakyParallel(
+            beta=beta.reshape(C, 1, 1), threshold=beta.reshape(1, C, 1, 1), reset_mechanism="none"
+        ),
+        C,
+        2,
+        2,
+    )
+    check(MFPLeakyParallel(beta=beta, num_channels=C, order=2, reset_mechanism="none"), C, 2, 2)
+    check(MFPLeakyParallel(beta=0.5, gain=torch.tensor(0.25), reset_mechanism="none"), C)
 
 
 def test_a_tensor_as_spikingjellys_threshold_is_one_a_layer_a_channel_or_what_broadcasts():
-    node = MFPNode(step_mode="m")
+    node = MFPNode(step_mode="m", reset=None)
     for threshold in (
         torch.tensor(0.5),
         torch.tensor([0.25]),
@@ -142,8 +162,8 @@ class Weird(nn.Module):
     [
         (MFP(surrogate=lambda x: (x > 0).float()), True),
         (MFP(surrogate=Sigmoid(2.0)), False),
-        (MFPLeakyParallel(0.5, init_hidden=True), True),
-        (MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0), init_hidden=True), True),
+        (MFPLeakyParallel(0.5, init_hidden=True, reset_mechanism="none"), True),
+        (MFPLeakyParallel(0.5, spike_grad=Sigmoid(2.0), init_hidden=True, reset_mechanism="none"), True),
     ],
 )
 def test_the_rule_is_that_of_the_function_that_fires(module, strict):
@@ -162,15 +182,21 @@ def test_the_rule_is_that_of_the_function_that_fires(module, strict):
             r"taps of shape \[2\].*does not broadcast",
         ),
         (MFP(0.5, surrogate=Weird()), r"does not fire spikes of 0 and 1"),
-        (MFPNode(), r'step_mode="s".*set_step_mode'),
+        (MFPNode(reset=None), r'step_mode="s".*set_step_mode'),
         (
-            MFPNode(step_mode="m", surrogate_function=surrogate.Sigmoid(spiking=False)),
+            MFPNode(step_mode="m", surrogate_function=surrogate.Sigmoid(spiking=False), reset=None),
             r"does not fire spikes",
         ),
-        (MFPLeaky(0.5), r"MFPLeakyParallel"),
-        (MFPLeakyParallel(0.5, graded_spikes_factor=2.0), r"graded spikes"),
-        (MFPLeakyParallel(0.5, order=2, state_quant=quant.state_quant(4)), r"state_quant"),
-        (MFPLeakyParallel(torch.tensor([0.5, 1.0])), r"decay of its own for each neuron"),
+        (MFPLeaky(0.5, reset_mechanism="none"), r"MFPLeakyParallel"),
+        (MFPLeakyParallel(0.5, graded_spikes_factor=2.0, reset_mechanism="none"), r"graded spikes"),
+        (
+            MFPLeakyParallel(0.5, order=2, state_quant=quant.state_quant(4), reset_mechanism="none"),
+            r"state_quant",
+        ),
+        (
+            MFPLeakyParallel(torch.tensor([0.5, 1.0]), reset_mechanism="none"),
+            r"decay of its own for each neuron",
+        ),
         (snn.Leaky(0.5), r"keeps a membrane potential.*mfp_neurons.convert"),
         (neuron.LIFNode(), r"keeps a membrane potential.*mfp_neurons.convert"),
         (baseline.QuantizedMembraneLIF(), r"keeps a membrane potential.*mfp_neurons.convert"),

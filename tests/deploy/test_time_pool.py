@@ -213,12 +213,12 @@ def test_spikingjellys_layers_stand_around_it() -> None:
     model = nn.Sequential(
         layer.Conv2d(2, 4, 3, padding=1, bias=False),
         layer.BatchNorm2d(4),
-        MFPNode(2.0, **options),
+        MFPNode(2.0, **options, reset=None),
         TimePool(2),
         layer.MaxPool2d(2),
         layer.Flatten(),
         layer.Linear(36, 10),
-        MFPNode(2.0, **options),
+        MFPNode(2.0, **options, reset=None),
         TimePool(2),
         layer.Linear(10, 3),
     )
@@ -231,7 +231,9 @@ def test_snntorchs_layers_stand_around_it() -> None:
     pytest.importorskip("snntorch", reason="the 'snntorch' extra is not installed")
 
     def fire_of() -> nn.Module:
-        return MFPLeakyParallel(beta=0.5, threshold=0.3, init_hidden=True, order=3, kernel_bits="pow2")
+        return MFPLeakyParallel(
+            beta=0.5, threshold=0.3, init_hidden=True, order=3, kernel_bits="pow2", reset_mechanism="none"
+        )
 
     model = nn.Sequential(
         nn.Linear(5, 12), fire_of(), TimePool(2), nn.Linear(12, 8), fire_of(), TimePool(2), nn.Linear(8, 3)
@@ -283,6 +285,8 @@ def test_windows_that_do_not_divide_t_say_so(windows: tuple[int, int]) -> None:
 
 def test_a_membrane_potential_is_not_pooled() -> None:
     pytest.importorskip("snntorch", reason="the 'snntorch' extra is not installed")
-    leaky = MFPLeakyParallel(beta=0.5, output=True, init_hidden=True, order=2, kernel_bits="pow2")
+    leaky = MFPLeakyParallel(
+        beta=0.5, output=True, init_hidden=True, order=2, kernel_bits="pow2", reset_mechanism="none"
+    )
     words = refusal(lambda x, f, p, out: out(p(f(x)[1])), leaky, TimePool(2), nn.Linear(5, 3))
     assert "reads the membrane potential of 'layers.0' (MFPLeakyParallel). Pool its spikes" in words

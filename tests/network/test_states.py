@@ -37,15 +37,17 @@ class Model(nn.Module):
 
 
 def node(mode: str = "m", **options: Any) -> nn.Module:
-    return MFPNode(**{"tau": 2.0, "decay_input": False, "v_threshold": 1.2, "step_mode": mode} | options)
+    return MFPNode(
+        **{"tau": 2.0, "decay_input": False, "v_threshold": 1.2, "step_mode": mode} | options, reset=None
+    )
 
 
 def parallel() -> nn.Module:
-    return MFPLeakyParallel(beta=0.5, threshold=1.2, init_hidden=True)
+    return MFPLeakyParallel(beta=0.5, threshold=1.2, init_hidden=True, reset_mechanism="none")
 
 
 def leaky(**options: Any) -> nn.Module:
-    return MFPLeaky(**{"beta": 0.5, "threshold": 1.2, "init_hidden": True} | options)
+    return MFPLeaky(**{"beta": 0.5, "threshold": 1.2, "init_hidden": True} | options, reset_mechanism="none")
 
 
 def each(forward: Forward) -> Forward:
@@ -124,7 +126,7 @@ REFUSED: dict[str, tuple[Fire, Forward, str]] = {
     "steps: a start": (lambda: node("s"), each(started(0.5)), "starts from a potential"),
     "steps: a reset": (lambda: node("s"), each(reset), "is reset between two steps"),
     "mem to start from": (
-        lambda: MFPLeaky(beta=0.5),
+        lambda: MFPLeaky(beta=0.5, reset_mechanism="none"),
         each(lambda x, f, n: n(f(x), torch.ones(2, 1))[0]),
         "starts from a potential",
     ),
@@ -139,7 +141,7 @@ REFUSED: dict[str, tuple[Fire, Forward, str]] = {
         r"'fire' \(MFPLeaky\) is called for step 2 as its call number 1",
     ),
     "from zero": (
-        lambda: MFPLeaky(beta=0.5),
+        lambda: MFPLeaky(beta=0.5, reset_mechanism="none"),
         each(lambda x, f, n: n(f(x), torch.zeros(2, 1))[0]),
         "is reset between two steps",
     ),
@@ -177,7 +179,10 @@ READS: dict[str, tuple[Fire, Forward]] = {
     "the mean of v_seq": (lambda: node(store_v_seq=True), lambda x, f, n: (n(f(x)), n.v_seq)[1].mean(0)),
     "the last of v_seq": (lambda: node(store_v_seq=True), lambda x, f, n: n(f(x))[-1] + n.v_seq[-1]),
     "mem": (parallel, lambda x, f, n: n(f(x))[-1] + n.mem),
-    "mem, returned": (lambda: MFPLeakyParallel(0.5, threshold=1.2), lambda x, f, n: n(f(x))[1]),
+    "mem, returned": (
+        lambda: MFPLeakyParallel(0.5, threshold=1.2, reset_mechanism="none"),
+        lambda x, f, n: n(f(x))[1],
+    ),
 }
 READS_STEPS: dict[str, tuple[Fire, Forward]] = {
     "v of every step": (lambda: node("s"), each(lambda x, f, n: n(f(x)) + n.v)),

@@ -42,15 +42,15 @@ def spikingjelly_model(step_mode: str, **options: Any) -> nn.Module:
     model = nn.Sequential(
         layer.Conv2d(2, 6, 3, padding=1, bias=False),
         layer.BatchNorm2d(6),
-        MFPNode(tau=2.0, v_threshold=0.3, **options),
+        MFPNode(tau=2.0, v_threshold=0.3, **options, reset=None),
         layer.MaxPool2d(2),
         layer.Conv2d(6, 6, 3, padding=1, groups=3),
-        MFPNode(tau=3.0, learnable=True, num_channels=6, v_threshold=0.1),
+        MFPNode(tau=3.0, learnable=True, num_channels=6, v_threshold=0.1, reset=None),
         layer.AvgPool2d(2),
         layer.Flatten(),
         layer.Dropout(0.5),
         layer.Linear(24, 20),
-        MFPNode(tau=4.0, decay_input=False, order=4, v_threshold=0.2),
+        MFPNode(tau=4.0, decay_input=False, order=4, v_threshold=0.2, reset=None),
         layer.VotingLayer(10),
     )
     functional.set_step_mode(model, step_mode)
@@ -140,8 +140,8 @@ class Looped(nn.Module):
         super().__init__()
         torch.manual_seed(0)
         self.fc1, self.fc2 = nn.Linear(5, 8), nn.Linear(8, 3)
-        self.lif1 = leaky.MFPLeaky(beta=torch.rand(8), threshold=0.2)
-        self.lif2 = leaky.MFPLeaky(0.8, order=3, threshold=0.1)
+        self.lif1 = leaky.MFPLeaky(beta=torch.rand(8), threshold=0.2, reset_mechanism="none")
+        self.lif2 = leaky.MFPLeaky(0.8, order=3, threshold=0.1, reset_mechanism="none")
         self.steps = steps
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,21 +167,30 @@ def test_a_loop_that_repeats_its_input_is_one_graph(leaky: Any) -> None:
 def test_one_step_of_a_sequential_model_is_a_graph(leaky: Any) -> None:
     torch.manual_seed(0)
     hidden = {"init_hidden": True, "threshold": 0.2}
-    fire, last = leaky.MFPLeaky(0.9, **hidden), leaky.MFPLeaky(0.7, **hidden, output=True)
+    fire, last = (
+        leaky.MFPLeaky(0.9, **hidden, reset_mechanism="none"),
+        leaky.MFPLeaky(0.7, **hidden, output=True, reset_mechanism="none"),
+    )
     x = torch.rand(STEPS, 4, 5)
     check(nn.Sequential(nn.Linear(5, 8), fire, nn.Linear(8, 3), last), x, x[0])
 
 
 def test_whole_sequences_and_graded_spikes_come_back(leaky: Any) -> None:
     torch.manual_seed(0)
-    graded = leaky.MFPLeakyParallel(0.9, init_hidden=True, threshold=0.2, graded_spikes_factor=0.5)
-    taps = leaky.MFPLeakyParallel(0.9, kernel="fir", order=4, num_channels=3, threshold=0.1)
+    graded = leaky.MFPLeakyParallel(
+        0.9, init_hidden=True, threshold=0.2, graded_spikes_factor=0.5, reset_mechanism="none"
+    )
+    taps = leaky.MFPLeakyParallel(
+        0.9, kernel="fir", order=4, num_channels=3, threshold=0.1, reset_mechanism="none"
+    )
     check(nn.Sequential(nn.Linear(5, 8), graded, nn.Linear(8, 3), taps), torch.rand(STEPS, 4, 5))
 
 
 def test_a_neuron_of_its_own_decay_for_every_place_comes_back(leaky: Any) -> None:
     torch.manual_seed(0)
-    model = leaky.MFPLeakyParallel(torch.rand(2, 3, 3), threshold=torch.rand(2, 3, 3), init_hidden=True)
+    model = leaky.MFPLeakyParallel(
+        torch.rand(2, 3, 3), threshold=torch.rand(2, 3, 3), init_hidden=True, reset_mechanism="none"
+    )
     check(model, torch.rand(STEPS, 4, 2, 3, 3))
 
 

@@ -174,7 +174,7 @@ def test_metadata_of_the_wrong_kind_is_no_error() -> None:
     [
         (
             [nir.LIF(full(2 * DT), full(1), full(0.5), full(1))],
-            r"'lif' \(LIF\) leaks towards v_leak=0.5; our potentials leak to the potential that they reset to",
+            r"'lif' \(LIF\) leaks towards v_leak=0.5; our potentials leak to the potential that",
         ),
         (
             [nir.LIF(full(DT / 2), full(1), full(0), full(1))],

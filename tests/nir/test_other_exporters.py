@@ -20,8 +20,11 @@ def neurons() -> list[Any]:
     except ImportError:
         return [MFP()]
     per_neuron = {"beta": torch.full((3,), 0.9), "threshold": torch.ones(3), "init_hidden": True}
-    leaky = [MFPLeaky(**per_neuron), MFPLeakyParallel(0.9, init_hidden=True)]
-    return [MFP(), MFPNode(), MFPNode(step_mode="m"), *leaky]
+    leaky = [
+        MFPLeaky(**per_neuron, reset_mechanism="none"),
+        MFPLeakyParallel(0.9, init_hidden=True, reset_mechanism="none"),
+    ]
+    return [MFP(), MFPNode(reset=None), MFPNode(step_mode="m", reset=None), *leaky]
 
 
 EXPORTERS: dict[str, Callable[[Any, nn.Module, Tensor], Any]] = {
@@ -49,7 +52,9 @@ def test_snntorch_would_have_written_a_neuron_that_resets() -> None:
     snn_export = pytest.importorskip("snntorch.export_nir")
     from mfp_neurons.snntorch import MFPLeaky
 
-    node = snn_export._extract_snntorch_module(MFPLeaky(torch.full((3,), 0.9), threshold=torch.ones(3)))
+    node = snn_export._extract_snntorch_module(
+        MFPLeaky(torch.full((3,), 0.9), threshold=torch.ones(3), reset_mechanism="none")
+    )
     assert isinstance(node, nir.LIF)
 
 

@@ -59,8 +59,8 @@ def test_both_neurons_follow_their_input_with_every_kernel(kernel):
     x = torch.empty(STEPS, 2, FEATURES)
     for operand, habit in rotated(itertools.product(OPERANDS, HABITS), KERNELS.index(kernel), 3):
         options = accepted(kernel, operand) | habit
-        check_on_meta(MFPLeakyParallel(**options), [x], reset)
-        check_on_meta(MFPLeaky(**options), list(x), reset)
+        check_on_meta(MFPLeakyParallel(**options, reset_mechanism="none"), [x], reset)
+        check_on_meta(MFPLeaky(**options, reset_mechanism="none"), list(x), reset)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_converted_network_follows_its_input(neuron, options):
 
 
 def test_spikes_are_multiplied_by_a_factor_other_than_one_alone_and_whenever_it_has_changed():
-    lif, x = MFPLeakyParallel(beta=0.9), torch.full((STEPS, 2, FEATURES), 2.0)
+    lif, x = MFPLeakyParallel(beta=0.9, reset_mechanism="none"), torch.full((STEPS, 2, FEATURES), 2.0)
     with products_of_sequences() as products:
         assert (lif(x)[0] == 1).all() and lif(x)[0].all()
         assert not products
@@ -92,7 +92,9 @@ def test_spikes_are_multiplied_by_a_factor_other_than_one_alone_and_whenever_it_
         lif.graded_spikes_factor.fill_(1.0)
         assert (lif(x)[0] == 1).all()
         assert len(products) == 2
-    assert pickle.loads(pickle.dumps(MFPLeakyParallel(beta=0.9, spike_grad=ATan())))(x)[0].all()
+    assert pickle.loads(pickle.dumps(MFPLeakyParallel(beta=0.9, spike_grad=ATan(), reset_mechanism="none")))(
+        x
+    )[0].all()
 
 
 @contextmanager
@@ -111,5 +113,5 @@ def products_of_sequences():
 
 def test_free_taps_are_made_on_torchs_default_device():
     with torch.device("meta"):  # snn.Leaky, and so MFPLeaky, cannot be made there: it reads its numbers
-        neuron = MFPLeakyParallel(0.9, kernel="fir", order=3)
+        neuron = MFPLeakyParallel(0.9, kernel="fir", order=3, reset_mechanism="none")
     assert neuron.kernel.taps.device.type == "meta"

@@ -25,9 +25,9 @@ def network(**options: object) -> nn.Sequential:
     """The usual tutorial network, hidden states and all."""
     return nn.Sequential(
         nn.Linear(6, 8),
-        MFPLeaky(0.8, init_hidden=True, **options),
+        MFPLeaky(0.8, init_hidden=True, **options, reset_mechanism="none"),
         nn.Linear(8, 3),
-        MFPLeaky(0.8, init_hidden=True, output=True, **options),
+        MFPLeaky(0.8, init_hidden=True, output=True, **options, reset_mechanism="none"),
     )
 
 
@@ -36,7 +36,9 @@ class Nested(nn.Module):
 
     def __init__(self, neuron: type = MFPLeaky, **options: object) -> None:
         super().__init__()
-        self.body = nn.Sequential(nn.Sequential(nn.Linear(6, 8), neuron(0.8, init_hidden=True, **options)))
+        self.body = nn.Sequential(
+            nn.Sequential(nn.Linear(6, 8), neuron(0.8, init_hidden=True, reset_mechanism="none", **options))
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)
@@ -74,7 +76,7 @@ def test_our_reset_reaches_nested_bare_and_copied_neurons_and_no_others(options)
     twin(x)
     reset(twin)
     assert not twin.body[0][1].mem.any()
-    bare = MFPLeaky(0.5, **options)
+    bare = MFPLeaky(0.5, **options, reset_mechanism="none")
     bare(x)
     reset(bare)
     assert not bare.mem.any()
@@ -111,7 +113,10 @@ def test_our_detach_cuts_the_graph_and_keeps_the_values(options):
 
 def test_release_lets_our_neurons_go_and_leaves_the_list_and_the_others():
     theirs, instances = snn.Leaky(0.5), snn.SpikingNeuron.instances
-    net, kept = nn.Sequential(MFPLeaky(0.5), MFPLeakyParallel(0.5)), MFPLeaky(0.5)
+    net, kept = (
+        nn.Sequential(MFPLeaky(0.5, reset_mechanism="none"), MFPLeakyParallel(0.5, reset_mechanism="none")),
+        MFPLeaky(0.5, reset_mechanism="none"),
+    )
     gone = weakref.ref(net[0])
     assert release(net) == 2
     del net
@@ -171,9 +176,9 @@ def test_every_loss_takes_our_outputs_and_gives_leakys_loss_and_gradient(wants, 
     for ours in (True, False):
         x = x_seq.clone().requires_grad_()
         if ours and not stepwise:
-            spk, mem = MFPLeakyParallel(0.9)(x)
+            spk, mem = MFPLeakyParallel(0.9, reset_mechanism="none")(x)
         else:
-            neuron = MFPLeaky(0.9) if ours else snn.Leaky(0.9, reset_mechanism="none")
+            neuron = MFPLeaky(0.9, reset_mechanism="none") if ours else snn.Leaky(0.9, reset_mechanism="none")
             spk, mem = map(torch.stack, zip(*[neuron(step) for step in x], strict=True))
         value = loss(spk if wants == "spk" else mem, targets)
         value.sum().backward()
@@ -185,7 +190,7 @@ def test_our_outputs_can_be_plotted():
     plt = pytest.importorskip("matplotlib.pyplot")
     splt = pytest.importorskip("snntorch.spikeplot")
     plt.switch_backend("Agg")
-    spk, mem = MFPLeakyParallel(0.9)(torch.rand(20, 1, 3))
+    spk, mem = MFPLeakyParallel(0.9, reset_mechanism="none")(torch.rand(20, 1, 3))
     _, ax = plt.subplots()
     points = splt.raster(spk[:, 0], ax, s=2, c="black")
     assert len(points.get_offsets()) == int(spk.sum())
@@ -256,7 +261,7 @@ def test_neurons_are_pickled_with_their_surrogates(make, spike_grad):
 
 def test_optimizer_steps_keep_a_learned_beta_usable_outside_its_range():
     for make in (MFPLeaky, MFPLeakyParallel):
-        neuron = make(0.9, learn_beta=True)
+        neuron = make(0.9, learn_beta=True, reset_mechanism="none")
         with torch.no_grad():
             neuron.beta.fill_(1.7)  # clamped to 1 when used, as in snn.Leaky
         x = torch.ones(3, 2)

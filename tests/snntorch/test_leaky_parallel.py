@@ -34,7 +34,9 @@ KERNELS = [
 
 
 def pair(*args: object, **options: object) -> tuple[MFPLeaky, MFPLeakyParallel]:
-    return MFPLeaky(*args, **options), MFPLeakyParallel(*args, **options)
+    return MFPLeaky(*args, **options, reset_mechanism="none"), MFPLeakyParallel(
+        *args, **options, reset_mechanism="none"
+    )
 
 
 # --- equal to T calls of the stepwise neuron ---
@@ -119,7 +121,7 @@ def test_beta_and_threshold_may_be_any_tensor_that_broadcasts(beta, threshold, o
 
 def test_a_beta_that_does_not_broadcast_is_refused():
     with pytest.raises(ValueError, match=r"shape \[1, 7\] does not broadcast over a step \[3, 5\]"):
-        MFPLeakyParallel(torch.rand(7))(torch.randn(STEPS, 3, 5))
+        MFPLeakyParallel(torch.rand(7), reset_mechanism="none")(torch.randn(STEPS, 3, 5))
 
 
 # --- returns and state ---
@@ -135,24 +137,24 @@ def test_hidden_without_output_gives_the_spikes_alone_and_never_records_the_pote
     original = functional.fire_chunk
     monkeypatch.setattr(functional, "fire_chunk", spy)
     x_seq = torch.randn(STEPS, 2, 3)
-    spk = MFPLeakyParallel(0.5, init_hidden=True)(x_seq)
-    assert torch.equal(spk, MFPLeakyParallel(0.5)(x_seq)[0])
+    spk = MFPLeakyParallel(0.5, init_hidden=True, reset_mechanism="none")(x_seq)
+    assert torch.equal(spk, MFPLeakyParallel(0.5, reset_mechanism="none")(x_seq)[0])
     assert recorded == [False, True]
 
 
 def test_every_call_starts_from_zero():
-    whole = MFPLeakyParallel(0.9)
+    whole = MFPLeakyParallel(0.9, reset_mechanism="none")
     x_seq = torch.randn(STEPS, 2, 3)
     first = whole(x_seq)[1]
     assert torch.equal(whole(x_seq)[1], first)
-    hidden = MFPLeakyParallel(0.9, init_hidden=True, output=True)
+    hidden = MFPLeakyParallel(0.9, init_hidden=True, output=True, reset_mechanism="none")
     hidden(x_seq)
     assert torch.equal(hidden(x_seq)[1], first)
 
 
 @given(cut=st.integers(1, STEPS - 1))
 def test_a_sequence_may_be_cut_anywhere(cut):
-    whole = MFPLeakyParallel(0.9, learn_beta=True)
+    whole = MFPLeakyParallel(0.9, learn_beta=True, reset_mechanism="none")
     x_seq = torch.randn(STEPS, 2, 3, requires_grad=True)
     spk, mem = whole(x_seq)
     (expected,) = torch.autograd.grad(mem.square().sum() + spk.sum(), x_seq)
@@ -166,7 +168,7 @@ def test_a_sequence_may_be_cut_anywhere(cut):
 
 def test_the_last_potential_is_kept_as_a_detached_clone():
     for options in ({}, {"init_hidden": True}, {"surrogate_disable": True}, {"order": 3}):
-        whole = MFPLeakyParallel(0.9, **options)
+        whole = MFPLeakyParallel(0.9, **options, reset_mechanism="none")
         assert whole.mem.shape == (0,)
         whole(torch.randn(STEPS, 2, 3, requires_grad=True))
         assert whole.mem.shape == (2, 3) and not whole.mem.requires_grad and not whole.mem._is_view()
@@ -178,29 +180,31 @@ def test_the_last_potential_is_kept_as_a_detached_clone():
 
 def test_a_wrong_mem_is_refused():
     with pytest.raises(TypeError, match="init_hidden=True"):
-        MFPLeakyParallel(0.5, init_hidden=True)(torch.ones(4, 2), torch.ones(2))
+        MFPLeakyParallel(0.5, init_hidden=True, reset_mechanism="none")(torch.ones(4, 2), torch.ones(2))
     with pytest.raises(ValueError, match=r"mem must be a step \[2\]"):
-        MFPLeakyParallel(0.5)(torch.ones(4, 2), torch.ones(3))
+        MFPLeakyParallel(0.5, reset_mechanism="none")(torch.ones(4, 2), torch.ones(3))
     with pytest.raises(ValueError, match="no potential to start from"):
-        MFPLeakyParallel(0.5, order=3)(torch.ones(4, 2), torch.ones(2))
+        MFPLeakyParallel(0.5, order=3, reset_mechanism="none")(torch.ones(4, 2), torch.ones(2))
     with pytest.raises(ValueError, match=r"input_ must be \[T, B, \*\]"):
-        MFPLeakyParallel(0.5)(torch.ones(4))
+        MFPLeakyParallel(0.5, reset_mechanism="none")(torch.ones(4))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64])
 @pytest.mark.parametrize("init_hidden", [False, True])
 def test_spikes_are_float32_whatever_the_input_and_sums_are_wide(dtype, init_hidden):
     x_seq = (torch.rand(100, 6) * 4).to(dtype)
-    whole = MFPLeakyParallel(0.99, threshold=90.0, init_hidden=init_hidden, output=True)
+    whole = MFPLeakyParallel(
+        0.99, threshold=90.0, init_hidden=init_hidden, output=True, reset_mechanism="none"
+    )
     spk, mem = whole(x_seq)
     assert spk.dtype == torch.float32 and set(spk.unique().tolist()) == {0.0, 1.0}
     assert mem.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    expected = unrolled(MFPLeaky(0.99).double(), x_seq.double())[1]
+    expected = unrolled(MFPLeaky(0.99, reset_mechanism="none").double(), x_seq.double())[1]
     assert (mem - expected).abs().max() < 1e-5 * expected.abs().max()
 
 
 def test_it_is_a_spiking_neuron_but_not_a_leaky_which_nir_would_export_with_a_reset():
-    whole = MFPLeakyParallel(0.5)
+    whole = MFPLeakyParallel(0.5, reset_mechanism="none")
     assert isinstance(whole, snn.SpikingNeuron) and not isinstance(whole, snn.Leaky)
     assert any(neuron is whole for neuron in snn.SpikingNeuron.instances)
     assert list(inspect.signature(MFPLeakyParallel).parameters) == list(
@@ -211,14 +215,14 @@ def test_it_is_a_spiking_neuron_but_not_a_leaky_which_nir_would_export_with_a_re
 
 def test_what_is_serial_over_time_is_refused():
     for make in (
-        lambda: MFPLeakyParallel(0.5, inhibition=True),
-        lambda: MFPLeakyParallel(0.5).fire_inhibition(1, None),
+        lambda: MFPLeakyParallel(0.5, inhibition=True, reset_mechanism="none"),
+        lambda: MFPLeakyParallel(0.5, reset_mechanism="none").fire_inhibition(1, None),
     ):
         with pytest.raises(NotImplementedError, match="inhibition"):
             make()
     before = len(snn.SpikingNeuron.instances)
     with pytest.raises(NotImplementedError, match="state_quant"):
-        MFPLeakyParallel(0.5, state_quant=quant.state_quant(num_bits=4))
+        MFPLeakyParallel(0.5, state_quant=quant.state_quant(num_bits=4), reset_mechanism="none")
     assert len(snn.SpikingNeuron.instances) == before
 
 
@@ -240,8 +244,8 @@ def test_state_quant_rounds_what_a_finite_kernel_sums():
         (snn_surrogate.fast_sigmoid(), fused.SuperSpike(25.0, 1.0)),
         (snn_surrogate.fast_sigmoid(slope=10), fused.SuperSpike(10.0, 1.0)),
         (snn_surrogate.sigmoid(slope=5), fused.Sigmoid(5.0)),
-        (MFPLeaky(0.5).spike_grad, fused.ATan(2.0)),
-        (MFPLeaky(0.5, spike_grad=fused.Erf(1.0)).spike_grad, fused.Erf(1.0)),
+        (MFPLeaky(0.5, reset_mechanism="none").spike_grad, fused.ATan(2.0)),
+        (MFPLeaky(0.5, spike_grad=fused.Erf(1.0), reset_mechanism="none").spike_grad, fused.Erf(1.0)),
         (snn_surrogate.triangular(), None),
         (snn_surrogate.atan(alpha=torch.tensor(2.0)), None),
         (snn_surrogate.atan(alpha=-1.0), None),
@@ -285,7 +289,7 @@ def test_surrogates_that_are_objects_are_recognised_as_closures_are(monkeypatch)
         for name, (_, _, ours) in kinds.items():
             assert recognise(getattr(snn_surrogate, name)(3)) == ours(3.0)
         assert recognise(SurrogateObject(snn_surrogate.StraightThroughEstimator, alpha=3.0)) is None
-    neuron = MFPLeakyParallel(0.5, spike_grad=snn_surrogate.sigmoid(3))
+    neuron = MFPLeakyParallel(0.5, spike_grad=snn_surrogate.sigmoid(3), reset_mechanism="none")
     assert neuron.spike_grad.surrogate == fused.Sigmoid(3.0)
 
 
@@ -295,7 +299,7 @@ def test_a_fused_surrogate_has_the_gradient_of_the_called_one(make):
     grads = []
     for spike_grad in (make(), lambda x: make()(x)):
         x = x_seq.clone().requires_grad_()
-        MFPLeakyParallel(0.7, spike_grad=spike_grad)(x)[0].sum().backward()
+        MFPLeakyParallel(0.7, spike_grad=spike_grad, reset_mechanism="none")(x)[0].sum().backward()
         grads.append(x.grad)
     torch.testing.assert_close(*grads, rtol=1e-4, atol=1e-6)
 
@@ -305,15 +309,15 @@ def test_an_unknown_surrogate_is_called_and_said_once(said):
         return 2 * torch.sigmoid(x)
 
     for _ in range(2):
-        spk, mem = MFPLeakyParallel(0.5, spike_grad=doubled)(torch.randn(STEPS, 2))
+        spk, mem = MFPLeakyParallel(0.5, spike_grad=doubled, reset_mechanism="none")(torch.randn(STEPS, 2))
     assert said.text.count("outside the fused operator") == 1 and "doubled" in said.text
     assert torch.equal(spk, doubled(mem - 1))
 
 
 def test_surrogate_disable_gives_the_spikes_without_a_gradient():
     x_seq = torch.randn(STEPS, 2, requires_grad=True)
-    spk, _ = MFPLeakyParallel(0.5, surrogate_disable=True)(x_seq)
-    assert not spk.requires_grad and torch.equal(spk, MFPLeakyParallel(0.5)(x_seq)[0])
+    spk, _ = MFPLeakyParallel(0.5, surrogate_disable=True, reset_mechanism="none")(x_seq)
+    assert not spk.requires_grad and torch.equal(spk, MFPLeakyParallel(0.5, reset_mechanism="none")(x_seq)[0])
 
 
 def test_a_matrix_and_free_taps_have_the_defined_potential():
@@ -322,7 +326,7 @@ def test_a_matrix_and_free_taps_have_the_defined_potential():
         {"kernel": "matrix", "time_steps": STEPS},
         {"kernel": "fir", "order": 4, "num_channels": 3},
     ):
-        whole = MFPLeakyParallel(0.6, **options).double()
+        whole = MFPLeakyParallel(0.6, **options, reset_mechanism="none").double()
         nn.init.normal_(next(whole.parameters()))
         torch.testing.assert_close(whole(x_seq)[1], reference.membrane_potential(x_seq, whole.kernel()))
 
@@ -342,7 +346,7 @@ SURROGATES = {  # tests/test_functional.py has all of ours
 @pytest.mark.parametrize("options", [{}, {"order": 3}, {"init_hidden": True, "output": True}])
 def test_an_infinite_threshold_never_fires_and_passes_no_gradient_through_the_spikes(surrogate, options):
     x_seq, weight = torch.randn(STEPS, 3, 4), torch.randn(STEPS, 3, 4)
-    finite = MFPLeakyParallel(0.8, learn_beta=True, **options)
+    finite = MFPLeakyParallel(0.8, learn_beta=True, **options, reset_mechanism="none")
     leaf = x_seq.clone().requires_grad_()
     (weight * finite(leaf)[1]).sum().backward()
     step, whole = pair(
@@ -367,7 +371,7 @@ def stepped(neuron: nn.Module, x_seq: Tensor) -> tuple[Tensor, Tensor]:
 def test_some_neurons_of_a_layer_may_have_an_infinite_threshold(make):
     threshold = torch.tensor([0.5, float("inf")])
     x = torch.full((2, 3, 2), 0.75, requires_grad=True)
-    spk, _ = make(0.0, threshold)(x)
+    spk, _ = make(0.0, threshold, reset_mechanism="none")(x)
     assert torch.equal(spk[..., 0], torch.ones(2, 3)) and not spk[..., 1].any()
     spk.sum().backward()
     assert x.grad[..., 0].all() and torch.equal(x.grad[..., 1], torch.zeros(2, 3))
@@ -414,7 +418,9 @@ def test_every_shape_gives_what_that_many_steps_give_empty_ones_and_single_steps
 @pytest.mark.parametrize("steps", [1, 3, 5])
 def test_a_matrix_takes_its_own_number_of_steps_alone(options, steps):
     with pytest.raises(ValueError, match="matrix kernel of 4 steps takes input_ of T = 4"):
-        MFPLeakyParallel(0.5, kernel="matrix", time_steps=4, **options)(torch.rand(steps, 2, 3))
+        MFPLeakyParallel(0.5, kernel="matrix", time_steps=4, **options, reset_mechanism="none")(
+            torch.rand(steps, 2, 3)
+        )
 
 
 @pytest.mark.filterwarnings("ignore:While compiling, we found certain side effects")
@@ -422,7 +428,7 @@ def test_a_matrix_takes_its_own_number_of_steps_alone(options, steps):
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 8}])
 def test_an_exported_neuron_takes_any_number_of_steps(options, strict):
-    neuron = MFPLeakyParallel(0.5, **options)
+    neuron = MFPLeakyParallel(0.5, **options, reset_mechanism="none")
     steps = {0: torch.export.Dim("T", min=2, max=64)}
     program = torch.export.export(neuron, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict)
     for T in (2, 7, 33):

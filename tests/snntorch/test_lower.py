@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import snntorch as snn
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +26,13 @@ class Network(nn.Module):
         super().__init__()
         self.returned = returned
         self.fc1 = nn.Linear(12, 16)
-        self.lif1 = MFPLeakyParallel(0.5, threshold=0.25, kernel_bits="pow2", order=4, init_hidden=True)
+        self.lif1 = MFPLeakyParallel(
+            0.5, threshold=0.25, kernel_bits="pow2", order=4, init_hidden=True, reset_mechanism="none"
+        )
         self.fc2 = nn.Linear(16, 5)
-        self.lif2 = MFPLeakyParallel(0.5, threshold=0.5, kernel_bits="pow2", **options)
+        self.lif2 = MFPLeakyParallel(
+            0.5, threshold=0.5, kernel_bits="pow2", **options, reset_mechanism="none"
+        )
         self.eval()
         quantize_weights(self, 3)
 
@@ -128,7 +133,7 @@ class Loop(nn.Module):
 @pytest.mark.parametrize("steps", [0, T])
 @pytest.mark.parametrize("order", [None, 1, 3])
 def test_a_loop_over_time_is_the_network_of_whole_sequences(order: int | None, steps: int) -> None:
-    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, order=order), steps)
+    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, order=order, reset_mechanism="none"), steps)
     x = torch.randint(0, 256, (3, 12)).double() / 255 if steps else events().double()
     network = deploy.lower(model, x)
     with torch.no_grad():
@@ -138,6 +143,64 @@ def test_a_loop_over_time_is_the_network_of_whole_sequences(order: int | None, s
 
 
 def test_a_loop_that_stands_outside_is_refused_with_what_to_do() -> None:
-    net = nn.Sequential(nn.Linear(12, 5), MFPLeaky(0.5, init_hidden=True))
+    net = nn.Sequential(nn.Linear(12, 5), MFPLeaky(0.5, init_hidden=True, reset_mechanism="none"))
     with pytest.raises(LoweringError, match=r"the loop over time stands outside.*MFPLeakyParallel"):
         lower_graph(quantize_weights(net), torch.rand(3, 12))
+
+
+LEAKY: dict[str, Any] = {
+    "subtract": lambda: snn.Leaky(0.5, threshold=0.1),
+    "zero": lambda: snn.Leaky(0.5, threshold=0.1, reset_mechanism="zero"),
+    "zero at once": lambda: snn.Leaky(0.5, threshold=0.1, reset_mechanism="zero", reset_delay=False),
+    "none": lambda: snn.Leaky(0.5, threshold=0.1, reset_mechanism="none"),
+    "never leaking": lambda: snn.Leaky(1.0, threshold=0.4),
+    "learned": lambda: snn.Leaky(0.5, threshold=0.1, learn_beta=True, learn_threshold=True),
+    "Lapicque": lambda: snn.Lapicque(R=1.0, C=2.0, threshold=0.05),
+}
+
+
+@pytest.mark.parametrize("steps", [0, T])
+@pytest.mark.parametrize("name", LEAKY)
+def test_a_trained_loop_of_snntorch_is_lowered_as_it_is(name: str, steps: int) -> None:
+    model = Loop(LEAKY[name], steps)
+    x = torch.randint(0, 256, (3, 12)).double() / 255 if steps else events().double()
+    network = deploy.lower(model, x)
+    with torch.no_grad():
+        expected, _ = unrounded(model)(x)
+    np.testing.assert_array_equal(network.run(x), expected.numpy())
+    assert 0.02 < expected.mean() < 0.98
+
+
+def test_real_betas_are_rounded_on_the_way() -> None:
+    model, x = Loop(lambda: snn.Leaky(torch.rand(1), threshold=0.1)), events()
+    network = deploy.lower(model, x, kernel_bits=8)
+    assert (
+        "kernel_bits=8 rounded the taps of 'lif1' (Leaky), 'lif2' (Leaky): on 3 samples" in network.notes[0]
+    )
+    with torch.no_grad():
+        expected, _ = model(x.float())
+    assert (network.run(x) != expected.numpy()).mean() < 0.05 < expected.mean()
+
+
+REFUSED = {
+    "reset_delay=False.*make it with reset_delay=True": lambda: snn.Leaky(0.5, reset_delay=False),
+    "also drops the input of the step after a spike.*Leaky": lambda: snn.Lapicque(
+        beta=0.5, reset_mechanism="zero"
+    ),
+    "before its first spike.*threshold is below 0": lambda: snn.Leaky(0.5, threshold=-0.5),
+    "convert leaves it as it is|order=K": lambda: snn.Synaptic(0.9, 0.8),
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_neuron_that_is_no_sum_is_refused_with_reason_and_cure(words: str) -> None:
+    class One(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = quantize_weights(nn.Linear(12, 5)), REFUSED[words]()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([self.lif(self.fc(step))[0] for step in x])
+
+    with pytest.raises(LoweringError, match=rf"'lif' \(\w+\) .*({words})"):
+        deploy.lower(One(), events())

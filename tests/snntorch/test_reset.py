@@ -564,7 +564,7 @@ def test_a_checkpoint_with_a_reset_that_a_neuron_cannot_have_leaves_it_its_own(s
     ("match", "options"),
     [
         ("one of 'none', 'subtract', 'zero', 'feedback'", {"reset_mechanism": "sideways"}),
-        ("reset_mechanism='subtract'", {"kernel": "matrix", "time_steps": 4}),
+        ("takes reset_mechanism=.none.", {"kernel": "matrix", "time_steps": 4}),
         ("matrix", {"reset_mechanism": "zero", "kernel": "matrix", "time_steps": 4}),
         ("needs order=None.*Give reset_delay=True", {"order": 3, "reset_delay": False}),
         ("finite threshold", {"threshold": math.inf}),
@@ -613,9 +613,10 @@ def test_the_description_says_what_is_fed_back(make):
     spec = describe_neuron(make(0.5, 2.0, reset_mechanism="subtract"))
     assert (spec.reset.kind, spec.reset.order, spec.reset.taps) == ("subtract", None, None)
     assert spec.reset.delay and spec.reset.detach and spec.carried.what == "potential"
-    assert spec.carried.spikes == 1 and spec.is_memory_free
+    assert spec.carried.spikes == 1 and spec.keeps_potential
     spec = describe_neuron(make(0.5, 2.0, order=4, reset_mechanism="subtract"))
     assert spec.reset.taps.tolist() == [-2.0, -1.0, -0.5] and spec.carried.spikes == 3
+    assert spec.is_memory_free
     spec = describe_neuron(make(0.5, order=4, reset_mechanism="zero", reset_delay=False))
     assert spec.reset.kind == "zero" and spec.reset.order == 3 and not spec.reset.detach
     spec = describe_neuron(make(0.5, order=4, reset_mechanism="feedback", num_channels=2))

@@ -43,7 +43,7 @@ def test_reset_samples_starts_those_anew_and_lets_the_others_go_on(
     options, at, ended, as_indices, init_hidden, seed
 ):
     x_seq, mask = sequence(seed).double(), torch.tensor(ended)
-    neuron = MFPLeaky(0.8, init_hidden=init_hidden, output=True, **options).double()
+    neuron = MFPLeaky(0.8, init_hidden=init_hidden, output=True, **options, reset_mechanism="none").double()
     mem, readings = neuron.reset_mem(), []
     for t, x in enumerate(x_seq):
         if t == at:
@@ -59,7 +59,7 @@ def test_reset_samples_starts_those_anew_and_lets_the_others_go_on(
 
 @pytest.mark.parametrize("options", KERNELS)
 def test_no_gradient_reaches_back_behind_the_end_of_a_sample(options):
-    neuron, x_seq = MFPLeaky(0.8, **options), sequence().requires_grad_()
+    neuron, x_seq = MFPLeaky(0.8, **options, reset_mechanism="none"), sequence().requires_grad_()
     mem = neuron.reset_mem()
     for x in x_seq[:3]:
         _, mem = neuron(x, mem)
@@ -70,7 +70,7 @@ def test_no_gradient_reaches_back_behind_the_end_of_a_sample(options):
 
 @pytest.mark.parametrize("options", KERNELS)
 def test_a_nan_of_an_ended_sample_is_gone_and_that_of_another_stays(options):
-    neuron, x = MFPLeaky(0.8, **options), torch.ones(SAMPLES, 3)
+    neuron, x = MFPLeaky(0.8, **options, reset_mechanism="none"), torch.ones(SAMPLES, 3)
     x[:2] = float("nan")
     neuron(x)
     neuron.reset_samples(torch.tensor([0]))
@@ -79,7 +79,14 @@ def test_a_nan_of_an_ended_sample_is_gone_and_that_of_another_stays(options):
     assert mem[1].isnan().all() or "stride" in options  # between two taps it is out of reach
 
 
-@pytest.mark.parametrize("neuron", [MFPLeaky(0.5), MFPLeaky(0.5, order=3), MFPLeakyParallel(0.5)])
+@pytest.mark.parametrize(
+    "neuron",
+    [
+        MFPLeaky(0.5, reset_mechanism="none"),
+        MFPLeaky(0.5, order=3, reset_mechanism="none"),
+        MFPLeakyParallel(0.5, reset_mechanism="none"),
+    ],
+)
 def test_before_the_first_step_there_is_nothing_to_end_and_samples_are_checked_before_and_after(neuron):
     assert neuron.reset_samples(torch.tensor([True])).shape == (0,)
     for _ in range(2):
@@ -93,19 +100,20 @@ def test_before_the_first_step_there_is_nothing_to_end_and_samples_are_checked_b
 
 
 def test_a_matrix_cannot_start_some_samples_anew():
-    neuron, x = MFPLeaky(0.5, **MATRIX), torch.ones(2, 3)
+    neuron, x = MFPLeaky(0.5, **MATRIX, reset_mechanism="none"), torch.ones(2, 3)
     neuron(x)
     with pytest.raises(ValueError, match="one position in time for all samples"):
         neuron.reset_samples(torch.tensor([0]))
     neuron.reset_mem()
     neuron.reset_samples(torch.tensor([0]))
-    assert torch.equal(neuron(x)[1], MFPLeaky(0.5, **MATRIX)(x)[1])
+    assert torch.equal(neuron(x)[1], MFPLeaky(0.5, **MATRIX, reset_mechanism="none")(x)[1])
 
 
 def test_the_samples_of_a_whole_model_are_started_anew_at_once():
     x_seq = sequence()
     net = nn.Sequential(
-        MFPLeaky(0.8, order=3, init_hidden=True), MFPLeaky(0.9, init_hidden=True, output=True)
+        MFPLeaky(0.8, order=3, init_hidden=True, reset_mechanism="none"),
+        MFPLeaky(0.9, init_hidden=True, output=True, reset_mechanism="none"),
     )
     for x in x_seq[:3]:
         net(x)
@@ -118,11 +126,11 @@ def test_the_samples_of_a_whole_model_are_started_anew_at_once():
 @settings(max_examples=5)
 @given(seed=st.integers(0, 2**31))
 def test_a_whole_sequence_goes_on_from_a_mem_whose_ended_samples_are_zero(seed):
-    x_seq, whole = sequence(seed), MFPLeakyParallel(0.8)
+    x_seq, whole = sequence(seed), MFPLeakyParallel(0.8, reset_mechanism="none")
     whole(x_seq)
     mem = whole.reset_samples(torch.tensor([True, False, False, True]))
     assert mem is whole.mem
-    stepwise = MFPLeaky(0.8)
+    stepwise = MFPLeaky(0.8, reset_mechanism="none")
     unrolled(stepwise, x_seq)
     expected = stepwise(x_seq[0], stepwise.reset_samples(torch.tensor([0, 3])))[1]
     torch.testing.assert_close(whole(x_seq[:1], mem)[1][0], expected)
@@ -170,12 +178,12 @@ def left_inside(neuron: nn.Module, x: Tensor, change: Callable[[Tensor], Tensor]
 @pytest.mark.parametrize("change", ZEROES)
 @pytest.mark.parametrize("options", [*KERNELS, MATRIX])
 def test_a_mem_that_is_all_zero_starts_anew(way, change, options):
-    neuron, x_seq = MFPLeaky(0.8, **options), sequence()
+    neuron, x_seq = MFPLeaky(0.8, **options, reset_mechanism="none"), sequence()
     with torch.no_grad():
         for x in x_seq[:3]:
             neuron(x)
         _, mem = way(neuron, x_seq[3], ZEROES[change])
-    assert torch.equal(mem, MFPLeaky(0.8, **options)(x_seq[3])[1])
+    assert torch.equal(mem, MFPLeaky(0.8, **options, reset_mechanism="none")(x_seq[3])[1])
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
@@ -186,13 +194,13 @@ def test_a_mem_that_is_all_zero_starts_anew(way, change, options):
 def test_a_finite_order_refuses_a_mem_changed_otherwise_and_the_infinite_one_follows_it(mode, way, change):
     x_seq, theirs = sequence(), snn.Leaky(0.8, reset_mechanism="none")
     for options in (*FINITE, MATRIX):
-        neuron = MFPLeaky(0.8, **options)
+        neuron = MFPLeaky(0.8, **options, reset_mechanism="none")
         with mode():
             neuron(x_seq[0])
             with pytest.raises(ValueError, match=r"mem = neuron.reset_samples\(samples\)"):
                 way(neuron, x_seq[1], CHANGES[change])
     results = []
-    for neuron in (MFPLeaky(0.8), theirs):
+    for neuron in (MFPLeaky(0.8, reset_mechanism="none"), theirs):
         with mode():
             neuron(x_seq[0])
             results.append(way(neuron, x_seq[1], CHANGES[change]))
@@ -202,8 +210,8 @@ def test_a_finite_order_refuses_a_mem_changed_otherwise_and_the_infinite_one_fol
 @pytest.mark.parametrize("options", FINITE)
 def test_a_mem_cut_from_the_graph_by_hand_goes_on(options):
     x_seq = sequence().requires_grad_()
-    expected = unrolled(MFPLeaky(0.8, **options), x_seq.detach())[1]
-    neuron, readings = MFPLeaky(0.8, **options), []
+    expected = unrolled(MFPLeaky(0.8, **options, reset_mechanism="none"), x_seq.detach())[1]
+    neuron, readings = MFPLeaky(0.8, **options, reset_mechanism="none"), []
     for x in x_seq:
         readings.append(neuron(x)[1].detach())
         neuron.mem = neuron.mem.detach()
@@ -212,14 +220,14 @@ def test_a_mem_cut_from_the_graph_by_hand_goes_on(options):
 
 
 def test_a_square_mem_transposed_in_place_is_another_mem():
-    neuron, x = MFPLeaky(0.8, order=3), torch.randn(3, 3)
+    neuron, x = MFPLeaky(0.8, order=3, reset_mechanism="none"), torch.randn(3, 3)
     _, mem = neuron(x)
     with pytest.raises(ValueError, match="unchanged"):
         neuron(x, mem.t())
 
 
 def test_a_nan_handed_to_a_neuron_without_memory_is_refused_too():
-    neuron, x = MFPLeaky(0.8, order=1), torch.ones(2)
+    neuron, x = MFPLeaky(0.8, order=1, reset_mechanism="none"), torch.ones(2)
     assert torch.equal(neuron(x, torch.rand(2))[1], x)  # no earlier step counts
     with pytest.raises(ValueError, match="mem is neither"):
         neuron(x, torch.tensor([float("nan"), 0.0]))
@@ -227,7 +235,9 @@ def test_a_nan_handed_to_a_neuron_without_memory_is_refused_too():
 
 def test_a_nan_handed_to_a_whole_sequence_comes_out():
     for beta in (0.0, 0.8):
-        _, mem = MFPLeakyParallel(beta)(torch.ones(3, 2), torch.tensor([float("nan"), 0.0]))
+        _, mem = MFPLeakyParallel(beta, reset_mechanism="none")(
+            torch.ones(3, 2), torch.tensor([float("nan"), 0.0])
+        )
         assert mem[:, 0].isnan().all() and mem[:, 1].isfinite().all()
 
 
@@ -237,7 +247,9 @@ def test_a_nan_handed_to_a_whole_sequence_comes_out():
 @pytest.mark.parametrize("options", [*KERNELS, MATRIX])
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_a_copy_made_in_the_middle_of_a_sequence_goes_on_from_there_without_the_graph(options, copied):
-    net = nn.Sequential(nn.Linear(3, 4), MFPLeaky(0.8, init_hidden=True, output=True, **options))
+    net = nn.Sequential(
+        nn.Linear(3, 4), MFPLeaky(0.8, init_hidden=True, output=True, **options, reset_mechanism="none")
+    )
     x_seq = sequence()
     for x in x_seq[:4]:
         net(x)
@@ -252,7 +264,7 @@ def test_a_copy_made_in_the_middle_of_a_sequence_goes_on_from_there_without_the_
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda net: pickle.loads(pickle.dumps(net))])
 def test_a_copy_of_a_changed_mem_is_refused_as_the_original_is(copied):
-    neuron = MFPLeaky(0.8, order=3)
+    neuron = MFPLeaky(0.8, order=3, reset_mechanism="none")
     with torch.no_grad():
         neuron(torch.ones(2, 3))
         before = copied(neuron)
@@ -269,7 +281,9 @@ def test_a_copy_of_a_changed_mem_is_refused_as_the_original_is(copied):
 
 @pytest.mark.parametrize("options", [{"learn_beta": True}, {"learn_beta": True, "order": 3}, *FINITE, MATRIX])
 def test_what_inference_mode_left_can_be_trained_from(options):
-    neuron, plain = (MFPLeaky(0.8, init_hidden=True, output=True, **options) for _ in range(2))
+    neuron, plain = (
+        MFPLeaky(0.8, init_hidden=True, output=True, **options, reset_mechanism="none") for _ in range(2)
+    )
     x_seq = sequence()
     with torch.inference_mode():
         neuron(x_seq[0])
@@ -293,7 +307,7 @@ def test_what_inference_mode_left_can_be_trained_from(options):
 
 
 def test_a_mem_that_inference_mode_left_starts_a_sequence_to_train():
-    whole = MFPLeakyParallel(0.8, learn_beta=True)
+    whole = MFPLeakyParallel(0.8, learn_beta=True, reset_mechanism="none")
     with torch.inference_mode():
         whole(sequence())
     whole(sequence(), whole.mem)[1].sum().backward()
@@ -302,7 +316,7 @@ def test_a_mem_that_inference_mode_left_starts_a_sequence_to_train():
 
 @pytest.mark.parametrize("options", KERNELS)
 def test_checkpointed_sequences_have_the_gradients_of_plain_ones(options):
-    neuron, layer, x_seq = MFPLeaky(0.8, **options), nn.Linear(3, 3), sequence()
+    neuron, layer, x_seq = MFPLeaky(0.8, **options, reset_mechanism="none"), nn.Linear(3, 3), sequence()
 
     def run(x_seq: Tensor) -> Tensor:
         spk, mem = unrolled(neuron, layer(x_seq))
@@ -317,7 +331,7 @@ def test_checkpointed_sequences_have_the_gradients_of_plain_ones(options):
 
 @pytest.mark.parametrize("options", KERNELS)
 def test_a_checkpointed_step_is_recomputed_from_its_own_mem_or_refused(options):
-    neuron, layer, x_seq = MFPLeaky(0.8, **options), nn.Linear(3, 3), sequence()
+    neuron, layer, x_seq = MFPLeaky(0.8, **options, reset_mechanism="none"), nn.Linear(3, 3), sequence()
 
     def loss(step: object) -> Tensor:
         mem, total = neuron.reset_mem(), torch.zeros(())
@@ -340,7 +354,11 @@ def test_a_checkpointed_step_is_recomputed_from_its_own_mem_or_refused(options):
 
 @pytest.mark.parametrize("options", KERNELS)
 def test_a_checkpointed_step_of_a_hidden_state_is_refused_where_backward_would_start_from_the_end(options):
-    neuron, layer, x_seq = MFPLeaky(0.8, init_hidden=True, **options), nn.Linear(3, 3), sequence()
+    neuron, layer, x_seq = (
+        MFPLeaky(0.8, init_hidden=True, **options, reset_mechanism="none"),
+        nn.Linear(3, 3),
+        sequence(),
+    )
     for x in x_seq[:3]:
         spk = checkpoint(lambda x: neuron(layer(x)), x, use_reentrant=False)
     with pytest.raises(RuntimeError, match="from the state that the last step left"):

@@ -35,10 +35,10 @@ def test_potentials_are_those_of_lifnode_and_ifnode(
     x_seq = torch.randn(steps, 2, 3, dtype=dtype, generator=torch.Generator().manual_seed(seed))
     options = {"order": steps if is_truncated else None, "step_mode": step_mode, "store_v_seq": True}
     if tau == math.inf:
-        node = MFPNode(tau, False, **options)
+        node = MFPNode(tau, False, **options, reset=None)
         theirs = neuron.IFNode(FAR, 0.0, step_mode="m", store_v_seq=True)
     else:
-        node = MFPNode(tau, decay_input, **options)
+        node = MFPNode(tau, decay_input, **options, reset=None)
         theirs = neuron.LIFNode(tau, decay_input, FAR, 0.0, step_mode="m", store_v_seq=True)
     theirs(x_seq)
     for x in [x_seq] if step_mode == "m" else x_seq:
@@ -55,7 +55,7 @@ def test_gradients_through_the_potential_are_lifnodes(decay_input):
     weight = torch.randn_like(x_seq)
     gradients = []
     for node in (
-        MFPNode(3.0, decay_input, step_mode="m", store_v_seq=True),
+        MFPNode(3.0, decay_input, step_mode="m", store_v_seq=True, reset=None),
         neuron.LIFNode(3.0, decay_input, FAR, 0.0, step_mode="m", store_v_seq=True),
     ):
         x = x_seq.clone().requires_grad_()
@@ -69,7 +69,7 @@ def test_gradients_through_the_potential_are_lifnodes(decay_input):
 def test_the_learned_decay_has_parametric_lifs_gradient(decay_input):
     x_seq = torch.randn(6, 2, 3)
     weight = torch.randn_like(x_seq)
-    ours = MFPNode(3.0, decay_input, step_mode="m", store_v_seq=True, learnable=True)
+    ours = MFPNode(3.0, decay_input, step_mode="m", store_v_seq=True, learnable=True, reset=None)
     theirs = neuron.ParametricLIFNode(3.0, decay_input, FAR, 0.0, step_mode="m", store_v_seq=True)
     for node in (ours, theirs):
         node(x_seq)
@@ -83,7 +83,7 @@ def test_the_learned_decay_has_parametric_lifs_gradient(decay_input):
 def test_it_fires_at_the_threshold_itself_as_spikingjelly_does(step_mode):
     # tau = 2 without decay_input: u = 0.5, 0.75, 1.0 (a tie), 1.0 (another)
     x_seq = torch.tensor([0.5, 0.5, 0.625, 0.5]).reshape(4, 1)
-    node, lif = MFPNode(2.0, False, step_mode=step_mode), neuron.LIFNode(2.0, False)
+    node, lif = MFPNode(2.0, False, step_mode=step_mode, reset=None), neuron.LIFNode(2.0, False)
     spikes = node(x_seq) if step_mode == "m" else torch.stack([node(x) for x in x_seq])
     assert spikes.flatten().tolist() == [0.0, 0.0, 1.0, 1.0]
     assert lif(torch.ones(1)).item() == 1.0
@@ -99,5 +99,5 @@ def test_spikes_are_the_reference_neurons_away_from_ties(tau, threshold, steps, 
     x_seq = torch.randn(steps, 2, 5, generator=torch.Generator().manual_seed(seed))
     u = reference.membrane_potential(x_seq.double(), Exponential(1 - 1 / tau, 1 / tau))
     clear = (u - threshold).abs() > 1e-5
-    spikes = MFPNode(tau, v_threshold=threshold, step_mode="m")(x_seq)
+    spikes = MFPNode(tau, v_threshold=threshold, step_mode="m", reset=None)(x_seq)
     assert torch.equal(spikes[clear], (u >= threshold).float()[clear])

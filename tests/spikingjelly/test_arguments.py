@@ -18,6 +18,12 @@ def test_lifnodes_arguments_stand_where_lifnode_has_them():
     assert set(theirs) <= set(ours)
 
 
+def test_lifnodes_defaults_are_ours():
+    ours, theirs = (inspect.signature(kind).parameters for kind in (MFPNode, neuron.LIFNode))
+    for name in ("tau", "decay_input", "v_threshold", "v_reset", "detach_reset", "step_mode", "store_v_seq"):
+        assert ours[name].default == theirs[name].default, name
+
+
 def test_positions_and_keywords_of_lifnode_both_work():
     by_position = MFPNode(3, False, 0.5, None, surrogate.ATan(), True, "m")
     by_keyword = MFPNode(
@@ -70,11 +76,10 @@ def test_a_wrong_argument_is_refused_by_name(error, options, words):
 
 
 def test_a_reset_voltage_is_ignored_and_that_is_said_once(said):
-    MFPNode(v_reset=None)
+    for v_reset in (None, 0.0):
+        MFPNode(v_reset=v_reset, reset=None)
     assert not said.records
-    MFPNode(v_reset=0.0)  # LIFNode's default
-    assert not said.records
-    nodes = [MFPNode(v_reset=-0.5), MFPNode(v_reset=1)]
+    nodes = [MFPNode(v_reset=-0.5, reset=None), MFPNode(v_reset=1, kernel="matrix", time_steps=3)]
     (message,) = said.messages
     assert "v_reset" in message and "never reset" in message
     assert all(node.v_reset is None for node in nodes)

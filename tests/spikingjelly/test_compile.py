@@ -14,6 +14,8 @@ KERNELS = {
     "learned a channel": {"learnable": True, "num_channels": 3},
     "pow2": {"kernel": "fir", "order": 3, "kernel_bits": "pow2"},
     "matrix": {"kernel": "matrix", "time_steps": T},
+    "soft": {"reset": "subtract", "detach_reset": True},
+    "hard, order 3": {"reset": "zero", "v_reset": -0.2, "order": 3},
 }
 every_kernel = parametrized(KERNELS)
 SURROGATES = {"fused": surrogate.SoftSign(), "not fused": surrogate.PiecewiseExp()}
@@ -32,7 +34,13 @@ def some_input(step_mode: str) -> torch.Tensor:
 
 def build(step_mode: str, **options) -> MFPNode:
     return MFPNode(
-        **{"v_threshold": 0.3, "surrogate_function": surrogate.ATan(), **options, "step_mode": step_mode}
+        **{
+            "v_threshold": 0.3,
+            "surrogate_function": surrogate.ATan(),
+            "reset": None,
+            **options,
+            "step_mode": step_mode,
+        }
     )
 
 
@@ -84,7 +92,7 @@ def test_recompiling_follows_threshold_tau_surrogate_and_shape():
 
     def check(x):
         node.reset()
-        eager = MFPNode(node.tau, v_threshold=node.v_threshold, step_mode="m")
+        eager = MFPNode(node.tau, v_threshold=node.v_threshold, step_mode="m", reset=None)
         assert torch.equal(compiled(x), eager(x))
 
     x = some_input("m")
@@ -101,9 +109,9 @@ def test_a_network_trains_through_inductor():
     torch.manual_seed(0)
     net = nn.Sequential(
         layer.Linear(3, 8),
-        MFPNode(v_threshold=0.3, learnable=True, surrogate_function=surrogate.ATan()),
+        MFPNode(v_threshold=0.3, learnable=True, surrogate_function=surrogate.ATan(), reset=None),
         layer.Linear(8, 2),
-        MFPNode(v_threshold=0.1, order=2),
+        MFPNode(v_threshold=0.1, order=2, reset=None),
     )
     functional.set_step_mode(net, "m")
     compiled = torch.compile(net, fullgraph=True)
@@ -136,7 +144,7 @@ def test_export_gives_a_program_with_the_same_spikes(options, step_mode):
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("options", [{}, {"order": 3}, {"kernel": "fir", "order": 8, "kernel_bits": "pow2"}])
 def test_an_exported_network_takes_any_number_of_steps(options, strict):
-    net = nn.Sequential(layer.Linear(3, 4), MFPNode(v_threshold=0.2, **options))
+    net = nn.Sequential(layer.Linear(3, 4), MFPNode(v_threshold=0.2, **options, reset=None))
     functional.set_step_mode(net, "m")
     steps = {0: torch.export.Dim("T", min=2, max=64)}
     program = torch.export.export(net, (torch.randn(5, 2, 3),), dynamic_shapes=(steps,), strict=strict)

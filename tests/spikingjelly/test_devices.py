@@ -21,7 +21,7 @@ def test_mfp_node_follows_its_input_with_every_kernel(kernel):
     for options, (store, mode, threshold, decay_input) in zip(
         in_channels(kernel), rotated(rest, KERNELS.index(kernel), 2), strict=False
     ):
-        node = MFPNode(2.0, decay_input, step_mode=mode, store_v_seq=store, **options)
+        node = MFPNode(2.0, decay_input, step_mode=mode, store_v_seq=store, **options, reset=None)
         if threshold is not None:
             node.v_threshold = torch.empty(threshold, device="meta")
         check_on_meta(node, [x] if mode == "m" else list(x), functional.reset_net)

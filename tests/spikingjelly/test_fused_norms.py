@@ -568,7 +568,7 @@ def hooked_container() -> nn.Module:
 
 
 def hooked_neuron() -> nn.Module:
-    net = nn.Sequential(layer.BatchNorm1d(3), MFPNode(step_mode="m"), lif())
+    net = nn.Sequential(layer.BatchNorm1d(3), MFPNode(step_mode="m", reset=None), lif())
     net[1].register_forward_hook(lambda *_: None)
     return net
 

@@ -53,16 +53,16 @@ def small(convolution: type = layer.Conv2d) -> nn.Module:
     return nn.Sequential(
         convolution(1, 6, kernel_size=3, padding=1, bias=False),
         layer.BatchNorm2d(6),
-        MFPNode(**NEURON),
+        MFPNode(**NEURON, reset=None),
         layer.MaxPool2d(2, 2),
         layer.Conv2d(6, 6, kernel_size=3, padding=1, bias=False),
         layer.BatchNorm2d(6),
         layer.MaxPool2d(2, 2),
-        MFPNode(**NEURON),
+        MFPNode(**NEURON, reset=None),
         layer.Flatten(),
         layer.Dropout(0.5),
         layer.Linear(54, 20),
-        MFPNode(**NEURON),
+        MFPNode(**NEURON, reset=None),
         layer.VotingLayer(10),
     )
 
@@ -103,7 +103,7 @@ def test_a_fused_batch_norm_is_the_plain_one() -> None:
 def test_layers_in_a_sequence_container_agree() -> None:
     model = nn.Sequential(
         layer.SeqToANNContainer(nn.Conv2d(2, 6, 3), nn.BatchNorm2d(6), nn.AvgPool2d(2)),
-        MFPNode(step_mode="m", **NEURON),
+        MFPNode(step_mode="m", **NEURON, reset=None),
         layer.SeqToANNContainer(nn.Flatten(), nn.Linear(6 * 9, 5)),
     )
     check_agreement(settled(model, 3), (torch.rand(T, 2, 2, 8, 8) < 0.4).float())
@@ -157,7 +157,7 @@ def test_a_single_step_is_no_network_over_time() -> None:
 
 
 def test_a_container_that_loops_over_time_agrees_with_float64() -> None:
-    part = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON))
+    part = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON, reset=None))
     check_as_it_is(settled(nn.Sequential(part)), (torch.rand(T, 2, 1, 8, 8) < 0.4).float())
 
 
@@ -169,3 +169,99 @@ def test_products_of_spikes_in_residual_blocks_are_refused() -> None:
         words = refusal(Shown(model), image(3, 32, 32))
         assert "'network.layer1.0' (BasicBlock)" in words
         assert "SEW 'ADD'" in words
+
+
+# --- neurons that reset -------------------------------------------------------------------------------------
+
+
+def soft(tau: float = 2.0, **options: Any) -> nn.Module:
+    return neuron.LIFNode(tau, v_threshold=0.3, v_reset=None, step_mode="m", **options)
+
+
+LIFS: dict[str, Any] = {
+    "soft": soft,
+    "soft, its input as it is": lambda: soft(decay_input=False),
+    "hard": lambda: neuron.LIFNode(v_threshold=0.3, step_mode="m"),
+    "to another number": lambda: neuron.LIFNode(v_threshold=0.3, v_reset=-0.2, step_mode="m"),
+    "an integrator": lambda: neuron.IFNode(v_threshold=0.7, v_reset=None, step_mode="m"),
+    "an integrator, hard": lambda: neuron.IFNode(v_threshold=0.7, v_reset=0.1, step_mode="m"),
+    "a learned decay": lambda: neuron.ParametricLIFNode(v_threshold=0.3, v_reset=None, step_mode="m"),
+}
+
+
+def lif_network(make: Any, steps: int) -> tuple[nn.Module, Tensor]:
+    """A quantized network of LIFs, and events [T, N, *] for it."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        layer.Conv2d(2, 6, 3, padding=1, bias=False, step_mode="m"),
+        layer.BatchNorm2d(6, step_mode="m"),
+        make(),
+        layer.MaxPool2d(2, step_mode="m"),
+        layer.Flatten(step_mode="m"),
+        layer.Linear(6 * 9, 12, step_mode="m"),
+        make(),
+        layer.Linear(12, 5, step_mode="m"),
+    )
+    return settled(model, 1), (torch.rand(steps, 4, 2, 6, 6) < 0.3).float()
+
+
+@pytest.mark.parametrize("steps", [4, 11])
+@pytest.mark.parametrize("name", LIFS)
+def test_a_network_of_lifs_is_lowered_as_it_is(name: str, steps: int) -> None:
+    """Every execution gives the scores of the network itself, evaluated in float64."""
+    model, x = lif_network(LIFS[name], steps)
+    network = deploy.lower(model, x)
+    with torch.no_grad():
+        reference = unrounded(model)
+        expected = reference(x.double()).numpy()
+    scores = network.run(x)
+    np.testing.assert_allclose(scores, expected, atol=1e-9)
+    np.testing.assert_array_equal(network.run(x, backend="numpy"), scores)
+    stream = network.stream()
+    np.testing.assert_array_equal(np.stack([stream.step(step) for step in x]), scores)
+    found = network.run_events(x)
+    np.testing.assert_array_equal(found.scores, scores)
+    fired = [
+        len(events) / (steps * 4 * size)
+        for events, size in zip(found.spikes.values(), (216, 12), strict=True)
+    ]
+    assert all(0.01 < rate < 0.9 for rate in fired), fired
+
+
+def test_the_state_of_such_a_network_is_bits_alone() -> None:
+    model, x = lif_network(soft, 4)
+    # 3 steps of the input, and of both layers of neurons their last 3 spikes, which the next layer reads too
+    assert deploy.lower(model, x).stream().state_bits == 0
+    stream = deploy.lower(model, x).stream()
+    stream.step(x[0, :1])
+    assert stream.state_bits >= 3 * (72 + 216 + 12)
+
+
+@pytest.mark.parametrize("bits", [8, "pow2"])
+@pytest.mark.parametrize("v_reset", [None, 0.0])
+def test_real_taps_are_rounded_on_the_way_and_what_that_changes_is_measured(v_reset: Any, bits: Any) -> None:
+    model, x = lif_network(lambda: neuron.LIFNode(3.0, v_threshold=0.3, v_reset=v_reset, step_mode="m"), 6)
+    with pytest.raises(
+        LoweringError, match=r"'2' \(LIFNode\) has real taps.*deploy\.lower\(model, example, kernel_b"
+    ):
+        deploy.lower(model, x)
+    network = deploy.lower(model, x, kernel_bits=bits)
+    (note,) = network.notes
+    spikes = network.run_events(x).spikes
+    seen: dict[str, Tensor] = {}
+    for path in ("2", "6"):
+        model[int(path)].register_forward_hook(lambda m, a, out, path=path: seen.update({path: out}))
+    with torch.no_grad():
+        model.eval()(x)
+    functional.reset_net(model)
+    differ = 0
+    for path, events in spikes.items():
+        dense = torch.zeros(seen[path].shape).reshape(6, 4, *((6, 6, 6) if path == "2" else (12, 1, 1)))
+        dense[tuple(torch.from_numpy(one) for one in events.elements)] = 1
+        differ += int((dense.reshape_as(seen[path]) != seen[path]).sum())
+    total = 6 * 4 * (216 + 12)
+    assert note == (
+        f"kernel_bits={bits!r} rounded the taps of '2' (LIFNode), '6' (LIFNode): on 4 samples of the example "
+        f"{differ:,} of {total:,} spikes are others ({differ / total:.2%})"
+    )
+    assert 0 < differ < 0.2 * total or bits == 8

@@ -77,8 +77,7 @@ def test_it_is_lifnode_and_ifnode_spike_for_spike_with_their_gradients(
     lif = neuron.IFNode(step_mode="m", **shared)
     if tau < math.inf:
         lif = neuron.LIFNode(tau, decay_input, step_mode="m", **shared)
-    reset = "subtract" if v_reset is None else "zero"
-    node = MFPNode(tau, decay_input, step_mode=step_mode, reset=reset, order=order, **shared)
+    node = MFPNode(tau, decay_input, step_mode=step_mode, order=order, **shared)
     ours, theirs = run(node, x_seq), run(lif, x_seq)
     assert torch.equal(ours[0], theirs[0]) and torch.equal(ours[0], spikes)
     for mine, its in zip(ours, theirs, strict=True):
@@ -100,8 +99,7 @@ def test_learned_decays_have_parametric_lifs_spikes_and_gradients(
         "detach_reset": detach, "store_v_seq": True, "step_mode": "m",
     }  # fmt: skip
     lif = neuron.ParametricLIFNode(tau, decay_input, **shared).double()
-    reset = "subtract" if v_reset is None else "zero"
-    node = MFPNode(tau, decay_input, reset=reset, order=order, learnable=True, **shared).double()
+    node = MFPNode(tau, decay_input, order=order, learnable=True, **shared).double()
     with torch.no_grad():
         node.kernel.decay_logit.copy_(-lif.w)  # 1/tau = sigmoid(w), decay = sigmoid(decay_logit)
     q = torch.sigmoid(lif.w.detach()).item()
@@ -378,6 +376,7 @@ CONTRADICTIONS = [
     ({"reset": "soft"}, ValueError, "reset must be one of"),
     ({"reset": "subtract", "v_reset": 0.5}, ValueError, "v_reset=0.5 .* reset='zero', got reset='subtract'"),
     ({"reset": "feedback", "order": 3, "v_reset": -1.0}, ValueError, "reset='zero', got reset='feedback'"),
+    ({"reset": "zero", "v_reset": None}, ValueError, "reset='zero' takes a number for v_reset, got None"),
     ({"reset": "zero", "v_reset": math.nan}, ValueError, "v_reset must be finite"),
     ({"reset": "zero", "v_reset": "0"}, TypeError, "v_reset must be a number"),
     ({"reset": "zero", "reset_order": 2, "order": 3}, ValueError, "reset='zero' takes no reset_order"),
@@ -395,11 +394,12 @@ def test_a_reset_that_contradicts_another_argument_is_refused_by_name(options, e
         MFPNode(**options)
 
 
-def test_auto_follows_v_reset():
+def test_the_default_follows_v_reset():
     def kind(**options: Any) -> str | None:
-        reset = MFPNode(reset="auto", **options).neuron_spec().reset
+        reset = MFPNode(**options).neuron_spec().reset
         return None if reset is None else reset.kind
 
+    assert kind() == kind(reset="auto") == "zero"
     assert kind(v_reset=None) == "subtract" and kind(v_reset=0.0) == "zero" and kind(v_reset=-1) == "zero"
     assert kind(v_reset=None, order=3, reset_order=1) == "subtract"
     assert kind(v_reset=0.0, kernel="matrix", time_steps=3) is None

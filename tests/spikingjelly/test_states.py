@@ -62,7 +62,14 @@ def rest_of(node: MFPNode) -> float:
 
 def build(options, **more) -> MFPNode:
     node = MFPNode(
-        **{"tau": 3.0, "v_threshold": 0.3, "surrogate_function": surrogate.ATan(), **options, **more}
+        **{
+            "tau": 3.0,
+            "v_threshold": 0.3,
+            "surrogate_function": surrogate.ATan(),
+            "reset": None,
+            **options,
+            **more,
+        }
     )
     with torch.no_grad():
         for parameter in node.parameters():
@@ -189,7 +196,7 @@ def test_the_names_of_the_memories_never_change(options):
 
 @both_modes
 def test_v_seq_is_kept_while_asked_for_and_cleared_by_reset(step_mode):
-    node = MFPNode(step_mode=step_mode, store_v_seq=True)
+    node = MFPNode(step_mode=step_mode, store_v_seq=True, reset=None)
     x = some_input(step_mode)
     steps = T if step_mode == "m" else 1
     node(x)
@@ -248,7 +255,7 @@ def test_counts_are_taken_as_the_numbers_they_are(options, step_mode):
     ids=["complex", "no steps", "no time", "channels"],
 )
 def test_an_input_that_does_not_fit_is_refused_and_nothing_changes(bad, error, words):
-    node = MFPNode(step_mode="m", learnable=True, num_channels=3)
+    node = MFPNode(step_mode="m", learnable=True, num_channels=3, reset=None)
     node(torch.ones(1, 2, 3))
     before = node.v
     with pytest.raises(error, match=words):
@@ -263,7 +270,7 @@ def test_an_empty_batch_gives_an_empty_batch():
 
 
 def test_a_matrix_refuses_to_run_past_its_end_until_it_is_reset():
-    node = MFPNode(kernel="matrix", time_steps=3)
+    node = MFPNode(kernel="matrix", time_steps=3, reset=None)
     for _ in range(3):
         node(torch.ones(2, 3))
     before = node.history
@@ -275,7 +282,7 @@ def test_a_matrix_refuses_to_run_past_its_end_until_it_is_reset():
 
 
 def test_keyword_calls_work_as_on_lifnode():
-    node = MFPNode()
+    node = MFPNode(reset=None)
     assert node.single_step_forward(x=torch.ones(2)).shape == (2,)
     node.reset()
     assert node.multi_step_forward(x_seq=torch.ones(3, 2)).shape == (3, 2)
@@ -322,7 +329,7 @@ def test_functional_forward_is_pure_and_stands_behind_the_regular_one(options, s
 
 @both_modes
 def test_gradients_reach_the_initial_state(step_mode):
-    node = MFPNode(step_mode=step_mode, surrogate_function=surrogate.ATan())
+    node = MFPNode(step_mode=step_mode, surrogate_function=surrogate.ATan(), reset=None)
     node.v = v = torch.zeros(2, 3, requires_grad=True)
     node(torch.ones(2, 3) if step_mode == "s" else torch.ones(T, 2, 3)).sum().backward()
     assert v.grad is not None and bool(v.grad.all())
@@ -360,7 +367,9 @@ def test_to_functional_forward_takes_states_in_and_gives_them_out(options, step_
 
 @only_v2
 def test_to_functional_forward_composes_a_network_and_restores_it_after_an_error():
-    net = torch.nn.Sequential(torch.nn.Linear(3, 3), MFPNode(order=2), torch.nn.Linear(3, 3), MFPNode())
+    net = torch.nn.Sequential(
+        torch.nn.Linear(3, 3), MFPNode(order=2, reset=None), torch.nn.Linear(3, 3), MFPNode(reset=None)
+    )
     twin = copy.deepcopy(net)
     x = torch.randn(2, 3)
     memories = tuple(base.extract_memories(net))
@@ -378,7 +387,7 @@ def test_to_functional_forward_composes_a_network_and_restores_it_after_an_error
 
 
 def test_a_forgotten_reset_says_what_was_forgotten():
-    net = torch.nn.Sequential(torch.nn.Linear(7, 3), MFPNode(step_mode="m"))
+    net = torch.nn.Sequential(torch.nn.Linear(7, 3), MFPNode(step_mode="m", reset=None))
     x = torch.randn(T, 2, 7)
     net(x).sum().backward()
     with pytest.raises(RuntimeError, match=r"still holds the state .* functional\.reset_net\(net\)"):
@@ -437,7 +446,7 @@ def test_resetting_samples_cuts_their_gradient_alone_and_leaves_the_graph_usable
 
 
 def test_reset_samples_says_what_it_cannot_do():
-    node = MFPNode(order=3)
+    node = MFPNode(order=3, reset=None)
     reset_samples(node, torch.tensor([True]))  # at rest there is nothing to reset
     node(torch.ones(3, 2))
     before = node.history
@@ -450,11 +459,11 @@ def test_reset_samples_says_what_it_cannot_do():
         with pytest.raises(ValueError, match="samples must be from -3 to 2"):
             reset_samples(node, torch.tensor([outside]))
     assert node.history is before
-    lone = MFPNode()
+    lone = MFPNode(reset=None)
     lone(torch.tensor(1.0))
     with pytest.raises(ValueError, match="single number"):
         reset_samples(lone, torch.tensor([0]))
-    matrix = MFPNode(kernel="matrix", time_steps=3)
+    matrix = MFPNode(kernel="matrix", time_steps=3, reset=None)
     matrix(torch.ones(3, 2))
     with pytest.raises(ValueError, match="one position in time"):
         reset_samples(matrix, torch.tensor([0]))
@@ -540,7 +549,7 @@ def test_what_replaces_a_state_by_an_equal_one_changes_nothing(options, change):
 
 
 def test_a_reset_lets_go_of_the_graph():
-    node = MFPNode(order=3)
+    node = MFPNode(order=3, reset=None)
     node(torch.ones(2, 3, requires_grad=True))
     v = weakref.ref(node.v)
     node.reset()
@@ -666,7 +675,8 @@ def test_the_first_call_of_a_sequence_saves_no_state(options):
 def test_an_order_that_a_sequence_does_not_exceed_computes_what_no_order_does():
     x = torch.randn(T, 2, 3)
     nodes = [
-        MFPNode(step_mode="m", store_v_seq=True, **options) for options in ({}, {"order": T}, {"order": 9})
+        MFPNode(step_mode="m", store_v_seq=True, **options, reset=None)
+        for options in ({}, {"order": T}, {"order": 9})
     ]
     for node in nodes:
         node(x)
@@ -684,7 +694,7 @@ def test_the_next_state_copies_the_inputs_that_it_keeps_and_no_others(order):
                 self.size = max(self.size, len(out))
             return out
 
-    node = MFPNode(kernel="fir", order=order, step_mode="m")
+    node = MFPNode(kernel="fir", order=order, step_mode="m", reset=None)
     x = torch.randn(T, 2, 3)
     for _ in range(2):
         with Largest() as largest, torch.no_grad():
@@ -697,7 +707,9 @@ def test_counts_keep_the_state_that_torchs_default_dtype_asks_for(options):
     counts = torch.randint(0, 9, (6, 2, 3))
     torch.set_default_dtype(torch.float64)
     try:
-        ours, theirs = (MFPNode(tau=3.0, v_threshold=50.0, step_mode="m", **options) for _ in range(2))
+        ours, theirs = (
+            MFPNode(tau=3.0, v_threshold=50.0, step_mode="m", **options, reset=None) for _ in range(2)
+        )
         for part in (counts[:3], counts[3:]):
             assert torch.equal(ours(part), theirs(part.double()))
         assert torch.equal(ours.v, theirs.v) and ours.v.dtype == torch.float64

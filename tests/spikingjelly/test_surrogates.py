@@ -28,7 +28,7 @@ if hasattr(surrogate, "Rect"):  # 2.0.0
 
 def gradients(function, x_seq, weight, dtype):
     """Input gradient of an MFPNode, and of the float64 reference around the same SpikingJelly function."""
-    node = MFPNode(3.0, surrogate_function=function, step_mode="m")
+    node = MFPNode(3.0, surrogate_function=function, step_mode="m", reset=None)
     x = x_seq.to(dtype).requires_grad_()
     spikes = node(x)
     (spikes * weight).sum().backward()
@@ -94,14 +94,14 @@ def test_half_inputs_train_too(name, dtype):
 
 
 def test_an_unfused_surrogate_is_announced_once(said):
-    node = MFPNode(surrogate_function=surrogate.PiecewiseExp(), step_mode="m")
+    node = MFPNode(surrogate_function=surrogate.PiecewiseExp(), step_mode="m", reset=None)
     for _ in range(3):
         node(torch.ones(4, 2))
     assert sum("fused" in message for message in said.messages) == 1
 
 
 def test_editing_alpha_takes_effect_at_the_next_call():
-    node = MFPNode(surrogate_function=surrogate.ATan(2.0))
+    node = MFPNode(surrogate_function=surrogate.ATan(2.0), reset=None)
     slopes = []
     for alpha in (2.0, 6.0):
         node.surrogate_function.alpha = alpha
@@ -115,17 +115,17 @@ def test_editing_alpha_takes_effect_at_the_next_call():
 def test_spiking_false_gives_the_primitive_function_of_the_potential():
     function = surrogate.Sigmoid(4.0, spiking=False)
     x = torch.tensor([[0.5], [2.0]])
-    node = MFPNode(2.0, surrogate_function=function, step_mode="m", store_v_seq=True)
+    node = MFPNode(2.0, surrogate_function=function, step_mode="m", store_v_seq=True, reset=None)
     out = node(x)
     assert torch.allclose(out, torch.sigmoid(4.0 * (node.v_seq - 1.0)))
 
 
 def test_our_own_surrogates_and_plain_functions_are_welcome():
     x = torch.randn(4, 2, 3)
-    mine = MFPNode(surrogate_function=ours.ATan(3.0), step_mode="m")
-    theirs = MFPNode(surrogate_function=surrogate.ATan(3.0), step_mode="m")
+    mine = MFPNode(surrogate_function=ours.ATan(3.0), step_mode="m", reset=None)
+    theirs = MFPNode(surrogate_function=surrogate.ATan(3.0), step_mode="m", reset=None)
     assert torch.equal(mine(x), theirs(x))
-    plain = MFPNode(surrogate_function=lambda above: (above > 0).to(above), step_mode="m")
+    plain = MFPNode(surrogate_function=lambda above: (above > 0).to(above), step_mode="m", reset=None)
     assert torch.equal(plain(x), (theirs.reset() or theirs(x)))
 
 
@@ -134,7 +134,9 @@ def test_our_own_surrogates_and_plain_functions_are_welcome():
 @pytest.mark.parametrize("threshold", [0.2, [0.2], [0.1, 0.2, 0.3], [[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]]])
 def test_a_threshold_may_become_a_tensor_that_broadcasts_with_a_step(step_mode, order, threshold):
     x_seq = torch.randn(4 if step_mode == "m" else 1, 2, 3)
-    node = MFPNode(step_mode=step_mode, store_v_seq=True, surrogate_function=surrogate.ATan(), order=order)
+    node = MFPNode(
+        step_mode=step_mode, store_v_seq=True, surrogate_function=surrogate.ATan(), order=order, reset=None
+    )
     node.v_threshold = torch.tensor(threshold)
     leaf = x_seq.clone().requires_grad_()
     spikes = node(leaf if step_mode == "m" else leaf[0])
@@ -150,7 +152,7 @@ def test_a_threshold_may_become_a_tensor_that_broadcasts_with_a_step(step_mode, 
 
 
 def test_a_threshold_may_become_a_parameter_and_learn():
-    node = MFPNode(step_mode="m", surrogate_function=surrogate.ATan())
+    node = MFPNode(step_mode="m", surrogate_function=surrogate.ATan(), reset=None)
     node.v_threshold = torch.nn.Parameter(torch.ones(1))
     assert dict(node.named_parameters()).keys() == {"v_threshold"}
     node(torch.randn(4, 2, 3)).sum().backward()

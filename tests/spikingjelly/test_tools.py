@@ -35,10 +35,10 @@ def network(step_mode="m", **options) -> nn.Sequential:
     net = nn.Sequential(
         layer.Conv2d(1, 4, 3, padding=1),
         layer.BatchNorm2d(4),
-        MFPNode(surrogate_function=atan, v_threshold=0.3, **options),
+        MFPNode(surrogate_function=atan, v_threshold=0.3, **options, reset=None),
         layer.Flatten(),
         layer.Linear(4 * 5 * 5, 3),
-        MFPNode(surrogate_function=atan, v_threshold=0.1, **options),
+        MFPNode(surrogate_function=atan, v_threshold=0.1, **options, reset=None),
     )
     functional.set_step_mode(net, step_mode)
     return net
@@ -112,7 +112,7 @@ def test_monitors_see_spikes_potentials_and_gradients(step_mode):
 @both_modes
 @every_kernel
 def test_stdp_learns_from_it(step_mode, options):
-    synapse, node = layer.Linear(4, 3, bias=False), MFPNode(v_threshold=0.2, **options)
+    synapse, node = layer.Linear(4, 3, bias=False), MFPNode(v_threshold=0.2, **options, reset=None)
     net = nn.Sequential(synapse, node)
     functional.set_step_mode(net, step_mode)
     learner = learning.STDPLearner(step_mode=step_mode, synapse=synapse, sn=node, tau_pre=2.0, tau_post=2.0)
@@ -148,14 +148,16 @@ def test_online_learning_rules_train_it_step_by_step(options):
 @every_kernel
 def test_containers_run_it_step_by_step(options):
     x = torch.randn(T, 2, 3)
-    node = MFPNode(v_threshold=0.3, step_mode="m", **options)
+    node = MFPNode(v_threshold=0.3, step_mode="m", **options, reset=None)
     expected = node(x)
-    inside = layer.MultiStepContainer(MFPNode(v_threshold=0.3, **options))
+    inside = layer.MultiStepContainer(MFPNode(v_threshold=0.3, **options, reset=None))
     assert torch.equal(inside(x), expected)
-    recurrent = layer.LinearRecurrentContainer(MFPNode(v_threshold=0.3, **options), 3, 3, step_mode="m")
+    recurrent = layer.LinearRecurrentContainer(
+        MFPNode(v_threshold=0.3, **options, reset=None), 3, 3, step_mode="m"
+    )
     recurrent(x).sum().backward()
     added = layer.ElementWiseRecurrentContainer(
-        MFPNode(v_threshold=0.3, **options), lambda a, b: a + b, step_mode="m"
+        MFPNode(v_threshold=0.3, **options, reset=None), lambda a, b: a + b, step_mode="m"
     )
     assert added(x).shape == x.shape
     for container in (inside, recurrent, added):
@@ -168,7 +170,9 @@ def test_containers_run_it_step_by_step(options):
 @pytest.mark.parametrize("chunks", [1, 2, 3])
 def test_checkpointing_in_chunks_of_time_changes_nothing(options, chunks):
     x_seq = torch.randn(7, 2, 3)
-    plain = MFPNode(v_threshold=0.3, step_mode="m", surrogate_function=surrogate.ATan(), **options)
+    plain = MFPNode(
+        v_threshold=0.3, step_mode="m", surrogate_function=surrogate.ATan(), **options, reset=None
+    )
     wrapped = memopt.checkpoint_module(copy.deepcopy(plain), chunks=chunks)
     results = []
     for node in (plain, wrapped):
@@ -231,7 +235,7 @@ class TestCounters:
     @pytest.mark.parametrize("rules", [None, STATE_RULES])
     def test_state_reads_and_writes_are_seen_in_bytes(self, rules, dtype, device):
         x = torch.ones(T, 2, 3, dtype=dtype, device=device)
-        metrics = self.state_metrics(MFPNode(step_mode="m"), x, rules=rules)
+        metrics = self.state_metrics(MFPNode(step_mode="m", reset=None), x, rules=rules)
         size = 2 * 3 * dtype.itemsize
         assert metrics["state_reads"] >= size
         if rules is not None:  # the operator touches the state once for all T steps
@@ -241,7 +245,7 @@ class TestCounters:
     @pytest.mark.parametrize("size", [16, 200_000])  # one step of few neurons runs in stock operators
     @pytest.mark.parametrize(("options", "states"), [({}, 1), ({"order": 3}, 2)])
     def test_each_step_reads_and_writes_its_state_once(self, size, options, states):
-        node, x = MFPNode(**options), torch.ones(size)
+        node, x = MFPNode(**options, reset=None), torch.ones(size)
         for _ in range(2):  # from rest, then from a state
             metrics = self.state_metrics(node, x)
             assert metrics["state_reads"] == metrics["state_writes"] == 4 * states * size
@@ -266,7 +270,7 @@ class TestCounters:
             op_counter.MemoryAccessCounter(extra_rules=MEMORY_RULES),
         ]
         inputs = (x, x) if step_mode == "m" else x  # from rest and from a state
-        self.counted(counters, MFPNode(step_mode=step_mode, **options), *inputs, strict=True)
+        self.counted(counters, MFPNode(step_mode=step_mode, **options, reset=None), *inputs, strict=True)
         assert all(counter.get_total() > 0 for counter in counters)
 
     @pytest.mark.parametrize(
@@ -288,25 +292,25 @@ class TestCounters:
         ]
         for counter in counters:
             counter.rules = {operator: counter.rules[operator]}
-        self.counted(counters, MFPNode(step_mode="m", **options), torch.randn(T, 2, 3))
+        self.counted(counters, MFPNode(step_mode="m", **options, reset=None), torch.randn(T, 2, 3))
         touched = T * 6 + states * 6 + parameters + T * 6 + 6  # in: input, state; out: spikes, last potential
         assert [counter.get_total() for counter in counters] == [flops * 6, 4 * touched]
 
     def test_state_traffic_is_the_same_with_a_mask_and_with_a_fused_norm(self):
         x = torch.ones(T, 2, 3, 4, requires_grad=True)
-        expected = self.state_metrics(MFPNode(step_mode="m"), x)
-        masked = MFPNode(step_mode="m", surrogate_function=surrogate.Rect())
+        expected = self.state_metrics(MFPNode(step_mode="m", reset=None), x)
+        masked = MFPNode(step_mode="m", surrogate_function=surrogate.Rect(), reset=None)
         pair = nn.Sequential(layer.BatchNorm1d(3, step_mode="m"), neuron.LIFNode(step_mode="m"))
         assert expected == self.state_metrics(masked, x)
         assert expected == self.state_metrics(convert(pair, fuse=True), x)
 
     def test_memory_access_is_charged_to_the_neurons_states_and_computing_to_synapses_alone(self):
         counter = op_counter.NeuromorphicMemoryAccessCounter()
-        node = nn.Sequential(MFPNode(step_mode="m"))
+        node = nn.Sequential(MFPNode(step_mode="m", reset=None))
         with op_counter.ModuleCounterMode([counter], model=node), torch.no_grad():
             node(torch.ones(T, 2, 3))
         assert counter.get_counts()["Global"]["neuron_state_read_bytes"] == T * 2 * 3 * 4
-        net = nn.Sequential(nn.Linear(3, 4), MFPNode(step_mode="m"))
+        net = nn.Sequential(nn.Linear(3, 4), MFPNode(step_mode="m", reset=None))
         report = op_counter.estimate_simple_energy(net, (torch.randn(T, 2, 3),))
         assert report.counts["mac"] == T * 2 * 3 * 4 and report.counts["ac"] == 0
         assert report.counts["neuron_state_read_bytes"] == T * 2 * 4 * 4 and not report.warnings
@@ -356,7 +360,7 @@ def test_ema_copies_and_averages_it(options):
 
 
 def test_data_parallel_style_replicas_keep_their_own_states():
-    node = MFPNode(step_mode="m", learnable=True)
+    node = MFPNode(step_mode="m", learnable=True, reset=None)
     replica = node._replicate_for_data_parallel()  # what torch's DataParallel calls
     replica.v = torch.ones(2)
     assert node.v == 0.0

@@ -155,7 +155,8 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str, when
                 body.insert(0, f"const uint32_t steps = {steps};")
                 steps = "steps"
             arguments = f"{time.first}, {steps}, {time.start}, {out}, &scratch"
-            body += [f"mfp_fire(&layer{index}, from, {arguments});"]
+            fire = "mfp_fire" if op.feedback is None else "mfp_fire_feedback"
+            body += [f"{fire}(&layer{index}, from, {arguments});"]
         case Scores():
             total = int(op.reduce != "none")
             body += [f"mfp_score(&layer{index}, from, {steps}, {total}, scores, &scratch);"]

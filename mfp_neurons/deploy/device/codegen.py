@@ -11,7 +11,8 @@ from pathlib import Path
 
 from ..._checks import describe
 from ..._files import write_bytes
-from ..graph import Graph
+from ..graph import Graph, Neurons
+from ..memory import own_words, rounding
 from .buffers import (
     Buffers,
     counts_steps,
@@ -22,7 +23,7 @@ from .buffers import (
     step_buffers,
 )
 from .calls import run_body, step_body
-from .tables import Tables
+from .tables import Tables, comment
 
 _PRIMITIVES = Path(__file__).parent
 _TAKEN = ("mfp_int", "stdint")
@@ -111,7 +112,7 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
  * Compile {name}.c and mfp_int.c with any C99 compiler. Tables are const (flash), buffers static (RAM);
  * nothing is allocated, and no function may be called while another runs. With -ffunction-sections and
  * -fdata-sections when compiling and -Wl,--gc-sections when linking, only what you call takes memory: a
- * device that streams has no buffers for runs. */
+ * device that streams has no buffers for runs.{_feedback_text(graph)} */
 #ifndef {big}_H
 #define {big}_H
 
@@ -162,6 +163,12 @@ uint32_t {name}_argmax(const int64_t scores[]);
 
 #endif
 """
+
+
+def _feedback_text(graph: Graph) -> str:
+    """Of every layer with feedback, whether its own spikes count exactly."""
+    layers = [op for op in graph.ops if isinstance(op, Neurons) and op.feedback is not None]
+    return "".join(f"\n *\n * {comment(op.name)}{own_words(op)}: {rounding(op)}." for op in layers)
 
 
 def _period_macro(big: str, period: int) -> str:

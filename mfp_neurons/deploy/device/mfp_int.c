@@ -264,16 +264,18 @@ static uint32_t row_of(uint32_t step, uint32_t rows)
     return step < rows ? step : rows - 1u;
 }
 
-/* Potential at step t of those in `current`, of the last `reach` of them; only here does a potential exist. */
-static int32_t narrow_potential(uint32_t reach, uint32_t t, const int32_t *current, const int32_t *taps)
+/* Potential at step t of those in `current`, weighted with the taps of `row`; only here does a potential exist. */
+static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps)
 {
+    const uint32_t reach = t < layer->order ? t + 1u : layer->order;
     int32_t potential = 0;
     for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
     return potential;
 }
 
-static int64_t wide_potential(uint32_t reach, uint32_t t, const int64_t *current, const int64_t *taps)
+static int64_t wide_potential(const mfp_neurons *layer, uint32_t t, const int64_t *current, const int64_t *taps)
 {
+    const uint32_t reach = t < layer->order ? t + 1u : layer->order;
     int64_t potential = 0;
     for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
     return potential;
@@ -292,35 +294,10 @@ static void load_taps(const mfp_neurons *layer, uint32_t row, uint32_t c, uint32
     }
 }
 
-/* The taps of channel c of its own spikes in the steps before that of `out`, added up; `before` steps there were. */
-static int64_t own_sum(const mfp_feedback *feedback, uint32_t c, uint32_t n, uint32_t words, uint32_t before,
-                       const uint32_t *out)
-{
-    const uint32_t back = before < feedback->steps ? before : feedback->steps;
-    int64_t sum = 0;
-    for (uint32_t j = 0; j < back; j++) {
-        out -= words;
-        if (get_bits(out, n, 1))
-            sum += table_number(&feedback->taps, j * feedback->columns + (feedback->columns > 1u ? c : 0u));
-    }
-    return sum;
-}
-
-/* How many steps before that of `out` had no spike, up to the last one that had; at most `most`. */
-static uint32_t steps_since(uint32_t n, uint32_t words, uint32_t most, const uint32_t *out)
-{
-    for (uint32_t j = 0; j < most; j++) {
-        out -= words;
-        if (get_bits(out, n, 1)) return j;
-    }
-    return most;
-}
-
 void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
               uint32_t *out, const mfp_scratch *scratch)
 {
     const mfp_currents *currents = &layer->currents;
-    const mfp_feedback *feedback = &layer->feedback;
     const uint32_t size = currents->channels * currents->height * currents->width;
     const uint32_t words = (size + WORD - 1u) / WORD;
     mfp_clear(out, words * (steps - from));
@@ -331,20 +308,79 @@ void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first,
         for (uint32_t t = from; t < steps; t++) {
             if (t == from || layer->tap_rows > 1u)
                 load_taps(layer, row_of(first + t, layer->tap_rows), c, steps, scratch);
+            const int64_t potential = currents->wide
+                                          ? wide_potential(layer, t, scratch->wide, scratch->wide + steps)
+                                          : narrow_potential(layer, t, scratch->narrow, scratch->narrow + steps);
+            const uint32_t row = row_of(first + t, layer->threshold_rows);
+            if (potential >= table_number(&layer->thresholds, row * currents->channels + c))
+                flip_bits(out + (t - from) * words, n, 1, 1);
+        }
+    }
+}
+
+/* How many steps before that of `out` neuron n did not fire, up to the last one in which it did; at most `most`. */
+static uint32_t steps_since(uint32_t n, uint32_t words, uint32_t most, const uint32_t *out)
+{
+    for (uint32_t j = 0; j < most; j++) {
+        out -= words;
+        if (get_bits(out, n, 1)) return j;
+    }
+    return most;
+}
+
+/* The taps of neuron n's spikes in the `most` steps before that of `out`, added up. */
+static int64_t own_sum(const mfp_feedback *layer, uint32_t n, uint32_t words, uint32_t most, const uint32_t *out)
+{
+    uint32_t at = layer->columns > 1u ? n % layer->columns : 0u;
+    int64_t sum = 0;
+    for (uint32_t j = 0; j < most; j++, at += layer->columns) {
+        out -= words;
+        if (get_bits(out, n, 1)) sum += table_number(&layer->taps, at);
+    }
+    return sum;
+}
+
+/* Whether neuron n fires at step t of those whose currents are in scratch, step `number` since the start. */
+static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_t t, uint32_t words,
+                 const uint32_t *out, const mfp_scratch *scratch)
+{
+    const mfp_neurons *neurons = &layer->neurons;
+    const uint32_t channels = neurons->currents.channels, c = n % channels;
+    const uint32_t most = number < layer->steps ? number : layer->steps;
+    const uint32_t since = layer->kind == MFP_OWN_AGE ? steps_since(n, words, most, out) : number;
+    const uint32_t reach = since < t ? row_of(since, neurons->order) : row_of(t, neurons->order);
+    const int64_t own = layer->kind == MFP_OWN_AGE ? 0 : own_sum(layer, n, words, most, out);
+    uint32_t at = neurons->tap_columns > 1u ? c : 0u;
+    int64_t potential = 0;
+    for (uint32_t j = 0; j <= reach; j++, at += neurons->tap_columns) {
+        const int64_t tap = table_number(&neurons->taps, at);
+        if (neurons->currents.wide)
+            potential += tap * scratch->wide[t - j];
+        else
+            potential += (int32_t)tap * scratch->narrow[t - j];
+    }
+    uint32_t row = row_of(since, neurons->threshold_rows) * layer->choices + layer->start;
+    if (layer->kind == MFP_OWN_TABLE)
+        row += (uint32_t)own; /* a negative one wraps around */
+    else
+        potential += own;
+    return potential >= table_number(&neurons->thresholds, row * channels + c);
+}
+
+void mfp_fire_feedback(const mfp_feedback *layer, const mfp_view *sources, uint32_t first, uint32_t steps,
+                       uint32_t from, uint32_t *out, const mfp_scratch *scratch)
+{
+    const mfp_currents *currents = &layer->neurons.currents;
+    const uint32_t size = currents->channels * currents->height * currents->width;
+    const uint32_t words = (size + WORD - 1u) / WORD;
+    mfp_clear(out, words * (steps - from));
+    share_scratch(currents, sources, steps, scratch);
+    for (uint32_t n = 0; n < size; n++) {
+        const uint32_t c = n % currents->channels, place = n / currents->channels;
+        add_up(currents, sources, steps, place / currents->width, place % currents->width, c, scratch);
+        for (uint32_t t = from; t < steps; t++) {
             uint32_t *now = out + (t - from) * words;
-            /* an input counts if it came after the last own spike, where that is what own spikes do */
-            const uint32_t since = feedback->kind == MFP_OWN_AGE
-                                       ? steps_since(n, words, row_of(first + t, layer->order), now)
-                                       : first + t;
-            const uint32_t reach = row_of(row_of(since, layer->order), t + 1u) + 1u;
-            int64_t potential = currents->wide
-                                    ? wide_potential(reach, t, scratch->wide, scratch->wide + steps)
-                                    : narrow_potential(reach, t, scratch->narrow, scratch->narrow + steps);
-            uint32_t row = row_of(since, layer->threshold_rows) * layer->choices;
-            if (feedback->kind == MFP_OWN_SUM) potential += own_sum(feedback, c, n, words, first + t, now);
-            if (feedback->kind == MFP_OWN_TABLE)
-                row += feedback->start + (uint32_t)own_sum(feedback, c, n, words, first + t, now);
-            if (potential >= table_number(&layer->thresholds, row * currents->channels + c)) flip_bits(now, n, 1, 1);
+            if (fires(layer, n, first + t, t, words, now, scratch)) flip_bits(now, n, 1, 1);
         }
     }
 }

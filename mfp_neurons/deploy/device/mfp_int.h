@@ -70,28 +70,28 @@ typedef struct {
     uint8_t wide; /* 1: currents and potentials need 64 bits */
 } mfp_currents;
 
-/* What the spikes of a layer's own last `steps` steps do: nothing; they add up, times taps, to the potential, or to
- * the number of a threshold; or inputs before the last of them do not count, and thresholds go by its age. */
-enum { MFP_OPEN, MFP_OWN_SUM, MFP_OWN_TABLE, MFP_OWN_AGE };
-
-typedef struct {
-    uint8_t kind;
-    uint32_t steps;
-    uint32_t start;   /* the threshold of no own spike */
-    uint32_t columns; /* taps [steps][columns], the newest first */
-    mfp_table taps;
-} mfp_feedback;
-
 /* spikes[t] = 1 where sum over j = 0 .. min(t, order - 1) of taps[j] * current[t - j] >= threshold[t]. */
 typedef struct {
     mfp_currents currents;
     uint32_t order;
     uint32_t tap_rows, tap_columns; /* taps [tap_rows][order][tap_columns]; step t has row min(t, tap_rows - 1) */
     mfp_table taps;
-    uint32_t threshold_rows, choices; /* thresholds [threshold_rows][choices][channels], the same */
+    uint32_t threshold_rows; /* thresholds [threshold_rows][channels], the same */
     mfp_table thresholds;
-    mfp_feedback feedback;
 } mfp_neurons;
+
+/* What the spikes of a layer's own last steps do: they add up, times taps, to its potential; or to the number of a
+ * threshold, `start` without any; or inputs before the last of them do not count, and thresholds go by its age. */
+enum { MFP_OWN_SUM, MFP_OWN_TABLE, MFP_OWN_AGE };
+
+typedef struct {
+    mfp_neurons neurons; /* thresholds [threshold_rows][choices][channels] */
+    uint8_t kind;
+    uint32_t steps;          /* of own spikes that are looked back at */
+    uint32_t choices, start; /* of a table; else 1 and 0 */
+    uint32_t columns;        /* taps [steps][columns], the newest step first */
+    mfp_table taps;
+} mfp_feedback;
 
 /* score[t] = offset + current[t]. */
 typedef struct {
@@ -123,10 +123,14 @@ int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top);
 void mfp_pack(const mfp_map *map, const uint8_t *levels, uint32_t *out);
 
 /* Spikes of steps from .. steps - 1 of those that `sources` hold, one view for each synapse. `first` is the number of
- * the first of them since the start. `out` takes steps - from maps. With feedback the layer's own past steps, as many
- * as there were, at most feedback.steps, lie before `out`, the oldest first. */
+ * the first of them since the start. `out` takes steps - from maps. */
 void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
               uint32_t *out, const mfp_scratch *scratch);
+
+/* The same for neurons with feedback. Before `out` lie their own past steps, as many as there were, at most
+ * layer->steps, the oldest first. */
+void mfp_fire_feedback(const mfp_feedback *layer, const mfp_view *sources, uint32_t first, uint32_t steps,
+                       uint32_t from, uint32_t *out, const mfp_scratch *scratch);
 
 /* Scores of `steps` steps, row-major (channels, height, width): summed if `sum` is 1, else [step][score]. */
 void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps, uint8_t sum, int64_t *scores,

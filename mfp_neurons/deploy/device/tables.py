@@ -66,19 +66,25 @@ class Tables:
         taps = self._parameters("taps", f"{index}", op.taps)
         kept = op.threshold_table  # the C takes the last row for all later steps
         thresholds = self._parameters("thresholds", f"{index}", kept if op.choices > 1 else kept[:, 0])
-        feedback = "{MFP_OPEN, 0, 0, 1, {0, 1}}"
-        if op.feedback is not None:
-            own = op.feedback.taps
-            table = "{0, 1}" if own is None else self._parameters("own_taps", f"{index}", own)
-            sizes = f"{op.own_steps}, {op.feedback.start}, {1 if own is None else own.shape[1]}"
-            feedback = f"{{MFP_OWN_{op.feedback.kind.upper()}, {sizes}, {table}}}"
-        self.lines += [
-            f"static const mfp_neurons layer{index} = {{",
+        neurons = [
             f"    .currents = {currents},",
             f"    .order = {order},",
             f"    .tap_rows = {rows}, .tap_columns = {columns}, .taps = {taps},",
-            f"    .threshold_rows = {len(kept)}, .choices = {op.choices}, .thresholds = {thresholds},",
-            f"    .feedback = {feedback},",
+            f"    .threshold_rows = {len(kept)}, .thresholds = {thresholds},",
+        ]
+        if op.feedback is None:
+            self.lines += [f"static const mfp_neurons layer{index} = {{", *neurons, "};"]
+            return
+        own = op.feedback.taps
+        own_taps = "{0, 1}" if own is None else self._parameters("feedback", f"{index}", own)
+        self.lines += [
+            f"static const mfp_feedback layer{index} = {{",
+            "    .neurons = {",
+            *(f"    {line}" for line in neurons),
+            "    },",
+            f"    .kind = MFP_OWN_{op.feedback.kind.upper()}, .steps = {op.own_steps},",
+            f"    .choices = {op.choices}, .start = {op.feedback.start},",
+            f"    .columns = {1 if own is None else own.shape[1]}, .taps = {own_taps},",
             "};",
         ]
 
@@ -159,8 +165,9 @@ def title(graph: Graph, index: int) -> str:
     size = " x ".join(map(str, op.shape))
     match op:
         case Neurons():
-            words = f"neurons {size}, K = {op.order}{own_words(op)}"
-            words += f"; {rounded}" if (rounded := rounding(op)) else ""
+            words = f"neurons {size}, K = {op.order}"
+            if op.feedback is not None:
+                words += f"{own_words(op)}; {rounding(op)}"
         case Scores():
             words = f"scores {size}"
         case Pool():

@@ -57,7 +57,8 @@ template <class W, int V> struct Before {
     bool fired[V];
 };
 
-template <class X, class W, int V> MFP_DEVICE void load_before(const ExpFeedback &p, const Place &at, Before<W, V> &to) {
+template <class X, class W, int V>
+MFP_DEVICE void load_before(const ExpFeedback &p, const Place &at, Before<W, V> &to) {
     const bool has_state = p.state.data && at.active, has_spike = p.own.data && at.active;
     const Pack<W, V> state = load<V>(column<const W>(p.state, at, 0), has_state);
     const Pack<X, V> own = load<V>(column<const X>(p.own, at, 0), has_spike);

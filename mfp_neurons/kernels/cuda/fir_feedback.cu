@@ -12,9 +12,9 @@
 
 namespace mfp {
 
-/* Smaller blocks than elsewhere, of more registers, as in fir.cu; of sixteen steps by two kinds of taps, most. */
+/* Smaller blocks than elsewhere, of more registers, as in fir.cu; COUNT: how many of a kind of taps a thread holds. */
 enum { LANES = 128 };
-#define LANES_BOUNDS(X, S) __launch_bounds__(LANES, sizeof(Wide<X>) == 8 ? 1 : S > 4 ? 2 : 3)
+#define LANES_BOUNDS(X, COUNT) __launch_bounds__(LANES, sizeof(Wide<X>) == 8 ? 1 : (COUNT) > 4 ? 2 : 3)
 
 struct FirFeedback : Call { /* forward: g is room for the spikes of each stretch as bits, null where R <= S */
     Weights feedback;       /* null with ZERO */
@@ -127,8 +127,8 @@ MFP_DEVICE void add_past(const FirFeedback &p, const Place &at, const Parameters
 #pragma unroll
             for (int i = 0; i < V; i++) {
                 if (q0 >= 0) {
-                    const bool is_last = q0 == t0 - S;
-                    const u32 bits = is_last ? past.own[i] : at.active ? column<const u32>(p.g, at, divide(q0, S))[i] : 0;
+                    u32 bits = past.own[i];
+                    if (q0 < t0 - S) bits = at.active ? column<const u32>(p.g, at, divide(q0, S))[i] : 0;
                     fired[i] = (bits >> k) & 1;
                 }
                 terms[k][i] = fired[i] ? 1 : 0;
@@ -204,7 +204,8 @@ MFP_DEVICE int last_bit(u32 bits) { /* -1 of none */
     return last;
 }
 
-template <class X, int V, int S, bool ALONG> __global__ void LANES_BOUNDS(X, S) fir_feedback_forward(const FirFeedback p) {
+template <class X, int V, int S, bool ALONG>
+__global__ void LANES_BOUNDS(X, (ALONG ? V * S : S)) fir_feedback_forward(const FirFeedback p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     const Place at = place<V>(p.columns, static_cast<i64>(blockIdx.x) * blockDim.x + threadIdx.x);
@@ -286,7 +287,7 @@ MFP_DEVICE void go_back(const FirFeedback &p, const Place &at, const Parameters<
 }
 
 template <class X, int V, int S, bool ALONG, int KIND>
-__global__ void LANES_BOUNDS(X, S) fir_feedback_backward(const FirFeedback p) {
+__global__ void LANES_BOUNDS(X, (ALONG ? V * S : S)) fir_feedback_backward(const FirFeedback p) {
     typedef Wide<X> W;
     constexpr int P = ALONG ? V : 1;
     enum { OF_OWN = S, OF_SPIKES = 2 * S, OF_ADJOINT, OF_INPUT, SUMS }; /* those of the taps are first, each its lag */
@@ -423,9 +424,10 @@ MFP_DEVICE void go_back_with_zero(const Adjoint &p, const Place &at, const Param
         W *pending = column<W>(p.pending, at, t + p.held);
         const W a = turn<KIND, X>(p, at, m, t, outer_gradient<X>(p, at, t) + *pending, sum);
         if (p.detach) continue;
-        i64 age = p.order, before = p.order;
-        for (i64 j = 1; j < p.order && before == p.order; j++)
-            if (fired_at<X>(p, at, t - j)) (age == p.order ? age : before) = j;
+        i64 age = 1, before; /* steps since the last own spike and since the one before it, or the order */
+        while (age < p.order && !fired_at<X>(p, at, t - age)) age++;
+        before = age < p.order ? age + 1 : age;
+        while (before < p.order && !fired_at<X>(p, at, t - before)) before++;
         const i64 reach = t + p.before < before - 1 ? t + p.before : before - 1; /* lag of the oldest input */
         W running = 0;
         for (i64 j = reach; j >= 1; j--) {

@@ -21,6 +21,7 @@
 #include <immintrin.h>
 #endif
 
+#pragma GCC diagnostic ignored "-Wpsabi" /* functions that take or return vectors are inlined */
 #include "../arithmetic.h"
 
 namespace mfp {

@@ -18,9 +18,11 @@ template <class X> struct Finite {
     typedef W Vector __attribute__((vector_size(64)));
     static constexpr int64_t VECTOR = 64 / sizeof(W), BLOCK = 4 * VECTOR;
 
-    static int64_t width(int64_t rows) {
-        const int64_t fits = (int64_t(1) << 19) / int64_t(sizeof(W)) / rows / 64 * 64;
-        return std::max<int64_t>(64, std::min(LANES, fits));
+    /* Lanes of a tile. Own spikes double the rows that a step reads: of 192 lanes they stay in the nearest cache, and
+     * an odd number of blocks apart they do not share its lines. */
+    static int64_t width(const Call &c, int64_t rows) {
+        const int64_t most = c.reset ? 192 : LANES, fits = (int64_t(1) << 19) / int64_t(sizeof(W)) / rows / 64 * 64;
+        return std::max<int64_t>(64, std::min(most, fits));
     }
 
     struct Range { /* of s for a step t, or of t for an input s; both ends included */
@@ -66,7 +68,7 @@ template <class X> struct Finite {
         }
     };
 
-    /* out = sum over k of weight(k) * in[k], rows of `width` lanes; add: out += the sum */
+    /* out = sum over k of what `weight` makes of in[k], rows of `width` lanes; add: out += the sum */
     template <bool add = false, class F>
     static void combine(W *out, const W *in, int64_t width, Range k_range, F weight) {
         for (int64_t lane = 0; lane < width; lane += BLOCK) {
@@ -75,11 +77,38 @@ template <class X> struct Finite {
                 for (int q = 0; q < 4; q++) sum[q] = reinterpret_cast<const Vector *>(out + lane)[q];
             for (int64_t k = k_range.first; k <= k_range.last; k++) {
                 const Vector *row = reinterpret_cast<const Vector *>(in + k * width + lane);
-                weight(sum, row, k, lane);
+                for (int q = 0; q < 4; q++) sum[q] += weight(row[q], k, lane + q * VECTOR);
             }
             for (int q = 0; q < 4; q++) reinterpret_cast<Vector *>(out + lane)[q] = sum[q];
         }
     }
+
+    /* What weighs row k of a sum: numbers; a row of lanes for each tap; rows of another sequence. tap_of(k) is the
+     * number of its tap. */
+    struct Shared {
+        const W *weight;
+        int64_t offset, sign;
+        int64_t tap_of(int64_t k) const { return offset + sign * k; }
+        Vector operator()(Vector row, int64_t k, int64_t) const { return weight[k] * row; }
+    };
+    struct PerLane {
+        const W *taps;
+        int64_t width, offset, sign;
+        int64_t tap_of(int64_t k) const { return offset + sign * k; }
+        Vector operator()(Vector row, int64_t k, int64_t lane) const {
+            return vector(taps + tap_of(k) * width + lane) * row;
+        }
+    };
+    struct Products {
+        const W *rows;
+        int64_t width, tap;
+        int64_t tap_of(int64_t) const { return tap; }
+        Vector operator()(Vector row, int64_t k, int64_t lane) const { return vector(rows + k * width + lane) * row; }
+    };
+    struct Unchanged {
+        template <class F> F operator()(F weight) const { return weight; }
+    };
+    static Vector vector(const W *lanes) { return *reinterpret_cast<const Vector *>(lanes); }
 
     /* A tile's rows of a sequence, one each step from `before` the call on, and what weighs them. */
     struct Sequence {
@@ -97,37 +126,38 @@ template <class X> struct Finite {
             }
         }
 
-        /* out = the weighted sum at step t */
-        template <bool add = false> void potential(W *out, int64_t t) const {
+        /* out = the weighted sum at step t; `by` can change the weights */
+        template <bool add = false, class By = Unchanged> void potential(W *out, int64_t t, By by = {}) const {
             const Range range = weights.inputs_of(t);
             if (weights.taps.count > 1)
-                return combine<add>(out, rows, width, range, PerLane{taps, width, weights.before + t, -1});
-            combine<add>(out, rows, width, range, Shared{weights.over_inputs(t)});
+                combine<add>(out, rows, width, range, by(PerLane{taps, width, weights.before + t, -1}));
+            else combine<add>(out, rows, width, range, by(Shared{weights.over_inputs(t), weights.before + t, -1}));
         }
 
         /* out = the gradient of row s, from those of the potential at each step */
-        template <bool add = false> void adjoint(W *out, const W *gradients, int64_t s) const {
+        template <bool add = false, class By = Unchanged>
+        void adjoint(W *out, const W *gradients, int64_t s, By by = {}) const {
             const Range range = weights.steps_of(s);
             if (weights.taps.count > 1)
-                return combine<add>(out, gradients, width, range, PerLane{taps, width, weights.before - s, 1});
-            combine<add>(out, gradients, width, range, Shared{weights.over_steps(s)});
+                combine<add>(out, gradients, width, range, by(PerLane{taps, width, weights.before - s, 1}));
+            else combine<add>(out, gradients, width, range, by(Shared{weights.over_steps(s), weights.before - s, 1}));
         }
     };
 
-    /* What is the same for all tiles of a call. Spike j + 1 steps back is weighed as input j steps back, one row
-     * further on. */
+    /* What is the same for all tiles of a call. The spike j + 1 steps back is weighed as an input j steps back; the
+     * rows of spikes start with the first that there is. */
     struct Plan {
         const Call &c;
         const Weights of_inputs, of_own;
         const bool back;
 
         Plan(const Call &c, bool back)
-            : c(c), of_inputs(c.taps, c.before, c.order, c.steps), of_own(c.feedback, c.held - 1, c.held, c.steps),
-              back(back) {}
+            : c(c), of_inputs(c.taps, c.before, c.order, c.steps),
+              of_own(c.feedback, Own::before_of(c) - 1, c.held, c.steps), back(back) {}
 
         int64_t rows() const { /* of a tile */
             return of_inputs.inputs + (back ? c.steps : 0) + 6 + Sequence::rows_of_taps(of_inputs) +
-                   Own::rows(c, of_own, back);
+                   Own::rows(*this);
         }
     };
 
@@ -157,7 +187,7 @@ template <class X> struct Finite {
                 if (c.threshold.data) fill(threshold, c.threshold, c, first, lanes);
                 if (c.scale.data) fill(scale, c.scale, c, first, lanes), fill(shift, c.shift, c, first, lanes);
                 inputs.fill_taps(c, first, n);
-                own.fill_in(first, n);
+                own.spikes.fill_taps(c, first, n);
             }
             if (c.reset) own.start(a, first, n);
             if (with_inputs)
@@ -175,37 +205,21 @@ template <class X> struct Finite {
         }
 
         void potential(W *out, int64_t t) {
-            if (c.reset == ZERO) return own.potential_since_spike(out, t);
+            if (c.reset == ZERO) return inputs.potential(out, t, own.since_spike(t));
             inputs.potential(out, t);
             if (c.reset) own.spikes.template potential<true>(out, t);
         }
 
         /* dL/dx[s] in `row`, from the gradients of all steps */
         void adjoint(int64_t s) {
-            if (c.reset == ZERO) return own.adjoint_since_spike(row, s);
-            inputs.adjoint(row, gradients, s);
-        }
-    };
-
-    struct Shared {
-        const W *weight;
-        void operator()(Vector *sum, const Vector *row, int64_t k, int64_t) const {
-            const W w = weight[k];
-            for (int q = 0; q < 4; q++) sum[q] += w * row[q];
-        }
-    };
-    struct PerLane { /* tap number offset + sign * k */
-        const W *taps;
-        int64_t width, offset, sign;
-        void operator()(Vector *sum, const Vector *row, int64_t k, int64_t lane) const {
-            const Vector *w = reinterpret_cast<const Vector *>(taps + (offset + sign * k) * width + lane);
-            for (int q = 0; q < 4; q++) sum[q] += w[q] * row[q];
+            if (c.reset == ZERO) inputs.adjoint(row, gradients, s, own.since_spike());
+            else inputs.adjoint(row, gradients, s);
         }
     };
 
     static void forward(const Call &c) {
         const Plan plan(c, false);
-        const Tiles tiles(c, width(plan.rows()));
+        const Tiles tiles(c, width(c, plan.rows()));
         const bool large = c.bytes(sizeof(X)) >= LARGE;
         expect_large(c.spikes, c.bytes(sizeof(X)));
         expect_large(c.u, c.all_steps ? c.bytes(sizeof(W)) : 0);
@@ -237,7 +251,7 @@ template <class X> struct Finite {
         const Plan plan(c, true);
         const int64_t of_own = c.feedback.data ? c.held : 0;
         const int64_t size = sums_of_taps(c) + (3 + of_own) * c.channels;
-        Tiles tiles(c, width(plan.rows()));
+        Tiles tiles(c, width(c, plan.rows()));
         if (c.sums) tiles.tasks = std::min(tiles.tasks, std::max<int64_t>(4, (int64_t(1) << 23) / size));
         expect_large(c.grad_x, c.bytes(sizeof(X)));
         Partials partials(tiles.tasks, size, c.sums);
@@ -256,7 +270,7 @@ template <class X> struct Finite {
                     tile.own.give_back(a, first, n);
                 }
                 if (c.sum_kernel) {
-                    if (c.reset == ZERO) tile.own.sum_taps_since_spike(first, n, sums);
+                    if (c.reset == ZERO) sum_taps(tile, tile.inputs, first, n, sums, tile.own.since_spike());
                     else if (c.order) sum_taps(tile, tile.inputs, first, n, sums);
                     else sum_matrix(tile, sums);
                 }
@@ -304,7 +318,8 @@ template <class X> struct Finite {
     }
 
     /* dL/dm[j] += sum over t of g[t] x[t - j] */
-    static void sum_taps(Tile &tile, const Sequence &x, int64_t first, int64_t n, double *sums) {
+    template <class By = Unchanged>
+    static void sum_taps(Tile &tile, const Sequence &x, int64_t first, int64_t n, double *sums, By by = {}) {
         const Call &c = tile.c;
         const Weights &weights = x.weights;
         for (int64_t j = 0; j < std::min(weights.order, weights.inputs); j++) {
@@ -312,19 +327,11 @@ template <class X> struct Finite {
             for (int64_t from = begin; from < c.steps; from += 64) { /* sums of floats over 64 steps lose little */
                 const int64_t to = std::min(c.steps, from + 64);
                 const W *rows = x.rows + (weights.before - j) * tile.width;
-                combine(tile.row, tile.gradients, tile.width, Range{from, to - 1}, Products{rows, tile.width});
+                combine(tile.row, tile.gradients, tile.width, Range{from, to - 1}, by(Products{rows, tile.width, j}));
                 add_to_channels(sums + j * c.channels, tile.row, c, first, n);
             }
         }
     }
-    struct Products {
-        const W *other;
-        int64_t width;
-        void operator()(Vector *sum, const Vector *row, int64_t k, int64_t lane) const {
-            const Vector *w = reinterpret_cast<const Vector *>(other + k * width + lane);
-            for (int q = 0; q < 4; q++) sum[q] += w[q] * row[q];
-        }
-    };
 
     /* dL/dm[t][s] += <g[t], x[s]>, several s at a time for each row of g that is read */
     static void sum_matrix(Tile &tile, double *sums) {

@@ -12,7 +12,7 @@ from benchmarks.machine import commit
 from benchmarks.speed import calls, memory, peers
 from benchmarks.speed.calls import FORWARD, TRAINING, Inputs, Neuron, Peer, Size, copy, probe, sample
 from benchmarks.speed.contest import Contest
-from benchmarks.speed.peers import BY_NAME, CHANNELS, PEERS
+from benchmarks.speed.peers import BY_NAME, CHANNELS, PEERS, RESET_PEERS
 from benchmarks.speed.timing import DeviceClock, Effort, HostClock, Skip
 from benchmarks.speed.worker import Worker, old_folder
 
@@ -131,7 +131,8 @@ def test_the_peak_counts_what_is_held_at_once_and_saved_storages_count_once() ->
 
 
 ELSEWHERE = (peers.WIDE_STATE,)
-HERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name not in ELSEWHERE]
+ANYWHERE = [p for p in PEERS if "compile" not in p.name and not p.worker and p.name not in ELSEWHERE]
+HERE = [*ANYWHERE, *RESET_PEERS]
 
 
 @pytest.mark.parametrize("peer", HERE, ids=lambda peer: peer.name)

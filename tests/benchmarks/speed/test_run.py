@@ -12,6 +12,7 @@ import torch
 from benchmarks.speed import __main__ as run
 from benchmarks.speed import plan, targets
 from benchmarks.speed.networks import FUSED, OURS, VARIANTS
+from benchmarks.speed.peers import RESET_PEERS
 
 CPU = torch.device("cpu")
 
@@ -34,7 +35,14 @@ def test_a_quick_run_writes_json_markdown_and_figures(quick: Path) -> None:
     assert names == {"bench_cpu.json", "bench_cpu.md", "bench_cpu_time_float32.png", "bench_cpu_networks.png"}
     text = (quick / "bench_cpu.md").read_text()
     assert "mean nothing" in text
-    for heading in ("Neuron alone", "Bytes that must move", "Batch normalization", "Training steps", "Bars"):
+    for heading in (
+        "Neuron alone",
+        "Resets",
+        "Bytes that must move",
+        "Batch normalization",
+        "Training steps",
+        "Bars",
+    ):
         assert f"## {heading}" in text
 
 
@@ -51,6 +59,8 @@ def test_every_planned_row_is_in_the_result_with_every_peer(found: dict[str, Any
         if name.startswith("neuron/"):
             assert {"MFPNode", "LIFNode", "PSN", "SlidingPSN"} <= ran
             assert {"MFPLeakyParallel", "snn.Leaky", "StateLeaky", "LeakyParallel"} <= ran
+        if name.startswith("reset/"):
+            assert ran == {peer.name for peer in RESET_PEERS}
         if name.startswith("norm/"):
             assert {"norm + MFPNode, fused", "norm + MFPNode", "norm + LIFNode"} <= ran
         if name.startswith("network/"):
