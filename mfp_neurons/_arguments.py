@@ -19,7 +19,7 @@ _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.i
 RESETS = ("subtract", "zero", "feedback")
 
 
-class Feedback(NamedTuple):
+class ResetOptions(NamedTuple):
     """What a neuron's own spikes change, as the functions of :mod:`mfp_neurons.functional` were asked."""
 
     reset: str | None
@@ -41,7 +41,7 @@ def prepare(
     kernel: Kernel,
     v_threshold: Tensor | float,
     state: Tensor | None,
-    feedback: Feedback | None = None,
+    feedback: ResetOptions | None = None,
     own_spikes: Tensor | None = None,
     *,
     fires: bool,
@@ -100,7 +100,7 @@ def prepare(
     return call, Carry(inputs_held, None if feedback is None else spikes_held)
 
 
-def _check_feedback(feedback: Feedback, kernel: Kernel) -> None:
+def _check_feedback(feedback: ResetOptions, kernel: Kernel) -> None:
     reset, taps = feedback.reset, feedback.taps
     check_choice("reset", reset, RESETS)
     if isinstance(kernel, Matrix):
@@ -151,7 +151,7 @@ def _check_feedback(feedback: Feedback, kernel: Kernel) -> None:
         raise ValueError(f"reset_delay is for reset='subtract', got reset={reset!r}")
 
 
-def _own_spikes_held(feedback: Feedback | None, kernel: Kernel) -> int:
+def _own_spikes_held(feedback: ResetOptions | None, kernel: Kernel) -> int:
     """R, how many of its own last spikes the neuron's next step depends on."""
     if feedback is None:
         return 0
@@ -163,14 +163,14 @@ def _own_spikes_held(feedback: Feedback | None, kernel: Kernel) -> int:
     return order - 1 if feedback.order is None else feedback.order
 
 
-def _reaches_all(feedback: Feedback | None, spikes_held: int, x_seq: Tensor) -> bool:
+def _reaches_all(feedback: ResetOptions | None, spikes_held: int, x_seq: Tensor) -> bool:
     """Whether a recursion, which forgets no own spike, feeds back what the feedback asks for."""
     if feedback is None or feedback.reset == "zero":
         return True
     return feedback.reset == "subtract" and covers(spikes_held + 1, x_seq)
 
 
-def _with_feedback(call: Call, feedback: Feedback, spikes_held: int, kernel: Kernel, carry: bool) -> Call:
+def _with_feedback(call: Call, feedback: ResetOptions, spikes_held: int, kernel: Kernel, carry: bool) -> Call:
     """The call with what its own spikes change, if they change anything."""
     taps, reset = feedback.taps, "zero" if feedback.reset == "zero" else "taps"
     wide = accumulate_dtype(call.x.dtype)

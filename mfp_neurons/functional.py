@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import batch_norm
 
 from . import ops
-from ._arguments import Carry, Feedback, as_norm, check_norm, prepare
+from ._arguments import Carry, ResetOptions, as_norm, check_norm, prepare
 from ._checks import is_exporting, log_once
 from .backends import Call
 from .history import Kernel
@@ -93,7 +93,7 @@ def fire(
     >>> fire(x, Exponential(decay=0.5)).flatten()  # u = 0.5, 0.75, 0.375, 1.1875
     tensor([0., 0., 0., 1.])
     """
-    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
+    feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
         x_seq, kernel, v_threshold, feedback=feedback, surrogate=surrogate, strict=strict, potential=False,
         backend=backend,
@@ -145,7 +145,7 @@ def fire_chunk(
     >>> fire_chunk(x[2:], Exponential(decay=0.5), state=first.state).potential
     tensor([1.1875])
     """
-    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
+    feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
         x_seq, kernel, v_threshold, state, last_spikes, feedback=feedback, surrogate=surrogate, strict=strict,
         record=record, carry=True, backend=backend,
@@ -191,7 +191,7 @@ def norm_fire(
     >>> norm_fire(x, Norm(training=True), Exponential(decay=0.5)).flatten()  # u = -1, -1.5, 0.25, 1.125
     tensor([0., 0., 0., 1.])
     """
-    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
+    feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
         x_seq, kernel, v_threshold, feedback=feedback, norm=as_norm(norm), surrogate=surrogate,
         strict=strict, backend=backend,
@@ -235,7 +235,7 @@ def norm_fire_chunk(
     >>> norm_fire_chunk(x, Norm(training=True), Exponential(decay=0.5)).potential
     tensor([[1.1250]])
     """
-    feedback = Feedback(reset, reset_order, reset_taps, reset_delay, detach_reset)
+    feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
     return _run(
         x_seq, kernel, v_threshold, state, last_spikes, feedback=feedback, norm=as_norm(norm),
         surrogate=surrogate, strict=strict, record=record, carry=True, backend=backend,
@@ -271,7 +271,7 @@ def _run(
     own_spikes: Tensor | None = None,
     *,
     fires: bool = True,
-    feedback: Feedback | None = None,
+    feedback: ResetOptions | None = None,
     norm: Norm | None = None,
     surrogate: Any = None,
     strict: bool = False,

@@ -237,8 +237,9 @@ class Stream:
     """One step in, one step out, for as many steps as come; :meth:`IntegerNetwork.stream` makes it.
 
     Between steps it keeps the last K - 1 bits of each presynaptic neuron, or R of one with feedback if these
-    are more, one bit for each neuron that a window of a pooling over time is open for, the number of the step,
-    and nothing else. A neuron lowered from an infinite exponential has forgotten what is more than K steps old.
+    are more, one bit for each neuron that a window of a pooling over time is open for, the number of the
+    step, and nothing else. A neuron lowered from an infinite exponential has forgotten what is more than K
+    steps old.
 
     >>> import torch
     >>> from mfp_neurons import MFP, TimePool, deploy, quantize_weights

@@ -298,7 +298,7 @@ def test_a_whole_sequence_is_as_many_steps_gradients_included(mechanism, delay, 
 @pytest.mark.parametrize(
     "unfused",
     [{"surrogate_disable": True}, {"spike_grad": snn_surrogate.triangular()}, {"state_quant": True}],
-    ids=str,
+    ids=lambda options: next(iter(options)),
 )
 def test_spikes_decided_outside_the_operator_run_step_by_step_and_say_so(
     mechanism, delay, options, unfused, said
