@@ -78,6 +78,11 @@ class Feedback(nn.Module):
             shape = (steps,) if kernel.num_channels is None else (steps, kernel.num_channels)
             self.taps = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
+    @property
+    def follows_kernel(self) -> bool:
+        """Whether R is as far back as the kernel reaches, and changes with it."""
+        return self.kind in ("subtract", "zero") and self._order is None
+
     def order(self, kernel: KernelParameters) -> int | None:
         """R, how many own spikes count; None for all of them, in a recursion. 0 without a reset.
 

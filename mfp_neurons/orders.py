@@ -73,8 +73,9 @@ def fit_orders(
         example: its input, as :func:`mfp_neurons.report` takes it: says how many neurons a layer has and how
             many steps there are. No order reaches further back than these steps.
         state_bits: the budget, in bits that a neuron keeps between two steps, mean over all neurons: what
-            ``report(model, example).state_bits_per_neuron`` will be at most. Potentials, and poolings over
-            time, count against it.
+            ``report(model, example).state_bits_per_neuron`` will be at most. Potentials, poolings over time
+            and the own spikes of neurons with a reset count against it, the latter as if no other layer
+            kept them too.
         loss: what the model loses, as a function of it: ``lambda model: cross_entropy(model(x), y)``. It is
             called once for every order of every layer, in eval mode, without gradients and from reset
             states. None judges by the taps themselves: an order loses the share of sum_j m_j^2 that lies
@@ -105,8 +106,8 @@ def fit_orders(
     budget = math.floor(state_bits * total - fixed + 1e-6)
     if budget < 0:
         raise ValueError(
-            f"state_bits must be at least {fixed / total:g}, what potentials and poolings over time keep, "
-            f"got {state_bits}"
+            f"state_bits must be at least {fixed / total:g}, what potentials, poolings over time and learned "
+            f"feedback keep, got {state_bits}"
         )
     called = {row.name: row for row in rows if row.name in layers}
     options = []  # of each layer: what every order costs, in bits, and what it loses
@@ -115,6 +116,8 @@ def fit_orders(
         stride = _kernel(module).stride
         longest = min(_num_taps(name, module), (row.steps - 1) // stride + 1)  # the last tap lies within T
         losses = _losses(model, module, longest, loss)
+        # as many own spikes are kept as past inputs where a reset reaches as far back as the kernel
+        stride *= 2 if _feedback_follows(module) else 1
         options.append([(row.neurons * stride * k, lost) for k, lost in enumerate(losses)])
     orders = {name: 1 + chosen for name, chosen in zip(called, cheapest(options, budget), strict=True)}
     truncate(model, orders, optimizer)
@@ -223,14 +226,18 @@ def _kernel(module: nn.Module) -> KernelParameters:
 
 
 def _bits_beside_history(row: NeuronRow, module: nn.Module | None) -> float:
-    """What a neuron keeps however short its history is: a potential, its own spikes, a pooling's window."""
+    """What a neuron keeps however short its history is: a potential, a pooling's window, learned feedback."""
     if module is None:
         return row.state_bits_per_neuron
     spec = describe_neuron(module)
-    assert spec is not None and spec.kernel is not None
-    beside = row.state_bits_per_neuron - min(spec.kernel.state_steps or 0, row.steps - 1)
-    # all own spikes that are fed back: a shorter order behind it may leave them to this neuron alone
-    return beside - row.feedback_bits + min(spec.carried.spikes, row.steps - 1)
+    assert spec is not None
+    own = 0 if _feedback_follows(module) else min(spec.carried.spikes, row.steps - 1)
+    history = min(_kernel(module).state_steps or 0, row.steps - 1)
+    return row.state_bits_per_neuron - history - row.feedback_bits + own
+
+
+def _feedback_follows(module: nn.Module) -> bool:
+    return bool(getattr(getattr(module, "feedback", None), "follows_kernel", False))
 
 
 def _powers_by_lag(kernel: KernelParameters, power: int) -> Tensor:

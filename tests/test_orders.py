@@ -355,3 +355,32 @@ def test_what_cannot_be_done_is_refused_and_changes_nothing(call, error, words):
         call(model, torch.rand(5, 1, 6))
     torch.testing.assert_close([(p.data, p.grad) for p in model.parameters()], before, rtol=0, atol=0)
     assert [model[i].kernel.order for i in (1, 3)] == [4, 4]
+
+
+WITH_RESET = {
+    "zero": lambda: MFP(0.8, order=9, reset="zero"),
+    "subtract": lambda: MFP(0.8, order=9, reset="subtract"),
+    "subtract, 3 own spikes": lambda: MFP(0.8, order=9, reset="subtract", reset_order=3),
+    "feedback": lambda: MFP(0.8, order=9, reset="feedback", reset_order=4),
+    "MFPNode": lambda: MFPNode(order=9, reset="subtract", step_mode="m"),
+    "MFPLeakyParallel": lambda: MFPLeakyParallel(0.8, order=9, reset_mechanism="zero", init_hidden=True),
+}
+
+
+@pytest.mark.parametrize("state_bits", [4.5, 7.0, 12.0])
+@pytest.mark.parametrize("name", WITH_RESET)
+def test_own_spikes_count_against_the_budget(name, state_bits):
+    make = WITH_RESET[name]
+    model, x = network(make(), make(), make()), torch.rand(12, 2, 6)
+    orders = fit_orders(model, x, state_bits=state_bits)
+    costs = report(model, x)
+    assert costs.state_bits_per_neuron <= state_bits
+    assert max(orders.values()) > 1 or state_bits < 5
+    assert model(x).shape == (12, 2, 6)
+
+
+def test_a_reset_that_keeps_a_potential_counts_as_one():
+    model, x = network(MFP(0.8, reset="subtract"), MFP(0.8, order=9)), torch.rand(12, 2, 6)
+    assert fit_orders(model, x, state_bits=17.0) == {"3": 3}  # 32 bits of the one, 2 of the other
+    with pytest.raises(ValueError, match="state_bits must be at least 16, what potentials"):
+        fit_orders(model, x, state_bits=15)

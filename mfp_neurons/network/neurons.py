@@ -269,7 +269,9 @@ def _kernel_value(kernel: Kernel) -> Kernel:
 
 def _reset(spec: ResetSpec | None) -> NeuronReset | None:
     """What the neuron's own spikes do, as numbers that no training changes."""
-    if spec is None:
+    if spec is None or (
+        spec.kind != "zero" and spec.order == 0
+    ):  # of order 1 no threshold is left to subtract
         return None
     taps = None if spec.taps is None else snapshot(spec.taps).double()
     return NeuronReset(spec.kind, taps, spec.rest, spec.delay and taps is None)

@@ -44,7 +44,7 @@ class StateCount:
     def __init__(self, watch: Watch, steps: int, batch: int) -> None:
         self._watch, self._steps, self._batch = watch, steps, max(batch, 1)
         self._rows: dict[Any, StateRow] = {}
-        self._beside: dict[str, int] = {}  # own spikes that are kept for their own neuron alone, steps
+        self._beside: dict[str, int] = {}  # steps of own spikes that are kept for their own neuron alone
         for neuron in watch.neurons.values():
             if neuron.spec.is_memory_free:
                 self._add_history(neuron)
