@@ -19,6 +19,7 @@ from .._checks import log_once
 from ..network import NetworkDescription
 from ..network.axes import sizes
 from ..network.description import Layer, as_map
+from ..network.description import Neurons as Fires
 from . import fold
 from .errors import LoweringError
 from .fold import Affine, affine, with_factors
@@ -158,9 +159,10 @@ class Folding:
                 "its spikes, or the synapse's scores without a neuron."
             )
         if output.form == "single step":
+            neurons = next((one.where for one in self.network.layers if isinstance(one, Fires)), where)
             raise LoweringError(
-                f"{where} takes one step a call, and the loop over time stands outside of it. Lower a module "
-                "that has the loop, or one whose neurons take whole sequences: "
+                f"{neurons} takes one step a call, and the loop over time stands outside of {where}. Lower a "
+                "module that has the loop, or one whose neurons take whole sequences: "
                 'functional.set_step_mode(model, "m") of SpikingJelly, MFPLeakyParallel for snnTorch.'
             )
         # The scores have the name of the layer that gives them, since the model itself has none.
