@@ -68,21 +68,19 @@ def leaky_with_raised_threshold(beta: float, **options: Any) -> nn.Module:
     return MFPLeakyParallel(beta, threshold, reset_mechanism="none", **options)
 
 
-# LIFNode and IFNode reset to 0 unless told otherwise; MFPNode does where v_reset and reset="auto" say so
-HARD: dict[str, Any] = dict(v_reset=0.0, reset="auto")
 AS_IF_NODE = partial(MFPNode, tau=math.inf, decay_input=False)
 
 FORMS = {
     one.name: one
     for one in (
         Form("original", "the framework's own", snn.Leaky, neuron.LIFNode, neuron.IFNode),
-        Form("reset", "ours, reset kept", MFPLeaky, partial(MFPNode, **HARD), partial(AS_IF_NODE, **HARD)),
+        Form("reset", "ours, reset kept", MFPLeaky, MFPNode, AS_IF_NODE),
         Form(
             "reset-order-8",
             "reset kept, `order=8`",
             partial(MFPLeakyParallel, order=8),
-            partial(MFPNode, order=8, **HARD),
-            partial(AS_IF_NODE, order=8, **HARD),
+            partial(MFPNode, order=8),
+            partial(AS_IF_NODE, order=8),
         ),
         Form(
             "reset-free",
@@ -173,11 +171,11 @@ def fully_connected(form: Form) -> nn.Module:
     )
 
 
-def convolutional(form: Form, *, channels: tuple[int, int], beta: float) -> nn.Module:
+def convolutional(form: Form, *, channels: tuple[int, int], beta: float, steps: int) -> nn.Module:
     first, second = channels
     leaky = partial(form.leaky, beta=beta, spike_grad=leaky_surrogate.fast_sigmoid(slope=25))
     return Layered(
-        25,
+        steps,
         (nn.Sequential(nn.Conv2d(1, first, 5), nn.MaxPool2d(2)), leaky()),
         (nn.Sequential(nn.Conv2d(first, second, 5), nn.MaxPool2d(2)), leaky()),
         (nn.Sequential(nn.Flatten(), nn.Linear(second * 4 * 4, CLASSES)), leaky()),
@@ -252,8 +250,8 @@ TUTORIALS = {
         ),
         Tutorial(
             "snntorch-6",
-            "snnTorch, tutorial 6: two convolutions (12, 64), β = 0.5, 25 of its 50 steps, `ce_rate_loss`",
-            partial(convolutional, channels=(12, 64), beta=0.5),
+            "snnTorch, tutorial 6: two convolutions (12, 64), β = 0.5, 10 of its 50 steps, `ce_rate_loss`",
+            partial(convolutional, channels=(12, 64), beta=0.5, steps=10),
             still,
             on_spikes(leaky_losses.ce_rate_loss()),
             iterations=20,
@@ -263,7 +261,7 @@ TUTORIALS = {
         Tutorial(
             "snntorch-quickstart",
             "snnTorch, quickstart: two convolutions (8, 16), β = 0.9, 25 steps, `mse_count_loss`",
-            partial(convolutional, channels=(8, 16), beta=0.9),
+            partial(convolutional, channels=(8, 16), beta=0.9, steps=25),
             still,
             on_spikes(leaky_losses.mse_count_loss(correct_rate=0.8, incorrect_rate=0.2)),
             iterations=200,

@@ -28,7 +28,7 @@ def reset_samples(module: nn.Module, samples: Tensor) -> None:
             snnTorch with a state of their own, which would go on.
 
     >>> from mfp_neurons import MFPNode, reset_samples
-    >>> node = MFPNode(decay_input=False, v_threshold=9.0, order=4)
+    >>> node = MFPNode(decay_input=False, v_threshold=9.0, order=4, reset=None)
     >>> _ = node(torch.ones(2, 1))
     >>> reset_samples(node, torch.tensor([True, False]))
     >>> _ = node(torch.zeros(2, 1))

@@ -4,6 +4,7 @@
 what was logged once.
 """
 
+import dataclasses
 import os
 import stat
 import subprocess
@@ -12,13 +13,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from mfp_neurons import backends, functional, reference
 from mfp_neurons.backends import cpu
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.kernels import host
+from tests.neurons_with_reset import (
+    NEURONS,
+    STEPS,
+    Fed,
+    assert_equals_the_loop,
+    calls,
+    distance_from_threshold,
+    many_neurons,
+)
 from tests.strategies import SURROGATES
 
 DTYPES = {torch.float64: 1e-9, torch.float32: 2e-4, torch.float16: 2e-2, torch.bfloat16: 2e-1}
@@ -88,6 +98,82 @@ def test_results_do_not_depend_on_the_number_of_threads(kind, channels):
     assert x.numel() >= cpu._PARALLEL  # with less to do, one thread does it whatever was asked for
     for other in others:
         assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+# --- resets: what a neuron's own spikes change -----------------------------------------------------------
+
+
+def on_cpu_kernels(call: Fed, dtype: torch.dtype) -> Fed:
+    return dataclasses.replace(call.to(dtype, torch.device("cpu")), backend="cpu")
+
+
+@given(
+    call=calls([*STEPS, 64, 130]),
+    dtype=st.sampled_from(list(DTYPES)),
+    wanted=st.sampled_from(["both", "spikes", "potential"]),
+)
+@settings(max_examples=60)
+def test_outputs_and_every_gradient_with_a_reset_are_those_of_a_loop_over_time(call, dtype, wanted):
+    call = on_cpu_kernels(call, dtype)
+    assume(distance_from_threshold(call.exact()) > 1e-4)
+    assert_equals_the_loop(call, dtype, wanted)
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("steps", [4, 16, 70])
+@pytest.mark.parametrize("layout", ["per layer", "per channel", "channels last"])
+def test_neurons_with_a_reset_in_many_tiles_are_those_of_a_loop_over_time(kind, reset, steps, layout):
+    call = many_neurons(kind, reset, steps, layout)
+    shape, held = call.tensors["x"].shape[1:], {"subtract": 1, "feedback": 3}.get(reset, 4)
+    held = 1 if kind == "exp" else held
+    call.tensors["own"] = (torch.rand(held, *shape) > 0.7).double()
+    call.tensors["state"] = torch.randn(shape if kind == "exp" else (4, *shape)).double()
+    assert_equals_the_loop(on_cpu_kernels(call, torch.float64), torch.float64)
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["per layer", "channels last"])
+def test_whole_rows_of_narrow_numbers_are_those_of_a_loop_over_time(kind, reset, dtype, layout):
+    call = many_neurons(kind, reset, 4, layout)
+    del call.tensors["scale"], call.tensors["shift"]
+    # few enough binary digits that no sum is rounded, and thresholds that no sum meets
+    call.tensors = {name: (8 * value).round() / 8 for name, value in call.tensors.items()}
+    call.tensors["threshold"] += 2.0**-16
+    assert_equals_the_loop(on_cpu_kernels(call, dtype), dtype)
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+@pytest.mark.parametrize("layout", ["per layer", "per channel"])
+def test_results_with_a_reset_do_not_depend_on_the_number_of_threads(kind, reset, layout):
+    call = on_cpu_kernels(many_neurons(kind, reset, 40, layout), torch.float32)
+    grad = torch.randn_like(call.tensors["x"])
+
+    def run(threads: int) -> list[torch.Tensor]:
+        torch.set_num_threads(threads)
+        chunk = call.run()
+        return [*chunk[:2], *torch.autograd.grad(chunk.spikes, list(call.tensors.values()), grad)]
+
+    try:
+        one, *others = [run(threads) for threads in (1, 2, 5)]
+    finally:
+        torch.set_num_threads(1)
+    assert grad.numel() >= cpu._PARALLEL
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize(("kind", "reset"), NEURONS)
+def test_outputs_with_a_reset_too_large_for_the_cache_are_written_whole(kind, reset):
+    call = many_neurons(kind, reset, 3, "per layer")
+    x = (8 * torch.randn(3, 1, 16, 50_003)).round() / 8  # 9.6 MB; no sum is rounded
+    tensors = {
+        name: (8 * v).round() / 8 for name, v in call.tensors.items() if name not in ("scale", "shift")
+    }
+    tensors |= {"x": x.double(), "threshold": tensors["threshold"] + 2.0**-16}
+    assert_equals_the_loop(
+        on_cpu_kernels(dataclasses.replace(call, tensors=tensors), torch.float32), torch.float32
+    )
 
 
 FORKED = """

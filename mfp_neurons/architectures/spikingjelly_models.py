@@ -214,21 +214,18 @@ def as_node(neuron: nn.Module) -> nn.Module:
         return neuron
     refuse_feedback(neuron, "SpikingJelly")
     node_class = require("mfp_neurons.spikingjelly", "spikingjelly").MFPNode
-    kernel, fed_back = neuron.kernel, neuron.feedback
-    reset_order = fed_back.order(kernel) if fed_back.kind in ("subtract", "feedback") else None
+    kernel = neuron.kernel
     node: Any = node_class(
         decay_input=False,
         v_threshold=1.0,
         surrogate_function=neuron.surrogate,
         step_mode="m",
         kernel=kernel.kind,
-        reset=fed_back.kind,
-        reset_order=reset_order or None,
-        detach_reset=fed_back.detached,
+        reset=None,
         **kernel.options(),
     )
     # the parameters of the MFP themselves (decay, channels, grid), in place of those that were just made
-    node.kernel, node.feedback = kernel, fed_back
+    node.kernel = kernel
     node.v_threshold = neuron.v_threshold
     return node  # type: ignore[no-any-return]
 

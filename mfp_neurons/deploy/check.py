@@ -221,6 +221,7 @@ def _check_feedback(place: "_Place", op: Neurons, matrix: bool) -> None:
     here, kind = _Place(f"{place.name}, feedback"), feedback.kind
     here.require(kind in ("sum", "table", "age"), "kind", kind, "'sum', 'table' or 'age'")
     here.require(not matrix, "kind", kind, "None of a matrix kernel")
+    here.require_int("shift", feedback.shift, 0, 61 if kind == "sum" else 0)
     if kind == "age":
         here.require(feedback.taps is None, "taps", feedback.taps, "None of 'age'")
         here.require(

@@ -257,7 +257,7 @@ class _Layer:
             values[1, np.searchsorted(at, places)] = own
             choice = values[1] + feedback.start if feedback.kind == "table" else 0
             if feedback.kind == "sum":
-                values[0] += values[1]
+                values[0] = (values[0] << feedback.shift) + values[1]
             row = np.minimum(since[at] if aged else t, len(table) - 1)
             spikes[t, at] = values[0] >= table[row, choice, channels]
             if aged:

@@ -156,12 +156,10 @@ class Folded:
 
     Attributes:
         factors: int64 [C] for every synapse; of a single one +1 and -1.
-        taps: int64 [1 or T, K, 1 or C], times a power of two where own taps need one.
         thresholds, unit, error, feedback: as :class:`mfp_neurons.deploy.graph.Neurons` has them.
     """
 
     factors: tuple[Ints, ...]
-    taps: Ints
     thresholds: Ints
     unit: NDArray[np.float64]
     error: NDArray[np.float64]
@@ -200,13 +198,13 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
         if own is None:
             form = _without_own_spikes(scales, sizes)
         elif len(branches) == 1:
-            form = _with_shift([a for (a,) in scales], [size for (size,) in sizes], own, neuron.taps)
+            form = _with_shift([a for (a,) in scales], [size for (size,) in sizes], own)
         else:
             form = _with_factors(scales, sizes, own)
         feedback = Feedback("age") if neuron.forgets else None
         if own is not None:
             table = _choices(neuron.own_taps) if any(form.lost) or form.is_wide else None
-            feedback = Feedback("sum", _columns(form.own))
+            feedback = Feedback("sum", _columns(form.own), form.shift)
             if table is not None:
                 feedback, form = Feedback("table", table), _without_own_spikes(scales, sizes)
                 needed = [z - added for z in needed for added in _sums(table[:, 0], own)]
@@ -223,7 +221,6 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
         step = Decimal(2) ** neuron.exponent
         return Folded(
             tuple(np.array(row, np.int64) for row in zip(*form.factors, strict=True)),
-            neuron.taps << form.shift,
             # A matrix kernel has a threshold for every step. Other thresholds stay the same from step K - 1
             # on.
             (steps if len(neuron.taps) > 1 else without_repeats(steps)).reshape(-1, channels),
@@ -243,7 +240,7 @@ class _Form:
         limits: the largest size of the potential.
         lost: a bound on what rounding changes in it, in units of 2**exponent.
         own: own taps, for each channel.
-        shift: of the taps.
+        shift: of what the inputs add up to.
     """
 
     factors: list[list[int]]
@@ -295,8 +292,8 @@ def _with_factors(scales: list[list[Decimal]], sizes: list[list[int]], own: list
     )
 
 
-def _with_shift(scales: list[Decimal], sizes: list[int], own: list[list[Decimal]], taps: Ints) -> _Form:
-    """Signs for the one synapse, whose potential counts 2**shift, so that own taps are rounded to that."""
+def _with_shift(scales: list[Decimal], sizes: list[int], own: list[list[Decimal]]) -> _Form:
+    """Signs for the one synapse, whose sum counts 2**shift, so that own taps are rounded to that."""
     factors, worth, limits, dropped = [], [], [], []
     for a, size, added in zip(scales, sizes, own, strict=True):
         largest = max(map(abs, added))
@@ -305,14 +302,13 @@ def _with_shift(scales: list[Decimal], sizes: list[int], own: list[list[Decimal]
         worth.append((largest * Decimal(2) ** -16 or Decimal(1)) if drops else abs(a))
         limits.append(0 if drops else size)
         dropped.append(abs(a) * size if drops else Decimal())
-    widest = int(np.abs(taps.astype(object)).max())
     most = max(
         limit + sum(map(abs, added)) / one for limit, added, one in zip(limits, own, worth, strict=True)
     )
 
     def rounded(below: int) -> _Form | None:
         """With the largest shift for which all stays below a limit."""
-        shift = 61 - widest.bit_length()
+        shift = 61
         while shift >= 0 and most * 2**shift + len(own[0]) >= below:
             shift -= 1
         if shift < 0:

@@ -107,7 +107,7 @@ class Synapse:
 class Feedback:
     """How the spikes of a layer's own last steps take part in its next ones. P[t] is the sum over inputs.
 
-        "sum"    P[t] + sum over j = 1 .. R of taps[j] * spikes[t-j] >= thresholds[t]
+        "sum"    2**shift P[t] + sum over j = 1 .. R of taps[j] * spikes[t-j] >= thresholds[t]
         "table"  P[t] >= thresholds[t, start + i] with i = sum over j = 1 .. R of taps[j] * spikes[t-j], which
                  is -start at least
         "age"    P[t] >= thresholds[a - 1], where the last own spike is a steps ago and P[t] the sum over the
@@ -116,10 +116,12 @@ class Feedback:
     Attributes:
         kind: which of these.
         taps: int64 [R, 1 or C], the newest first; of "table" [R, 1], small ones; None of "age".
+        shift: 0 but for a "sum".
     """
 
     kind: Literal["sum", "table", "age"]
     taps: Ints | None = None
+    shift: int = 0
 
     @property
     def start(self) -> int:
@@ -420,8 +422,9 @@ def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
     sizes = np.zeros_like(neurons.taps[:, 0], object)
     for j in range(neurons.order):
         sizes = sizes + np.abs(neurons.taps[:, j])
-    own = np.zeros(1, object)
-    if neurons.feedback is not None and neurons.feedback.kind == "sum":
-        own = np.abs(neurons.feedback.taps.astype(object)).sum(axis=0)  # type: ignore[union-attr]
+    own, unit = np.zeros(1, object), 1
+    feedback = neurons.feedback
+    if feedback is not None and feedback.kind == "sum" and feedback.taps is not None:
+        own, unit = np.abs(feedback.taps.astype(object)).sum(axis=0), 1 << feedback.shift
     taps, added = (row.tolist() * (len(currents) // len(row)) for row in (sizes.max(axis=0), own))
-    return [a * int(b) + int(c) for a, b, c in zip(currents, taps, added, strict=True)]
+    return [unit * a * int(b) + int(c) for a, b, c in zip(currents, taps, added, strict=True)]

@@ -95,8 +95,8 @@ def fire(op: Neurons, current: Ints, spikes: Ints, t: int) -> Ints:
     choice: Any = 0
     if op.feedback is not None and op.feedback.kind == "table":
         choice = own + op.feedback.start
-    else:
-        potential += own
+    elif op.feedback is not None:
+        potential = (potential << op.feedback.shift) + own
     channels = np.arange(op.shape[0])[:, None, None]
     threshold = thresholds[np.minimum(since, len(thresholds) - 1), choice, channels]
     return (potential >= threshold).astype(np.int64)

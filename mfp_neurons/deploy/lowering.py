@@ -513,7 +513,7 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     op = Neurons(
         layer.name,
         in_whole_factors(current, folded.factors),
-        folded.taps,
+        values.taps,
         folded.thresholds,
         current.shape,
         folded.unit,

@@ -49,7 +49,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         beta: decay of the potential, clamped to [0, 1] when used; a number or any tensor that broadcasts over
             an input, such as (C,), (C, 1, 1) or one value a neuron.
         threshold: the neuron fires on mem > threshold; a number or a tensor, as ``beta``. With inf it never
-            fires and passes no gradient through spk: a read-out of mem.
+            fires, is never reset, and passes no gradient through spk: a read-out of mem.
         spike_grad: a surrogate of ``snntorch.surrogate``, one of :mod:`mfp_neurons.surrogate` (these can be
             pickled), or any callable from mem - threshold to spikes. None is snnTorch's ATan. Its atan,
             fast_sigmoid and sigmoid are kept as those of this package, so that they can be pickled too.
@@ -60,8 +60,8 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         reset_mechanism: snn.Leaky's "subtract" (the threshold, whatever the gain), "zero" and "none", with
             which all steps are free of one another; "feedback": R learned taps, which weigh the neuron's last
             own spikes, start at 0 and stand in ``feedback.taps`` [R] or, with ``num_channels``, [R, C].
-            kernel="matrix" and a threshold of inf take "none" alone. It may be assigned, but not to or from
-            "feedback", and a loaded checkpoint sets it to its own.
+            kernel="matrix" takes "none" alone. It may be assigned, but not to or from "feedback", and a
+            loaded checkpoint sets it to its own.
         state_quant: a function of ``snntorch.functional.quant`` that mem passes through at every step.
         output: return (spk, mem) also with ``init_hidden``.
         graded_spikes_factor: factor on the spikes.
@@ -114,9 +114,12 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         return replace(
             spec,
             takes_sequences=False,
-            continues=spec.carried.what != "nothing",
+            continues=spec.carried.what != "nothing" or bool(own),
             state=StateNames(
-                ("mem", *history, *own), potential="mem", history="history" if history else None
+                ("mem", *history, *own),
+                potential="mem",
+                history="history" if history else None,
+                last_spikes="last_spikes" if own else None,
             ),
         )
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
-from math import inf
 from typing import Any, Unpack
 
 import snntorch as snn
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import functional
+from .._arguments import subtracted
 from .._checks import check_choice, check_finite, check_threshold, describe, is_readable, log_once
 from .._reset import check_samples, sample_mask
 from ..feedback import Feedback, ResetArguments
@@ -190,12 +190,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         check_choice("reset_mechanism", mechanism, MECHANISMS)
         if mechanism not in ("subtract", "zero"):
             return
-        lowest, highest = _range_of(threshold)
-        if mechanism == "subtract" and highest == inf:
-            raise ValueError(
-                "reset_mechanism='subtract' takes a finite threshold, got inf, which snn.Leaky multiplies by "
-                "0 (NaN) where a neuron does not fire. Give a neuron that never fires reset_mechanism='none'"
-            )
+        lowest = _lowest(threshold)
         if lowest < 0 and (is_finite or not issubclass(cls, snn.Leaky)):
             raise ValueError(
                 f"reset_mechanism={mechanism!r} with an order, or over whole sequences, takes a threshold >= "
@@ -276,9 +271,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     @property
     def _own_steps(self) -> int | None:
         """R, how many of its own last spikes a step depends on; None where the potential holds them all."""
-        if self.feedback.kind == "zero":
-            return self.kernel.state_steps
-        return 0 if self.feedback.kind is None else self.feedback.order(self.kernel)
+        return self.feedback.order(self.kernel)
 
     @property
     def _resets_twice(self) -> bool:
@@ -305,7 +298,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     def _times_threshold(self, weights: Tensor) -> Tensor:
         """Weights [R] or [R, P], in the shape of beta, times the threshold: [R] or [R, P]."""
-        threshold = self.threshold.reshape(self.threshold.shape or (1,))
+        threshold = subtracted(self.threshold).reshape(self.threshold.shape or (1,))
         spread = self._spread(threshold.dim() + 1) if weights.dim() == 2 else ()
         dims = max(len(spread), threshold.dim())
         weights = spread_over(weights if weights.dim() == 2 else weights.unsqueeze(1), spread, dims, lead=1)
@@ -336,7 +329,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             return {"reset": "zero", "detach_reset": self._detaches}
         taps = fitted.feedback
         if taps is not None:
-            taps = taps if reset == "feedback" else fitted.threshold * taps
+            taps = taps if reset == "feedback" else subtracted(fitted.threshold) * taps
             return {"reset": "feedback", "reset_taps": taps, "detach_reset": self._detaches}
         is_recursion = isinstance(fitted.kernel, Exponential) and fitted.kernel.order is None
         order = None if is_recursion else own_steps
@@ -357,12 +350,13 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             gain = spread_over(gain, spread, x.dim()) if isinstance(gain, Tensor) else gain
         if isinstance(gain, Tensor):
             x = gain * x.to(wide)
+        amount = subtracted(self.threshold) if reset == "subtract" else self.threshold
         fired = before if reset is None else self.mem_reset(before)
         if reset == "zero":
             before = (1 - fired) * before
         new = beta * before + x
         if reset == "subtract":
-            new = new - fired * self.threshold
+            new = new - fired * amount
         if new.shape != x.shape:  # at the next step snn.Leaky would take it for another batch, and start anew
             shapes = f"beta {list(beta.shape)}" + (
                 f" or threshold {list(self.threshold.shape)}" if reset == "subtract" else ""
@@ -372,7 +366,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         spk = self._spikes(new)
         if reset in ("subtract", "zero") and not self.reset_delay:
             more = spk / self.graded_spikes_factor - fired
-            new = new - more * (self.threshold if reset == "subtract" else new)
+            new = new - more * (amount if reset == "subtract" else new)
         return spk, new
 
     def _finite_step(
@@ -476,13 +470,11 @@ def newest(before: Tensor | None, now: Tensor, keep: int | None, like: Tensor) -
     return steps[len(steps) - keep :].clone()
 
 
-def _range_of(threshold: Tensor | float) -> tuple[float, float]:
-    """The lowest and the highest threshold; 0 and 0 where reading them would have a cost."""
+def _lowest(threshold: Tensor | float) -> float:
+    """The lowest threshold; 0 where reading it would have a cost."""
     if not isinstance(threshold, Tensor):
-        return threshold, threshold
-    if not is_readable(threshold):
-        return 0.0, 0.0
-    return float(threshold.min()), float(threshold.max())
+        return threshold
+    return float(threshold.min()) if is_readable(threshold) else 0.0
 
 
 def real(name: str, value: Any, check: Callable[[str, Any], None] = check_finite) -> Any:

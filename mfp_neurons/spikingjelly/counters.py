@@ -103,7 +103,7 @@ _CREATIONS = (
     _aten.new_zeros.default,
 )
 _COPIES = (_aten.cat.default, _aten.index.Tensor, _aten.tril.default)
-_ELEMENTWISE = (  # of parameters, before they reach the operator
+_ELEMENTWISE = (  # of parameters before they reach the operator, and of a potential that is reset
     _aten.abs.default,
     _aten.all.default,
     _aten.amax.default,
@@ -113,7 +113,9 @@ _ELEMENTWISE = (  # of parameters, before they reach the operator
     _aten.clamp.default,
     _aten.clamp_min.default,
     _aten.exp2.default,
+    _aten.isinf.default,
     _aten.log2.default,
+    _aten.masked_fill.Scalar,
     _aten.pow.Scalar,
     _aten.pow.Tensor_Tensor,
     _aten.round.default,

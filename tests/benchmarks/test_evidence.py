@@ -28,6 +28,7 @@ def test_no_network_of_a_task_has_a_budget_of_its_own(task: str) -> None:
         assert {key for key in entry.settings if key.startswith("training.")} <= {
             "training.fit_orders_bits",
             "training.late_tap_penalty",
+            "training.clip",
         }
 
 

@@ -264,12 +264,15 @@ class _Builder:
             return Feedback("table", chosen[self.draw(st.integers(0, 2))].astype(np.int64)[:, None])
         columns = self.draw(st.sampled_from([1, neurons.shape[0]]))
         bounds = potential_bound(self.graph(), neurons)
+        shift = self.draw(st.sampled_from([0, 0, 1, 5]))
+        shift = min(shift, max(0, 61 - max(bounds).bit_length()))
+        bounds = [bound << shift for bound in bounds]
         # about as large as the potentials are, as far as there is room for them
         high = max(1, min(max(bounds) // 8, (2**62 - 1 - max(bounds)) // lags))
         taps = self.rng.integers(-high, high + 1, (lags, columns))
         if max(bounds) + lags * high >= 2**62:
             return None
-        return Feedback("sum", -np.abs(taps) if self.draw(st.booleans()) else taps)
+        return Feedback("sum", -np.abs(taps) if self.draw(st.booleans()) else taps, shift)
 
     def taps(self, channels: int, matrix: bool, steps: int) -> Ints:
         """Small whole numbers; powers of two, negative ones and zeros among them."""
@@ -307,7 +310,8 @@ class _Builder:
             of_row = potential[r:] if r == rows - 1 else potential[r : r + 1]
             flat = np.moveaxis(of_row, 2, 0).reshape(neurons.shape[0], -1)
             for choice in range(neurons.choices):
-                out[r, choice] = flat[np.arange(len(flat)), self.rng.integers(0, flat.shape[1], len(flat))]
+                picked = flat[np.arange(len(flat)), self.rng.integers(0, flat.shape[1], len(flat))]
+                out[r, choice] = picked << (neurons.feedback.shift if neurons.feedback else 0)
         out = out.reshape(-1, neurons.shape[0])
         nudge = self.rng.choice([0, 0, 0, 1, -1], out.shape)
         bound = np.array(potential_bound(self.graph(), neurons), dtype=np.int64)
@@ -471,6 +475,7 @@ def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int, spikes: Ints 
             if feedback is not None and feedback.kind == "age" and j < t:
                 silent &= 1 - spikes[t - 1 - j]
         if feedback is not None and feedback.kind == "sum":
+            out[t] <<= feedback.shift
             for j, taps in enumerate(feedback.taps[:t], start=1):
                 out[t] += taps[:, None, None] * spikes[t - j]
     return out

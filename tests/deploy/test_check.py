@@ -215,6 +215,10 @@ REFUSED: dict[str, Graph] = {
     "feedback: taps must be from -255 to 255, got 256": of(
         FIRE, feedback=Feedback("table", int64(2, 1, value=256))
     ),
+    "feedback: shift must be an integer from 0 to 61, got 62": of(
+        FIRE, feedback=Feedback("sum", int64(1, 1), 62)
+    ),
+    "feedback: shift must be an integer from 0 to 0, got 1": of(FIRE, feedback=Feedback("age", None, 1)),
     "feedback: sizes of taps, added up must be an integer from 0 to 255, got 300": of(
         FIRE, feedback=Feedback("table", int64(2, 1, value=150))
     ),

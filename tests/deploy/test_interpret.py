@@ -100,7 +100,7 @@ def in_turn(op: Neurons, matrix: Tensor, x: Tensor) -> Tensor:
         potential = (weights * x).sum(0)
         added = sum((taps[t - s][:, None, None] * fired[s] for s in range(t)), torch.zeros_like(row))
         if feedback.kind == "sum":
-            potential = potential + added
+            potential = potential * 2**feedback.shift + added
         choice = added - int(taps[:, 0].clamp(max=0).sum()) if feedback.kind == "table" else row * 0
         if feedback.kind == "table":  # taps that lie beyond the sequence count as well
             choice = choice - int(feedback.taps[steps:].clip(max=0).sum())  # type: ignore[index]

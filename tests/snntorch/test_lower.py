@@ -131,9 +131,22 @@ class Loop(nn.Module):
 
 
 @pytest.mark.parametrize("steps", [0, T])
-@pytest.mark.parametrize("order", [None, 1, 3])
-def test_a_loop_over_time_is_the_network_of_whole_sequences(order: int | None, steps: int) -> None:
-    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, order=order, reset_mechanism="none"), steps)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"reset_mechanism": "none", "order": order} for order in (None, 1, 3)),
+        *({"reset_mechanism": "subtract", "order": order} for order in (None, T, 3)),
+        *({"reset_mechanism": "zero", "order": order} for order in (None, 3)),
+        {"reset_mechanism": "zero", "order": 3, "reset_delay": False},
+        {"reset_mechanism": "feedback", "order": 3, "reset_order": 2},
+    ],
+    ids=str,
+)
+def test_a_loop_over_time_is_the_network_of_whole_sequences(options: dict[str, Any], steps: int) -> None:
+    model = Loop(lambda: MFPLeaky(0.5, threshold=0.1, **options), steps)
+    if options["reset_mechanism"] == "feedback":
+        for neuron in (model.lif1, model.lif2):
+            neuron.feedback.taps.data.copy_(torch.tensor([0.25, -0.125]))
     x = torch.randint(0, 256, (3, 12)).double() / 255 if steps else events().double()
     network = deploy.lower(model, x)
     with torch.no_grad():

@@ -243,9 +243,19 @@ class TestCounters:
             assert metrics["neuron_logical_steps"] == T * 2 * 3
 
     @pytest.mark.parametrize("size", [16, 200_000])  # one step of few neurons runs in stock operators
-    @pytest.mark.parametrize(("options", "states"), [({}, 1), ({"order": 3}, 2)])
+    @pytest.mark.parametrize(
+        ("options", "states"),
+        [
+            ({}, 1),
+            ({"order": 3}, 2),
+            ({"reset": "subtract"}, 1),
+            ({"reset": "zero", "v_reset": -0.5}, 1),
+            ({"reset": "zero", "order": 3}, 4),  # inputs and own spikes
+            ({"reset": "feedback", "order": 3, "reset_order": 1}, 3),
+        ],
+    )
     def test_each_step_reads_and_writes_its_state_once(self, size, options, states):
-        node, x = MFPNode(**options, reset=None), torch.ones(size)
+        node, x = MFPNode(**{"reset": None, **options}), torch.ones(size)
         for _ in range(2):  # from rest, then from a state
             metrics = self.state_metrics(node, x)
             assert metrics["state_reads"] == metrics["state_writes"] == 4 * states * size
@@ -260,6 +270,13 @@ class TestCounters:
             {"order": 3, "kernel_bits": 4},
             {"kernel": "matrix", "time_steps": 8},
             {"surrogate_function": surrogate.PiecewiseExp()},
+            {"reset": "subtract"},
+            {"reset": "zero", "v_reset": -0.5},
+            {"reset": "zero", "detach_reset": True},
+            {"reset": "subtract", "order": 3, "learnable": True},
+            {"reset": "zero", "order": 3},
+            {"reset": "feedback", "order": 3, "kernel_bits": "pow2"},
+            {"reset": "subtract", "surrogate_function": surrogate.PiecewiseExp()},
         ],
         ids=str,
     )
@@ -270,7 +287,9 @@ class TestCounters:
             op_counter.MemoryAccessCounter(extra_rules=MEMORY_RULES),
         ]
         inputs = (x, x) if step_mode == "m" else x  # from rest and from a state
-        self.counted(counters, MFPNode(step_mode=step_mode, **options, reset=None), *inputs, strict=True)
+        self.counted(
+            counters, MFPNode(**{"reset": None, "step_mode": step_mode, **options}), *inputs, strict=True
+        )
         assert all(counter.get_total() > 0 for counter in counters)
 
     @pytest.mark.parametrize(
@@ -280,6 +299,8 @@ class TestCounters:
             ({}, 4 * 4, 2 + 1, 1),
             # 3 products, 2 sums and 1 comparison a step: SpikingJelly's counters ask for a state, zeros
             ({"kernel": "fir", "order": 3}, 4 * 6, 3 + 1, 2),
+            # a product and a sum more for the own spike, and one parameter
+            ({"kernel": "fir", "order": 3, "reset": "feedback", "reset_order": 1}, 4 * 8, 3 + 1 + 1, 3),
         ],
     )
     def test_operations_and_bytes_of_the_operator_are_those_counted_by_hand(
@@ -292,7 +313,7 @@ class TestCounters:
         ]
         for counter in counters:
             counter.rules = {operator: counter.rules[operator]}
-        self.counted(counters, MFPNode(step_mode="m", **options, reset=None), torch.randn(T, 2, 3))
+        self.counted(counters, MFPNode(**{"reset": None, "step_mode": "m", **options}), torch.randn(T, 2, 3))
         touched = T * 6 + states * 6 + parameters + T * 6 + 6  # in: input, state; out: spikes, last potential
         assert [counter.get_total() for counter in counters] == [flops * 6, 4 * touched]
 

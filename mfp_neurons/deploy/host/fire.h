@@ -100,6 +100,7 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
     } else {
         for (int64_t j = 0; j < reach; j++, taps += width, current -= back)
             NAMED(weigh)(taps, op->taps_per_channel, current, potential);
+        for (int c = 0; c < BLOCK; c++) potential[c] <<= op->own_shift;
         const int64_t step = t < op->threshold_rows ? t : op->threshold_rows - 1;
         const int64_t apart = op->own_per_channel ? channels : 1, own_offset = op->own_per_channel ? first : 0;
         UNSIGNED fired[BLOCK];

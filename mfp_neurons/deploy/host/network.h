@@ -74,6 +74,7 @@ typedef struct {
     const void *thresholds; /* [row][choice][channel] */
     int64_t feedback, own_steps; /* kind, R; see graph.Feedback */
     int64_t own_per_channel, own_start; /* OWN_TABLE: the choice of no own spike */
+    int64_t own_shift; /* OWN_SUM: of what the inputs add up to */
     const void *own_taps; /* [R][1 or channel] of the width of the others; of OWN_TABLE int32_t [R] */
     const int64_t *offset; /* SCORES: [channel] */
     const int64_t *sources; /* POOL, TIME_POOL, SUM, CONCAT: maps */

@@ -142,7 +142,8 @@ class Layout:
         struct.threshold_rows, struct.choices = len(op.thresholds) // op.choices, op.choices
         if op.feedback is not None:
             struct.feedback, struct.own_steps = _FEEDBACK[op.feedback.kind], op.own_steps
-            struct.own_start = op.feedback.start
+            # a sum that fits 32 bits with a larger shift is 0
+            struct.own_start, struct.own_shift = op.feedback.start, min(op.feedback.shift, 63 if wide else 31)
             if op.feedback.taps is not None:
                 own = op.feedback.taps
                 struct.own_per_channel = own.shape[1] > 1
