@@ -274,7 +274,7 @@ def _say_that_they_forget(names: list[str], steps: int) -> None:
         f"deploy.forgets.{names}",
         "%s: without an order a neuron remembers all earlier inputs in PyTorch, and the last %d (T of the "
         "example) in the integer network: in longer runs and streams the two differ. Make it with an order, "
-        "such as order=%d (convert(model, order=%d) does), and train with that",
+        "such as order=%d (convert(model, order=%d) does, of a LIF with reset='keep'), and train with that",
         ", ".join(names),
         steps,
         steps,
