@@ -44,6 +44,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         spike_factor=getattr(neuron, "graded_spikes_factor", None),
         rounds_potential=bool(getattr(neuron, "state_quant", False)),
         inhibition=bool(getattr(neuron, "inhibition", False)),
+        stores_potential=True,
     )
 
 
