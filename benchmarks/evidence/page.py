@@ -31,6 +31,8 @@ DRAWN = {
     "memory-free": ("#D55E00", "s"),
     "memory-free with feedback, pooled over time": ("#882255", "X"),
     "memory-free with feedback": ("#CC79A7", "*"),
+    "memory-free, feedback alone, pooled over time": ("#882255", "<"),
+    "memory-free, feedback alone": ("#999999", "<"),
     "LIF, 1-bit weights, pooled over time": ("#0072B2", "v"),
     "LIF, 1-bit weights": ("#56B4E9", "o"),
     "LIF, float weights": ("#000000", "D"),
