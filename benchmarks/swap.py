@@ -12,6 +12,7 @@ batches and random spikes. Writes benchmarks/results/swap.json and the table in 
 import argparse
 import json
 import math
+import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -347,8 +348,8 @@ def table(runs: Sequence[dict[str, Any]]) -> str:
         for form in FORMS:
             of_form = [r for r in runs if (r["tutorial"], r["form"]) == (tutorial.name, form)]
             each = [run["test_accuracy"] for run in sorted(of_form, key=lambda run: run["seed"])]
-            mean, _ = tables.mean_and_spread(each)
-            cells.append(f"**{mean:.1f}** ({' '.join(f'{one:.1f}' for one in each)})")
+            seeds = " ".join(f"{one:.1f}" for one in each)
+            cells.append(f"**{statistics.fmean(each):.1f}** ({seeds})" if each else "")
         rows.append(cells)
     return tables.markdown(("network", *(form.label for form in FORMS.values())), rows)
 
@@ -374,7 +375,7 @@ def main() -> None:
         found["runs"].append(train(TUTORIALS[name], FORMS[form], seed, data))
         print(found["runs"][-1], flush=True)
         write_json(args.out, found)
-    if not missing(found["runs"], TUTORIALS, FORMS):
+    if args.out == RESULTS:
         PAGE.write_text(between(PAGE.read_text(), "tutorials", table(found["runs"])))
 
 
