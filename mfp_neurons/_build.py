@@ -124,7 +124,7 @@ class Source:
         compiler = self.language.compiler()
         log_once(
             f"{self.name}-build",
-            f"compiling {self.what} with {compiler[0]} into {path.parent} (once, some 10 seconds)",
+            f"compiling {self.what} with {compiler[0]} into {path.parent} (once, some 20 seconds)",
         )
         folder = self._writable(path.parent)
         handle, made = tempfile.mkstemp(suffix=".so", dir=folder)

@@ -192,8 +192,7 @@ def _memory_free(model: nn.Module) -> dict[str, nn.Module]:
     """The memory-free neurons by path, as the report names them."""
     check_module("model", model)
     named = ((path or type(module).__name__, module) for path, module in model.named_modules())
-    # a framework's own neuron without a reset has no order that could be cut
-    return {path: one for path, one in named if is_memory_free(one) and hasattr(one, "neuron_spec")}
+    return {path: module for path, module in named if is_memory_free(module)}
 
 
 def _finite(model: nn.Module) -> dict[str, nn.Module]:

@@ -178,6 +178,7 @@ class NeuronSpec:
         spike_factor: what spikes are multiplied by; None for 1.
         rounds_potential: the potential passes through a function of the user's at every step.
         inhibition: only the neuron with the largest potential fires.
+        stores_potential: it is one of a framework's own, which stores its potential whatever would give it.
     """
 
     kernel: KernelParameters | None
@@ -197,11 +198,12 @@ class NeuronSpec:
     rounds_potential: bool = False
     inhibition: bool = False
     reset: ResetSpec | None = None
+    stores_potential: bool = False
 
     @property
     def keeps_potential(self) -> bool:
         """Whether a step needs a stored potential: its last inputs and own spikes do not give it."""
-        if self.kernel is None:
+        if self.kernel is None or self.stores_potential:
             return self.carried.what == "potential"
         # without a reset the inputs so far give it; a reset that never ends needs all own spikes as well
         return self.reset is not None and self.kernel.state_steps is None

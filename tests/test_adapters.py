@@ -156,7 +156,7 @@ def test_a_framework_s_own_neuron_is_the_sum_that_its_description_says(name):
     spec = describe_neuron(module)
     assert spec.kernel is not None and spec.carried == POTENTIAL
     assert (None if spec.reset is None else spec.reset.kind) == kind
-    assert spec.is_memory_free is (kind is None) and spec.keeps_potential is (kind is not None)
+    assert spec.keeps_potential and not spec.is_memory_free
     x_seq = torch.randn(40, 2, 3, dtype=torch.double) + 0.4
     value = spec.kernel()
     decay, gain = (torch.as_tensor(v, dtype=torch.double) for v in (value.decay, value.gain))

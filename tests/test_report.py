@@ -646,3 +646,12 @@ def test_additions_of_own_spikes_are_one_for_each_tap_that_they_meet(options, la
     assert costs.feedback_additions == costs.as_dict()["feedback_additions"] == expected
     assert bool(lags) == ("additions of own spikes" in str(costs))
     assert fired.sum() > 0 and costs.energy_joules == pytest.approx(costs.synaptic_operations * 0.9e-12)
+
+
+def test_a_framework_s_own_neuron_keeps_the_potential_that_it_stores():
+    snn = pytest.importorskip("snntorch")
+    for how in ("none", "zero", "subtract"):
+        net = nn.Sequential(nn.Linear(3, 4), snn.Leaky(0.9, reset_mechanism=how, init_hidden=True))
+        costs = report(net, (torch.rand(5, 2, 3) < 0.5).float(), run=step_by_step)
+        assert [(row.what, row.bits) for row in costs.state] == [("mem", 4 * 32)]
+        assert costs.streaming_synaptic_operations == costs.synaptic_operations

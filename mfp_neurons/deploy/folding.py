@@ -19,6 +19,7 @@ from .._checks import log_once
 from ..network import NetworkDescription
 from ..network.axes import sizes
 from ..network.description import Layer, as_map
+from ..network.description import Neurons as Fires
 from . import fold
 from .errors import LoweringError
 from .fold import Affine, affine, with_factors
@@ -158,9 +159,10 @@ class Folding:
                 "its spikes, or the synapse's scores without a neuron."
             )
         if output.form == "single step":
+            neurons = next((one.where for one in self.network.layers if isinstance(one, Fires)), where)
             raise LoweringError(
-                f"{where} takes one step a call, and the loop over time stands outside of it. Lower a module "
-                "that has the loop, or one whose neurons take whole sequences: "
+                f"{neurons} takes one step a call, and the loop over time stands outside of {where}. Lower a "
+                "module that has the loop, or one whose neurons take whole sequences: "
                 'functional.set_step_mode(model, "m") of SpikingJelly, MFPLeakyParallel for snnTorch.'
             )
         # The scores have the name of the layer that gives them, since the model itself has none.
@@ -272,7 +274,7 @@ def _say_that_they_forget(names: list[str], steps: int) -> None:
         f"deploy.forgets.{names}",
         "%s: without an order a neuron remembers all earlier inputs in PyTorch, and the last %d (T of the "
         "example) in the integer network: in longer runs and streams the two differ. Make it with an order, "
-        "such as order=%d (convert(model, order=%d) does), and train with that",
+        "such as order=%d (convert(model, order=%d) does, of a LIF with reset='keep'), and train with that",
         ", ".join(names),
         steps,
         steps,

@@ -14,6 +14,7 @@ from .._undisturbed import undisturbed
 from ..adapters import describe_neuron
 from ..history import FIR, Exponential, KernelBits, Matrix, quantize_taps
 from ..network import NetworkDescription
+from ..network.describing import check_model
 from ..network.description import NeuronReset, Neurons
 from .events import Events
 from .graph import Neurons as IntegerNeurons
@@ -83,7 +84,7 @@ def what_changed(
     """A sentence on the spikes that rounding made others, of the model and the network on the example."""
     static = network.graph.input.static
     x = example[:_SAMPLES] if static else example[:, :_SAMPLES]
-    theirs, ours = _spikes_of(model, x, network.graph.input.top), network.run_events(x).spikes
+    theirs, ours = _spikes_of(check_model(model), x, network.graph.input.top), network.run_events(x).spikes
     differ = total = 0
     for op in network.graph.ops:
         spikes = theirs.get(op.name)

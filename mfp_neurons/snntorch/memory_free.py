@@ -294,7 +294,8 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     def _own_weights(self) -> Tensor | None:
         """r[1] .. r[R], [R] or [R, P] as the kernel's values; of "subtract" those of a threshold of 1."""
-        return self.feedback.values(self._beta_kernel(), 1.0)
+        # free taps may have been truncated; how a reset fades stays with beta
+        return self.feedback.values(replace(self._beta_kernel(), order=self.kernel.order), 1.0)
 
     def _times_threshold(self, weights: Tensor) -> Tensor:
         """Weights [R] or [R, P], in the shape of beta, times the threshold: [R] or [R, P]."""

@@ -44,6 +44,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         spike_factor=getattr(neuron, "graded_spikes_factor", None),
         rounds_potential=bool(getattr(neuron, "state_quant", False)),
         inhibition=bool(getattr(neuron, "inhibition", False)),
+        stores_potential=True,
     )
 
 
@@ -55,13 +56,17 @@ _EARLY = "it resets before its first spike, since its threshold is below 0: give
 
 
 def why_unreadable(module: nn.Module) -> str:
-    """Why a Leaky or Lapicque is no sum over its inputs and its own spikes, and what to do; empty if it is.
+    """Why a neuron is no sum over its inputs and its own spikes, and what to do; empty if it is.
+
+    Of Leaky, Lapicque, MFPLeaky and MFPLeakyParallel; of others nothing is said.
 
     >>> why_unreadable(snn.Leaky(0.5, reset_delay=False)).partition(":")[0]
     'it may subtract its threshold twice for one spike (reset_delay=False)'
     """
     neuron: Any = module
     kind, how = type(neuron), _mechanism(neuron)
+    if isinstance(module, MFPLeaky | MFPLeakyParallel):
+        return _TWICE if module.neuron_spec().kernel is None else ""
     if kind not in (snn.Leaky, snn.Lapicque) or replaced_method(neuron):
         return ""
     if how != "none" and bool((neuron.threshold < 0).any()):

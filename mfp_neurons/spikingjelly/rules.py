@@ -52,6 +52,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
             potential="v" if "v" in names else None,
             record="v_seq" if getattr(old, "store_v_seq", False) else None,
         ),
+        stores_potential=True,
     )
 
 

@@ -124,3 +124,10 @@ def test_what_is_no_grid_is_refused() -> None:
     for bits in (1, 9, "pow3"):
         with pytest.raises(ValueError, match="kernel_bits must be None, 'pow2' or an integer from 2 to 8"):
             deploy.lower(network(MFP(0.9)), events(), kernel_bits=bits)
+
+
+def test_a_compiled_model_is_measured_as_the_model_itself() -> None:
+    model, x = network(MFP(0.9, v_threshold=0.3), MFP(0.7, reset="subtract", v_threshold=0.3)), events()
+    notes = deploy.lower(model, x, kernel_bits=2).notes
+    assert notes == deploy.lower(torch.compile(model), x, kernel_bits=2).notes
+    assert f"of {T * 5 * (9 + 7)} spikes are others" in notes[0]

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 
 from mfp_neurons import MFP, deploy, quantize_weights
 from mfp_neurons.network import NetworkError, describe
-from mfp_neurons.nir import from_nir, to_nir
+from mfp_neurons.nir import NIRError, from_nir, to_nir
 
 pytest.importorskip("spikingjelly.activation_based")
 pytest.importorskip("snntorch")
+
+import snntorch as snn
+from spikingjelly.activation_based import neuron
 
 from mfp_neurons.snntorch import MFPLeaky, MFPLeakyParallel
 from mfp_neurons.spikingjelly import MFPNode
@@ -209,3 +212,48 @@ def test_integers_refuse_a_potential_with_the_neuron_and_what_to_do(fire: Fire, 
 def test_a_potential_of_which_only_the_shape_is_asked_is_lowered() -> None:
     model = Model(node(), lambda x, f, n: f(n(f(x))) * n.v.dim())
     assert deploy.lower(model, X).run(X).ravel().tolist() == [0, 2, 2]
+
+
+# --- LIFs of the frameworks ---------------------------------------------------------------------------------
+
+
+def lif(**options: Any) -> nn.Module:
+    return neuron.LIFNode(v_threshold=0.4, v_reset=-0.5, **{"step_mode": "m"} | options)
+
+
+def test_a_lif_starts_from_the_potential_that_it_resets_to() -> None:
+    model = Model(lif(), lambda x, f, n: n(f(x)))
+    expected = describe(model, X)
+    model(X)  # its state is that of a sequence now
+    assert str(describe(model, X)) == str(expected) and model.fire.v.any()
+    set_to_rest = Model(lif(), lambda x, f, n: (setattr(n, "v", -0.5), n(f(x)))[1])
+    assert str(describe(set_to_rest, X)) == str(expected)
+    assert "exponential, u >= 0.4, reset to -0.5" in str(expected)
+
+
+LIF_REFUSED: dict[str, tuple[Fire, Forward, str]] = {
+    "zero is no rest": (lif, started(0.0), r"'fire' \(LIFNode\) starts from a potential"),
+    "a second call": (lif, twice, "is called twice in one forward"),
+    "steps: a second call": (lambda: lif(step_mode="s"), each(twice), "every neuron once a step"),
+    "steps: a reset": (lambda: lif(step_mode="s"), each(reset), "is reset between two steps"),
+    "steps: mem from elsewhere": (
+        lambda: snn.Leaky(0.5),
+        each(lambda x, f, n: n(f(x), torch.ones(2, 1))[0]),
+        "starts from a potential",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LIF_REFUSED)
+def test_a_lif_that_is_no_plain_sequence_is_refused(name: str) -> None:
+    fire, forward, words = LIF_REFUSED[name]
+    with pytest.raises(NetworkError, match=words):
+        describe(Model(fire(), forward), X)
+
+
+def test_the_potential_of_a_lif_is_in_no_network() -> None:
+    for make, forward in ((lif, READS["v"][1]), (lambda: lif(store_v_seq=True), READS["v_seq"][1])):
+        with pytest.raises(deploy.LoweringError, match=r"membrane potential of 'fire' \(LIFNode\)"):
+            deploy.lower(Model(make(), forward), X)
+        with pytest.raises(NIRError, match=r"reads the potential of 'fire' \(LIFNode\), which resets"):
+            to_nir(Model(make(), forward), X)

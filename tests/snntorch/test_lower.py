@@ -197,6 +197,9 @@ def test_real_betas_are_rounded_on_the_way() -> None:
 
 REFUSED = {
     "reset_delay=False.*make it with reset_delay=True": lambda: snn.Leaky(0.5, reset_delay=False),
+    "twice for one spike.*make it with reset_delay=True": lambda: MFPLeaky(
+        0.5, reset_mechanism="subtract", reset_delay=False
+    ),
     "also drops the input of the step after a spike.*Leaky": lambda: snn.Lapicque(
         beta=0.5, reset_mechanism="zero"
     ),

@@ -248,6 +248,18 @@ def test_what_is_subtracted_is_the_threshold_whatever_the_gain_and_fades_by_each
         torch.testing.assert_close(mem, theirs)
 
 
+@by_finite_reset
+@pytest.mark.parametrize("make", [MFPLeaky, MFPLeakyParallel])
+def test_the_reset_of_truncated_taps_reaches_as_far_as_they_do(make, mechanism, delay):
+    options = {"kernel": "fir", "reset_mechanism": mechanism, "reset_delay": delay}
+    neuron, short = make(0.8, 0.6, order=6, **options), make(0.8, 0.6, order=3, **options)
+    neuron.kernel.truncate(3)
+    run = unrolled if make is MFPLeaky else nn.Module.__call__
+    torch.testing.assert_close(run(neuron, inputs(12, 4, 3)), run(short, inputs(12, 4, 3)))
+    taps, expected = (describe_neuron(one).reset.taps for one in (neuron, short))
+    assert taps is expected is None or torch.equal(taps, expected)
+
+
 # --- MFPLeakyParallel is T calls of MFPLeaky ---
 
 KERNELS = [

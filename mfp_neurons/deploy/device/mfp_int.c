@@ -363,7 +363,7 @@ static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_
     if (layer->kind == MFP_OWN_TABLE)
         row += (uint32_t)own; /* a negative one wraps around */
     else
-        potential = potential * ((int64_t)1 << layer->shift) + own;
+        potential = potential * layer->unit + own;
     return potential >= table_number(&neurons->thresholds, row * channels + c);
 }
 

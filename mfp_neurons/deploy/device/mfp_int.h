@@ -89,7 +89,7 @@ typedef struct {
     uint8_t kind;
     uint32_t steps;          /* of own spikes that are looked back at */
     uint32_t choices, start; /* of a table; else 1 and 0 */
-    uint8_t shift;           /* of a sum, what the inputs add up to times 2**shift; else 0 */
+    int64_t unit;            /* of a sum, what inputs are multiplied with; else 1 */
     uint32_t columns;        /* taps [steps][columns], the newest step first */
     mfp_table taps;
 } mfp_feedback;

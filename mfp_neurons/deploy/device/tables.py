@@ -83,7 +83,7 @@ class Tables:
             *(f"    {line}" for line in neurons),
             "    },",
             f"    .kind = MFP_OWN_{op.feedback.kind.upper()}, .steps = {op.own_steps},",
-            f"    .choices = {op.choices}, .start = {op.feedback.start}, .shift = {op.feedback.shift},",
+            f"    .choices = {op.choices}, .start = {op.feedback.start}, .unit = {1 << op.feedback.shift},",
             f"    .columns = {1 if own is None else own.shape[1]}, .taps = {own_taps},",
             "};",
         ]

@@ -16,8 +16,8 @@ template <class X> struct Finite<X>::Own {
     Sequence spikes;       /* TAPS: 0 or 1, [before + T] */
     W *ages, *ages_before; /* ZERO: the steps since the last own spike and since the one before it, [T + 1]; */
                            /* one row where none is read again */
-    W *given_back;         /* ZERO: what later steps give back to the spikes, [before + T] */
-    
+    W *returned;         /* ZERO: what later steps give back to the spikes, [before + T] */
+
     /* ZERO: a state reaches further back than its first step, whether or not there were spikes. */
     static int64_t before_of(const Call &c) { return c.own_spikes.data || (c.reset == ZERO && c.before) ? c.held : 0; }
     static int64_t rows(const Plan &plan) {
@@ -33,7 +33,7 @@ template <class X> struct Finite<X>::Own {
                  tile.take(Sequence::rows_of_taps(plan.of_own))} {
         if (c.reset != ZERO) return;
         ages = tile.take(back ? c.steps + 1 : 1), ages_before = tile.take(back ? c.steps + 1 : 1);
-        given_back = tile.take(back ? before + c.steps : 0);
+        returned = tile.take(back ? before + c.steps : 0);
     }
 
     W *row_of(W *rows, int64_t t) const { return rows + (back ? t : 0) * width; }
@@ -51,7 +51,7 @@ template <class X> struct Finite<X>::Own {
             load_row(tile.row, c.own_spikes.at<X>(p, a) + first, n);
             for (int64_t i = 0; i < n; i++) grow_older(ages[i], ages_before[i], tile.row[i] != 0);
         }
-        if (back) std::fill(given_back, given_back + (before + c.steps) * width, W(0));
+        if (back) std::fill(returned, returned + (before + c.steps) * width, W(0));
     }
 
     /* Remembers which neurons fire at step t, whose potential is u. */
@@ -96,9 +96,9 @@ template <class X> struct Finite<X>::Own {
     /* ds += what the steps after t give back to the spike of step t */
     void add_to_spike_gradient(W *ds, int64_t t) const {
         if (c.reset == TAPS) return spikes.template adjoint<true>(ds, tile.gradients, before + t);
-        const W *given = given_back + (before + t) * width;
+        const W *later = returned + (before + t) * width;
 #pragma omp simd
-        for (int64_t i = 0; i < width; i++) ds[i] += given[i];
+        for (int64_t i = 0; i < width; i++) ds[i] += later[i];
     }
 
     /* ZERO: hands what step t gives back, whose gradient is complete, to the spikes before it. */
@@ -114,10 +114,10 @@ template <class X> struct Finite<X>::Own {
             Vector sum[4] = {};
             for (int64_t k = range.first; k < range.last; k++) {
                 const Vector j = Vector{} + W(weight.tap_of(k));
-                W *given = given_back + (before + t - weight.tap_of(k)) * width;
+                W *spike_row = returned + (before + t - weight.tap_of(k)) * width;
                 for (int64_t q = 0, i = lane; q < 4; q++, i += VECTOR) {
                     const Vector weighted = weight(vector(tile.inputs.rows + k * width + i), k, i) * vector(g + i);
-                    *reinterpret_cast<Vector *>(given + i) +=
+                    *reinterpret_cast<Vector *>(spike_row + i) +=
                         give_back_to_spike(sum[q], j, vector(age + i), vector(age_before + i), weighted);
                 }
             }
@@ -130,7 +130,7 @@ template <class X> struct Finite<X>::Own {
             W *ds = tile.row;
             std::fill(ds, ds + width, W(0));
             if (!c.detach && c.reset == TAPS) spikes.adjoint(ds, tile.gradients, p);
-            if (!c.detach && c.reset == ZERO) ds = given_back + p * width;
+            if (!c.detach && c.reset == ZERO) ds = returned + p * width;
             store_row(c.grad_own_spikes.at<X>(p, a) + first, ds, n);
         }
     }
