@@ -136,6 +136,8 @@ class _Back:
 
 
 class _RecursionBack(_Back):
+    """Of a recursion, u[t] from u[t-1]: the potential before gets its share."""
+
     def __init__(self, block: Block, u: Tensor, own: Tensor) -> None:
         super().__init__(block, u, own)
         self.inputs, self.state = torch.empty_like(u), torch.zeros_like(u[0])
@@ -159,6 +161,8 @@ class _RecursionBack(_Back):
 
 
 class _FiniteBack(_Back):
+    """Of a weighted sum: the inputs that were in it get theirs."""
+
     def __init__(self, block: Block, u: Tensor, own: Tensor) -> None:
         super().__init__(block, u, own)
         self.past, self.order = block.past_inputs(), len(block.kernel)
@@ -169,9 +173,8 @@ class _FiniteBack(_Back):
         self.give_back_feedback(t, a, g_own)
         is_reset = self.block.call.reset == "zero"
         count = torch.zeros_like(a[t])  # own spikes since the input
-        by_count: list[
-            tuple[Tensor, Tensor]
-        ] = []  # what an input would add, where none and where one lies between
+        # what the inputs up to lag j would add, where no own spike lies between and where one does
+        by_count: list[tuple[Tensor, Tensor]] = []
         for j, tap in enumerate(self.block.kernel):
             s = self.order - 1 + t - j
             back, product = tap * a[t], a[t] * self.past[s]
