@@ -255,7 +255,7 @@ TUTORIALS = {
             partial(convolutional, channels=(12, 64), beta=0.5, steps=10),
             still,
             on_spikes(leaky_losses.ce_rate_loss()),
-            iterations=20,
+            iterations=60,
             batch=128,
             learning_rate=1e-2,
         ),
