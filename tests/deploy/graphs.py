@@ -272,7 +272,8 @@ class _Builder:
         taps = self.rng.integers(-high, high + 1, (lags, columns))
         if max(bounds) + lags * high >= 2**62:
             return None
-        return Feedback("sum", -np.abs(taps) if self.draw(st.booleans()) else taps, shift)
+        signs = self.draw(st.sampled_from([-1, 0, 1]))
+        return Feedback("sum", signs * np.abs(taps) if signs else taps, shift)
 
     def taps(self, channels: int, matrix: bool, steps: int) -> Ints:
         """Small whole numbers; powers of two, negative ones and zeros among them."""

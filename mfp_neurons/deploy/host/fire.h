@@ -91,7 +91,9 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
     const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;
     const int64_t reach = t + 1 < op->order ? t + 1 : op->order, steps = t < op->own_steps ? t : op->own_steps;
     const int64_t back = same ? 0 : BLOCK; /* to the current of the step before */
+    const int64_t step = t < op->threshold_rows ? t : op->threshold_rows - 1;
     const NUMBER *taps = (const NUMBER *)op->taps + offset;
+    const NUMBER *threshold = (const NUMBER *)op->thresholds + first;
     const UNSIGNED *current = total + (same ? 0 : (t - start) * BLOCK);
     UNSIGNED potential[BLOCK] = {0};
     int32_t row[BLOCK] = {0}; /* of the thresholds */
@@ -101,7 +103,6 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
         for (int64_t j = 0; j < reach; j++, taps += width, current -= back)
             NAMED(weigh)(taps, op->taps_per_channel, current, potential);
         for (int c = 0; c < BLOCK; c++) potential[c] <<= op->own_shift;
-        const int64_t step = t < op->threshold_rows ? t : op->threshold_rows - 1;
         const int64_t apart = op->own_per_channel ? channels : 1, own_offset = op->own_per_channel ? first : 0;
         UNSIGNED fired[BLOCK];
         for (int c = 0; c < BLOCK; c++) row[c] = (int32_t)(step * op->choices + op->own_start);
@@ -115,8 +116,12 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
                 for (int c = 0; c < BLOCK; c++) row[c] += ((const int32_t *)op->own_taps)[j] * (int32_t)fired[c];
         }
     }
-    const NUMBER *threshold = (const NUMBER *)op->thresholds + first;
     uint8_t hit[BLOCK];
-    for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[row[c] * channels + c];
+    if (op->feedback == OWN_SUM) { /* one row for all channels, which takes no look-ups */
+        const NUMBER *line = threshold + step * channels;
+        for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= line[c];
+    } else {
+        for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[row[c] * channels + c];
+    }
     return pack(hit);
 }
