@@ -131,11 +131,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
 
     def neuron_spec(self) -> NeuronSpec:
         """What this neuron computes and keeps, for whoever reads a model."""
-        kernel, carried = self.kernel, self.kernel.carried()
-        if self._own_steps is not None:
-            carried = replace(carried, spikes=self._own_steps)
-        elif self.feedback.kind is not None:
-            carried = Carried("potential") if self._resets_twice else replace(carried, spikes=1)
+        kernel, carried = self.kernel, self.feedback.carried(self.kernel)
+        if self._resets_twice and self._own_steps is None:
+            carried = Carried("potential")
         return NeuronSpec(
             kernel=None if self._resets_twice else kernel,
             reset=self._reset_spec(),
