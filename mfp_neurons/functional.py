@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import batch_norm
 
 from . import ops
 from ._arguments import Carry, ResetOptions, as_norm, check_norm, prepare
@@ -414,7 +413,7 @@ def _fire_step_by_step(call: Call) -> tuple[Tensor, Tensor]:
 def _normalize_and_fire(call: Call, norm: Norm, last: int) -> tuple[Tensor, Tensor, Tensor]:
     """Spikes, potential, and what the neuron got, of the ``last`` steps at least."""
     if not _is_fused(call.surrogate):
-        y = _normalized(call.x, norm)
+        y = norm.of(call.x)
         return *_fire(call._replace(x=y)), y
     if norm.training:
         weighted = call._replace(scale=norm.weight, shift=norm.bias)
@@ -427,15 +426,6 @@ def _normalize_and_fire(call: Call, norm: Norm, last: int) -> tuple[Tensor, Tens
     )
     spikes, u = _fire(call._replace(scale=scale, shift=shift))
     return spikes, u, ops.mapped_end(call.x, last, scale, shift)
-
-
-def _normalized(x_seq: Tensor, norm: Norm) -> Tensor:
-    """The two halves apart: what the neuron gets, [T, N, C, *], by torch's own batch norm."""
-    y = batch_norm(
-        x_seq.flatten(0, 1), norm.running_mean, norm.running_var, norm.weight, norm.bias,
-        norm.training, float(norm.momentum), norm.eps,
-    )  # fmt: skip
-    return y.unflatten(0, x_seq.shape[:2])
 
 
 @torch.no_grad()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from torch import Tensor
+from torch.nn.functional import batch_norm
 
 from ._checks import check_finite, describe
 
@@ -64,6 +65,16 @@ class Norm:
         """The tensors of one value a channel that are there, by name."""
         names = ("running_mean", "running_var", "weight", "bias")
         return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+
+    def of(self, x_seq: Tensor) -> Tensor:
+        """``x_seq`` [T, N, C, *], normalized by torch's own batch norm: the same shape, differentiable."""
+        # All that follows C as one dimension: with more of them, torch's gradient on CPUs is wrong where one
+        # has length 1 and the gradient comes in another memory format than the input.
+        y = batch_norm(
+            x_seq.flatten(0, 1).unsqueeze(-1).flatten(2), self.running_mean, self.running_var, self.weight,
+            self.bias, self.training, float(self.momentum), self.eps,
+        )  # fmt: skip
+        return y.reshape(x_seq.shape)
 
 
 def _is_row(name: str, value: object) -> bool:

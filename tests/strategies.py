@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mfp_neurons.history import FIR, Exponential, Kernel, Matrix
+from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Erf, PiecewiseQuadratic, Rect, Sigmoid, SuperSpike
 
 SURROGATES = [
@@ -20,6 +21,19 @@ SURROGATES = [
     SuperSpike(1.0, 2.0),
     Erf(),
 ]
+
+
+def normalized(x: Tensor, norm: Norm) -> Tensor:
+    """x [T, N, C, *] by the formula of ``norm``, whose running averages stay as they are."""
+    others = [0, 1, *range(3, x.dim())]
+
+    def row(values: Tensor | None, default: float) -> Tensor | float:
+        return default if values is None else values.reshape(-1, *[1] * (x.dim() - 3))
+
+    mean, var = row(norm.running_mean, 0.0), row(norm.running_var, 1.0)
+    if norm.training:
+        mean, var = x.mean(others, keepdim=True), x.var(others, correction=0, keepdim=True)
+    return (x - mean) / (var + norm.eps) ** 0.5 * row(norm.weight, 1.0) + row(norm.bias, 0.0)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan
 from tests.backend_runs import OF_BACKEND, assert_close, case_for, on_every_backend, run_as
-from tests.strategies import SURROGATES, Case, cases, resets
+from tests.strategies import SURROGATES, Case, cases, normalized, resets
 
 
 def is_clear(spikes: Tensor, again: Tensor) -> bool:
@@ -109,10 +109,7 @@ def test_a_norm_in_front_is_the_two_halves_apart(family, case: Case, training, d
     with run_as(how) as backend:
         mine = functional.norm_fire(case.x, norm, case.kernel(), case.threshold, backend=backend, **options)
         gradients = torch.autograd.grad(mine, leaves, grad)
-    y = torch.nn.functional.batch_norm(
-        case.x.flatten(0, 1), torch.zeros(channels).to(case.x), torch.ones(channels).to(case.x), norm.weight,
-        norm.bias, training, 0.1, norm.eps,
-    ).unflatten(0, case.x.shape[:2])  # fmt: skip
+    y = normalized(case.x, norm)
     theirs = reference.fire(
         y, case.kernel(), case.threshold, surrogate=lambda above: ATan().spike(above, False), **options
     )

@@ -12,7 +12,7 @@ from mfp_neurons.history import FIR, Exponential
 from mfp_neurons.norm import Norm
 from mfp_neurons.surrogate import ATan, Rect, Sigmoid
 from tests.backend_runs import HOW, OF_BACKEND, case_for, device_of, moved, on_every_backend, run_as
-from tests.strategies import BACKENDS, LAYOUTS, SURROGATES, Case, _layout, cases
+from tests.strategies import BACKENDS, LAYOUTS, SURROGATES, Case, _layout, cases, normalized
 
 
 class Normed:
@@ -39,14 +39,13 @@ class Normed:
         return Norm(*averages, self.weight, self.bias, self.training, self.momentum, 1e-5)
 
     def torchs(self, x: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """The normalized input, and the running averages, of torch's batch norm."""
+        """The normalized input by the formula, and the running averages of torch's batch norm."""
         norm = self.norm()
-        # contiguous: torch's own gradient in evaluation is wrong for some channels-last inputs of width one
-        y = batch_norm(
-            x.flatten(0, 1).contiguous(), norm.running_mean, norm.running_var, self.weight, self.bias,
-            self.training, self.momentum, norm.eps,
+        batch_norm(
+            x.detach().flatten(0, 1), norm.running_mean, norm.running_var, training=self.training,
+            momentum=self.momentum,
         )  # fmt: skip
-        return y.unflatten(0, x.shape[:2]), norm.running_mean, norm.running_var
+        return normalized(x, self.norm()), norm.running_mean, norm.running_var
 
     def leaves(self) -> list[Tensor]:
         return [v for v in (self.weight, self.bias) if v is not None]
@@ -188,6 +187,30 @@ def test_a_foreign_surrogate_gives_the_same_with_torchs_batch_norm():
     torch.manual_seed(0)
     for a, b in zip(run(triangle), run(ATan()), strict=True):
         torch.testing.assert_close(a, b)
+
+
+@given(
+    shape=st.lists(st.integers(1, 3), min_size=3, max_size=6),
+    layouts=st.tuples(st.sampled_from(LAYOUTS), st.sampled_from(LAYOUTS)),
+    training=st.booleans(),
+)
+def test_by_torchs_batch_norm_gradients_are_those_of_the_formula_in_any_memory_format(
+    shape, layouts, training
+):
+    x = _layout(torch.randn(shape, dtype=torch.float64), layouts[0]).requires_grad_()
+    assume(x.numel() > x.shape[2])
+    weight, bias = (torch.randn(shape[2], dtype=torch.float64, requires_grad=True) for _ in range(2))
+    grad = _layout(torch.randn(shape, dtype=torch.float64), layouts[1])
+    averages = torch.zeros(shape[2]).double(), torch.ones(shape[2]).double()
+    norm, leaves = Norm(*averages, weight, bias, training), (x, weight, bias)
+    y = norm.of(x)
+    expected = normalized(x, Norm(*(v.clone() for v in averages), weight, bias, training))
+    for a, b in zip(
+        (y, *torch.autograd.grad(y, leaves, grad)),
+        (expected, *torch.autograd.grad(expected, leaves, grad)),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-7, atol=1e-5, check_stride=False)
 
 
 @pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, cast
 import torch
 from spikingjelly.activation_based import layer
 from torch import Tensor, nn
-from torch.nn.functional import batch_norm
 from torch.utils._pytree import tree_map_only
 
 from ..norm import Norm
@@ -145,9 +144,9 @@ class _Normalize(torch.autograd.Function):
         assert x is not None
         mean, var = ctx.moments or (None, None)
         with torch.enable_grad():
-            y = batch_norm(x.flatten(0, 1), mean, var, weight, bias, ctx.moments is None, 0.0, ctx.eps)
+            y = Norm(mean, var, weight, bias, ctx.moments is None, 0.0, ctx.eps).of(x)
         leaves = [value for value, needs in zip(inputs, needed, strict=True) if value is not None and needs]
-        gradients = iter(torch.autograd.grad(y, leaves, grads[0].flatten(0, 1)))
+        gradients = iter(torch.autograd.grad(y, leaves, grads[0]))
         return (*(next(gradients) if needs else None for needs in needed), None)
 
 
