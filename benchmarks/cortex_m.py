@@ -87,7 +87,7 @@ def build(machine: Machine, graph: Graph, levels: NDArray[np.uint8], level: str)
 
 
 def check(run: NDArray[np.int64], step: NDArray[np.int64], graph: Graph, levels: NDArray[np.uint8]) -> None:
-    scores, _ = interpret(graph, np.moveaxis(levels, 1, 0).astype(np.int64), graph.steps)
+    (scores,), _ = interpret(graph, np.moveaxis(levels, 1, 0).astype(np.int64), graph.steps)
     every = np.moveaxis(scores, 1, 0).reshape(step.shape)
     summed = graph.scores.reduce != "none"
     expected = (

@@ -242,9 +242,9 @@ def _check_feedback(place: "_Place", op: Neurons, matrix: bool) -> None:
 
 def _check_scores(graph: Graph, place: "_Place", op: Scores, own_steps: int) -> None:
     channels = op.shape[0]
-    place.require_array("offset", op.offset, np.int64, (channels,))
+    place.require_array("offset", op.offset, np.int64, (1, channels))
     place.require_range("offset", op.offset, 1 - MAX_SCORE, MAX_SCORE - 1)
-    sizes = zip(current_bound(graph, op.synapses), op.offset.tolist(), strict=True)
+    sizes = zip(current_bound(graph, op.synapses), op.offset[0].tolist(), strict=True)
     largest = max(current + abs(offset) for current, offset in sizes)
     place.require(largest < MAX_SCORE, "scores", largest, "always below 2**46")
     _check_features(place, op.features, op.shape)

@@ -87,7 +87,7 @@ Adder = Callable[[Synapse, Events, int, int, bool], tuple[Reached, int]]
 
 def run(
     graph: Graph, events: Events, samples: int, steps: int, adder: Adder | None = None
-) -> tuple[Ints, list[Events], Counts]:
+) -> tuple[list[Ints], list[Events], Counts]:
     """All steps of a network, driven by events.
 
     Args:
@@ -97,15 +97,15 @@ def run(
         adder: what adds codes up; None is :func:`scatter`, :meth:`.Compiled.scatter` the same compiled.
 
     Returns:
-        The scores of every step that has any, whole numbers [T, N, C, H, W]; the events of every map, the
-        input's first; the operations that the spikes caused.
+        The scores of every head at every step that it has, whole numbers [T, N, C, H, W]; the events of every
+        map, the input's first; the operations that the spikes caused.
     """
-    maps = [events]
+    maps, scores = [events], []
     additions = multiplications = 0
     for op, period in zip(graph.ops, graph.periods[1:], strict=True):
         layer = _Layer(graph, maps, samples, steps // period, adder or scatter)
         if isinstance(op, Scores):
-            scores = layer.scores(op)
+            scores.append(layer.scores(op))
         else:
             maps.append(layer.events(op))
         additions += layer.additions

@@ -17,7 +17,7 @@ file holds, and only ``check`` knows whether the graph that comes of it is a net
 import hashlib
 import json
 import re
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from math import prod
 from typing import Any, NoReturn
 
@@ -221,8 +221,14 @@ def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) 
     # files are as they were before these fields
     if isinstance(value, Graph) and not value.fixed:
         kept.remove("fixed")
-    if isinstance(value, Neurons) and value.feedback is None:
-        kept.remove("feedback")
+    if isinstance(value, Neurons):
+        kept = [name for name in kept if name not in ("feedback", "recurrent") or getattr(value, name)]
+    if isinstance(value, Scores):
+        if len(value.offset) == 1:
+            value = replace(value, offset=value.offset[0])
+        kept = [
+            name for name in kept if name not in ("skip", "taps") or getattr(value, name) not in (0, None)
+        ]
     described = {name: _encode(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
     return {"type": type(value).__name__} | described
 
@@ -247,12 +253,17 @@ def _decode(value: Any, arrays: Arrays) -> Any:
     if kind == "Graph":
         described.setdefault("fixed", False)
     if kind == "Neurons":
-        described.setdefault("feedback", None)
+        described = {"feedback": None, "recurrent": []} | described
+    if kind == "Scores":
+        described = {"skip": 0, "taps": None} | described
     # all fields and no others, so that a dataclass is made with nothing missing and nothing is ignored
     wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
     if set(described) != wanted:
         _refuse(f"has {kind} with fields {brief(sorted(described))}, not {', '.join(sorted(wanted))}")
-    return _KINDS[kind](**{name: _decode(item, arrays) for name, item in described.items()})
+    decoded = {name: _decode(item, arrays) for name, item in described.items()}
+    if kind == "Scores" and isinstance(decoded["offset"], np.ndarray) and decoded["offset"].ndim == 1:
+        decoded["offset"] = decoded["offset"][None]
+    return _KINDS[kind](**decoded)
 
 
 def _repeat(number: Any, times: Any) -> NDArray[np.float64]:

@@ -172,7 +172,7 @@ class Folding:
         return Scores(
             name,
             in_whole_factors(current, folded.factors),
-            folded.offset,
+            folded.offset[None],
             current.shape,
             sizes(output.source.dims),
             folded.unit,

@@ -6,11 +6,17 @@ holds, for every step and sample, whole numbers from 0 to ``top`` of shape (C, H
 
     Neurons   spikes: what the synapses add up, weighted over the last K steps, against thresholds, which own
               spikes may change
+    Currents  whole numbers: what the synapses add up, as it is, for other synapses to read
     Pool      the largest number, or the sum, of each window
     TimePool  several steps become one: the largest number
     Sum       sources times whole numbers, added (SEW residuals)
     Concat    sources side by side, channel after channel
-    Scores    always last, and only there: what the synapses add up, read out
+    Gather    the numbers of a source in other places: transposed, shuffled, repeated, padded
+    Ones      1 everywhere, in the shape of its source
+    Product   the numbers of two sources, place by place, multiplied (masks)
+    MatMul    products of matrices of two sources, one for each channel (attention)
+    Scores    always last, and only there, one for each tensor that the network gives: what the synapses
+              add up, read out
 
 Behind a TimePool everything runs less often: a map has a *period*, the steps of the input that one of its own
 steps takes, and t counts a map's own steps wherever it stands below. An operation reads maps of one period.
@@ -146,7 +152,9 @@ class Neurons:
         unit: what one unit of the potential is worth in the model's own unit, for each channel [C].
         error: a bound on what rounding the factors, and the taps of the own spikes, to whole numbers changes
             in the potential, in the model's unit, [C]; 0 where there was nothing to round.
-        feedback: what its own spikes do; None for nothing.
+        feedback: what its own spikes do to the potential; None for nothing.
+        recurrent: synapses that read the layer's own spikes of the step before, zeros at the first, and add
+            to ``current``; their source is the map of the layer itself.
     """
 
     name: str
@@ -157,6 +165,7 @@ class Neurons:
     unit: NDArray[np.float64]
     error: NDArray[np.float64]
     feedback: Feedback | None = None
+    recurrent: tuple[Synapse, ...] = ()
     top: int = field(default=1, init=False)
 
     @property
@@ -171,7 +180,7 @@ class Neurons:
 
     @property
     def own_steps(self) -> int:
-        """R, the number of steps that an own spike is remembered."""
+        """R, the number of steps that an own spike is remembered by the feedback."""
         if self.feedback is None:
             return 0
         return self.order - 1 if self.feedback.taps is None else len(self.feedback.taps)
@@ -187,6 +196,27 @@ class Neurons:
     def threshold_table(self) -> Ints:
         """The thresholds as [steps, choices, C], without steps at the end that repeat the one before."""
         return without_repeats(self.thresholds.reshape(-1, self.choices, self.thresholds.shape[1]))
+
+
+@dataclass(frozen=True)
+class Currents:
+    """offset + the sum of the synapses: numbers from 0 to ``top``, of which ``zero`` stands for the number 0.
+
+    Attributes:
+        name: path of the last module.
+        synapses: as for Neurons.
+        offset: int64 [C], ``zero`` and what else is added, such as a bias.
+        shape: (C, H, W).
+        top: no number is larger; none is negative either.
+        zero: which of the numbers stands for 0; a reader counts from there.
+    """
+
+    name: str
+    synapses: tuple[Synapse, ...]
+    offset: Ints
+    shape: Shape
+    top: int
+    zero: int = 0
 
 
 @dataclass(frozen=True)
@@ -235,18 +265,64 @@ class Concat:
 
 
 @dataclass(frozen=True)
+class Gather:
+    """out[i] = source[places[i]], counted row by row in (C, H, W); ``fill`` where places[i] is -1."""
+
+    name: str
+    source: int
+    places: Ints  # int64 of as many numbers as ``shape`` has
+    shape: Shape
+    top: int
+    fill: int = 0
+
+
+@dataclass(frozen=True)
+class Ones:
+    """1 at every place of its source; synapses with padding read there what lies inside of the map."""
+
+    name: str
+    source: int
+    shape: Shape
+    top: int = field(default=1, init=False)
+
+
+@dataclass(frozen=True)
+class Product:
+    """left[i] * right[i], all of one shape."""
+
+    name: str
+    sources: tuple[int, int]
+    shape: Shape
+    top: int
+
+
+@dataclass(frozen=True)
+class MatMul:
+    """out[c, i, j] = sum over k of left[c, i, k] * right[c, k, j]: (C, H, K) and (C, K, W) give (C, H, W)."""
+
+    name: str
+    sources: tuple[int, int]
+    shape: Shape
+    top: int
+
+
+@dataclass(frozen=True)
 class Scores:
-    """score[t] = unit * (offset + sum of the synapses), whole numbers times one number for all classes.
+    """score[t] = unit * (offset[t] + sum of the synapses), whole numbers times one number for all classes.
 
     Attributes:
         name: path of the last module.
         synapses: as for Neurons.
-        offset: int64 [C], added at every step.
+        offset: int64 [R, C]; step t uses row min(t, R - 1), as it does of thresholds. R = 1 without taps.
         shape: (C, H, W); the user gets ``features``, row-major equal to it.
         unit: float, what 1 is worth.
         error: a bound on what rounding factors and offset changes in one step's score, [C].
-        reduce: "none" returns every step, "sum" and "mean" one score over the last ``last`` steps.
+        reduce: "none" returns every step, "sum", "mean" and "max" one score over the last ``last`` steps.
         last: how many of the scores' own steps; None is all.
+        skip: how many of the scores' own first steps are left out.
+        taps: int64 [S, K, 1 or C], of a membrane potential that is read out: synapse s adds the sum over j
+            of taps[s, j] times what it accumulated j steps ago. None adds what it accumulates in the step
+            itself.
     """
 
     name: str
@@ -256,11 +332,18 @@ class Scores:
     features: tuple[int, ...]
     unit: float
     error: NDArray[np.float64]
-    reduce: Literal["none", "sum", "mean"] = "mean"
+    reduce: Literal["none", "sum", "mean", "max"] = "mean"
     last: int | None = None
+    skip: int = 0
+    taps: Ints | None = None
+
+    @property
+    def order(self) -> int:
+        """K, the number of steps that an input is remembered."""
+        return 1 if self.taps is None else self.taps.shape[1]
 
 
-Op = Neurons | Pool | TimePool | Sum | Concat | Scores
+Op = Neurons | Currents | Pool | TimePool | Sum | Concat | Gather | Ones | Product | MatMul | Scores
 
 
 @dataclass(frozen=True)
@@ -269,7 +352,7 @@ class Graph:
 
     Attributes:
         input: what comes in.
-        ops: in the order in which they run; the last one is Scores.
+        ops: in the order in which they run; the last ones, one or more, are Scores.
         steps: T of the example it was lowered with, in steps of the input.
         fixed: whether it is for sequences of so many steps alone, since the model computes with T or has a
             matrix kernel.
@@ -285,6 +368,16 @@ class Graph:
         last = self.ops[-1]
         assert isinstance(last, Scores)
         return last
+
+    @property
+    def body(self) -> tuple[Op, ...]:
+        """The operations that make maps: all in front of the first Scores."""
+        return tuple(op for op in self.ops if not isinstance(op, Scores))
+
+    @property
+    def heads(self) -> tuple[Scores, ...]:
+        """What is read out, in the order in which the model returns it."""
+        return tuple(op for op in self.ops if isinstance(op, Scores))
 
     def map_shape(self, index: int) -> Shape:
         return self.input.shape if index == 0 else self.ops[index - 1].shape
@@ -320,15 +413,17 @@ class Graph:
     def history(self) -> dict[int, int]:
         """{map: how many past steps of it a stream keeps}.
 
-        K - 1 of the slowest neuron that it feeds, or R of the neurons that fire it: the larger of the two, as
-        both look at the same bits.
+        K - 1 of the slowest neuron, or score with taps, that it feeds; R of the neurons that fire it, or K
+        where recurrent synapses read it: the largest of them, as all look at the same bits.
         """
         kept: dict[int, int] = {}
         for index, op in enumerate(self.ops, start=1):
-            if isinstance(op, Neurons):
+            if isinstance(op, Neurons | Scores):
                 # bits of what a synapse reads, not currents, are kept: there are fewer of them
                 looks = [(synapse.source, op.order - 1) for synapse in op.synapses]
-                for source, steps in [*looks, (index, op.own_steps)]:
+                if isinstance(op, Neurons):
+                    looks += [(index, op.own_steps), (index, op.order if op.recurrent else 0)]
+                for source, steps in looks:
                     if steps:
                         kept[source] = max(kept.get(source, 0), steps)
         return kept
@@ -336,7 +431,7 @@ class Graph:
     def constant_maps(self, static: bool) -> set[int]:
         """Maps that are the same at every step: a ``static`` input, and what is made of such maps alone."""
         constant = {0} if static else set()
-        for index, op in enumerate(self.ops[:-1], start=1):
+        for index, op in enumerate(self.body, start=1):
             # neurons are not among them: what they look back at begins only with the first step
             if not isinstance(op, Neurons) and constant.issuperset(sources(op)):
                 constant.add(index)
@@ -361,14 +456,15 @@ class Graph:
 
 def synapses(op: Op) -> tuple[Synapse, ...]:
     """The synapses of an operation that has any."""
-    return op.synapses if isinstance(op, Neurons | Scores) else ()
+    recurrent = op.recurrent if isinstance(op, Neurons) else ()
+    return (*op.synapses, *recurrent) if isinstance(op, Neurons | Currents | Scores) else ()
 
 
 def sources(op: Op) -> Iterator[int]:
-    """The maps that an operation reads."""
-    if isinstance(op, Neurons | Scores):
+    """The maps that an operation reads; its own, which recurrent synapses read a step later, is none."""
+    if isinstance(op, Neurons | Currents | Scores):
         yield from (synapse.source for synapse in op.synapses)
-    elif isinstance(op, Pool | TimePool):
+    elif isinstance(op, Pool | TimePool | Gather | Ones):
         yield op.source
     else:
         yield from op.sources

@@ -105,9 +105,9 @@ class IntegerNetwork:
         threads = _check_threads(threads)
         levels, steps = read(self.graph, x)
         if self._use_compiled(backend):
-            scores = self._runtime().run(levels, steps, threads=threads)
+            (scores,) = self._runtime().run(levels, steps, threads=threads)
         else:
-            scores, _ = interpret.run(self.graph, levels.astype(np.int64), steps)
+            (scores,), _ = interpret.run(self.graph, levels.astype(np.int64), steps)
         return self._reduced(scores)
 
     def stream(self, *, backend: str = "auto", threads: int | None = None) -> "Stream":
@@ -143,7 +143,7 @@ class IntegerNetwork:
             levels, steps = read(self.graph, x)
             inputs, samples = events.of_levels(levels, steps), levels.shape[1]
         adder = self._runtime().scatter if self._use_compiled(backend) else None
-        scores, maps, counts = events.run(self.graph, inputs, samples, steps, adder)
+        (scores,), maps, counts = events.run(self.graph, inputs, samples, steps, adder)
         layers = zip(self.graph.ops[:-1], maps[1:], strict=True)
         spikes = {op.name: fired for op, fired in layers if isinstance(op, Neurons)}
         return EventRun(self._reduced(scores), spikes, *counts)
@@ -276,7 +276,7 @@ class Stream:
             raise ValueError(f"all T = {end} steps of the sequence have passed. {why_fixed(end)}")
         scores = self._session.step(levels)
         self.t, self._samples = self.t + 1, len(levels)
-        return None if scores is None else self._network._shaped(scores) * graph.scores.unit
+        return None if scores is None else self._network._shaped(scores[0]) * graph.scores.unit
 
     @property
     def state_bits(self) -> int:

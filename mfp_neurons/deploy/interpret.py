@@ -14,11 +14,17 @@ from numpy.typing import NDArray
 
 from .graph import (
     Concat,
+    Currents,
+    Gather,
     Graph,
     Ints,
+    MatMul,
     Neurons,
+    Ones,
     Op,
     Pool,
+    Product,
+    Scores,
     Sum,
     Synapse,
     TimePool,
@@ -30,7 +36,7 @@ Kept = tuple[np.ndarray, tuple[int, ...]]  # bits and their shape
 _NOTHING: Ints = np.zeros(0, np.int64)
 
 
-def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
+def run(graph: Graph, levels: Ints, steps: int) -> tuple[list[Ints], list[Ints]]:
     """All steps at once.
 
     Args:
@@ -39,17 +45,36 @@ def run(graph: Graph, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
         steps: T of the input, a multiple of ``graph.period``.
 
     Returns:
-        The scores of every step that has any, whole numbers [T, N, C, H, W], and every map, the input first.
+        The scores of every head at every step that it has, whole numbers [T, N, C, H, W], and every map, the
+        input first.
     """
     maps, periods = [levels], graph.periods
     # layer by layer: without a potential no synapse waits for a step, so what it adds up is computed of all
     # steps at once; with feedback alone a neuron then fires step by step
-    for op, period in zip(graph.ops[:-1], periods[1:-1], strict=True):
+    for op, period in zip(graph.body, periods[1:], strict=False):
         maps.append(evaluate(op, maps, steps // period))
-    current = sum_currents(graph.scores.synapses, maps)
-    scores = current + graph.scores.offset[:, None, None]
-    # of one image at every step, through maps that are all the same, one step of scores was enough
-    return np.broadcast_to(scores, (steps // periods[-1], *scores.shape[1:])), maps
+    return [_scores(head, maps, steps // periods[-1]) for head in graph.heads], maps
+
+
+def _scores(head: Scores, maps: Sequence[Ints], steps: int) -> Ints:
+    """The scores [T, N, C, H, W] of all steps."""
+    currents = [
+        np.broadcast_to(one, (steps, *one.shape[1:]))
+        for one in (accumulate(synapse, maps[synapse.source]) for synapse in head.synapses)
+    ]
+    return np.stack([score(head, [one[: t + 1] for one in currents], t) for t in range(steps)])
+
+
+def score(head: Scores, currents: Sequence[Ints], t: int) -> Ints:
+    """The scores [N, C, H, W] of step t, from what each synapse accumulated up to and including it."""
+    total = head.offset[min(t, len(head.offset) - 1)][:, None, None]
+    for s, current in enumerate(currents):
+        if head.taps is None:
+            total = total + current[-1]
+            continue
+        for j in range(min(len(current), t + 1, head.order)):
+            total = total + head.taps[s, j][:, None, None] * current[-1 - j]
+    return total
 
 
 def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
@@ -59,9 +84,14 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
             current = sum_currents(op.synapses, maps)
             current = np.broadcast_to(current, (steps, *current.shape[1:]))
             spikes: Ints = np.zeros(current.shape, np.int64)
+            current = current.copy() if op.recurrent else current
             for t in range(steps):
+                if op.recurrent and t > 0:
+                    current[t] += sum_maps([accumulate(one, spikes[t - 1 : t]) for one in op.recurrent])[0]
                 spikes[t] = fire(op, current[: t + 1], spikes[:t], t)
             return spikes
+        case Currents():
+            return sum_currents(op.synapses, maps) + op.offset[:, None, None]
         case Pool():
             return pool(maps[op.source], op.kind, op.window, op.shape[1:])
         case TimePool():
@@ -77,6 +107,18 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
             # a map that is the same at every step has one, and may stand beside one that has all
             longest = max(len(part) for part in parts)
             return np.concatenate([np.broadcast_to(p, (longest, *p.shape[1:])) for p in parts], axis=2)
+        case Gather():
+            source = maps[op.source]
+            flat = source.reshape(*source.shape[:2], -1)
+            return np.where(op.places < 0, op.fill, flat[..., op.places]).reshape(
+                *source.shape[:2], *op.shape
+            )
+        case Ones():
+            return np.ones_like(maps[op.source])
+        case Product():
+            return maps[op.sources[0]] * maps[op.sources[1]]
+        case MatMul():
+            return maps[op.sources[0]] @ maps[op.sources[1]]
     raise TypeError(f"{type(op).__name__} makes no map")
 
 
@@ -203,18 +245,18 @@ class Stream:
         }
         self._open: dict[int, Kept] = {}
 
-    def step(self, levels: NDArray[Any]) -> Ints | None:
-        """Scores [N, C, H, W] of one more step from its input [N, C, H, W].
+    def step(self, levels: NDArray[Any]) -> list[Ints] | None:
+        """Scores [N, C, H, W] of each head at one more step, from its input [N, C, H, W].
 
         None in a step of the input that ends no step of the scores.
         """
         maps: list[Ints] = [levels[None].astype(np.int64)]
-        for index, op in enumerate(self.graph.ops[:-1], start=1):
+        for index, op in enumerate(self.graph.body, start=1):
             maps.append(self._evaluate(index, op, maps))
         scores = None
         if self._ends(-1):
-            current = sum_currents(self.graph.scores.synapses, maps)[0]
-            scores = current + self.graph.scores.offset[:, None, None]
+            t = self.t // self.graph.periods[-1]
+            scores = [score(head, self._currents(head, maps), t) for head in self.graph.heads]
         # after the scores: until here the oldest step was still looked at
         for index, past in self._past.items():
             if self._ends(index):
@@ -234,16 +276,28 @@ class Stream:
             return _NOTHING
         if not isinstance(op, Neurons):
             return evaluate(op, maps, 1)
-        # currents of past steps are computed again from the bits that were kept; they are not kept themselves
-        steps = [
-            np.concatenate([*self._past_steps(synapse.source, op.order - 1), maps[synapse.source]])
-            for synapse in op.synapses
-        ]
-        currents = [accumulate(synapse, source) for synapse, source in zip(op.synapses, steps, strict=True)]
+        currents = self._currents(op, maps)
         own = np.concatenate(
             [_NOTHING.reshape(0, *currents[0].shape[1:]), *self._past_steps(index, op.own_steps)]
         )
+        if op.recurrent and (past := self._past_steps(index, op.order)):
+            before = np.concatenate(past)  # the newest of them is of the step before this one
+            currents += [accumulate(one, before) for one in op.recurrent]
+            # the first step had none before it
+            count = max(map(len, currents))
+            currents = [np.concatenate([np.zeros_like(c[:1])] * (count - len(c)) + [c]) for c in currents]
         return fire(op, sum_maps(currents), own, self.t // self.graph.periods[index])[None]
+
+    def _currents(self, op: Neurons | Scores, maps: Sequence[Ints]) -> list[Ints]:
+        """What each synapse adds up in the last K steps, or as many as there were, the newest last."""
+        # computed again from the bits that were kept; currents are not kept themselves
+        return [
+            accumulate(
+                synapse,
+                np.concatenate([*self._past_steps(synapse.source, op.order - 1), maps[synapse.source]]),
+            )
+            for synapse in op.synapses
+        ]
 
     def _pool_time(self, index: int, op: TimePool, source: Ints) -> Ints:
         """The largest numbers since the window opened; kept until it is full."""

@@ -3,7 +3,24 @@
 from dataclasses import dataclass
 from math import prod
 
-from .graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, Synapse, TimePool, planes, synapses
+from .graph import (
+    Concat,
+    Currents,
+    Gather,
+    Graph,
+    MatMul,
+    Neurons,
+    Ones,
+    Op,
+    Pool,
+    Product,
+    Scores,
+    Sum,
+    Synapse,
+    TimePool,
+    planes,
+    synapses,
+)
 from .pack import code_planes, smallest, words
 from .plan import plan
 
@@ -157,6 +174,10 @@ def _words(op: Op) -> str:
         case TimePool():
             return f"{op.window} steps joined, 0..{op.top}"
         case Sum() | Concat():
+            return f"{type(op).__name__.lower()}, 0..{op.top}"
+        case Currents():
+            return f"currents, 0..{op.top}"
+        case Gather() | Ones() | Product() | MatMul():
             return f"{type(op).__name__.lower()}, 0..{op.top}"
         case Scores():
             if op.reduce == "none":

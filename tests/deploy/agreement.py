@@ -32,14 +32,14 @@ def up_to(graph: Graph, index: int) -> Graph:
 
 def run_agrees(case: Case, threads: int) -> None:
     """Every number of every map, and the scores."""
-    expected, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    (expected,), maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     for index, (numbers, steps) in enumerate(zip(maps, case.own_steps, strict=False)):
-        observed = shared_out(up_to(case.graph, index)).run(case.levels, case.steps, threads=threads)
+        observed = shared_out(up_to(case.graph, index)).run(case.levels, case.steps, threads=threads)[0]
         wanted = np.broadcast_to(numbers, (steps, *numbers.shape[1:]))
         np.testing.assert_array_equal(observed, wanted, err_msg=f"map {index}")
     runtime = shared_out(case.graph)
     for _ in range(2):  # the second time in the memory of the first
-        np.testing.assert_array_equal(runtime.run(case.levels, case.steps, threads=threads), expected)
+        np.testing.assert_array_equal(runtime.run(case.levels, case.steps, threads=threads)[0], expected)
 
 
 def stream_agrees(case: Case, threads: int) -> None:
@@ -54,23 +54,23 @@ def stream_agrees(case: Case, threads: int) -> None:
             assert_same(stream.step(levels), reference.step(levels), f"step {t}, map {index}")
 
 
-def assert_same(mine: Ints | None, theirs: Ints | None, where: str) -> None:
-    """The same numbers, or none of both."""
+def assert_same(mine: list[Ints] | None, theirs: list[Ints] | None, where: str) -> None:
+    """The same numbers of every head, or none of both."""
     assert (mine is None) == (theirs is None), where
-    if mine is not None:
-        np.testing.assert_array_equal(mine, theirs, err_msg=where)
+    for head, expected in zip(mine or (), theirs or (), strict=True):
+        np.testing.assert_array_equal(head, expected, err_msg=where)
 
 
 def events_agree(case: Case, seed: int = 0) -> None:
     """Events in any order, added up in Python and compiled: scores, every map, as many operations."""
-    expected, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    (expected,), maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     samples = case.levels.shape[1]
     inputs = events.of_levels(case.levels, case.steps)
     order = np.random.default_rng(seed).permutation(len(inputs))
     shuffled = events.Events(*(column[order] for column in vars(inputs).values()))
     counted = set()
     for adder in (events.scatter, Compiled(case.graph).scatter):
-        scores, fired, counts = events.run(case.graph, shuffled, samples, case.steps, adder)
+        (scores,), fired, counts = events.run(case.graph, shuffled, samples, case.steps, adder)
         np.testing.assert_array_equal(scores, expected)
         for index, (mine, numbers) in enumerate(zip(fired, maps, strict=True)):
             steps, shape = case.own_steps[index], case.graph.map_shape(index)

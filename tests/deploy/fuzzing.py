@@ -127,7 +127,7 @@ def too_large(graph: Graph) -> bool:
 def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1) -> None:
     """The compiled runtime gives the interpreter's scores, and neither overflows."""
     with np.errstate(all="raise"):
-        expected, maps = interpret.run(graph, levels.astype(np.int64), steps)
+        (expected,), maps = interpret.run(graph, levels.astype(np.int64), steps)
     for index, numbers in enumerate(maps):
         assert numbers.min() >= 0
         assert numbers.max() <= graph.map_top(index)

@@ -115,7 +115,7 @@ def fires(synapse: Synapse, taps: Any, thresholds: Any, name: str = "hidden") ->
 def readout(*synapses: Synapse, offset: Any = 0, unit: float = 1.0, **fields: Any) -> Scores:
     """The scores of every synapse."""
     channels, *_ = shape = synapses[0].out_shape
-    offsets = np.broadcast_to(np.array(offset, np.int64), (channels,))
+    offsets = np.broadcast_to(np.array(offset, np.int64), (1, channels))
     return Scores("readout", synapses, offsets, shape, (channels,), unit, np.zeros(channels), **fields)
 
 
@@ -327,7 +327,7 @@ class _Builder:
         return Scores(
             self.name(),
             synapses,
-            self.rng.integers(-high, high, shape[0]),
+            self.rng.integers(-high, high, (1, shape[0])),
             shape,
             self.features(shape),
             float(self.rng.random()),
@@ -502,7 +502,7 @@ def rows_of(neurons: Neurons, spikes: Ints) -> Ints:
 
 def bound_of_scores(graph: Graph) -> int:
     """The largest size that a score can have."""
-    offsets = np.abs(graph.scores.offset).tolist()
+    offsets = np.abs(graph.scores.offset[0]).tolist()
     return max(a + b for a, b in zip(current_bound(graph, graph.scores.synapses), offsets, strict=True))
 
 

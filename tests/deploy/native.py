@@ -99,12 +99,12 @@ def stream_of(case: Case) -> NDArray[np.uint8]:
 
 def expected(case: Case, stream: NDArray[np.uint8]) -> Scored:
     """What the interpreter says."""
-    scores, _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    (scores,), _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     last = case.graph.scores
     if last.reduce != "none":
         scores = scores[len(scores) - (last.last or len(scores)) :].sum(axis=0, keepdims=True)
     session = interpret.Stream(case.graph)
-    each = [session.step(levels) for levels in stream]
+    each = [scores and scores[0] for scores in map(session.step, stream)]
     untouched = np.full((stream.shape[1], *last.shape), UNTOUCHED)
     steps = np.stack([untouched if found is None else found for found in each])
     steps = np.moveaxis(steps, 1, 0).reshape(stream.shape[1], len(stream), -1)

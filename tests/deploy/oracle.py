@@ -54,7 +54,7 @@ def agree(
     check(graph)
     x = example if x is None else x
     levels, steps = read(graph, x)
-    scores, maps = interpret.run(graph, levels.astype(np.int64), steps)
+    (scores,), maps = interpret.run(graph, levels.astype(np.int64), steps)
     layers = {
         op.name: (op, made) for op, made in zip(graph.ops, maps[1:], strict=False) if isinstance(op, Neurons)
     }

@@ -44,7 +44,9 @@ def network() -> Graph:
             Pool("pool", 1, "sum", Window((2, 2), (1, 1), (1, 1)), (2, 2, 2), 4),
             Sum("sum", (1, 2), (1, 2), (2, 2, 2), 9),
             Concat("concat", (1, 3), (1, 2), (4, 2, 2), 18),
-            Scores("scores", (linear,), np.zeros(3, np.int64), (3, 1, 1), (3,), 0.5, np.zeros(3), "mean", 4),
+            Scores(
+                "scores", (linear,), np.zeros((1, 3), np.int64), (3, 1, 1), (3,), 0.5, np.zeros(3), "mean", 4
+            ),
         ),
         5,
     )
@@ -277,11 +279,11 @@ REFUSED: dict[str, Graph] = {
     "operation 4 .* synapse 0: codes must be int8 [3, 4, 2, 2]": with_synapse(
         SCORES, codes=np.zeros((3, 2, 2, 2), np.int8)
     ),
-    "offset must be int64 [3]": of(SCORES, offset=int64(2)),
-    "offset must be from .* got 70368744177664": of(SCORES, offset=int64(3, value=2**46)),
+    "offset must be int64 [1, 3]": of(SCORES, offset=int64(1, 2)),
+    "offset must be from .* got 70368744177664": of(SCORES, offset=int64(1, 3, value=2**46)),
     "scores must be always below 2**46": of(
         SCORES,
-        offset=int64(3, value=2**46 - 1),
+        offset=int64(1, 3, value=2**46 - 1),
         synapses=(replace(network().ops[SCORES].synapses[0], codes=np.ones((3, 4, 2, 2), np.int8)),),
     ),
     "operation 4 .* features must be of 3": of(SCORES, features=(4,)),
@@ -303,7 +305,7 @@ def test_what_is_wrong_is_said_where(words: str) -> None:
 @given(cases())
 def test_no_number_exceeds_its_bound(case: Case) -> None:
     graph = case.graph
-    scores, maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
+    (scores,), maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
     assert abs(scores).max() <= bound_of_scores(graph)
     for index, numbers in enumerate(maps):
         assert numbers.min() >= 0

@@ -37,7 +37,7 @@ def test_every_test_image_of_the_digits_scores_on_the_board_what_run_says(machin
     sequence = data.sequence(data.test.samples)
     levels = sequence.mul(graph.input.top).round().byte().numpy()
     levels = levels.reshape(*levels.shape[:2], *graph.input.shape)
-    scores, _ = interpret.run(graph, levels.astype(np.int64), graph.steps)
+    (scores,), _ = interpret.run(graph, levels.astype(np.int64), graph.steps)
     found = score(machine, graph, np.moveaxis(levels, 1, 0), tmp_path)
     every = np.moveaxis(scores, 1, 0).reshape(len(levels[0]), graph.steps, -1)
     last = graph.scores.last or graph.steps

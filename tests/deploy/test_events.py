@@ -41,7 +41,7 @@ def test_an_event_costs_one_operation_for_each_weight_that_is_not_zero(
     levels = np.zeros((2, 1, 3, 1, 1), np.uint8)
     for (time, channel), level in events_of_input.items():
         levels[time, 0, channel] = level
-    scores, maps, counts = events.run(layer(top), events.of_levels(levels, 2), 1, 2)
+    (scores,), maps, counts = events.run(layer(top), events.of_levels(levels, 2), 1, 2)
     assert (counts.synaptic_operations, counts.multiply_accumulates) == operations
     if not events_of_input:
         assert not scores.any()

@@ -131,7 +131,7 @@ def made(op: Op, maps: list[Tensor], steps: int) -> Tensor:
 
 @given(cases())
 def test_every_map_and_score_is_what_torch_makes(case: Case) -> None:
-    scores, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    (scores,), maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     expected = [torch.from_numpy(case.levels).double()]
     for op, steps in zip(case.graph.ops, case.own_steps[1:], strict=True):
         expected.append(made(op, expected, steps))
@@ -142,13 +142,13 @@ def test_every_map_and_score_is_what_torch_makes(case: Case) -> None:
 
 @given(cases())
 def test_a_stream_makes_the_same_maps_and_scores_step_by_step(case: Case) -> None:
-    scores, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    (scores,), maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
     networks = [up_to(case.graph, index) for index in range(len(maps))]
     for index, (graph, expected) in enumerate(zip([*networks, case.graph], [*maps, scores], strict=True)):
         stream = interpret.Stream(graph)
         for t in range(case.steps):
             own, rest = divmod(t + 1, case.graph.periods[index])
-            wanted = None if rest else expected[min(own, len(expected)) - 1]
+            wanted = None if rest else [expected[min(own, len(expected)) - 1]]
             mine = stream.step(case.levels[min(t, len(case.levels) - 1)])
             assert_same(mine, wanted, f"step {t}, map {index}")
 

@@ -66,7 +66,7 @@ def test_all_at_once_step_by_step_and_event_by_event_are_equal_bit_for_bit(case:
     ],
 )
 def test_scores_are_read_out_over_the_steps_that_the_model_reads(scores: Any, expected: Any) -> None:
-    every, _ = interpret.run(small(), EVENTS.astype(np.int64)[..., None, None], 5)
+    (every,), _ = interpret.run(small(), EVENTS.astype(np.int64)[..., None, None], 5)
     found = IntegerNetwork(small(**scores)).run(EVENTS)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, expected(0.5 * every[..., 0, 0]))

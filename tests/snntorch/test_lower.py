@@ -69,7 +69,7 @@ def test_spikes_are_those_of_the_equations_and_fire_above_the_threshold_only(
         current = spikes @ weight.T + layer.bias.detach().double().numpy()
         potential = [sum(taps[j] * current[t - j] for j in range(min(t + 1, len(taps)))) for t in range(T)]
         spikes = (np.stack(potential) > float(neuron.threshold)).astype(float)
-    scores, _ = interpret.run(graph, x.numpy().astype(np.int64)[..., None, None], T)
+    (scores,), _ = interpret.run(graph, x.numpy().astype(np.int64)[..., None, None], T)
     found = scores.sum(0)[..., 0, 0] * graph.scores.unit
     np.testing.assert_array_equal(found, spikes.sum(0))
     assert graph.scores.reduce == "sum"

@@ -41,10 +41,10 @@ class Compiled:
     >>> from mfp_neurons.deploy.graph import Input, Scores, Synapse, Window
     >>> codes = np.array([1, -1, 1], np.int8).reshape(1, 3, 1, 1)
     >>> synapse = Synapse(0, codes, 1, Window(), (1, 1, 1))
-    >>> scores = Scores("scores", (synapse,), np.array([5]), (1, 1, 1), (1,), 1.0, np.zeros(1))
+    >>> scores = Scores("scores", (synapse,), np.array([[5]]), (1, 1, 1), (1,), 1.0, np.zeros(1))
     >>> runtime = Compiled(Graph(Input((3, 1, 1), (3,), top=1), (scores,), steps=2))
     >>> events = np.array([[1, 1, 1], [0, 1, 0]], np.uint8).reshape(2, 1, 3, 1, 1)  # [T, N, C, H, W]
-    >>> runtime.run(events, steps=2).flatten()
+    >>> runtime.run(events, steps=2)[0].flatten()
     array([6, 4])
     """
 
@@ -63,7 +63,7 @@ class Compiled:
     def __reduce__(self) -> tuple[type["Compiled"], tuple[Graph]]:
         return type(self), (self.graph,)
 
-    def run(self, levels: NDArray[np.uint8], steps: int, *, threads: int | None = None) -> Ints:
+    def run(self, levels: NDArray[np.uint8], steps: int, *, threads: int | None = None) -> list[Ints]:
         """All steps at once.
 
         Args:
@@ -72,7 +72,7 @@ class Compiled:
             threads: as many at most, this one among them; None is as many as PyTorch uses now.
 
         Returns:
-            The scores of every step that has any, int64 [T, N, C, H, W].
+            The scores of every head at every step that it has, int64 [T, N, C, H, W].
         """
         size = _Size(levels.shape[1], steps, self.threads(threads), static=len(levels) == 1)
         return self.call(size, levels, 0)
@@ -88,8 +88,8 @@ class Compiled:
 
     def call(
         self, size: "_Size", levels: NDArray[np.uint8], first: int, past: NDArray[np.uint8] | None = None
-    ) -> Ints:
-        """Scores of the steps from ``first`` on."""
+    ) -> list[Ints]:
+        """Scores of every head, of the steps from ``first`` on."""
         buffers = self._buffers.pop(size.stream, None)
         if buffers is None or buffers.size != size:
             buffers = None  # freed before the next are allocated
@@ -105,7 +105,7 @@ class Compiled:
         call.past = None if past is None else past.ctypes.data
         self._library.mfp_network_run(ctypes.byref(call))
         self._buffers[size.stream] = buffers
-        return scores
+        return [scores]
 
     def scatter(
         self, synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool
@@ -150,8 +150,8 @@ class Stream:
         self._compiled, self._threads = compiled, threads
         self._past = np.zeros(0, np.uint8)
 
-    def step(self, levels: NDArray[np.uint8]) -> Ints | None:
-        """Scores int64 [N, C, H, W] of one more step; None in a step that ends none of the scores' own.
+    def step(self, levels: NDArray[np.uint8]) -> list[Ints] | None:
+        """Scores int64 [N, C, H, W] of every head at one more step; None in one that ends no step of theirs.
 
         ``levels`` is its input, uint8 [N, C, H, W]; N stays that of the first step.
         """
@@ -162,7 +162,7 @@ class Stream:
         size = _Size(len(levels), 1, compiled.threads(self._threads), stream=True)
         scores = compiled.call(size, levels[None], self.t, self._past)
         self.t += 1
-        return scores[0] if len(scores) else None
+        return [one[0] for one in scores] if len(scores[0]) else None
 
 
 # --- memory
