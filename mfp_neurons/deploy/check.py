@@ -1,14 +1,15 @@
 """What every executor relies on: ``check`` proves it of a graph, or says what is wrong where.
 
 After it no executor can read outside an array, divide by 0 or overflow: an accumulated number stays below
-2**31, what factors and taps make of it below 2**62, and a score below 2**46. A graph is checked once, when an
+2**31, what factors and taps make of it below 2**62, a score below 2**46, and a number of a map between 0 and
+its top. A graph is checked once, when an
 :class:`~mfp_neurons.deploy.IntegerNetwork` is made of it: files are written, C is generated and networks are
 run of valid graphs alone.
 """
 
 from dataclasses import dataclass, replace
 from math import isfinite, prod
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 
@@ -16,12 +17,17 @@ from .errors import InvalidNetworkError
 from .graph import (
     Concat,
     CurrentPool,
+    Currents,
     Feedback,
+    Gather,
     Graph,
     Input,
+    MatMul,
     Neurons,
+    Ones,
     Op,
     Pool,
+    Product,
     Scores,
     Shape,
     Sum,
@@ -29,15 +35,18 @@ from .graph import (
     TimePool,
     Window,
     current_bound,
+    current_range,
     period,
     potential_bound,
+    score_bound,
     sources,
     synapse_bound,
 )
 
 MAX_OPS = 4096
 MAX_STEPS = 2**16
-MAX_TOP = 2**15
+MAX_TOP = 2**24 - 1  # of a map
+MAX_WEIGHT = 2**15  # of a source of a Sum or Concat
 MAX_NAME = 1000
 MAX_FEATURES = 16
 MAX_LENGTH = 2**16  # of a window, its stride, padding and dilation
@@ -47,6 +56,7 @@ MAX_POTENTIAL = 2**62
 MAX_CHOICES = 2**8  # thresholds that own spikes choose from
 MAX_SCORE = 2**46  # a sum of them over 2**16 steps stays below 2**62
 MAX_ACCUMULATED = 2**31
+_KINDS = [kind.__name__ for kind in get_args(Op)]
 _RANGES: dict[float, tuple[int, int]] = {1: (-1, 1), 1.58: (-1, 1)} | {
     bits: (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) for bits in range(2, 9)
 }
@@ -75,14 +85,38 @@ def check(graph: Graph) -> None:
     place.require(isinstance(graph.fixed, bool), "fixed", graph.fixed, "True or False")
     _check_input(graph.input)
     place.require(isinstance(ops, tuple) and 1 <= len(ops) <= MAX_OPS, "ops", ops, "a tuple of 1 to 4096")
+    heads = _count_heads(ops)
     periods = [1]
     # in the order in which they run: what an operation reads has been checked before its bounds are computed
     for index, op in enumerate(ops):
-        if isinstance(op, Scores) != (index == len(ops) - 1):
-            place = _Place(f"operation {index}")
-            place.refuse("type", type(op).__name__, "Scores at the end, and only there")
-        _check_op(graph, index, op, periods)
+        # scores make no map
+        _check_op(graph, index, min(index, len(ops) - heads), op, periods)
         periods.append(period(op, periods))
+    slowest = max(periods[-heads:])
+    accepted = "one for all Scores, since what meets is pooled over time alike"
+    place.require(min(periods[-heads:]) == slowest, "steps that one of the scores takes", slowest, accepted)
+    _check_keys(place, graph.keys, heads)
+
+
+def _count_heads(ops: tuple[Any, ...]) -> int:
+    """How many Scores there are at the end, after a check that there are none in front of it."""
+    for index, op in enumerate(ops):
+        kind, place = type(op).__name__, _Place(f"operation {index}")
+        place.require(isinstance(op, Op), "type", kind, f"{', '.join(_KINDS[:-1])} or {_KINDS[-1]}")
+        ends = index == len(ops) - 1 or (isinstance(ops[index - 1], Scores) and index > 0)
+        place.require(isinstance(op, Scores) or not ends, "type", kind, "Scores at the end, and only there")
+    return sum(isinstance(op, Scores) for op in ops)
+
+
+def _check_keys(place: "_Place", keys: Any, heads: int) -> None:
+    accepted = f"(), or a tuple of {heads} different names, each at most {MAX_NAME} printable characters"
+    ok = isinstance(keys, tuple) and len(keys) in (0, heads) and all(map(_is_name, keys))
+    place.require(ok and len(set(keys)) == len(keys), "keys", keys, accepted)
+
+
+def _is_name(name: Any) -> bool:
+    # a name ends up in listings and in comments of generated code, so it has to be one line of text
+    return isinstance(name, str) and len(name) <= MAX_NAME and name.isprintable()
 
 
 def _check_input(inputs: Any) -> None:
@@ -95,35 +129,45 @@ def _check_input(inputs: Any) -> None:
     place.require(isinstance(inputs.static, bool), "static", inputs.static, "True or False")
 
 
-def _check_op(graph: Graph, index: int, op: Op, periods: list[int]) -> None:
-    """Checks operation ``index``; those before it are known to be right, and so are their periods."""
+def _check_op(graph: Graph, index: int, maps: int, op: Op, periods: list[int]) -> None:
+    """Checks operation ``index``, which may read maps 0 to ``maps``.
+
+    Those before it are known to be right, and so are their periods.
+    """
     kind = type(op).__name__
-    if not isinstance(op, Neurons | Pool | TimePool | Sum | Concat | Scores):
-        accepted = "Neurons, Pool, TimePool, Sum, Concat or Scores"
-        _Place(f"operation {index}").refuse("type", kind, accepted)
-    # a name ends up in listings and in comments of generated code, so it has to be one line of text
-    ok = isinstance(op.name, str) and len(op.name) <= MAX_NAME and op.name.isprintable()
     accepted = f"at most {MAX_NAME} printable characters"
-    _Place(f"operation {index} ({kind})").require(ok, "name", op.name, accepted)
+    _Place(f"operation {index} ({kind})").require(_is_name(op.name), "name", op.name, accepted)
     place = _Place(f"operation {index} ({kind} {describe(op.name)})")
     _check_shape(place, op.shape)
+    if isinstance(op, Neurons | Currents | Scores):
+        _check_synapses(graph, place, maps, op)
+    elif isinstance(op, Pool | TimePool | Gather | Ones):
+        place.require_int("source", op.source, 0, maps)
+    else:
+        _check_sources(place, maps, op)
+    steps = _steps(graph, place, op, periods)
     match op:
         case Neurons():
-            _check_synapses(graph, place, index, op)
-            _check_neurons(graph, place, op, _steps(graph, place, op, periods))
+            _check_neurons(graph, place, op, steps)
+        case Currents():
+            _check_currents(graph, place, op)
         case Scores():
-            _check_synapses(graph, place, index, op)
-            _check_scores(graph, place, op, _steps(graph, place, op, periods))
+            _check_scores(graph, place, op, steps)
         case Pool():
-            place.require_int("source", op.source, 0, index)
             _check_pooling(place, op, graph.map_shape(op.source))
             top = graph.map_top(op.source)
             _check_top(place, op.top, top * prod(op.window.size) if op.kind == "sum" else top)
         case TimePool():
-            _check_time_pool(graph, place, index, op, periods)
+            _check_time_pool(graph, place, op, steps)
+        case Gather():
+            _check_gather(graph, place, op)
+        case Ones():
+            source = graph.map_shape(op.source)
+            place.require(op.shape == source, "shape", op.shape, f"{source}, as its source's is")
         case Sum() | Concat():
-            _check_join(graph, place, index, op)
-            _steps(graph, place, op, periods)
+            _check_join(graph, place, op)
+        case Product() | MatMul():
+            _check_product(graph, place, op)
 
 
 def _steps(graph: Graph, place: "_Place", op: Op, periods: list[int]) -> int:
@@ -137,20 +181,25 @@ def _steps(graph: Graph, place: "_Place", op: Op, periods: list[int]) -> int:
 # --- synapses, and what is done with their currents
 
 
-def _check_synapses(graph: Graph, place: "_Place", index: int, op: Neurons | Scores) -> None:
-    synapses = op.synapses
-    ok = isinstance(synapses, tuple) and 1 <= len(synapses) <= MAX_OPS
-    place.require(ok, "synapses", synapses, f"a tuple of 1 to {MAX_OPS}")
-    for number, synapse in enumerate(synapses):
-        here = _Place(f"{place.name}, synapse {number}")
-        if not isinstance(synapse, Synapse):
-            here.refuse("type", synapse, "a Synapse")
-        # map ``index`` is what the operation before has made
-        here.require_int("source", synapse.source, 0, index)
-        _check_synapse(graph, here, synapse)
-        fits = synapse.out_shape == op.shape
-        here.require(fits, "shape", synapse.out_shape, f"{op.shape}, as the neurons' is")
-    largest = max(current_bound(graph, synapses))
+def _check_synapses(graph: Graph, place: "_Place", maps: int, op: Neurons | Currents | Scores) -> None:
+    # the newest map, ``maps``, is what the operation before has made; recurrent synapses read the next one
+    kinds = [("synapse", op.synapses, 0, maps)]
+    if isinstance(op, Neurons):
+        kinds.append(("recurrent synapse", op.recurrent, maps + 1, maps + 1))
+    for kind, synapses, first, last in kinds:
+        fewest = 0 if kind.startswith("recurrent") else 1
+        ok = isinstance(synapses, tuple) and fewest <= len(synapses) <= MAX_OPS
+        field = "synapses" if fewest else "recurrent"
+        place.require(ok, field, synapses, f"a tuple of {fewest} to {MAX_OPS}")
+        for number, synapse in enumerate(synapses):
+            here = _Place(f"{place.name}, {kind} {number}")
+            if not isinstance(synapse, Synapse):
+                here.refuse("type", synapse, "a Synapse")
+            here.require_int("source", synapse.source, first, last)
+            _check_synapse(graph, here, synapse)
+            fits = synapse.out_shape == op.shape
+            here.require(fits, "shape", synapse.out_shape, f"{op.shape}, as the neurons' is")
+    largest = max(current_bound(graph, tuple(synapse for _, group, *_ in kinds for synapse in group)))
     place.require(largest < MAX_POTENTIAL, "currents", largest, "always below 2**62")
 
 
@@ -175,7 +224,8 @@ def _check_synapse(graph: Graph, place: "_Place", synapse: Synapse) -> None:
         place.require_range("factor", synapse.factor, -MAX_FACTOR, MAX_FACTOR)
     for stage in (replace(synapse, pool=None), synapse):  # in this order no bound overflows itself
         largest = int(synapse_bound(stage, top).max())
-        place.require(largest < MAX_ACCUMULATED, "accumulated numbers", largest, "always below 2**31")
+        accepted = "always below 2**31, with codes of fewer bits or neurons in front"
+        place.require(largest < MAX_ACCUMULATED, "accumulated numbers", largest, accepted)
 
 
 def _check_codes(place: "_Place", codes: np.ndarray, bits: Any) -> None:
@@ -240,20 +290,41 @@ def _check_feedback(place: "_Place", op: Neurons, matrix: bool) -> None:
         here.require_int("sizes of taps, added up", int(np.abs(taps).sum()), 0, MAX_CHOICES - 1)
 
 
+def _check_currents(graph: Graph, place: "_Place", op: Currents) -> None:
+    place.require_array("offset", op.offset, np.int64, (op.shape[0],))
+    place.require_range("offset", op.offset, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
+    place.require_int("top", op.top, 1, MAX_TOP)
+    place.require_int("zero", op.zero, 0, op.top)
+    ends = zip(*current_range(graph, op.synapses), op.offset.tolist(), strict=True)
+    numbers = [(low + offset, high + offset) for low, high, offset in ends]
+    accepted = f"always from 0 to top, which is {op.top}"
+    for worst in (min(low for low, _ in numbers), max(high for _, high in numbers)):
+        place.require(0 <= worst <= op.top, "numbers", worst, accepted)
+
+
 def _check_scores(graph: Graph, place: "_Place", op: Scores, own_steps: int) -> None:
-    channels = op.shape[0]
-    place.require_array("offset", op.offset, np.int64, (1, channels))
+    channels, count = op.shape[0], len(op.synapses)
+    if op.taps is not None:
+        place.require_array("taps", op.taps, np.int64, (count, "K", "1 or C"))
+        accepted = f"int64 [{count}, K, 1 or {channels}]"
+        place.require(op.taps.shape[2] in (1, channels), "taps", op.taps, accepted)
+        place.require_int("order", op.order, 1, MAX_STEPS)
+        place.require_range("taps", op.taps, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
+    place.require_array("offset", op.offset, np.int64, ("R", channels))
+    # as of thresholds: from step K - 1 on all taps are reached
+    place.require_int("rows of offset", len(op.offset), 1, op.order)
     place.require_range("offset", op.offset, 1 - MAX_SCORE, MAX_SCORE - 1)
-    sizes = zip(current_bound(graph, op.synapses), op.offset[0].tolist(), strict=True)
-    largest = max(current + abs(offset) for current, offset in sizes)
+    largest = max(score_bound(graph, op))
     place.require(largest < MAX_SCORE, "scores", largest, "always below 2**46")
     _check_features(place, op.features, op.shape)
     place.require(isinstance(op.unit, float), "unit", op.unit, "a float")
     place.require(isfinite(op.unit) and op.unit >= 0, "unit", op.unit, "finite and >= 0")
     _check_floats(place, "error", op.error, channels)
-    place.require(op.reduce in ("none", "sum", "mean"), "reduce", op.reduce, "'none', 'sum' or 'mean'")
+    known = ("none", "sum", "mean", "max")
+    place.require(op.reduce in known, "reduce", op.reduce, "'none', 'sum', 'mean' or 'max'")
+    place.require_int("skip", op.skip, 0, own_steps - 1)
     if op.last is not None:
-        place.require_int("last", op.last, 1, own_steps)
+        place.require_int("last", op.last, 1, own_steps - op.skip)
 
 
 def _check_floats(place: "_Place", field: str, value: Any, channels: int) -> None:
@@ -265,9 +336,16 @@ def _check_floats(place: "_Place", field: str, value: Any, channels: int) -> Non
 # --- maps made of maps
 
 
-def _check_time_pool(graph: Graph, place: "_Place", index: int, op: TimePool, periods: list[int]) -> None:
-    place.require_int("source", op.source, 0, index)
-    steps = graph.steps // periods[op.source]
+def _check_sources(place: "_Place", maps: int, op: Sum | Concat | Product | MatMul) -> None:
+    count = 2
+    if isinstance(op, Sum | Concat):
+        count = len(op.sources) if isinstance(op.sources, tuple) else 0
+        place.require(1 <= count <= MAX_OPS, "sources", op.sources, f"a tuple of 1 to {MAX_OPS}")
+        place.require_ints("weights", op.weights, 1, MAX_WEIGHT, count)
+    place.require_ints("sources", op.sources, 0, maps, count)
+
+
+def _check_time_pool(graph: Graph, place: "_Place", op: TimePool, steps: int) -> None:
     place.require_int("window", op.window, 2, MAX_STEPS)
     divides = steps % op.window == 0
     place.require(divides, "window", op.window, f"a divisor of the {steps} steps of its source")
@@ -276,11 +354,14 @@ def _check_time_pool(graph: Graph, place: "_Place", index: int, op: TimePool, pe
     _check_top(place, op.top, graph.map_top(op.source))
 
 
-def _check_join(graph: Graph, place: "_Place", index: int, op: Sum | Concat) -> None:
-    count = len(op.sources) if isinstance(op.sources, tuple) else 0
-    place.require(1 <= count <= MAX_OPS, "sources", op.sources, f"a tuple of 1 to {MAX_OPS}")
-    place.require_ints("sources", op.sources, 0, index, count)
-    place.require_ints("weights", op.weights, 1, MAX_TOP, count)
+def _check_gather(graph: Graph, place: "_Place", op: Gather) -> None:
+    place.require_array("places", op.places, np.int64, (prod(op.shape),))
+    place.require_range("places", op.places, -1, prod(graph.map_shape(op.source)) - 1)
+    place.require_int("fill", op.fill, 0, MAX_TOP)
+    _check_top(place, op.top, max(graph.map_top(op.source), op.fill))
+
+
+def _check_join(graph: Graph, place: "_Place", op: Sum | Concat) -> None:
     tops = [weight * graph.map_top(i) for i, weight in zip(op.sources, op.weights, strict=True)]
     shapes = [graph.map_shape(i) for i in op.sources]
     if isinstance(op, Sum):
@@ -293,6 +374,21 @@ def _check_join(graph: Graph, place: "_Place", index: int, op: Sum | Concat) -> 
         place.require(alike, "sources", op.sources, "of equal rows and columns")
         wanted = (sum(shape[0] for shape in shapes), *shapes[0][1:])
         place.require(op.shape == wanted, "shape", op.shape, f"{wanted}, its sources side by side")
+
+
+def _check_product(graph: Graph, place: "_Place", op: Product | MatMul) -> None:
+    left, right = (graph.map_shape(source) for source in op.sources)
+    top = prod(graph.map_top(source) for source in op.sources)
+    if isinstance(op, Product):
+        place.require(left == right, "sources", op.sources, f"of one shape, not {left} and {right}")
+        wanted = left
+    else:
+        fits = left[0] == right[0] and left[2] == right[1]
+        accepted = f"of shapes (C, H, K) and (C, K, W), not {left} and {right}"
+        place.require(fits, "sources", op.sources, accepted)
+        wanted, top = (*left[:2], right[2]), left[2] * top
+    place.require(op.shape == wanted, "shape", op.shape, f"{wanted}, as follows from its sources")
+    _check_top(place, op.top, top)
 
 
 def _check_top(place: "_Place", top: Any, wanted: int) -> None:

@@ -2,15 +2,15 @@
 
 The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
 
-    version    1; or 2, of a network with feedback, so that a program that does not know it says so
+    version    1; or 2, of a network with feedback; or 3, of one with anything that ``_version`` lists: so a
+               program that does not know these says so
     sha256     of the whole file, with 64 zeros in place of these digits
     network    the dataclasses of :mod:`.graph` by name and field; an array is ``{"array": name}``, one number
                over and over ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": ..,
                "shape": [..]}``: the planes of :mod:`.pack`, one after the other
 
-A network that is not ``fixed`` to its number of steps has no such field, nor have neurons without feedback.
-Whole numbers are stored in the
-smallest signed type that holds them. What a file says is believed only after it was measured against what the
+Fields that came later are left out where they hold their default. Whole numbers are stored in the smallest
+signed type that holds them. What a file says is believed only after it was measured against what the
 file holds, and only ``check`` knows whether the graph that comes of it is a network.
 """
 
@@ -31,11 +31,16 @@ from .errors import InvalidNetworkError
 from .graph import (
     Concat,
     CurrentPool,
+    Currents,
     Feedback,
+    Gather,
     Graph,
     Input,
+    MatMul,
     Neurons,
+    Ones,
     Pool,
+    Product,
     Scores,
     Sum,
     Synapse,
@@ -43,7 +48,7 @@ from .graph import (
     Window,
 )
 
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
 KEY = "mfp_neurons.network"
 MAX_HEADER = 2**22  # bytes; a thousand layers take about one million
 _NO_DIGEST = "0" * 64
@@ -70,9 +75,21 @@ _KINDS = {
         TimePool,
         Sum,
         Concat,
+        Currents,
+        Gather,
+        Ones,
+        Product,
+        MatMul,
         Scores,
     )
 }
+# left out where they hold these: files without them are as they were before these fields
+_DEFAULTS: dict[str, dict[str, Any]] = {
+    "Graph": {"fixed": False, "keys": ()},
+    "Neurons": {"feedback": None, "recurrent": ()},
+    "Scores": {"skip": 0, "taps": None},
+}
+_OLD_TOP = 2**15  # the largest of a map in versions 1 and 2
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -114,7 +131,20 @@ def from_bytes(data: bytes) -> Graph:
 
 def _version(graph: Graph) -> int:
     """The first version that can say this network."""
-    return 2 if any(isinstance(op, Neurons) and op.feedback is not None for op in graph.ops) else 1
+    recent = Currents | Gather | Ones | Product | MatMul
+    if len(graph.heads) > 1 or graph.keys or any(isinstance(op, recent) for op in graph.ops):
+        return 3
+    if any(op.top > _OLD_TOP for op in graph.body) or any(map(_reads_out_later, graph.heads)):
+        return 3
+    neurons = [op for op in graph.body if isinstance(op, Neurons)]
+    if any(op.recurrent for op in neurons):
+        return 3
+    return 2 if any(op.feedback is not None for op in neurons) else 1
+
+
+def _reads_out_later(head: Scores) -> bool:
+    """Whether scores are read out in a way that versions 1 and 2 do not know."""
+    return head.reduce == "max" or head.skip > 0 or head.taps is not None
 
 
 def _serialize(header: dict[str, Any], arrays: Arrays) -> bytes:
@@ -173,7 +203,7 @@ def _verified(text: str, data: bytes) -> Any:
         _refuse("describes its network by something else than a JSON object")
     version, digest = header.get("version"), header.get("sha256")
     if type(version) is not int or version not in VERSIONS:
-        known = " and ".join(map(str, VERSIONS))
+        known = f"{', '.join(map(str, VERSIONS[:-1]))} and {VERSIONS[-1]}"
         _refuse(f"has version {brief(version)}; this release of mfp-neurons reads versions {known}")
     well_formed = isinstance(digest, str) and re.fullmatch("[0-9a-f]{64}", digest)
     if not well_formed or _digest(data, str(digest)) != digest:
@@ -217,20 +247,18 @@ def _encode(value: Any, path: str, arrays: Arrays) -> Any:
 
 
 def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) -> dict[str, Any]:
+    defaults = _DEFAULTS.get(type(value).__name__, {})
     kept = [field.name for field in fields(value) if field.init and field.name not in leave]
-    # files are as they were before these fields
-    if isinstance(value, Graph) and not value.fixed:
-        kept.remove("fixed")
-    if isinstance(value, Neurons):
-        kept = [name for name in kept if name not in ("feedback", "recurrent") or getattr(value, name)]
-    if isinstance(value, Scores):
-        if len(value.offset) == 1:
-            value = replace(value, offset=value.offset[0])
-        kept = [
-            name for name in kept if name not in ("skip", "taps") or getattr(value, name) not in (0, None)
-        ]
+    kept = [name for name in kept if name not in defaults or not _equal(getattr(value, name), defaults[name])]
+    if isinstance(value, Scores) and len(value.offset) == 1:
+        value = replace(value, offset=value.offset[0])  # as it was when there was one row
     described = {name: _encode(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
     return {"type": type(value).__name__} | described
+
+
+def _equal(value: Any, default: Any) -> bool:
+    # an array, which compares element by element, is never a default
+    return type(value) is type(default) and value == default
 
 
 def _decode(value: Any, arrays: Arrays) -> Any:
@@ -250,12 +278,7 @@ def _decode(value: Any, arrays: Arrays) -> Any:
     described = {name: item for name, item in value.items() if name != "type"}
     if kind == "Synapse":
         described |= _decode_codes(described.get("codes"), arrays)
-    if kind == "Graph":
-        described.setdefault("fixed", False)
-    if kind == "Neurons":
-        described = {"feedback": None, "recurrent": []} | described
-    if kind == "Scores":
-        described = {"skip": 0, "taps": None} | described
+    described = _DEFAULTS.get(kind, {}) | described
     # all fields and no others, so that a dataclass is made with nothing missing and nothing is ignored
     wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
     if set(described) != wanted:

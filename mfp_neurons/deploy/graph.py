@@ -26,7 +26,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import lcm, prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -343,7 +343,8 @@ class Scores:
         return 1 if self.taps is None else self.taps.shape[1]
 
 
-Op = Neurons | Currents | Pool | TimePool | Sum | Concat | Gather | Ones | Product | MatMul | Scores
+MapOp = Neurons | Currents | Pool | TimePool | Sum | Concat | Gather | Ones | Product | MatMul
+Op = MapOp | Scores
 
 
 @dataclass(frozen=True)
@@ -356,12 +357,14 @@ class Graph:
         steps: T of the example it was lowered with, in steps of the input.
         fixed: whether it is for sequences of so many steps alone, since the model computes with T or has a
             matrix kernel.
+        keys: a name for each of the last Scores, of a model that returns a dict; () of all others.
     """
 
     input: Input
     ops: tuple[Op, ...]
     steps: int
     fixed: bool = False
+    keys: tuple[str, ...] = ()
 
     @property
     def scores(self) -> Scores:
@@ -370,7 +373,7 @@ class Graph:
         return last
 
     @property
-    def body(self) -> tuple[Op, ...]:
+    def body(self) -> tuple[MapOp, ...]:
         """The operations that make maps: all in front of the first Scores."""
         return tuple(op for op in self.ops if not isinstance(op, Scores))
 
@@ -503,17 +506,80 @@ def synapse_bound(synapse: Synapse, top: int) -> Ints:
 
 def current_bound(graph: Graph, synapses: tuple[Synapse, ...]) -> list[int]:
     """The same for the sum of synapses, times their factors; Python integers, which do not overflow."""
-    total = [0] * synapses[0].out_shape[0]
+    return [sum(sizes) for sizes in zip(*_current_bounds(graph, synapses), strict=True)]
+
+
+def _current_bounds(graph: Graph, synapses: tuple[Synapse, ...]) -> Iterator[list[int]]:
+    """The largest size of what each synapse adds to each channel."""
     for synapse in synapses:
-        sizes = synapse_bound(synapse, graph.map_top(synapse.source)).tolist()
+        # only recurrent synapses may read a map that is not there yet: that of their own neurons
+        top = graph.map_top(synapse.source) if synapse.source <= len(graph.ops) else 1
+        sizes = synapse_bound(synapse, top).tolist()
         factors = [1] * len(sizes) if synapse.factor is None else synapse.factor.tolist()
-        total = [a + abs(f) * b for a, f, b in zip(total, factors, sizes, strict=True)]
+        yield [abs(factor) * size for factor, size in zip(factors, sizes, strict=True)]
+
+
+def current_range(graph: Graph, synapses: tuple[Synapse, ...]) -> tuple[list[int], list[int]]:
+    """The smallest and the largest that the sum of synapses, times their factors, can be in each channel.
+
+    Synapses of equal codes that read a map and its Ones are taken together: of a signed map in offset form
+    they make f (n - zero), which is a smaller range than that of both added.
+    """
+    groups: dict[Any, list[Synapse]] = {}
+    for number, s in enumerate(synapses):
+        # a maximum of sums is not the sum of maxima, so what is pooled stands for itself
+        alone = number if s.pool is not None else -1
+        groups.setdefault(
+            (alone, _below_ones(graph, s)[0], s.window, s.groups, s.codes.tobytes()), []
+        ).append(s)
+    channels = range(synapses[0].out_shape[0])
+    low, high = [0 for _ in channels], [0 for _ in channels]
+    for (_, source, *_), group in groups.items():
+        positive, negative = _code_sums(group[0])
+        times, added = [0 for _ in channels], [0 for _ in channels]
+        for s in group:
+            terms = added if _below_ones(graph, s)[1] else times
+            for c in channels:
+                terms[c] += 1 if s.factor is None else int(s.factor[c])
+        top = graph.map_top(source)
+        for c in channels:
+            # a unit of code adds times * n + added, n from 0 to top, or nothing outside of the map
+            ends = 0, added[c], times[c] * top + added[c]
+            low[c] += positive[c] * min(ends) + negative[c] * max(ends)
+            high[c] += positive[c] * max(ends) + negative[c] * min(ends)
+    return low, high
+
+
+def _below_ones(graph: Graph, synapse: Synapse) -> tuple[int, bool]:
+    """The map that a synapse reads, or whose Ones it reads, and whether it is these."""
+    op = graph.ops[synapse.source - 1] if synapse.source else None
+    return (op.source, True) if isinstance(op, Ones) else (synapse.source, False)
+
+
+def _code_sums(synapse: Synapse) -> tuple[list[int], list[int]]:
+    """The sum of the codes above 0, and of those below, of each output and all that it pools."""
+    codes = synapse.codes.astype(np.int16)
+    pool = synapse.pool
+    places = prod(pool.window.size) if pool is not None and pool.kind == "sum" else 1
+    parts = [part.sum(axis=(1, 2, 3), dtype=np.int64) * places for part in (codes.clip(0), codes.clip(max=0))]
+    return parts[0].tolist(), parts[1].tolist()
+
+
+def score_bound(graph: Graph, head: Scores) -> list[int]:
+    """The largest size that a score of each channel can have, in any step."""
+    total = [int(offset) for offset in np.abs(head.offset).max(axis=0)]
+    for number, sizes in enumerate(_current_bounds(graph, head.synapses)):
+        weights = [1]
+        if head.taps is not None:
+            weights = np.abs(head.taps[number].astype(object)).sum(axis=0).tolist()
+        weights = weights * (len(sizes) // len(weights))
+        total = [a + weight * size for a, weight, size in zip(total, weights, sizes, strict=True)]
     return total
 
 
 def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
     """The largest size that a potential of each channel can have, with own spikes; decides 32 or 64 bits."""
-    currents = current_bound(graph, neurons.synapses)
+    currents = current_bound(graph, (*neurons.synapses, *neurons.recurrent))
     # one tap at a time: Python integers take much more room than the array
     sizes = np.zeros_like(neurons.taps[:, 0], object)
     for j in range(neurons.order):

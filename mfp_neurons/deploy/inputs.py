@@ -141,9 +141,11 @@ def _check_steps(graph: Graph, steps: int) -> None:
         raise ValueError(
             f"x must have a multiple of {period} steps, of which pooling over time makes one, got {steps}"
         )
-    needed = (graph.scores.last or 1) * graph.periods[-1]
-    if steps < needed:
-        raise ValueError(f"x must have at least {needed} steps, which the scores average, got {steps}")
+    needed, skipped = max((head.skip + (head.last or 1), head.skip) for head in graph.heads)
+    if steps < needed * graph.periods[-1]:
+        first = skipped * graph.periods[-1]
+        what = f"the first {first} of which the scores leave out" if skipped else "which the scores average"
+        raise ValueError(f"x must have at least {needed * graph.periods[-1]} steps, {what}, got {steps}")
 
 
 def why_fixed(steps: int) -> str:

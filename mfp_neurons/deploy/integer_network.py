@@ -1,5 +1,6 @@
 """The integer network as its user sees it."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -14,12 +15,13 @@ from . import events, file, interpret
 from .check import check
 from .device.codegen import write_c
 from .events import Events
-from .graph import Graph, Ints, Neurons
+from .graph import Graph, Ints, Neurons, Scores
 from .host.compiled import Compiled, unavailable
 from .inputs import read, read_events, read_step, why_fixed
 from .memory import Memory, describe, memory
 
-Scores = NDArray[Any]  # float64
+# a float64 array, or a tuple of them if the model returns several tensors, or a dict if it returns one
+Outputs = Any
 BACKENDS = ("auto", "compiled", "numpy")
 
 
@@ -31,11 +33,13 @@ class EventRun:
         scores: as :meth:`IntegerNetwork.run` returns them.
         spikes: the spikes of every layer of neurons, by the path of its module; their time counts the layer's
             own steps.
-        synaptic_operations: additions: one for every spike and non-zero weight that it reached.
-        multiply_accumulates: the same for input levels above 1, which multiply.
+        synaptic_operations: additions: one for every spike and non-zero weight that it reached, and for every
+            number that a spike let through in a product.
+        multiply_accumulates: the same for numbers that are no spikes, nor counts of them: input levels above
+            1, currents that synapses read, products.
     """
 
-    scores: Scores
+    scores: Outputs
     spikes: dict[str, Events]
     synaptic_operations: int
     multiply_accumulates: int
@@ -79,7 +83,7 @@ class IntegerNetwork:
         """What is pickled and copied: not the compiled code, which is loaded again where it is needed."""
         return {**self.__dict__, "_compiled": None}
 
-    def run(self, x: Any, *, backend: str = "auto", threads: int | None = None) -> Scores:
+    def run(self, x: Any, *, backend: str = "auto", threads: int | None = None) -> Outputs:
         r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
 
         Args:
@@ -94,21 +98,24 @@ class IntegerNetwork:
 
         Returns:
             Whole numbers times one unit, float64 [N, \*], or [T, N, \*] if the model returns every step.
-            Behind a pooling over time T is the number of the scores' own steps.
+            Behind a pooling over time T is the number of the scores' own steps; the first steps that the
+            model leaves out are not among them. A tuple of such arrays if the model returns several
+            tensors, in its order; a dict by the model's keys if it returns a dict.
 
         Raises:
             TypeError, ValueError: ``x`` has a wrong dtype or shape, NaN, or numbers out of range; T is no
-                multiple of the steps that pooling over time makes one of, or another one than a network with
-                a fixed number of steps (``graph.fixed_steps()``) takes; ``threads`` is no integer >= 1.
+                multiple of the steps that pooling over time makes one of, smaller than the number of steps
+                that the model leaves out or averages, or another one than a network with a fixed number of
+                steps (``graph.fixed_steps()``) takes; ``threads`` is no integer >= 1.
             RuntimeError: ``backend="compiled"`` can't run here.
         """
         threads = _check_threads(threads)
         levels, steps = read(self.graph, x)
         if self._use_compiled(backend):
-            (scores,) = self._runtime().run(levels, steps, threads=threads)
+            scores = self._runtime().run(levels, steps, threads=threads)
         else:
-            (scores,), _ = interpret.run(self.graph, levels.astype(np.int64), steps)
-        return self._reduced(scores)
+            scores, _ = interpret.run(self.graph, levels.astype(np.int64), steps)
+        return self._outputs(map(_reduced, self.graph.heads, scores))
 
     def stream(self, *, backend: str = "auto", threads: int | None = None) -> "Stream":
         """A session that takes one step at a time: a :class:`Stream`; for the arguments see :meth:`run`."""
@@ -143,10 +150,10 @@ class IntegerNetwork:
             levels, steps = read(self.graph, x)
             inputs, samples = events.of_levels(levels, steps), levels.shape[1]
         adder = self._runtime().scatter if self._use_compiled(backend) else None
-        (scores,), maps, counts = events.run(self.graph, inputs, samples, steps, adder)
-        layers = zip(self.graph.ops[:-1], maps[1:], strict=True)
+        scores, maps, counts = events.run(self.graph, inputs, samples, steps, adder)
+        layers = zip(self.graph.body, maps[1:], strict=True)
         spikes = {op.name: fired for op, fired in layers if isinstance(op, Neurons)}
-        return EventRun(self._reduced(scores), spikes, *counts)
+        return EventRun(self._outputs(map(_reduced, self.graph.heads, scores)), spikes, *counts)
 
     def memory(self, *, batch: int = 1, steps: int | None = None) -> Memory:
         """Bytes of weights and parameters, state between steps, peak buffers; from the arrays themselves.
@@ -214,19 +221,30 @@ class IntegerNetwork:
             )
         return backend != "numpy" and reason is None
 
-    def _reduced(self, scores: Ints) -> Scores:
-        """Scores of every step, or what the model makes of them: exact sums, one rounding at the end."""
-        last = self.graph.scores
-        if last.reduce == "none":
-            return self._shaped(scores) * last.unit
-        # summed as whole numbers: what the order of steps or floats would round is never rounded
-        counted = scores[len(scores) - (last.last or len(scores)) :]
-        total = self._shaped(counted.sum(axis=0)) * last.unit
-        return total / len(counted) if last.reduce == "mean" else total
+    def _outputs(self, arrays: Iterable[NDArray[Any]]) -> Outputs:
+        """Arrays, one for each head, in the form in which the model returns them."""
+        outputs = tuple(arrays)
+        if self.graph.keys:
+            return dict(zip(self.graph.keys, outputs, strict=True))
+        return outputs if len(outputs) > 1 else outputs[0]
 
-    def _shaped(self, scores: Ints) -> NDArray[np.int64]:
-        lead = scores.ndim - 3
-        return scores.reshape(*scores.shape[:lead], *self.graph.scores.features)
+
+def _reduced(head: Scores, scores: Ints) -> NDArray[Any]:
+    """Scores of every step, or what the model makes of them: exact sums, one rounding at the end."""
+    counted = scores[head.skip :]
+    if head.reduce == "none":
+        return _in_units(head, counted)
+    # summed as whole numbers: what the order of steps or floats would round is never rounded
+    counted = counted[len(counted) - (head.last or len(counted)) :]
+    if head.reduce == "max":
+        return _in_units(head, counted.max(axis=0))
+    total = _in_units(head, counted.sum(axis=0))
+    return total / len(counted) if head.reduce == "mean" else total
+
+
+def _in_units(head: Scores, scores: Ints) -> NDArray[Any]:
+    """Whole numbers [.., C, H, W] times their unit, in the shape in which the model returns them."""
+    return scores.reshape(*scores.shape[:-3], *head.features) * head.unit
 
 
 def _check_threads(threads: int | None) -> int | None:
@@ -236,10 +254,11 @@ def _check_threads(threads: int | None) -> int | None:
 class Stream:
     """One step in, one step out, for as many steps as come; :meth:`IntegerNetwork.stream` makes it.
 
-    Between steps it keeps the last K - 1 bits of each presynaptic neuron, or R of one with feedback if these
-    are more, one bit for each neuron that a window of a pooling over time is open for, the number of the
-    step, and nothing else. A neuron lowered from an infinite exponential has forgotten what is more than K
-    steps old.
+    Between steps it keeps the last K - 1 bits of each presynaptic neuron, or R of one with feedback, or K of
+    one with synapses from its own layer, if these are more; one bit for each neuron that a window of a
+    pooling over time is open for; the number of the step; and nothing else. Of a number above 1, such as a
+    current that other synapses read, these are as many bits as the largest takes. A neuron lowered from an
+    infinite exponential has forgotten what is more than K steps old.
 
     >>> import torch
     >>> from mfp_neurons import MFP, TimePool, deploy, quantize_weights
@@ -254,8 +273,11 @@ class Stream:
         self.t = 0
         self._samples: int | None = None
 
-    def step(self, x: Any) -> Scores | None:
+    def step(self, x: Any) -> Outputs | None:
         r"""Scores of this step, float64 [N, \*]; what a model averages over time is left to the caller.
+
+        So are the first steps that a model leaves out: they have scores here. Of several tensors it is a
+        tuple, or a dict, as of :meth:`IntegerNetwork.run`.
 
         None in a step at whose end the last layer has nothing to compute, since the window of a pooling over
         time before it is not full yet. A network without such a pooling has scores in every step.
@@ -276,7 +298,7 @@ class Stream:
             raise ValueError(f"all T = {end} steps of the sequence have passed. {why_fixed(end)}")
         scores = self._session.step(levels)
         self.t, self._samples = self.t + 1, len(levels)
-        return None if scores is None else self._network._shaped(scores[0]) * graph.scores.unit
+        return None if scores is None else self._network._outputs(map(_in_units, graph.heads, scores))
 
     @property
     def state_bits(self) -> int:

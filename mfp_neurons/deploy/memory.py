@@ -33,10 +33,13 @@ class Memory:
 
     Attributes:
         weights: codes, packed into bits.
-        parameters: thresholds, taps, factors and offsets, each array in the smallest integer type for it.
+        parameters: thresholds, taps, factors, offsets and places that numbers are gathered from, each array
+            in the smallest integer type for it.
         state_run: between the steps of ``run``, which keeps nothing.
         state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, or R of a neuron with
-            feedback if these are more, and one for each that a window of a pooling over time is open for.
+            feedback, or K of one with synapses from its own layer, if these are more; and one for each that
+            a window of a pooling over time is open for. A number above 1 takes as many bits as its map's
+            largest.
         peak_buffers: the most that the packed maps of ``run`` take at one time, the input included.
         batch, steps: what the last two were counted for.
     """
@@ -59,7 +62,8 @@ class Memory:
 
 def memory(graph: Graph, batch: int, steps: int) -> Memory:
     """Counts; see :class:`Memory`."""
-    sizes = [_map_bytes(graph, i, steps // period) for i, period in enumerate(graph.periods[:-1])]
+    maps = range(len(graph.body) + 1)
+    sizes = [_map_bytes(graph, i, steps // graph.periods[i]) for i in maps]
     return Memory(
         weights=sum(_weight_bytes(s) for op in graph.ops for s in synapses(op)),
         parameters=sum(_parameter_bytes(op) for op in graph.ops),
@@ -75,7 +79,7 @@ def describe(graph: Graph) -> str:
     """A table of the operations, then the totals."""
     rows = [_HEAD, _input_row(graph)]
     for index, op in enumerate(graph.ops, start=1):
-        rows += [_synapse_row(graph, synapse) for synapse in synapses(op)]
+        rows += [_synapse_row(graph, index, synapse) for synapse in synapses(op)]
         rows.append(_op_row(graph, index, op))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows]
@@ -112,8 +116,12 @@ def _parameter_bytes(op: Op) -> int:
         arrays += [op.taps, op.thresholds]
         if op.feedback is not None and op.feedback.taps is not None:
             arrays += [op.feedback.taps]
-    if isinstance(op, Scores):
+    if isinstance(op, Currents | Scores):
         arrays += [op.offset]
+    if isinstance(op, Scores) and op.taps is not None:
+        arrays += [op.taps]
+    if isinstance(op, Gather):
+        arrays += [op.places]
     return sum(smallest(array).nbytes for array in arrays)
 
 
@@ -140,12 +148,14 @@ def _input_row(graph: Graph) -> tuple[str, ...]:
     return ("input", f"{kind}, {time}", _size(graph.input.shape), "", "", "", "", _state(graph, 0))
 
 
-def _synapse_row(graph: Graph, synapse: Synapse) -> tuple[str, ...]:
+def _synapse_row(graph: Graph, index: int, synapse: Synapse) -> tuple[str, ...]:
+    # what an operation reads of itself are the spikes of the step before
+    own = ", a step before" if synapse.source == index else ""
     rows, columns = synapse.window.size
     groups = f", {synapse.groups} groups" if synapse.groups > 1 else ""
     pooled = f", {synapse.pool.kind} pool" if synapse.pool else ""
     return (
-        f"  from {graph.map_name(synapse.source)}",
+        f"  from {graph.map_name(synapse.source)}{own}",
         f"{rows} x {columns} synapses{groups}{pooled}",
         _size(synapse.out_shape),
         f"{synapse.codes.size:,}",
@@ -159,8 +169,10 @@ def _synapse_row(graph: Graph, synapse: Synapse) -> tuple[str, ...]:
 def _op_row(graph: Graph, index: int, op: Op) -> tuple[str, ...]:
     period = graph.periods[index]
     words = _words(op) if period == 1 else f"{_words(op)}; every {period} steps"
-    parameters = f"{_parameter_bytes(op):,}" if synapses(op) else ""
-    order = str(op.order) if isinstance(op, Neurons) else ""
+    if graph.keys and isinstance(op, Scores):
+        words = f"{graph.keys[index - 1 - len(graph.body)]!r}: {words}"
+    parameters = f"{_parameter_bytes(op):,}" if synapses(op) or isinstance(op, Gather) else ""
+    order = str(op.order) if isinstance(op, Neurons) or (isinstance(op, Scores) and op.order > 1) else ""
     state = "" if isinstance(op, Scores) else _state(graph, index)
     return (op.name, words, _size(op.shape), "", "", parameters, order, state)
 
@@ -176,13 +188,14 @@ def _words(op: Op) -> str:
         case Sum() | Concat():
             return f"{type(op).__name__.lower()}, 0..{op.top}"
         case Currents():
-            return f"currents, 0..{op.top}"
+            return f"currents, {-op.zero}..{op.top - op.zero}"
         case Gather() | Ones() | Product() | MatMul():
             return f"{type(op).__name__.lower()}, 0..{op.top}"
         case Scores():
+            behind = f" but the first {op.skip}" if op.skip else ""
             if op.reduce == "none":
-                return "scores of each step"
-            steps = f"the last {op.last} steps" if op.last else "all steps"
+                return f"scores of each step{behind}"
+            steps = f"the last {op.last} steps" if op.last else f"all steps{behind}"
             return "scores of the last step" if op.last == 1 else f"{op.reduce} of scores over {steps}"
 
 

@@ -61,5 +61,5 @@ def _lifetimes(graph: Graph, permanent: Collection[int]) -> list[tuple[int, int]
     always = -1, len(graph.ops)
     return [
         always if index in permanent else (index - 1, last.get(index, index - 1))
-        for index in range(len(graph.ops))
+        for index in range(len(graph.body) + 1)
     ]

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.graph import Graph
+from tests.deploy.native import classes, written
 from tests.deploy.toolchain import STRICT, run, tool
 
 BOARD = Path(__file__).parent / "cortex_m"
@@ -116,17 +117,13 @@ def score(
 
 def _read(printed: bytes, machine: Machine, graph: Graph, samples: int, count: bool) -> Found:
     numbers = np.array([int(line, 16) for line in printed.split()], np.uint64).view(np.int64)
-    scores = graph.scores
-    classes = int(np.prod(scores.shape))
-    period = graph.periods[-1]
-    rows = graph.steps // period if scores.reduce == "none" else 1
     each, took = numbers[:-3].reshape(samples, -1), numbers[-3:]
-    whole, steps = np.split(each, [rows * classes], axis=1)
+    whole, steps = np.split(each, [written(graph)], axis=1)
     # -icount shift=0 takes a nanosecond for an instruction
     ticks = [int(n) * 1_000_000_000 // machine.clock for n in took[:2]]
     return Found(
         whole,
-        steps.reshape(samples, graph.steps // period, classes),
+        steps.reshape(samples, -1, classes(graph)),
         ticks[0] if count else None,
         ticks[1] if count else None,
         int(took[2]),

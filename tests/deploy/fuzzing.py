@@ -21,9 +21,9 @@ from mfp_neurons.deploy import InvalidNetworkError, interpret
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.file import from_bytes, to_bytes
-from mfp_neurons.deploy.graph import Graph, Pool, Window, synapses
+from mfp_neurons.deploy.graph import Graph, MatMul, Pool, Window, synapses
 from mfp_neurons.deploy.inputs import read
-from tests.deploy.agreement import events_agree, shared_out, stream_agrees
+from tests.deploy.agreement import assert_same, events_agree, shared_out, stream_agrees
 from tests.deploy.graphs import Case
 from tests.deploy.mutations import KINDS
 
@@ -106,6 +106,8 @@ def work_of(graph: Graph) -> tuple[int, int]:
     for op in graph.ops:
         if isinstance(op, Pool):
             seen.append((op.window, op.shape, 1, op.shape[0]))
+        if isinstance(op, MatMul):
+            work += prod(op.shape) * graph.map_shape(op.sources[0])[2]
         for s in synapses(op):
             seen.append((s.window, s.shape, s.codes.shape[1], s.codes.shape[1] * s.groups))
             if s.pool:
@@ -127,12 +129,11 @@ def too_large(graph: Graph) -> bool:
 def agree(graph: Graph, levels: NDArray[np.uint8], steps: int, threads: int = 1) -> None:
     """The compiled runtime gives the interpreter's scores, and neither overflows."""
     with np.errstate(all="raise"):
-        (expected,), maps = interpret.run(graph, levels.astype(np.int64), steps)
+        expected, maps = interpret.run(graph, levels.astype(np.int64), steps)
     for index, numbers in enumerate(maps):
         assert numbers.min() >= 0
         assert numbers.max() <= graph.map_top(index)
-    scores = shared_out(graph).run(levels, steps, threads=threads)
-    np.testing.assert_array_equal(scores, expected)
+    assert_same(shared_out(graph).run(levels, steps, threads=threads), expected, "scores")
 
 
 def agree_otherwise(case: Case) -> None:

@@ -19,22 +19,28 @@ from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import (
     Concat,
     CurrentPool,
+    Currents,
     Feedback,
+    Gather,
     Graph,
     Input,
     Ints,
+    MatMul,
     Neurons,
+    Ones,
     Op,
     Pool,
+    Product,
     Scores,
     Shape,
     Sum,
     Synapse,
     TimePool,
     Window,
-    current_bound,
+    current_range,
     period,
     potential_bound,
+    score_bound,
     synapse_bound,
 )
 
@@ -44,8 +50,11 @@ STEPS = [1, 2, 3, 4, 4, 5, 6, 8, 12, 12]  # some of many divisors
 LONG = [31, 32, 33, 63, 64, 65, 66, 66]  # around a machine word; the maps are tiny then
 TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255]
 BITS = [1, 1, 1.58, 1.58, 2, 3, 4, 5, 6, 7, 8]
-MAX_TOP = 2**15
+MAX_TOP = 2**24 - 1
+MAX_WEIGHT = 2**15
+MAX_ACCUMULATED = 2**31
 MAX_CHANNELS = 130
+MAX_NUMBERS = 2000  # of a map with its axes in another order
 # names come from outside: no comment, string or format of generated code may end in one
 NAMES = ["", "layers.0.sn", "é", 'a"b', "*/ int x; /*", "\\", "??/", "%s%n", "n" * 1000]
 
@@ -128,7 +137,7 @@ def vectors(length: int, *ops: Op, steps: int, top: int = 1, static: bool = Fals
 
 
 def cases(*, max_ops: int = 5) -> st.SearchStrategy[Case]:
-    """Valid networks of up to ``max_ops`` operations before the scores, each with an input."""
+    """Valid networks with an input: up to ``max_ops`` operations, what these need, and the scores."""
     return st.composite(lambda draw: _Builder(draw).case(max_ops))()
 
 
@@ -168,14 +177,25 @@ class _Builder:
         frames = 1 if static or self.draw(st.integers(0, 4)) == 0 else self.steps
         given = _levels(self.draw, self.rng, self.input.top, (frames, self.batch, *shape))
         self.maps = [given.astype(np.int64)]
-        makers = [self.neurons] * 4 + [self.time_pool] * 3 + [self.pool] * 2 + [self.sum, self.concat]
+        makers = [self.neurons] * 6 + [self.time_pool, self.pool, self.currents] * 4
+        makers += [self.concat, self.gather, self.product, self.matmul] * 2 + [self.sum] * 3 + [self.ones]
         for _ in range(self.draw(st.integers(0, max_ops))):
-            op = self.draw(st.sampled_from(makers))()
-            self.ops.append(op)
-            self.periods.append(period(op, self.periods))
-            self.maps.append(interpret.evaluate(op, self.maps, self.steps_of(-1)))
-        self.ops.append(self.scores())
-        return Case(self.graph(), given, self.steps)
+            self.add(self.draw(st.sampled_from(makers))())
+        head = self.scores(self.source())
+        heads = [head]
+        for _ in range(self.draw(st.sampled_from([0, 0, 0, 1, 2]))):
+            heads.append(self.scores(self.source(beside=head.synapses[0].source)))
+        self.ops += heads
+        keys = tuple(f"{self.name()[:9]} {number}" for number in range(len(heads)))
+        graph = replace(self.graph(), keys=keys if self.draw(st.integers(0, 3)) == 0 else ())
+        return Case(graph, given, self.steps)
+
+    def add(self, op: Op) -> int:
+        """The map that it makes."""
+        self.ops.append(op)
+        self.periods.append(period(op, self.periods))
+        self.maps.append(interpret.evaluate(op, self.maps, self.steps_of(-1)))
+        return len(self.ops)
 
     def graph(self) -> Graph:
         return Graph(self.input, tuple(self.ops), self.steps)
@@ -203,6 +223,8 @@ class _Builder:
         chosen = []
         for length, wanted in zip(shape[1:], (None, None) if out is None else out[1:], strict=True):
             fitting = [axis for axis in axes(length, wanted) if axis.seen or not seen]
+            if self.draw(st.integers(0, 3)) == 0:
+                fitting = [axis for axis in fitting if axis.padding == 0] or fitting
             usual = [a for a in fitting if a.natural and a.size <= 3]
             chosen.append(
                 self.draw(st.sampled_from(usual if usual and self.draw(st.booleans()) else fitting))
@@ -243,16 +265,25 @@ class _Builder:
         taps = self.taps(shape[0], matrix, steps)
         thresholds = np.zeros((1, shape[0]), np.int64)
         floats = self.rng.random((2, shape[0]))
-        made = Neurons(self.name(), synapses, taps, thresholds, shape, floats[0], floats[1])
+        recurrent = self.recurrent(shape) if self.draw(st.integers(0, 3)) == 0 else ()
+        made = Neurons(
+            self.name(), synapses, taps, thresholds, shape, floats[0], floats[1], recurrent=recurrent
+        )
         if max(potential_bound(self.graph(), made)) >= 2**62:
             made = replace(made, taps=np.sign(taps))
         made = replace(made, taps=self.scaled(made))
         made = replace(made, feedback=None if matrix else self.feedback(made, steps))
         return replace(made, thresholds=self.thresholds(made, matrix, steps))
 
+    def recurrent(self, shape: Shape) -> tuple[Synapse, ...]:
+        """One or two synapses from the layer to itself."""
+        count = self.draw(st.sampled_from([1, 1, 2]))
+        own = len(self.maps)
+        return tuple(self.synapse(own, shape, 2**52, with_factor=True, source=shape) for _ in range(count))
+
     def feedback(self, neurons: Neurons, steps: int) -> Feedback | None:
         """What own spikes do: nothing as often as not."""
-        kind = self.draw(st.sampled_from(["none", "none", "none", "sum", "table", "age"]))
+        kind = self.draw(st.sampled_from(["none", "none", "sum", "table", "age"]))
         if kind == "none" or (kind == "age" and neurons.order == 1):
             return None
         if kind == "age":
@@ -320,36 +351,98 @@ class _Builder:
         kind = self.rng.integers(0, 40, out.shape)
         return np.select([kind == i for i in range(4)], [never, always, far, -far], out + nudge)
 
-    def scores(self) -> Scores:
-        synapses = self.synapses(room=2**44)
+    def currents(self) -> Currents:
+        synapses = self.synapses(room=2**22, limit=2**22)
         shape = synapses[0].out_shape
+        low, high = map(np.array, current_range(self.graph(), synapses))
+        # no more room than there has to be, as often as not
+        most = self.draw(st.sampled_from([0, 0, 1, 100]))
+        offset = self.rng.integers(-low, -low + most + 1)
+        top = max(1, int((high + offset).max()) + self.draw(st.sampled_from([0, 0, 3])))
+        zero = self.draw(st.sampled_from([0, int(offset.max()), top // 2]))
+        return Currents(self.name(), synapses, offset, shape, top, min(zero, top))
+
+    def scores(self, first: int) -> Scores:
+        """Scores of a map, and of others beside it."""
+        kind = self.draw(st.sampled_from(["own step", "own step", "potential"]))
+        synapses = self.synapses(room=2**44 if kind == "own step" else 2**30, first=first)
+        shape, steps = synapses[0].out_shape, self.steps_of(first)
         high = int(self.draw(st.sampled_from([1, 9, 2**40])))
-        return Scores(
+        taps = None
+        if kind == "potential":
+            each = [self.taps(shape[0], False, steps)[0] for _ in synapses]
+            order = min(len(one) for one in each)
+            each = [np.broadcast_to(one[:order], (order, shape[0])) for one in each]
+            taps = np.stack(each)
+            if self.draw(st.booleans()):
+                taps = taps[..., :1].copy()
+            if self.draw(st.booleans()):
+                taps[-1, 0] = 0  # as of own spikes, which are those of the steps before
+        rows = 1 if taps is None else self.draw(st.integers(1, taps.shape[1]))
+        skip = self.draw(st.sampled_from([0, 0, 0, 1, steps - 1]))
+        skip = min(skip, steps - 1)
+        made = Scores(
             self.name(),
             synapses,
-            self.rng.integers(-high, high, (1, shape[0])),
+            self.rng.integers(-high, high, (rows, shape[0])),
             shape,
             self.features(shape),
             float(self.rng.random()),
             self.rng.random(shape[0]),
-            self.draw(st.sampled_from(["none", "sum", "mean"])),
-            self.draw(st.none() | st.integers(1, self.steps_of(synapses[0].source))),
+            self.draw(st.sampled_from(["none", "sum", "mean", "max"])),
+            self.draw(st.none() | st.integers(1, steps - skip)),
+            skip,
+            taps,
         )
+        if taps is not None and max(score_bound(self.graph(), made)) >= 2**46:
+            made = replace(made, taps=np.sign(taps))
+        return made
 
-    def synapses(self, room: int = 2**52) -> tuple[Synapse, ...]:
-        """One to three that end in the same shape, each from a map of its own choice.
+    def synapses(
+        self, room: int = 2**52, limit: int = MAX_ACCUMULATED, first: int | None = None
+    ) -> tuple[Synapse, ...]:
+        """One to three that end in the same shape, each from a map of its own choice; the ``first`` of one.
 
         With its factor none adds up more than ``room``: that leaves some for the others and 65 taps of one.
         """
         count = self.draw(st.sampled_from([1, 1, 1, 2, 3]))
-        made = [self.synapse(self.source(), None, room, with_factor=count > 1)]
+        index = self.source() if first is None else first
+        made = [self.synapse(index, None, room, limit, with_factor=count > 1)]
         for _ in range(count - 1):
             source = self.source(beside=made[0].source)
-            made.append(self.synapse(source, made[0].out_shape, room, with_factor=True))
-        return tuple(made)
+            made.append(self.synapse(source, made[0].out_shape, room, limit, with_factor=True))
+        return (*made, *self.twins(made, room))
 
-    def synapse(self, index: int, out: Shape | None, room: int, *, with_factor: bool) -> Synapse:
-        source = self.shape_of(index)
+    def twins(self, made: Sequence[Synapse], room: int) -> list[Synapse]:
+        """Synapses that take the zero of signed maps back, inside of them, as often as not."""
+        added = []
+        for synapse in made:
+            op = self.ops[synapse.source - 1] if synapse.source else None
+            if not isinstance(op, Currents) or op.zero == 0 or self.draw(st.booleans()):
+                continue
+            reads = [i for i, one in enumerate(self.ops, 1) if isinstance(one, Ones)]
+            reads = [i for i in reads if self.ops[i - 1].source == synapse.source]
+            ones = reads[0] if reads else self.add(Ones(self.name(), synapse.source, op.shape))
+            factor = np.ones(len(synapse.codes), np.int64) if synapse.factor is None else synapse.factor
+            back = replace(synapse, source=ones, factor=-op.zero * factor)
+            largest = int(np.abs(back.factor).max())
+            if largest < 2**31 and largest * int(synapse_bound(back, 1).max()) <= room:
+                added.append(back)
+        return added
+
+    def synapse(
+        self,
+        index: int,
+        out: Shape | None,
+        room: int,
+        limit: int = MAX_ACCUMULATED,
+        *,
+        with_factor: bool,
+        source: Shape | None = None,
+    ) -> Synapse:
+        """Of a map, or of one that is not there yet, whose spikes have the shape ``source``."""
+        top = self.top_of(index) if source is None else 1
+        source = self.shape_of(index) if source is None else source
         channels = self.channels() if out is None else out[0]
         groups = self.groups(source[0], channels)
         if groups == source[0] and out is None and self.draw(st.booleans()):
@@ -365,13 +458,14 @@ class _Builder:
         size = (channels, source[0] // groups, *window.size)
         bits = self.draw(st.sampled_from(BITS))
         made = Synapse(index, self.codes(size, bits), bits, window, shape, groups, pool)
-        top = self.top_of(index)
-        if int(synapse_bound(made, top).max()) >= 2**31:  # too many high numbers for an accumulator
+        if int(synapse_bound(made, top).max()) >= limit:  # too many high numbers for an accumulator
             made = replace(made, codes=self.codes(size, 1), bits=1)
-        if int(synapse_bound(made, top).max()) >= 2**31:
-            few = self.codes(size, 1.58)
-            few[:, 8:] = 0
-            made = replace(made, codes=few, bits=1.58)
+        if int(synapse_bound(made, top).max()) >= limit:
+            one = int(synapse_bound(replace(made, codes=np.ones((1, 1, 1, 1), np.int8)), top)[0])
+            few = self.codes(size, 1.58).reshape(channels, -1)
+            few[:, (limit - 1) // one :] = 0
+            few = self.rng.permuted(few, axis=1)
+            made = replace(made, codes=few.reshape(size), bits=1.58)
         return (
             replace(made, factor=self.factor(made, top, room))
             if with_factor or self.rng.random() < 0.2
@@ -426,7 +520,7 @@ class _Builder:
         first = self.source()
         shape = self.shape_of(first)
         equal = [i for i in self.beside(first) if self.shape_of(i) == shape]
-        chosen = (first, *self.draw(st.lists(st.sampled_from(equal), min_size=1, max_size=2)))
+        chosen = (first, *self.draw(st.lists(st.sampled_from(equal), max_size=2)))
         tops = [self.top_of(i) for i in chosen]
         weights = self.weights(chosen)
         top = sum(w * t for w, t in zip(weights, tops, strict=True))
@@ -446,13 +540,79 @@ class _Builder:
         channels = sum(self.shape_of(i)[0] for i in chosen)
         return Concat(self.name(), chosen, weights, (channels, *shape[1:]), top)
 
+    def ones(self) -> Ones:
+        """Of a signed map if there is one."""
+        signed = [i for i, op in enumerate(self.ops, 1) if isinstance(op, Currents)]
+        index = self.draw(st.sampled_from(signed)) if signed else self.source()
+        return Ones(self.name(), index, self.shape_of(index))
+
+    def gather(self, index: int | None = None, shape: Shape | None = None) -> Gather:
+        """Numbers in other places: moved in the ways that models move them, or anyhow."""
+        index = self.source() if index is None else index
+        source = self.shape_of(index)
+        places = np.arange(prod(source)).reshape(source)
+        kinds = ["channels", "transposed", "repeated", "padded", "reflected", "flat", "anyhow", "anyhow"]
+        match "anyhow" if shape else self.draw(st.sampled_from(kinds)):
+            case "channels":
+                places = places[self.rng.integers(0, source[0], self.channels())]
+            case "transposed" if max(source) <= MAX_CHANNELS and prod(source) <= MAX_NUMBERS:
+                places = places.transpose(self.draw(st.permutations(range(3))))
+            case "repeated":
+                places = places.repeat(2, axis=1).repeat(2, axis=2)[:, :6, :6]
+            case "padded":
+                margins = self.draw(st.tuples(*[st.integers(0, 2)] * 4))
+                margins = [(0, 0), margins[:2], margins[2:]]
+                places = np.pad(places, margins, constant_values=-1)[:, -6:, :6]
+            case "reflected":
+                places = np.pad(places, [(0, 0), (1, 1), (1, 1)], "wrap")[:, :6, :6]
+            case "flat" if prod(source) <= MAX_CHANNELS:
+                places = places.reshape(-1, 1, 1)
+            case _:
+                shape = self.pick_shape() if shape is None else shape
+                places = self.rng.integers(self.draw(st.sampled_from([-1, 0])), prod(source), shape)
+        top = self.top_of(index)
+        fill = self.draw(st.sampled_from([0, 0, 1, top // 2, top]))
+        return Gather(
+            self.name(), index, places.reshape(-1).astype(np.int64), places.shape, max(top, fill), fill
+        )
+
+    def product(self) -> Product | Sum:
+        """Of maps of one shape, of spikes as often as not; a sum where all numbers are too large."""
+        spikes = [i for i in range(len(self.maps)) if self.top_of(i) == 1]
+        first = self.draw(st.sampled_from(spikes)) if spikes and self.draw(st.booleans()) else self.source()
+        shape, top = self.shape_of(first), self.top_of(first)
+        fitting = [i for i in self.beside(first) if self.shape_of(i) == shape]
+        fitting = [i for i in fitting if self.top_of(i) * top <= MAX_TOP]
+        if not fitting:
+            return self.sum()
+        second = self.draw(st.sampled_from(fitting))
+        return Product(self.name(), (first, second), shape, top * self.top_of(second))
+
+    def matmul(self) -> MatMul | Sum:
+        """Of maps that fit; of one whose numbers were gathered so that it does, where there is none."""
+        left = self.source()
+        (channels, rows, inner), top = self.shape_of(left), self.top_of(left)
+        beside = [i for i in self.beside(left) if self.top_of(i) * top * inner <= MAX_TOP]
+        if not beside:
+            return self.sum()
+        fitting = [i for i in beside if self.shape_of(i)[:2] == (channels, inner)]
+        if fitting and self.draw(st.booleans()):
+            right = self.draw(st.sampled_from(fitting))
+        else:
+            columns = self.draw(st.sampled_from(LENGTHS))
+            right = self.draw(st.sampled_from(beside))
+            gathered = self.gather(right, (channels, inner, columns))
+            right = self.add(replace(gathered, fill=0, top=self.top_of(right)))
+        top *= inner * self.top_of(right)
+        return MatMul(self.name(), (left, right), (channels, rows, self.shape_of(right)[2]), top)
+
     def beside(self, index: int) -> list[int]:
         """Maps of as many steps."""
         return [i for i, each in enumerate(self.periods) if each == self.periods[index]]
 
     def weights(self, chosen: Sequence[int]) -> tuple[int, ...]:
         """1 to 3, or as much as a map can hold."""
-        most = [MAX_TOP // self.top_of(i) for i in chosen]
+        most = [min(MAX_WEIGHT, MAX_TOP // self.top_of(i)) for i in chosen]
         high = self.draw(st.sampled_from([1, 3, 3, 3, None]))
         if high is None:
             return tuple(most)
@@ -466,6 +626,10 @@ def potentials(neurons: Neurons, maps: Sequence[Ints], steps: int, spikes: Ints 
     """
     current = interpret.sum_currents(neurons.synapses, maps)
     current = np.broadcast_to(current, (steps, *current.shape[1:]))
+    if spikes is not None and neurons.recurrent:
+        # the same by hand: what they make of all spikes, one step later
+        later = sum(interpret.accumulate(synapse, spikes[:-1]) for synapse in neurons.recurrent)
+        current = current + np.concatenate([np.zeros_like(current[:1]), later])
     out = np.zeros(current.shape, np.int64)
     feedback = None if spikes is None else neurons.feedback
     for t in range(steps):
@@ -498,12 +662,6 @@ def rows_of(neurons: Neurons, spikes: Ints) -> Ints:
             choice -= int(taps[taps < 0].sum())
         out[at] = table[min(row, len(table) - 1), choice, c]
     return out
-
-
-def bound_of_scores(graph: Graph) -> int:
-    """The largest size that a score can have."""
-    offsets = np.abs(graph.scores.offset[0]).tolist()
-    return max(a + b for a, b in zip(current_bound(graph, graph.scores.synapses), offsets, strict=True))
 
 
 def examples(count: int, number: int, *, max_ops: int = 5) -> list[Case]:

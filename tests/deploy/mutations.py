@@ -31,10 +31,14 @@ def parts(data: bytes) -> tuple[Any, Arrays]:
     return json.loads(text)["network"], load_arrays(data)
 
 
-def signed(network: Any, arrays: Arrays, *, version: Any = ...) -> bytes:
-    """A file of any structure and arrays with the checksum, and the version, that it should have."""
-    if version is ...:
-        version = 2 if '"Feedback"' in json.dumps(network) else 1
+def version_of(data: bytes) -> Any:
+    """The version that a file says it has."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    return json.loads(json.loads(data[8:end])["__metadata__"][KEY])["version"]
+
+
+def signed(network: Any, arrays: Arrays, *, version: Any = 1) -> bytes:
+    """A file of any structure and arrays with the checksum that it should have."""
     text = json.dumps({"version": version, "sha256": ZEROS, "network": network}, ensure_ascii=False)
     return signed_again(
         save_arrays({name: np.array(a, order="C") for name, a in arrays.items()}, {KEY: text})
@@ -96,7 +100,21 @@ def flip_numbers(data: bytes, rng: random.Random) -> bytes:
 _NUMBERS = [0, 1, 2, 3, 7, 8, 9, 64, 255, 256, 2**15, 2**16, 2**16 + 1, 2**26, 2**31, 2**62, 2**63, 2**64]
 _NUMBERS += [-1, -2, -(2**63), 10**40]
 _FLOATS = [0.5, 1.0, 1.58, -0.0, 1e308, float("nan"), float("inf")]
-_WORDS = ["", "max", "sum", "none", "codes", "type", "Scores", "Neurons", "\u0000", "\ud7ff", "x" * 2000]
+_WORDS = [
+    "",
+    "max",
+    "sum",
+    "none",
+    "codes",
+    "type",
+    "Scores",
+    "Neurons",
+    "Ones",
+    "Product",
+    "\u0000",
+    "\ud7ff",
+    "x" * 2000,
+]
 _OBJECTS = [{}, {"type": "Window"}, {"repeat": 0.5, "times": 1}, {"array": "input"}]
 _OBJECTS += [{"codes": 1, "bits": 1, "shape": [1]}]
 _VALUES: list[Any] = [*_NUMBERS, *_FLOATS, *_WORDS, *_OBJECTS, True, False, None, [], [[]], [1, 1], [1, 1, 1]]
@@ -118,7 +136,7 @@ def restructure(network: Any, rng: random.Random) -> Any:
     elif kind == 2 and isinstance(holder, list):
         holder.insert(key, copy.deepcopy(value))
     elif kind == 3 and isinstance(holder, dict):
-        holder[rng.choice(["bits", "codes", "extra", "type", "factor", ""])] = value
+        holder[rng.choice(["bits", "codes", "extra", "type", "factor", "taps", "skip", "keys", ""])] = value
     elif kind == 4:
         holder[key] = [value]
     else:
@@ -185,7 +203,7 @@ def rewrite(data: bytes, rng: random.Random) -> bytes:
             network = restructure(network, rng)
         else:
             arrays = rearray(arrays, rng)
-    return signed(network, arrays)
+    return signed(network, arrays, version=version_of(data))
 
 
 def _again(change: Callable[[bytes, random.Random], bytes]) -> Callable[[bytes, random.Random], bytes]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.device.codegen import write_c
+from mfp_neurons.deploy.graph import Graph, Ints, Scores
 from tests.deploy.graphs import Case
 from tests.deploy.toolchain import STRICT, run, tool
 
@@ -99,18 +101,43 @@ def stream_of(case: Case) -> NDArray[np.uint8]:
 
 def expected(case: Case, stream: NDArray[np.uint8]) -> Scored:
     """What the interpreter says."""
-    (scores,), _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
-    last = case.graph.scores
-    if last.reduce != "none":
-        scores = scores[len(scores) - (last.last or len(scores)) :].sum(axis=0, keepdims=True)
+    heads, samples = case.graph.heads, stream.shape[1]
+    scores, _ = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+    reduced = [reduce(head, of_head) for head, of_head in zip(heads, scores, strict=True)]
+    whole = np.concatenate([np.moveaxis(one, 1, 0).reshape(samples, -1) for one in reduced], axis=1)
     session = interpret.Stream(case.graph)
-    each = [scores and scores[0] for scores in map(session.step, stream)]
-    untouched = np.full((stream.shape[1], *last.shape), UNTOUCHED)
-    steps = np.stack([untouched if found is None else found for found in each])
-    steps = np.moveaxis(steps, 1, 0).reshape(stream.shape[1], len(stream), -1)
-    scored = np.broadcast_to([int(found is not None) for found in each], steps.shape[:2])
-    whole = np.moveaxis(scores, 1, 0).reshape(len(steps), -1)
-    return Scored(whole, steps, steps.argmax(axis=2), scored, np.ones(len(steps), np.int64))
+    each = list(map(session.step, stream))
+    untouched = np.full((samples, classes(case.graph)), UNTOUCHED)
+    steps = np.stack(
+        [
+            untouched if step is None else np.concatenate([one.reshape(samples, -1) for one in step], axis=1)
+            for step in each
+        ],
+        axis=1,
+    )
+    scored = np.broadcast_to([int(step is not None) for step in each], steps.shape[:2])
+    best = steps[..., : prod(heads[0].shape)].argmax(axis=2)
+    return Scored(whole, steps, best, scored, np.ones(samples, np.int64))
+
+
+def reduce(head: Scores, scores: Ints) -> Ints:
+    """What a run writes of the scores [T, N, C, H, W] of a head, all steps or one, by the words of Scores."""
+    scores = scores[head.skip :]
+    if head.reduce == "none":
+        return scores
+    counted = scores[-head.last :] if head.last else scores
+    return (counted.max if head.reduce == "max" else counted.sum)(axis=0, keepdims=True)
+
+
+def classes(graph: Graph) -> int:
+    """How many scores a step writes."""
+    return sum(prod(head.shape) for head in graph.heads)
+
+
+def written(graph: Graph) -> int:
+    """How many scores a run writes."""
+    steps = graph.steps // graph.periods[-1]
+    return sum(prod(head.shape) * (steps - head.skip if head.reduce == "none" else 1) for head in graph.heads)
 
 
 def score(
@@ -156,13 +183,10 @@ def _read(printed: bytes, cases: Sequence[Case], streams: Sequence[NDArray[np.ui
     numbers = np.frombuffer(printed, np.int64)
     found = []
     for case, stream in zip(cases, streams, strict=True):
-        scores = case.graph.scores
-        classes = int(np.prod(scores.shape))
-        rows = case.graph.steps // case.graph.periods[-1] if scores.reduce == "none" else 1
-        per_step = len(stream) * (classes + 2)
-        mine, numbers = np.split(numbers, [stream.shape[1] * (per_step + rows * classes + 1)])
+        per_step = len(stream) * (classes(case.graph) + 2)
+        mine, numbers = np.split(numbers, [stream.shape[1] * (per_step + written(case.graph) + 1)])
         steps, whole = np.split(mine.reshape(stream.shape[1], -1), [per_step], axis=1)
-        steps = steps.reshape(stream.shape[1], len(stream), classes + 2)
+        steps = steps.reshape(stream.shape[1], len(stream), -1)
         found.append(Scored(whole[:, :-1], steps[..., :-2], steps[..., -2], steps[..., -1], whole[:, -1]))
     assert not numbers.size
     return found

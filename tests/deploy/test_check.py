@@ -15,19 +15,29 @@ from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.graph import (
     Concat,
     CurrentPool,
+    Currents,
     Feedback,
+    Gather,
     Graph,
     Input,
+    MatMul,
     Neurons,
+    Ones,
     Pool,
+    Product,
     Scores,
     Sum,
     Synapse,
+    TimePool,
     Window,
+    current_bound,
+    current_range,
     potential_bound,
+    score_bound,
     synapse_bound,
+    synapses,
 )
-from tests.deploy.graphs import Case, bound_of_scores, cases, potentials, readout
+from tests.deploy.graphs import Case, cases, potentials, readout
 
 
 def network() -> Graph:
@@ -104,9 +114,11 @@ REFUSED: dict[str, Graph] = {
     "network: ops must be a tuple of 1 to 4096, got ()": with_ops(lambda ops: ()),
     "network: ops .* got a list of 5": with_ops(list),
     "network: ops .* got a tuple of 4097": with_ops(lambda ops: ops[1:2] * 4096 + ops[-1:]),
-    "operation 0: type must be Scores at the end, and only there": with_ops(lambda ops: ops[-1:] + ops),
+    "operation 1: type must be Scores at the end, and only there, got 'Neurons'": with_ops(
+        lambda ops: ops[-1:] + ops
+    ),
     "operation 3: type must be Scores at the end, .* got 'Concat'": with_ops(lambda ops: ops[:-1]),
-    "operation 1: type must be Neurons, Pool.* got 'NoneType'": with_ops(
+    "operation 1: type must be Neurons, Currents, Pool.* got 'NoneType'": with_ops(
         lambda ops: (ops[0], None, *ops[2:])
     ),
     # the input
@@ -262,7 +274,7 @@ REFUSED: dict[str, Graph] = {
     "operation 1 .* shape must be of 2 channels": of(POOL, shape=(3, 2, 2)),
     "operation 1 .* top must be 4": of(POOL, top=5),
     "operation 1 .* top must be 1,": of(POOL, kind="max", window=Window((2, 2), (1, 1), (1, 1))),
-    "operation 1 .* top must be an integer from 1 to 2**15": of(POOL, top=2**15 + 1),
+    "operation 1 .* top must be an integer from 1 to 2**24 - 1": of(POOL, top=2**24),
     "operation 2 .* sources must be a tuple of 1": of(SUM, sources=(), weights=()),
     "operation 2 .* sources .* got (1, 3)": of(SUM, sources=(1, 3)),
     "operation 2 .* weights .* got (1, 0)": of(SUM, weights=(1, 0)),
@@ -279,7 +291,7 @@ REFUSED: dict[str, Graph] = {
     "operation 4 .* synapse 0: codes must be int8 [3, 4, 2, 2]": with_synapse(
         SCORES, codes=np.zeros((3, 2, 2, 2), np.int8)
     ),
-    "offset must be int64 [1, 3]": of(SCORES, offset=int64(1, 2)),
+    "offset must be int64 [R, 3]": of(SCORES, offset=int64(1, 2)),
     "offset must be from .* got 70368744177664": of(SCORES, offset=int64(1, 3, value=2**46)),
     "scores must be always below 2**46": of(
         SCORES,
@@ -290,23 +302,208 @@ REFUSED: dict[str, Graph] = {
     "operation 4 .* unit must be a float": of(SCORES, unit=1),
     "operation 4 .* unit must be finite": of(SCORES, unit=float("inf")),
     "operation 4 .* error must be float64 [3]": of(SCORES, error=np.zeros(3, np.float32)),
-    "operation 4 .* reduce": of(SCORES, reduce="max"),
+    "operation 4 .* reduce": of(SCORES, reduce="min"),
     "operation 4 .* last must be an integer from 1 to 5, got 6": of(SCORES, last=6),
 }
 
 
-@pytest.mark.parametrize("words", REFUSED)
+def attention() -> Graph:
+    """One of every operation on numbers, on a map [2, 4, 4], and two heads."""
+    kernel = Synapse(0, np.ones((2, 2, 3, 3), np.int8), 1, Window((3, 3), padding=(1, 1)), (2, 4, 4))
+    inside = replace(kernel, source=2, factor=int64(2, value=-3))
+    back = replace(kernel, source=7, window=Window(), codes=np.ones((2, 2, 1, 1), np.int8))
+    every = replace(kernel, source=7, window=Window((4, 4)), codes=np.ones((3, 2, 4, 4), np.int8))
+    every = replace(every, shape=(3, 1, 1))
+    floats = np.zeros(2)
+    fire = Neurons(
+        "fire", (replace(kernel, source=6),), int64(1, 3, 2), int64(3, 2), (2, 4, 4), floats, floats
+    )
+    head = Scores("a", (every,), int64(1, 3), (3, 1, 1), (3,), 0.5, np.zeros(3), "max", 3, 2)
+    other = replace(head, name="b", offset=int64(2, 3), taps=int64(1, 4, 3), skip=0)
+    return Graph(
+        Input((2, 4, 4), (2, 4, 4), 7),
+        (
+            Currents("signed", (replace(kernel, factor=int64(2)),), int64(2, value=1), (2, 4, 4), 127, 3),
+            Ones("ones", 1, (2, 4, 4)),
+            Currents("sum", (replace(kernel, source=1), inside), int64(2, value=54), (2, 4, 4), 2286),
+            Gather("turned", 3, np.arange(32).reshape(2, 4, 4).swapaxes(1, 2).ravel(), (2, 4, 4), 2286),
+            Product("mask", (4, 2), (2, 4, 4), 2286),
+            MatMul("weighed", (5, 0), (2, 4, 4), 4 * 2286 * 7),
+            replace(fire, recurrent=(back,)),
+            head,
+            other,
+        ),
+        5,
+        keys=("a", "b"),
+    )
+
+
+SIGNED, ONES, ADDED, TURNED, MASK, WEIGHED, RECURRENT, HEAD, OTHER = range(9)
+
+
+def with_op(index: int, **fields: Any) -> Graph:
+    """The network of numbers with fields of one operation changed."""
+    graph = attention()
+    ops = list(graph.ops)
+    ops[index] = replace(ops[index], **fields)
+    return replace(graph, ops=tuple(ops))
+
+
+def with_recurrent(**fields: Any) -> Graph:
+    return with_op(RECURRENT, recurrent=(replace(attention().ops[RECURRENT].recurrent[0], **fields),))
+
+
+def at_two_rates() -> Graph:
+    """Heads of which one is read out every fifth step."""
+    graph = attention()
+    pool = TimePool("pool", 7, 5, (2, 4, 4), 1)
+    slow = replace(graph.ops[OTHER].synapses[0], source=8)
+    heads = graph.ops[HEAD], replace(graph.ops[OTHER], synapses=(slow,), last=None)
+    return replace(graph, ops=(*graph.ops[:HEAD], pool, *heads))
+
+
+REFUSED_NUMBERS: dict[str, Graph] = {
+    "operation 8: type must be Scores at the end, .* got 'Ones'": replace(
+        attention(), ops=(*attention().ops[:OTHER], attention().ops[ONES])
+    ),
+    "network: steps that one of the scores takes must be one for all Scores": at_two_rates(),
+    "network: keys must be (), or a tuple of 2 different names": replace(attention(), keys=("a",)),
+    "network: keys .* got ('a', 'a')": replace(attention(), keys=("a", "a")),
+    "network: keys .* got ('a', 1)": replace(attention(), keys=("a", 1)),  # type: ignore[arg-type]
+    "network: keys .* got ('a', 'b\\n')": replace(attention(), keys=("a", "b\n")),
+    "network: keys .* got ['a', 'b']": replace(attention(), keys=["a", "b"]),  # type: ignore[arg-type]
+    # currents
+    "operation 0 (Currents 'signed'): synapses": with_op(SIGNED, synapses=()),
+    "operation 0 .* offset must be int64 [2], got int64 [1, 2]": with_op(SIGNED, offset=int64(1, 2)),
+    "operation 0 .* offset must be from .* got 4611686018427387904": with_op(
+        SIGNED, offset=int64(2, value=2**62)
+    ),
+    "operation 0 .* top must be an integer from 1 to 2**24 - 1": with_op(SIGNED, top=2**24),
+    "operation 0 .* zero must be an integer from 0 to 127, got 128": with_op(SIGNED, zero=128),
+    "operation 0 .* zero must be an integer from 0 to 127, got -1": with_op(SIGNED, zero=-1),
+    "operation 0 .* numbers must be always from 0 to top, which is 127, got -1": with_op(
+        SIGNED, offset=int64(2, value=-1)
+    ),
+    "operation 0 .* numbers must be always from 0 to top, which is 126, got 127": with_op(SIGNED, top=126),
+    # together with the Ones the range is 18 times -3 to 124, and as large as that alone
+    "operation 2 .* numbers must be always from 0 to top, which is 2286, got -1": with_op(
+        ADDED, offset=int64(2, value=53)
+    ),
+    "operation 2 .* numbers must be always from 0 to top, which is 2285, got 2286": with_op(ADDED, top=2285),
+    # numbers in other places
+    "operation 1 (Ones 'ones'): source must be an integer from 0 to 1, got 2": with_op(ONES, source=2),
+    "operation 1 .* shape must be (2, 4, 4), as its source's is": with_op(ONES, shape=(1, 4, 4)),
+    "operation 3 (Gather 'turned'): places must be int64 [32], got int64 [31]": with_op(
+        TURNED, places=int64(31)
+    ),
+    "operation 3 .* places must be from -1 to 31, got 32": with_op(TURNED, places=int64(32, value=32)),
+    "operation 3 .* places must be from -1 to 31, got -2": with_op(TURNED, places=int64(32, value=-2)),
+    "operation 3 .* fill must be an integer from 0": with_op(TURNED, fill=-1),
+    "operation 3 .* top must be 2287": with_op(TURNED, fill=2287),
+    # products
+    "operation 4 (Product 'mask'): sources must be a tuple of 2": with_op(MASK, sources=(4, 2, 2)),
+    "operation 4 .* sources .* got (4, 5)": with_op(MASK, sources=(4, 5)),
+    "operation 4 .* shape must be (2, 4, 4), as follows": with_op(MASK, shape=(2, 4, 3)),
+    "operation 4 .* top must be 2286": with_op(MASK, top=2285),
+    "operation 5 (MatMul 'weighed'): top must be 64008": with_op(WEIGHED, top=64007),
+    "operation 1 .* sources must be of shapes (C, H, K) and (C, K, W), not (2, 4, 3) and (2, 4, 4)": replace(
+        attention(),
+        ops=(
+            Gather("", 0, int64(24), (2, 4, 3), 7),
+            MatMul("", (1, 0), (2, 4, 4), 147),
+            *attention().ops[HEAD:],
+        ),
+    ),
+    "operation 5 .* top must be an integer from 1 to 2**24 - 1": with_op(
+        WEIGHED, sources=(5, 5), top=4 * 2286**2
+    ),
+    # synapses from the layer itself
+    "operation 6 (Neurons 'fire'): recurrent must be a tuple of 0": with_op(RECURRENT, recurrent=None),
+    "operation 6 (Neurons 'fire'), recurrent synapse 0: type": with_op(RECURRENT, recurrent=(None,)),
+    "recurrent synapse 0: source must be an integer from 7 to 7, got 6": with_recurrent(source=6),
+    "recurrent synapse 0: source must be an integer from 7 to 7, got 8": with_recurrent(source=8),
+    "recurrent synapse 0: shape must be (2, 4, 4), as": with_recurrent(shape=(2, 3, 4)),
+    "recurrent synapse 0: codes must be int8": with_recurrent(codes=np.ones((2, 2, 1), np.int8)),
+    "operation 6 .* synapse 0: source must be an integer from 0 to 6, got 7": with_op(
+        RECURRENT, synapses=(replace(attention().ops[RECURRENT].synapses[0], source=7),)
+    ),
+    # heads
+    "operation 8 (Scores 'b'), synapse 0: source must be an integer from 0 to 7, got 8": with_op(
+        OTHER, synapses=(replace(attention().ops[OTHER].synapses[0], source=8),)
+    ),
+    "operation 7 .* skip must be an integer from 0 to 4, got 5": with_op(HEAD, skip=5),
+    "operation 7 .* last must be an integer from 1 to 3, got 4": with_op(HEAD, last=4),
+    "operation 7 .* rows of offset must be an integer from 1 to 1, got 2": with_op(HEAD, offset=int64(2, 3)),
+    "operation 8 .* rows of offset must be an integer from 1 to 4, got 5": with_op(OTHER, offset=int64(5, 3)),
+    "operation 8 .* taps must be int64 [1, K, 1 or C], got int64 [2, 4, 3]": with_op(
+        OTHER, taps=int64(2, 4, 3)
+    ),
+    "operation 8 .* taps must be int64 [1, K, 1 or 3], got int64 [1, 4, 2]": with_op(
+        OTHER, taps=int64(1, 4, 2)
+    ),
+    "operation 8 .* order must be an integer from 1 to 2**16": with_op(OTHER, taps=int64(1, 2**16 + 1, 1)),
+    "operation 8 .* taps must be from .* got 4611686018427387904": with_op(
+        OTHER, taps=int64(1, 4, 1, value=2**62)
+    ),
+    "operation 8 .* scores must be always below 2**46": with_op(OTHER, taps=int64(1, 4, 1, value=2**39)),
+}
+
+
+@pytest.mark.parametrize("words", [*REFUSED, *REFUSED_NUMBERS])
 def test_what_is_wrong_is_said_where(words: str) -> None:
     check(network())
+    check(attention())
     with pytest.raises(InvalidNetworkError, match=".*".join(map(re.escape, words.split(".*")))):
-        check(REFUSED[words])
+        check((REFUSED | REFUSED_NUMBERS)[words])
+
+
+def test_a_score_of_the_largest_taps_is_as_large_as_its_bound() -> None:
+    graph = attention()
+    # three heads of 32 spikes, four taps, and the offset
+    assert score_bound(graph, graph.ops[OTHER]) == [4 * 32 + 1] * 3
+
+
+@given(case=cases())
+def test_no_current_leaves_its_range_which_is_no_larger_than_its_bound(case: Case) -> None:
+    graph = case.graph
+    _, maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
+    for op in graph.ops:
+        if not isinstance(op, Neurons | Currents | Scores):
+            continue
+        low, high = current_range(graph, op.synapses)
+        current = interpret.sum_currents(op.synapses, maps)
+        assert (current.min(axis=(0, 1, 3, 4)) >= low).all()
+        assert (current.max(axis=(0, 1, 3, 4)) <= high).all()
+        bounds = current_bound(graph, op.synapses)
+        assert all(-b <= one and two <= b for one, two, b in zip(low, high, bounds, strict=True))
+
+
+def test_the_range_of_a_signed_map_is_that_of_its_numbers_and_is_reached() -> None:
+    """Numbers 0 to 4 stand for -1 to 3; codes 1 and -2 make -7 to 5 of them, and padding adds nothing."""
+    codes = np.array([[[[1, -2]]]], np.int8)
+    plain = Synapse(1, codes, 2, Window((1, 2), padding=(0, 1)), (1, 1, 3))
+    ones = replace(plain, source=2, factor=int64(1, value=-1))
+    kept = replace(plain, source=0, window=Window(), codes=np.ones((1, 1, 1, 1), np.int8), shape=(1, 1, 2))
+    currents = Currents("signed", (kept,), int64(1, value=0), (1, 1, 2), 4, 1)
+    graph = Graph(Input((1, 1, 2), (2,), 4), (currents, Ones("ones", 1, (1, 1, 2))), 1)
+    assert current_range(graph, (plain, ones)) == ([-7], [5])
+    assert current_range(graph, (ones, plain)) == ([-7], [5])
+    reached = []
+    for pair in ([0, 4], [4, 0]):
+        maps = [np.array(pair).reshape(1, 1, 1, 1, 2)]
+        for op in graph.ops:
+            maps.append(interpret.evaluate(op, maps, 1))
+        reached.append(interpret.sum_currents((plain, ones), maps)[0, 0, 0, 0, 1])
+    assert reached == [-7, 5]
 
 
 @given(cases())
 def test_no_number_exceeds_its_bound(case: Case) -> None:
     graph = case.graph
-    (scores,), maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
-    assert abs(scores).max() <= bound_of_scores(graph)
+    check(graph)
+    scores, maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
+    for head, numbers in zip(graph.heads, scores, strict=True):
+        assert (abs(numbers).max(axis=(0, 1, 3, 4)) <= score_bound(graph, head)).all()
     for index, numbers in enumerate(maps):
         assert numbers.min() >= 0
         assert numbers.max() <= graph.map_top(index)
@@ -315,11 +512,10 @@ def test_no_number_exceeds_its_bound(case: Case) -> None:
         if isinstance(op, Neurons):
             potential = abs(potentials(op, maps, steps, maps[index])).max(axis=(0, 1, 3, 4))
             assert (potential <= potential_bound(graph, op)).all()
-        if isinstance(op, Neurons | Scores):
-            for synapse in op.synapses:
-                plain = replace(synapse, factor=None)
-                acc = abs(interpret.accumulate(plain, maps[synapse.source])).max(axis=(0, 1, 3, 4))
-                assert (acc <= synapse_bound(synapse, graph.map_top(synapse.source))).all()
+        for synapse in synapses(op):
+            plain = replace(synapse, factor=None)
+            acc = abs(interpret.accumulate(plain, maps[synapse.source])).max(axis=(0, 1, 3, 4))
+            assert (acc <= synapse_bound(synapse, graph.map_top(synapse.source))).all()
 
 
 def test_the_bound_of_a_synapse_is_reached() -> None:

@@ -145,7 +145,7 @@ def test_the_macros_say_how_many_bytes_the_arrays_take(graph):
         said = dict(re.findall(r"#define NET_(\w+) (\d+)", (Path(folder) / "net.h").read_text()))
     sized = re.findall(r"^\w+ (\w+) (\w) (\w+)", symbols, re.MULTILINE)
     variables = sum(int(size, 16) for size, kind, _ in sized if kind in "bBdD")
-    named = {"codes": 0, "taps": 0, "feedback": 0, "thresholds": 0, "factor": 0, "offset": 0}
+    named = dict.fromkeys(("codes", "taps", "feedback", "thresholds", "factor", "offset", "places"), 0)
     for size, kind, name in sized:
         family = re.match("[a-z]*", name)[0]
         if kind in "rR" and family in named:

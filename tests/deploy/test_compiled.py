@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import interpret
-from mfp_neurons.deploy.graph import Graph, Input, Synapse, Window
+from mfp_neurons.deploy.check import check
+from mfp_neurons.deploy.graph import Currents, Gather, Graph, Input, MatMul, Op, Sum, Synapse, Window
 from mfp_neurons.deploy.host.compiled import Compiled
 from tests.deploy.agreement import run_agrees, stream_agrees
-from tests.deploy.graphs import Case, cases, fires, readout
+from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 
 
 @given(case=cases(), threads=st.sampled_from([1, 1, 3]))
@@ -61,3 +62,91 @@ def test_a_stream_keeps_history_and_nothing_else(order: int) -> None:
         stream.step(step)
         # the one array that it holds; what a stream says of itself is counted from the graph
         assert 8 * stream._past.nbytes == graph.state_bits() * 3
+
+
+def compares(graph: Graph, levels: np.ndarray, threads: int = 1) -> None:
+    """A run and a stream of it beside the interpreter."""
+    case = Case(graph, levels, len(levels))
+    run_agrees(case, threads)
+    stream_agrees(case, threads)
+
+
+# both matrices as words of bits, one of them numbers, and numbers that are too large to be counted
+@pytest.mark.parametrize(
+    ("length", "tops"), [(1, (1, 1)), (64, (1, 1)), (65, (1, 1)), (196, (7, 1)), (65, (255, 9))]
+)
+@pytest.mark.parametrize("channels", [3, 66])
+def test_products_of_matrices_are_those_of_whole_numbers(
+    length: int, tops: tuple[int, int], channels: int
+) -> None:
+    left, right = (channels, 2, length), (channels, length, 3)
+    places = np.arange(channels * 2 * length)
+    more = np.arange(channels * length * 3) % len(places)
+    parts: list[Op] = [Sum("left", (0,), (tops[0],), left, tops[0]), Gather("places", 0, more, right, 1)]
+    parts += [Sum("right", (2,), (tops[1],), right, tops[1])]
+    top = tops[0] * tops[1] * length
+    matrices = MatMul("products", (1, 3), (channels, 2, 3), top)
+    ones = Synapse(4, np.ones((1, channels, 2, 3), np.int8), 1, Window((2, 3)), (1, 1, 1))
+    graph = Graph(Input(left, left, 1), (*parts, matrices, readout(ones, reduce="none")), 2)
+    levels = np.random.default_rng(length).integers(0, 2, (2, 2, *left)).astype(np.uint8)
+    check(graph)
+    compares(graph, levels, threads=2)
+
+
+@pytest.mark.parametrize(
+    ("top", "channels"), [(200, 3), (60_000, 3), (2**23, 3), (200, 130), (60_000, 130), (2**20, 130)]
+)
+def test_currents_of_any_size_are_read_by_synapses_and_kept_by_a_stream(top: int, channels: int) -> None:
+    rng = np.random.default_rng(top)
+    codes = rng.integers(-1, 2, (channels, 4, 1, 1)).astype(np.int8)
+    factor = np.full(channels, max(1, top // (2 * 4 * 3)))
+    first = Synapse(0, codes, 1.58, Window(), (channels, 2, 3), factor=factor)
+    currents = Currents("currents", (first,), np.full(channels, top // 2), (channels, 2, 3), top, top // 2)
+    # few numbers are multiplied, many counted; each channel by itself reads them as they are
+    dense_codes = rng.integers(-1, 2, (5, channels, 2, 3)).astype(np.int8)
+    fires_on = Synapse(1, dense_codes, 1.58, Window((2, 3)), (5, 1, 1))
+    depthwise = Synapse(1, rng.integers(-8, 8, (channels, 1, 1, 1)).astype(np.int8), 4, Window(), first.shape)
+    neurons = fires(
+        fires_on, [2, 1, 1], np.full(5, (dense_codes.sum((1, 2, 3)) * 4 * (top // 2)).mean()).astype(int)
+    )
+    other = fires(replace(depthwise, groups=channels), [3, -1], np.zeros(channels, int))
+    scores = readout(dense_of(2, 5, 1), dense_of(3, channels, 6))
+    graph = Graph(Input((4, 2, 3), (4, 2, 3), 3), (currents, neurons, other, scores), 5)
+    check(graph)
+    compares(graph, rng.integers(0, 4, (5, 2, 4, 2, 3)).astype(np.uint8))
+
+
+def dense_of(source: int, channels: int, places: int) -> Synapse:
+    """One number: all of a map, added up."""
+    window = Window((2, 3) if places > 1 else (1, 1))
+    return Synapse(source, np.ones((1, channels, *window.size), np.int8), 1, window, (1, 1, 1))
+
+
+@pytest.mark.parametrize("order", [1, 4])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_recurrent_neurons_hear_their_own_spikes_a_step_later(order: int, threads: int) -> None:
+    rng = np.random.default_rng(order)
+    codes, own = rng.integers(-4, 4, (2, 70, 70)).astype(np.int8)
+    hidden = fires(dense(0, codes, 3), 2 ** np.arange(order)[::-1], np.full(70, -20 * order))
+    recurrent = replace(hidden, recurrent=(dense(1, own, 3),))
+    graph = vectors(70, recurrent, readout(dense(1, np.ones((3, 70))), reduce="none"), steps=150)
+    check(graph)
+    # longer than what is gathered at one time
+    compares(graph, rng.integers(0, 2, (150, 4, 70, 1, 1)).astype(np.uint8), threads)
+
+
+def test_every_head_has_its_scores_in_the_order_of_the_model() -> None:
+    hidden = fires(dense(0, np.eye(4), 1.58), [1], np.ones(4, int))
+    second = readout(dense(1, np.ones((2, 4))), dense(0, np.ones((2, 4))), reduce="none", offset=[5, -7])
+    tapped = replace(second, taps=np.array([[[1], [-2]], [[0], [100]]]), offset=np.array([[0, 1], [2, 3]]))
+    graph = vectors(4, hidden, readout(dense(1, np.ones((1, 4)))), tapped, second, steps=3)
+    check(graph)
+    levels = np.random.default_rng(0).integers(0, 2, (3, 2, 4, 1, 1)).astype(np.uint8)
+    compares(graph, levels)
+    spikes = levels.sum((2, 3, 4))  # [T, N], as every neuron repeats its input
+    first, taps, last = (head[..., 0, 0] for head in Compiled(graph).run(levels, 3))
+    np.testing.assert_array_equal(first[..., 0], spikes)
+    before = np.concatenate([np.zeros((1, 2), int), spikes[:-1]])
+    offsets = np.array([[0, 1], [2, 3], [2, 3]])[:, None]
+    np.testing.assert_array_equal(taps, (spikes + 98 * before)[..., None] + offsets)
+    np.testing.assert_array_equal(last, 2 * spikes[..., None] + [5, -7])

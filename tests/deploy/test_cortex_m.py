@@ -15,9 +15,10 @@ from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.zoo.catalog import Trained
 from mfp_neurons.zoo.evaluation import load_test
 from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
-from tests.deploy.graphs import cases
+from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 from tests.deploy.native import expected, stream_of
 from tests.deploy.test_codegen import corner
+from tests.deploy.test_codegen_maps import heads, recurrent
 from tests.deploy.test_feedback import fed_back
 from tests.deploy.toolchain import STRICT, run, tool
 
@@ -72,6 +73,22 @@ def test_own_spikes_of_every_kind_count_on_the_board_as_in_the_interpreter(machi
     assert len(np.unique(found.step)) > 5
 
 
+@pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)
+def test_recurrent_layers_and_several_heads_count_on_the_board_as_in_the_interpreter(machine, tmp_path):
+    layers = recurrent(2, "sum", period=2, static=False, steps=12, seed=1)
+    several = heads(3, period=2, wide=True, static=False)
+    for number, graph in enumerate([layers, several]):
+        shape = (graph.steps, 3, *graph.input.shape)
+        given = np.random.default_rng(number).integers(0, graph.input.top + 1, shape).astype(np.uint8)
+        right = expected(Case(graph, given, graph.steps), given)
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        found = score(machine, graph, np.moveaxis(given, 1, 0), folder)
+        np.testing.assert_array_equal(found.run, right.run)
+        np.testing.assert_array_equal(found.step, right.step[:, right.scored[0] == 1])
+        assert len(np.unique(found.step)) > 5
+
+
 @pytest.mark.parametrize("stream", [False, True], ids=["run", "step"])
 def test_the_linker_finds_the_memory_that_the_header_states(stream, digits, tmp_path):
     found = footprint(M4, digits.network.graph, tmp_path, stream=stream)
@@ -84,6 +101,14 @@ def test_the_linker_finds_the_memory_that_the_header_states(stream, digits, tmp_
         static = size["RUN_BUFFER_BYTES"] + size["INPUT_BYTES"] + 8 * size["SCORES"]
     assert static <= found.ram < static + 32  # alignment
     assert size["WEIGHT_BYTES"] + size["PARAMETER_BYTES"] < found.flash
+
+
+def test_a_program_has_only_the_primitives_that_its_network_calls(tmp_path):
+    graph = vectors(2, fires(dense(0, [[1, -1]]), [1], [1]), readout(dense(1, [[1]])), steps=4)
+    footprint(M4, graph, tmp_path, stream=True)
+    names = run([tool("arm-none-eabi-nm"), "program.elf"], tmp_path).decode()
+    linked = set(re.findall(r" T mfp_(\w+)", names))
+    assert linked == {"above", "pack", "fire", "score", "clear", "largest"}
 
 
 @pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)

@@ -4,6 +4,7 @@ import json
 import re
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.file import KEY, MAX_HEADER, from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Graph
 from tests.deploy.graphs import BITS, Case, cases, dense, fires, readout, vectors
-from tests.deploy.mutations import Arrays, parts, signed, signed_again
-from tests.deploy.test_check import network
+from tests.deploy.mutations import Arrays, parts, signed, signed_again, version_of
+from tests.deploy.test_check import CONCAT, FIRE, SCORES, attention, network, of, with_ops
 
 
 def read(data: bytes) -> Graph:
@@ -62,6 +63,32 @@ def test_a_file_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
         assert json.loads(opened.metadata()[KEY])["version"] == 1
         taps = next(name for name in opened.keys() if name.endswith("taps"))  # noqa: SIM118 (not a dict)
         assert opened.get_tensor(taps).tolist() == network().ops[0].taps.tolist()
+
+
+NEW: dict[str, Graph] = {
+    "operations": attention(),
+    "keys": replace(network(), keys=("logits",)),
+    "skip": of(SCORES, skip=1),
+    "taps": of(SCORES, taps=np.ones((1, 2, 1), np.int64)),
+    "max": of(SCORES, reduce="max"),
+    "a large number": of(CONCAT, weights=(1, 2**13), top=9 * 2**13),
+    "heads": with_ops(lambda ops: (*ops, ops[-1])),
+    "recurrent": of(FIRE, recurrent=(replace(dense(1, np.ones((2, 2))), shape=(2, 2, 2)),)),
+}
+
+
+@pytest.mark.parametrize("what", NEW)
+def test_a_file_says_by_its_version_what_earlier_releases_do_not_know(what: str) -> None:
+    data = to_bytes(NEW[what])
+    assert version_of(data) == 3
+    assert_same(read(data), NEW[what])
+
+
+def test_a_file_without_them_has_none_of_the_later_fields() -> None:
+    described, _ = parts(to_bytes(network()))
+    assert "keys" not in described
+    assert "recurrent" not in described["ops"][0]
+    assert not {"skip", "taps"} & set(described["ops"][-1])
 
 
 def large(bits: float, out: int = 256, inner: int = 4096) -> Graph:
@@ -127,6 +154,13 @@ def with_text(change: Callable[[bytes], bytes]) -> bytes:
     return signed_again(len(header).to_bytes(8, "little") + header + data[end:])
 
 
+def altered(change: Callable[[Any, Arrays], Any]) -> bytes:
+    """The same of the network of numbers."""
+    described, arrays = parts(to_bytes(attention()))
+    change(described, arrays)
+    return signed(described, arrays, version=3)
+
+
 def first(described: Any) -> Any:
     return described["ops"][0]
 
@@ -148,7 +182,7 @@ def both_signs(described: Any, arrays: Arrays) -> None:
 
 
 HOSTILE: dict[str, bytes] = {
-    "has version 3; this release of mfp-neurons reads versions 1 and 2": signed({}, {}, version=3),
+    "has version 4; this release of mfp-neurons reads versions 1, 2 and 3": signed({}, {}, version=4),
     "has version True": signed({}, {}, version=True),
     "has version 1.0": signed({}, {}, version=1.0),
     "has version None": signed({}, {}, version=None),
@@ -208,6 +242,23 @@ HOSTILE: dict[str, bytes] = {
             synapse(d)["pool"]["window"].update(size=[1000, 1000], padding=[999, 999]),
             synapse(d)["pool"].update(kind="sum"),
         )
+    ),
+    "places must be int64 [32], got int64 [31]": altered(
+        lambda d, a: a.update({"ops.3.places": a["ops.3.places"][:31]})
+    ),
+    "places must be from -1 to 31, got 100": altered(
+        lambda d, a: a.update({"ops.3.places": np.full(32, 100, np.int8)})
+    ),
+    "has Gather with fields": altered(lambda d, a: d["ops"][3].pop("fill")),
+    "has Ones with fields ['name', 'shape', 'source', 'top']": altered(
+        lambda d, a: d["ops"][1].update(top=1)
+    ),
+    "keys must be (), or a tuple of 2 different names": altered(lambda d, a: d.update(keys=["a"])),
+    "recurrent synapse 0: source must be an integer from 7 to 7, got 0": altered(
+        lambda d, a: d["ops"][6]["recurrent"][0].update(source=0)
+    ),
+    "offset must be int64 [R, 3]": altered(
+        lambda d, a: a.update({"ops.8.offset": np.ones((1, 2, 3), np.int8)})
     ),
     "got (2, 67108864, 67108864)": changed(lambda d, a: d["input"].update(shape=[2, 2**26, 2**26])),
 }

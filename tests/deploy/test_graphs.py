@@ -11,19 +11,25 @@ from hypothesis import HealthCheck, given, seed, settings
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import (
     Concat,
+    Currents,
+    Gather,
     Graph,
+    MatMul,
     Neurons,
+    Ones,
     Op,
     Pool,
+    Product,
     Scores,
     Sum,
     Synapse,
     TimePool,
     Window,
     potential_bound,
+    score_bound,
     synapses,
 )
-from tests.deploy.graphs import BITS, Case, bound_of_scores, cases, potentials, rows_of
+from tests.deploy.graphs import BITS, Case, cases, potentials, rows_of
 
 
 def traits(case: Case) -> Iterator[tuple[str, Any]]:
@@ -38,6 +44,8 @@ def traits(case: Case) -> Iterator[tuple[str, Any]]:
     yield "several rates", len({period for period in periods if period > 1}) > 1
     readers = Counter(s.source for op in graph.ops if isinstance(op, Neurons) for s in op.synapses)
     yield "a map that several synapses read", max(readers.values(), default=0) > 1
+    yield "several heads", len(graph.heads) > 1
+    yield "heads by name", bool(graph.keys)
     constant = graph.constant_maps(len(case.levels) == 1)
     for index, (op, steps) in enumerate(zip(graph.ops, case.own_steps[1:], strict=True), start=1):
         late = (periods[op.source] if isinstance(op, TimePool) else periods[index]) > 1
@@ -68,6 +76,12 @@ def of_op(graph: Graph, op: Op, late: bool) -> Iterator[tuple[str, Any]]:
             if op.feedback is not None and op.feedback.taps is not None:
                 yield f"negative own taps of a {op.feedback.kind}", bool((op.feedback.taps < 0).any())
                 yield "own taps for each channel", op.feedback.taps.shape[1] > 1
+            yield f"recurrent, {late=}", bool(op.recurrent)
+            if op.recurrent:
+                yield "several recurrent synapses", len(op.recurrent) > 1
+                yield "recurrent with taps", op.order > 1
+                yield "recurrent with feedback", op.feedback is not None
+                yield "recurrent with a matrix", op.steps is not None
             for what, there in [
                 ("negative", op.taps < 0),
                 ("zero", op.taps == 0),
@@ -90,9 +104,37 @@ def of_op(graph: Graph, op: Op, late: bool) -> Iterator[tuple[str, Any]]:
         case Scores():
             yield "scores", op.reduce
             yield f"scores of the last steps, {late=}", op.last is not None
-            yield "wide scores", bound_of_scores(graph) >= 2**31
-    if isinstance(op, Neurons | Scores):
+            yield "wide scores", max(score_bound(graph, op)) >= 2**31
+            yield f"scores without the first steps, {late=}", op.skip > 0
+            yield f"scores that are potentials, {late=}", op.order > 1
+            yield "scores with several rows of offset", len(op.offset) > 1
+            if op.taps is not None:
+                yield "scores with taps for each channel", op.taps.shape[2] > 1
+                yield "scores of steps before alone", bool((op.taps[-1, 0] == 0).all())
+        case Currents():
+            yield "signed currents", op.zero > 0
+            yield "currents above a byte", op.top > 255
+            yield "currents of currents", any(_made_by(graph, s.source, Currents) for s in op.synapses)
+        case Gather():
+            yield "gathered: some from nowhere", bool((op.places < 0).any())
+            yield "gathered: others than 0 from nowhere", op.fill > 0
+            yield "gathered: numbers", op.top > 1
+            yield "gathered: some twice", len(set(op.places[op.places >= 0])) < (op.places >= 0).sum()
+        case Ones():
+            yield "Ones of a signed map", _made_by(graph, op.source, Currents)
+        case Product() | MatMul():
+            yield f"{type(op).__name__} of a map with itself", op.sources[0] == op.sources[1]
+            yield f"{type(op).__name__} of numbers", op.top > 1
+            yield "MatMul above two bytes", isinstance(op, MatMul) and op.top > 2**16
+    if isinstance(op, Neurons | Currents | Scores):
         yield "synapses", min(len(op.synapses), 3)
+        ones = {graph.ops[s.source - 1].source for s in op.synapses if _made_by(graph, s.source, Ones)}
+        yield f"{type(op).__name__} of a map and its Ones", bool(ones & {s.source for s in op.synapses})
+
+
+def _made_by(graph: Graph, index: int, kind: type[Op]) -> bool:
+    """Whether such an operation makes a map."""
+    return index > 0 and isinstance(graph.ops[index - 1], kind)
 
 
 def of_synapse(graph: Graph, synapse: Synapse) -> Iterator[tuple[str, Any]]:
@@ -135,14 +177,14 @@ def of_spikes(
 VALUES: dict[str, list[Any]] = {
     "input": ["events", "bytes", "levels"],
     "potential": ["narrow", 32, 62, "wide"],
-    "scores": ["none", "sum", "mean"],
+    "scores": ["none", "sum", "mean", "max"],
     "synapses": [1, 2, 3],
     "feedback": [None, "sum", "table", "age"],
     "bits": BITS,
     "channels in": [1, 2, 31, 32, 33, 63, 64, 65],
     "channels out": [1, 2, 31, 32, 33, 63, 64, 65],
 }
-QUESTIONS = 86
+QUESTIONS = 122
 
 
 @pytest.mark.slow  # other tests draw the same networks, and fail where one is wrong
@@ -150,7 +192,7 @@ def test_every_feature_is_among_the_networks_drawn() -> None:
     count = Counter[Any]()
 
     @seed(0)
-    @settings(max_examples=800, database=None, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=1200, database=None, deadline=None, suppress_health_check=list(HealthCheck))
     @given(cases())
     def draw(case: Case) -> None:
         count.update(set(traits(case)))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret
 from mfp_neurons.deploy.graph import Graph
+from tests.deploy.agreement import assert_same
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 
 
@@ -35,23 +36,31 @@ def given_x(case: Case) -> np.ndarray:
     return shaped if frames == case.steps and not case.graph.input.static else shaped[0]
 
 
+def arrays(outputs: Any) -> list[np.ndarray]:
+    """One array for each head, whether they come alone, as a tuple or as a dict."""
+    if isinstance(outputs, dict):
+        return list(outputs.values())
+    return list(outputs) if isinstance(outputs, tuple) else [outputs]
+
+
 @given(case=cases(), seed=st.integers(0, 2**32))
 def test_all_at_once_step_by_step_and_event_by_event_are_equal_bit_for_bit(case: Case, seed: int) -> None:
     steps_wanted = case.graph.fixed_steps() or case.graph.steps
-    graph = replace(case.graph, steps=steps_wanted)
-    last = replace(graph.scores, reduce="none", last=None)
-    network = IntegerNetwork(replace(graph, ops=(*graph.ops[:-1], last)))
+    heads = [replace(head, reduce="none", last=None, skip=0) for head in case.graph.heads]
+    graph = replace(case.graph, steps=steps_wanted, ops=(*case.graph.body, *heads))
+    network = IntegerNetwork(graph)
     x = given_x(replace(case, steps=steps_wanted))
-    expected = network.run(x, backend="numpy")
-    np.testing.assert_array_equal(network.run(x, backend="compiled"), expected)
-    np.testing.assert_array_equal(network.run_events(x).scores, expected)
+    expected = arrays(network.run(x, backend="numpy"))
+    assert_same(arrays(network.run(x, backend="compiled")), expected, "compiled")
+    assert_same(arrays(network.run_events(x).scores), expected, "events")
     frames = x if x.ndim == len(graph.input.features) + 2 else np.broadcast_to(x, (steps_wanted, *x.shape))
     for backend in ("numpy", "compiled"):
         stream = network.stream(backend=backend)
         each = [stream.step(frame) for frame in frames]
         period = graph.periods[-1]
         assert [scores is not None for scores in each] == [(t + 1) % period == 0 for t in range(steps_wanted)]
-        np.testing.assert_array_equal(np.stack(each[period - 1 :: period]), expected)
+        steps = [arrays(scores) for scores in each[period - 1 :: period]]
+        assert_same([np.stack(of_head) for of_head in zip(*steps, strict=True)], expected, backend)
 
 
 @pytest.mark.parametrize(
@@ -63,6 +72,11 @@ def test_all_at_once_step_by_step_and_event_by_event_are_equal_bit_for_bit(case:
         ({"reduce": "mean", "last": 1}, lambda s: s[-1]),
         ({"reduce": "sum", "last": 3}, lambda s: s[-3:].sum(0)),
         ({"reduce": "mean", "last": 3}, lambda s: s[-3:].sum(0) / 3),
+        ({"reduce": "max"}, lambda s: s.max(0)),
+        ({"reduce": "max", "last": 2}, lambda s: s[-2:].max(0)),
+        ({"reduce": "none", "skip": 2}, lambda s: s[2:]),
+        ({"reduce": "mean", "skip": 2}, lambda s: s[2:].sum(0) / 3),
+        ({"reduce": "max", "skip": 1, "last": 3}, lambda s: s[2:].max(0)),
     ],
 )
 def test_scores_are_read_out_over_the_steps_that_the_model_reads(scores: Any, expected: Any) -> None:
@@ -70,6 +84,62 @@ def test_scores_are_read_out_over_the_steps_that_the_model_reads(scores: Any, ex
     found = IntegerNetwork(small(**scores)).run(EVENTS)
     assert found.dtype == np.float64
     np.testing.assert_array_equal(found, expected(0.5 * every[..., 0, 0]))
+
+
+def two_heads(**fields: Any) -> Graph:
+    """The small network, which returns the scores of every step, and the largest of its potentials."""
+    graph = small(reduce="none")
+    last = graph.scores
+    largest = replace(last, reduce="max", taps=np.array([[[2], [1]]]), offset=np.array([[0, 0], [7, -7]]))
+    return replace(graph, ops=(*graph.ops, largest), **fields)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "compiled"])
+def test_several_tensors_come_as_the_model_returns_them(backend: str) -> None:
+    every = IntegerNetwork(small(reduce="none")).run(EVENTS)
+    plain = every - [0.5, -0.5]  # without the offset
+    potentials = 2 * plain
+    potentials[1:] += plain[:-1] + np.array([3.5, -3.5])
+    outputs = IntegerNetwork(two_heads()).run(EVENTS, backend=backend)
+    assert isinstance(outputs, tuple)
+    assert_same(list(outputs), [every, potentials.max(0)], "a tuple")
+    named = IntegerNetwork(two_heads(keys=("spikes", "potential")))
+    ran = named.run(EVENTS, backend=backend)
+    assert list(ran) == ["spikes", "potential"]
+    assert_same([*ran.values()], [*outputs], "a dict")
+    assert_same([*named.run_events(EVENTS, backend=backend).scores.values()], [*outputs], "events")
+    stream = named.stream(backend=backend)
+    steps = [stream.step(frame) for frame in EVENTS]
+    assert_same([np.stack([step["potential"] for step in steps])], [potentials], "a stream")
+
+
+def test_one_tensor_in_a_dict_comes_in_a_dict() -> None:
+    outputs = IntegerNetwork(replace(small(), keys=("logits",))).run(EVENTS)
+    assert list(outputs) == ["logits"]
+    np.testing.assert_array_equal(outputs["logits"], IntegerNetwork(small()).run(EVENTS))
+
+
+@pytest.mark.parametrize(
+    ("scores", "steps", "message"),
+    [
+        ({"skip": 3}, 3, "at least 4 steps, the first 3 of which the scores leave out, got 3"),
+        ({"skip": 1, "last": 3}, 3, "at least 4 steps, the first 1 of which the scores leave out, got 3"),
+        ({"last": 3}, 2, "at least 3 steps, which the scores average, got 2"),
+    ],
+)
+def test_fewer_steps_than_the_scores_need_are_refused(scores: Any, steps: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        IntegerNetwork(small(**scores)).run(EVENTS[:steps])
+
+
+def test_print_shows_what_a_layer_reads_of_itself_and_how_each_head_is_read_out() -> None:
+    graph = two_heads(keys=("spikes", "potential"))
+    hidden = graph.ops[0]
+    recurrent = dense(1, np.eye(4), 1.58)
+    lines = str(IntegerNetwork(replace(graph, ops=(replace(hidden, recurrent=(recurrent,)), *graph.ops[1:]))))
+    assert "  from hidden, a step before" in lines
+    assert "'spikes': scores of each step" in lines
+    assert "'potential': max of scores over all steps" in lines
 
 
 def test_events_of_one_sample_come_as_times_and_addresses() -> None:

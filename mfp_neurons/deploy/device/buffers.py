@@ -8,7 +8,9 @@ from dataclasses import astuple, dataclass
 from math import prod
 
 from ..graph import (
+    Currents,
     Graph,
+    MatMul,
     Neurons,
     Op,
     Scores,
@@ -16,6 +18,7 @@ from ..graph import (
     current_bound,
     planes,
     potential_bound,
+    synapses,
 )
 from ..plan import Plan, plan
 
@@ -27,7 +30,8 @@ class Scratch:
     """What one layer needs while it is computed; of a whole network, the most that a layer needs of each.
 
     Attributes:
-        patches, totals: words for what windows see, and for how much that adds up to.
+        patches, totals: words for what windows see, and for how much that adds up to; for matrices, words of
+            rows and a column.
         sums: integers of 32 bits for what one neuron gets from one synapse.
         seen: synapses.
         narrow, wide: integers of 32 and 64 bits for currents and taps.
@@ -65,8 +69,25 @@ class Buffers:
 def run_buffers(graph: Graph) -> Buffers:
     """Of NAME_run: all steps of every map, for as long as it is read."""
     steps, constant = run_steps(graph), graph.constant_maps(graph.input.static)
-    layers = zip(graph.ops, [*steps[1:-1], scored_steps(graph)], strict=True)
-    return Buffers(_plan(graph, steps[:-1], ()), _most(_scratch(graph, op, n, constant) for op, n in layers))
+    slots = [steps[0], *(n + leading_steps(op) for op, n in zip(graph.body, steps[1:], strict=False))]
+    layers = (
+        _scratch(graph, op, _steps_at_once(graph, op, n), constant)
+        for op, n in zip(graph.ops, steps[1:], strict=True)
+    )
+    return Buffers(_plan(graph, slots, ()), _most(layers))
+
+
+def leading_steps(op: Op) -> int:
+    """Steps in front of the first one in the map of a run: zeros, which recurrent synapses read there."""
+    return int(isinstance(op, Neurons) and bool(op.recurrent))
+
+
+def _steps_at_once(graph: Graph, op: Op, steps: int) -> int:
+    """How many of its ``steps`` steps one call for a layer of a run looks at."""
+    if isinstance(op, Scores):
+        return scored_steps(graph, op) + steps_back(graph, op)
+    # recurrent neurons run step by step, as those of a stream do
+    return min(op.order, steps) if isinstance(op, Neurons) and op.recurrent else steps
 
 
 def step_buffers(graph: Graph) -> Buffers:
@@ -76,8 +97,8 @@ def step_buffers(graph: Graph) -> Buffers:
     """
     history = graph.history()
     # past steps are moved up before each step, so that what a layer looks at lies side by side, oldest first
-    slots = [1 + history.get(index, 0) for index in range(len(graph.ops))]
-    layers = ((op, op.order if isinstance(op, Neurons) else 1) for op in graph.ops)
+    slots = [1 + history.get(index, 0) for index in range(1 + len(graph.body))]
+    layers = ((op, op.order if isinstance(op, Neurons | Scores) else 1) for op in graph.ops)
     return Buffers(
         _plan(graph, slots, graph.kept()), _most(_scratch(graph, op, n, set()) for op, n in layers)
     )
@@ -89,10 +110,14 @@ def _plan(graph: Graph, slots: list[int], permanent: Collection[int]) -> Plan:
 
 
 def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
-    if not isinstance(op, Neurons | Scores):
+    if isinstance(op, MatMul):
+        left, right = (planes(graph.map_top(i)) for i in op.sources)
+        _, height, depth = graph.map_shape(op.sources[0])
+        return Scratch(patches=(height * left + right) * -(-depth // WORD))
+    if not isinstance(op, Neurons | Currents | Scores):
         return Scratch()
     patches = totals = sums = 0
-    for synapse in op.synapses:
+    for synapse in synapses(op):
         # before a pool one output needs what is accumulated at every place of the pool's window
         windows = prod(synapse.pool.window.size) if synapse.pool else 1
         # one output place is gathered at a time, at all steps, and shared by the channels of its group
@@ -100,10 +125,13 @@ def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
         patches += 0 if is_whole(graph, synapse) else seen * _patch_words(graph, synapse)
         totals += seen
         sums = max(sums, seen)
-    # the currents of one neuron at all steps, and behind them the taps that these can reach
+    # the currents of one neuron at all steps; behind them the taps that these can reach, or scores with taps
     numbers = steps + (min(op.order, steps) if isinstance(op, Neurons) else 0)
+    if isinstance(op, Scores) and is_tapped(op):
+        numbers += steps
     wide = is_wide(graph, op)
-    return Scratch(patches, totals, sums, len(op.synapses), 0 if wide else numbers, numbers if wide else 0)
+    count = len(synapses(op))
+    return Scratch(patches, totals, sums, count, 0 if wide else numbers, numbers if wide else 0)
 
 
 def _most(layers: Iterable[Scratch]) -> Scratch:
@@ -125,10 +153,20 @@ def run_steps(graph: Graph) -> list[int]:
     return [1 if index in constant else graph.steps // period for index, period in enumerate(graph.periods)]
 
 
-def scored_steps(graph: Graph) -> int:
-    """Steps whose scores a run computes."""
-    scores, steps = graph.scores, graph.steps // graph.periods[-1]
-    return steps if scores.reduce == "none" else scores.last or steps
+def scored_steps(graph: Graph, head: Scores) -> int:
+    """Steps whose scores a run computes, the last ones."""
+    steps = graph.steps // graph.periods[-1] - head.skip
+    return steps if head.reduce == "none" or head.last is None else min(head.last, steps)
+
+
+def scores_of_run(graph: Graph, head: Scores) -> int:
+    """How many scores of a head a run writes."""
+    return prod(head.shape) * (scored_steps(graph, head) if head.reduce == "none" else 1)
+
+
+def steps_back(graph: Graph, head: Scores) -> int:
+    """Steps before those that a run looks at, or as many as there are."""
+    return min(head.order - 1, graph.steps // graph.periods[-1] - scored_steps(graph, head))
 
 
 def remembered(graph: Graph) -> int:
@@ -137,13 +175,16 @@ def remembered(graph: Graph) -> int:
     Counted in steps of the input. With poolings over time they are alike but for their place in windows, of
     which one of each opens there.
     """
-    ends = [
-        (max(op.order, len(op.taps), len(op.threshold_table), op.own_steps + 1) - 1) * period
-        for op, period in zip(graph.ops, graph.periods[1:], strict=True)
-        if isinstance(op, Neurons)
-    ]
+    ends = [0]
+    for op, period in zip(graph.ops, graph.periods[1:], strict=True):
+        if isinstance(op, Neurons):
+            rows = max(len(op.taps), len(op.threshold_table))
+            # recurrent synapses look one step further back
+            ends.append(max(op.order - 1 + bool(op.recurrent), rows - 1, op.own_steps) * period)
+        elif isinstance(op, Scores):
+            ends.append((max(op.order, len(op.offset)) - 1) * period)
     # whole periods, so that the place in a window follows from the counter
-    return -(-max(ends, default=0) // graph.period) * graph.period
+    return -(-max(ends) // graph.period) * graph.period
 
 
 def counts_steps(graph: Graph) -> bool:
@@ -200,9 +241,16 @@ def is_whole(graph: Graph, synapse: Synapse) -> bool:
     )
 
 
-def is_wide(graph: Graph, op: Neurons | Scores) -> bool:
+def is_tapped(head: Scores) -> bool:
+    """Whether scores are computed step by step of their own: with taps, or to find the largest."""
+    return head.taps is not None or head.reduce == "max"
+
+
+def is_wide(graph: Graph, op: Neurons | Currents | Scores) -> bool:
     """Whether currents, taps, potentials or thresholds need more than 32 bits."""
-    largest = max(current_bound(graph, op.synapses))
+    if isinstance(op, Scores) and is_tapped(op):
+        return True
+    largest = max(current_bound(graph, synapses(op)))
     if isinstance(op, Neurons):
         largest = max(
             largest, *potential_bound(graph, op), int(abs(op.taps).max()), int(abs(op.thresholds).max())

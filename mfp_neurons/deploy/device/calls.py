@@ -1,12 +1,44 @@
 """What the generated NAME_run and NAME_step do: one call of a primitive for each operation."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from math import prod
 
-from ..graph import Concat, Graph, Neurons, Op, Pool, Scores, Sum, TimePool, sources
-from .buffers import Buffers, remembered, run_steps, scored_steps, step_words
+from ..graph import (
+    Concat,
+    Currents,
+    Gather,
+    Graph,
+    MatMul,
+    Neurons,
+    Ones,
+    Op,
+    Pool,
+    Product,
+    Scores,
+    Sum,
+    TimePool,
+    sources,
+)
+from .buffers import (
+    Buffers,
+    is_tapped,
+    leading_steps,
+    remembered,
+    run_steps,
+    scored_steps,
+    scores_of_run,
+    step_words,
+    steps_back,
+)
 from .tables import title
+
+_REDUCTIONS = {
+    "none": "MFP_EVERY_STEP",
+    "sum": "MFP_SUM_OF_STEPS",
+    "mean": "MFP_SUM_OF_STEPS",
+    "max": "MFP_MAX_OF_STEPS",
+}
 
 
 @dataclass(frozen=True)
@@ -18,34 +50,65 @@ class Time:
         steps: how many are looked at.
         start: the first of them whose result is wanted.
         place: where in its window the first lies, of a TimePool.
+        constant: whether the sources lie at the same place in every call.
     """
 
     first: str
     steps: str
     start: str
     place: str = "0"
+    constant: bool = True
 
 
 def run_body(graph: Graph, buffers: Buffers) -> list[str]:
     """Of a whole sequence: every layer at all steps, then the next."""
-    offsets, constant = buffers.maps.offsets, graph.constant_maps(graph.input.static)
-    steps = run_steps(graph)
-
-    def view(index: int, op: Op) -> str:
-        """A map from its first step on; the scores look at the last ones alone."""
-        skipped = steps[-1] - scored_steps(graph) if isinstance(op, Scores) else 0
-        stride = 0 if index in constant else step_words(graph, index)
-        return f"{{maps + {offsets[index] + skipped * stride}, {stride}}}"
+    constant, steps = graph.constant_maps(graph.input.static), run_steps(graph)
+    strides = [0 if i in constant else step_words(graph, i) for i in range(1 + len(graph.body))]
+    leads = [0, *map(leading_steps, graph.body)]
+    starts = [
+        offset + lead * stride
+        for offset, lead, stride in zip(buffers.maps.offsets, leads, strides, strict=True)
+    ]
 
     # levels are refused before anything is written, so that a refused call changes nothing
     lines = [*_memory(buffers), *_refuse(graph, steps[0])]
-    lines += _pack(graph, f"maps + {offsets[0]}", steps[0])
+    lines += _pack(graph, f"maps + {starts[0]}", steps[0])
+    begin = 0
     for index, op in enumerate(graph.ops, start=1):
-        count = steps[op.source if isinstance(op, TimePool) else index]
-        count = scored_steps(graph) if isinstance(op, Scores) else count
-        out = "" if isinstance(op, Scores) else f"maps + {offsets[index]}"
-        lines += _call(graph, index, [view(i, op) for i in sources(op)], Time("0", str(count), "0"), out)
+        if isinstance(op, Neurons) and op.recurrent:
+            lines += _block(graph, index, _run_recurrent(graph, index, op, starts, strides))
+            continue
+        time = Time("0", str(steps[op.source if isinstance(op, TimePool) else index]), "0")
+        out = _scores(begin) if isinstance(op, Scores) else f"maps + {starts[index]}"
+        skipped = 0
+        if isinstance(op, Scores):
+            # the last steps alone, and those that their taps reach back to
+            scored, back = scored_steps(graph, op), steps_back(graph, op)
+            skipped = steps[index] - scored - back
+            time = Time(str(skipped), str(scored + back), str(back))
+            begin += scores_of_run(graph, op)
+        views = [f"{{maps + {starts[i] + skipped * strides[i]}, {strides[i]}}}" for i in sources(op)]
+        lines += _block(graph, index, _call(graph, index, views, time, out))
     return [*lines, "    return 1;"]
+
+
+def _run_recurrent(
+    graph: Graph, index: int, op: Neurons, starts: list[int], strides: list[int]
+) -> Iterator[str]:
+    """Step by step, as all neurons of a layer read what all of them did in the step before."""
+    words = step_words(graph, index)
+    time = _time(graph, op, "t")
+    first = "t" if op.order == 1 else "(t + 1 - steps)"
+    views = []
+    for i, lag in _reads(index, op):
+        moved = f" + {first} * {strides[i]}" if strides[i] else ""
+        views.append(f"{{maps + {starts[i] - lag * strides[i]}{moved}, {strides[i]}}}")
+    yield f"mfp_clear(maps + {starts[index] - words}, {words});"
+    yield f"for (uint32_t t = 0; t < {run_steps(graph)[index]}; t++) {{"
+    time = replace(time, constant=False)
+    for line in _call(graph, index, views, time, f"maps + {starts[index]} + t * {words}"):
+        yield f"    {line}"
+    yield "}"
 
 
 def step_body(graph: Graph, buffers: Buffers) -> list[str]:
@@ -65,17 +128,36 @@ def step_body(graph: Graph, buffers: Buffers) -> list[str]:
         return offsets[index] + history.get(index, 0) * step_words(graph, index)
 
     lines += _pack(graph, f"maps + {newest(0)}", 1)
+    begin = 0
     for index, op in enumerate(graph.ops, start=1):
-        order = op.order if isinstance(op, Neurons) else 1
+        order = op.order if isinstance(op, Neurons | Scores) else 1
         period = periods[next(sources(op))]
+        own = "now" if period == 1 else f"now / {period}"
         views = []
-        for i in sources(op):
+        for i, lag in _reads(index, op):
             words = step_words(graph, i)
             back = "" if order == 1 else f" - (steps - 1) * {words}"
-            views.append(f"{{maps + {newest(i)}{back}, {words}}}")
-        out = "" if isinstance(op, Scores) else f"maps + {newest(index)}"
-        lines += _call(graph, index, views, _time(graph, op, period), out, _when_ends(period))
+            views.append(f"{{maps + {newest(i) - lag * words}{back}, {words}}}")
+        out = _scores(begin) if isinstance(op, Scores) else f"maps + {newest(index)}"
+        begin += prod(op.shape) if isinstance(op, Scores) else 0
+        body = list(_call(graph, index, views, _time(graph, op, own), out))
+        if isinstance(op, Neurons) and op.recurrent:
+            words = step_words(graph, index)
+            # the first step has none before it that it could read
+            body.insert(0, f"if ({own} == 0) mfp_clear(maps + {newest(index) - words}, {words});")
+        lines += _block(graph, index, body, _when_ends(period))
     return lines + _next_step(graph)
+
+
+def _reads(index: int, op: Op) -> list[tuple[int, int]]:
+    """The maps that an operation reads, and how many steps ago: 1 of recurrent synapses, else 0."""
+    recurrent = op.recurrent if isinstance(op, Neurons) else ()
+    return [(i, 0) for i in sources(op)] + [(index, 1) for _ in recurrent]
+
+
+def _scores(begin: int) -> str:
+    """Where a head writes, behind the heads before it."""
+    return f"scores + {begin}" if begin else "scores"
 
 
 def _next_step(graph: Graph) -> list[str]:
@@ -102,14 +184,14 @@ def _when_new(graph: Graph, index: int) -> str:
     return _when_ends(graph.periods[index])
 
 
-def _time(graph: Graph, op: Op, period: int) -> Time:
-    """The steps of one operation, whose sources make one in ``period`` steps of the input."""
-    own = "now" if period == 1 else f"now / {period}"
+def _time(graph: Graph, op: Op, own: str) -> Time:
+    """The steps of one operation whose sources are at their step ``own``."""
     if isinstance(op, TimePool):
         return Time("0", "1", "0", f"{own} % {op.window}")
-    if isinstance(op, Neurons) and op.order > 1:
+    if isinstance(op, Neurons | Scores) and op.order > 1:
         # as many steps as there are; in C, where ``steps`` is the name of that many
-        return Time(f"{own} + 1 - steps", f"{own} < {op.order - 1} ? {own} + 1 : {op.order}", "steps - 1")
+        steps = f"{own} < {op.order - 1} ? {own} + 1 : {op.order}"
+        return Time(f"{own} + 1 - steps", steps, "steps - 1", constant=False)
     return Time(own if remembered(graph) else "0", "1", "0")
 
 
@@ -143,32 +225,53 @@ def _pack(graph: Graph, out: str, steps: int) -> list[str]:
     ]
 
 
-def _call(graph: Graph, index: int, views: list[str], time: Time, out: str, when: str = "") -> list[str]:
+def _block(graph: Graph, index: int, body: Iterable[str], when: str = "") -> list[str]:
     """One operation, in a block of its own, under a condition or always."""
+    return [f"    {when}{{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
+
+
+def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> Iterator[str]:
+    """One operation; ``out`` is where its map, or its scores, begin."""
     op, steps = graph.ops[index - 1], time.steps
-    # where the sources are: constant, so in flash, unless that depends on how many steps there were
-    kind = "static const" if time.start == "0" else "const"
-    body = [f"{kind} mfp_view from[] = {{{', '.join(views)}}};"]
+    if not steps.isdigit():
+        yield f"const uint32_t steps = {steps};"
+        steps = "steps"
+    if not isinstance(op, Ones):
+        # where the sources are: constant, so in flash, unless that depends on how many steps there were
+        kind = "static const" if time.constant else "const"
+        yield f"{kind} mfp_view from[] = {{{', '.join(views)}}};"
     match op:
         case Neurons():
-            if time.start != "0":
-                body.insert(0, f"const uint32_t steps = {steps};")
-                steps = "steps"
             arguments = f"{time.first}, {steps}, {time.start}, {out}, &scratch"
             fire = "mfp_fire" if op.feedback is None else "mfp_fire_feedback"
-            body += [f"{fire}(&layer{index}, from, {arguments});"]
+            yield f"{fire}(&layer{index}, from, {arguments});"
+        case Scores() if is_tapped(op):
+            kind = _REDUCTIONS[op.reduce]
+            arguments = f"{time.first}, {steps}, {time.start}, {kind}, {out}, &scratch"
+            yield f"mfp_score_tapped(&layer{index}, from, {arguments});"
         case Scores():
             total = int(op.reduce != "none")
-            body += [f"mfp_score(&layer{index}, from, {steps}, {total}, scores, &scratch);"]
+            yield f"mfp_score(&layer{index}, from, {steps}, {total}, {out}, &scratch);"
+        case Currents():
+            yield f"mfp_current(&layer{index}, from, &map{index}, {steps}, {out}, &scratch);"
         case Pool():
-            body += [f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {steps}, {out});"]
+            yield f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {steps}, {out});"
         case TimePool():
-            body += [f"mfp_join(&map{index}, from[0], {op.window}, {time.place}, {steps}, {out});"]
+            yield f"mfp_join(&map{index}, from[0], {op.window}, {time.place}, {steps}, {out});"
+        case Gather():
+            arguments = f"&layer{index}, {op.fill}, &map{index}, {steps}, {out}"
+            yield f"mfp_gather(&map{op.source}, from[0], {arguments});"
+        case Ones():
+            yield f"mfp_ones(&map{index}, {steps}, {out});"
+        case Product() | MatMul():
+            left, right = op.sources
+            both = f"&map{left}, from[0], &map{right}, from[1], &map{index}, {steps}, {out}"
+            product = isinstance(op, Product)
+            yield f"mfp_multiply({both});" if product else f"mfp_matmul({both}, &scratch);"
         case Sum() | Concat():
             # sources are added one by one to what has to begin as 0
-            body += [f"mfp_clear({out}, {step_words(graph, index)} * {steps});"]
-            body += _add(graph, index, op, steps, out)
-    return [f"    {when}{{ {title(graph, index)}", *(f"        {line}" for line in body), "    }"]
+            yield f"mfp_clear({out}, {step_words(graph, index)} * {steps});"
+            yield from _add(graph, index, op, steps, out)
 
 
 def _add(graph: Graph, index: int, op: Sum | Concat, steps: str, out: str) -> Iterator[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..._checks import describe
 from ..._files import write_bytes
-from ..graph import Graph, Neurons
+from ..graph import Gather, Graph, Neurons, Scores
 from ..memory import own_words, rounding
 from .buffers import (
     Buffers,
@@ -20,6 +20,7 @@ from .buffers import (
     remembered,
     run_buffers,
     scored_steps,
+    scores_of_run,
     step_buffers,
 )
 from .calls import run_body, step_body
@@ -98,10 +99,10 @@ def _counter_bytes(graph: Graph) -> int:
 def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers) -> str:
     """NAME.h: what it is called with, what it returns, what it takes."""
     big, inputs = name.upper(), graph.input
-    size, classes = prod(inputs.shape), prod(graph.scores.shape)
+    size, classes = prod(inputs.shape), sum(prod(head.shape) for head in graph.heads)
     frames = 1 if inputs.static else graph.steps
     period, kept = graph.periods[-1], 4 * kept_words(graph)
-    rows = graph.steps // period if graph.scores.reduce == "none" else 1
+    scores = sum(scores_of_run(graph, head) for head in graph.heads)
     refused = f"; -1, with nothing changed, if a byte is above {big}_TOP" if inputs.top < 255 else ""
     levels = "events, 0 or 1" if inputs.top == 1 else f"levels 0..{inputs.top}"
     order = list(inputs.features or inputs.shape)
@@ -119,13 +120,13 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
 #include <stdint.h>
 
 #define {big}_STEPS {graph.steps} /* T{", and no other" if graph.fixed_steps() else ""} */
-#define {big}_CLASSES {classes} /* scores of one step */
+#define {big}_CLASSES {classes} /* scores of one step{_all_heads(graph)} */
 #define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
 #define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
-#define {big}_SCORES {rows * classes} /* that {name}_run writes */
+#define {big}_SCORES {scores} /* that {name}_run writes{_all_heads(graph)} */
 #define {big}_TOP {inputs.top} /* the largest level of the input */
-{_period_macro(big, period)}
-/* Memory in bytes. Flash: weights; thresholds, taps, factors and offsets. RAM: what a run uses and keeps
+{_period_macro(big, period)}{_head_macros(graph, big)}
+/* Memory in bytes. Flash: weights; {_parameter_words(graph)}. RAM: what a run uses and keeps
  * nothing of; what a step uses; and what a stream keeps between steps. */
 #define {big}_WEIGHT_BYTES {tables.weight_bytes}
 #define {big}_PARAMETER_BYTES {tables.parameter_bytes}
@@ -147,14 +148,14 @@ int {name}_run(const uint8_t *input, int64_t scores[]);
 /* One more step of a stream{_end_text(graph, name)}.
  *
  * input: {levels}, row-major {order}.
- * scores: [{big}_CLASSES] of this step; {_unit_text(graph)}
+ * scores: {_step_scores_text(graph, big)}
  * returns: {_returned_text(big, period)}{refused} */
 int {name}_step(const uint8_t *input, int64_t scores[]);
 
 /* Begins a new stream. */
 void {name}_reset(void);
 
-/* The class with the largest of {big}_CLASSES scores, the first of several. */
+{_argmax_text(graph, big)}
 uint32_t {name}_argmax(const int64_t scores[]);
 
 #ifdef __cplusplus
@@ -186,21 +187,88 @@ def _returned_text(big: str, period: int) -> str:
     )
 
 
-def _unit_text(graph: Graph, divisor: int = 1) -> str:
+def _all_heads(graph: Graph) -> str:
+    return ", of all heads" if len(graph.heads) > 1 else ""
+
+
+def _head_macros(graph: Graph, big: str) -> str:
+    """Where the scores of each head begin, if there are several."""
+    if len(graph.heads) == 1:
+        return ""
+    lines = [
+        "",
+        "/* The heads, one behind the other: how many scores each has in one step, and how many lie before",
+        " * its first one in what a run writes, and in what a step writes. */",
+    ]
+    of_run = of_step = 0
+    for i, head in enumerate(graph.heads):
+        classes = prod(head.shape)
+        name = f"{graph.keys[i]}: {head.name}" if graph.keys else head.name
+        lines += [
+            f"#define {big}_HEAD{i}_CLASSES {classes} /* {comment(name)} */",
+            f"#define {big}_HEAD{i}_RUN {of_run}",
+            f"#define {big}_HEAD{i}_STEP {of_step}",
+        ]
+        of_run, of_step = of_run + scores_of_run(graph, head), of_step + classes
+    return "\n".join([*lines, ""])
+
+
+def _parameter_words(graph: Graph) -> str:
+    """What counts as parameters."""
+    places = any(isinstance(op, Gather) for op in graph.ops)
+    return f"thresholds, taps, factors{', places' if places else ''} and offsets"
+
+
+def _unit_text(head: Scores, divisor: int = 1) -> str:
     over = f" / {divisor}" if divisor > 1 else ""
-    return f"times {graph.scores.unit!r}{over} it is the model's"
+    return f"times {head.unit!r}{over} it is the model's"
 
 
 def _scores_text(graph: Graph, big: str) -> str:
-    scores, steps, period = graph.scores, scored_steps(graph), graph.periods[-1]
-    if scores.reduce == "none" and period > 1:
-        return f"[{big}_STEPS / {big}_PERIOD][{big}_CLASSES], of every {period} steps; {_unit_text(graph)}"
-    if scores.reduce == "none":
-        return f"[{big}_STEPS][{big}_CLASSES], of every step; {_unit_text(graph)}"
+    """What a run writes."""
+    if len(graph.heads) == 1:
+        return _head_text(graph, graph.scores, big, f"{big}_CLASSES")
+    lines = [f"[{big}_SCORES], head after head:"]
+    for i, head in enumerate(graph.heads):
+        text = _head_text(graph, head, big, f"{big}_HEAD{i}_CLASSES")
+        lines.append(f" *     from {big}_HEAD{i}_RUN on {text}")
+    return "\n".join(lines)
+
+
+def _head_text(graph: Graph, head: Scores, big: str, classes: str) -> str:
+    """What a run writes of one head; ``classes`` is the macro that counts its scores of a step."""
+    steps, period = scored_steps(graph, head), graph.periods[-1]
+    if head.reduce == "none":
+        rows = f"{big}_STEPS / {big}_PERIOD" if period > 1 else f"{big}_STEPS"
+        rows += f" - {head.skip}" if head.skip else ""
+        every = f"every {period} steps" if period > 1 else "every step"
+        every += f", without the first {head.skip} scores" if head.skip else ""
+        return f"[{rows}][{classes}], of {every}; {_unit_text(head)}"
     which = "all" if steps * period == graph.steps else f"the last {steps}"
     which += f" of {graph.steps // period}" if period > 1 else ""
-    number = _unit_text(graph, steps if scores.reduce == "mean" else 1)
-    return f"[{big}_CLASSES], summed over {which} steps; {number}"
+    number = _unit_text(head, steps if head.reduce == "mean" else 1)
+    how = "the largest of" if head.reduce == "max" else "summed over"
+    return f"[{classes}], {how} {which} steps; {number}"
+
+
+def _step_scores_text(graph: Graph, big: str) -> str:
+    """What a step writes."""
+    if len(graph.heads) == 1:
+        return f"[{big}_CLASSES] of this step; {_unit_text(graph.scores)}"
+    lines = [f"[{big}_CLASSES] of this step, head after head:"]
+    for i, head in enumerate(graph.heads):
+        text = f"from {big}_HEAD{i}_STEP on [{big}_HEAD{i}_CLASSES]; {_unit_text(head)}"
+        lines.append(f" *     {text}")
+    return "\n".join(lines)
+
+
+def _argmax_text(graph: Graph, big: str) -> str:
+    if len(graph.heads) == 1:
+        return f"/* The class with the largest of {big}_CLASSES scores, the first of several. */"
+    return (
+        f"/* The class with the largest of the {big}_HEAD0_CLASSES scores of the first head, the first of\n"
+        " * several. Of other heads mfp_largest of mfp_int.h says it. */"
+    )
 
 
 def _end_text(graph: Graph, name: str) -> str:
@@ -250,6 +318,6 @@ void {name}_reset(void)
 
 uint32_t {name}_argmax(const int64_t scores[])
 {{
-    return mfp_largest(scores, {name.upper()}_CLASSES);
+    return mfp_largest(scores, {name.upper()}_{"HEAD0_" if len(graph.heads) > 1 else ""}CLASSES);
 }}
 """

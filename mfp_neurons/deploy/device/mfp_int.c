@@ -406,6 +406,74 @@ void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps
     }
 }
 
+/* Adds what synapse i gives channel c at (y, x) in every step, times its taps, to the scores behind the currents. */
+static void add_tapped(const mfp_tapped *layer, const mfp_view *sources, uint32_t i, uint32_t steps, uint32_t from,
+                       uint32_t y, uint32_t x, uint32_t c, const mfp_scratch *scratch)
+{
+    const mfp_currents *all = &layer->currents;
+    const mfp_currents one = {all->channels, all->height, all->width, 1, all->synapses + i, 1};
+    const mfp_scratch of_one = {scratch->patches, scratch->totals, scratch->sums,
+                                scratch->seen + i, scratch->narrow, scratch->wide};
+    add_up(&one, sources + i, steps, y, x, c, &of_one);
+    for (uint32_t t = from; t < steps; t++) {
+        const uint32_t reach = t < layer->order ? t + 1u : layer->order;
+        uint32_t at = i * layer->order * layer->columns + (layer->columns > 1u ? c : 0u);
+        for (uint32_t j = 0; j < reach; j++, at += layer->columns)
+            scratch->wide[steps + t] += scratch->wide[t - j] * table_number(&layer->taps, at);
+    }
+}
+
+void mfp_score_tapped(const mfp_tapped *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
+                      uint8_t kind, int64_t *scores, const mfp_scratch *scratch)
+{
+    const mfp_currents *currents = &layer->currents;
+    const uint32_t channels = currents->channels, width = currents->width, places = currents->height * width;
+    share_scratch(currents, sources, steps, scratch);
+    for (uint32_t n = 0; n < channels * places; n++) {
+        const uint32_t c = n % channels, place = n / channels;
+        int64_t *score = scores + c * places + place, *step = scratch->wide + steps;
+        for (uint32_t t = from; t < steps; t++)
+            step[t] = table_number(&layer->offset, row_of(first + t, layer->offset_rows) * channels + c);
+        for (uint32_t i = 0; i < currents->count; i++)
+            add_tapped(layer, sources, i, steps, from, place / width, place % width, c, scratch);
+        for (uint32_t t = from; t < steps; t++) {
+            if (kind == MFP_EVERY_STEP)
+                score[(t - from) * channels * places] = step[t];
+            else if (t == from)
+                *score = step[t];
+            else if (kind == MFP_SUM_OF_STEPS)
+                *score += step[t];
+            else if (step[t] > *score)
+                *score = step[t];
+        }
+    }
+}
+
+/* Writes a number where there are bits of 0. */
+static void put_number(const mfp_map *map, uint32_t *bits, uint32_t index, uint32_t number)
+{
+    for (uint32_t p = 0; p < map->planes; p++) flip_bits(bits + p * map->words, index, (number >> p) & 1u, 1);
+}
+
+void mfp_current(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t steps,
+                 uint32_t *out, const mfp_scratch *scratch)
+{
+    const mfp_currents *currents = &layer->currents;
+    const uint32_t size = currents->channels * currents->height * currents->width;
+    const uint32_t stride = target->planes * target->words;
+    mfp_clear(out, stride * steps);
+    share_scratch(currents, sources, steps, scratch);
+    for (uint32_t n = 0; n < size; n++) {
+        const uint32_t c = n % currents->channels, place = n / currents->channels;
+        const int64_t offset = table_number(&layer->offset, c);
+        add_up(currents, sources, steps, place / currents->width, place % currents->width, c, scratch);
+        for (uint32_t t = 0; t < steps; t++) {
+            const int64_t current = currents->wide ? scratch->wide[t] : scratch->narrow[t];
+            put_number(target, out + t * stride, n, (uint32_t)(offset + current));
+        }
+    }
+}
+
 /* ---- maps ---- */
 
 /* Below, up to 32 numbers side by side are one: bit `at` of every plane and the `count` - 1 that follow. */
@@ -504,6 +572,105 @@ void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_ma
         for (uint32_t place = 0; place < places; place++)
             merge(MFP_SUM, source, view.bits + t * view.stride, place * channels, weight, target,
                   out + t * target->planes * target->words, place * target->channels + channel, channels);
+}
+
+void mfp_gather(const mfp_map *source, mfp_view view, const mfp_table *places, uint32_t fill, const mfp_map *target,
+                uint32_t steps, uint32_t *out)
+{
+    const uint32_t stride = target->planes * target->words;
+    const uint32_t numbers = target->channels * target->height * target->width;
+    mfp_clear(out, stride * steps);
+    for (uint32_t n = 0; n < numbers; n++) {
+        const int64_t place = table_number(places, n);
+        const uint32_t planes = place < 0 || source->planes > target->planes ? target->planes : source->planes;
+        for (uint32_t t = 0; t < steps; t++) {
+            const uint32_t *from = view.bits + t * view.stride;
+            for (uint32_t p = 0; p < planes; p++) {
+                const uint32_t bit = place < 0 ? fill >> p : get_bits(from + p * source->words, (uint32_t)place, 1);
+                flip_bits(out + t * stride + p * target->words, n, bit & 1u, 1);
+            }
+        }
+    }
+}
+
+void mfp_ones(const mfp_map *target, uint32_t steps, uint32_t *out)
+{
+    const uint32_t last = target->channels * target->height * target->width % WORD;
+    for (uint32_t t = 0; t < steps; t++, out += target->words) {
+        for (uint32_t i = 0; i < target->words; i++) out[i] = UINT32_C(0xffffffff);
+        if (last) out[target->words - 1u] >>= WORD - last;
+    }
+}
+
+/* to += left * right, 32 numbers at once: the right ones once for each plane of the left ones, where these have a 1. */
+static void multiply_word(const mfp_map *left, const uint32_t *a, const mfp_map *right, const uint32_t *b,
+                          const mfp_map *target, uint32_t *to)
+{
+    for (uint32_t shift = 0; shift < left->planes; shift++) {
+        const uint32_t where = a[shift * left->words];
+        uint32_t carry = 0;
+        for (uint32_t p = shift; p < target->planes; p++) {
+            const uint32_t sum = to[p * target->words], q = p - shift;
+            const uint32_t added = q < right->planes ? b[q * right->words] & where : 0;
+            to[p * target->words] = sum ^ added ^ carry;
+            carry = (sum & added) | (carry & (sum | added));
+        }
+    }
+}
+
+void mfp_multiply(const mfp_map *left, mfp_view left_view, const mfp_map *right, mfp_view right_view,
+                  const mfp_map *target, uint32_t steps, uint32_t *out)
+{
+    const uint32_t stride = target->planes * target->words;
+    mfp_clear(out, stride * steps);
+    for (uint32_t t = 0; t < steps; t++)
+        for (uint32_t i = 0; i < target->words; i++)
+            multiply_word(left, left_view.bits + t * left_view.stride + i, right,
+                          right_view.bits + t * right_view.stride + i, target, out + t * stride + i);
+}
+
+/* Every `step`-th number of a channel from place `at` on, `count` of them, as planes of bits side by side. */
+static void gather_line(const mfp_map *map, const uint32_t *bits, uint32_t channel, uint32_t at, uint32_t step,
+                        uint32_t count, uint32_t *line)
+{
+    const uint32_t words = (count + WORD - 1u) / WORD;
+    mfp_clear(line, map->planes * words);
+    for (uint32_t p = 0; p < map->planes; p++)
+        for (uint32_t k = 0; k < count; k++) {
+            const uint32_t from = (at + k * step) * map->channels + channel;
+            flip_bits(line + p * words, k, get_bits(bits + p * map->words, from, 1), 1);
+        }
+}
+
+/* All of one channel of `to`: the rows of the left matrix are gathered once, each column of the right one once. */
+static void matmul_channel(const mfp_map *left, const uint32_t *a, const mfp_map *right, const uint32_t *b,
+                           uint32_t channel, const mfp_map *target, uint32_t *to, uint32_t *rows)
+{
+    const uint32_t depth = left->width, words = (depth + WORD - 1u) / WORD;
+    uint32_t *column = rows + left->height * left->planes * words;
+    for (uint32_t y = 0; y < left->height; y++)
+        gather_line(left, a, channel, y * depth, 1, depth, rows + y * left->planes * words);
+    for (uint32_t x = 0; x < right->width; x++) {
+        const uint32_t *row = rows;
+        gather_line(right, b, channel, x, right->width, depth, column);
+        for (uint32_t y = 0; y < left->height; y++) {
+            uint32_t sum = 0;
+            for (uint32_t p = 0; p < left->planes; p++, row += words)
+                for (uint32_t q = 0; q < right->planes; q++) sum += common(row, column + q * words, words) << (p + q);
+            put_number(target, to, (y * target->width + x) * target->channels + channel, sum);
+        }
+    }
+}
+
+void mfp_matmul(const mfp_map *left, mfp_view left_view, const mfp_map *right, mfp_view right_view,
+                const mfp_map *target, uint32_t steps, uint32_t *out, const mfp_scratch *scratch)
+{
+    const uint32_t stride = target->planes * target->words;
+    mfp_clear(out, stride * steps);
+    for (uint32_t t = 0; t < steps; t++)
+        for (uint32_t c = 0; c < target->channels; c++)
+            matmul_channel(left, left_view.bits + t * left_view.stride, right, right_view.bits + t * right_view.stride,
+                           c, target, out + t * stride, scratch->patches);
 }
 
 int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top)

@@ -94,11 +94,23 @@ typedef struct {
     mfp_table taps;
 } mfp_feedback;
 
-/* score[t] = offset + current[t]. */
+/* score[t] = offset + current[t]; so are the numbers of a map that is made of currents. */
 typedef struct {
     mfp_currents currents;
     mfp_table offset; /* [channel] */
 } mfp_readout;
+
+/* score[t] = offset[t] + sum over synapses s and j = 0 .. min(t, order - 1) of taps[s][j] * what s gives at t - j. */
+typedef struct {
+    mfp_currents currents;
+    uint32_t order, columns; /* taps [synapse][order][columns] */
+    mfp_table taps;
+    uint32_t offset_rows; /* offset [offset_rows][channel]; step t has row min(t, offset_rows - 1) */
+    mfp_table offset;
+} mfp_tapped;
+
+/* What becomes of the scores of several steps. */
+enum { MFP_EVERY_STEP, MFP_SUM_OF_STEPS, MFP_MAX_OF_STEPS };
 
 /* Where the patches of one synapse are: what the windows of one output place see, [window][step]. */
 typedef struct {
@@ -113,7 +125,7 @@ typedef struct {
     uint32_t *totals;
     int32_t *sums; /* what one neuron gets from one synapse */
     mfp_seen *seen;
-    int32_t *narrow; /* currents of one neuron at all steps, then its taps; */
+    int32_t *narrow; /* currents of one neuron at all steps, then its taps, or its scores with taps; */
     int64_t *wide;   /* here if they need 64 bits */
 } mfp_scratch;
 
@@ -124,7 +136,8 @@ int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top);
 void mfp_pack(const mfp_map *map, const uint8_t *levels, uint32_t *out);
 
 /* Spikes of steps from .. steps - 1 of those that `sources` hold, one view for each synapse. `first` is the number of
- * the first of them since the start. `out` takes steps - from maps. */
+ * the first of them since the start. `out` takes steps - from maps. Of a recurrent synapse the source is the layer's
+ * own map one step behind, with 0 everywhere before the first step; then from is steps - 1. */
 void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
               uint32_t *out, const mfp_scratch *scratch);
 
@@ -137,6 +150,15 @@ void mfp_fire_feedback(const mfp_feedback *layer, const mfp_view *sources, uint3
 void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps, uint8_t sum, int64_t *scores,
                const mfp_scratch *scratch);
 
+/* Scores with taps of steps from .. steps - 1 of those that `sources` hold, as mfp_fire has them, row-major: one of all
+ * steps, or [step][score]. */
+void mfp_score_tapped(const mfp_tapped *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
+                      uint8_t kind, int64_t *scores, const mfp_scratch *scratch);
+
+/* Currents as a map: the numbers offset + current, none of which is negative or needs more planes than `target` has. */
+void mfp_current(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t steps,
+                 uint32_t *out, const mfp_scratch *scratch);
+
 /* The largest number, or the sum, of each window: `target` at `steps` steps. */
 void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, const mfp_map *target, uint32_t steps,
               uint32_t *out);
@@ -148,6 +170,22 @@ void mfp_join(const mfp_map *map, mfp_view view, uint32_t window, uint32_t place
 /* Adds weight * source to the channels of `out` from `channel` on, at `steps` steps. */
 void mfp_add(const mfp_map *source, mfp_view view, uint32_t weight, const mfp_map *target, uint32_t channel,
              uint32_t steps, uint32_t *out);
+
+/* Number i of `target` is number places[i] of the source, or `fill` where that is negative; both in the order in which
+ * maps have them, channels side by side. */
+void mfp_gather(const mfp_map *source, mfp_view view, const mfp_table *places, uint32_t fill, const mfp_map *target,
+                uint32_t steps, uint32_t *out);
+
+/* 1 everywhere, in a map of one plane. */
+void mfp_ones(const mfp_map *target, uint32_t steps, uint32_t *out);
+
+/* left * right, place by place. */
+void mfp_multiply(const mfp_map *left, mfp_view left_view, const mfp_map *right, mfp_view right_view,
+                  const mfp_map *target, uint32_t steps, uint32_t *out);
+
+/* The product of the matrices, rows times columns, of each channel. */
+void mfp_matmul(const mfp_map *left, mfp_view left_view, const mfp_map *right, mfp_view right_view,
+                const mfp_map *target, uint32_t steps, uint32_t *out, const mfp_scratch *scratch);
 
 /* Sets words to 0. */
 void mfp_clear(uint32_t *words, uint32_t count);

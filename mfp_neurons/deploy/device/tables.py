@@ -10,20 +10,26 @@ from numpy.typing import NDArray
 from ..graph import (
     Concat,
     CurrentPool,
+    Currents,
+    Gather,
     Graph,
     Ints,
+    MatMul,
     Neurons,
+    Ones,
     Pool,
+    Product,
     Scores,
     Sum,
     Synapse,
     TimePool,
     Window,
     planes,
+    synapses,
 )
 from ..memory import own_words, rounding
 from ..pack import code_planes, plane_weights, smallest, words
-from .buffers import WORD, in_bytes, is_whole, is_wide, plane_words, row_words
+from .buffers import WORD, in_bytes, is_tapped, is_whole, is_wide, plane_words, row_words
 
 _WIDTH = 112
 
@@ -49,16 +55,21 @@ class Tables:
                 f"static const mfp_map map{index} = {self._map(index)};",
             ]
         for index, op in enumerate(graph.ops, start=1):
-            if isinstance(op, Neurons | Scores | Pool):
+            if isinstance(op, Neurons | Currents | Scores | Pool | Gather):
                 self.lines += ["", title(graph, index)]
             if isinstance(op, Neurons):
                 self._neurons(index, op)
-            elif isinstance(op, Scores):
+            elif isinstance(op, Scores) and is_tapped(op):
+                self._tapped(index, op)
+            elif isinstance(op, Currents | Scores):
                 currents = self._currents(index, op)
                 offset = self._parameters("offset", f"{index}", op.offset)
                 self.lines += [f"static const mfp_readout layer{index} = {{{currents}, {offset}}};"]
             elif isinstance(op, Pool):
                 self.lines += [f"static const mfp_pooling layer{index} = {_pooling(op)};"]
+            elif isinstance(op, Gather):
+                places = self._parameters("places", f"{index}", _places(graph, op))
+                self.lines += [f"static const mfp_table layer{index} = {places};"]
 
     def _neurons(self, index: int, op: Neurons) -> None:
         currents = self._currents(index, op)
@@ -88,14 +99,28 @@ class Tables:
             "};",
         ]
 
-    def _currents(self, index: int, op: Neurons | Scores) -> str:
-        """Writes the synapses of a layer; returns their mfp_currents."""
-        synapses = [self._synapse(f"{index}_{i}", synapse) for i, synapse in enumerate(op.synapses)]
-        self.lines += [f"static const mfp_synapse synapses{index}[{len(synapses)}] = {{"]
-        self.lines += [line for synapse in synapses for line in synapse]
+    def _tapped(self, index: int, op: Scores) -> None:
+        currents = self._currents(index, op)
+        # a maximum of scores without taps: what is accumulated in a step counts once
+        taps = np.ones((len(op.synapses), 1, 1), np.int64) if op.taps is None else op.taps
+        self.lines += [
+            f"static const mfp_tapped layer{index} = {{",
+            f"    .currents = {currents},",
+            f"    .order = {op.order}, .columns = {taps.shape[2]},",
+            f"    .taps = {self._parameters('taps', f'{index}', taps)},",
+            f"    .offset_rows = {len(op.offset)},",
+            f"    .offset = {self._parameters('offset', f'{index}', op.offset)},",
+            "};",
+        ]
+
+    def _currents(self, index: int, op: Neurons | Currents | Scores) -> str:
+        """Writes the synapses of a layer, the recurrent ones last; returns their mfp_currents."""
+        written = [self._synapse(f"{index}_{i}", synapse) for i, synapse in enumerate(synapses(op))]
+        self.lines += [f"static const mfp_synapse synapses{index}[{len(written)}] = {{"]
+        self.lines += [line for synapse in written for line in synapse]
         self.lines += ["};"]
         sizes = ", ".join(map(str, op.shape))
-        return f"{{{sizes}, {len(synapses)}, synapses{index}, {int(is_wide(self._graph, op))}}}"
+        return f"{{{sizes}, {len(written)}, synapses{index}, {int(is_wide(self._graph, op))}}}"
 
     def _synapse(self, suffix: str, synapse: Synapse) -> list[str]:
         """Writes the tables of a synapse; returns the lines of its descriptor."""
@@ -165,11 +190,20 @@ def title(graph: Graph, index: int) -> str:
     size = " x ".join(map(str, op.shape))
     match op:
         case Neurons():
-            words = f"neurons {size}, K = {op.order}"
+            words = f"neurons {size}, K = {op.order}" + (", recurrent" if op.recurrent else "")
             if op.feedback is not None:
                 words += f"{own_words(op)}; {rounding(op)}"
         case Scores():
-            words = f"scores {size}"
+            words = f"scores {size}" + (f", K = {op.order}" if op.order > 1 else "")
+        case Currents():
+            words = f"currents {size}, numbers 0..{op.top}, of which {op.zero} stands for 0"
+        case Gather():
+            words = f"numbers of map {op.source} in other places, {size}, 0..{op.top}"
+        case Ones():
+            words = f"1 at every place of map {op.source}, {size}"
+        case Product() | MatMul():
+            left, right = op.sources
+            words = f"{type(op).__name__.lower()} {size} of map {left} and map {right}, numbers 0..{op.top}"
         case Pool():
             words = f"{op.kind} pool {size} of map {op.source}, numbers 0..{op.top}"
         case TimePool():
@@ -189,13 +223,21 @@ def _described_maps(graph: Graph) -> set[int]:
     """Maps that primitives take a descriptor of; a synapse holds that of its source."""
     indices = {0}
     for index, op in enumerate(graph.ops, start=1):
-        if isinstance(op, Pool):
+        if isinstance(op, Pool | Gather):
             indices |= {index, op.source}
-        elif isinstance(op, TimePool):
+        elif isinstance(op, TimePool | Currents | Ones):
             indices |= {index}
-        elif isinstance(op, Sum | Concat):
+        elif isinstance(op, Sum | Concat | Product | MatMul):
             indices |= {index, *op.sources}
     return indices
+
+
+def _places(graph: Graph, op: Gather) -> Ints:
+    """The places of a Gather as maps have them: channels last, in what is written and in what is read."""
+    channels, height, width = graph.map_shape(op.source)
+    lasts = np.arange(channels * height * width).reshape(height, width, channels).transpose(2, 0, 1)
+    written = op.places.reshape(op.shape).transpose(1, 2, 0).reshape(-1)
+    return np.where(written < 0, -1, lasts.reshape(-1)[written])
 
 
 def _packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:

@@ -1,13 +1,14 @@
 """The compiled runtime: portable C behind ctypes. Same numbers as ``interpret``, bit for bit.
 
-A map is kept as bits, 64 channels a word (levels of images as bytes). A run keeps nothing; a stream keeps the
-bits that neurons look back at, without gaps. The memory that both work in is kept for the next call of the
-same size; a call that comes while another has it works in memory of its own.
+A map is kept as bits, 64 channels a word, or as integers if its numbers are multiplied, not counted. A run
+keeps nothing; a stream keeps the bits that neurons look back at, without gaps. The memory that both work in
+is kept for the next call of the same size; a call that comes while another has it works in memory of its own.
 """
 
 import ctypes
 import functools
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from ... import _build
 from ..events import Events, Reached
-from ..graph import Graph, Ints, Neurons, Synapse, TimePool, planes
+from ..graph import Graph, Ints, Neurons, Scores, Synapse, TimePool, planes
 from ..plan import plan
 from .structs import BLOCK, STRUCTS, Layout, library, window_struct
 
@@ -55,6 +56,7 @@ class Compiled:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self.layout = Layout(graph)
+        self._scores = [head.shape for head in graph.heads]
         self._library = library()
         # of the last run, and of the last step of a stream; a call takes them out while it works in them
         self._buffers: dict[bool, _Buffers] = {}
@@ -95,17 +97,22 @@ class Compiled:
             buffers = None  # freed before the next are allocated
             buffers = _Buffers(self.layout, self._library, size)
         levels = np.ascontiguousarray(levels)
-        # the last layer has a step of its own in every so many of the input
+        # the scores have a step of their own in every so many of the input
         period = self.graph.periods[-1]
         scored = (first + size.steps) // period - first // period
-        scores = np.empty((scored, size.samples, *self.graph.scores.shape), np.int64)
+        scores = np.empty(scored * size.samples * sum(map(prod, self._scores)), np.int64)
         call = buffers.call
         call.first, call.words_a_thread = first, self.words_a_thread
         call.levels, call.scores = levels.ctypes.data, scores.ctypes.data
         call.past = None if past is None else past.ctypes.data
         self._library.mfp_network_run(ctypes.byref(call))
         self._buffers[size.stream] = buffers
-        return [scores]
+        heads, start = [], 0
+        for shape in self._scores:
+            end = start + scored * size.samples * prod(shape)
+            heads.append(scores[start:end].reshape(scored, size.samples, *shape))
+            start = end
+        return heads
 
     def scatter(
         self, synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool
@@ -198,12 +205,12 @@ class _Buffers:
         self.memory = aligned(places.size)
         for m, offset in zip(maps, places.offsets, strict=True):
             m.data = self.memory.ctypes.data + offset
-        call = STRUCTS["Call"](op_count=len(graph.ops), samples=size.samples)
+        call = STRUCTS["Call"](op_count=len(graph.ops), map_count=len(maps), samples=size.samples)
         call.ops, call.maps = ctypes.addressof(layout.ops), ctypes.addressof(maps)
         call.count, call.threads = size.steps, size.threads
         if size.stream:  # it needs most when there is a whole past
             layers = zip(graph.ops, graph.periods[1:], strict=True)
-            call.first = max((op.order * every for op, every in layers if isinstance(op, Neurons)), default=0)
+            call.first = max(op.order * every for op, every in layers if isinstance(op, Neurons | Scores))
         needed = library.mfp_network_scratch(ctypes.byref(call))
         call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
         self.scratch = aligned(size.threads * call.scratch_bytes)
@@ -216,13 +223,13 @@ def _map_structs(layout: Layout, size: _Size) -> Any:
     graph = layout.graph
     same = set() if size.stream else graph.constant_maps(size.static)
     history, (past, _) = graph.history(), _places_of_past(graph, size.samples)
-    maps = (STRUCTS["Map"] * len(graph.ops))()
+    maps = (STRUCTS["Map"] * (1 + len(graph.body)))()
     for index, m in enumerate(maps):
         op = graph.ops[index - 1] if index else None
         m.period, m.window = graph.periods[index], op.window if isinstance(op, TimePool) else 1
         m.channels, m.height, m.width = graph.map_shape(index)
         m.planes, m.words = planes(graph.map_top(index)), -(-m.channels // BLOCK)
-        m.bytes, m.same = layout.is_bytes(index), index in same
+        m.bytes, m.same = layout.number_bytes[index], index in same
         steps = 1 if m.same else size.steps // m.period
         # a stream goes round: step t is in slot t % slots, where it replaces the oldest
         m.slots = history.get(index, 0) + 1 if size.stream else steps
@@ -232,7 +239,7 @@ def _map_structs(layout: Layout, size: _Size) -> Any:
 
 def _bytes(m: Any, size: _Size) -> int:
     """Bytes of a map in the C's memory."""
-    place = m.channels if m.bytes else 8 * m.planes * m.words
+    place = m.channels * m.bytes if m.bytes else 8 * m.planes * m.words
     return size.samples * m.slots * m.height * m.width * place
 
 

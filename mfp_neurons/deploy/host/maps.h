@@ -1,4 +1,4 @@
-/* Operations on whole numbers that need no weights: the input, Pool, TimePool, Sum, Concat. */
+/* Operations on whole numbers that need no weights, place by place: the input and all without synapses but MatMul. */
 #ifndef MFP_MAPS_H
 #define MFP_MAPS_H
 
@@ -94,6 +94,69 @@ static void join_numbers(const Call *call, const Op *op, int32_t *numbers, int32
     }
 }
 
+/* Number `at` of those that op->origins counts: of a map of bits 64 to a word of its lowest plane, else one by one. */
+static inline int32_t gather_number(const Map *source, const uint8_t *frame, int64_t at)
+{
+    if (source->bytes) return get_number(frame, source->bytes, at);
+    const word *bits = (const word *)(const void *)frame + at / BLOCK;
+    int32_t number = 0;
+    for (int64_t p = 0; p < source->planes; p++) number |= (int32_t)(bits[p * source->words] >> at % BLOCK & 1) << p;
+    return number;
+}
+
+/* The same of spikes, a word of them. */
+static inline word gather_bits(const word *frame, const int64_t *from, int64_t count, int64_t fill)
+{
+    word bits = 0;
+    for (int64_t c = 0; c < count; c++) {
+        const uint64_t at = (uint64_t)from[c];
+        bits |= (from[c] < 0 ? (word)fill : frame[at / BLOCK] >> at % BLOCK & 1) << c;
+    }
+    return bits;
+}
+
+/* A place whose channels come from anywhere, or, where it is a copy of another, all from there. */
+static void gather_place(const Map *source, const Map *target, const Op *op, int64_t sample, int64_t t, int64_t y,
+                         int64_t x)
+{
+    const uint8_t *frame = address(source, sample, t, 0, 0);
+    uint8_t *to = address(target, sample, t, y, x);
+    const int64_t place = y * op->width + x, *from = op->origins + place * op->channels;
+    if (op->copied[place] >= 0) {
+        const size_t size = (size_t)(in_slot(source, 0, 0, 0, 1) - in_slot(source, 0, 0, 0, 0));
+        memcpy(to, frame + (size_t)op->copied[place] * size, size);
+        return;
+    }
+    const int one_plane = !source->bytes && source->planes == 1 && target->planes == 1;
+    for (int64_t first = 0; first < op->channels; first += BLOCK, from += BLOCK) {
+        const int64_t left = op->channels - first, count = left < BLOCK ? left : BLOCK;
+        if (one_plane) {
+            ((word *)(void *)to)[first / BLOCK] = gather_bits((const word *)(const void *)frame, from, count, op->fill);
+            continue;
+        }
+        int32_t numbers[BLOCK] = {0};
+        for (int64_t c = 0; c < count; c++)
+            numbers[c] = from[c] < 0 ? (int32_t)op->fill : gather_number(source, frame, from[c]);
+        store_block(target, to, first / BLOCK, numbers);
+    }
+}
+
+static void ones_place(const Map *target, int64_t sample, int64_t t, int64_t y, int64_t x)
+{
+    word *to = bits_at(target, sample, t, y, x);
+    for (int64_t left = target->channels; left > 0; left -= BLOCK)
+        *to++ = left < BLOCK ? ((word)1 << left) - 1 : ~(word)0;
+}
+
+static void multiply_numbers(const Call *call, const Op *op, int32_t *numbers, int32_t *out, int64_t sample, int64_t t,
+                             int64_t y, int64_t x)
+{
+    const Map *left = call->maps + op->sources[0], *right = call->maps + op->sources[1];
+    load_numbers(left, sample, t, y, x, numbers);
+    load_numbers(right, sample, t, y, x, out);
+    for (int64_t c = 0; c < left->words * BLOCK; c++) out[c] *= numbers[c];
+}
+
 static int64_t join_room(const Call *call, const Op *op)
 {
     int64_t room = 0;
@@ -115,6 +178,14 @@ static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t s
         time_pool_bits(source, target, sample, t, y, x);
         return;
     }
+    if (op->kind == GATHER) {
+        gather_place(source, target, op, sample, t, y, x);
+        return;
+    }
+    if (op->kind == ONES) {
+        ones_place(target, sample, t, y, x);
+        return;
+    }
     const int64_t room = join_room(call, op);
     int32_t *numbers = take(&scratch, room * 4), *out = take(&scratch, room * 4);
     if (op->kind == TIME_POOL) {
@@ -123,6 +194,8 @@ static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t s
     }
     if (op->kind == POOL)
         pool_numbers(source, op, numbers, out, sample, t, y, x);
+    else if (op->kind == PRODUCT)
+        multiply_numbers(call, op, numbers, out, sample, t, y, x);
     else
         join_numbers(call, op, numbers, out, room, sample, t, y, x);
     store_numbers(target, sample, t, y, x, out);

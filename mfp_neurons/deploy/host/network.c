@@ -1,10 +1,11 @@
 /* The compiled runtime of integer networks behind a plain C interface; deploy/host/compiled.py calls it. */
 #include "layer.h"
 #include "maps.h"
+#include "matmul.h"
 #include "past.h"
 #include "scatter.h"
 
-static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind == SCORES; }
+static int has_synapses(const Op *op) { return op->kind == NEURONS || op->kind == CURRENTS || op->kind == SCORES; }
 
 /* The steps of an operation's sources that end within those of a call on the input. */
 static Call of_sources(const Call *call, const Op *op)
@@ -27,6 +28,8 @@ void mfp_network_run(const Call *call)
         if (own.count == 0) continue;
         if (has_synapses(op))
             layer(&own, op);
+        else if (op->kind == MATMUL)
+            matmul(&own, op);
         else
             map_op(&own, op);
     }
@@ -49,7 +52,9 @@ int64_t mfp_network_scratch(const Call *call)
         const Op *op = call->ops + i;
         Call own = of_sources(call, op);
         if (own.count == 0) own.count = 1; /* a stream comes to it later */
-        const int64_t bytes = has_synapses(op) ? layer_bytes(&own, op) : map_bytes(&own, op);
+        const int64_t bytes = has_synapses(op)        ? layer_bytes(&own, op)
+                              : op->kind == MATMUL ? matmul_bytes(&own, op)
+                                                   : map_bytes(&own, op);
         if (bytes > most) most = bytes;
     }
     return most;

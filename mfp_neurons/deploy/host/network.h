@@ -15,13 +15,13 @@ enum {
     CHUNK = 64, /* steps gathered at one time */
 };
 
-/* Numbers [sample][slot][row][column]: bits [plane][word] of the channels, or one byte a channel. */
+/* Numbers [sample][slot][row][column]: bits [plane][word] of the channels, or one integer without a sign a channel. */
 typedef struct {
     void *data;
     int64_t channels, height, width;
     int64_t planes; /* bits a number */
     int64_t words; /* of 64 channels */
-    int64_t bytes; /* 1: a byte a number, not bits */
+    int64_t bytes; /* 1, 2, 4: of one of those integers; 0: bits */
     int64_t slots; /* step t is in slot t % slots */
     int64_t same; /* 1: the same at every step */
     int64_t period; /* steps of the input that one of its steps takes */
@@ -55,7 +55,7 @@ typedef struct {
     const int64_t *factor; /* [channel], or NULL: 1 */
 } Synapse;
 
-enum OpKind { NEURONS, POOL, TIME_POOL, SUM, CONCAT, SCORES };
+enum OpKind { NEURONS, CURRENTS, POOL, TIME_POOL, SUM, CONCAT, GATHER, ONES, PRODUCT, MATMUL, SCORES };
 enum FeedbackKind { OPEN, OWN_SUM, OWN_TABLE, OWN_AGE };
 
 typedef struct {
@@ -64,10 +64,13 @@ typedef struct {
     int64_t channels, height, width;
     const Synapse *synapses;
     int64_t synapse_count;
-    int64_t order; /* K */
+    const Synapse *recurrent; /* read the step before of the target itself */
+    int64_t recurrent_count;
+    int64_t order; /* K, 1 without taps */
     int64_t wide; /* 1: potentials need 64 bits */
     int64_t taps_rows, taps_per_channel;
-    const void *taps; /* [row][K][1 or channel]; int64_t if wide, else int32_t, as the thresholds */
+    const void *taps; /* [row][K][1 or channel]; int64_t if wide, else int32_t, as the thresholds. Of SCORES a row is
+                       * a synapse, or NULL */
     int64_t sums_rows;
     const void *sums; /* [row][1 or channel]: of the taps that step t, or the last row, reaches */
     int64_t threshold_rows, choices;
@@ -76,12 +79,17 @@ typedef struct {
     int64_t own_per_channel, own_start; /* OWN_TABLE: the choice of no own spike */
     int64_t own_shift; /* OWN_SUM: of what the inputs add up to */
     const void *own_taps; /* [R][1 or channel] of the width of the others; of OWN_TABLE int32_t [R] */
-    const int64_t *offset; /* SCORES: [channel] */
-    const int64_t *sources; /* POOL, TIME_POOL, SUM, CONCAT: maps */
+    int64_t offset_rows;
+    const int64_t *offset; /* SCORES, CURRENTS: [row][channel] */
+    int64_t before; /* SCORES: numbers of one step of a sample in those in front of it */
+    const int64_t *sources; /* of operations without synapses: maps */
     const int64_t *source_weights;
     int64_t source_count;
     int64_t pool;
     Window window;
+    const int64_t *origins; /* GATHER: [row][column][channel], where the source has it, or -1; see gather_numbers */
+    const int64_t *copied; /* GATHER: [row][column], the place of the source that this one is a copy of, or -1 */
+    int64_t fill;
 } Op;
 
 /* Steps [first, first + count) of all samples: of the input, or, in what an operation is given, of its sources. Arrays
@@ -89,10 +97,10 @@ typedef struct {
 typedef struct {
     const Map *maps;
     const Op *ops;
-    int64_t op_count;
+    int64_t op_count, map_count;
     int64_t samples, first, count;
     const uint8_t *levels; /* [count or 1][sample][channel][row][column], of the input; none above its top */
-    int64_t *scores; /* [count][sample][channel][row][column], of the scores' own steps */
+    int64_t *scores; /* [head][count][sample][channel][row][column], of the scores' own steps */
     uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
     int64_t scratch_bytes;
     int64_t threads, words_a_thread; /* at most so many, if each has so much to do */

@@ -67,9 +67,9 @@ static inline void copy_slot(const Map *map, int64_t samples, int64_t slot, Bits
         if (map->bytes) {
             for (int64_t i = 0; i < places * map->channels; i++) {
                 if (keep)
-                    put(&bits, bytes[i], (int)map->planes);
+                    put(&bits, (word)get_number(bytes, map->bytes, i), (int)map->planes);
                 else
-                    bytes[i] = (uint8_t)get(&bits, (int)map->planes);
+                    put_number(bytes, map->bytes, i, (int32_t)get(&bits, (int)map->planes));
             }
             continue;
         }
@@ -114,7 +114,7 @@ static inline int64_t place_in_window(const Call *call, const Map *map)
 /* Before a step: the past back into the slots of the maps. */
 static void recall(const Call *call)
 {
-    for (int64_t i = 0; i < call->op_count; i++) {
+    for (int64_t i = 0; i < call->map_count; i++) {
         const Map *map = call->maps + i;
         const int64_t now = call->first / map->period;
         if (map->window > 1 && place_in_window(call, map) > 0)
@@ -128,7 +128,7 @@ static void recall(const Call *call)
 /* After it: the newest in place of the oldest, or the window that is still open. */
 static void keep(const Call *call)
 {
-    for (int64_t i = 0; i < call->op_count; i++) {
+    for (int64_t i = 0; i < call->map_count; i++) {
         const Map *map = call->maps + i;
         const int64_t now = call->first / map->period;
         if (ends(call, map->period)) {

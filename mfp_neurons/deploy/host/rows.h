@@ -178,7 +178,7 @@ static inline void view_levels(const Patch *patch, RowView *view)
         view_levels_of(patch, view, view->steps);
 }
 
-/* The same of a map of bits, unpacked into `numbers` [step][channel] place by place. */
+/* The same of other maps, unpacked into `numbers` [step][channel] place by place. */
 static inline void view_numbers(const Patch *patch, int32_t *numbers, RowView *view)
 {
     const Map *map = patch->map;
@@ -242,7 +242,7 @@ static inline RowView **view_rows(Patch patch, int64_t steps, int32_t *numbers, 
                 view_words(&patch, plane, view);
             else if (synapse->kind == GROUPED)
                 view_groups(&patch, view);
-            else if (patch.map->bytes)
+            else if (patch.map->bytes == 1)
                 view_levels(&patch, view);
             else
                 view_numbers(&patch, numbers, view);

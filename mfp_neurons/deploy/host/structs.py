@@ -4,6 +4,7 @@ import ctypes
 import functools
 import re
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,16 @@ from ... import _build
 from ..._build import Unavailable
 from ..graph import (
     Concat,
+    Currents,
+    Gather,
     Graph,
     Ints,
+    MatMul,
     Neurons,
+    Ones,
     Op,
     Pool,
+    Product,
     Scores,
     Sum,
     Synapse,
@@ -27,6 +33,7 @@ from ..graph import (
     planes,
     potential_bound,
     sources,
+    synapses,
 )
 from ..pack import code_planes, plane_weights, words
 
@@ -35,7 +42,8 @@ BLOCK, VECTOR = 64, 16  # as in network.h
 _COUNT, _MULTIPLY, _GROUPED = range(3)  # enum SynapseKind
 _POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
 _FEEDBACK = {"sum": 1, "table": 2, "age": 3}  # enum FeedbackKind
-_OPS = (Neurons, Pool, TimePool, Sum, Concat, Scores)  # enum OpKind
+# enum OpKind
+_OPS = (Neurons, Currents, Pool, TimePool, Sum, Concat, Gather, Ones, Product, MatMul, Scores)
 
 _FOLDER = Path(__file__).parent
 SOURCE = _build.Source(
@@ -93,22 +101,17 @@ class Layout:
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
         self._arrays: list[Any] = []  # what the structs point to
+        self.number_bytes = _number_bytes(graph)
         self.ops = (STRUCTS["Op"] * len(graph.ops))(*(self._op(i, op) for i, op in enumerate(graph.ops)))
-
-    def is_bytes(self, index: int) -> bool:
-        """Whether a map holds bytes instead of bits: levels of images, which are multiplied."""
-        return index == 0 and self.graph.input.top > 1
 
     def _op(self, index: int, op: Op) -> Any:
         channels, height, width = op.shape
         struct = STRUCTS["Op"](
             kind=_OPS.index(type(op)), target=index + 1, channels=channels, height=height, width=width
         )
-        if isinstance(op, Neurons | Scores):
-            # ctypes keeps no reference behind an address, so ``_arrays`` does
-            synapses = (STRUCTS["Synapse"] * len(op.synapses))(*map(self._synapse, op.synapses))
-            self._arrays.append(synapses)
-            struct.synapses, struct.synapse_count = ctypes.addressof(synapses), len(synapses)
+        if isinstance(op, Neurons | Currents | Scores):
+            struct.synapses, struct.synapse_count = self._synapses(op.synapses), len(op.synapses)
+            struct.order = 1
         else:
             indices = list(sources(op))
             weights = op.weights if isinstance(op, Sum | Concat) else (1,)
@@ -118,8 +121,17 @@ class Layout:
         if isinstance(op, Neurons):
             self._neurons(struct, op)
         elif isinstance(op, Scores):
-            struct.wide, struct.order = 1, 1
-            struct.offset = self._address(_pad_channels(op.offset))
+            struct.wide, struct.order = 1, op.order
+            struct.offset, struct.offset_rows = self._address(_pad_channels(op.offset)), len(op.offset)
+            heads = self.graph.heads
+            struct.before = sum(prod(head.shape) for head in heads[: index - len(self.graph.body)])
+            if op.taps is not None:
+                struct.taps_per_channel = op.taps.shape[2] > 1
+                struct.taps = self._address(_pad_taps(op.taps))
+        elif isinstance(op, Currents):
+            struct.offset, struct.offset_rows = self._address(_pad_channels(op.offset)), 1
+        elif isinstance(op, Gather):
+            self._gather(struct, op)
         elif isinstance(op, Pool):
             struct.pool, struct.window = _POOLS[op.kind], window_struct(op.window)
         return struct
@@ -129,7 +141,7 @@ class Layout:
         wide = max(potential_bound(self.graph, op)) >= 2**31 - 1
         dtype = np.int64 if wide else np.int32
         limits = np.iinfo(dtype)
-        taps = op.taps if op.taps.shape[2] == 1 else _pad_channels(op.taps)
+        taps = _pad_taps(op.taps)
         struct.order, struct.wide, struct.taps_rows = op.order, wide, len(taps)
         struct.taps_per_channel = op.taps.shape[2] > 1
         struct.taps = self._address(taps.astype(dtype))  # wraps around, as the sums do
@@ -140,6 +152,8 @@ class Layout:
         # channels that are not there never fire
         struct.thresholds = self._address(_pad_channels(thresholds, limits.max).astype(dtype))
         struct.threshold_rows, struct.choices = len(op.thresholds) // op.choices, op.choices
+        if op.recurrent:
+            struct.recurrent, struct.recurrent_count = self._synapses(op.recurrent), len(op.recurrent)
         if op.feedback is not None:
             struct.feedback, struct.own_steps = _FEEDBACK[op.feedback.kind], op.own_steps
             # a sum that fits 32 bits with a larger shift is 0
@@ -151,6 +165,32 @@ class Layout:
                 struct.own_taps = self._address(
                     own.astype(np.int32 if op.feedback.kind == "table" else dtype)
                 )
+
+    def _gather(self, struct: Any, op: Gather) -> None:
+        channels, height, width = self.graph.map_shape(op.source)
+        area, number_bytes = height * width, self.number_bytes[op.source]
+        # of every place of the target, its channels side by side, as both maps have them
+        places = op.places.reshape(op.shape[0], -1).T
+        channel, place = places // area, places % area
+        if number_bytes:
+            index = place * channels + channel
+        else:
+            words = -(-channels // BLOCK)
+            index = (place * planes(self.graph.map_top(op.source)) * words + channel // BLOCK) * BLOCK
+            index += channel % BLOCK
+        struct.origins = self._address(np.where(places < 0, -1, index))
+        struct.fill = op.fill
+        alike = number_bytes == self.number_bytes[struct.target] and op.shape[0] == channels
+        alike = alike and planes(op.top) == planes(self.graph.map_top(op.source))
+        copies = (place == place[:, :1]).all(1) & (channel == np.arange(op.shape[0])).all(1) & alike
+        copies &= (places >= 0).all(1)
+        struct.copied = self._address(np.where(copies, place[:, 0], -1))
+
+    def _synapses(self, synapses: tuple[Synapse, ...]) -> int:
+        """The address of their structs."""
+        structs = (STRUCTS["Synapse"] * len(synapses))(*map(self._synapse, synapses))
+        self._arrays.append(structs)  # ctypes keeps no reference behind an address
+        return ctypes.addressof(structs)
 
     def _synapse(self, synapse: Synapse) -> Any:
         channels, height, width = synapse.shape
@@ -167,12 +207,10 @@ class Layout:
         return struct
 
     def _kind(self, synapse: Synapse) -> int:
-        """Counting the bits of words, unless they would be too few to be worth it."""
         if synapse.groups > 1:
             return _GROUPED
-        top, inner = self.graph.map_top(synapse.source), synapse.codes.shape[1]
-        counts = -(-inner // 64) * planes(top) * len(plane_weights(synapse.bits)[0])
-        return _MULTIPLY if self.is_bytes(synapse.source) or inner < 2 * counts else _COUNT
+        counts = not self.number_bytes[synapse.source] and _is_counted(self.graph, synapse)
+        return _COUNT if counts else _MULTIPLY
 
     def _counted(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
         """Words [plane, row, out]; a row is a word of a place of the window."""
@@ -201,6 +239,31 @@ class Layout:
         return array.ctypes.data
 
 
+def _number_bytes(graph: Graph) -> list[int]:
+    """Bytes of a number of each map that holds integers instead of bits: 1, 2 or 4; 0 where it holds bits.
+
+    Levels of images are multiplied, not counted; so are numbers of many bits, unless a synapse counts them.
+    """
+    counted = {one.source for op in graph.ops for one in synapses(op) if _is_counted(graph, one)}
+    sizes = [1 if graph.input.top > 1 else 0]
+    for index, op in enumerate(graph.body, start=1):
+        top = graph.map_top(index)
+        # a pool or a sum of levels is of few bits and often counted
+        integers = isinstance(op, Currents | Product | MatMul) or any(
+            sizes[source] for source in sources(op) if source > 0 or isinstance(op, Gather)
+        )
+        size = 1 if top < 2**8 else 2 if top < 2**16 else 4
+        sizes.append(size if integers and top > 1 and index not in counted else 0)
+    return sizes
+
+
+def _is_counted(graph: Graph, synapse: Synapse) -> bool:
+    """Whether counting the bits of words is faster than multiplying; they may be too few for that."""
+    inner = synapse.codes.shape[1]
+    counts = -(-inner // 64) * planes(graph.map_top(synapse.source)) * len(plane_weights(synapse.bits)[0])
+    return synapse.groups == 1 and inner >= 2 * counts
+
+
 def window_struct(window: Window) -> Any:
     return STRUCTS["Window"](window.size, window.stride, window.padding, window.dilation)
 
@@ -209,6 +272,11 @@ def _pad_channels(array: Ints, value: int = 0) -> Ints:
     """The same number after the last axis, to whole blocks."""
     margins = [(0, 0)] * (array.ndim - 1) + [(0, -array.shape[-1] % BLOCK)]
     return np.pad(array, margins, constant_values=value)
+
+
+def _pad_taps(taps: Ints) -> Ints:
+    """Taps [row, K, 1 or C] in whole blocks if each channel has its own."""
+    return taps if taps.shape[2] == 1 else _pad_channels(taps)
 
 
 def _sums_of_taps(taps: Ints) -> Ints:

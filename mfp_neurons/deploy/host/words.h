@@ -43,7 +43,7 @@ static inline int64_t next_slot(const Map *map, int64_t slot) { return slot + 1 
 static inline uint8_t *in_slot(const Map *map, int64_t sample, int64_t slot, int64_t y, int64_t x)
 {
     const int64_t place = ((sample * map->slots + slot) * map->height + y) * map->width + x;
-    const int64_t size = map->bytes ? map->channels : map->planes * map->words * (int64_t)sizeof(word);
+    const int64_t size = map->bytes ? map->channels * map->bytes : map->planes * map->words * (int64_t)sizeof(word);
     return (uint8_t *)map->data + place * size;
 }
 
@@ -76,13 +76,32 @@ static inline word *bits_at(const Map *map, int64_t sample, int64_t step, int64_
     return (word *)(void *)address(map, sample, step, y, x);
 }
 
+/* Number i of those that are `bytes` long each. */
+static inline int32_t get_number(const void *numbers, int64_t bytes, int64_t i)
+{
+    if (bytes == 1) return ((const uint8_t *)numbers)[i];
+    if (bytes == 2) return ((const uint16_t *)numbers)[i];
+    return ((const int32_t *)numbers)[i];
+}
+
+static inline void put_number(void *numbers, int64_t bytes, int64_t i, int32_t value)
+{
+    if (bytes == 1)
+        ((uint8_t *)numbers)[i] = (uint8_t)value;
+    else if (bytes == 2)
+        ((uint16_t *)numbers)[i] = (uint16_t)value;
+    else
+        ((int32_t *)numbers)[i] = value;
+}
+
 /* The numbers of a place, [words * 64] of them; those beyond the last channel are 0. */
 static inline void load_numbers(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x, int32_t *out)
 {
     memset(out, 0, (size_t)(map->words * BLOCK) * sizeof *out);
     if (map->bytes) {
-        const uint8_t *bytes = address(map, sample, step, y, x);
-        for (int64_t c = 0; c < map->channels; c++) out[c] = bytes[c];
+        const void *numbers = address(map, sample, step, y, x);
+        const int64_t bytes = map->bytes;
+        for (int64_t c = 0; c < map->channels; c++) out[c] = get_number(numbers, bytes, c);
         return;
     }
     const word *bits = bits_at(map, sample, step, y, x);
@@ -96,17 +115,28 @@ static inline void load_numbers(const Map *map, int64_t sample, int64_t step, in
     }
 }
 
+/* The numbers of a block of channels of a place; what stands behind the last channel is left out. */
+static inline void store_block(const Map *map, void *place, int64_t block, const int32_t *from)
+{
+    const int64_t left = map->channels - block * BLOCK, bytes = map->bytes;
+    const int count = left < BLOCK ? (int)left : BLOCK;
+    if (bytes) {
+        for (int c = 0; c < count; c++) put_number(place, bytes, block * BLOCK + c, from[c]);
+        return;
+    }
+    const word channels = count == BLOCK ? ~(word)0 : ((word)1 << count) - 1;
+    word *bits = (word *)place + block;
+    for (int64_t p = 0; p < map->planes; p++, bits += map->words) {
+        uint8_t hit[BLOCK];
+        for (int c = 0; c < BLOCK; c++) hit[c] = (uint8_t)(from[c] >> p & 1);
+        *bits = pack(hit) & channels;
+    }
+}
+
 static inline void store_numbers(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x, const int32_t *in)
 {
-    word *bits = bits_at(map, sample, step, y, x);
-    for (int64_t p = 0; p < map->planes; p++) {
-        for (int64_t w = 0; w < map->words; w++) {
-            const int32_t *from = in + w * BLOCK;
-            uint8_t hit[BLOCK];
-            for (int c = 0; c < BLOCK; c++) hit[c] = (uint8_t)(from[c] >> p & 1);
-            bits[p * map->words + w] = pack(hit);
-        }
-    }
+    uint8_t *place = address(map, sample, step, y, x);
+    for (int64_t w = 0; w < map->words; w++) store_block(map, place, w, in + w * BLOCK);
 }
 
 #endif
