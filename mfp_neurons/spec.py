@@ -179,6 +179,7 @@ class NeuronSpec:
         rounds_potential: the potential passes through a function of the user's at every step.
         inhibition: only the neuron with the largest potential fires.
         stores_potential: it is one of a framework's own, which stores its potential whatever would give it.
+        leaves_reset: the potential that it shows is what a reset left of it, not what met the threshold.
     """
 
     kernel: KernelParameters | None
@@ -199,6 +200,7 @@ class NeuronSpec:
     inhibition: bool = False
     reset: ResetSpec | None = None
     stores_potential: bool = False
+    leaves_reset: bool = False
 
     @property
     def keeps_potential(self) -> bool:

@@ -3,7 +3,8 @@
 ``graph`` says what an integer network is, ``check`` proves that one can be run, and ``interpret`` defines
 what it computes. ``lowering`` folds the description of a torch model (:mod:`mfp_neurons.network`) into one,
 ``file`` stores it, ``integer_network`` is what the user holds. ``events`` runs it spike by spike, ``host``
-compiled; ``device`` writes it as C; ``plan`` gives all of these their buffers.
+compiled; ``device`` writes it as C; ``plan`` gives all of these their buffers. ``obstacles`` lists what keeps
+a model from becoming one.
 """
 
 # ruff: noqa: E402 (the first call turns NumPy's absence into a helpful error, before anything imports it)
@@ -22,13 +23,32 @@ from .integer_network import IntegerNetwork as IntegerNetwork
 from .integer_network import Stream as Stream
 from .lowering import lower_rounded
 from .memory import Memory as Memory
+from .obstacles import Check as Check
+from .obstacles import Obstacle as Obstacle
+from .obstacles import check as check
 from .rounding import what_changed
 
-__all__ = ["EventRun", "IntegerNetwork", "InvalidNetworkError", "LoweringError", "Memory", "Stream", "lower"]
+__all__ = [
+    "Check",
+    "EventRun",
+    "IntegerNetwork",
+    "InvalidNetworkError",
+    "LoweringError",
+    "Memory",
+    "Obstacle",
+    "Stream",
+    "check",
+    "lower",
+]
 
 
 def lower(
-    model: nn.Module, example: Tensor, *, levels: int | None = None, kernel_bits: KernelBits = None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    levels: int | None = None,
+    kernel_bits: KernelBits = None,
+    steps: int | None = None,
 ) -> IntegerNetwork:
     r"""The integer network of a trained, quantized model: the same spikes, no potential stored, no floats.
 
@@ -46,6 +66,10 @@ def lower(
         kernel_bits: rounds taps that are no whole numbers, of inputs and of own spikes, as
             ``convert(model, reset="keep", order=T, kernel_bits=...)`` does: "pow2", or 2 to 8 bits. ``notes``
             of the network, and the log, say how many spikes of the example that changes.
+        steps: T, where the loop over time stands outside of the model: one that is called once for each step,
+            and whose neurons go on from the step before. ``example`` is then one step [N, \*]. The network
+            is that of the loop [model(x[t]) for t in range(T)]: it takes [T, N, \*], or [N, \*] to show the
+            same at every step, and gives what the model returns at every step.
 
     Returns:
         :class:`IntegerNetwork`. T is the example's, or that of the model's own repetition. It runs with
@@ -54,9 +78,10 @@ def lower(
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.
-        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1].
+        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1]; steps is
+            below 1.
         LoweringError: the model cannot be lowered; the message says which module, its type, why, and what to
-            use instead. Nothing has been computed then.
+            use instead. Nothing has been computed then. :func:`check` lists all that it would refuse.
 
     >>> import torch
     >>> from mfp_neurons import MFP, quantize_weights
@@ -65,13 +90,13 @@ def lower(
     >>> network.run(torch.rand(5, 10, 8)).shape
     (5, 10, 4)
     """
-    graph, names = lower_rounded(model, example, levels, kernel_bits)
+    graph, names = lower_rounded(model, example, levels, kernel_bits, steps)
     try:
         network = IntegerNetwork(graph)
     except InvalidNetworkError as error:
         raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
     if names:
-        note = what_changed(model, example, network, names, kernel_bits)
+        note = what_changed(model, example, network, names, kernel_bits, steps)
         log_once(f"deploy.kernel_bits.{note}", "%s", note)
         network.notes = (note,)
     return network

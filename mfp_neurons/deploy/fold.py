@@ -58,7 +58,7 @@ from numpy.typing import NDArray
 
 from .errors import LoweringError
 from .graph import Feedback, Ints, Synapse, without_repeats
-from .neurons import NeuronValues
+from .neurons import NeuronValues, PotentialValues
 
 Decimals = NDArray[np.object_]  # of decimal.Decimal
 Number = int | float | Fraction | Decimal
@@ -571,6 +571,74 @@ def scores(branches: Sequence[Affine], bounds: Sequence[Ints]) -> FoldedScores:
         ]
         *factors, added = rows.astype(np.int64)
         return FoldedScores(tuple(factors), added, float(whole.worth), _upwards(lost))
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedPotential:
+    """What becomes of a potential that is read out; fields as :class:`graph.Scores` has them."""
+
+    taps: Ints
+    offset: Ints
+    unit: float
+    error: NDArray[np.float64]
+
+
+def potential(branches: Sequence[Affine], bounds: Sequence[Ints], values: PotentialValues) -> FoldedPotential:
+    """Folds the affine maps in front of a potential that is read out, and its taps, into taps of scores.
+
+    Tap j of a synapse is m[j] times its scale. The constant part b of a current counts once for every tap
+    that is reached, so that step t has the offset rest + b * sum of m[j] over j = 0 .. min(t, K - 1).
+
+    Args:
+        branches, bounds: as for :func:`thresholds`; where ``values`` has own taps, the last ones are of the
+            neurons' own spikes.
+        values: taps in real numbers.
+
+    >>> taps = np.array([[Fraction(1)], [Fraction(1, 2)]])
+    >>> one = potential([affine([0.5], [1])], [np.array([9])], PotentialValues(taps, None, 0.0, False))
+    >>> one.taps.ravel(), one.offset.ravel(), one.unit      # 0.5 A[t] + 0.25 A[t-1], and 1, then 1.5
+    (array([2, 1]), array([4, 6]), 0.25)
+    """
+    channels = len(bounds[0])
+    count = len(branches) - (values.own_taps is not None)
+    with localcontext(_ARITHMETIC):
+        taps = _spread(values.taps, channels)
+        kernels = [taps] * count
+        if values.own_taps is not None:
+            kernels.append(_spread(values.own_taps, channels))
+        order = max(map(len, kernels))
+        rows = np.full((len(branches), order, channels), Decimal(), object)
+        for row, kernel, branch in zip(rows, kernels, branches, strict=True):
+            row[: len(kernel)] = kernel * branch.scale
+        added: Any = sum(branch.offset for branch in branches[:count])
+        offset = taps.cumsum(axis=0) * added + Decimal(values.rest)
+        numbers = [*rows.reshape(-1).tolist(), *offset.reshape(-1).tolist()]
+        sizes = np.stack([bound.astype(object) for bound in bounds])[:, None]
+
+        def parts(integers: Sequence[Any]) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+            flat = np.array(integers, object)
+            return flat[: rows.size].reshape(rows.shape), flat[rows.size :].reshape(offset.shape)
+
+        def fits(integers: list[int]) -> bool:
+            weights, constant = map(np.abs, parts(integers))
+            return bool(((weights * sizes).sum(axis=(0, 1)) + constant.max(axis=0)).max() < _SCORE_LIMIT)
+
+        whole = _multiples(numbers, fits) or _fixed_point(numbers, fits)
+        weights, constant = parts(whole.factors)
+        changes, shifts = abs(weights * whole.worth - rows), abs(constant * whole.worth - offset)
+        near = whole.worth * _SAME  # a difference in the last digits is not a rounding of ours
+        lost = (changes * (changes > near) * sizes).sum(axis=(0, 1)) + (shifts * (shifts > near)).max(axis=0)
+        return FoldedPotential(
+            weights.astype(np.int64),
+            without_repeats(constant.astype(np.int64)),
+            float(whole.worth),
+            _upwards(lost.tolist()),
+        )
+
+
+def _spread(taps: NDArray[np.object_], channels: int) -> Decimals:
+    """Fractions [K, 1 or C] as Decimals [K, C]."""
+    return np.broadcast_to(decimals(taps.ravel().tolist()).reshape(taps.shape), (len(taps), channels))
 
 
 def _multiples(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Whole | None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._checks import log_once
 from ..network import NetworkDescription
 from ..network.axes import sizes
-from ..network.description import Layer, as_map
+from ..network.description import Layer, Output, as_map
 from ..network.description import Neurons as Fires
 from . import fold
 from .errors import LoweringError
@@ -35,6 +35,7 @@ from .graph import (
     sources,
     synapse_bound,
 )
+from .neurons import potential_values
 
 NORMALIZED = (
     "shifts or normalizes its input in front of the first layer, which reads levels from 0 to 1 as they are. "
@@ -45,7 +46,7 @@ NORMALIZED = (
 
 
 # the last step is the mean over one
-_REDUCE: dict[str, Any] = {"every step": "none", "mean": "mean", "sum": "sum", "last": "mean"}
+_REDUCE: dict[str, Any] = {"every step": "none", "mean": "mean", "sum": "sum", "max": "max", "last": "mean"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +97,21 @@ class Current:
 
 @dataclass(frozen=True)
 class Potential:
-    """A membrane potential, which a memory-free network never writes down; ``where`` names the neurons."""
+    """A membrane potential, which a memory-free network never writes down, but can give as scores.
+
+    Attributes:
+        where: the neurons.
+        neurons: what they compute with.
+        current: what they read.
+        spikes: their map; None of neurons whose spikes nobody needs.
+        after_reset: whether it is what a reset left of the potential.
+    """
 
     where: str
+    neurons: Fires
+    current: Current
+    spikes: int | None
+    after_reset: bool = False
 
 
 Content = Map | Current | Potential
@@ -120,6 +133,7 @@ class Folding:
         inputs = Input(as_map(first.shape), first.features, top, static=not first.has_time)
         self.so_far = Graph(inputs, (), network.steps, fixed=network.is_fixed)  # no Scores yet
         self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
+        self.currents: dict[int, Current] = {}  # what neurons read, by their map
         # Levels from 0 to top stand for numbers from 0 to 1.
         self.contents: list[Content] = [Map(0, Fraction(1, top))]
 
@@ -127,59 +141,106 @@ class Folding:
         """The graph; None of a model that was read in part."""
         if not self.network.outputs:
             return None
-        graph = replace(self.so_far, ops=(*self.so_far.ops, self._scores()))
+        returned = self._read_out()
+        heads = [self._scores(output, key) for output, key in returned]
+        keys = tuple(key for _, key in returned) if self.network.keys else ()
+        graph = replace(self.so_far, ops=(*self.so_far.ops, *heads), keys=keys)
         # where T is fixed, T of the example is all that there is to remember
         if self.forgetful and not graph.fixed and self.network.input.has_time:
             _say_that_they_forget(self.forgetful, graph.steps)
         return graph
 
-    def _scores(self) -> Scores:
-        """What the model returns."""
+    def _read_out(self) -> list[tuple[Output, str]]:
+        """What the model returns, as far as scores are made of it, and the names that it gives them."""
         where, outputs = self.network.where, self.network.outputs
-        potentials = [one for one in outputs if isinstance(self.contents[one.source.layer], Potential)]
+        named = list(zip(outputs, self.network.keys or ("",) * len(outputs), strict=True))
+        spikes = [one for one in named if not isinstance(self.contents[one[0].source.layer], Potential)]
         # A loop over time returns what it recorded: spikes, and beside them the potentials.
-        if 0 < len(potentials) < len(outputs):
+        if 0 < len(spikes) < len(named):
             log_once(
                 f"deploy.potentials.{where}",
-                "%s returns potentials beside other tensors: they are left out, for an integer network "
-                "writes none down",
+                "%s returns potentials beside other tensors: they are left out. For the scores of potentials "
+                "return them alone",
                 where,
             )
-            outputs = tuple(one for one in outputs if one not in potentials)
-        if len(outputs) > 1:
+            named = spikes
+        periods = {self.network.layers[output.source.layer].period for output, _ in named}
+        if len(periods) > 1:
             raise LoweringError(
-                f"{where} returns a tuple of {len(outputs)}, not one tensor of scores that is computed from "
-                "its input. Wrap it in a module that returns the scores alone."
+                f"{where} returns tensors of unlike steps, one for every "
+                f"{' and '.join(map(str, sorted(periods)))} of the input's. Return those "
+                "of equal steps, or lower one model for each."
             )
-        (output,) = outputs
+        return named
+
+    def _scores(self, output: Output, key: str) -> Scores:
+        """The scores of one tensor that the model returns."""
+        where = f"{self.network.where} ({key!r})" if key else self.network.where
         layer, content = self.network.layers[output.source.layer], self.contents[output.source.layer]
-        if isinstance(content, Potential):
-            raise LoweringError(
-                f"{where} returns the membrane potential of {content.where}, which is never written. Return "
-                "its spikes, or the synapse's scores without a neuron."
-            )
         if output.form == "single step":
             neurons = next((one.where for one in self.network.layers if isinstance(one, Fires)), where)
             raise LoweringError(
-                f"{neurons} takes one step a call, and the loop over time stands outside of {where}. Lower a "
-                "module that has the loop, or one whose neurons take whole sequences: "
-                'functional.set_step_mode(model, "m") of SpikingJelly, MFPLeakyParallel for snnTorch.'
+                f"{neurons} takes one step a call, and the loop over time stands outside of {where}. Give T: "
+                "deploy.lower(model, example, steps=T), with one step [N, *] as the example; or lower a "
+                "module that has the loop."
             )
-        # The scores have the name of the layer that gives them, since the model itself has none.
-        name = content.name if isinstance(content, Current) else self.so_far.map_name(content.index)
-        current = self.as_current(layer, content)
-        folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
+        if output.batch_first:
+            log_once(
+                f"deploy.batch_first.{where}",
+                "%s returns [N, T, *]; the integer network gives the same scores as [T, N, *]",
+                where,
+            )
+        if isinstance(content, Potential):
+            name, current = content.neurons.name, content.current
+            synapses, potential = self._potential(content)
+            taps, offset, unit, error = potential.taps, potential.offset, potential.unit, potential.error
+        else:
+            # The scores have the name of the layer that gives them, since the model itself has none.
+            name = content.name if isinstance(content, Current) else self.so_far.map_name(content.index)
+            current = self.as_current(layer, content)
+            folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
+            synapses, taps = in_whole_factors(current, folded.factors), None
+            offset, unit, error = folded.offset[None], folded.unit, folded.error
         return Scores(
             name,
-            in_whole_factors(current, folded.factors),
-            folded.offset[None],
+            synapses,
+            offset,
             current.shape,
             sizes(output.source.dims),
-            folded.unit,
-            folded.error,
+            unit,
+            error,
             _REDUCE[output.form],
             1 if output.form == "last" else output.steps,
+            output.skip,
+            taps,
         )
+
+    def _potential(self, content: Potential) -> tuple[tuple[Synapse, ...], fold.FoldedPotential]:
+        """Synapses, and what is folded, of a membrane potential that is read out."""
+        neurons, branches = content.neurons, list(content.current.branches)
+        if neurons.is_fixed:
+            self.refuse(neurons, "has a matrix kernel, and its potential is returned. Return its spikes")
+        values = potential_values(neurons, self.network.steps // neurons.period, content.after_reset)
+        if values.forgets:
+            self.refuse(
+                neurons,
+                "resets to a number, and its potential is returned: how far back that reaches depends on its "
+                "own spikes, which no sum of scores does. Return its spikes, or use the reset 'subtract' or "
+                "none (reset_mechanism='none', v_reset=None)",
+            )
+        if values.own_taps is not None:
+            assert content.spikes is not None
+            branches += self._as_it_is(content.spikes, Fraction(1), neurons).branches
+        bounds = [synapse_bound(one.synapse, self.so_far.map_top(one.synapse.source)) for one in branches]
+        folded = fold.potential([one.affine for one in branches], bounds, values)
+        return tuple(one.synapse for one in branches), folded
+
+    def in_place_of(self, layer: Layer) -> Map:
+        """Spikes in the shape of a layer that was refused, so that what reads it is checked as well."""
+        nothing = np.zeros((1, 1, 1), np.int64)
+        channels = np.zeros(as_map(layer.shape)[0])
+        spikes = Neurons(layer.name, (), nothing, nothing[0], as_map(layer.shape), channels, channels)
+        return Map(self.add(spikes), Fraction(1))
 
     # --- for the kinds of layers ----------------------------------------------------------------------------
 
@@ -237,14 +298,18 @@ class Folding:
 
     def as_current(self, layer: Layer, content: Numbers) -> Current:
         """Numbers as a current: those of a map go through a synapse of weight 1 each."""
-        if isinstance(content, Current):
-            return content
-        shape = self.so_far.map_shape(content.index)
+        return (
+            content if isinstance(content, Current) else self._as_it_is(content.index, content.scale, layer)
+        )
+
+    def _as_it_is(self, index: int, scale: Fraction, layer: Layer) -> Current:
+        """The numbers of a map, times a scale."""
+        shape = self.so_far.map_shape(index)
         channels = shape[0]
         # A depthwise convolution with a window of 1 hands on every number as it is.
         codes = np.ones((channels, 1, 1, 1), np.int8)
-        synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
-        as_it_is = affine([content.scale] * channels, [0] * channels)
+        synapse = Synapse(index, codes, 1, Window(), shape, groups=channels)
+        as_it_is = affine([scale] * channels, [0] * channels)
         return Current((Branch(synapse, as_it_is, direct=True),), layer.name, layer.where)
 
     def synapse(

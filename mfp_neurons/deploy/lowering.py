@@ -20,7 +20,7 @@ from ..network import NetworkDescription, description
 from ..network.advice import PRODUCT
 from ..network.axes import of_features
 from ..network.capture import named
-from ..network.describing import check_example, check_model, read_model
+from ..network.describing import check_example, check_model, check_steps, read_model
 from ..network.description import Exact, Layer, as_map
 from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
@@ -58,7 +58,12 @@ _LARGEST_TOP = 2**15
 
 
 def lower_graph(
-    model: nn.Module, example: Tensor, *, levels: int | None = None, kernel_bits: KernelBits = None
+    model: nn.Module,
+    example: Tensor,
+    *,
+    levels: int | None = None,
+    kernel_bits: KernelBits = None,
+    steps: int | None = None,
 ) -> Graph:
     r"""The integer network of a trained, quantized model; see :func:`mfp_neurons.deploy.lower`.
 
@@ -73,16 +78,17 @@ def lower_graph(
     >>> [(type(op).__name__, op.name, op.shape) for op in graph.ops]
     [('Neurons', '1', (4, 1, 1)), ('Scores', '2', (3, 1, 1))]
     """
-    return lower_rounded(model, example, levels, kernel_bits)[0]
+    return lower_rounded(model, example, levels, kernel_bits, steps)[0]
 
 
 def lower_rounded(
-    model: nn.Module, example: Tensor, levels: int | None, kernel_bits: KernelBits
+    model: nn.Module, example: Tensor, levels: int | None, kernel_bits: KernelBits, steps: int | None
 ) -> tuple[Graph, tuple[str, ...]]:
     """The graph, and the layers whose taps were rounded to ``kernel_bits``."""
     check_kernel_bits(kernel_bits)
+    check_steps(steps)
     model = check_model(model)
-    top = _top(example, levels)
+    top = top_of(example, levels)
     _check_that_weights_are_quantized(model)
     takes_levels = top > 1 and not example.is_floating_point()
 
@@ -98,10 +104,28 @@ def lower_rounded(
         export,
         LoweringError,
         is_binary=top == 1,
-        follow_loops=_takes_single_steps(model),
+        follow_loops=takes_single_steps(model),
+        steps=steps,
     )
     assert graph is not None
     return graph, names
+
+
+def refusals_of(network: NetworkDescription, top: int, takes_levels: bool) -> list[LoweringError]:
+    """All that folding refuses: a layer that is refused gives spikes to those behind it."""
+    folding, refusals = Folding(network, top, takes_levels), []
+    for layer in network.layers[1:]:
+        try:
+            folding.contents.append(FOLDS[type(layer)](folding, layer))
+        except LoweringError as refusal:
+            if not isinstance(layer, description.Unreadable):  # which was refused when it was read
+                refusals.append(refusal)
+            folding.contents.append(folding.in_place_of(layer))
+    try:
+        folding.graph()
+    except LoweringError as refusal:
+        refusals.append(refusal)
+    return refusals
 
 
 def _graph(network: NetworkDescription, top: int, takes_levels: bool) -> Graph | None:
@@ -116,7 +140,7 @@ def _graph(network: NetworkDescription, top: int, takes_levels: bool) -> Graph |
     return folding.graph()
 
 
-def _top(example: Tensor, levels: int | None) -> int:
+def top_of(example: Tensor, levels: int | None) -> int:
     """The largest level of the input."""
     check_example(example)
     if example.dtype not in (torch.uint8, torch.bool) and not example.is_floating_point():
@@ -140,25 +164,30 @@ def _top(example: Tensor, levels: int | None) -> int:
     return levels or 255
 
 
-def _takes_single_steps(model: nn.Module) -> bool:
+def takes_single_steps(model: nn.Module) -> bool:
     """Whether a neuron of the model takes one step a call, so that a loop over time is around it."""
     specs = map(describe_neuron, model.modules())
     return any(spec is not None and not spec.takes_sequences for spec in specs)
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
-    units = [module for module in model.modules() if _is_read_as_one(module)]
-    inside = {child for unit in units for child in unit.modules()}
-    real = [
-        named(path, module)
-        for path, module in model.named_modules()
-        if isinstance(module, FLOAT_LAYERS) and not is_quantized(module) and module not in inside
-    ]
+    real = real_weights(model)
     if real:
         raise LoweringError(
             f"{', '.join(real)}: weights that are real numbers, where integer hardware has codes of 1 to 8 "
             "bits. quantize_weights(model, bits=1) quantizes them; train the model with that"
         )
+
+
+def real_weights(model: nn.Module) -> list[str]:
+    """The layers whose weights are not quantized, for messages."""
+    units = [module for module in model.modules() if _is_read_as_one(module)]
+    inside = {child for unit in units for child in unit.modules()}
+    return [
+        named(path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, FLOAT_LAYERS) and not is_quantized(module) and module not in inside
+    ]
 
 
 def _is_read_as_one(module: nn.Module) -> bool:
@@ -487,6 +516,13 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     # Behind a pooling over time a layer takes fewer, longer steps.
     steps = folding.network.steps // layer.period
     current = folding.as_current(layer, content)
+    kernel = layer.kernel
+    # A decay of 0 remembers nothing, so that nothing can be forgotten.
+    if isinstance(kernel, Exponential) and kernel.order is None and bool(as_row(kernel.decay).any()):
+        folding.forgetful.append(layer.where)
+    # Number of the layer: contents has one of each layer before it.
+    if not folding.network.reads_spikes(len(folding.contents)):
+        return Potential(layer.where, layer, current, None)
     values = whole_numbers(layer, steps)  # an infinite exponential remembers T steps of its own
     if len(values.taps) not in (1, steps):
         folding.refuse(
@@ -494,20 +530,9 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
             f"has a matrix kernel of T = {len(values.taps)} steps, and its input has {steps}. Make it with "
             f"time_steps={steps}",
         )
-    kernel = layer.kernel
-    # A decay of 0 remembers nothing, so that nothing can be forgotten.
-    if isinstance(kernel, Exponential) and kernel.order is None and bool(as_row(kernel.decay).any()):
-        folding.forgetful.append(layer.where)
-    channels = of_features(layer.shape)[0]
     columns = 1 if values.own_taps is None else values.own_taps.shape[1]
-    if max(values.taps.shape[2], len(values.v_threshold), columns) > 1 and layer.sources[0].dims[:1] != (
-        channels,
-    ):
-        folding.refuse(
-            layer,
-            f"has taps or a threshold for each channel of dim 2, but there lie {list(layer.features[:1])} "
-            f"numbers, while the map has {layer.shape[0]} channels. Put it before the flattening",
-        )
+    if max(values.taps.shape[2], len(values.v_threshold), columns) > 1:
+        _check_channels(folding, layer)
     folded = fold.thresholds([one.affine for one in current.branches], folding.bounds(current), values)
     # What was real so far (scales, norms, biases) is now in the thresholds, and spikes are worth 1.
     op = Neurons(
@@ -520,11 +545,30 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
         folded.error,
         folded.feedback,
     )
-    return Map(folding.add(op), Fraction(1))
+    index = folding.add(op)
+    folding.currents[index] = current
+    return Map(index, Fraction(1))
+
+
+def _check_channels(folding: Folding, layer: description.Neurons) -> None:
+    """Refuses parameters for each channel where a step no longer begins with the channels."""
+    if layer.sources[0].dims[:1] != (of_features(layer.shape)[0],):
+        folding.refuse(
+            layer,
+            f"has taps or a threshold for each channel of dim 2, but there lie {list(layer.features[:1])} "
+            f"numbers, while the map has {layer.shape[0]} channels. Put it before the flattening",
+        )
 
 
 def _potential(folding: Folding, layer: description.Potential) -> Content:
-    return Potential(layer.where)
+    number = layer.sources[0].layer
+    neurons, content = folding.network.layers[number], folding.contents[number]
+    assert isinstance(neurons, description.Neurons)
+    if isinstance(content, Potential):  # of neurons whose spikes nobody needs
+        return content
+    assert isinstance(content, Map)
+    current = folding.currents[content.index]
+    return Potential(neurons.where, neurons, current, content.index, layer.after_reset)
 
 
 def _unreadable(folding: Folding, layer: description.Unreadable) -> NoReturn:

@@ -83,6 +83,47 @@ def whole_numbers(layer: Neurons, steps: int) -> NeuronValues:
     return replace(values, rest=reset.rest, own_taps=own, forgets=forgets)
 
 
+@dataclass(frozen=True, eq=False)
+class PotentialValues:
+    """A potential that is read out: rest + sum of taps[j] x[t-j] + sum of own_taps[j] s[t-j], j = 0 and more.
+
+    Attributes:
+        taps: Fractions [K, 1 or C].
+        own_taps: Fractions [R + 1, 1 or C]; None for nothing.
+        rest: what it counts from.
+        forgets: whether inputs before the last own spike do not count.
+    """
+
+    taps: NDArray[np.object_]
+    own_taps: NDArray[np.object_] | None
+    rest: float
+    forgets: bool
+
+
+def potential_values(layer: Neurons, steps: int, after_reset: bool) -> PotentialValues:
+    """What the potential of a layer of neurons is made of, real taps too.
+
+    Args:
+        layer: of a description, without a matrix kernel.
+        steps: T, the order that an infinite exponential gets, and a reset that never ends.
+        after_reset: whether it is what a reset by the threshold left of it.
+    """
+    taps, reset = _exact_taps(layer, steps)[0], layer.reset
+    used = [lag for lag, row in enumerate(taps) if any(row)]
+    taps = taps[: max(used, default=0) + 1]
+    if reset is None:
+        return PotentialValues(taps, None, 0.0, False)
+    threshold = channels_of(layer, "threshold", layer.threshold, layer.threshold_shape)
+    own = None if reset.kind == "zero" else _own_taps(layer, reset, threshold, steps)
+    now = np.where(
+        np.isfinite(threshold), -threshold if after_reset and reset.kind == "subtract" else 0.0, 0.0
+    )
+    if own is not None or now.any():
+        rows = [_fractions(torch.as_tensor(now)), *([] if own is None else own)]
+        own = np.stack(np.broadcast_arrays(*rows))
+    return PotentialValues(taps, own, reset.rest, reset.kind == "zero" and layer.fires)
+
+
 def _own_taps(
     layer: Neurons, reset: NeuronReset, threshold: NDArray[np.float64], steps: int
 ) -> NDArray[np.object_] | None:

@@ -35,7 +35,9 @@ def rounded(network: NetworkDescription, bits: KernelBits) -> tuple[NetworkDescr
     for number, layer in enumerate(layers):
         # an exponential without an order has that of the example, behind a pooling over time in its own steps
         steps = network.steps // layer.period
-        if isinstance(layer, Neurons) and has_real_taps(layer, steps):
+        # the potential of neurons whose spikes nobody needs is a sum of real numbers, as scores are
+        fires = network.reads_spikes(number)
+        if isinstance(layer, Neurons) and fires and has_real_taps(layer, steps):
             layers[number] = _rounded(layer, bits, steps)
             names.append(layer.where)
     return replace(network, layers=tuple(layers)), tuple(names)
@@ -79,12 +81,21 @@ def _rounded_own_taps(layer: Neurons, reset: NeuronReset, bits: KernelBits, step
 
 
 def what_changed(
-    model: nn.Module, example: Tensor, network: IntegerNetwork, names: Sequence[str], bits: KernelBits
+    model: nn.Module,
+    example: Tensor,
+    network: IntegerNetwork,
+    names: Sequence[str],
+    bits: KernelBits,
+    calls: int | None = None,
 ) -> str:
-    """A sentence on the spikes that rounding made others, of the model and the network on the example."""
-    static = network.graph.input.static
+    """A sentence on the spikes that rounding made others, of the model and the network on the example.
+
+    ``calls`` is how often a model is called with one step; None for once, with all steps.
+    """
+    static = network.graph.input.static or calls is not None
     x = example[:_SAMPLES] if static else example[:, :_SAMPLES]
-    theirs, ours = _spikes_of(check_model(model), x, network.graph.input.top), network.run_events(x).spikes
+    theirs = _spikes_of(check_model(model), x, network.graph.input.top, calls or 1)
+    ours = network.run_events(x).spikes
     differ = total = 0
     for op in network.graph.ops:
         spikes = theirs.get(op.name)
@@ -98,7 +109,7 @@ def what_changed(
     return f"kernel_bits={bits!r} rounded the taps of {', '.join(names)}: {measured}{share}"
 
 
-def _spikes_of(model: nn.Module, x: Tensor, top: int) -> dict[str, NDArray[np.bool_]]:
+def _spikes_of(model: nn.Module, x: Tensor, top: int, times: int) -> dict[str, NDArray[np.bool_]]:
     """Whether the model's neurons fire, [T, N, *], by the path of their module, where it runs once."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
     x = (x if x.is_floating_point() or x.dtype == torch.bool else x / top).to(like)
@@ -113,7 +124,8 @@ def _spikes_of(model: nn.Module, x: Tensor, top: int) -> dict[str, NDArray[np.bo
             handles.append(module.register_forward_hook(keep))
     try:
         with undisturbed(model), torch.no_grad():
-            model(x)
+            for _ in range(times):
+                model(x)
     finally:
         for handle in handles:
             handle.remove()

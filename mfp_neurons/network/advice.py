@@ -20,7 +20,8 @@ OTHERWISE = (
 )
 
 _ADVICE = [
-    (TIME_LOOP, "__iter__ unbind __setitem__"),
+    (TIME_LOOP, "__iter__ unbind"),
+    ("Collect the steps in a list, and torch.stack it", "__setitem__"),
     (
         PRODUCT,
         "matmul mm bmm einsum baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
@@ -40,7 +41,7 @@ _ADVICE = [
     ),
     (
         "Lower the model without it: the class of the largest score is the same",
-        "softmax log_softmax softmin argmax logsumexp max topk",
+        "softmax log_softmax softmin argmax logsumexp topk",
     ),
     ("Use a convolution with a stride of 1 or more", "conv_transpose1d conv_transpose2d conv_transpose3d"),
     (
@@ -60,7 +61,7 @@ _ADVICE = [
     ("Feed images, or events with a channel for each symbol", "embedding embedding_bag one_hot"),
     (
         "Memory-free neurons remember by their order; recurrent layers have no place here",
-        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell cumsum",
+        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
     ),
     (
         "Use a stride or a pool to change the resolution",

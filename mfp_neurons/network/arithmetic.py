@@ -94,15 +94,19 @@ def _added(tracer: Tracer, a: Any, b: Any) -> Value:
 def _sum(tracer: Tracer, a: Value, b: Value) -> Value:
     tracer.check_equal_periods(a, b)
     dims = join(a.dims, b.dims)
-    if a.step is not None and b.step is not None and a.step != b.step:
-        tracer.refuse(
-            f"adds step {a.step} to step {b.step}, and no layer has a sum over some steps. Take x.sum(0) or "
-            "x[-k:].sum(0) of the sequence"
-        )
+    if a.step is not None and b.step is not None and (a.step, a.reduce) != (b.step, b.reduce):
+        total = _one_more_step(a, b) or _one_more_step(b, a)
+        if total is None:
+            tracer.refuse(
+                f"adds step {a.step} of {tracer.layer(a).where} to step {b.step} of "
+                f"{tracer.layer(b).where}, and no layer has a sum over some steps. Add up one "
+                "signal, all of its steps from some step on, or take x.sum(0) of the sequence"
+            )
+        return total
     # one step of a sequence does not meet all of its steps
     mixed = (a.step is None) != (b.step is None) and has_time((*a.dims, *b.dims))
     same = not mixed and as_map(tracer.layer(a).shape) == as_map(tracer.layer(b).shape)
-    if dims is None or not same or (a.reduce, a.last) != (b.reduce, b.last):
+    if dims is None or not same or (a.reduce, a.last, a.skip) != (b.reduce, b.last, b.skip):
         tracer.refuse(
             f"adds tensors of different places or times, {list(sizes(a.dims))} and {list(sizes(b.dims))}. "
             "Both must have the same channels, rows, columns and steps"
@@ -110,6 +114,19 @@ def _sum(tracer: Tracer, a: Value, b: Value) -> Value:
     shape = tracer.layer(a).shape
     number = tracer.emit(Add, [tracer.source(a), tracer.source(b)], shape)
     return replace(a, layer=number, dims=dims, step=b.step if a.step is None else a.step)
+
+
+def _one_more_step(total: Value, one: Value) -> Value | None:
+    """The steps of a signal so far, added up by a loop, and the next one; None if they are others."""
+    is_total = total.reduce in (None, "sum") and one.reduce is None and total.last is None
+    if (
+        not is_total
+        or (total.layer, total.dims) != (one.layer, one.dims)
+        or one.step != (total.step or 0) + 1
+    ):
+        return None
+    first = total.skip if total.reduce else total.step
+    return replace(total, reduce="sum", step=one.step, skip=first or 0)
 
 
 def _one(number: Fraction) -> Exact:

@@ -6,7 +6,7 @@ before afterwards: it runs in evaluation mode on copies of its states, and its h
 """
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import inf
@@ -134,12 +134,15 @@ class Capture:
         self._checked: set[nn.Module] = set()
         self._refused: NetworkError | None = None
 
-    def run(self, shape: tuple[int, ...], value: Any) -> Any:
-        """What the model returns for an input of this shape that the listener knows as ``value``."""
+    def run(self, shape: tuple[int, ...], values: Sequence[Any]) -> list[Any]:
+        """What the model returns, called once after the other with inputs of this shape.
+
+        ``values`` are what the listener knows the inputs as.
+        """
         self._say_that_hooks_do_not_run()
         self._say_that_states_are_left_out()
         with _CAPTURING, undisturbed(self.model), torch.no_grad(), self._calls_intercepted():
-            return self.model(StandIn(shape, value, self))
+            return [self.model(StandIn(shape, value, self)) for value in values]
 
     def where(self) -> str:
         """The module that is running, for messages: its path and type."""

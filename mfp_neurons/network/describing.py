@@ -1,14 +1,14 @@
 """From a torch model to its description: the example is read in every way that its shape allows."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import lcm
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from .._checks import check_module
+from .._checks import check_int, check_module
 from .._checks import describe as in_words
 from ..adapters import is_neuron
 from ..history import Matrix
@@ -27,7 +27,7 @@ Export = TypeVar("Export")
 _AT_LEAST = 16  # so that windows and divisors of some steps show too, however short the example is
 
 
-def describe(model: nn.Module, example: Tensor) -> NetworkDescription:
+def describe(model: nn.Module, example: Tensor, *, steps: int | None = None) -> NetworkDescription:
     r"""A model as a list of layers in exact numbers, from which integers, NIR and other formats are made.
 
     Args:
@@ -36,6 +36,8 @@ def describe(model: nn.Module, example: Tensor) -> NetworkDescription:
             evaluation mode, from rest.
         example: what it is given: [T, N, \*], or [N, \*] of a model that takes single steps or repeats its
             input over time itself. Its values do not matter, except whether all of them are 0 or 1.
+        steps: T, of a model that takes one step a call and whose loop over time stands outside of it;
+            ``example`` is then one step [N, \*].
 
     Returns:
         :class:`NetworkDescription`. Layers that nobody reads are not in it, and layers that compute the same
@@ -43,7 +45,7 @@ def describe(model: nn.Module, example: Tensor) -> NetworkDescription:
 
     Raises:
         TypeError: model is no module, or example no tensor.
-        ValueError: the example is empty or has one dimension.
+        ValueError: the example is empty or has one dimension, or steps is below 1.
         NetworkError: the model cannot be described; the message says which module, why, and what to do.
 
     >>> from mfp_neurons import MFP
@@ -53,7 +55,7 @@ def describe(model: nn.Module, example: Tensor) -> NetworkDescription:
     >>> network.layers[2].kernel.decay, network.layers[2].threshold.item()
     (0.9, 1.0)
     """
-    return read_model(model, check_example(example), lambda network: network)
+    return read_model(model, check_example(example), lambda network: network, steps=check_steps(steps))
 
 
 def check_model(model: Any) -> nn.Module:
@@ -72,6 +74,11 @@ def check_example(example: Any) -> Tensor:
     return example
 
 
+def check_steps(steps: Any) -> int | None:
+    """T of a loop around the model, if it is one; None for a model that needs no loop."""
+    return None if steps is None else check_int("steps", steps, 1)
+
+
 def read_model(
     model: nn.Module,
     example: Tensor,
@@ -80,6 +87,7 @@ def read_model(
     *,
     is_binary: bool | None = None,
     follow_loops: bool = True,
+    steps: int | None = None,
 ) -> Export:
     r"""What an export makes of a model, whose example is read as [T, N, \*] or, failing that, as [N, \*].
 
@@ -90,6 +98,7 @@ def read_model(
         error: the type of what is raised.
         is_binary: whether the input is spikes; None: whether the example is.
         follow_loops: whether a loop over time is followed.
+        steps: how often the model is called, one step [N, \*] a call; None for once, with all steps.
 
     Raises:
         TypeError: model is no module.
@@ -99,11 +108,7 @@ def read_model(
     model = check_model(model)
     if is_binary is None:
         is_binary = bool(((example == 0) | (example == 1)).all())
-    readings = [
-        _Reading(model, example.shape, has_time, is_binary, follow_loops)
-        for has_time in (True, False)
-        if example.dim() > 1 + has_time
-    ]
+    readings = _readings(model, example, is_binary, follow_loops, steps)
     for reading in readings:
         try:
             return export(reading.description(export))
@@ -121,13 +126,66 @@ def read_model(
     raise error(str(furthest.error)) from furthest.error
 
 
+@dataclass(frozen=True)
+class Attempt:
+    """One way to read an example, gone on with after refusals as far as that goes.
+
+    Attributes:
+        network: what was read; without outputs where it ended early.
+        refusals: in the order in which they came.
+        is_complete: whether the model was read to its end.
+        fits: whether torch itself took the shapes.
+        handled: how many functions and modules were read.
+    """
+
+    network: NetworkDescription
+    refusals: tuple[NetworkError, ...]
+    is_complete: bool
+    fits: bool
+    handled: int
+
+
+def attempt(
+    model: nn.Module,
+    example: Tensor,
+    *,
+    is_binary: bool,
+    follow_loops: bool,
+    steps: int | None = None,
+) -> list[Attempt]:
+    """Every reading of an example, with all that each refuses; arguments as of :func:`read_model`."""
+    return [reading.attempt() for reading in _readings(model, example, is_binary, follow_loops, steps)]
+
+
+def _readings(
+    model: nn.Module, example: Tensor, is_binary: bool, follow_loops: bool, steps: int | None
+) -> list["_Reading"]:
+    shapes = [(example.shape, has_time) for has_time in (True, False) if example.dim() > 1 + has_time]
+    if steps is not None:
+        shapes = [(torch.Size((steps, *example.shape)), True)]
+    return [
+        _Reading(model, shape, has_time, is_binary, follow_loops or steps is not None, steps is not None)
+        for shape, has_time in shapes
+    ]
+
+
 class _Reading:
-    """One way to read the example's dimensions: [T, N, *] if ``has_time``, else [N, *]."""
+    """One way to read the example's dimensions: [T, N, *] if ``has_time``, else [N, *].
+
+    ``by_step``: the model is called T times, with one step [N, *] each.
+    """
 
     def __init__(
-        self, model: nn.Module, shape: torch.Size, has_time: bool, is_binary: bool, follow_loops: bool
+        self,
+        model: nn.Module,
+        shape: torch.Size,
+        has_time: bool,
+        is_binary: bool,
+        follow_loops: bool,
+        by_step: bool,
     ) -> None:
         self.model, self.is_binary, self.follow_loops = model, is_binary, follow_loops
+        self.by_step = by_step
         self.features = tuple(shape[1 + has_time :])
         self.steps = shape[0] if has_time else None
         # a batch of 2 at least: there is no size by which one sample and one channel could be told apart
@@ -169,25 +227,41 @@ class _Reading:
         same = equal(_without_windows(network), _without_windows(replace(other, steps=network.steps)))
         return replace(network, is_fixed=bool(matrices) or not same)
 
-    def _capture(self, count: int | None) -> NetworkDescription:
-        """What ``count`` steps give."""
+    def attempt(self) -> Attempt:
+        """What the example gives if refusals do not end it."""
+        refusals: list[NetworkError] = []
+        try:
+            network = self._capture(self.steps, refusals)
+        except NetworkError as refusal:
+            last, partial = refusal, refusal.description
+        else:
+            return Attempt(network, tuple(refusals), True, True, self.handled)
+        assert partial is not None
+        return Attempt(partial, (*refusals, last), False, not isinstance(last, MisfitError), self.handled)
+
+    def _capture(self, count: int | None, refusals: list[NetworkError] | None = None) -> NetworkDescription:
+        """What ``count`` steps give; with a list for refusals, as far as the model can be read."""
         tracer = Tracer(self.features, count, self.is_binary, self.follow_loops, _call_module)
         tracer.capture = capture = Capture(self.model, tracer)
-        time: Dims = () if count is None else ((Axis("T", count),),)
+        tracer.refusals = refusals
+        time: Dims = () if count is None or self.by_step else ((Axis("T", count),),)
         dims = (*time, self.batch, *of_features(self.features))
+        calls = [Value(0, dims, step=t) for t in range(count or 0)] if self.by_step else [Value(0, dims)]
         try:
-            outputs = _outputs(tracer, capture.run(sizes(dims), Value(0, dims)))
+            returned = capture.run(sizes(dims), calls)
+            keys, several = _returned(tracer, _joined(tracer, returned) if self.by_step else returned[0])
+            outputs = tuple(_output(tracer, one.value) for one in several)
         except NetworkError as error:
-            error.description = self._description(tracer, (), range(len(tracer.layers)))
+            error.description = self._description(tracer, (), (), range(len(tracer.layers)))
             raise
         finally:
             # a reading without any step has not come far: its error is about a time axis that is not there
             came_far = count is not None or tracer.repeats or self.follow_loops
             self.handled = capture.handled if came_far else 0
-        return self._description(tracer, outputs, read_layers(tracer.layers, outputs))
+        return self._description(tracer, outputs, keys, read_layers(tracer.layers, outputs))
 
     def _description(
-        self, tracer: Tracer, outputs: tuple[Output, ...], kept: Sequence[int]
+        self, tracer: Tracer, outputs: tuple[Output, ...], keys: tuple[str, ...], kept: Sequence[int]
     ) -> NetworkDescription:
         """The layers that are kept, numbered anew."""
         new = {old: number for number, old in enumerate(kept)}
@@ -205,6 +279,7 @@ class _Reading:
             is_fixed=False,
             is_double=floats == {torch.float64},
             where=named("", self.model),
+            keys=keys,
         )
 
 
@@ -252,23 +327,35 @@ def _steps(tracer: Tracer) -> int:
     return tracer.steps or tracer.repeats or max(map(len, tracer.calls.values()), default=1)
 
 
-def _outputs(tracer: Tracer, returned: Any) -> tuple[Output, ...]:
-    """What the model returns: a tensor, or several."""
-    several = returned if isinstance(returned, tuple | list) and returned else [returned]
+def _returned(tracer: Tracer, returned: Any) -> tuple[tuple[str, ...], list[Any]]:
+    """What the model returns, a tensor or several; and their names if it is a dict."""
+    named = isinstance(returned, dict) and bool(returned)
+    several = list(returned.values()) if named else returned
+    several = several if isinstance(several, tuple | list) and several else [several]
     if not all(isinstance(one, StandIn) for one in several):
         what = f"a {type(returned).__name__}"
-        what += f" of {len(returned)}" if isinstance(returned, tuple | list) else ""
+        what += f" of {len(returned)}" if isinstance(returned, tuple | list | dict) else ""
         tracer.refuse(
-            f"returns {what}, not one tensor of scores that is computed from its input. Wrap it in a "
-            "module that returns the scores alone"
+            f"returns {what}, not tensors of scores that are computed from its input: one, a tuple, or a "
+            "dict of them. Wrap it in a module that returns the scores alone"
         )
-    return tuple(_output(tracer, one.value) for one in several)
+    return tuple(map(str, returned)) if named else (), list(several)
+
+
+def _joined(tracer: Tracer, returned: list[Any]) -> Any:
+    """What the calls of all steps returned, each tensor as its sequence of steps."""
+    first = _returned(tracer, returned[0])
+    columns = zip(*(_returned(tracer, one)[1] for one in returned), strict=True)
+    tracer.name = "stack"
+    joined = [tracer.stand_in(steps.stack(tracer, None, column), column[0].dtype) for column in columns]
+    return dict(zip(first[0], joined, strict=True)) if first[0] else tuple(joined)
 
 
 def _output(tracer: Tracer, value: Value) -> Output:
     steps = _steps(tracer) // tracer.layer(value).period
     every_step = value.reduce is None and value.step is None and has_time(value.dims)
-    expected = [{"T"}, {"N"}] if every_step else [{"N"}]
+    batch_first = every_step and kinds(value.dims[0]) == {"N"}
+    expected = ([{"N"}, {"T"}] if batch_first else [{"T"}, {"N"}]) if every_step else [{"N"}]
     # A model that takes single steps, and was given one, returns what belongs to that step.
     is_single = tracer.follow_loops and not (tracer.steps or tracer.repeats) and steps == 1
     known = every_step or value.reduce or value.step is not None or is_single
@@ -281,14 +368,18 @@ def _output(tracer: Tracer, value: Value) -> Output:
     if not known or [kinds(dim) for dim in front] != expected or not in_order or cut:
         tracer.refuse(
             f"returns {labels(value.dims)}, which is not [N, *] reduced over time (x.mean(0), x.sum(0), "
-            "x[-1], x[-k:].mean(0)) or [T, N, *] of every step. Return one of these, features in their "
-            "order"
+            "x.amax(0), x[-1], x[-k:].mean(0), x[k:].mean(0)) or [T, N, *] of every step. Return one of "
+            "these, features in their order"
         )
     source = tracer.source(value, len(expected))
     if every_step:
-        return Output(source, "every step")
+        return Output(source, "every step", skip=value.skip, batch_first=batch_first)
     if value.reduce:
-        return Output(source, value.reduce, value.last)
+        if value.step not in (None, steps - 1):
+            tracer.refuse(
+                f"returns the sum of steps {value.skip} to {value.step} of {steps}. Add up all to the last"
+            )
+        return Output(source, value.reduce, value.last, value.skip)
     if value.step not in (None, steps - 1):
         tracer.refuse(f"returns step {value.step} of {steps}. Return every step, or the last")
     return Output(source, "single step" if is_single else "last")

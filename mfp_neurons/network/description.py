@@ -19,7 +19,7 @@ from ..history import Exponential, Kernel, Matrix
 from ..quantize import Codes
 from .axes import Dims, Shape
 
-Reduction = Literal["mean", "sum"]
+Reduction = Literal["mean", "sum", "max"]
 Exact = NDArray[np.object_]  # of fractions.Fraction
 
 
@@ -44,17 +44,19 @@ class Source:
         dims: how its features lie in the tensor that is read, without time and batch.
         reduce: how that tensor was reduced over time before; None while it has steps.
         last: over how many of the last steps; None for all.
+        skip: how many of the first steps were left out.
     """
 
     layer: int
     dims: Dims
     reduce: Reduction | None = None
     last: int | None = None
+    skip: int = 0
 
     @property
     def is_reduced(self) -> bool:
         """Whether steps were left out or put together before; it is done to what comes out at the end."""
-        return bool(self.reduce or self.last)
+        return bool(self.reduce or self.last or self.skip)
 
 
 @dataclass(frozen=True, eq=False)
@@ -325,6 +327,11 @@ class Neurons(Layer):
         return placed.reshape(()) if placed.numel() == 1 else placed
 
     @property
+    def fires(self) -> bool:
+        """Whether any potential reaches a threshold."""
+        return bool(self.threshold.isfinite().any())
+
+    @property
     def is_fixed(self) -> bool:
         """Whether it has taps of its own for every step, and so takes no other number of steps."""
         return isinstance(self.kernel, Matrix)
@@ -348,7 +355,12 @@ class Potential(Layer):
 
     It is that which is compared with the threshold; of a neuron with a reset, what its module gives, which in
     SpikingJelly is the potential after the reset.
+
+    Attributes:
+        after_reset: it is the potential after the reset, not the one that is compared with the threshold.
     """
+
+    after_reset: bool = False
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -370,14 +382,18 @@ class Output:
 
     Attributes:
         source: the layer, as it is returned.
-        form: "every step" [T, N, \\*]; the "mean" or "sum" over steps, or the "last" one, [N, \\*]; or a
-            "single step" [N, \\*] of a model that takes them one by one.
+        form: "every step" [T, N, \\*]; the "mean", "sum" or "max" over steps, or the "last" one,
+            [N, \\*]; or a "single step" [N, \\*] of a model that takes them one by one.
         steps: over how many of the last steps it is reduced; None for all.
+        skip: how many of the first steps are left out, of every step too.
+        batch_first: it is [N, T, \\*] of every step.
     """
 
     source: Source
-    form: Literal["every step", "mean", "sum", "last", "single step"]
+    form: Literal["every step", "mean", "sum", "max", "last", "single step"]
     steps: int | None = None
+    skip: int = 0
+    batch_first: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -392,6 +408,7 @@ class NetworkDescription:
             of its own for each step.
         is_double: all parameters are float64.
         where: the model for messages: its type.
+        keys: the names of the outputs of a model that returns a dict; else none.
 
     >>> import torch
     >>> from mfp_neurons import MFP
@@ -412,12 +429,25 @@ class NetworkDescription:
     is_fixed: bool
     is_double: bool
     where: str
+    keys: tuple[str, ...] = ()
 
     @property
     def input(self) -> Input:
         first = self.layers[0]
         assert isinstance(first, Input)
         return first
+
+    def reads_spikes(self, number: int) -> bool:
+        """Whether anything needs the spikes of a layer of neurons: another layer, its reset, or the user."""
+        layer = self.layers[number]
+        resets = isinstance(layer, Neurons) and layer.reset is not None and layer.fires
+        readers = (one for one in self.layers if not isinstance(one, Potential))
+        return (
+            not self.outputs
+            or resets
+            or any(source.layer == number for one in readers for source in one.sources)
+            or any(output.source.layer == number for output in self.outputs)
+        )
 
     def __str__(self) -> str:
         rows = [("#", "layer", "kind", "shape", "reads", "holds")]
@@ -432,9 +462,11 @@ class NetworkDescription:
         for first, *others in rows:
             cells = [text.ljust(width) for text, width in zip(others, widths[1:], strict=True)]
             lines.append("  ".join([f"  {first:>{widths[0]}}", *cells]).rstrip())
-        for output in self.outputs:
+        for place, output in enumerate(self.outputs):
             over = "" if output.steps is None else f" over the last {output.steps} steps"
-            lines.append(f"output: {output.form}{over} of {output.source.layer}")
+            over += f" without the first {output.skip}" if output.skip else ""
+            name = f" {self.keys[place]!r}" if self.keys else ""
+            lines.append(f"output{name}: {output.form}{over} of {output.source.layer}")
         return "\n".join(lines)
 
 

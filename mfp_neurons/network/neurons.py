@@ -20,7 +20,7 @@ from ..spec import KernelParameters, NeuronSpec, ResetSpec
 from .advice import LOOPS
 from .axes import Axis, Shape, has_time, kinds, labels, sizes
 from .capture import StandIn
-from .description import NeuronReset, Neurons, Potential, snapshot
+from .description import Layer, NeuronReset, Neurons, Potential, snapshot
 from .tracing import Tracer, Value
 
 
@@ -52,6 +52,7 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         [tracer.source(replace(value, layer=number), lead)],
         tracer.layers[number].shape,
         function=type(module).__name__,
+        after_reset=spec.leaves_reset and spec.reset is not None and spec.reset.kind != "feedback",
     )
     if spec.continues and not spec.takes_sequences:
         _check_state(tracer, module, spec, state, value)
@@ -74,7 +75,7 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value, state: Any) -> Value:
     """The value [T, N, *], of a call that starts from rest."""
-    if value.reduce or value.last or (value.step is not None and not tracer.follow_loops):
+    if value.reduce or value.last or value.skip or (value.step is not None and not tracer.follow_loops):
         tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     first = kinds(value.dims[0]) if value.dims else set()
     # A model that takes single steps may give a neuron for sequences a dimension of size 1 in front. It is
@@ -107,7 +108,7 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
 
 def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value) -> Value:
     """The value [N, *] at the step that this call is of; a neuron that carries no state counts no steps."""
-    if value.reduce or value.last:
+    if value.reduce or value.last or value.skip:
         tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     if has_time(value.dims):
         tracer.refuse(
@@ -127,9 +128,11 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: An
     """A neuron for single steps starts from rest, and goes on from where its last call ended."""
     earlier = tracer.calls.get(module, ())
     if earlier and earlier[-1][0] != _read(value):
+        before, now = (tracer.layers[number] for number in (earlier[-1][0], _read(value)))
         tracer.refuse(
-            "is called for two different inputs, and would carry the potential of one into the other. "
-            "Use a neuron for each"
+            "is called for two different inputs, and would carry the potential of one into the other: what "
+            f"{before.where} gives in call {len(earlier)}, what {now.where} gives in call {len(earlier) + 1}"
+            f"{_difference(before, now)}. Use a neuron for each; a loop over time does the same at every step"
         )
     state = _state_of(module, spec) if passed is None else passed
     if not isinstance(state, StandIn):
@@ -143,6 +146,16 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: An
     # The potential of other neurons, or of an earlier step, is not where this neuron stopped.
     elif not earlier or state.value.layer != earlier[-1][1]:
         _refuse_start(tracer)
+
+
+def _difference(before: Layer, now: Layer) -> str:
+    """What tells two layers apart that one module gave."""
+    if before.where != now.where:
+        return ""
+    if before.kind != now.kind:
+        return f" ({before.kind} and {now.kind})"
+    same = [one.layer for one in before.sources] == [one.layer for one in now.sources]
+    return ", with other numbers" if same else ", from another input"
 
 
 def _refuse_start(tracer: Tracer) -> None:

@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any
+from typing import Any, NoReturn
 
+import torch
 from torch import Tensor
 
 from ..pooling import TimePool as TimePoolModule
 from .advice import LOOPS, PART, TIME_LOOP
-from .axes import Axis, Dim, Dims, has_time, kinds, sizes
+from .axes import Axis, Dim, Dims, has_time, kinds, labels, sizes
 from .capture import StandIn
 from .description import Reduction, TimePool
 from .pools import reduced_features
@@ -28,6 +29,34 @@ def total(
     tracer: Tracer, result: Tensor, x: Any, dim: Any = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Value:
     return _reduced(tracer, tracer.value(x, "x"), dim, keepdim, "sum")
+
+
+@rule("amax")
+def largest(tracer: Tracer, result: Tensor, x: Any, dim: Any = (), keepdim: bool = False) -> Value:
+    value = tracer.value(x, "x")
+    chosen = [dim] if isinstance(dim, int) else list(dim)
+    if len(chosen) != 1 or kinds(value.dims[chosen[0]]) != {"T"}:
+        tracer.refuse(
+            "takes the largest of other numbers than those of all steps. Lower the model without it: the "
+            "class of the largest score is the same. F.max_pool2d takes the largest of rows and columns"
+        )
+    return _reduced(tracer, value, dim, keepdim, "max")
+
+
+@rule("max")
+def largest_and_places(tracer: Tracer, result: Any, x: Any, dim: Any = None, keepdim: bool = False) -> Any:
+    """The largest numbers over time, and what stands for their steps, which nobody may read."""
+    value = largest(tracer, result, x, () if not isinstance(dim, int) else dim, keepdim)
+    places = StandIn(sizes(value.dims), replace(value, layer=None), tracer.capture, torch.int64)
+    return torch.return_types.max((tracer.stand_in(value, x.dtype), places))
+
+
+@rule("cumsum")
+def running_sums(tracer: Tracer, result: Tensor, x: Any, *anything: Any, **named: Any) -> NoReturn:
+    tracer.refuse(
+        "adds up the steps so far (cumsum), which no layer of a network does. Return every step, and add up "
+        "what the network gives: numpy.cumsum(scores, axis=0); for the sum of all steps take x.sum(0)"
+    )
 
 
 def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reduction) -> Value:
@@ -99,22 +128,30 @@ def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value
     # Where loops are not followed, a single step can only be read out, and that is the last one.
     if isinstance(entry, int) and value.last is None and (tracer.follow_loops or entry == -1):
         return tracer.at_step(value, without, entry % size), False
-    # the last k steps have a place in a read-out; any others would be another network
-    last = _last_steps(entry, size)
-    if not last or value.last:
+    # the last steps have a place in a read-out, and all but the first; any others would be another network
+    start = _start(entry)
+    if not start or value.last:
         if tracer.follow_loops:
-            tracer.refuse(f"takes some of the steps. {LOOPS}; x[-1] and x[-k:] read out the last ones")
+            tracer.refuse(
+                f"takes some of the steps. {LOOPS}; x[-1] and x[-k:] read out the last ones, x[k:] all but "
+                "the first"
+            )
         tracer.refuse(f"takes single steps. {TIME_LOOP}")
+    left = -start if start < 0 else size - start
+    if left <= 0:
+        tracer.refuse(f"leaves out the first {start} steps, and there are {size}. Use an example with more")
     (time,) = dim
-    dims: Dims = (*value.dims[:place], (time._replace(size=last),), *value.dims[place + 1 :])
-    return replace(value, dims=dims, last=last), True
+    dims: Dims = (*value.dims[:place], (time._replace(size=left),), *value.dims[place + 1 :])
+    if start < 0:
+        return replace(value, dims=dims, last=left, skip=0), True
+    return replace(value, dims=dims, skip=value.skip + start), True
 
 
-def _last_steps(entry: Any, size: int) -> int:
-    """k of the index [-k:], of ``size`` steps; 0 of any other."""
+def _start(entry: Any) -> int:
+    """k of the index [k:], negative or positive; 0 of any other."""
     if not isinstance(entry, slice) or entry.stop is not None or entry.step not in (None, 1):
         return 0
-    return -entry.start if isinstance(entry.start, int) and -size < entry.start < 0 else 0
+    return entry.start if isinstance(entry.start, int) else 0
 
 
 @rule("expand", "expand_as", "broadcast_to", "repeat", "tile", view=True)
@@ -134,6 +171,11 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     """The steps of a loop, put together again; or one input, repeated."""
     values = [tracer.value(one, "x") for one in tensors]
     first, count = values[0], len(values)
+    if any(one.reduce for one in values):
+        tracer.refuse(
+            "stacks what is reduced over time, or added up over the steps so far. Return every step, and add "
+            "up what the network gives: numpy.cumsum(scores, axis=0)"
+        )
     alike = all(one.dims == first.dims and one.layer == first.layer for one in values)
     steps = [one.step for one in values]
     # The steps of one signal, all of them and in their order, are the sequence again. Tensors that belong to
@@ -141,7 +183,8 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     in_order = steps == list(range(count)) and tracer.steps in (None, count)
     repeated = set(steps) == {None} and tracer.steps is None and not has_time(first.dims)
     if tracer.follow_loops and not (alike and (in_order or repeated)):
-        tracer.refuse(f"stacks {count} tensors that are not one signal step by step. {LOOPS}")
+        what = _difference(tracer, values)
+        tracer.refuse(f"stacks {count} tensors that are not one signal step by step: {what}. {LOOPS}")
     if not alike:
         tracer.refuse(f"puts the steps of a loop together. {TIME_LOOP}")
     if tracer.follow_loops and in_order:
@@ -152,6 +195,21 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
         time = _repeated(tracer, first, (), count)
     place = dim % (len(first.dims) + 1)
     return replace(first, dims=(*first.dims[:place], time, *first.dims[place:]), step=None)
+
+
+def _difference(tracer: Tracer, values: Sequence[Value]) -> str:
+    """The first of several tensors that is not that of a next step, in words."""
+    first = values[0]
+    for place, one in enumerate(values):
+        if one.layer != first.layer:
+            here, there = tracer.layer(first), tracer.layer(one)
+            return f"number 1 is what {here.where} gives, and number {place + 1} what {there.where} gives"
+        if one.dims != first.dims:
+            return f"number {place + 1} is {labels(one.dims)}, and number 1 {labels(first.dims)}"
+        if one.step != place:
+            what = "belongs to no step" if one.step is None else f"is of step {one.step}"
+            return f"number {place + 1} {what}"
+    return f"they are {len(values)} of {tracer.steps} steps"
 
 
 def _repeated(tracer: Tracer, value: Value, dim: Dim, size: int) -> Dim:
@@ -169,7 +227,7 @@ def _repeated(tracer: Tracer, value: Value, dim: Dim, size: int) -> Dim:
 def pool_time(tracer: Tracer, module: Any, x: Any) -> StandIn:
     """A :class:`mfp_neurons.TimePool`."""
     value, window = tracer.value(x, "the input of a pooling over time"), module.window
-    if value.reduce or value.last:
+    if value.reduce or value.last or value.skip:
         tracer.refuse("pools over time what was already reduced over time. Put it in front of that")
     if not value.dims or kinds(value.dims[0]) != {"T"} or len(value.dims[0]) > 1:
         tracer.refuse(f"reads {list(sizes(value.dims))}, which does not begin with time. Give it [T, N, *]")

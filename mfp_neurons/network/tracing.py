@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..adapters import describe_neuron
 from .advice import ADVICE, OTHERWISE, TIME_LOOP, UNLIKE_STEPS
 from .axes import Axis, Dim, Dims, Shape, kinds, of_features, sizes
-from .capture import Capture, StandIn, stand_ins
-from .description import Affine, Input, Layer, Reduction, Source, Unreadable, as_map
+from .capture import Capture, MisfitError, StandIn, stand_ins
+from .description import Affine, Input, Layer, NetworkError, Reduction, Source, Unreadable, as_map
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
@@ -48,11 +49,14 @@ class Value:
     """What is known of a tensor of the model.
 
     Attributes:
-        layer: the number of the layer whose output it is; None for a neuron's past inputs, which no layer is.
+        layer: the number of the layer whose output it is; None for what no layer gives: a neuron's past
+            inputs, and where the largest of several numbers is.
         dims: where its features, steps and samples lie.
         reduce: how the steps were reduced; None while there are steps.
         last: over how many of the last steps; None for all.
-        step: the one step that it is of, of a sequence or a loop over time; None elsewhere.
+        step: the one step that it is of, of a sequence or a loop over time; None elsewhere. Of steps that a
+            loop adds up ("sum"), the last one so far.
+        skip: how many of the first steps were left out.
     """
 
     layer: int | None
@@ -60,6 +64,7 @@ class Value:
     reduce: Reduction | None = None
     last: int | None = None
     step: int | None = None
+    skip: int = 0
 
 
 class Tracer:
@@ -100,6 +105,7 @@ class Tracer:
         self.name = ""  # of the function whose rule is applied
         self.calls: dict[nn.Module, list[tuple[int, int]]] = {}  # of neurons that take single steps
         self.capture: Capture
+        self.refusals: list[NetworkError] | None = None  # a list to go on after them, as far as that goes
         self._modules = modules
         self._numbers: dict[Any, int] = {}  # of layers, by all that they compute with
         self._input_is_read = False
@@ -108,10 +114,51 @@ class Tracer:
 
     def module(self, module: nn.Module, path: str, args: Any, kwargs: Any) -> Any:
         """A call of a module; NotImplemented for all that is looked into."""
-        return self._modules(self, module, args, kwargs) if stand_ins((args, kwargs)) else NotImplemented
+        inputs = stand_ins((args, kwargs))
+        if not inputs:
+            return NotImplemented
+        try:
+            return self._modules(self, module, args, kwargs)
+        except NetworkError as refusal:
+            if self.refusals is None or isinstance(refusal, MisfitError):
+                raise
+            return self._spikes_in_place(module, inputs[0], refusal)
 
     def function(self, name: str, args: Any, kwargs: Any, on_meta: Callable[[], Any]) -> Any:
         """A torch function that met a tensor of the network."""
+        try:
+            return self._function(name, args, kwargs, on_meta)
+        except NetworkError as refusal:
+            inputs = stand_ins((args, kwargs))
+            # what changes no shape is taken for nothing, so that what comes behind it is read as well
+            if self.refusals is None or isinstance(refusal, MisfitError) or inputs[0].value.layer is None:
+                raise
+            result = on_meta()
+            if getattr(result, "shape", None) != inputs[0].shape:
+                raise
+            self.refusals.append(refusal)
+            return self.stand_in(inputs[0].value, result.dtype)
+
+    def _spikes_in_place(self, module: nn.Module, x: StandIn, refusal: NetworkError) -> Any:
+        """Spikes in the shape of the input of a neuron that was refused."""
+        spec = describe_neuron(module)
+        alone = spec is not None and not spec.returns_potential
+        if not alone and (spec is None or spec.kernel is None):
+            raise refusal  # who knows how many tensors it returns
+        assert self.refusals is not None
+        self.refusals.append(refusal)
+        value: Value = x.value
+        number = self.emit(
+            Unreadable,
+            [self.source(value)],
+            self.layer(value).shape,
+            function=type(module).__name__,
+            reason=str(refusal),
+        )
+        spikes = self.stand_in(replace(value, layer=number), x.dtype)
+        return spikes if alone else (spikes, spikes)
+
+    def _function(self, name: str, args: Any, kwargs: Any, on_meta: Callable[[], Any]) -> Any:
         plain = name if name in RULES or name in ADVICE else name.strip("_")  # add for add_ and __add__
         self.name = plain
         if plain not in RULES:
@@ -120,7 +167,10 @@ class Tracer:
             )
         inputs = stand_ins((args, kwargs))
         if any(one.value.layer is None for one in inputs):
-            self.refuse(f"reads a neuron's history ({plain}), which no layer gives. Use its spikes")
+            self.refuse(
+                f"reads a neuron's history, or the places of largest numbers ({plain}), which no layer "
+                "gives. Use the spikes, or the largest numbers themselves"
+            )
         # Arguments that the rule does not know are refused here, so that a TypeError within a rule is not
         # taken for the user's.
         try:
@@ -252,15 +302,15 @@ class Tracer:
     def at_step(self, value: Value, dims: Dims, step: int) -> Value:
         """One step of a value. Where loops are not followed that is the last, the mean over a single one."""
         if self.follow_loops:
-            return replace(value, dims=dims, step=step)
-        return replace(value, dims=dims, reduce="mean", last=1)
+            return replace(value, dims=dims, step=value.skip + step, skip=0)
+        return replace(value, dims=dims, reduce="mean", last=1, skip=0)
 
     def source(self, value: Value, lead: int | None = None) -> Source:
         """How a value is read: its features are all dimensions but the first ``lead``, or time and batch."""
         assert value.layer is not None
         dims = value.dims[lead:] if lead is not None else value.dims
         features = tuple(dim for dim in dims if not kinds(dim) & {"T", "N"})
-        return Source(value.layer, features, value.reduce, value.last)
+        return Source(value.layer, features, value.reduce, value.last, value.skip)
 
     def emit(
         self, kind: type[Layer], sources: Sequence[Source], shape: Shape, *, period: int = 1, **held: Any
@@ -272,6 +322,11 @@ class Tracer:
 
     def add(self, layer: Layer, sources: Sequence[Source]) -> int:
         """The number of a layer that reads these; where loops are followed, that of an equal one."""
+        if any(source.reduce == "max" for source in sources):
+            self.refuse(
+                f"computes with the largest numbers over time ({layer.function}), which only what the model "
+                "returns can be. Take the largest of what comes out at the end"
+            )
         period = layer.period * self.layers[sources[0].layer].period
         layer = replace(layer, where=self.capture.where(), sources=tuple(sources), period=period)
         self.layers.append(layer)

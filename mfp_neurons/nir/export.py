@@ -125,7 +125,7 @@ class _Writer:
     def _readout(self, output: Output) -> dict[str, Any]:
         """What the model does around the graph."""
         facts: dict[str, Any] = {}
-        if output.form in ("mean", "sum", "last"):
+        if output.form in ("mean", "sum", "max", "last"):
             facts["readout"] = output.form
             if output.steps:
                 facts["readout_steps"] = output.steps
@@ -135,6 +135,8 @@ class _Writer:
                 "them is in metadata['readout'] alone",
                 output.form,
             )
+        if output.skip:
+            facts["readout_skip"] = output.skip
         # The model itself repeats an input without time, and a graph has no time axis on which to say so.
         if not self.network.input.has_time and output.form != "single step":
             facts["repeats"] = self.network.steps

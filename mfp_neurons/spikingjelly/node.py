@@ -234,6 +234,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
                 record="v_seq" if self.store_v_seq else None,
                 last_spikes="last_spikes" if "last_spikes" in self._past else None,
             ),
+            leaves_reset=True,
         )
 
     @property

@@ -53,6 +53,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
             record="v_seq" if getattr(old, "store_v_seq", False) else None,
         ),
         stores_potential=True,
+        leaves_reset=True,
     )
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from mfp_neurons import MFP, deploy, quantize_weights
 from mfp_neurons.deploy import LoweringError
+from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.network import NetworkError, describe
 from mfp_neurons.network.description import BatchNorm, Convolution, Linear, Neurons, Pool
 from mfp_neurons.nir import NIRError, to_nir
@@ -92,8 +93,8 @@ def test_several_outputs_are_described_and_lowered_one_by_one() -> None:
         ("every step", 2),
         ("mean", 1),
     ]
-    with pytest.raises(LoweringError, match="a tuple of 2, not one tensor of scores"):
-        deploy.lower(model, torch.rand(4, 2, 6))
+    graph = lower_graph(model, torch.rand(4, 2, 6))
+    assert [(head.name, head.reduce) for head in graph.heads] == [("layers.1", "none"), ("layers.0", "mean")]
 
 
 def test_what_cannot_be_read_ends_a_description_that_the_error_holds() -> None:

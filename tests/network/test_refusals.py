@@ -85,14 +85,14 @@ def test_a_layer_that_no_rule_reads_is_named_with_its_path_its_type_and_an_alter
 
 
 FORWARDS: list[tuple[Callable[..., Any], str]] = [
-    (lambda x, a, fire, out: {"scores": a(x)}, "returns a dict, not one tensor"),
+    (lambda x, a, fire, out: {"scores": 3}, "returns a dict of 1, not tensors of scores"),
     (lambda x, a, fire, out: torch.zeros(3), "returns a Tensor"),
-    (lambda x, a, fire, out: 3, "returns a int, not one tensor"),
-    (lambda x, a, fire, out: fire(a(x)).transpose(0, 1), "returns [N, T, 12]"),
+    (lambda x, a, fire, out: 3, "returns a int, not tensors of scores"),
+    (lambda x, a, fire, out: fire(a(x)).transpose(1, 2), "returns [T, 12, N]"),
     (lambda x, a, fire, out: fire(a(x))[-2:], "x[-k:].mean(0)"),
-    (lambda x, a, fire, out: fire(a(x))[1:].mean(0), "takes some of the steps"),
+    (lambda x, a, fire, out: fire(a(x))[1:3].mean(0), "takes some of the steps"),
     (lambda x, a, fire, out: fire(a(x)).mean(1), "takes the mean over the batch"),
-    (lambda x, a, fire, out: x[0] + x[1], "adds step 0 to step 1"),
+    (lambda x, a, fire, out: x[0] + x[2], "adds step 0 of the input to step 2"),
     (lambda x, a, fire, out: x[2], "returns step 2 of 4"),
     (lambda x, a, fire, out: (x[-1] + x).mean(0), "adds tensors of different places or times"),
     (lambda x, a, fire, out: a(x).long(), "of numbers that are not whole"),

@@ -1,0 +1,105 @@
+"""All obstacles at once: what lowering would refuse one after the other."""
+
+import pytest
+import snntorch as snn
+import torch
+from hypothesis import given, settings
+from spikingjelly.activation_based import neuron
+from torch import Tensor, nn
+
+from mfp_neurons import MFP, deploy, quantize_weights
+
+from .lowering import events
+from .models import models
+
+T, N = 4, 2
+
+
+class Troubled(nn.Module):
+    """One obstacle of every kind in a row."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = nn.Conv2d(1, 4, 3, padding=1), nn.GroupNorm(2, 4)
+        self.fire1 = neuron.LIFNode(tau=2.0, step_mode="m")
+        self.conv2, self.act = nn.Conv2d(4, 4, 3), nn.ReLU()
+        self.fire2 = neuron.EIFNode(step_mode="m")
+        self.fc, self.fire3 = nn.Linear(4 * 4 * 4, 5), MFP(0.9)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x - 0.5).flatten(0, 1)
+        x = self.fire1(self.norm1(self.conv1(x)).unflatten(0, (T, N)))
+        x = self.fire2(self.act(self.conv2(x.flatten(0, 1))).unflatten(0, (T, N)))
+        return self.fire3(self.fc(x.flatten(2))).softmax(-1).mean(0)
+
+
+def test_all_obstacles_are_listed_with_module_reason_and_advice() -> None:
+    result = deploy.check(Troubled(), torch.rand(T, N, 1, 6, 6))
+    assert not result.ok and result.is_complete
+    listed = [(one.where, one.reason.split(",")[0], one.advice) for one in result.obstacles]
+    words = [
+        ("'conv1' (Conv2d)", "has weights that are real numbers", "quantize_weights"),
+        ("'conv2' (Conv2d)", "has weights that are real numbers", "quantize_weights"),
+        ("'fc' (Linear)", "has weights that are real numbers", "quantize_weights"),
+        ("'norm1' (GroupNorm)", "calls group_norm", "BatchNorm"),
+        ("'act' (ReLU)", "calls relu", "spiking neuron"),
+        ("'fire2' (EIFNode)", "keeps a membrane potential", "convert"),
+        ("the model (Troubled)", "calls softmax", "Lower the model without it"),
+        ("'conv1' (Conv2d)", "reads the input behind the model (Troubled)", ""),
+        ("'fire3' (MFP)", "has real taps", "kernel_bits"),
+    ]
+    assert len(listed) == len(words), str(result)
+    for (where, reason, advice), (wanted, why, what) in zip(listed, words, strict=True):
+        assert where == wanted and reason.startswith(why) and what in advice, (where, reason, advice)
+    lines = str(result).splitlines()
+    assert lines[0] == "9 obstacles" and len(lines) == 10
+
+
+def test_what_a_loop_repeats_at_every_step_is_listed_once() -> None:
+    class Loop(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.norm, self.lif = nn.Linear(8, 4), nn.LayerNorm(4), snn.Leaky(0.9)
+
+        def forward(self, x: Tensor) -> Tensor:
+            mem, record = self.lif.init_leaky(), []
+            for step in x:
+                spk, mem = self.lif(self.norm(self.fc(step)), mem)
+                record.append(spk)
+            return torch.stack(record)
+
+    result = deploy.check(quantize_weights(Loop()), events(8))
+    assert [one.where for one in result.obstacles] == ["'norm' (LayerNorm)", "'lif' (Leaky)"]
+    assert deploy.check(quantize_weights(Loop()), events(8), kernel_bits=8).obstacles == result.obstacles[:1]
+
+
+def test_what_ends_the_reading_is_said() -> None:
+    model = nn.Sequential(MFP(0.5, order=3), nn.Embedding(3, 4), nn.LayerNorm(4))
+    result = deploy.check(model, events(8))
+    assert not result.is_complete
+    assert str(result).endswith("what comes behind the last of them could not be read yet")
+
+
+def test_a_float_model_that_only_lacks_codes_has_no_other_obstacle() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), MFP(0.5, order=3))
+    result = deploy.check(model, events(8))
+    assert [one.where for one in result.obstacles] == ["'0' (Linear)"]
+    assert not any("weight_step" in name for name, _ in model.named_parameters())
+    assert str(deploy.check(quantize_weights(model), events(8))) == "the model can be lowered"
+
+
+def test_a_loop_outside_is_checked_with_its_number_of_steps() -> None:
+    model, x = (
+        quantize_weights(nn.Sequential(nn.Linear(8, 4), snn.Leaky(0.5, init_hidden=True))),
+        events(8)[0],
+    )
+    assert deploy.check(model, x, steps=5).ok
+    assert "steps=T" in deploy.check(model, x).obstacles[0].advice
+    with pytest.raises(ValueError, match="steps must be"):
+        deploy.check(model, x, steps=0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(models())
+def test_a_model_that_lowers_has_no_obstacles(case) -> None:
+    assert deploy.check(case.model, case.example, levels=case.top).ok
