@@ -21,7 +21,7 @@ from .errors import LoweringError as LoweringError
 from .integer_network import EventRun as EventRun
 from .integer_network import IntegerNetwork as IntegerNetwork
 from .integer_network import Stream as Stream
-from .lowering import lower_rounded
+from .lowering import Channels, lower_rounded
 from .memory import Memory as Memory
 from .obstacles import Check as Check
 from .obstacles import Obstacle as Obstacle
@@ -49,6 +49,8 @@ def lower(
     levels: int | None = None,
     kernel_bits: KernelBits = None,
     steps: int | None = None,
+    mean: Channels = 0.0,
+    std: Channels = 1.0,
 ) -> IntegerNetwork:
     r"""The integer network of a trained, quantized model: the same spikes, no potential stored, no floats.
 
@@ -61,8 +63,14 @@ def lower(
         example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Only its
             dtype, its shape and the range of its values matter, unless taps are rounded. uint8: images of
             levels 0 to 255, which reach the model as level / 255. bool: events. Floats: events if all are 0
-            or 1, else images in [0, 1], rounded to 255 levels.
-        levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16.
+            or 1; images in [0, 1] or [-1, 1], rounded to 255 levels; or, where all are whole numbers, what
+            signed integers are in any case: counts, or events of both signs, which reach the model as they
+            are.
+        levels: the largest level, where it is another: 16 for scikit-learn's digits divided by 16; the
+            largest count, of the example's bits if it is not said; 255 at most.
+        mean, std: what was subtracted from the images that the model was trained with, and what they were
+            divided by then: one number, or one for each channel. The network takes the images as they were
+            before, and so does ``example``.
         kernel_bits: rounds taps that are no whole numbers, of inputs and of own spikes, as
             ``convert(model, reset="keep", order=T, kernel_bits=...)`` does: "pow2", or 2 to 8 bits. ``notes``
             of the network, and the log, say how many spikes of the example that changes.
@@ -90,13 +98,13 @@ def lower(
     >>> network.run(torch.rand(5, 10, 8)).shape
     (5, 10, 4)
     """
-    graph, names = lower_rounded(model, example, levels, kernel_bits, steps)
+    graph, names = lower_rounded(model, example, levels, kernel_bits, steps, mean, std)
     try:
         network = IntegerNetwork(graph)
     except InvalidNetworkError as error:
         raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
     if names:
-        note = what_changed(model, example, network, names, kernel_bits, steps)
+        note = what_changed(model, example, network, names, kernel_bits, steps, mean, std)
         log_once(f"deploy.kernel_bits.{note}", "%s", note)
         network.notes = (note,)
     return network

@@ -127,6 +127,10 @@ def _check_input(inputs: Any) -> None:
     _check_features(place, inputs.features, inputs.shape)
     place.require_int("top", inputs.top, 1, 255)
     place.require(isinstance(inputs.static, bool), "static", inputs.static, "True or False")
+    for field, value in (("low", inputs.low), ("high", inputs.high)):
+        ok = isinstance(value, float) and value.is_integer() and -255 <= value <= 255
+        place.require(ok, field, value, "a whole float from -255 to 255")
+    place.require(inputs.low < inputs.high, "high", inputs.high, f"above low, which is {inputs.low:g}")
 
 
 def _check_op(graph: Graph, index: int, maps: int, op: Op, periods: list[int]) -> None:
@@ -295,8 +299,9 @@ def _check_currents(graph: Graph, place: "_Place", op: Currents) -> None:
     place.require_range("offset", op.offset, 1 - MAX_POTENTIAL, MAX_POTENTIAL - 1)
     place.require_int("top", op.top, 1, MAX_TOP)
     place.require_int("zero", op.zero, 0, op.top)
+    place.require_int("shift", op.shift, 0, 61)
     ends = zip(*current_range(graph, op.synapses), op.offset.tolist(), strict=True)
-    numbers = [(low + offset, high + offset) for low, high, offset in ends]
+    numbers = [((low + offset) >> op.shift, (high + offset) >> op.shift) for low, high, offset in ends]
     accepted = f"always from 0 to top, which is {op.top}"
     for worst in (min(low for low, _ in numbers), max(high for _, high in numbers)):
         place.require(0 <= worst <= op.top, "numbers", worst, accepted)

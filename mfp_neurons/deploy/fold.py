@@ -72,6 +72,7 @@ _NARROW_LIMIT = 2**31 - 1
 _NARROW_BITS = 12  # of a fraction that own taps have where 31 bits are enough
 _CHOICES = 16  # thresholds that own spikes choose from
 _NOTHING = Decimal(2) ** -40  # of what own spikes add: a synapse that adds less counts as rounding
+_DENOMINATORS = 2**12  # of the ratios of scales that count as exact multiples of one unit
 _PRECISION = 2**16  # a larger part of the largest potential than 1 in this is no rounding error
 
 
@@ -95,10 +96,11 @@ def _decimal(value: Number) -> Decimal:
 
 @dataclass(frozen=True, eq=False)
 class Affine:
-    """value = scale * number + offset, for each channel.
+    """value = scale * number + offset, for each channel, and how far that may be from the model's.
 
     Attributes:
         scale, offset: Decimals [C].
+        error: the bound on that, Decimals [C], or 0.
 
     >>> conv, norm = affine([0.5, 0.5], [0, 1]), batch_norm([2.0, -1.0], [0, 0], [1.0, 0.0], [4.0, 0.25], 0)
     >>> both = conv.then(norm)                   # (0.5 A - 1) * 2 / 2 and (0.5 A + 1) * -1 / 0.5
@@ -108,21 +110,37 @@ class Affine:
 
     scale: Decimals
     offset: Decimals
+    error: Decimals | Decimal = Decimal()
 
     def then(self, after: Affine) -> Affine:
         """``after`` of this: after.scale * (scale * number + offset) + after.offset."""
         with localcontext(_ARITHMETIC):
-            return Affine(after.scale * self.scale, after.scale * self.offset + after.offset)
+            return Affine(
+                after.scale * self.scale,
+                after.scale * self.offset + after.offset,
+                np.abs(after.scale) * self.error + after.error,
+            )
 
     def times(self, factor: Number) -> Affine:
         """This times one number for all channels."""
         with localcontext(_ARITHMETIC):
-            return Affine(self.scale * _decimal(factor), self.offset * _decimal(factor))
+            by = _decimal(factor)
+            return Affine(self.scale * by, self.offset * by, self.error * abs(by))
+
+    def counting_from(self, zeros: Iterable[Number]) -> Affine:
+        """This of numbers of which ``zeros`` [C] stand for 0: scale * (number - zero) + offset."""
+        with localcontext(_ARITHMETIC):
+            return replace(self, offset=self.offset - self.scale * decimals(zeros))
+
+    def off_by(self, error: Iterable[Number]) -> Affine:
+        """This of numbers that are off by an error [C] at most."""
+        with localcontext(_ARITHMETIC):
+            return replace(self, error=self.error + np.abs(self.scale) * decimals(error))
 
     def of_units(self, unit: Number) -> Affine:
         """This of numbers that count in units, such as levels of 1/255: scale * (unit * number) + offset."""
         with localcontext(_ARITHMETIC):
-            return Affine(self.scale * _decimal(unit), self.offset)
+            return Affine(self.scale * _decimal(unit), self.offset, self.error)
 
 
 def affine(scale: Iterable[Number], offset: Iterable[Number]) -> Affine:
@@ -225,9 +243,19 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
             # on.
             (steps if len(neuron.taps) > 1 else without_repeats(steps)).reshape(-1, channels),
             np.array([float(value * step) for value in form.worth]),
-            _upwards(value * step for value in form.lost),
+            _upwards(
+                value * step + more
+                for value, more in zip(form.lost, _errors(branches, reach, step), strict=True)
+            ),
             feedback,
         )
+
+
+def _errors(branches: Sequence[Affine], reach: list[int], step: Decimal) -> list[Decimal]:
+    """What the errors of the currents add to that of the potential, for each channel."""
+    error = sum((branch.error for branch in branches), Decimal())
+    errors = np.broadcast_to(np.asarray(error, object), (len(reach),)).tolist()
+    return [one * taps * step for one, taps in zip(errors, reach, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -569,6 +597,7 @@ def scores(branches: Sequence[Affine], bounds: Sequence[Ints]) -> FoldedScores:
             _lost(numbers[:, c].tolist(), _Whole(rows[:, c].tolist(), whole.worth), sizes[:, c].tolist())
             for c in range(channels)
         ]
+        lost = [a + b for a, b in zip(lost, _errors(branches, [1] * channels, Decimal(1)), strict=True)]
         *factors, added = rows.astype(np.int64)
         return FoldedScores(tuple(factors), added, float(whole.worth), _upwards(lost))
 
@@ -639,6 +668,125 @@ def potential(branches: Sequence[Affine], bounds: Sequence[Ints], values: Potent
 def _spread(taps: NDArray[np.object_], channels: int) -> Decimals:
     """Fractions [K, 1 or C] as Decimals [K, C]."""
     return np.broadcast_to(decimals(taps.ravel().tolist()).reshape(taps.shape), (len(taps), channels))
+
+
+@dataclass(frozen=True, eq=False)
+class FoldedCurrents:
+    """Currents as whole numbers; ``factors``, ``offset``, ``top``, ``zero`` and ``shift`` are the graph's.
+
+    Number n stands for unit * (n - zero), and is off by ``error`` [C] at most.
+    """
+
+    factors: tuple[Ints, ...]
+    offset: Ints
+    top: int
+    zero: int
+    shift: int
+    unit: Fraction
+    error: NDArray[np.float64]
+
+
+def currents(branches: Sequence[Affine], ranges: Sequence[tuple[Ints, Ints]], largest: int) -> FoldedCurrents:
+    """Currents of one unit for all channels, so that synapses can read them.
+
+    They are exact where all scales and offsets are multiples of one number and the numbers of these fit.
+    Others are rounded to the finest power of two that fits, after they were added up with factors of 31 bits
+    or nearly: the error is half a unit, and what these factors are off.
+
+    Args:
+        branches: as for :func:`thresholds`.
+        ranges: the smallest and the largest that each synapse's number can be, whole numbers [C].
+        largest: what no number may be larger than.
+
+    >>> half = currents([affine([0.5, -1], [0, 0.5])], [(np.array([-2, 0]), np.array([2, 1]))], 255)
+    >>> half.factors[0], half.offset, half.top, half.zero, half.unit, half.error
+    (array([ 1, -2]), array([2, 3]), 4, 2, Fraction(1, 2), array([0., 0.]))
+    """
+    with localcontext(_ARITHMETIC):
+        low, high = (np.stack([one[end] for one in ranges]).astype(object) for end in (0, 1))
+        scales = np.stack([branch.scale for branch in branches])
+        # what adds nothing has no factor that could be too large
+        scales[(low == 0) & (high == 0)] = Decimal()
+        offset: Any = sum(branch.offset for branch in branches)
+        reach = np.maximum(np.abs(low), np.abs(high))
+
+        def ends(factors: Any, added: Any) -> tuple[Any, Any]:
+            """The least and the most of all channels."""
+            both = factors * low, factors * high
+            return min((np.minimum(*both).sum(0) + added).min(), 0), max(
+                (np.maximum(*both).sum(0) + added).max(), 0
+            )
+
+        exact = _exact_unit([*scales.ravel().tolist(), *offset.tolist()])
+        if exact is not None:
+            factors, added = _integers(scales / exact), _integers(offset / exact)
+            least, most = ends(factors, added)
+            if most - least <= largest:
+                return _folded_currents(branches, factors, added, least, most, 0, Fraction(exact), Decimal())
+        least, most = ends(scales, offset)
+        # the unit 2**-bits, and factors in units of 2**-fine, of which the lowest bits are shifted out
+        bits = math.frexp(float(largest / (most - least or 1)))[1]
+        size = max(
+            np.abs(scales).max(), (np.abs(scales) * reach).sum(0).max() / 2**30, np.abs(offset).max() / 2**30
+        )
+        fine = 30 - math.frexp(float(size or 1))[1]
+        while True:
+            shift = max(fine - bits, 0)
+            worth = Decimal(2) ** -(bits + shift)
+            half = (1 << shift) // 2
+            factors, added = _integers(scales / worth), _integers(offset / worth) + half
+            least, most = ends(factors, added)
+            if (most >> shift) - (least >> shift) <= largest:
+                break
+            bits -= 1
+        lost = (np.abs(factors * worth - scales) * reach).sum(0) + np.abs((added - half) * worth - offset)
+        unit = Fraction(2) ** -bits
+        rounded = lost + (worth * half)
+        return _folded_currents(branches, factors, added, least, most, shift, unit, rounded)
+
+
+def _folded_currents(
+    branches: Sequence[Affine],
+    factors: Any,
+    added: Any,
+    least: int,
+    most: int,
+    shift: int,
+    unit: Fraction,
+    lost: Any,
+) -> FoldedCurrents:
+    zero = -(least >> shift)
+    error = lost + sum((branch.error for branch in branches), Decimal())
+    errors = np.broadcast_to(np.asarray(error, object), added.shape)
+    return FoldedCurrents(
+        tuple(factors.astype(np.int64)),
+        (added + (zero << shift)).astype(np.int64),
+        max(1, int(most >> shift) + zero),
+        int(zero),
+        shift,
+        unit,
+        _upwards(errors.tolist()),
+    )
+
+
+def _exact_unit(numbers: list[Decimal]) -> Decimal | None:
+    """A number of which all are multiples, if their ratios are those of small whole numbers."""
+    sizes = {abs(number) for number in numbers if number}
+    unit = min(sizes, default=Decimal(1))
+    common = 1
+    for size in sizes:
+        ratio = size / unit
+        fraction = Fraction(ratio).limit_denominator(_DENOMINATORS)
+        common = math.lcm(common, fraction.denominator)
+        if abs(_decimal(fraction) - ratio) > _SAME or common > _DENOMINATORS:
+            return None
+    return unit / common
+
+
+def _integers(numbers: Any) -> Any:
+    """The nearest whole numbers, as Python's."""
+    rounded = [int(number.to_integral_value(ROUND_HALF_EVEN)) for number in numbers.ravel().tolist()]
+    return np.array(rounded, object).reshape(numbers.shape)
 
 
 def _multiples(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Whole | None:

@@ -6,13 +6,15 @@ that synapses add up, which neurons compare with thresholds.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, count
+from math import nextafter, prod
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .._checks import log_once
@@ -22,39 +24,73 @@ from ..network.description import Layer, Output, as_map
 from ..network.description import Neurons as Fires
 from . import fold
 from .errors import LoweringError
-from .fold import Affine, affine, with_factors
+from .fold import Affine, affine, decimals, with_factors
 from .graph import (
+    Currents,
+    Gather,
     Graph,
     Input,
+    Ints,
     Neurons,
+    Ones,
     Op,
     Scores,
     Shape,
     Synapse,
     Window,
+    current_range,
     sources,
     synapse_bound,
 )
 from .neurons import potential_values
 
-NORMALIZED = (
-    "shifts or normalizes its input in front of the first layer, which reads levels from 0 to 1 as they are. "
-    "Leave that out of the model, put a batch norm behind the first layer, which learns as much, and train "
-    "with that; without training anew, one mean and standard deviation for all channels can be folded into "
-    "that batch norm (docs/deployment.md, 'The input')"
-)
-
+LARGEST_NUMBER = 2**24 - 1  # of a map
+# Of written currents. Synapses that end in the same neurons have factors of 31 bits: numbers far beyond the
+# others' would leave them too few.
+LARGEST_CURRENT = 2**18 - 1
+_LARGEST_SUM = 2**31 - 1  # of what a synapse adds up
+_MOST_SYNAPSES = 8  # in which a synapse that reads shifted and scaled channels is taken apart
+_FEWEST_BITS = 8  # of written currents, so that they are nearly what they stand for
 
 # the last step is the mean over one
 _REDUCE: dict[str, Any] = {"every step": "none", "mean": "mean", "sum": "sum", "max": "max", "last": "mean"}
 
 
 @dataclass(frozen=True, eq=False)
+class Levels:
+    """What the input is, as the user gives it and as the model gets it.
+
+    Attributes:
+        top: the largest level.
+        low, high: what the levels 0 and ``top`` stand for.
+        are_integers: whether the example holds levels, in an integer dtype, and not these numbers.
+        mean, std: what is subtracted, and then divided by, before the model gets it: [1] or [C].
+    """
+
+    top: int
+    low: float = 0.0
+    high: float = 1.0
+    are_integers: bool = False
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @property
+    def are_spikes(self) -> bool:
+        """Whether the model gets 0 and 1 alone."""
+        return (self.top, self.low, self.mean, self.std) == (1, 0.0, (0.0,), (1.0,))
+
+
+@dataclass(frozen=True, eq=False)
 class Map:
-    """Whole numbers of map ``index`` of the graph times ``scale``."""
+    """scale * (number - zero), of the numbers of map ``index`` of the graph.
+
+    ``error`` bounds how far that may be from what the model computes, float64 [C]; None: it is that.
+    """
 
     index: int
     scale: Fraction
+    zero: int = 0
+    error: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +116,11 @@ class Current:
     @property
     def shape(self) -> Shape:
         return self.branches[0].synapse.out_shape
+
+    @property
+    def index(self) -> int:
+        """The map, or one of the maps, that synapses read of a sum of maps."""
+        return self.branches[0].synapse.source
 
     def then(self, after: Affine) -> Current:
         """after.scale * current + after.offset."""
@@ -123,19 +164,44 @@ class Folding:
 
     Args:
         network: the description, or the part of it that could be read.
-        top: the largest level of the input.
-        takes_levels: whether the model is given the levels themselves, in an integer dtype.
+        levels: what the input is.
     """
 
-    def __init__(self, network: NetworkDescription, top: int, takes_levels: bool) -> None:
+    def __init__(self, network: NetworkDescription, levels: Levels) -> None:
         first = network.input
-        self.network, self.takes_levels = network, takes_levels
-        inputs = Input(as_map(first.shape), first.features, top, static=not first.has_time)
+        self.network, self.takes_levels = network, levels.are_integers and levels.top > 1
+        static = not first.has_time
+        inputs = Input(as_map(first.shape), first.features, levels.top, static, levels.low, levels.high)
         self.so_far = Graph(inputs, (), network.steps, fixed=network.is_fixed)  # no Scores yet
         self.forgetful: list[str] = []  # neurons that remember all steps in PyTorch
         self.currents: dict[int, Current] = {}  # what neurons read, by their map
-        # Levels from 0 to top stand for numbers from 0 to 1.
-        self.contents: list[Content] = [Map(0, Fraction(1, top))]
+        self._written: dict[Current, Map] = {}
+        self._ones: dict[int, int] = {}
+        self.contents: list[Content] = [self._input(levels)]
+
+    def _input(self, levels: Levels) -> Map | Current:
+        """What the model gets: a map, or numbers that are shifted or scaled by channel."""
+        scale = Fraction(levels.high - levels.low) / levels.top
+        zero = -Fraction(levels.low) / scale
+        is_normalized = (levels.mean, levels.std) != ((0.0,), (1.0,))
+        if zero.denominator == 1 and not is_normalized:
+            return Map(0, scale, int(zero))
+        first = self.network.input
+        channels = as_map(first.shape)[0]
+        counts = {len(levels.mean), len(levels.std)} - {1}
+        if counts and not counts == {channels} == {first.features[0]}:
+            error = LoweringError(
+                f"{self.network.where} reads its input {list(first.features)} as {list(first.shape)}, where "
+                f"{max(counts)} numbers of mean or std have no place. Give one for each channel, and an example "
+                "in the shape in which the first layer reads it"
+            )
+            error.layer = 0  # with another reading of the example's dimensions they may fit
+            raise error
+        mean, std = (row * (channels // len(row)) for row in (levels.mean, levels.std))
+        numbers = self.as_current(first, Map(0, scale)).then(affine([1] * channels, [levels.low] * channels))
+        factors = [1 / Fraction(one) for one in std]
+        offsets = [-Fraction(a) * b for a, b in zip(mean, factors, strict=True)]
+        return numbers.then(affine(factors, offsets))
 
     def graph(self) -> Graph | None:
         """The graph; None of a model that was read in part."""
@@ -230,7 +296,7 @@ class Folding:
             )
         if values.own_taps is not None:
             assert content.spikes is not None
-            branches += self._as_it_is(content.spikes, Fraction(1), neurons).branches
+            branches += self.as_current(neurons, Map(content.spikes, Fraction(1))).branches
         bounds = [synapse_bound(one.synapse, self.so_far.map_top(one.synapse.source)) for one in branches]
         folded = fold.potential([one.affine for one in branches], bounds, values)
         return tuple(one.synapse for one in branches), folded
@@ -259,20 +325,112 @@ class Folding:
             )
         return content
 
-    def spikes(self, layer: Layer) -> Map:
-        """The map that a synapse reads."""
-        content = self.content(layer)
-        if isinstance(content, Map):
-            return content
-        why = (
-            f"reads real numbers: {content.where} stands before it, and there is no neuron between them. A "
-            "synapse reads spikes; put a neuron between the two, and a normalization between the synapse "
-            "before it and that neuron"
+    def numbers(self, layer: Layer, times: int, place: int = 0) -> Map | Current:
+        """What a layer reads, as a map that can be added up ``times`` over.
+
+        Currents are written down, but for maps that are shifted and scaled by few numbers, as images are that
+        the model normalizes: a synapse for each number is exact, without another map.
+        """
+        content = self.content(layer, place)
+        if isinstance(content, Current):
+            if all(map(_is_exact, content.branches)) and _synapses_needed(content) <= _MOST_SYNAPSES:
+                return content
+            return self.written(layer, content, _LARGEST_SUM // max(times, 1))
+        if content.zero and self.so_far.map_top(content.index) * times > _LARGEST_SUM:
+            return self.written(layer, self.as_current(layer, content), _LARGEST_SUM // times)
+        return content
+
+    def readers(self, layer: Layer) -> int:
+        """How many layers read this one, or the model's output."""
+        number = self.network.layers.index(layer)
+        read = [source.layer for other in self.network.layers for source in other.sources]
+        return read.count(number) + sum(output.source.layer == number for output in self.network.outputs)
+
+    def unsigned(self, layer: Layer, content: Map, what: str) -> Map:
+        """The map, if its numbers count from 0 and are exact; refused, with what the layer does, if not."""
+        if content.zero or content.error is not None:
+            self.refuse(
+                layer,
+                f"{what} of currents, real numbers of both signs without a neuron behind them. Put a neuron in "
+                "front of it",
+            )
+        return content
+
+    def written(self, layer: Layer, current: Current, largest: int) -> Map:
+        """Currents as a map of whole numbers, none of them beyond ``largest``."""
+        largest = min(largest, LARGEST_CURRENT)
+        known = self._written.get(current)
+        if known is not None and self.so_far.map_top(known.index) <= largest:
+            return known
+        if largest < 2**_FEWEST_BITS:
+            self.refuse(
+                layer,
+                f"reads {current.where} without a neuron between them, and adds up so much of it that its "
+                f"numbers would be left with less than {_FEWEST_BITS} bits. Put a neuron between the two, or "
+                "quantize the weights to fewer bits",
+            )
+        ranges = [self._range(branch.synapse) for branch in current.branches]
+        folded = fold.currents([one.affine for one in current.branches], ranges, largest)
+        op = Currents(
+            current.name,
+            in_whole_factors(current, folded.factors),
+            folded.offset,
+            current.shape,
+            folded.top,
+            folded.zero,
+            folded.shift,
         )
-        # A model that normalizes its own input is common, and there is other advice for it.
-        if all(one.direct and self.is_input(one.synapse.source) for one in content.branches):
-            why = f"reads the input behind {content.where}, which {NORMALIZED}"
-        return self.refuse(layer, why)
+        error = folded.error if folded.error.any() else None
+        self._written[current] = Map(self.add(op), folded.unit, folded.zero, error)
+        return self._written[current]
+
+    def _range(self, synapse: Synapse) -> tuple[Ints, Ints]:
+        """The smallest and the largest that a synapse adds up, before its factor."""
+        low, high = current_range(self.so_far, (replace(synapse, factor=None),))
+        return np.array(low, np.int64), np.array(high, np.int64)
+
+    def gathered(
+        self, layer: Layer, source: Map, places: Ints, shape: Shape, fill: Fraction = Fraction(0)
+    ) -> Map:
+        """The numbers of a map at other places, and ``fill`` where a place is -1."""
+        if self.so_far.map_shape(source.index) == shape and bool((places == np.arange(prod(shape))).all()):
+            return source
+        top, number = self.so_far.map_top(source.index), Fraction(0)
+        if (places < 0).any():
+            number = fill / source.scale + source.zero
+            if number.denominator > 1 or not 0 <= number <= LARGEST_NUMBER:
+                self.refuse(
+                    layer,
+                    f"pads with {float(fill):g}, and the numbers there are multiples of "
+                    f"{float(source.scale):g}, none below {float(-source.zero * source.scale):g}. Pad with 0",
+                )
+        error = None if source.error is None else np.full(shape[0], source.error.max())
+        op = Gather(layer.name, source.index, places, shape, max(top, int(number)), int(number))
+        return replace(source, index=self.add(op), error=error)
+
+    def padded(self, layer: Layer, source: Map, window: Window, out: Shape) -> tuple[Map, Window]:
+        """A map whose padding is written down, where 0 is another number than 0, and the window over it."""
+        channels, rows, columns = self.so_far.map_shape(source.index)
+        reach = [
+            max(0, (o - 1) * stride + (size - 1) * dilation + 1 - pad - length)
+            for o, stride, size, dilation, pad, length in zip(
+                out[1:],
+                window.stride,
+                window.size,
+                window.dilation,
+                window.padding,
+                (rows, columns),
+                strict=True,
+            )
+        ]
+        if not source.zero or not any((*window.padding, *reach)):
+            return source, window
+        places = np.arange(channels * rows * columns).reshape(channels, rows, columns)
+        margins = ((0, 0), *zip(window.padding, reach, strict=True))
+        places = np.pad(places, margins, constant_values=-1)
+        error, shape = source.error, (channels, *places.shape[1:])
+        padded = self.gathered(layer, source, places.ravel(), shape)
+        return replace(padded, error=error), replace(window, padding=(0, 0))
 
     def add(self, op: Op) -> int:
         """The index of the map that an operation makes; a module that is called twice gets two names."""
@@ -298,24 +456,22 @@ class Folding:
 
     def as_current(self, layer: Layer, content: Numbers) -> Current:
         """Numbers as a current: those of a map go through a synapse of weight 1 each."""
-        return (
-            content if isinstance(content, Current) else self._as_it_is(content.index, content.scale, layer)
-        )
-
-    def _as_it_is(self, index: int, scale: Fraction, layer: Layer) -> Current:
-        """The numbers of a map, times a scale."""
-        shape = self.so_far.map_shape(index)
+        if isinstance(content, Current):
+            return content
+        shape = self.so_far.map_shape(content.index)
         channels = shape[0]
         # A depthwise convolution with a window of 1 hands on every number as it is.
         codes = np.ones((channels, 1, 1, 1), np.int8)
-        synapse = Synapse(index, codes, 1, Window(), shape, groups=channels)
-        as_it_is = affine([scale] * channels, [0] * channels)
+        synapse = Synapse(content.index, codes, 1, Window(), shape, groups=channels)
+        as_it_is = affine([content.scale] * channels, [0] * channels).counting_from([content.zero] * channels)
+        if content.error is not None:
+            as_it_is = replace(as_it_is, error=decimals(content.error))
         return Current((Branch(synapse, as_it_is, direct=True),), layer.name, layer.where)
 
     def synapse(
         self,
         layer: Layer,
-        source: Map,
+        source: Map | Current,
         synapse: Synapse,
         scale: Sequence[float | Fraction],
         bias: Tensor | None,
@@ -325,9 +481,116 @@ class Folding:
         # A bias added to a sum over time counts once; folded into every step it would count T times.
         if layer.sources[0].reduce == "sum" and any(offset):
             self.refuse(layer, "adds its bias to a sum over time. Take the mean over time, or bias=False")
+        if isinstance(source, Current):
+            branches = self._of_normalized(source, synapse, scale)
+            return Current(branches, layer.name, layer.where).then(affine([1] * len(offset), offset))
         # The synapse adds up whole numbers, each of which is worth the scale of the map that it reads.
-        worth = affine(scale, offset).of_units(source.scale)
+        worth = affine(scale, offset)
+        if source.error is not None:
+            worth = worth.off_by(_spread_error(synapse, source.error))
+        worth = worth.of_units(source.scale)
+        if source.zero:
+            source, window = self.padded(layer, source, synapse.window, synapse.shape)
+            synapse = replace(synapse, source=source.index, window=window)
+            # every window lies within the map now, so each output has counted the zero of all its codes
+            counted = synapse.codes.sum(axis=(1, 2, 3), dtype=np.int64) * source.zero
+            worth = worth.counting_from(counted.tolist())
         return Current((Branch(synapse, worth),), layer.name, layer.where)
+
+    def _of_normalized(
+        self, source: Current, synapse: Synapse, scale: Sequence[float | Fraction]
+    ) -> tuple[Branch, ...]:
+        """What a synapse adds up of maps times a number, and plus one, of each channel.
+
+            sum of w (s n + d) over the window  =  sum over s of s (sum of w n)  +  sum over d of d (sum of w)
+
+        The last sum is that over the codes where the whole window lies within the map; with padding, a synapse
+        that reads ones there.
+        """
+        out, zeros = len(scale), [0] * len(scale)
+        weights, constant = affine(scale, zeros), affine([1] * out, zeros)
+        branches: list[Branch] = []
+        for one in source.branches:
+            index = one.synapse.source
+            for number, codes, bits in _by_number(synapse, one.affine.scale):
+                part = replace(synapse, source=index, codes=codes, bits=bits)
+                branches.append(Branch(part, weights.then(affine(number, zeros))))
+            for number, codes, bits in _by_number(synapse, one.affine.offset):
+                if self._reaches_out(synapse, index):
+                    part = replace(synapse, source=self._ones_of(index), codes=codes, bits=bits)
+                    branches.append(Branch(part, weights.then(affine(number, zeros))))
+                    continue
+                sums = codes.sum(axis=(1, 2, 3), dtype=np.int64).tolist()
+                added = weights.then(affine(number, zeros)).then(affine(sums, zeros)).scale
+                constant = constant.then(affine([1] * out, added))
+        if not any(branch.synapse.source == source.index for branch in branches):  # all is scaled by 0
+            branches.insert(0, Branch(replace(synapse, source=source.index), affine(zeros, zeros)))
+        first = replace(branches[0], affine=branches[0].affine.then(constant))
+        return (first, *branches[1:])
+
+    def _reaches_out(self, synapse: Synapse, index: int) -> bool:
+        """Whether a window lies partly beside the map."""
+        window, lengths = synapse.window, self.so_far.map_shape(index)[1:]
+        axes = zip(
+            synapse.shape[1:],
+            window.stride,
+            window.size,
+            window.dilation,
+            window.padding,
+            lengths,
+            strict=True,
+        )
+        behind = any((o - 1) * s + (k - 1) * d + 1 - p > n for o, s, k, d, p, n in axes)
+        return behind or any(window.padding)
+
+    def _ones_of(self, index: int) -> int:
+        """The map that is 1 everywhere in that of ``index``."""
+        if index not in self._ones:
+            shape = self.so_far.map_shape(index)
+            self._ones[index] = self.add(Ones(f"{self.so_far.map_name(index)}, ones", index, shape))
+        return self._ones[index]
+
+
+def _is_exact(branch: Branch) -> bool:
+    """Whether a branch hands on a map whose numbers are what the model computes."""
+    return branch.direct and not any(branch.affine.error)
+
+
+def _synapses_needed(current: Current) -> int:
+    """How many synapses read a current that hands on maps, one for each of its numbers."""
+    rows = [row for one in current.branches for row in (one.affine.scale, one.affine.offset)]
+    return sum(len({number for number in row if number}) for row in rows)
+
+
+def _by_number(
+    synapse: Synapse, numbers: NDArray[np.object_]
+) -> Iterator[tuple[list[Any], NDArray[np.int8], float]]:
+    """A synapse whose inputs are worth ``numbers`` by channel, as synapses whose outputs are: (worth of each
+    output, codes, their bits).
+
+    Codes of channels with other numbers are 0; there are as many synapses as a group has different numbers.
+    """
+    table = numbers.reshape(synapse.groups, -1)
+    each = len(synapse.codes) // synapse.groups
+    kinds = [list(dict.fromkeys(number for number in row if number)) for row in table.tolist()]
+    for place in range(max(map(len, kinds))):
+        chosen = [row[place] if place < len(row) else 0 for row in kinds]
+        mask = np.array([[n == c for n in row] for row, c in zip(table.tolist(), chosen, strict=True)], bool)
+        mask &= np.array([[bool(c)] for c in chosen])
+        codes = synapse.codes * np.repeat(mask, each, axis=0)[:, :, None, None]
+        bits = synapse.bits if mask.all() or synapse.bits != 1 else 1.58  # one bit has no 0
+        yield [c for c in chosen for _ in range(each)], codes, bits
+
+
+def _spread_error(synapse: Synapse, error: NDArray[np.float64]) -> list[float]:
+    """How far what a synapse adds up may be off, in units of its codes, where its source is off by [C]."""
+    sizes = np.abs(synapse.codes.astype(np.float64)).sum(axis=(2, 3))
+    groups, out = synapse.groups, len(sizes)
+    by_group = sizes.reshape(groups, out // groups, -1) @ error.reshape(groups, -1, 1)
+    # the products are rounded, which must not make the bound smaller
+    return [
+        nextafter(one * (1 + 2.0**-40), float("inf")) if one else 0.0 for one in by_group.ravel().tolist()
+    ]
 
 
 def in_whole_factors(current: Current, factors: Iterable[Any]) -> tuple[Synapse, ...]:

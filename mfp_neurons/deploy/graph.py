@@ -45,12 +45,21 @@ class Input:
         features: the shape of one step of one sample as the user gives it; row-major equal to ``shape``.
         top: the largest level.
         static: the network repeats one image [N, *] itself and takes no [T, N, *].
+        low, high: the numbers that the levels 0 and ``top`` stand for, in equal steps. Where ``high - low``
+            is ``top``, the user gives these numbers themselves: counts, or events of both signs.
     """
 
     shape: Shape
     features: tuple[int, ...]
     top: int
     static: bool = False
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether levels stand for whole numbers."""
+        return self.high - self.low == self.top
 
 
 @dataclass(frozen=True)
@@ -200,15 +209,16 @@ class Neurons:
 
 @dataclass(frozen=True)
 class Currents:
-    """offset + the sum of the synapses: numbers from 0 to ``top``, of which ``zero`` stands for the number 0.
+    """(offset + the sum of the synapses) >> shift: numbers from 0 to ``top``, of which ``zero`` stands for 0.
 
     Attributes:
         name: path of the last module.
         synapses: as for Neurons.
-        offset: int64 [C], ``zero`` and what else is added, such as a bias.
+        offset: int64 [C], ``zero`` << shift and what else is added: a bias, and half a unit for rounding.
         shape: (C, H, W).
         top: no number is larger; none is negative either.
         zero: which of the numbers stands for 0; a reader counts from there.
+        shift: how many of the lowest bits are left out, so that a map that reads one has no larger numbers.
     """
 
     name: str
@@ -217,6 +227,7 @@ class Currents:
     shape: Shape
     top: int
     zero: int = 0
+    shift: int = 0
 
 
 @dataclass(frozen=True)

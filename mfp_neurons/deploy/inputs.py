@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from .check import MAX_STEPS
 from .events import Events
-from .graph import Graph
+from .graph import Graph, Input
 
 Levels = NDArray[np.uint8]
 
@@ -18,7 +18,9 @@ def read(graph: Graph, x: Any) -> tuple[Levels, int]:
     Args:
         graph: whose input this is to be.
         x: NumPy or torch, [T, N, *] or [N, *] (shown at every step): whole numbers are levels, from 0 to
-            ``graph.input.top``; floats and booleans are fractions of it, from 0 to 1, rounded to levels.
+            ``graph.input.top``; floats lie from ``low`` to ``high``, 0 to 1 of images, and are rounded to
+            levels. Of counts and of events of both signs whole numbers, in any dtype, are the numbers
+            themselves. False and True are 0 and 1.
 
     Raises:
         TypeError: x is no array of real numbers.
@@ -26,7 +28,7 @@ def read(graph: Graph, x: Any) -> tuple[Levels, int]:
             outside the range or, for events, not 0 or 1.
     """
     numbers = _as_numpy(x)
-    levels = _levels(numbers, graph.input.top)
+    levels = _levels(numbers, graph.input)
     shaped, steps = _shaped(levels, graph)
     _check_steps(graph, steps)
     return shaped, steps
@@ -34,7 +36,7 @@ def read(graph: Graph, x: Any) -> tuple[Levels, int]:
 
 def read_step(graph: Graph, x: Any) -> Levels:
     """Levels [N, C, H, W] of one step [N, *] of a stream; the rest as for :func:`read`."""
-    levels = _levels(_as_numpy(x), graph.input.top)
+    levels = _levels(_as_numpy(x), graph.input)
     wanted = graph.input.features
     if levels.ndim != len(wanted) + 1 or levels.shape[1:] != wanted or 0 in levels.shape:
         raise ValueError(f"x must be one step {_text('N', wanted)}, got shape {list(levels.shape)}")
@@ -48,7 +50,7 @@ def read_events(graph: Graph, times: Any, addresses: Any) -> tuple[Events, int]:
         TypeError, ValueError: not two integer arrays of one length, an address or a time outside the network,
             the same event twice, or a network whose input is not events.
     """
-    if graph.input.top != 1:
+    if graph.input.top != 1 or graph.input.low:
         raise ValueError(
             f"events: the input of this network is levels from 0 to {graph.input.top}, not events; give x as "
             "an array, whose levels above 0 are then the events"
@@ -87,31 +89,43 @@ def _as_numpy(x: Any) -> NDArray[Any]:
     return x
 
 
-def _levels(numbers: NDArray[Any], top: int) -> Levels:
+def _levels(numbers: NDArray[Any], inputs: Input) -> Levels:
+    low, high, top = inputs.low, inputs.high, inputs.top
     if numbers.dtype.kind == "b":
-        return numbers * np.uint8(top)  # True is 1.0 to the model
+        numbers = numbers.astype(np.float64)  # True is 1.0 to the model
     if numbers.dtype.kind == "f":
-        _check_fractions(numbers, top)
-        # in float64, where level / top, rounded to float32 or not, times top is nearest to the level
-        return np.rint(numbers.astype(np.float64) * top).astype(np.uint8)
-    if numbers.size and (numbers.min() < 0 or numbers.max() > top):
-        kind = "events (0 or 1)" if top == 1 else f"levels from 0 to {top}"
-        raise ValueError(f"x must hold {kind}, got {int(numbers.min())} to {int(numbers.max())}")
-    return numbers.astype(np.uint8)
+        _check_numbers(numbers, inputs)
+        # in float64, where a level's number, rounded to float32 or not, is nearest to that level
+        return np.rint((numbers.astype(np.float64) - low) * (top / (high - low))).astype(np.uint8)
+    first, last = (int(low), int(high)) if inputs.is_whole else (0, top)
+    if numbers.size and (numbers.min() < first or numbers.max() > last):
+        raise ValueError(f"x must hold {_words(inputs)}, got {int(numbers.min())} to {int(numbers.max())}")
+    return (numbers.astype(np.int64) - first).astype(np.uint8)
 
 
-def _check_fractions(numbers: NDArray[Any], top: int) -> None:
+def _words(inputs: Input) -> str:
+    if inputs.is_whole and inputs.top > 1:
+        return f"whole numbers from {inputs.low:g} to {inputs.high:g}"
+    return "events (0 or 1)" if inputs.top == 1 else f"levels from 0 to {inputs.top}"
+
+
+def _check_numbers(numbers: NDArray[Any], inputs: Input) -> None:
     # first, as every comparison with NaN is false and would let it pass
     if np.isnan(numbers).any():
         raise ValueError(f"x must hold numbers, got NaN in {int(np.isnan(numbers).sum())} places")
-    if top == 1 and not np.isin(numbers, (0, 1)).all():
+    if inputs.is_whole and inputs.top == 1 and not np.isin(numbers, (0, 1)).all():
         odd = numbers[~np.isin(numbers, (0, 1))]
         raise ValueError(f"x must hold binary events, 0 or 1, got {odd[0]:g}")
-    if numbers.size and (numbers.min() < 0 or numbers.max() > 1):
+    if numbers.size and (numbers.min() < inputs.low or numbers.max() > inputs.high):
+        if inputs.is_whole:
+            raise ValueError(f"x must hold {_words(inputs)}, got {numbers.min():g} to {numbers.max():g}")
         raise ValueError(
-            f"x of floats must lie in [0, 1], got {numbers.min():g} to {numbers.max():g}; whole levels from "
-            f"0 to {top} go in as integers, such as uint8"
+            f"x of floats must lie in [{inputs.low:g}, {inputs.high:g}], got {numbers.min():g} to "
+            f"{numbers.max():g}; whole levels from 0 to {inputs.top} go in as integers, such as uint8"
         )
+    if inputs.is_whole and (numbers != np.rint(numbers)).any():
+        odd = numbers[numbers != np.rint(numbers)]
+        raise ValueError(f"x must hold {_words(inputs)}, got {odd[0]:g}")
 
 
 def _shaped(levels: Levels, graph: Graph) -> tuple[Levels, int]:

@@ -91,7 +91,7 @@ def evaluate(op: Op, maps: Sequence[Ints], steps: int) -> Ints:
                 spikes[t] = fire(op, current[: t + 1], spikes[:t], t)
             return spikes
         case Currents():
-            return sum_currents(op.synapses, maps) + op.offset[:, None, None]
+            return (sum_currents(op.synapses, maps) + op.offset[:, None, None]) >> op.shift
         case Pool():
             return pool(maps[op.source], op.kind, op.window, op.shape[1:])
         case TimePool():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from fractions import Fraction
-from math import gcd, lcm, prod
+from math import gcd, isfinite, isqrt, lcm, prod
 from typing import Any, NoReturn
 
 import numpy as np
@@ -17,7 +17,6 @@ from .._checks import describe
 from ..adapters import describe_neuron, is_neuron
 from ..history import Exponential, KernelBits, as_row, check_kernel_bits
 from ..network import NetworkDescription, description
-from ..network.advice import PRODUCT
 from ..network.axes import of_features
 from ..network.capture import named
 from ..network.describing import check_example, check_model, check_steps, read_model
@@ -26,13 +25,14 @@ from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
 from . import fold
 from .errors import LoweringError
-from .fold import Affine, affine, decimals
+from .fold import affine, decimals
 from .folding import (
-    NORMALIZED,
+    LARGEST_NUMBER,
     Branch,
     Content,
     Current,
     Folding,
+    Levels,
     Map,
     Numbers,
     Potential,
@@ -43,9 +43,11 @@ from .graph import (
     Concat,
     CurrentPool,
     Graph,
+    MatMul,
     Neurons,
     Pair,
     Pool,
+    Product,
     Sum,
     Synapse,
     TimePool,
@@ -55,6 +57,8 @@ from .neurons import whole_numbers
 from .rounding import rounded
 
 _LARGEST_TOP = 2**15
+Channels = float | Sequence[float] | Tensor  # one number for all channels, or one for each
+_MOST_BRANCHES = 4  # of a sum that several layers read before it is written down
 
 
 def lower_graph(
@@ -64,6 +68,8 @@ def lower_graph(
     levels: int | None = None,
     kernel_bits: KernelBits = None,
     steps: int | None = None,
+    mean: Channels = 0.0,
+    std: Channels = 1.0,
 ) -> Graph:
     r"""The integer network of a trained, quantized model; see :func:`mfp_neurons.deploy.lower`.
 
@@ -78,32 +84,37 @@ def lower_graph(
     >>> [(type(op).__name__, op.name, op.shape) for op in graph.ops]
     [('Neurons', '1', (4, 1, 1)), ('Scores', '2', (3, 1, 1))]
     """
-    return lower_rounded(model, example, levels, kernel_bits, steps)[0]
+    return lower_rounded(model, example, levels, kernel_bits, steps, mean, std)[0]
 
 
 def lower_rounded(
-    model: nn.Module, example: Tensor, levels: int | None, kernel_bits: KernelBits, steps: int | None
+    model: nn.Module,
+    example: Tensor,
+    levels: int | None,
+    kernel_bits: KernelBits,
+    steps: int | None,
+    mean: Channels,
+    std: Channels,
 ) -> tuple[Graph, tuple[str, ...]]:
     """The graph, and the layers whose taps were rounded to ``kernel_bits``."""
     check_kernel_bits(kernel_bits)
     check_steps(steps)
     model = check_model(model)
-    top = top_of(example, levels)
+    read = levels_of(example, levels, mean, std)
     _check_that_weights_are_quantized(model)
-    takes_levels = top > 1 and not example.is_floating_point()
 
     def export(network: NetworkDescription) -> tuple[Graph | None, tuple[str, ...]]:
         names: tuple[str, ...] = ()
         if kernel_bits is not None:
             network, names = rounded(network, kernel_bits)
-        return _graph(network, top, takes_levels), names
+        return _graph(network, read), names
 
     graph, names = read_model(
         model,
         example,
         export,
         LoweringError,
-        is_binary=top == 1,
+        is_binary=read.are_spikes,
         follow_loops=takes_single_steps(model),
         steps=steps,
     )
@@ -111,9 +122,9 @@ def lower_rounded(
     return graph, names
 
 
-def refusals_of(network: NetworkDescription, top: int, takes_levels: bool) -> list[LoweringError]:
+def refusals_of(network: NetworkDescription, levels: Levels) -> list[LoweringError]:
     """All that folding refuses: a layer that is refused gives spikes to those behind it."""
-    folding, refusals = Folding(network, top, takes_levels), []
+    folding, refusals = Folding(network, levels), []
     for layer in network.layers[1:]:
         try:
             folding.contents.append(FOLDS[type(layer)](folding, layer))
@@ -128,9 +139,9 @@ def refusals_of(network: NetworkDescription, top: int, takes_levels: bool) -> li
     return refusals
 
 
-def _graph(network: NetworkDescription, top: int, takes_levels: bool) -> Graph | None:
+def _graph(network: NetworkDescription, levels: Levels) -> Graph | None:
     """The graph of a description; None of a model that was read in part."""
-    folding = Folding(network, top, takes_levels)
+    folding = Folding(network, levels)
     for number, layer in enumerate(network.layers[1:], start=1):
         try:
             folding.contents.append(FOLDS[type(layer)](folding, layer))
@@ -140,28 +151,66 @@ def _graph(network: NetworkDescription, top: int, takes_levels: bool) -> Graph |
     return folding.graph()
 
 
-def top_of(example: Tensor, levels: int | None) -> int:
-    """The largest level of the input."""
+def levels_of(example: Tensor, levels: int | None, mean: Channels, std: Channels) -> Levels:
+    """What the example's dtype and range say about the input."""
     check_example(example)
-    if example.dtype not in (torch.uint8, torch.bool) and not example.is_floating_point():
-        raise TypeError(f"example must be uint8, bool or floating point, got {describe(example)}")
+    if example.is_complex() or example.is_quantized:
+        raise TypeError(f"example must hold real numbers, got {describe(example)}")
     if levels is not None and (
         isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= 255
     ):
         raise ValueError(f"levels must be an integer from 1 to 255, got {describe(levels)}")
+    norm = _per_channel("mean", mean, example), _per_channel("std", std, example)
+    if any(number <= 0 for number in norm[1]):
+        raise ValueError(f"std must be positive, got {min(norm[1]):g}")
+    if example.dtype == torch.bool:
+        return Levels(levels or 1, 0.0, 1.0, True, *norm)
+    smallest, largest = example.detach().min().item(), example.detach().max().item()
+    if example.dtype == torch.uint8:
+        if levels and largest > levels:
+            raise ValueError(f"example must be at most levels={levels}, got {largest}")
+        return Levels(levels or 255, 0.0, 1.0, True, *norm)
     if example.is_floating_point():
         real = example.detach()
-        if not bool(((real >= 0) & (real <= 1)).all()):  # NaN included
+        is_whole = bool((real == real.round()).all())  # of NaN too, not so
+        if smallest >= 0 and largest <= 1:
+            return Levels(levels or (1 if is_whole else 255), 0.0, 1.0, False, *norm)
+        if not is_whole:
+            if smallest >= -1 and largest <= 1:
+                return Levels(levels or 255, -1.0, 1.0, False, *norm)
             raise ValueError(
-                f"example must lie in [0, 1], got numbers from {real.min().item():g} to "
-                f"{real.max().item():g}; images of bytes go in as uint8"
+                "example must lie in [0, 1] or [-1, 1], or hold whole numbers, got numbers from "
+                f"{smallest:g} to {largest:g}; images of bytes go in as uint8, and a normalization outside of "
+                "the model as mean= and std="
             )
-        return levels or (1 if bool(((real == 0) | (real == 1)).all()) else 255)
-    if example.dtype == torch.bool:
-        return levels or 1
-    if levels and int(example.max()) > levels:
-        raise ValueError(f"example must be at most levels={levels}, got {int(example.max())}")
-    return levels or 255
+    return _counts(int(smallest), int(largest), levels, norm)
+
+
+def _counts(smallest: int, largest: int, levels: int | None, norm: tuple[Any, Any]) -> Levels:
+    """Whole numbers that reach the model as they are, of both signs if there are any below 0."""
+    size = max(-smallest, largest, 1)
+    if levels and size > levels:
+        raise ValueError(f"example must be at most levels={levels} in size, got {size}")
+    # counts of other inputs may be larger: as many as the same bits hold
+    size = levels or ((1 << size.bit_length()) - 1 if smallest >= 0 else size)
+    top = 2 * size if smallest < 0 else size
+    if top > 255:
+        raise ValueError(
+            f"example must span at most 255 whole numbers, got {smallest} to {largest}. Clip counts, and train "
+            "with that"
+        )
+    return Levels(top, -float(size) if smallest < 0 else 0.0, float(size), False, *norm)
+
+
+def _per_channel(name: str, numbers: Channels, example: Tensor) -> tuple[float, ...]:
+    """A mean or std as numbers, one or as many as there are channels."""
+    row = tuple(torch.as_tensor(numbers, dtype=torch.float64).flatten().tolist())
+    # the example may have time or not, so that its channels are its second or its third dimension
+    if len(row) != 1 and len(row) not in example.shape[1:3]:
+        raise ValueError(f"{name} must be one number, or one for each channel, got {len(row)}")
+    if not all(map(isfinite, row)):
+        raise ValueError(f"{name} must be finite, got {row}")
+    return row
 
 
 def takes_single_steps(model: nn.Module) -> bool:
@@ -216,9 +265,14 @@ def _codes(folding: Folding, layer: description.Linear | description.Convolution
     return codes.codes.numpy(), codes.bits, numbers_of(codes.scale)
 
 
+def _largest_row(codes: NDArray[np.int8]) -> int:
+    """How much of its source the largest output of a layer adds up."""
+    return int(np.abs(codes.reshape(len(codes), -1).astype(np.int64)).sum(axis=1).max())
+
+
 def _linear(folding: Folding, layer: description.Linear) -> Content:
     weights, bits, scale = _codes(folding, layer)
-    source = folding.spikes(layer)
+    source = folding.numbers(layer, _largest_row(weights))
     shape, out = folding.so_far.map_shape(source.index), len(weights)
     if layer.at_places:
         # A linear layer at every place is a convolution with a window of 1.
@@ -231,7 +285,7 @@ def _linear(folding: Folding, layer: description.Linear) -> Content:
 
 def _convolution(folding: Folding, layer: description.Convolution) -> Content:
     weights, bits, scale = _codes(folding, layer)
-    source = folding.spikes(layer)
+    source = folding.numbers(layer, _largest_row(weights))
     codes = weights[:, :, None] if weights.ndim == 3 else weights
     size: Pair = (codes.shape[2], codes.shape[3])
     spread = _pair(layer.dilation, 1)
@@ -258,7 +312,7 @@ def _pair(option: Sequence[int], rows: int) -> Pair:
 
 def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     """A synapse with codes 0 and 1."""
-    source = folding.spikes(layer)
+    source = folding.numbers(layer, layer.places.shape[1])
     shape = folding.so_far.map_shape(source.index)
     # 1.58 bits are the codes -1, 0 and 1, the fewest that have a 0.
     codes = np.zeros((len(layer.places), prod(shape)), np.int8)
@@ -328,7 +382,8 @@ def _scaled(
         )
     # a positive factor leaves a map what it is; its numbers are worth more or less
     if isinstance(content, Map) and len(factors) == 1 and factors[0] > 0:
-        return replace(content, scale=content.scale * factors[0])
+        error = None if content.error is None else np.nextafter(content.error * float(factors[0]), np.inf)
+        return replace(content, scale=content.scale * factors[0], error=error)
     current = folding.as_current(layer, content)
     factors = factors if len(factors) > 1 else factors * current.shape[0]
     return current.then(affine(factors, [0] * len(factors)))
@@ -337,8 +392,6 @@ def _scaled(
 def _shifted(
     folding: Folding, layer: description.Affine, content: Numbers, offsets: list[Fraction]
 ) -> Numbers:
-    if folding.takes_levels and isinstance(content, Map) and folding.is_input(content.index):
-        folding.refuse(layer, NORMALIZED)
     if layer.sources[0].reduce == "sum":
         folding.refuse(
             layer, "adds a number to a sum over time. Take the mean over time, or add it at every step"
@@ -359,9 +412,20 @@ def _add(folding: Folding, layer: description.Add) -> Content:
         if top <= _LARGEST_TOP:
             shape = folding.so_far.map_shape(a.index)
             index = folding.add(Sum(layer.name, (a.index, b.index), weights, shape, top))
-            return Map(index, scale)
+            zero = sum(w * m.zero for w, m in zip(weights, (a, b), strict=True))
+            return Map(index, scale, zero, _sum_of_errors(a, b))
     branches = (*folding.as_current(layer, a).branches, *folding.as_current(layer, b).branches)
-    return Current(branches, layer.name, layer.where)
+    current = Current(branches, layer.name, layer.where)
+    # A stream of residuals that several layers read would be added up by each of them, from all of its
+    # synapses. Written down, each of these runs once.
+    if len(branches) > _MOST_BRANCHES and folding.readers(layer) > 1:
+        return folding.written(layer, current, LARGEST_NUMBER)
+    return current
+
+
+def _sum_of_errors(a: Map, b: Map) -> NDArray[np.float64] | None:
+    errors = [one.error for one in (a, b) if one.error is not None]
+    return np.nextafter(sum(errors), np.inf) if errors else None
 
 
 def _common_scale(maps: Sequence[Map]) -> tuple[tuple[int, ...], Fraction]:
@@ -374,11 +438,65 @@ def _common_scale(maps: Sequence[Map]) -> tuple[tuple[int, ...], Fraction]:
     return tuple(int(m.scale / common) for m in maps), common
 
 
-def _multiply(folding: Folding, layer: description.Multiply) -> NoReturn:
-    # Potentials among the two are refused first, in words of their own.
-    folding.content(layer, 0)
-    folding.content(layer, 1)
-    folding.refuse(layer, f"multiplies two tensors of the network. {PRODUCT}")
+def _factors(folding: Folding, layer: Layer) -> tuple[Map, Map]:
+    """The two maps of a product; currents are written down so that what they give fits."""
+    contents = [folding.content(layer, 0), folding.content(layer, 1)]
+    if any(source.is_reduced for source in layer.sources):
+        folding.refuse(layer, "multiplies what is already reduced over time. Multiply at every step")
+    tops = [folding.so_far.map_top(one.index) for one in contents if isinstance(one, Map)]
+    largest = LARGEST_NUMBER // prod(tops) if tops else isqrt(LARGEST_NUMBER)
+    a, b = (one if isinstance(one, Map) else folding.written(layer, one, largest) for one in contents)
+    return a, b
+
+
+def _check_product(folding: Folding, layer: Layer, top: int) -> int:
+    if top > LARGEST_NUMBER:
+        folding.refuse(
+            layer,
+            f"makes products that add up to {top}, more than the {LARGEST_NUMBER} that a map holds. Put a "
+            "neuron in front of it, or pool before it",
+        )
+    return top
+
+
+def _multiply(folding: Folding, layer: description.Multiply) -> Content:
+    """A map of products. Numbers of both signs count from others than 0, which is subtracted afterwards."""
+    a, b = _factors(folding, layer)
+    tops = [folding.so_far.map_top(one.index) for one in (a, b)]
+    top, shape = _check_product(folding, layer, prod(tops)), folding.so_far.map_shape(a.index)
+    product = Map(folding.add(Product(layer.name, (a.index, b.index), shape, top)), a.scale * b.scale)
+    if a.zero == b.zero == 0 and a.error is b.error is None:
+        return product
+    # (p - x)(q - y) = pq - y p - x q + x y
+    parts = [product, replace(a, scale=-product.scale * b.zero), replace(b, scale=-product.scale * a.zero)]
+    branches = [
+        folding.as_current(layer, replace(one, zero=0, error=None)).branches[0] for one in parts if one.scale
+    ]
+    errors = [np.zeros(shape[0]) if one.error is None else one.error for one in (a, b)]
+    sizes = [float(one.scale * max(one.zero, top - one.zero)) for one, top in zip((a, b), tops, strict=True)]
+    error = np.nextafter(
+        (sizes[0] * errors[1] + sizes[1] * errors[0] + errors[0] * errors[1]) * (1 + 2**-40), np.inf
+    )
+    constant = product.scale * a.zero * b.zero
+    after = replace(affine([1] * shape[0], [constant] * shape[0]), error=decimals(error))
+    return Current(tuple(branches), layer.name, layer.where).then(after)
+
+
+def _matmul(folding: Folding, layer: description.MatMul) -> Content:
+    a, b = (folding.unsigned(layer, one, "makes a product of matrices") for one in _factors(folding, layer))
+    left, right = (folding.so_far.map_shape(one.index) for one in (a, b))
+    top = left[2] * prod(folding.so_far.map_top(one.index) for one in (a, b))
+    shape = (left[0], left[1], right[2])
+    op = MatMul(layer.name, (a.index, b.index), shape, _check_product(folding, layer, top))
+    return Map(folding.add(op), a.scale * b.scale)
+
+
+def _gather(folding: Folding, layer: description.Gather) -> Content:
+    content = folding.content(layer)
+    if layer.fill and layer.sources[0].reduce == "sum":
+        folding.refuse(layer, "pads a sum over time with a number. Take the mean over time, or pad with 0")
+    source = content if isinstance(content, Map) else folding.written(layer, content, LARGEST_NUMBER)
+    return folding.gathered(layer, source, layer.places, as_map(layer.shape), layer.fill)
 
 
 def _concat(folding: Folding, layer: description.Concat) -> Content:
@@ -387,7 +505,7 @@ def _concat(folding: Folding, layer: description.Concat) -> Content:
         content = folding.content(layer, place)
         if not isinstance(content, Map) or source.is_reduced:
             folding.refuse(layer, "puts currents side by side. Put a neuron in front of the concatenation")
-        maps.append(content)
+        maps.append(folding.unsigned(layer, content, "puts maps side by side"))
     weights, scale = _common_scale(maps)
     top = max(w * folding.so_far.map_top(one.index) for w, one in zip(weights, maps, strict=True))
     if top > _LARGEST_TOP:
@@ -412,16 +530,9 @@ def _pool(folding: Folding, layer: description.Pool) -> Content:
     window = Window(
         _pair(layer.size, 1), _pair(layer.stride, 1), _pair(layer.padding, 0), _pair(layer.dilation, 1)
     )
-    pooled = (
-        _pooled_map(folding, layer, content, window)
-        if isinstance(content, Map)
-        else _pooled_current(folding, layer, content, window)
-    )
-    if layer.is_partial and not layer.largest:
-        folding.refuse(
-            layer, "averages fewer numbers in its last windows (ceil_mode=True). Use ceil_mode=False"
-        )
-    return pooled
+    if isinstance(content, Map):
+        return _pooled_map(folding, layer, content, window)
+    return _pooled_current(folding, layer, content, window)
 
 
 def _divisor(layer: description.Pool) -> Fraction:
@@ -432,30 +543,32 @@ def _divisor(layer: description.Pool) -> Fraction:
 def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window: Window) -> Map:
     # The largest of a window is no larger than the map's; the sum is up to as many times larger as the window
     # has places.
-    top = folding.so_far.map_top(content.index) * (1 if layer.largest else prod(window.size))
-    if top > _LARGEST_TOP:
+    count = 1 if layer.largest else prod(window.size)
+    if content.zero and folding.so_far.map_top(content.index) * count > LARGEST_NUMBER:
+        content = folding.written(layer, folding.as_current(layer, content), LARGEST_NUMBER // count)
+    if not layer.largest:  # the largest is never the padding, which is the smallest number there is
+        content, window = folding.padded(layer, content, window, as_map(layer.shape))
+    top = folding.so_far.map_top(content.index) * count
+    if top > (LARGEST_NUMBER if content.zero else _LARGEST_TOP):
         largest = folding.so_far.map_top(content.index)
         folding.refuse(layer, f"adds up {prod(window.size)} numbers up to {largest}: too many")
     kind = "max" if layer.largest else "sum"
     index = folding.add(Pool(layer.name, content.index, kind, window, as_map(layer.shape), top))  # type: ignore[arg-type]
-    return Map(index, content.scale / _divisor(layer))
+    divisor = _divisor(layer)
+    error = None if content.error is None else np.nextafter(content.error * float(count / divisor), np.inf)
+    return Map(index, content.scale / divisor, content.zero * count, error)
 
 
-def _pooled_current(folding: Folding, layer: description.Pool, current: Current, window: Window) -> Current:
-    if any(branch.synapse.pool for branch in current.branches):
-        folding.refuse(
-            layer, f"pools what is pooled already, with no neuron since {current.where}. Put one between"
-        )
-    if layer.largest and len(current.branches) > 1:
-        folding.refuse(
-            layer,
-            "takes the largest of a sum of several synapses, before a neuron. Put the neuron in front of "
-            "the pool",
-        )
-    if not layer.largest and any(window.padding) and current.has_offset():
-        folding.refuse(
-            layer, "averages a current with padding, which a bias or a norm does not reach. Use padding=0"
-        )
+def _pooled_current(
+    folding: Folding, layer: description.Pool, current: Current, window: Window
+) -> Map | Current:
+    pooled = any(branch.synapse.pool for branch in current.branches)
+    several = layer.largest and len(current.branches) > 1
+    # a bias or a norm does not reach the padding
+    padded = not layer.largest and any(window.padding) and current.has_offset()
+    if pooled or several or padded:
+        largest = LARGEST_NUMBER // (1 if layer.largest else prod(window.size))
+        return _pooled_map(folding, layer, folding.written(layer, current, largest), window)
     # The pool is applied to what the synapse has added up, before that meets a threshold.
     pool = CurrentPool("max" if layer.largest else "sum", window, as_map(layer.shape))
     scale = 1 / _divisor(layer)
@@ -465,7 +578,7 @@ def _pooled_current(folding: Folding, layer: description.Pool, current: Current,
     for branch in current.branches:
         # the largest current is that of the largest number only where the number's scale is positive
         rising = _rising(folding, layer, branch) if layer.largest else branch
-        worth = Affine(rising.affine.times(scale).scale, rising.affine.times(times).offset)
+        worth = replace(rising.affine.times(times), scale=rising.affine.times(scale).scale)
         branches.append(Branch(replace(rising.synapse, pool=pool), worth))
     return Current(tuple(branches), layer.name, layer.where)
 
@@ -488,7 +601,7 @@ def _rising(folding: Folding, layer: Layer, branch: Branch) -> Branch:
         )
     scale = branch.affine.scale * decimals(signs.tolist())
     synapse: Synapse = replace(branch.synapse, codes=codes.astype(np.int8), bits=bits)
-    return Branch(synapse, Affine(scale, branch.affine.offset))
+    return Branch(synapse, replace(branch.affine, scale=scale))
 
 
 def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
@@ -502,8 +615,7 @@ def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
             "Pool spikes, behind the neuron",
         )
     shape, top = folding.so_far.map_shape(content.index), folding.so_far.map_top(content.index)
-    index = folding.add(TimePool(layer.name, content.index, layer.window, shape, top))
-    return Map(index, content.scale)
+    return replace(content, index=folding.add(TimePool(layer.name, content.index, layer.window, shape, top)))
 
 
 # --- neurons, and what cannot be said -----------------------------------------------------------------------
@@ -585,7 +697,9 @@ FOLDS: dict[type[Layer], Callable[[Folding, Any], Content]] = {  # what is done 
     description.Affine: _affine,
     description.Add: _add,
     description.Multiply: _multiply,
+    description.MatMul: _matmul,
     description.Concat: _concat,
+    description.Gather: _gather,
     description.Pool: _pool,
     description.TimePool: _time_pool,
     description.Neurons: _neurons,

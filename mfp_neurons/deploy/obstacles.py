@@ -14,8 +14,9 @@ from ..network.capture import named
 from ..network.describing import Attempt, attempt, check_model, check_steps
 from ..quantize import quantize_weights
 from .errors import InvalidNetworkError
+from .folding import Levels
 from .integer_network import IntegerNetwork
-from .lowering import lower_rounded, real_weights, refusals_of, takes_single_steps, top_of
+from .lowering import Channels, levels_of, lower_rounded, real_weights, refusals_of, takes_single_steps
 from .rounding import rounded
 
 _BITS = 4  # of the weights with which a model is checked whose own are real; any others give the same layers
@@ -75,6 +76,8 @@ def check(
     levels: int | None = None,
     kernel_bits: KernelBits = None,
     steps: int | None = None,
+    mean: Channels = 0.0,
+    std: Channels = 1.0,
 ) -> Check:
     r"""All obstacles between a model and an integer network, where :func:`lower` says the first alone.
 
@@ -83,7 +86,7 @@ def check(
     it. The model is left as it is.
 
     Args:
-        model, example, levels, kernel_bits, steps: as of :func:`lower`.
+        model, example, levels, kernel_bits, steps, mean, std: as of :func:`lower`.
 
     Returns:
         :class:`Check`; its ``ok`` says whether :func:`lower` takes the model.
@@ -102,35 +105,34 @@ def check(
     """
     check_kernel_bits(kernel_bits)
     check_steps(steps)
-    model, top = check_model(model), top_of(example, levels)
+    model, inputs = check_model(model), levels_of(example, levels, mean, std)
     advice = "quantize_weights(model, bits=1) quantizes them; train the model with that"
     obstacles = [Obstacle(where, _REAL, advice) for where in real_weights(model)]
     quantized = quantize_weights(deepcopy(model), bits=_BITS) if obstacles else model
-    takes_levels = top > 1 and not example.is_floating_point()
     attempts = attempt(
         quantized,
         example,
-        is_binary=top == 1,
+        is_binary=inputs.are_spikes,
         follow_loops=takes_single_steps(model),
         steps=steps,
     )
-    read = [(one, [*one.refusals, *_refusals(one, top, takes_levels, kernel_bits)]) for one in attempts]
+    read = [(one, [*one.refusals, *_refusals(one, inputs, kernel_bits)]) for one in attempts]
     refusals: list[Exception]
     best, refusals = max(
         read, key=lambda one: (one[0].fits, one[0].is_complete, -len(one[1]), one[0].handled)
     )
     if not refusals:
         try:  # what a second number of steps shows, and what needs too many bits
-            IntegerNetwork(lower_rounded(quantized, example, levels, kernel_bits, steps)[0])
+            IntegerNetwork(lower_rounded(quantized, example, levels, kernel_bits, steps, mean, std)[0])
         except (NetworkError, InvalidNetworkError) as error:
             refusals = [error]
     obstacles += _told_apart(model, refusals)
     return Check(tuple(obstacles), best.is_complete)
 
 
-def _refusals(one: Attempt, top: int, takes_levels: bool, kernel_bits: KernelBits) -> list[Exception]:
+def _refusals(one: Attempt, inputs: Levels, kernel_bits: KernelBits) -> list[Exception]:
     network = one.network if kernel_bits is None else rounded(one.network, kernel_bits)[0]
-    return list(refusals_of(network, top, takes_levels))
+    return list(refusals_of(network, inputs))
 
 
 def _told_apart(model: nn.Module, refusals: Iterable[Exception]) -> list[Obstacle]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +88,8 @@ def what_changed(
     names: Sequence[str],
     bits: KernelBits,
     calls: int | None = None,
+    mean: Any = 0.0,
+    std: Any = 1.0,
 ) -> str:
     """A sentence on the spikes that rounding made others, of the model and the network on the example.
 
@@ -94,8 +97,12 @@ def what_changed(
     """
     static = network.graph.input.static or calls is not None
     x = example[:_SAMPLES] if static else example[:, :_SAMPLES]
-    theirs = _spikes_of(check_model(model), x, network.graph.input.top, calls or 1)
-    ours = network.run_events(x).spikes
+    inputs, ours = network.graph.input, network.run_events(x).spikes
+    # levels reach the model as fractions, whole numbers as they are, and both normalized
+    real = x if inputs.is_whole or x.is_floating_point() else x / inputs.top
+    shape = (-1, *[1] * (len(inputs.features) - 1))
+    real = (real - torch.as_tensor(mean).reshape(shape)) / torch.as_tensor(std).reshape(shape)
+    theirs = _spikes_of(check_model(model), real, calls or 1)
     differ = total = 0
     for op in network.graph.ops:
         spikes = theirs.get(op.name)
@@ -109,10 +116,10 @@ def what_changed(
     return f"kernel_bits={bits!r} rounded the taps of {', '.join(names)}: {measured}{share}"
 
 
-def _spikes_of(model: nn.Module, x: Tensor, top: int, times: int) -> dict[str, NDArray[np.bool_]]:
+def _spikes_of(model: nn.Module, x: Tensor, times: int) -> dict[str, NDArray[np.bool_]]:
     """Whether the model's neurons fire, [T, N, *], by the path of their module, where it runs once."""
     like = next((p for p in model.parameters() if p.is_floating_point()), torch.zeros(()))
-    x = (x if x.is_floating_point() or x.dtype == torch.bool else x / top).to(like)
+    x = x.to(like)
     calls: dict[str, list[Tensor]] = {}
     handles = []
     for path, module in model.named_modules():

@@ -13,7 +13,7 @@ UNLIKE_STEPS = (
     "What is added or put side by side needs equal steps: pool all of it over time with the same windows "
     "(TimePool)"
 )
-PART = "Only whole maps are read; keep all channels, or make two layers that each give one part"
+PART = "Parts are chosen by slices, chunk, split or index_select of features, not by numbers of the network"
 OTHERWISE = (
     "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, memory-free neurons, max and average "
     "pools, TimePool, Flatten, Dropout, sums, concatenation, and a mean or sum over time"
@@ -24,13 +24,13 @@ _ADVICE = [
     ("Collect the steps in a list, and torch.stack it", "__setitem__"),
     (
         PRODUCT,
-        "matmul mm bmm einsum baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
+        "baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
     ),
     (PRODUCT, "scaled_dot_product_attention multi_head_attention_forward"),
-    (PART, "split chunk narrow index_select gather tensor_split"),
+    (PART, "gather take_along_dim masked_select"),
     (
-        "It normalizes with statistics of its input. Use BatchNorm1d or BatchNorm2d, whose statistics are "
-        "fixed",
+        "It normalizes with statistics of its input (GroupNorm, LayerNorm, InstanceNorm). Use BatchNorm1d or "
+        "BatchNorm2d, whose statistics are fixed",
         "layer_norm group_norm instance_norm rms_norm normalize local_response_norm",
     ),
     (
@@ -43,7 +43,10 @@ _ADVICE = [
         "Lower the model without it: the class of the largest score is the same",
         "softmax log_softmax softmin argmax logsumexp topk",
     ),
-    ("Use a convolution with a stride of 1 or more", "conv_transpose1d conv_transpose2d conv_transpose3d"),
+    (
+        "Use nn.Upsample(scale_factor=2, mode='nearest') and a convolution behind it",
+        "conv_transpose1d conv_transpose2d conv_transpose3d",
+    ),
     (
         "What the model does may not depend on the numbers of a tensor",
         "item tolist numpy __bool__ __int__ __float__ __index__ __array__ __contains__ equal allclose "
@@ -53,7 +56,6 @@ _ADVICE = [
         "A threshold is part of a neuron: use MFPNode, MFPLeakyParallel or MFP",
         "ge gt le lt eq ne heaviside sign round floor ceil where masked_fill",
     ),
-    ("Use the padding of the convolution itself, with zeros (padding_mode='zeros')", "pad"),
     (
         "Use Conv2d, or Conv1d for a sequence of features; time is a dimension of its own",
         "conv3d max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d",
@@ -64,8 +66,8 @@ _ADVICE = [
         "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
     ),
     (
-        "Use a stride or a pool to change the resolution",
-        "interpolate upsample pixel_shuffle pixel_unshuffle grid_sample unfold fold",
+        "Use a stride, a pool, or nn.Upsample to change the resolution",
+        "grid_sample unfold fold",
     ),
     ("Leave it out, or use a number", "full_like new_full rand_like randn_like bernoulli"),
 ]

@@ -1,16 +1,19 @@
 """Rules of sums, differences, products and concatenation."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from math import prod
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from .advice import LOOPS
-from .axes import Dims, flat, has_time, join, of_features, sizes
+from .axes import Dims, flat, has_time, labels, of_features, sizes
 from .capture import StandIn
-from .description import Add, Affine, Concat, Exact, Multiply, as_map
+from .description import Add, Affine, Concat, Exact, Layer, Multiply, as_map
+from .products import aligned
 from .tracing import Tracer, Value, rule
 
 
@@ -37,11 +40,7 @@ def negate(tracer: Tracer, result: Tensor, a: Any) -> Value:
 @rule("mul", "multiply")
 def multiply(tracer: Tracer, result: Tensor, a: Any, b: Any) -> Value:
     if isinstance(a, StandIn) and isinstance(b, StandIn):
-        # Nothing can be made of a product of two signals. It is written down nevertheless, so that each
-        # export refuses it in its own words.
-        x, y = a.value, b.value
-        number = tracer.emit(Multiply, [tracer.source(x), tracer.source(y)], tracer.layer(x).shape)
-        return replace(x, layer=number, dims=join(x.dims, y.dims) or x.dims)
+        return _joined(tracer, Multiply, "multiplies", a.value, b.value)
     if not isinstance(a, StandIn):
         a, b = b, a
     value = tracer.value(a, "x")
@@ -81,7 +80,7 @@ def _affine(
 def _added(tracer: Tracer, a: Any, b: Any) -> Value:
     first, second = (one.value if isinstance(one, StandIn) else one for one in (a, b))
     if isinstance(first, Value) and isinstance(second, Value):
-        return _sum(tracer, first, second)
+        return _joined(tracer, Add, "adds", first, second)
     value, number = (first, second) if isinstance(first, Value) else (second, first)
     if not isinstance(value, Value):
         tracer.refuse("adds tensors that are not computed from the input")
@@ -91,28 +90,29 @@ def _added(tracer: Tracer, a: Any, b: Any) -> Value:
     return _affine(tracer, value, offset=offset)
 
 
-def _sum(tracer: Tracer, a: Value, b: Value) -> Value:
+def _joined(tracer: Tracer, kind: type[Layer], does: str, a: Value, b: Value) -> Value:
+    """The layer that adds, or multiplies, two signals place by place."""
     tracer.check_equal_periods(a, b)
-    dims = join(a.dims, b.dims)
     if a.step is not None and b.step is not None and (a.step, a.reduce) != (b.step, b.reduce):
-        total = _one_more_step(a, b) or _one_more_step(b, a)
+        total = (_one_more_step(a, b) or _one_more_step(b, a)) if kind is Add else None
         if total is None:
             tracer.refuse(
-                f"adds step {a.step} of {tracer.layer(a).where} to step {b.step} of "
+                f"{does} step {a.step} of {tracer.layer(a).where} and step {b.step} of "
                 f"{tracer.layer(b).where}, and no layer has a sum over some steps. Add up one "
                 "signal, all of its steps from some step on, or take x.sum(0) of the sequence"
             )
         return total
     # one step of a sequence does not meet all of its steps
     mixed = (a.step is None) != (b.step is None) and has_time((*a.dims, *b.dims))
-    same = not mixed and as_map(tracer.layer(a).shape) == as_map(tracer.layer(b).shape)
-    if dims is None or not same or (a.reduce, a.last, a.skip) != (b.reduce, b.last, b.skip):
+    alike = (a.reduce, a.last, a.skip) == (b.reduce, b.last, b.skip)
+    pair = aligned(tracer, a, b) if alike and not mixed else None
+    if pair is None:
         tracer.refuse(
-            f"adds tensors of different places or times, {list(sizes(a.dims))} and {list(sizes(b.dims))}. "
+            f"{does} tensors of different places or times, {list(sizes(a.dims))} and {list(sizes(b.dims))}. "
             "Both must have the same channels, rows, columns and steps"
         )
-    shape = tracer.layer(a).shape
-    number = tracer.emit(Add, [tracer.source(a), tracer.source(b)], shape)
+    a, b, dims = pair
+    number = tracer.emit(kind, [tracer.source(a), tracer.source(b)], tracer.layer(a).shape)
     return replace(a, layer=number, dims=dims, step=b.step if a.step is None else a.step)
 
 
@@ -186,23 +186,22 @@ def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> V
         tracer.refuse(f"puts different steps side by side. {LOOPS}")
     first, place = values[0], dim % len(values[0].dims)
     shapes = [tracer.layer(value).shape for value in values]
-    for value, shape in zip(values, shapes, strict=True):
-        # Only whole maps, or whole rows of flattened maps, follow each other in the order in which a layer
-        # has its channels.
-        if value.dims[place] not in (tracer.channel_dim(value), flat(of_features(shape))):
-            tracer.refuse("puts maps side by side along another dimension than that of their channels")
-    # The other dimensions must mean the same, not only be of the same size: time beside batch makes no map.
-    outside = {(*v.dims[:place], (), *v.dims[place + 1 :]) for v in values}
-    if len({as_map(shape)[1:] for shape in shapes}) > 1 or len(outside) > 1:
-        named = ", ".join(
-            f"{list(sizes(value.dims))} of a map {list(shape)}"
-            for value, shape in zip(values, shapes, strict=True)
-        )
+    lead = tracer.lead(first)
+    if place < lead or any(value.dims[:lead] != first.dims[:lead] for value in values):
+        named = ", ".join(labels(value.dims) for value in values)
         tracer.refuse(
-            "puts maps side by side that differ in rows and columns, in steps, or too much in scale "
-            f"({named}). Give each a linear layer of its own, and add what they give: that is the layer "
-            "over both side by side"
+            f"puts tensors side by side that differ in steps or samples, or along these ({named}). Features "
+            "alone are put side by side"
         )
+    # Whole maps, or whole rows of flattened maps, follow each other in the order in which a layer has its
+    # channels.
+    of_channels = [
+        value.dims[place] in (tracer.channel_dim(value), flat(of_features(shape)))
+        for value, shape in zip(values, shapes, strict=True)
+    ]
+    outside = {(*v.dims[:place], (), *v.dims[place + 1 :]) for v in values}
+    if not all(of_channels) or len({as_map(shape)[1:] for shape in shapes}) > 1 or len(outside) > 1:
+        return _joined_rows(tracer, result, values, lead, place - lead)
     shape = (sum(shape[0] for shape in shapes), *shapes[0][1:])
     by_channel = first.dims[place] == tracer.channel_dim(first)
     number = tracer.emit(Concat, [tracer.source(value) for value in values], shape)
@@ -210,3 +209,19 @@ def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> V
     assert joined is not None
     dims: Dims = (*first.dims[:place], joined, *first.dims[place + 1 :])
     return replace(first, layer=number, dims=dims)
+
+
+def _joined_rows(tracer: Tracer, result: Tensor, values: Sequence[Value], lead: int, axis: int) -> Value:
+    """Features along any dimension: the tensors as rows, behind each other, and then in their places."""
+    counts = [prod(sizes(value.dims[lead:])) for value in values]
+    rows = [
+        tracer.gathered(value, lead, np.arange(count)) for value, count in zip(values, counts, strict=True)
+    ]
+    number = tracer.emit(Concat, [tracer.source(row, lead) for row in rows], (sum(counts),))
+    starts = np.cumsum([0, *counts[:-1]])
+    places = [
+        start + np.arange(count).reshape(sizes(value.dims[lead:]))
+        for value, start, count in zip(values, starts, counts, strict=True)
+    ]
+    row = replace(rows[0], layer=number, dims=(*values[0].dims[:lead], *of_features((sum(counts),))))
+    return tracer.gathered(row, lead, np.concatenate(places, axis))

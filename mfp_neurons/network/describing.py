@@ -13,14 +13,15 @@ from .._checks import describe as in_words
 from ..adapters import is_neuron
 from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
-from . import arithmetic, places, pools, steps, synapses
+from . import arithmetic, moves, places, pools, products, steps, synapses
 from .axes import Axis, Dims, flat, has_time, kinds, labels, of_features, sizes
 from .capture import Capture, MisfitError, StandIn, named
 from .description import NetworkDescription, NetworkError, Neurons, Output, Source, read_layers
 from .neurons import fire
 from .tracing import Tracer, Value, equal
 
-RULES = (arithmetic, places, pools, steps, synapses)  # importing them registers what they know
+# importing them registers what they know
+RULES = (arithmetic, moves, places, pools, products, steps, synapses)
 
 Export = TypeVar("Export")
 

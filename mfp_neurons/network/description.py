@@ -235,6 +235,23 @@ class GroupSum(Layer):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Gather(Layer):
+    """The numbers of a layer at other places: moved, chosen, repeated or padded.
+
+    Attributes:
+        places: int64, as many as ``shape`` has: row-major places of the source, -1 for ``fill``.
+        fill: the number that stands where nothing of the source does.
+    """
+
+    places: NDArray[np.int64]
+    fill: Fraction = Fraction(0)
+
+    def holds(self) -> str:
+        filled = int((self.places < 0).sum())
+        return f"{self.places.size} places" + (f", {filled} of them {float(self.fill):g}" if filled else "")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class TimePool(Layer):
     """The largest number of ``window`` steps: one step out of so many."""
 
@@ -252,6 +269,11 @@ class Add(Layer):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Multiply(Layer):
     """The product of two layers."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class MatMul(Layer):
+    """Products of matrices of two layers, [B, H, K] and [B, K, W], whose features lie in this order."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -3,16 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
-from math import prod
+from math import lcm, prod
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .axes import Axis, Dim, Dims, Shape, flat, kinds, merged, of_features, places, sizes
 from .description import GroupSum, Pool
 from .synapses import pair
 from .tracing import Tracer, Value, rule
+
+_MOST_CODES = 2**20  # of a sum that is written as a matrix of 0 and 1
 
 
 @rule("max_pool1d", "max_pool2d", "max_pool1d_with_indices", "max_pool2d_with_indices")
@@ -51,17 +54,27 @@ def average_pool(
     # apart.
     if rank == 1 and _is_vote(tracer, value, size, step, pad):
         return _vote(tracer, value, size[0])
-    if any(pad) and not count_include_pad:
-        tracer.refuse(
-            "averages fewer numbers at the border (count_include_pad=False). Use count_include_pad=True"
-        )
+    lengths = sizes(value.dims)[-rank:]
+    # as torch counts: a window ends with the padded map, or with the map itself
+    reach = pad if count_include_pad else (0,) * rank
+    windows = [
+        [(o * s - p, min(o * s - p + k, n + p)) for o in range(count)]
+        for count, k, s, p, n in zip(result.shape[-rank:], size, step, pad, lengths, strict=True)
+    ]
+    counts = [
+        [min(end, n + r) - max(start, -r) for start, end in row]
+        for row, r, n in zip(windows, reach, lengths, strict=True)
+    ]
+    if divisor_override is None and any(
+        count != k for row, k in zip(counts, size, strict=True) for count in row
+    ):
+        return _unequal(tracer, x, result, windows, counts)
     return _pooled(tracer, x, result, size, step, pad, (1,) * rank, divisor=divisor_override)
 
 
 @rule("adaptive_avg_pool1d", "adaptive_avg_pool2d")
 def adaptive_average_pool(tracer: Tracer, result: Tensor, x: Any, output_size: Any) -> Value:
-    size = _even_window(tracer, x, result)
-    return _pooled(tracer, x, result, size, size, (0,) * len(size), (1,) * len(size))
+    return _adaptive(tracer, x, result, largest=False)
 
 
 @rule(
@@ -74,8 +87,7 @@ def adaptive_max_pool(
     tracer: Tracer, result: Any, x: Any, output_size: Any, return_indices: bool = False
 ) -> Value:
     _check_no_indices(tracer, result)
-    size = _even_window(tracer, x, result)
-    return _pooled(tracer, x, result, size, size, (0,) * len(size), (1,) * len(size), largest=True)
+    return _adaptive(tracer, x, result, largest=True)
 
 
 def _rank(tracer: Tracer) -> int:
@@ -94,19 +106,63 @@ def _check_no_indices(tracer: Tracer, result: Any) -> None:
         )
 
 
-def _even_window(tracer: Tracer, x: Any, result: Tensor) -> Shape:
-    """The window of an adaptive pool, where it is the same everywhere."""
+def _adaptive(tracer: Tracer, x: Any, result: Tensor, largest: bool) -> Value:
     rank = _rank(tracer)
     before = sizes(tracer.value(x, "the input of a pool").dims)[-rank:]
     after = tuple(result.shape[-rank:])
-    # Where sizes do not divide, torch makes windows of unequal sizes, which overlap. A pool layer has one
-    # window size for all places.
-    if any(a % b for a, b in zip(before, after, strict=True)):
-        tracer.refuse(
-            f"pools {list(before)} to {list(after)} with windows of different sizes. Use an output size "
-            "that divides the input"
-        )
-    return tuple(a // b for a, b in zip(before, after, strict=True))
+    if not any(a % b for a, b in zip(before, after, strict=True)):
+        size = tuple(a // b for a, b in zip(before, after, strict=True))
+        return _pooled(tracer, x, result, size, size, (0,) * rank, (1,) * rank, largest=largest)
+    # torch's windows: they overlap where the sizes do not divide
+    windows = [
+        [(o * n // count, -(-(o + 1) * n // count)) for o in range(count)]
+        for n, count in zip(before, after, strict=True)
+    ]
+    counts = [[end - start for start, end in row] for row in windows]
+    return _unequal(tracer, x, result, windows, counts, largest=largest)
+
+
+def _unequal(
+    tracer: Tracer,
+    x: Any,
+    result: Tensor,
+    windows: Sequence[Sequence[tuple[int, int]]],
+    counts: Sequence[Sequence[int]],
+    largest: bool = False,
+) -> Value:
+    """A pool whose windows are of several sizes: the numbers of each are repeated until all are of one.
+
+    Args:
+        windows: (first, behind the last) of each output, for each dimension.
+        counts: by how many an average divides there; those outside of the map are 0.
+        largest: not the average.
+    """
+    value, rank = tracer.value(x, "the input of a pool"), len(windows)
+    value, leading, shape = tracer.features(value, rank + 1, "a pool")
+    places = np.arange(prod(shape)).reshape(shape)
+    size = []
+    for axis, (row, dividends) in enumerate(zip(windows, counts, strict=True), start=1):
+        # an average over 2 and one over 3 numbers are both sums of 6: exact, as a repeated number is
+        length = max(dividends) if largest else lcm(*dividends)
+        chosen: list[int] = []
+        for (start, end), count in zip(row, dividends, strict=True):
+            inside = list(range(max(0, start), min(end, shape[axis])))
+            if largest:
+                chosen += inside + inside[-1:] * (length - len(inside))
+                continue
+            times = length // count
+            chosen += [place for place in inside for _ in range(times)] + [-1] * (
+                length - len(inside) * times
+            )
+        index = np.array(chosen)
+        filled = (index < 0).reshape(-1, *[1] * (rank - axis))
+        places = np.where(filled, -1, np.take(places, index, axis))
+        size.append(length)
+    value = tracer.gathered(value, len(leading), places)
+    if prod(size) == 1:
+        return value
+    moved, shape = tracer.stand_in(value), tuple(size)
+    return _pooled(tracer, moved, result, shape, shape, (0,) * rank, (1,) * rank, largest=largest)
 
 
 def _pooled(
@@ -122,7 +178,7 @@ def _pooled(
     divisor: int | None = None,
 ) -> Value:
     value, rank = tracer.value(x, "the input of a pool"), len(size)
-    leading, before = tracer.features(value, rank + 1, "a pool")
+    value, leading, before = tracer.features(value, rank + 1, "a pool")
     after = tuple(result.shape[-rank:])
     if largest and _some_see_nothing(before[1:], after, size, stride, padding, dilation):
         tracer.refuse(
@@ -190,12 +246,40 @@ def _group_sum(tracer: Tracer, value: Value, kept: Dims, gone: Sequence[Axis], s
     # what is left is numbered anew, in the order in which it lies in the tensor
     features = [axis for dim in kept for axis in dim if axis.kind == "F"]
     summed = places(features)[:, None] + places(gone)[None]
+    if len(summed) * prod(tracer.layer(value).shape) > _MOST_CODES:
+        return _pooled_sum(tracer, value, kept, summed, scale)
     number = tracer.emit(GroupSum, [tracer.source(value)], (len(summed),), places=summed, scale=scale)
     # The sums are a new layer, whose features have the strides of its own order, no longer those of the layer
     # before.
     left = [sizes((tuple(axis for axis in dim if axis.kind == "F"),))[0] for dim in kept]
     dims = tuple(
         new or old if kinds(old) <= {"F"} else old for old, new in zip(kept, of_features(left), strict=True)
+    )
+    return replace(value, layer=number, dims=dims)
+
+
+def _pooled_sum(
+    tracer: Tracer, value: Value, kept: Dims, summed: NDArray[np.int64], scale: Fraction
+) -> Value:
+    """The same as a pool with one row of ``summed`` in each window, which needs no code for each pair."""
+    count, size = summed.shape
+    shape = (count, 1, size)
+    left = [sizes((tuple(axis for axis in dim if axis.kind == "F"),))[0] for dim in kept]
+    dims = tuple(
+        new or old if kinds(old) <= {"F"} else old for old, new in zip(kept, of_features(left), strict=True)
+    )
+    natural = replace(value, dims=of_features(tracer.layer(value).shape))
+    row = tracer.gathered(natural, 0, summed.reshape(shape))
+    number = tracer.emit(
+        Pool,
+        [tracer.source(row)],
+        (count, 1, 1),
+        largest=False,
+        size=(1, size),
+        stride=(1, size),
+        padding=(0, 0),
+        dilation=(1, 1),
+        divisor=int(1 / scale),
     )
     return replace(value, layer=number, dims=dims)
 
@@ -212,10 +296,6 @@ def reduced_features(tracer: Tracer, value: Value, gone: Sequence[int], is_mean:
         scale = Fraction(1, prod(axis.size for axis in axes)) if is_mean else Fraction(1)
         return _group_sum(tracer, value, kept, axes, scale)
     size, rank = shape[1:], len(shape) - 1
-    # Without rows and columns the channels are neighbors, so their stride is another one afterwards.
-    before, after = of_features(shape)[0], of_features((shape[0], *[1] * rank))[0]
-    if any(dim != before and kinds(dim) == {"F"} for dim in kept):
-        tracer.refuse("takes a mean over rows and columns of channels that were cut up. Take it before that")
     number = tracer.emit(
         Pool,
         [tracer.source(value)],
@@ -227,7 +307,12 @@ def reduced_features(tracer: Tracer, value: Value, gone: Sequence[int], is_mean:
         dilation=(1,) * rank,
         divisor=None if is_mean else 1,
     )
-    return replace(value, layer=number, dims=tuple(after if dim == before and dim else dim for dim in kept))
+    # Without rows and columns the channels are neighbors, so their strides are others afterwards.
+    dims = (
+        tuple(axis if axis.kind != "F" else axis._replace(stride=axis.stride // prod(size)) for axis in dim)
+        for dim in kept
+    )
+    return replace(value, layer=number, dims=tuple(dims))
 
 
 def _in_order(axes: Sequence[Axis]) -> Dim:

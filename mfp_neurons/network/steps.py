@@ -13,6 +13,7 @@ from .advice import LOOPS, PART, TIME_LOOP
 from .axes import Axis, Dim, Dims, has_time, kinds, labels, sizes
 from .capture import StandIn
 from .description import Reduction, TimePool
+from .moves import take
 from .pools import reduced_features
 from .tracing import Tracer, Value, rule
 
@@ -123,6 +124,11 @@ def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value
     # An index into a dimension of size 1 only drops the dimension.
     if isinstance(entry, int) and not dim:
         return replace(value, dims=without), False
+    if kinds(dim) <= {"F"}:
+        entry = entry.tolist() if isinstance(entry, Tensor) and not isinstance(entry, StandIn) else entry
+        if not isinstance(entry, int | slice | list):
+            tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
+        return take(tracer, value, place, entry), not isinstance(entry, int)
     if kinds(dim) != {"T"}:
         tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
     # Where loops are not followed, a single step can only be read out, and that is the last one.

@@ -5,6 +5,7 @@ from dataclasses import replace
 from math import prod
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +13,7 @@ from torch.nn import functional as F
 from .. import quantize
 from .axes import Dims, Shape, flat, kinds, of_features, sizes
 from .capture import StandIn
-from .description import BatchNorm, Convolution, Linear, Weights, snapshot
+from .description import BatchNorm, Convolution, Linear, Source, Weights, snapshot
 from .tracing import Tracer, Value, rule
 
 
@@ -35,10 +36,17 @@ def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor 
     elif last == tracer.channel_dim(value) and all_places:
         source, out_shape, at_places = tracer.source(value), (out, *shape[1:]), True
     else:
-        tracer.refuse(
-            f"sees {sizes(value.dims)[-1]} numbers of each step that are neither all features nor the "
-            f"channels (its input is {list(sizes(value.dims))}, the map {list(shape)}). Flatten all of them"
+        # laid out anew: the last dimension becomes the channels, those before it the places
+        lead = tracer.lead(value)
+        counts = sizes(value.dims[lead:])
+        value = tracer.gathered(
+            replace(value, dims=(*value.dims[:lead], value.dims[-1], *value.dims[lead:-1])),
+            lead,
+            np.arange(prod(counts)).reshape(counts[-1], *counts[:-1]),
         )
+        others = (*value.dims[:lead], *value.dims[lead + 1 :])
+        source, at_places = tracer.source(value, lead), len(counts) > 1
+        out_shape = (out, *counts[:-1])
     number = tracer.emit(
         Linear, [source], out_shape, weights=weights, bias=snapshot(bias), at_places=at_places
     )
@@ -64,8 +72,12 @@ def convolution(
 ) -> Value:
     value, weights = tracer.value(x, "the input of a convolution"), _weights(tracer, weight, bias)
     rank = weight.dim() - 1
-    leading, _ = tracer.features(value, rank, "a convolution")
     spread = pair(dilation, rank - 1)
+    padded = _padding(padding, weight.shape[2:], spread)
+    sees_places_alone = (*weight.shape[2:], *pair(stride, rank - 1)) == (1,) * (2 * rank - 2)
+    if sees_places_alone and padded == (0,) * (rank - 1) and _are_flattened(tracer, value, rank):
+        return _pointwise(tracer, value, weights, bias, groups)
+    value, leading, _ = tracer.features(value, rank, "a convolution")
     number = tracer.emit(
         Convolution,
         [tracer.source(value, len(leading))],
@@ -73,11 +85,52 @@ def convolution(
         weights=weights,
         bias=snapshot(bias),
         stride=pair(stride, rank - 1),
-        padding=_padding(padding, weight.shape[2:], spread),
+        padding=padded,
         dilation=spread,
         groups=groups,
     )
     return replace(value, layer=number, dims=(*leading, *of_features(result.shape[-rank:])))
+
+
+def _are_flattened(tracer: Tracer, value: Value, rank: int) -> bool:
+    """Whether the last dimensions are the channels of a map, and all of its rows and columns as one."""
+    shape, lead = tracer.layer(value).shape, len(value.dims) - rank
+    channels, *others = value.dims[lead:]
+    return (
+        len(shape) > rank
+        and (channels, *others) == (tracer.channel_dim(value), flat(of_features(shape)[1:]))
+        and all(kinds(dim) <= {"T", "N"} for dim in value.dims[:lead])
+        and not tracer.fits(value, sizes(value.dims[lead:]))  # of an input that nothing has read, the shape
+    )
+
+
+def _pointwise(tracer: Tracer, value: Value, weights: Weights, bias: Tensor | None, groups: int) -> Value:
+    """A convolution over flattened places, which it sees one by one, as one over the rows and columns."""
+    shape = tracer.layer(value).shape
+    rank, codes, real = len(shape) - 1, weights.codes, weights.real
+    window = (*weights.shape[:2], *(1,) * rank)
+    if codes is not None:
+        codes = replace(
+            codes, codes=codes.codes.reshape(window), scale=codes.scale.reshape(-1, *(1,) * (rank + 1))
+        )
+    number = tracer.emit(
+        Convolution,
+        [Source(_number(value), of_features(shape), value.reduce, value.last)],
+        (weights.shape[0], *shape[1:]),
+        weights=Weights(codes, None if real is None else real.reshape(window), weights.altered),
+        bias=snapshot(bias),
+        stride=(1,) * rank,
+        padding=(0,) * rank,
+        dilation=(1,) * rank,
+        groups=groups,
+    )
+    channels = of_features((weights.shape[0], *shape[1:]))[0]
+    return replace(value, layer=number, dims=(*value.dims[:-2], channels, value.dims[-1]))
+
+
+def _number(value: Value) -> int:
+    assert value.layer is not None
+    return value.layer
 
 
 def _padding(padding: Any, window: Sequence[int], spread: Sequence[int]) -> Any:

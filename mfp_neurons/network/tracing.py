@@ -1,6 +1,6 @@
 """Listens to one run of a model on stand-ins and writes down its layers, with one rule for each function.
 
-The rules are in ``synapses``, ``pools``, ``arithmetic``, ``places`` and ``steps``; neurons and pools over
+The rules are in ``synapses``, ``pools``, ``arithmetic``, ``places``, ``moves`` and ``steps``; neurons and pools over
 time are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
 :class:`Tracer` and the function's result on the meta device. It returns the new :class:`Value`, or what the
 model gets as it is.
@@ -10,17 +10,21 @@ import hashlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from fractions import Fraction
+from math import prod
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..adapters import describe_neuron
 from .advice import ADVICE, OTHERWISE, TIME_LOOP, UNLIKE_STEPS
-from .axes import Axis, Dim, Dims, Shape, kinds, of_features, sizes
+from .axes import Axis, Dim, Dims, Shape, kinds, labels, of_features, sizes
+from .axes import places as places_of
 from .capture import Capture, MisfitError, StandIn, stand_ins
-from .description import Affine, Input, Layer, NetworkError, Reduction, Source, Unreadable, as_map
+from .description import Affine, Gather, Input, Layer, NetworkError, Reduction, Source, Unreadable, as_map
 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
@@ -246,18 +250,57 @@ class Tracer:
         """The dimension of the channels of a value's layer."""
         return of_features(self.layer(value).shape)[0]
 
-    def features(self, value: Value, rank: int, what: str) -> tuple[Dims, Shape]:
-        """The leading dimensions of a tensor, and the sizes of its last ``rank`` ones, its layer's own."""
+    def features(self, value: Value, rank: int, what: str) -> tuple[Value, Dims, Shape]:
+        """A tensor whose last ``rank`` dimensions are its layer's own, the dimensions before, and the sizes.
+
+        Features that were cut up or moved become a layer of their own.
+        """
         leading, trailing = value.dims[: len(value.dims) - rank], value.dims[len(value.dims) - rank :]
         shape = sizes(trailing)
-        batch = all(kinds(dim) <= {"T", "N"} for dim in leading)
-        if not batch or trailing != of_features(shape) or not self.fits(value, shape):
+        if not all(kinds(dim) <= {"T", "N"} for dim in leading) or any(
+            kinds(dim) - {"F"} for dim in trailing
+        ):
             self.refuse(
-                f"gives {what} channels, rows or columns that were cut up, moved or made from others (its "
-                f"input is {list(sizes(value.dims))}, the map {list(self.layer(value).shape)}). "
-                "Features keep the shape that a layer gave them until they are flattened for a linear layer"
+                f"gives {what} {labels(value.dims)}, and it reads [T, N, *] or [N, *] with {rank} dimensions "
+                "of features. Put time and batch in front of them"
             )
-        return leading, shape
+        if trailing != of_features(shape) or not self.fits(value, shape):
+            count = prod(shape)
+            value = self.gathered(value, len(leading), np.arange(count).reshape(shape))
+        return value, leading, shape
+
+    def lead(self, value: Value) -> int:
+        """How many dimensions of time and batch stand in front of the features."""
+        features = [i for i, dim in enumerate(value.dims) if not kinds(dim) & {"T", "N"}]
+        lead = features[0] if features else len(value.dims)
+        if any(kinds(dim) & {"T", "N"} for dim in value.dims[lead:]):
+            self.refuse(
+                f"moves features of {labels(value.dims)}, whose time or batch stands behind them. Put both in "
+                "front, as [T, N, *]"
+            )
+        return lead
+
+    def gathered(
+        self, value: Value, lead: int, places: NDArray[np.int64], fill: Fraction = Fraction(0)
+    ) -> Value:
+        """A tensor whose features are those of ``value`` at other places.
+
+        Args:
+            value: the tensor that is read.
+            lead: how many dimensions it has in front of its features.
+            places: of the shape that the features have then; each a row-major place in those of ``value``,
+                or -1 for ``fill``.
+            fill: a number.
+        """
+        own = places_of([axis for dim in value.dims[lead:] for axis in dim])
+        chosen = np.where(places < 0, -1, own[places])
+        layer, leading = self.layer(value), value.dims[:lead]
+        shape = places.shape or (1,)
+        order = np.arange(prod(layer.shape))
+        if as_map(shape) == as_map(layer.shape) and np.array_equal(chosen.ravel(), order):
+            return replace(value, dims=(*leading, *of_features(places.shape)))
+        number = self.emit(Gather, [self.source(value, lead)], shape, places=chosen.ravel(), fill=fill)
+        return replace(value, layer=number, dims=(*leading, *of_features(places.shape)))
 
     def fits(self, value: Value, shape: Shape) -> bool:
         """Whether the layer of a value has this shape; that of the input is up to its first reader."""

@@ -408,7 +408,7 @@ def _time_pool(writer: _Writer, layer: description.TimePool) -> NoReturn:
     )
 
 
-def _concat(writer: _Writer, layer: description.Concat) -> NoReturn:
+def _no_node(writer: _Writer, layer: Layer) -> NoReturn:
     writer.refuse(layer, f"calls {layer.function}, which NIR cannot say. {GRAMMAR}")
 
 
@@ -434,6 +434,7 @@ WRITES: dict[type[Layer], Callable[[_Writer, Any], Signal | None]] = {  # what b
     description.Neurons: _neurons,
     description.Potential: _potential,
     description.TimePool: _time_pool,
-    description.Concat: _concat,
+    description.Concat: _no_node,
+    description.Gather: _no_node,
     description.Unreadable: _unreadable,
 }

@@ -21,6 +21,8 @@ from mfp_neurons.deploy.graph import Graph, Neurons
 from mfp_neurons.deploy.inputs import read
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.history import Exponential, Matrix
+from mfp_neurons.network import describe, description
+from mfp_neurons.network.axes import places
 from mfp_neurons.spec import ResetSpec
 
 ROUNDING = 1e-10  # of float64, relative to the largest number around; some thousand times what it is
@@ -55,11 +57,16 @@ def agree(
     x = example if x is None else x
     levels, steps = read(graph, x)
     (scores,), maps = interpret.run(graph, levels.astype(np.int64), steps)
-    layers = {
-        op.name: (op, made) for op, made in zip(graph.ops, maps[1:], strict=False) if isinstance(op, Neurons)
-    }
-    spikes = {path: torch.from_numpy(made) for path, (_, made) in layers.items()}
-    doubts = {path: torch.from_numpy(op.error) for path, (op, _) in layers.items()}
+    neurons = [(op, made) for op, made in zip(graph.ops, maps[1:], strict=False) if isinstance(op, Neurons)]
+    described = [layer for layer in describe(model, example).layers if isinstance(layer, description.Neurons)]
+    spikes, doubts = {}, {}
+    for (op, made), layer in zip(neurons, described, strict=True):
+        # where the module has them: behind attention features lie in another order than those of the map
+        order = places([axis for dim in layer.sources[0].dims for axis in dim])
+        doubt = np.broadcast_to(op.error[:, None, None], op.shape).reshape(-1)[order]
+        doubts[op.name] = torch.from_numpy(doubt).reshape(layer.features)
+        fired = made.reshape(*made.shape[:2], -1)[..., order]
+        spikes[op.name] = torch.from_numpy(fired).reshape(*made.shape[:2], *layer.features)
     reference = exact(model, rounding=rounding, doubts=doubts, given=spikes)
     expected = reference(x.double() / top)
     watched = {p.removeprefix("model."): m for p, m in reference.named_modules() if isinstance(m, Watched)}
@@ -118,7 +125,7 @@ class Watched(nn.Module):
 
     Args:
         neuron: what to evaluate.
-        doubt: what may be wrong with the potential of each channel [C], besides rounding.
+        doubt: what may be wrong with the potential, besides rounding; it broadcasts over a step [N, *].
         rounding: what may be wrong with it, relative to the largest number around.
         given: spikes to go on with where it is unsure.
 
@@ -136,7 +143,7 @@ class Watched(nn.Module):
         neuron, rows = self.neuron[0], (-1, *[1] * (x.dim() - 3))
         u, v = potential(neuron, x), threshold(neuron).reshape(rows)
         size = 1 + max(float(one.abs().max()) for one in (x, u, v))
-        doubt = self.doubt.reshape(rows) + self.rounding * size
+        doubt = self.doubt + self.rounding * size
         strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
         reset = describe_neuron(neuron).reset  # type: ignore[union-attr]
         if reset is not None:

@@ -89,36 +89,132 @@ NORMALIZED: dict[str, Before] = {
     "a mean and a std of each channel": lambda x: (x - MEAN) / STD,
     "the other way round": lambda x: 1 - x,
     "a negative factor": lambda x: -x,
+    "a channel that is left out": lambda x: x * torch.tensor([0.0, 2.0]).reshape(2, 1, 1),
+    "all of it left out": lambda x: x * 0 + 0.5,
+}
+CONVOLUTIONS: dict[str, dict[str, int]] = {
+    "without padding": {},
+    "with padding": {"padding": 2, "stride": 2},
+    "in groups": {"padding": 1, "groups": 2},
+    "beside the last columns": {"stride": 2, "dilation": 2},
 }
 
 
-@pytest.mark.parametrize("before", NORMALIZED.values(), ids=NORMALIZED.keys())
-@pytest.mark.parametrize("example", [fractions, lambda: fractions().float()], ids=["float64", "float32"])
-def test_a_normalized_input_is_refused_with_the_cure(before: Before, example: Callable[[], Tensor]) -> None:
-    with pytest.raises(LoweringError, match=r"normalizes its input.*batch norm behind the first layer"):
-        deploy.lower(network(before), example())
+def normalizing(before: Before, options: dict[str, int], bits: float) -> nn.Module:
+    conv = nn.Conv2d(2, 4, 3, **options)
+    size = conv(torch.zeros(1, 2, 5, 5)).numel()
 
-
-@pytest.mark.parametrize("before", [NORMALIZED["a mean"], NORMALIZED["one mean and one std"]])
-def test_a_shift_of_levels_in_integers_is_refused_with_the_cure(before: Before) -> None:
-    with pytest.raises(LoweringError, match=r"normalizes its input.*batch norm behind the first layer"):
-        deploy.lower(network(lambda x: before(x.float())), whole())
-
-
-def test_a_batch_norm_in_front_of_the_first_layer_is_refused_with_the_cure() -> None:
-    model = prepared(nn.Sequential(Each(norm(nn.BatchNorm2d, 2), nn.Conv2d(2, 3, 3)), MFP(0.5, order=2)))
-    with pytest.raises(LoweringError, match=r"'0.1' .*'0.0' \(BatchNorm2d\), which shifts or normalizes"):
-        deploy.lower(model, fractions())
-
-
-def test_the_cure_is_named_for_a_still_image_that_the_model_repeats() -> None:
     def forward(x, first, fire, out):
-        y = first((x - 0.1307) / 0.3081)
-        return out(fire(y.unsqueeze(0).repeat(4, 1, 1, 1, 1)).flatten(2)).mean(0)
+        return out(fire(first(before(x))).flatten(2)).mean(0)
 
-    model = prepared(Do(forward, nn.Conv2d(1, 3, 3), MFP(0.5, order=2), nn.Linear(27, 2)))
-    with pytest.raises(LoweringError, match="normalizes its input"):
-        deploy.lower(model, images(1, 5, 5)[:1])
+    fire = MFP(0.5, order=3, kernel_bits="pow2", v_threshold=0.02)
+    return prepared(Do(forward, Each(conv), fire, nn.Linear(size, 4)), bits)
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+@pytest.mark.parametrize("options", CONVOLUTIONS.values(), ids=CONVOLUTIONS.keys())
+@pytest.mark.parametrize("before", NORMALIZED.values(), ids=NORMALIZED.keys())
+def test_a_model_that_normalizes_its_input_is_followed(before, options, bits) -> None:
+    check_agreement(normalizing(before, options, bits), fractions())
+
+
+def test_an_image_of_bytes_that_a_model_shifts_is_one_from_0_to_1() -> None:
+    model = normalizing(lambda x: (x - MEAN) / STD, {"padding": 1}, 4)
+    check_agreement(model, whole())
+
+
+def test_without_padding_a_mean_needs_no_synapse_of_its_own() -> None:
+    graph = check_agreement(normalizing(NORMALIZED["one mean and one std"], {}, 4), fractions())
+    assert [type(op).__name__ for op in graph.ops] == ["Neurons", "Scores"]
+    assert [len(op.synapses) for op in graph.ops] == [1, 1]
+    assert not graph.ops[0].error.any()
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_a_normalization_outside_of_the_model_is_that_of_its_input(static, channels, padding) -> None:
+    mean, std = [0.485, 0.456, 0.406][:channels], [0.229, 0.224, 0.225][:channels]
+
+    def forward(x, first, fire, out):
+        y = first(x) if static else first(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        y = y.unsqueeze(0).repeat(4, 1, 1, 1, 1) if static else y
+        return out(fire(y).flatten(2)).mean(0)
+
+    size = 3 * (3 + 2 * padding) ** 2
+    conv = nn.Conv2d(channels, 3, 3, padding=padding)
+    model = prepared(Do(forward, conv, MFP(0.5, order=2), nn.Linear(size, 2)))
+    x = images(channels, 5, 5) if static else images(channels, 5, 5)[None].repeat(4, 1, 1, 1, 1)
+    network = deploy.lower(model, x, mean=mean, std=torch.tensor(std))
+    rows = [torch.tensor(row).double().reshape(-1, 1, 1) for row in (mean, std)]
+    # a float32 std is the number that it is
+    rows[1] = torch.tensor(std).double().reshape(-1, 1, 1)
+    rows[0] = torch.tensor(mean, dtype=torch.float64).reshape(-1, 1, 1)
+    expected = exact(model)((x.double() / 255 - rows[0]) / rows[1]).detach()
+    assert expected.any()
+    np.testing.assert_allclose(network.run(x, backend="numpy"), expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(("option", "value"), [("mean", [0.1] * 7), ("std", 0.0), ("mean", float("nan"))])
+def test_a_wrong_mean_or_std_is_named(option, value) -> None:
+    with pytest.raises(ValueError, match=rf"{option} must be"):
+        deploy.lower(network(lambda x: x), fractions(), **{option: value})
+
+
+def test_a_batch_norm_in_front_of_the_first_layer_is_followed() -> None:
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    model = prepared(nn.Sequential(Each(norm(nn.BatchNorm2d, 2), conv), MFP(0.5, order=2)))
+    check_agreement(model, fractions())
+
+
+COUNTS = {
+    "counts": (0, 9, None),
+    "counts up to a stated top": (0, 9, 200),
+    "both signs": (-1, 1, None),
+    "both signs and more": (-3, 2, 5),
+}
+
+
+@pytest.mark.parametrize(("low", "high", "levels"), COUNTS.values(), ids=COUNTS.keys())
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.float32])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_whole_numbers_reach_the_model_as_they_are(low, high, levels, dtype, padding) -> None:
+    """Frames of event counts, of two polarities or signed; a factor of the model itself is followed."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(low, high + 1, (3, 2, 2, 5, 5), generator=generator).to(dtype)
+    for factor in (1.0, 0.25):
+        model = normalizing(lambda x, f=factor: f * x, {"padding": padding}, 3)
+        lowered = deploy.lower(model, x, levels=levels)
+        expected = exact(model)(x.double()).detach().numpy()
+        assert expected.any()
+        np.testing.assert_allclose(lowered.run(x, backend="numpy"), expected, rtol=1e-9, atol=1e-9)
+        stream = lowered.stream(backend="numpy")
+        scores = [stream.step(step) for step in x]
+        np.testing.assert_allclose(np.mean(scores, axis=0), expected, rtol=1e-9, atol=1e-9)
+    top = levels or {9: 15, 1: 1}[high]
+    with pytest.raises(ValueError, match=f"whole numbers from {-top if low < 0 else 0} to {top}"):
+        lowered.run(torch.full_like(x, min(top + 1, 120)) if top < 120 else -x, backend="numpy")
+
+
+def test_images_from_minus_1_to_1_are_levels_of_bytes() -> None:
+    x = fractions() * 2 - 1
+    for padding in (0, 1):
+        check_agreement(normalizing(lambda x: x, {"padding": padding}, 4), x)
+
+
+def test_numbers_that_are_neither_whole_nor_in_a_known_range_are_refused() -> None:
+    with pytest.raises(ValueError, match="or hold whole numbers, got numbers from .*mean= and std="):
+        deploy.lower(network(lambda x: x), fractions() * 3)
+    with pytest.raises(ValueError, match="at most 255 whole numbers"):
+        deploy.lower(network(lambda x: x), whole().int() * 3)
+
+
+@pytest.mark.parametrize("kernel_bits", ["pow2", 4])
+def test_what_rounding_changes_is_counted_on_the_input_that_the_model_gets(kernel_bits) -> None:
+    fire = MFP(0.9, order=3, v_threshold=0.3)
+    model = prepared(nn.Sequential(Each(nn.Conv2d(2, 3, 3)), fire))
+    taps = deploy.lower(model, whole(), mean=[0.2, 0.4], std=0.25, kernel_bits=kernel_bits)
+    assert "rounded the taps of '1' (MFP): on 2 samples" in taps.notes[0]
 
 
 def test_neurons_in_front_of_the_first_layer_may_read_a_normalized_input() -> None:

@@ -1,0 +1,181 @@
+"""Padding, parts, shuffles, repetition and concatenation against float64, also drawn at random."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mfp_neurons import MFP, deploy
+from mfp_neurons.deploy.graph import Gather
+from mfp_neurons.deploy.lowering import lower_graph
+
+from .lowering import Do, Each, check_agreement, events, neuron, norm, prepared
+
+MOVES: dict[str, Callable[[Tensor], Tensor]] = {
+    "asymmetric zeros": lambda x: F.pad(x, (1, 0, 2, 3)),
+    "zeros and a crop": lambda x: F.pad(x, (-1, 2, 0, -2)),
+    "a constant": lambda x: F.pad(x, (1, 1), value=1.0),
+    "channels of zeros": lambda x: F.pad(x, (0, 0, 0, 0, 2, 1)),
+    "circular": lambda x: F.pad(x, (1, 2, 2, 0), mode="circular"),
+    "reflect": lambda x: F.pad(x, (1, 2, 2, 0), mode="reflect"),
+    "replicate": lambda x: F.pad(x, (1, 2, 2, 0), mode="replicate"),
+    "ZeroPad2d": nn.ZeroPad2d((1, 0, 2, 1)),
+    "ConstantPad2d": nn.ConstantPad2d((1, 0, 2, 1), 1.0),
+    "ReflectionPad2d": nn.ReflectionPad2d((1, 0, 2, 1)),
+    "CircularPad2d": nn.CircularPad2d((1, 0, 2, 1)),
+    "shuffle": nn.ChannelShuffle(2),
+    "shuffle by views": lambda x: x.view(-1, 2, 2, 5, 6).transpose(1, 2).reshape(-1, 4, 5, 6),
+    "flatten of a shuffle": lambda x: x.view(-1, 2, 2, 5, 6).transpose(1, 2).flatten(1, 2).contiguous(),
+    "pixel shuffle": nn.PixelShuffle(2),
+    "pixel unshuffle": lambda x: F.pixel_unshuffle(F.pad(x, (0, 0, 1, 0)), 2),
+    "rows and columns": lambda x: x.transpose(2, 3),
+    "channels last": lambda x: x.permute(0, 2, 3, 1),
+    "chunk": lambda x: x.chunk(2, 1)[1],
+    "split": lambda x: x.split([1, 3], dim=1)[1],
+    "split in chunks of one": lambda x: torch.split(x, 1, 1)[2],
+    "tensor_split": lambda x: x.tensor_split(2, dim=2)[0],
+    "narrow": lambda x: x.narrow(3, 1, 4),
+    "slices": lambda x: x[:, 1:, ::2, :-1],
+    "an index": lambda x: x[:, 2:3, ..., 1:],
+    "a list": lambda x: x[:, [3, 0, 0]],
+    "a buffer": lambda x: x.index_select(1, torch.tensor([2, 1])),
+    "flip": lambda x: x.flip(3),
+    "roll": lambda x: torch.roll(x, (1, -2), (2, 3)),
+    "two branches": lambda x: torch.cat([x[:, :2], F.pad(x[:, 2:, :, 1:], (0, 1))], 1),
+    "rows side by side": lambda x: torch.cat([x, x[:, :, :2]], 2),
+    "columns side by side": lambda x: torch.cat([x[..., 2:], x], -1),
+    "nearest": nn.Upsample(scale_factor=2),
+    "nearest of a size": nn.Upsample(size=(7, 11)),
+    "nearest of a fraction": nn.Upsample(scale_factor=1.7),
+    "nearest of two factors": lambda x: F.interpolate(x, scale_factor=(2, 3)),
+    "nearest-exact": lambda x: F.interpolate(x, size=(7, 4), mode="nearest-exact"),
+    "repeat_interleave": lambda x: x.repeat_interleave(2, dim=3),
+}
+
+
+@pytest.mark.parametrize("move", MOVES.values(), ids=MOVES.keys())
+def test_spikes_at_other_places_are_convolved_pooled_and_weighted_as_in_float64(move):
+    class Moved(nn.Module):
+        def forward(self, x):
+            return move(x)
+
+    channels, *places = move(torch.zeros(1, 4, 5, 6)).shape[1:]
+    pooled = F.max_pool2d(torch.zeros(1, 1, *places), 2, 1).numel()
+
+    def forward(x, first, fire, moved, second, again, pool, out):
+        y = moved(fire(first(x)))
+        return out(pool(again(second(y))).flatten(2)).mean(0)
+
+    model = prepared(
+        Do(
+            forward,
+            Each(nn.Conv2d(1, 4, 3, padding=1)),
+            neuron(0.1),
+            Each(Moved()),
+            Each(nn.Conv2d(channels, 2, 3, padding=1), norm(nn.BatchNorm2d, 2)),
+            neuron(0.1),
+            Each(nn.MaxPool2d(2, 1)),
+            nn.Linear(2 * pooled, 3),
+        )
+    )
+    graph = check_agreement(model, events(1, 5, 6))
+    assert any(isinstance(op, Gather) for op in graph.ops)
+    flat = prepared(
+        Do(
+            lambda x, fire, moved, out: out(moved(fire(x)).flatten(2)).mean(0),
+            neuron(0.3),
+            Each(Moved()),
+            nn.Linear(channels * places[0] * places[1], 3),
+        )
+    )
+    check_agreement(flat, events(4, 5, 6))
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect", "replicate", "zeros"])
+@pytest.mark.parametrize("kind", [nn.Conv1d, nn.Conv2d])
+def test_a_padding_mode_of_a_convolution_is_what_torch_does(kind, mode):
+    shape = (2, 6) if kind is nn.Conv1d else (2, 6, 5)
+
+    def forward(x, first, fire, out):
+        return out(fire(first(x)).flatten(2)).mean(0)
+
+    size = 3 * (6 if kind is nn.Conv1d else 30)
+    conv = kind(2, 3, 5, padding=2, padding_mode=mode)
+    check_agreement(prepared(Do(forward, Each(conv), neuron(0.1), nn.Linear(size, 3))), events(*shape))
+
+
+@pytest.mark.parametrize("value", [2.0, 0.5, -1.0])
+def test_a_padding_with_a_number_that_spikes_are_not_is_exact_or_refused(value):
+    model = prepared(
+        Do(
+            lambda x, fire, pad, out: out(pad(fire(x)).flatten(2)).mean(0),
+            neuron(),
+            nn.ConstantPad1d(1, value),
+            nn.Linear(7, 3),
+        )
+    )
+    if value == 2.0:
+        check_agreement(model, events(5))
+    else:
+        with pytest.raises(deploy.LoweringError, match="pads with .* Pad with 0"):
+            lower_graph(model, events(5))
+
+
+def test_flattened_maps_are_joined_with_a_vector():
+    def forward(x, conv, fire, linear, fire2, out):
+        maps = fire(conv(x)).flatten(2)
+        vector = fire2(linear(x.flatten(2)))
+        return out(torch.cat([maps, vector, maps[..., :3]], 2)).mean(0)
+
+    model = prepared(
+        Do(forward, Each(nn.Conv2d(2, 3, 2)), neuron(), nn.Linear(24, 5), neuron(), nn.Linear(26, 4))
+    )
+    check_agreement(model, events(2, 3, 4))
+
+
+def test_a_linear_layer_and_a_view_make_a_map_for_a_convolution():
+    """As decoders and networks with a projection have it."""
+
+    def forward(x, linear, fire, conv, fire2, out):
+        y = fire(linear(x)).unflatten(2, (2, 3, 4))
+        return out(fire2(conv(y)).flatten(2)).mean(0)
+
+    model = prepared(
+        Do(
+            forward,
+            nn.Linear(5, 24),
+            neuron(0.1),
+            Each(nn.Upsample(scale_factor=2), nn.Conv2d(2, 3, 3, padding=1)),
+            neuron(0.1),
+            nn.Linear(144, 4),
+        )
+    )
+    check_agreement(model, events(5))
+
+
+@given(data=st.data())
+def test_moves_behind_each_other_are_followed(data):
+    names = data.draw(st.lists(st.sampled_from(sorted(MOVES)), min_size=1, max_size=3))
+
+    def move(x):
+        for name in names:
+            if min(x.shape[2:]) < 5 or x.shape[1] % 4 or x.numel() // len(x) > 2000:
+                break
+            if "view" in name or name == "flatten of a shuffle":
+                continue
+            x = MOVES[name](x)
+        return x
+
+    size = move(torch.zeros(1, 4, 5, 6)).numel()
+    model = prepared(
+        Do(
+            lambda x, fire, out: out(move(fire(x).flatten(0, 1)).unflatten(0, x.shape[:2]).flatten(2)),
+            MFP(0.5, order=2, kernel_bits="pow2", v_threshold=0.6),
+            nn.Linear(size, 3),
+        )
+    )
+    check_agreement(model, events(4, 5, 6))
