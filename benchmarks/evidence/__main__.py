@@ -5,6 +5,7 @@
     python -m benchmarks.evidence --out runs/evidence --only rows --network lif-2    # one network of it
     python -m benchmarks.evidence --out runs/evidence --costs      # time the methods side by side as well
     python -m benchmarks.evidence --show                           # the page from benchmarks/results
+    python -m benchmarks.evidence --show --costs                   # time the methods, train nothing
 
 Start it once a core, on one folder: the processes share the work. Stop it any time: the next start goes on.
 Each task is a TOML file here: networks, what is tuned, and the budget, which is the same for all. Networks
@@ -46,16 +47,17 @@ def main() -> None:
 
     for task in args.only or TASKS:
         plan = sweep.load(str(HERE / f"{task}.toml"))
+        set_by_hand = dict(config.parse_override(s) for s in args.set)
+        overrides = {"data.root": args.data_root, **set_by_hand}
+        path = RESULTS / f"evidence_{task}.json"
+        results = json.loads(path.read_text()) if path.exists() else []
         if not args.show:
-            set_by_hand = dict(config.parse_override(s) for s in args.set)
-            overrides = {"data.root": args.data_root, **set_by_hand}
             sweep.run(sweep.only(plan, args.network), args.out / task, overrides)
-            path = RESULTS / f"evidence_{task}.json"
-            results = collect(plan, args.out / task, json.loads(path.read_text()) if path.exists() else [])
+            results = collect(plan, args.out / task, results)
             checkpoint.write_json(path, results)
-            if args.costs:
-                path = RESULTS / f"evidence_{task}_time.json"
-                checkpoint.write_json(path, costs.times(plan, results, overrides))
+        if args.costs:
+            path = RESULTS / f"evidence_{task}_time.json"
+            checkpoint.write_json(path, costs.times(plan, results, overrides))
     page.write(RESULTS)
 
 
