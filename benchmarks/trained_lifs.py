@@ -38,11 +38,12 @@ COMMON = {
 NETWORKS: dict[str, dict[str, Any]] = {
     "spikingjelly": {
         "data.time_steps": 4,
+        "data.limit": 20_000,
         "network.architecture": "benchmarks.trained_lifs:spikingjelly_net",
         "network.options": {"channels": 32},
         "readout.train": 4,
         "readout.candidates": [4],
-        "training.epochs": 5,
+        "training.epochs": 2,
         "training.learning_rate": 2e-3,
     },
     "snntorch": {
@@ -51,7 +52,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
         "network.architecture": "benchmarks.trained_lifs:TutorialNet",
         "readout.train": 25,
         "readout.candidates": [25],
-        "training.epochs": 3,
+        "training.epochs": 2,
         "training.learning_rate": 2e-3,
     },
 }

@@ -105,10 +105,13 @@ inline void stream_fence() {
 #endif
 }
 
-/* Asks for a row that will be read soon: rows lie too far apart for the machine to guess the next. Inlined
- * always: GCC drops calls of a function that does nothing but prefetch. */
+/* Asks for a row that will be read soon: rows lie too far apart for the machine to guess the next. Into the second
+ * cache: a row has more lines than the first can wait for at a time, and the next work would wait with it (on Zen 4
+ * the backward then takes half as long again). Inlined always: GCC drops calls of a function that does nothing but
+ * prefetch. */
 __attribute__((always_inline)) inline void prefetch(const void *row, int64_t bytes) {
-    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char *>(row) + i);
+    constexpr int READ = 0, SECOND_CACHE = 2;
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const char *>(row) + i, READ, SECOND_CACHE);
 }
 
 /* Asks for large pages under an output that nobody has touched yet: a first touch of each small page costs
