@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import IntegerNetwork, InvalidNetworkError, interpret
-from mfp_neurons.deploy.graph import Graph
+from mfp_neurons.deploy.graph import Currents, Gather, Graph
 from tests.deploy.agreement import assert_same
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 
@@ -194,6 +194,26 @@ def test_memory_counts_bits_and_nothing_is_kept_between_the_steps_of_a_run() -> 
     assert memory.state_run == 0
     assert memory.state_stream == 2 * 1  # 6 bits a sample
     assert memory.peak_buffers == 2 * 5 * (8 + 8)  # input and spikes: a word a step each
+
+
+def test_memory_counts_what_numbers_and_potentials_take() -> None:
+    """A current of 3 bits that a score looks two steps back at, and places of a byte each."""
+    signed = Currents("signed", (dense(0, [[1, -1, 1]]),), np.array([1]), (1, 1, 1), 5, 1)
+    places = Gather("places", 1, np.zeros(4, np.int64), (4, 1, 1), 5)
+    last = readout(dense(2, np.ones((2, 4))), taps=np.ones((1, 3, 1), np.int64), reduce="max")
+    memory = IntegerNetwork(vectors(3, signed, places, last, steps=5)).memory()
+    assert memory.weights == 1 + 1
+    assert memory.parameters == 1 + 4 + 3 + 2  # an offset, places, taps and the scores' offsets
+    assert memory.state_stream == -(-2 * 3 * 4 // 8)  # two steps of four numbers
+    # the input and the current, and later the current and what is gathered of it: a word for each bit
+    assert memory.peak_buffers == 5 * 8 * (3 + 3)
+
+
+def test_a_layer_with_synapses_from_itself_keeps_k_bits_of_itself() -> None:
+    graph = small()
+    hidden = replace(graph.ops[0], recurrent=(dense(1, np.eye(4), 1.58),))
+    memory = IntegerNetwork(replace(graph, ops=(hidden, *graph.ops[1:]))).memory(batch=8)
+    assert memory.state_stream == 8 * -(-(2 * 3 + 3 * 4) // 8)
 
 
 def test_an_image_of_levels_takes_a_byte_each() -> None:
