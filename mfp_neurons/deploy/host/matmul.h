@@ -62,7 +62,7 @@ static inline void transpose(word *rows)
     }
 }
 
-/* Row and column in the map of what `length` - 1 others come before. */
+/* The place of the map that has number k of line i of every channel. */
 static inline const uint8_t *place_of_operand(const Operand *o, int64_t sample, int64_t t, int64_t i, int64_t k)
 {
     return o->width ? address(o->map, sample, t, k, i) : address(o->map, sample, t, i, k);
@@ -136,7 +136,8 @@ static void count_row(const Operand *left, const Operand *right, int64_t c, int6
     const word *row = (const word *)left->values + place_in_operand(left, left->words, left->planes, c, i, 0, 0);
     uint32_t total[BLOCK] = {0};
     for (int64_t p = 0; p < left->planes; p++, row += left->words) {
-        const word *columns = (const word *)right->values + place_in_operand(right, right->words, right->planes, c, column, 0, 0);
+        const int64_t first = place_in_operand(right, right->words, right->planes, c, column, 0, 0);
+        const word *columns = (const word *)right->values + first;
         for (int64_t q = 0; q < right->planes; q++) {
             word sum[BLOCK] = {0};
             for (int64_t w = 0; w < left->words; w++, columns += right->width) {
@@ -153,7 +154,8 @@ static void count_row(const Operand *left, const Operand *right, int64_t c, int6
 static void multiply_row(const Operand *left, const Operand *right, int64_t c, int64_t i, int64_t column, int32_t *out)
 {
     const int32_t *row = (const int32_t *)left->values + place_in_operand(left, left->length, 1, c, i, 0, 0);
-    const int32_t *columns = (const int32_t *)right->values + place_in_operand(right, right->length, 1, c, column, 0, 0);
+    const int64_t first = place_in_operand(right, right->length, 1, c, column, 0, 0);
+    const int32_t *columns = (const int32_t *)right->values + first;
     uint32_t total[BLOCK] = {0}; /* of columns behind the last one, whatever lies there */
     for (int64_t k = 0; k < left->length; k++, columns += right->width) {
         const uint32_t number = (uint32_t)row[k];
