@@ -624,7 +624,7 @@ def potential(branches: Sequence[Affine], bounds: Sequence[Ints], values: Potent
         values: taps in real numbers.
 
     >>> taps = np.array([[Fraction(1)], [Fraction(1, 2)]])
-    >>> one = potential([affine([0.5], [1])], [np.array([9])], PotentialValues(taps, None, 0.0, False))
+    >>> one = potential([affine([0.5], [1])], [np.array([9])], PotentialValues(taps, None, Fraction(), False))
     >>> one.taps.ravel(), one.offset.ravel(), one.unit      # 0.5 A[t] + 0.25 A[t-1], and 1, then 1.5
     (array([2, 1]), array([4, 6]), 0.25)
     """
@@ -640,7 +640,7 @@ def potential(branches: Sequence[Affine], bounds: Sequence[Ints], values: Potent
         for row, kernel, branch in zip(rows, kernels, branches, strict=True):
             row[: len(kernel)] = kernel * branch.scale
         added: Any = sum(branch.offset for branch in branches[:count])
-        offset = taps.cumsum(axis=0) * added + Decimal(values.rest)
+        offset = taps.cumsum(axis=0) * added + _decimal(values.rest)
         numbers = [*rows.reshape(-1).tolist(), *offset.reshape(-1).tolist()]
         sizes = np.stack([bound.astype(object) for bound in bounds])[:, None]
 

@@ -146,6 +146,7 @@ class Potential:
         current: what they read.
         spikes: their map; None of neurons whose spikes nobody needs.
         after_reset: whether it is what a reset left of the potential.
+        scale: what it is multiplied by.
     """
 
     where: str
@@ -153,6 +154,7 @@ class Potential:
     current: Current
     spikes: int | None
     after_reset: bool = False
+    scale: Fraction = Fraction(1)
 
 
 Content = Map | Current | Potential
@@ -298,7 +300,8 @@ class Folding:
             assert content.spikes is not None
             branches += self.as_current(neurons, Map(content.spikes, Fraction(1))).branches
         bounds = [synapse_bound(one.synapse, self.so_far.map_top(one.synapse.source)) for one in branches]
-        folded = fold.potential([one.affine for one in branches], bounds, values)
+        values = replace(values, rest=values.rest * content.scale)
+        folded = fold.potential([one.affine.times(content.scale) for one in branches], bounds, values)
         return tuple(one.synapse for one in branches), folded
 
     def in_place_of(self, layer: Layer) -> Map:

@@ -345,6 +345,11 @@ def _batch_norm(folding: Folding, layer: description.BatchNorm) -> Content:
 
 
 def _affine(folding: Folding, layer: description.Affine) -> Content:
+    read = folding.contents[layer.sources[0].layer]
+    # a potential that is returned may be multiplied by a number, such as 1 / T of a mean
+    is_factor = layer.offset is None and layer.scale is not None and layer.scale.size == 1
+    if isinstance(read, Potential) and layer.scale is not None and is_factor:
+        return replace(read, scale=read.scale * layer.scale.item())
     content = folding.content(layer)
     if layer.scale is not None:
         content = _scaled(folding, layer, content, _by_channel(folding, layer, layer.scale))

@@ -96,7 +96,7 @@ class PotentialValues:
 
     taps: NDArray[np.object_]
     own_taps: NDArray[np.object_] | None
-    rest: float
+    rest: Fraction
     forgets: bool
 
 
@@ -112,7 +112,7 @@ def potential_values(layer: Neurons, steps: int, after_reset: bool) -> Potential
     used = [lag for lag, row in enumerate(taps) if any(row)]
     taps = taps[: max(used, default=0) + 1]
     if reset is None:
-        return PotentialValues(taps, None, 0.0, False)
+        return PotentialValues(taps, None, Fraction(), False)
     threshold = channels_of(layer, "threshold", layer.threshold, layer.threshold_shape)
     own = None if reset.kind == "zero" else _own_taps(layer, reset, threshold, steps)
     now = np.where(
@@ -121,7 +121,7 @@ def potential_values(layer: Neurons, steps: int, after_reset: bool) -> Potential
     if own is not None or now.any():
         rows = [_fractions(torch.as_tensor(now)), *([] if own is None else own)]
         own = np.stack(np.broadcast_arrays(*rows))
-    return PotentialValues(taps, own, reset.rest, reset.kind == "zero" and layer.fires)
+    return PotentialValues(taps, own, Fraction(reset.rest), reset.kind == "zero" and layer.fires)
 
 
 def _own_taps(

@@ -100,8 +100,8 @@ def check(
     >>> result = check(net, torch.rand(5, 1, 8))
     >>> result.ok, len(result.obstacles)
     (False, 4)
-    >>> result.obstacles[2].where, result.obstacles[2].advice[:50]
-    ("'1' (LayerNorm)", 'It normalizes with statistics of its input. Use Ba')
+    >>> result.obstacles[2].where, result.obstacles[2].advice[:42]
+    ("'1' (LayerNorm)", 'It normalizes with statistics of its input')
     """
     check_kernel_bits(kernel_bits)
     check_steps(steps)

@@ -14,6 +14,7 @@ from .axes import Dims, flat, has_time, labels, of_features, sizes
 from .capture import StandIn
 from .description import Add, Affine, Concat, Exact, Layer, Multiply, as_map
 from .products import aligned
+from .steps import stacked
 from .tracing import Tracer, Value, rule
 
 
@@ -182,9 +183,14 @@ def _exact(tracer: Tracer, array: Exact) -> Exact:
 def concatenate(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     values = [tracer.value(one, "every tensor") for one in tensors]
     tracer.check_equal_periods(*values)
-    if len({value.step for value in values if value.step is not None}) > 1:
-        tracer.refuse(f"puts different steps side by side. {LOOPS}")
     first, place = values[0], dim % len(values[0].dims)
+    if len({value.step for value in values if value.step is not None}) > 1:
+        # a dimension of size 1 for the time of each step, which is stacking them
+        if all(len(value.dims) > place and value.dims[place] == () for value in values):
+            without = ((*value.dims[:place], *value.dims[place + 1 :]) for value in values)
+            steps = [replace(value, dims=dims) for value, dims in zip(values, without, strict=True)]
+            return stacked(tracer, steps, place)
+        tracer.refuse(f"puts different steps side by side. {LOOPS}")
     shapes = [tracer.layer(value).shape for value in values]
     lead = tracer.lead(first)
     if place < lead or any(value.dims[:lead] != first.dims[:lead] for value in values):

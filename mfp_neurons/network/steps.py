@@ -176,6 +176,11 @@ def expand(tracer: Tracer, result: Tensor, x: Any, *shape: Any, **named: Any) ->
 def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     """The steps of a loop, put together again; or one input, repeated."""
     values = [tracer.value(one, "x") for one in tensors]
+    return stacked(tracer, values, dim % (len(values[0].dims) + 1))
+
+
+def stacked(tracer: Tracer, values: Sequence[Value], place: int) -> Value:
+    """What :func:`stack` makes of values, with the new dimension at ``place``."""
     first, count = values[0], len(values)
     if any(one.reduce for one in values):
         tracer.refuse(
@@ -199,7 +204,6 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
         time: Dim = (Axis("T", count),)
     else:
         time = _repeated(tracer, first, (), count)
-    place = dim % (len(first.dims) + 1)
     return replace(first, dims=(*first.dims[:place], time, *first.dims[place:]), step=None)
 
 

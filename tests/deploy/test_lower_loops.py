@@ -267,6 +267,7 @@ READ_OUTS: dict[str, Callable[[Tensor], Tensor]] = {
     "without the first": lambda x: x[2:].mean(0),
     "sum without the first": lambda x: x[1:][1:].sum(0),
     "every step but the first": lambda x: x[2:],
+    "sum, scaled": lambda x: -0.5 * x.sum(0) / 3,
     "largest": lambda x: x.max(0)[0],
     "largest value": lambda x: torch.max(x, dim=0).values,
     "largest without the first": lambda x: x[2:].amax(0),
@@ -402,6 +403,19 @@ def test_the_potential_of_a_neuron_that_resets_to_zero_is_refused() -> None:
     model = quantize_weights(Recorded(snn.Leaky(0.5, reset_mechanism="zero"), lambda x: x, True))
     with pytest.raises(deploy.LoweringError, match=r"'lif2' \(Leaky\) resets to a number, and its potential"):
         lower_graph(model, frames(T, N, 8))
+
+
+def test_steps_that_a_loop_concatenates_are_its_sequence() -> None:
+    class Concatenated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.lif = nn.Linear(8, 4), snn.Leaky(0.5, threshold=0.25, init_hidden=True)
+
+        def forward(self, x):
+            return torch.cat([self.lif(self.fc(step)).unsqueeze(0) for step in x]).sum(0)
+
+    torch.manual_seed(0)
+    agrees(excited(Concatenated()), frames(T, N, 8))
 
 
 class Summed(nn.Module):

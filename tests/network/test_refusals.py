@@ -79,7 +79,7 @@ FORWARDS: list[tuple[Callable[..., Any], str]] = [
     (lambda x, a, fire, out: fire(a(x))[-2:], "x[-k:].mean(0)"),
     (lambda x, a, fire, out: fire(a(x))[1:3].mean(0), "takes some of the steps"),
     (lambda x, a, fire, out: fire(a(x)).mean(1), "takes the mean over the batch"),
-    (lambda x, a, fire, out: x[0] + x[2], "adds step 0 of the input to step 2"),
+    (lambda x, a, fire, out: x[0] + x[2], "adds step 0 of the input and step 2"),
     (lambda x, a, fire, out: x[2], "returns step 2 of 4"),
     (lambda x, a, fire, out: (x[-1] + x).mean(0), "adds tensors of different places or times"),
     (lambda x, a, fire, out: a(x).long(), "of numbers that are not whole"),
