@@ -194,8 +194,8 @@ class Folding:
         if counts and not counts == {channels} == {first.features[0]}:
             error = LoweringError(
                 f"{self.network.where} reads its input {list(first.features)} as {list(first.shape)}, where "
-                f"{max(counts)} numbers of mean or std have no place. Give one for each channel, and an example "
-                "in the shape in which the first layer reads it"
+                f"{max(counts)} numbers of mean or std have no place. Give one for each channel, and an "
+                "example in the shape in which the first layer reads it"
             )
             error.layer = 0  # with another reading of the example's dimensions they may fit
             raise error
@@ -354,8 +354,8 @@ class Folding:
         if content.zero or content.error is not None:
             self.refuse(
                 layer,
-                f"{what} of currents, real numbers of both signs without a neuron behind them. Put a neuron in "
-                "front of it",
+                f"{what} of currents, real numbers of both signs without a neuron behind them. Put a neuron "
+                "in front of it",
             )
         return content
 
@@ -507,8 +507,8 @@ class Folding:
 
             sum of w (s n + d) over the window  =  sum over s of s (sum of w n)  +  sum over d of d (sum of w)
 
-        The last sum is that over the codes where the whole window lies within the map; with padding, a synapse
-        that reads ones there.
+        The last sum is that over the codes where the whole window lies within the map; with padding, a
+        synapse that reads ones there.
         """
         out, zeros = len(scale), [0] * len(scale)
         weights, constant = affine(scale, zeros), affine([1] * out, zeros)
@@ -556,7 +556,7 @@ class Folding:
 
 def _is_exact(branch: Branch) -> bool:
     """Whether a branch hands on a map whose numbers are what the model computes."""
-    return branch.direct and not any(branch.affine.error)
+    return branch.direct and not np.any(np.asarray(branch.affine.error))
 
 
 def _synapses_needed(current: Current) -> int:

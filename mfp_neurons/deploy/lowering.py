@@ -25,7 +25,7 @@ from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
 from . import fold
 from .errors import LoweringError
-from .fold import affine, decimals
+from .fold import Affine, affine, decimals
 from .folding import (
     LARGEST_NUMBER,
     Branch,
@@ -180,8 +180,8 @@ def levels_of(example: Tensor, levels: int | None, mean: Channels, std: Channels
                 return Levels(levels or 255, -1.0, 1.0, False, *norm)
             raise ValueError(
                 "example must lie in [0, 1] or [-1, 1], or hold whole numbers, got numbers from "
-                f"{smallest:g} to {largest:g}; images of bytes go in as uint8, and a normalization outside of "
-                "the model as mean= and std="
+                f"{smallest:g} to {largest:g}; images of bytes go in as uint8, and a normalization outside "
+                "of the model as mean= and std="
             )
     return _counts(int(smallest), int(largest), levels, norm)
 
@@ -196,8 +196,8 @@ def _counts(smallest: int, largest: int, levels: int | None, norm: tuple[Any, An
     top = 2 * size if smallest < 0 else size
     if top > 255:
         raise ValueError(
-            f"example must span at most 255 whole numbers, got {smallest} to {largest}. Clip counts, and train "
-            "with that"
+            f"example must span at most 255 whole numbers, got {smallest} to {largest}. Clip counts, and "
+            "train with that"
         )
     return Levels(top, -float(size) if smallest < 0 else 0.0, float(size), False, *norm)
 
@@ -505,12 +505,10 @@ def _gather(folding: Folding, layer: description.Gather) -> Content:
 
 
 def _concat(folding: Folding, layer: description.Concat) -> Content:
-    maps: list[Map] = []
-    for place, source in enumerate(layer.sources):
-        content = folding.content(layer, place)
-        if not isinstance(content, Map) or source.is_reduced:
-            folding.refuse(layer, "puts currents side by side. Put a neuron in front of the concatenation")
-        maps.append(folding.unsigned(layer, content, "puts maps side by side"))
+    contents = [folding.content(layer, place) for place in range(len(layer.sources))]
+    maps = [one for one in contents if isinstance(one, Map) and not one.zero and one.error is None]
+    if len(maps) < len(contents) or any(source.is_reduced for source in layer.sources):
+        return _side_by_side(folding, layer, [folding.as_current(layer, one) for one in contents])
     weights, scale = _common_scale(maps)
     top = max(w * folding.so_far.map_top(one.index) for w, one in zip(weights, maps, strict=True))
     if top > _LARGEST_TOP:
@@ -521,6 +519,48 @@ def _concat(folding: Folding, layer: description.Concat) -> Content:
         )
     indices = tuple(one.index for one in maps)
     return Map(folding.add(Concat(layer.name, indices, weights, as_map(layer.shape), top)), scale)
+
+
+def _side_by_side(folding: Folding, layer: Layer, currents: Sequence[Current]) -> Current:
+    """Currents one behind the other: each synapse has outputs for all of them, with codes of 0 elsewhere."""
+    widths = [one.shape[0] for one in currents]
+    total, branches = sum(widths), []
+    for number, current in enumerate(currents):
+        before = sum(widths[:number])
+        behind = total - before - widths[number]
+        for branch in current.branches:
+            synapse = branch.synapse
+            codes = _without_groups(synapse)
+            codes = np.pad(codes, ((before, behind), (0, 0), (0, 0), (0, 0)))
+            pool = synapse.pool and replace(synapse.pool, shape=(total, *synapse.pool.shape[1:]))
+            widened = replace(
+                synapse,
+                codes=codes,
+                bits=1.58 if synapse.bits == 1 else synapse.bits,  # one bit has no 0
+                shape=(total, *synapse.shape[1:]),
+                groups=1,
+                pool=pool,
+            )
+            worth = branch.affine
+            rows = [
+                np.broadcast_to(np.asarray(row), (widths[number],))
+                for row in (worth.scale, worth.offset, worth.error)
+            ]
+            zeros = decimals([0] * before), decimals([0] * behind)
+            affines = [np.concatenate([zeros[0], row, zeros[1]]) for row in rows]
+            branches.append(Branch(widened, Affine(*affines)))
+    return Current(tuple(branches), layer.name, layer.where)
+
+
+def _without_groups(synapse: Synapse) -> NDArray[np.int8]:
+    """The codes of a synapse that sees all channels of its source, 0 for those of other groups."""
+    codes, groups = synapse.codes, synapse.groups
+    out, inner = codes.shape[:2]
+    dense = np.zeros((out, groups * inner, *codes.shape[2:]), np.int8)
+    for row in range(out):
+        first = row // (out // groups) * inner
+        dense[row, first : first + inner] = codes[row]
+    return dense
 
 
 # --- pools --------------------------------------------------------------------------------------------------
@@ -570,7 +610,8 @@ def _pooled_current(
     pooled = any(branch.synapse.pool for branch in current.branches)
     several = layer.largest and len(current.branches) > 1
     # a bias or a norm does not reach the padding
-    padded = not layer.largest and any(window.padding) and current.has_offset()
+    beyond = layer.is_partial or any(window.padding)
+    padded = not layer.largest and beyond and current.has_offset()
     if pooled or several or padded:
         largest = LARGEST_NUMBER // (1 if layer.largest else prod(window.size))
         return _pooled_map(folding, layer, folding.written(layer, current, largest), window)

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from .advice import LOOPS
-from .axes import Dims, flat, has_time, labels, of_features, sizes
+from .axes import Dims, flat, has_time, kinds, labels, of_features, sizes
 from .capture import StandIn
 from .description import Add, Affine, Concat, Exact, Layer, Multiply, as_map
 from .products import aligned
@@ -156,6 +156,12 @@ def _constant(tracer: Tracer, number: Any, value: Value) -> Exact:
         return array.reshape(-1)[:1]
     # elsewhere one number a channel can still be told, by the one dimension that they lie along
     place = [len(value.dims) - array.ndim + i for i, size in enumerate(array.shape) if size > 1]
+    if len(place) == 1 and kinds(value.dims[place[0]]) == {"T"}:
+        tracer.refuse(
+            "computes with a number for each step, as TemporalEffectiveBatchNorm does, and a threshold is "
+            "that of every step. Use a batch norm without them, or one number for all steps (its scale "
+            "filled with their mean), and train on with that"
+        )
     if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != tracer.channel_dim(value):
         tracer.refuse(
             f"computes with {list(number.shape)} numbers and {list(sizes(value.dims))}. Only one number, or "

@@ -44,7 +44,7 @@ def linear(tracer: Tracer, result: Tensor, x: Any, weight: Tensor, bias: Tensor 
             lead,
             np.arange(prod(counts)).reshape(counts[-1], *counts[:-1]),
         )
-        others = (*value.dims[:lead], *value.dims[lead + 1 :])
+        others = [*value.dims[:lead], *value.dims[lead + 1 :]]
         source, at_places = tracer.source(value, lead), len(counts) > 1
         out_shape = (out, *counts[:-1])
     number = tracer.emit(

@@ -1,9 +1,9 @@
 """Listens to one run of a model on stand-ins and writes down its layers, with one rule for each function.
 
-The rules are in ``synapses``, ``pools``, ``arithmetic``, ``places``, ``moves`` and ``steps``; neurons and pools over
-time are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch function takes, after the
-:class:`Tracer` and the function's result on the meta device. It returns the new :class:`Value`, or what the
-model gets as it is.
+The rules are in ``synapses``, ``products``, ``pools``, ``arithmetic``, ``places``, ``moves`` and ``steps``;
+neurons and pools over time are read as modules, by ``neurons`` and ``steps``. A rule takes what the torch
+function takes, after the :class:`Tracer` and the function's result on the meta device. It returns the new
+:class:`Value`, or what the model gets as it is.
 """
 
 import hashlib
@@ -275,8 +275,8 @@ class Tracer:
         lead = features[0] if features else len(value.dims)
         if any(kinds(dim) & {"T", "N"} for dim in value.dims[lead:]):
             self.refuse(
-                f"moves features of {labels(value.dims)}, whose time or batch stands behind them. Put both in "
-                "front, as [T, N, *]"
+                f"moves features of {labels(value.dims)}, whose time or batch stands behind them. Put "
+                "both in front, as [T, N, *]"
             )
         return lead
 

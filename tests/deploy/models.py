@@ -242,7 +242,7 @@ class Maker:
         if self.windows():
             kinds += ["time_pool", "time_pool"]
         if self.h.dim() > 3 and min(self.h.shape[3:]) > 1:
-            kinds += ["pool", "flatten"]
+            kinds += ["pool", "flatten", "moved"]
         made: nn.Module = getattr(self, f"_{self.pick(*kinds)}")()
         self.h = exact(made)(self.h)
         return made
@@ -313,6 +313,24 @@ class Maker:
 
     def _pool(self) -> nn.Module:
         return Each(self.pooling(tuple(self.h.shape[2:]), of_spikes=True))
+
+    def _moved(self) -> nn.Module:
+        """Spikes at other places: padded, shuffled, repeated, cut, or pooled over unequal windows."""
+        rank = self.h.dim() - 3
+        pads = tuple(self.pick(0, 1, 2) for _ in range(2 * rank))
+        moves: list[nn.Module] = [
+            Do(lambda x: torch.nn.functional.pad(x, pads)),
+            nn.ChannelShuffle(self.pick(1, self.h.shape[2])),
+            nn.Upsample(scale_factor=self.pick(1, 2)),
+            Do(lambda x: x[..., 1:].flip(-1)),
+            Do(lambda x: torch.cat([x, x[..., :1]], -1)),
+            (nn.AdaptiveMaxPool1d if rank == 1 else nn.AdaptiveMaxPool2d)(3),
+        ]
+        if not self.dyadic:
+            average = nn.AvgPool1d if rank == 1 else nn.AvgPool2d
+            moves += [average(2, 2, 1, ceil_mode=True, count_include_pad=False)]
+        move = self.pick(*range(len(moves)))
+        return Each(moves[move])
 
     def windows(self) -> list[int]:
         """Those that divide the steps that are left."""

@@ -196,6 +196,15 @@ def test_whole_numbers_reach_the_model_as_they_are(low, high, levels, dtype, pad
         lowered.run(torch.full_like(x, min(top + 1, 120)) if top < 120 else -x, backend="numpy")
 
 
+def test_a_file_says_what_its_levels_stand_for(tmp_path) -> None:
+    x = torch.randint(-1, 2, (3, 2, 2, 5, 5), generator=torch.Generator().manual_seed(0))
+    lowered = deploy.lower(normalizing(lambda x: x, {"padding": 1}, 3), x)
+    lowered.save(tmp_path / "signed")
+    loaded = deploy.IntegerNetwork.load(tmp_path / "signed")
+    assert (loaded.graph.input.low, loaded.graph.input.high, loaded.graph.input.top) == (-1.0, 1.0, 2)
+    np.testing.assert_array_equal(loaded.run(x, backend="numpy"), lowered.run(x, backend="numpy"))
+
+
 def test_images_from_minus_1_to_1_are_levels_of_bytes() -> None:
     x = fractions() * 2 - 1
     for padding in (0, 1):
@@ -203,7 +212,7 @@ def test_images_from_minus_1_to_1_are_levels_of_bytes() -> None:
 
 
 def test_numbers_that_are_neither_whole_nor_in_a_known_range_are_refused() -> None:
-    with pytest.raises(ValueError, match="or hold whole numbers, got numbers from .*mean= and std="):
+    with pytest.raises(ValueError, match=r"or hold whole numbers, got numbers from .*mean= and std="):
         deploy.lower(network(lambda x: x), fractions() * 3)
     with pytest.raises(ValueError, match="at most 255 whole numbers"):
         deploy.lower(network(lambda x: x), whole().int() * 3)

@@ -121,7 +121,7 @@ def test_a_padding_with_a_number_that_spikes_are_not_is_exact_or_refused(value):
     if value == 2.0:
         check_agreement(model, events(5))
     else:
-        with pytest.raises(deploy.LoweringError, match="pads with .* Pad with 0"):
+        with pytest.raises(deploy.LoweringError, match=r"pads with .* Pad with 0"):
             lower_graph(model, events(5))
 
 
@@ -155,6 +155,39 @@ def test_a_linear_layer_and_a_view_make_a_map_for_a_convolution():
         )
     )
     check_agreement(model, events(5))
+
+
+@pytest.mark.parametrize("bits", [1, 4])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_currents_side_by_side_are_one_current_of_all_their_channels(bits, groups):
+    """Inception: convolutions of several windows, a pool and the spikes themselves, then a norm."""
+
+    def forward(x, fire, first, second, pool, bn, fire2, out):
+        y = fire(x)
+        parts = [first(y), second(y), pool(first(y)), y]
+        return out(fire2(bn(torch.cat(parts, 2))).flatten(2)).mean(0)
+
+    model = prepared(
+        Do(
+            forward,
+            neuron(0.3),
+            Each(nn.Conv2d(2, 2, 3, padding=1, groups=groups)),
+            Each(nn.Conv2d(2, 4, 1, bias=False), norm(nn.BatchNorm2d, 4)),
+            Each(nn.MaxPool2d(3, 1, 1)),
+            Each(norm(nn.BatchNorm2d, 10)),
+            neuron(0.2),
+            nn.Linear(200, 3),
+        ),
+        bits,
+    )
+    check_agreement(model, events(2, 4, 5))
+
+
+def test_currents_side_by_side_are_scores_too():
+    def forward(x, a, b):
+        return torch.cat([a(x), b(x)], -1).mean(0)
+
+    check_agreement(prepared(Do(forward, nn.Linear(5, 2), nn.Linear(5, 3))), events(5))
 
 
 @given(data=st.data())

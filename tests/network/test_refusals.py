@@ -146,3 +146,13 @@ def test_wrong_arguments_are_named(
 ) -> None:
     with pytest.raises(error, match=words):
         export(*arguments)
+
+
+def test_a_norm_of_spikingjelly_with_a_factor_for_each_step_says_what_to_do() -> None:
+    layer = pytest.importorskip("spikingjelly.activation_based.layer")
+    bn = layer.TemporalEffectiveBatchNorm2d(4, 4)
+    describe(nn.Sequential(bn, neuron()), events(4, 6, 6))  # all of them 1
+    with torch.no_grad():
+        bn.scale.copy_(torch.arange(4.0))
+    with pytest.raises(NetworkError, match="a number for each step, as TemporalEffectiveBatchNorm"):
+        describe(nn.Sequential(bn, neuron()), events(4, 6, 6))

@@ -248,3 +248,10 @@ def test_nothing_is_written_then(tmp_path: Path) -> None:
 def test_a_step_lasts_a_positive_time(dt: Any) -> None:
     with pytest.raises(ValueError, match="dt must be a positive number of seconds"):
         to_nir(MFP(), X, dt=dt)
+
+
+@pytest.mark.parametrize("moved", [nn.ZeroPad2d(1), nn.ChannelShuffle(2), nn.Upsample(scale_factor=2)])
+def test_features_at_other_places_are_refused_with_what_nir_has(moved: nn.Module) -> None:
+    model = nn.Sequential(MFP(0.5), nn.Flatten(0, 1), moved, nn.Unflatten(0, (3, 2)))
+    with pytest.raises(NIRError, match=r"which NIR cannot say\. NIR has convolutions"):
+        to_nir(model, torch.zeros(3, 2, 4, 5, 5))
