@@ -7,7 +7,7 @@ TIME_LOOP = (
 )
 LOOPS = "A loop over time runs once for each step, first to last, and calls every neuron once a step"
 PRODUCT = (
-    "Products of spikes (attention, gates, SEW 'AND' and 'IAND') are no integer sums; add them (SEW 'ADD')"
+    "Products of two signals are read place by place (x * y) and of matrices (x @ y, einsum), at every step"
 )
 UNLIKE_STEPS = (
     "What is added or put side by side needs equal steps: pool all of it over time with the same windows "
@@ -26,7 +26,10 @@ _ADVICE = [
         PRODUCT,
         "baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
     ),
-    (PRODUCT, "scaled_dot_product_attention multi_head_attention_forward"),
+    (
+        "Attention on spikes needs no softmax: (q @ k.mT) @ v * scale, with a neuron behind it",
+        "scaled_dot_product_attention multi_head_attention_forward",
+    ),
     (PART, "gather take_along_dim masked_select"),
     (
         "It normalizes with statistics of its input (GroupNorm, LayerNorm, InstanceNorm). Use BatchNorm1d or "

@@ -146,7 +146,10 @@ def _contracted(
         is_outer = bool((kinds(dims[0]) | kinds(dims[1])) - {"F"})
         joined = join(dims[:1], dims[1:])
         if is_outer and (joined is None or "F" in kinds(joined[0])):
-            tracer.refuse(f"multiplies steps or samples of one tensor with others ({_both(a, b)})")
+            tracer.refuse(
+                f"multiplies matrices of unlike steps or samples, or of both and heads in one "
+                f"({_both(a, b)}). Keep time, batch and heads in dimensions of their own"
+            )
         outer.append(joined[0] if is_outer and joined else ())
     inner = [pair for pair, dim in zip(batch, outer, strict=True) if not dim]
     others = [a.dims[i] for i in (*rows, *(i for i, _ in summed))]

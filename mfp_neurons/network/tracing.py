@@ -294,13 +294,19 @@ class Tracer:
         """
         own = places_of([axis for dim in value.dims[lead:] for axis in dim])
         chosen = np.where(places < 0, -1, own[places])
-        layer, leading = self.layer(value), value.dims[:lead]
+        layer, source, chosen = self.layer(value), self.source(value, lead), chosen.ravel()
+        moved = replace(value, dims=(*value.dims[:lead], *of_features(places.shape)))
+        # what is moved twice, as by a split into heads and a transposition, is moved once
+        if isinstance(layer, Gather) and not value.reduce:
+            outside = (chosen < 0).any() or (layer.places < 0).any()
+            if not outside or fill == layer.fill:
+                chosen = np.where(chosen < 0, -1, layer.places[chosen])
+                (source,) = layer.sources
+                layer, moved = self.layers[source.layer], replace(moved, layer=source.layer)
         shape = places.shape or (1,)
-        order = np.arange(prod(layer.shape))
-        if as_map(shape) == as_map(layer.shape) and np.array_equal(chosen.ravel(), order):
-            return replace(value, dims=(*leading, *of_features(places.shape)))
-        number = self.emit(Gather, [self.source(value, lead)], shape, places=chosen.ravel(), fill=fill)
-        return replace(value, layer=number, dims=(*leading, *of_features(places.shape)))
+        if as_map(shape) == as_map(layer.shape) and np.array_equal(chosen, np.arange(prod(layer.shape))):
+            return moved
+        return replace(moved, layer=self.emit(Gather, [source], shape, places=chosen, fill=fill))
 
     def fits(self, value: Value, shape: Shape) -> bool:
         """Whether the layer of a value has this shape; that of the input is up to its first reader."""

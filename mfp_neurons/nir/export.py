@@ -436,5 +436,6 @@ WRITES: dict[type[Layer], Callable[[_Writer, Any], Signal | None]] = {  # what b
     description.TimePool: _time_pool,
     description.Concat: _no_node,
     description.Gather: _no_node,
+    description.MatMul: _no_node,
     description.Unreadable: _unreadable,
 }

@@ -358,9 +358,10 @@ class _Builder:
         # no more room than there has to be, as often as not
         most = self.draw(st.sampled_from([0, 0, 1, 100]))
         offset = self.rng.integers(-low, -low + most + 1)
-        top = max(1, int((high + offset).max()) + self.draw(st.sampled_from([0, 0, 3])))
-        zero = self.draw(st.sampled_from([0, int(offset.max()), top // 2]))
-        return Currents(self.name(), synapses, offset, shape, top, min(zero, top))
+        shift = self.draw(st.sampled_from([0, 0, 0, 3]))
+        top = max(1, (int((high + offset).max()) >> shift) + self.draw(st.sampled_from([0, 0, 3])))
+        zero = self.draw(st.sampled_from([0, int(offset.max()) >> shift, top // 2]))
+        return Currents(self.name(), synapses, offset, shape, top, min(zero, top), shift)
 
     def scores(self, first: int) -> Scores:
         """Scores of a map, and of others beside it."""

@@ -162,7 +162,8 @@ def made(op: Op, maps: list[Tensor], steps: int) -> Tensor:
             longest = max(len(part) for part in parts)
             return torch.cat([part.expand(longest, *part.shape[1:]) for part in parts], 2)
         case Currents():
-            return (current(op.synapses, maps) + torch.from_numpy(op.offset)[:, None, None]).double()
+            total = current(op.synapses, maps) + torch.from_numpy(op.offset)[:, None, None]
+            return (total.double() / 2**op.shift).floor()
         case Gather():
             x = maps[op.source].flatten(2)
             filled = torch.cat([x, torch.full_like(x[..., :1], op.fill)], -1)  # whose last place is -1

@@ -1,8 +1,17 @@
 """Currents that synapses read without a neuron in between, against float64."""
 
+from fractions import Fraction
+
+import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
+from mfp_neurons import quantize_weights
+from mfp_neurons.deploy import fold
+from mfp_neurons.deploy.fold import affine
 from mfp_neurons.deploy.graph import Currents
 
 from .lowering import Each, events, neuron, norm, prepared
@@ -26,3 +35,89 @@ def test_two_convolutions_in_a_row(bits):
     model = nn.Sequential(Each(*layers), neuron(), nn.Flatten(2), nn.Linear(6 * 36, 3))
     (op,) = currents(prepared(model, bits), events(2, 6, 6))
     assert op.zero > 0
+
+
+def test_a_padded_synapse_pads_with_the_number_for_zero():
+    layers = conv(2, 4), norm(nn.BatchNorm2d, 4), conv(4, 4, 5, groups=4), conv(4, 6, 1)
+    model = nn.Sequential(Each(*layers), neuron(), nn.Flatten(2), nn.Linear(6 * 36, 3))
+    first, second = currents(prepared(model), events(2, 6, 6))
+    assert first.zero > 0 and second.shift > 0
+
+
+def test_equal_scales_are_exact():
+    model = nn.Sequential(nn.Linear(6, 5, bias=False), nn.Linear(5, 4, bias=False), neuron(0.1))
+    with torch.no_grad():
+        model[0].weight.copy_(model[0].weight.sign() / 4)
+    (op,) = currents(quantize_weights(model, 4), events(6))
+    assert op.shift == 0 and op.top < 2**8
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.MaxPool2d(3, 2, 1),
+        nn.AvgPool2d(3, 1, 1),
+        nn.Sequential(nn.AvgPool2d(2), nn.MaxPool2d(2)),
+        nn.Sequential(nn.MaxPool2d(2), nn.AvgPool2d(2, 1)),
+    ],
+)
+def test_pools_of_currents(pool):
+    def forward(x, a, b, pool, fire, last):
+        x = a(x)
+        return last(fire(pool(x + b(x))).flatten(2)).mean(0)
+
+    size = pool(torch.zeros(1, 4, 6, 6)).numel()
+    first = Each(conv(2, 4), norm(nn.BatchNorm2d, 4))
+    model = Do(forward, first, Each(conv(4, 4)), Each(pool), neuron(), nn.Linear(size, 3))
+    assert currents(prepared(model), events(2, 6, 6))
+
+
+def test_a_stream_of_residuals_is_written_down_where_it_grows():
+    def forward(x, first, *blocks):
+        x = first(x)
+        for fire, convolve in zip(blocks[0::2], blocks[1::2], strict=True):
+            x = x + convolve(fire(x))
+        return x.flatten(2).mean(0)
+
+    blocks = [part for _ in range(6) for part in (neuron(), Each(conv(4, 4), norm(nn.BatchNorm2d, 4)))]
+    model = Do(forward, Each(conv(2, 4)), *blocks)
+    (op,) = currents(prepared(model), events(2, 6, 6))
+    assert len(op.synapses) == 5
+
+
+def test_products_with_currents_subtract_what_their_zero_adds():
+    model = Do(
+        lambda x, a, b, f, g, last: last(g(a(x) * b(x) + f(a(x)) * b(x)).flatten(2)).mean(0),
+        *(Each(conv(2, 4)), Each(conv(2, 4)), neuron(), neuron(), nn.Linear(4 * 36, 3)),
+    )
+    assert (
+        len(currents(prepared(model), images(2, 6, 6)[None].repeat(4, 1, 1, 1, 1), 255)) == 3
+    )  # one for each layer and largest number
+
+
+finite = st.fractions(-4, 4, max_denominator=1000)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(8, 18), st.data())
+def test_written_currents_are_within_their_error(branches, channels, bits, data):
+    def draw(of):
+        return data.draw(st.lists(of, min_size=channels, max_size=channels))
+
+    affines = [affine(draw(finite), draw(finite)) for _ in range(branches)]
+    ranges = [(np.array(draw(st.integers(-50, 0))), np.array(draw(st.integers(0, 50)))) for _ in affines]
+    folded = fold.currents(affines, ranges, 2**bits - 1)
+    numbers = [
+        np.array([data.draw(st.integers(int(a), int(b))) for a, b in zip(*ends, strict=True)])
+        for ends in ranges
+    ]
+    total = folded.offset + sum(f * n for f, n in zip(folded.factors, numbers, strict=True))
+    written = total >> folded.shift
+    assert (written >= 0).all() and (written <= folded.top).all() and folded.top < 2**bits
+    for c in range(channels):
+        value = sum(
+            Fraction(one.scale[c]) * int(n[c]) + Fraction(one.offset[c])
+            for one, n in zip(affines, numbers, strict=True)
+        )
+        error = abs(folded.unit * (int(written[c]) - folded.zero) - value)
+        assert error <= Fraction(folded.error[c]) + Fraction(1, 10**40)
