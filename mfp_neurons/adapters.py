@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from .spec import NeuronSpec
+from .spec import NeuronSpec, RecurrenceSpec
 
 __all__ = ["describe_neuron", "is_memory_free", "is_neuron"]
 
@@ -54,6 +54,12 @@ def describe_neuron(module: nn.Module) -> NeuronSpec | None:
         return spec
     adapter = adapter_of(module)
     return None if adapter is None else adapter.neuron_spec(module)
+
+
+def describe_recurrence(module: nn.Module) -> RecurrenceSpec | None:
+    """How a framework's container feeds its neuron's last spikes back; None for any other module."""
+    adapter = adapter_of(module)
+    return None if adapter is None else getattr(adapter, "recurrence_spec", lambda _: None)(module)
 
 
 def is_neuron(module: nn.Module) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .history import FIR, Exponential, Kernel, KernelBits
 
@@ -179,6 +179,7 @@ class NeuronSpec:
         rounds_potential: the potential passes through a function of the user's at every step.
         inhibition: only the neuron with the largest potential fires.
         stores_potential: it is one of a framework's own, which stores its potential whatever would give it.
+        recurrent: the layer inside of it that adds its own spikes of the step before to its input.
         leaves_reset: the potential that it shows is what a reset left of it, not what met the threshold.
     """
 
@@ -200,6 +201,7 @@ class NeuronSpec:
     inhibition: bool = False
     reset: ResetSpec | None = None
     stores_potential: bool = False
+    recurrent: nn.Module | None = None
     leaves_reset: bool = False
 
     @property
@@ -235,3 +237,22 @@ class NeuronSpec:
         if bool((below != 0).any() or (above != 1).any() or on.item() not in (0, 1)):
             raise ValueError(f"does not fire spikes of 0 and 1 ({self.surrogate_argument}={fire!r})")
         return on.item() == 0
+
+
+@dataclass(frozen=True, eq=False)
+class RecurrenceSpec:
+    """How a container adds its neuron's spikes of the step before to its input.
+
+    Attributes:
+        neuron: the module whose output comes back; it takes single steps.
+        linear: the layer over input and last spikes side by side, whose result the neuron gets.
+        combine: without a layer: the function of last spikes and input that the neuron gets.
+        step_mode: "s" for a call a step, "m" for whole sequences.
+        last_spikes: what a call left in the container; None at rest.
+    """
+
+    neuron: nn.Module
+    linear: nn.Linear | None
+    combine: Callable[[Any, Any], Any] | None
+    step_mode: str
+    last_spikes: Any

@@ -93,7 +93,7 @@ THEIRS = [
     (lambda: type("Mine", (neuron.ParametricLIFNode,), {})(), POTENTIAL, False, ("v",)),
     (lambda: type("Mine", (snn.Leaky,), {})(0.5), POTENTIAL, False, ("mem",)),
     (lambda: snn.Synaptic(0.5, 0.5), POTENTIAL, False, ("mem", "syn")),
-    (lambda: snn.RLeaky(0.5, linear_features=3), POTENTIAL, False, ("mem", "spk")),
+    (lambda: snn.RLeaky(0.5, linear_features=3, reset_mechanism="zero"), POTENTIAL, False, ("mem", "spk")),
     (lambda: snn.StateLeaky(0.5, channels=2), POTENTIAL, True, ()),
     # what no sum over inputs and own spikes says
     (lambda: snn.Leaky(0.5, reset_delay=False), POTENTIAL, False, ("mem",)),

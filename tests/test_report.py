@@ -516,14 +516,17 @@ def test_parallel_spiking_neurons_keep_real_inputs(sj, kind, bits):
     assert costs.neurons[0].state_bits_per_neuron == bits
 
 
-def test_a_spikingjelly_recurrence_is_listed(sj):
+def test_the_spikes_that_come_back_in_a_spikingjelly_container_are_counted(sj):
     class Add(nn.Module):
         def forward(self, x: Tensor, y: Tensor) -> Tensor:
             return x + y
 
     loop = sj.layer.ElementWiseRecurrentContainer(sj.neuron.IFNode(), Add())
     costs = report(nn.Sequential(loop), torch.ones(3, 2, 4), run=step_by_step)
-    assert "0" in costs.not_counted
+    assert not costs.not_counted
+    assert ("spikes that come back", 4, 1) in {
+        (row.what, row.values, row.bits_per_value) for row in costs.state
+    }
     assert loop.y is None
 
 

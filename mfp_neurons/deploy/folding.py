@@ -267,7 +267,7 @@ class Folding:
             name = content.name if isinstance(content, Current) else self.so_far.map_name(content.index)
             current = self.as_current(layer, content)
             folded = fold.scores([one.affine for one in current.branches], self.bounds(current))
-            synapses, taps = in_whole_factors(current, folded.factors), None
+            synapses, taps = in_whole_factors(current.branches, folded.factors), None
             offset, unit, error = folded.offset[None], folded.unit, folded.error
         return Scores(
             name,
@@ -286,6 +286,11 @@ class Folding:
     def _potential(self, content: Potential) -> tuple[tuple[Synapse, ...], fold.FoldedPotential]:
         """Synapses, and what is folded, of a membrane potential that is read out."""
         neurons, branches = content.neurons, list(content.current.branches)
+        if neurons.recurrent is not None:
+            self.refuse(
+                neurons,
+                "reads its own last spikes through weights, and its potential is returned. Return its spikes",
+            )
         if neurons.is_fixed:
             self.refuse(neurons, "has a matrix kernel, and its potential is returned. Return its spikes")
         values = potential_values(neurons, self.network.steps // neurons.period, content.after_reset)
@@ -376,7 +381,7 @@ class Folding:
         folded = fold.currents([one.affine for one in current.branches], ranges, largest)
         op = Currents(
             current.name,
-            in_whole_factors(current, folded.factors),
+            in_whole_factors(current.branches, folded.factors),
             folded.offset,
             current.shape,
             folded.top,
@@ -596,8 +601,8 @@ def _spread_error(synapse: Synapse, error: NDArray[np.float64]) -> list[float]:
     ]
 
 
-def in_whole_factors(current: Current, factors: Iterable[Any]) -> tuple[Synapse, ...]:
-    return tuple(with_factors(b.synapse, f) for b, f in zip(current.branches, factors, strict=True))
+def in_whole_factors(branches: Sequence[Branch], factors: Iterable[Any]) -> tuple[Synapse, ...]:
+    return tuple(with_factors(b.synapse, f) for b, f in zip(branches, factors, strict=True))
 
 
 def _say_that_they_forget(names: list[str], steps: int) -> None:

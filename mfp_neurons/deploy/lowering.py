@@ -52,11 +52,13 @@ from .graph import (
     Synapse,
     TimePool,
     Window,
+    synapse_bound,
 )
 from .neurons import whole_numbers
 from .rounding import rounded
 
 _LARGEST_TOP = 2**15
+_NEAR = 12  # numbers whose scales are 2**12 apart have factors that are exact enough
 Channels = float | Sequence[float] | Tensor  # one number for all channels, or one for each
 _MOST_BRANCHES = 4  # of a sum that several layers read before it is written down
 
@@ -249,8 +251,7 @@ def _is_read_as_one(module: nn.Module) -> bool:
 Codes = tuple[NDArray[np.int8], float, Sequence[float]]  # codes, bits, scale of each output channel
 
 
-def _codes(folding: Folding, layer: description.Linear | description.Convolution) -> Codes:
-    weights = layer.weights
+def _codes(folding: Folding, layer: Layer, weights: description.Weights) -> Codes:
     if weights.altered:
         folding.refuse(
             layer, "changes its quantized weight before it uses it. Let it use the weight as it is"
@@ -271,7 +272,7 @@ def _largest_row(codes: NDArray[np.int8]) -> int:
 
 
 def _linear(folding: Folding, layer: description.Linear) -> Content:
-    weights, bits, scale = _codes(folding, layer)
+    weights, bits, scale = _codes(folding, layer, layer.weights)
     source = folding.numbers(layer, _largest_row(weights))
     shape, out = folding.so_far.map_shape(source.index), len(weights)
     if layer.at_places:
@@ -284,7 +285,7 @@ def _linear(folding: Folding, layer: description.Linear) -> Content:
 
 
 def _convolution(folding: Folding, layer: description.Convolution) -> Content:
-    weights, bits, scale = _codes(folding, layer)
+    weights, bits, scale = _codes(folding, layer, layer.weights)
     source = folding.numbers(layer, _largest_row(weights))
     codes = weights[:, :, None] if weights.ndim == 3 else weights
     size: Pair = (codes.shape[2], codes.shape[3])
@@ -358,7 +359,7 @@ def _affine(folding: Folding, layer: description.Affine) -> Content:
     return content
 
 
-def _by_channel(folding: Folding, layer: description.Affine, numbers: Exact) -> list[Fraction]:
+def _by_channel(folding: Folding, layer: Layer, numbers: Exact) -> list[Fraction]:
     """One number for each channel, or a single one."""
     flat = numbers.ravel().tolist()
     if all(number == flat[0] for number in flat):
@@ -691,17 +692,24 @@ def _neurons(folding: Folding, layer: description.Neurons) -> Content:
     columns = 1 if values.own_taps is None else values.own_taps.shape[1]
     if max(values.taps.shape[2], len(values.v_threshold), columns) > 1:
         _check_channels(folding, layer)
-    folded = fold.thresholds([one.affine for one in current.branches], folding.bounds(current), values)
+    way_back = [] if layer.recurrent is None else [_way_back(folding, layer, layer.recurrent, current)]
+    folded = fold.thresholds(
+        [one.affine for one in (*current.branches, *way_back)],
+        [*folding.bounds(current), *(synapse_bound(one.synapse, 1) for one in way_back)],
+        values,
+    )
+    own = len(current.branches)
     # What was real so far (scales, norms, biases) is now in the thresholds, and spikes are worth 1.
     op = Neurons(
         layer.name,
-        in_whole_factors(current, folded.factors),
+        in_whole_factors(current.branches, folded.factors[:own]),
         values.taps,
         folded.thresholds,
         current.shape,
         folded.unit,
         folded.error,
         folded.feedback,
+        in_whole_factors(way_back, folded.factors[own:]),
     )
     index = folding.add(op)
     folding.currents[index] = current
@@ -716,6 +724,52 @@ def _check_channels(folding: Folding, layer: description.Neurons) -> None:
             f"has taps or a threshold for each channel of dim 2, but there lie {list(layer.features[:1])} "
             f"numbers, while the map has {layer.shape[0]} channels. Put it before the flattening",
         )
+
+
+def _way_back(
+    folding: Folding, layer: description.Neurons, recurrent: description.Recurrent, current: Current
+) -> Branch:
+    """The synapse through which the layer reads its own spikes of the step before."""
+    own = len(folding.so_far.ops) + 1  # the map that the neurons are about to make
+    shape, channels = current.shape, current.shape[0]
+    window, bits, groups = Window(), 1.0, 1
+    if recurrent.weights is None:
+        # one number each: a depthwise convolution with a window of 1, whose scale is the number
+        assert recurrent.factor is not None
+        factor = _by_channel(folding, layer, recurrent.factor)
+        scale: Sequence[Any] = factor if len(factor) > 1 else factor * channels
+        codes, groups = np.ones((channels, 1, 1, 1), np.int8), channels
+    else:
+        codes, bits, scale = _codes(folding, layer, recurrent.weights)
+        if recurrent.padding:
+            window = Window((codes.shape[2], codes.shape[3]), padding=_pair(recurrent.padding, 0))
+        else:
+            codes = codes.reshape(channels, *shape)
+    worth = affine(scale, [0] * channels)
+    codes, bits, worth = _in_smaller_units(codes, bits, worth, current)
+    return Branch(Synapse(own, codes, bits, window, shape, groups), worth)
+
+
+def _in_smaller_units(
+    codes: NDArray[np.int8], bits: float, worth: fold.Affine, current: Current
+) -> tuple[NDArray[np.int8], float, fold.Affine]:
+    """The same weights as larger codes, where one spike is worth far more than a number beside it.
+
+    The factors of both have 31 bits, and what is left for the smaller one would round the sum too much.
+    """
+    beside = [abs(a) for branch in current.branches for a in branch.affine.scale if a]
+    largest = int(np.abs(codes.astype(np.int64)).max())
+    shift = 0
+    while (
+        beside
+        and largest << shift + 1 <= 127
+        and max(map(abs, worth.scale)) > min(beside) * 2 ** (_NEAR + shift)
+    ):
+        shift += 1
+    if not shift:
+        return codes, bits, worth
+    wide = (codes.astype(np.int64) << shift).astype(np.int8)
+    return wide, (largest << shift).bit_length() + 1, worth.times(Fraction(1, 2**shift))
 
 
 def _potential(folding: Folding, layer: description.Potential) -> Content:

@@ -45,7 +45,7 @@ def multiply(tracer: Tracer, result: Tensor, a: Any, b: Any) -> Value:
     if not isinstance(a, StandIn):
         a, b = b, a
     value = tracer.value(a, "x")
-    return _affine(tracer, value, scale=_constant(tracer, b, value))
+    return _affine(tracer, value, scale=exact_constant(tracer, b, value))
 
 
 @rule("div", "divide", "true_divide")
@@ -56,7 +56,7 @@ def divide(tracer: Tracer, result: Tensor, a: Any, b: Any, *, rounding_mode: Any
         tracer.refuse(f"divides with rounding_mode={rounding_mode!r}. Leave the numbers as they are")
     value = tracer.value(a, "x")
     # Scales are fractions, so that the reciprocal (of 3, for example) is exact.
-    by = _constant(tracer, b, value)
+    by = exact_constant(tracer, b, value)
     if (by == 0).any():
         tracer.refuse("divides by 0")
     return _affine(tracer, value, scale=1 / by)
@@ -78,6 +78,11 @@ def _affine(
     )
 
 
+def shifted(tracer: Tracer, value: Value, offset: Exact) -> Value:
+    """A value plus numbers."""
+    return _affine(tracer, value, offset=offset)
+
+
 def _added(tracer: Tracer, a: Any, b: Any) -> Value:
     first, second = (one.value if isinstance(one, StandIn) else one for one in (a, b))
     if isinstance(first, Value) and isinstance(second, Value):
@@ -85,7 +90,7 @@ def _added(tracer: Tracer, a: Any, b: Any) -> Value:
     value, number = (first, second) if isinstance(first, Value) else (second, first)
     if not isinstance(value, Value):
         tracer.refuse("adds tensors that are not computed from the input")
-    offset = _constant(tracer, number, value)
+    offset = exact_constant(tracer, number, value)
     if not (offset != 0).any():  # sum() of Python begins with 0
         return value
     return _affine(tracer, value, offset=offset)
@@ -136,7 +141,7 @@ def _one(number: Fraction) -> Exact:
     return array
 
 
-def _constant(tracer: Tracer, number: Any, value: Value) -> Exact:
+def exact_constant(tracer: Tracer, number: Any, value: Value) -> Exact:
     """A number, or numbers that broadcast over the shape of a value's layer; read exactly."""
     if isinstance(number, bool | int | float):
         return _exact(tracer, np.array([number], object))

@@ -157,6 +157,15 @@ class Capture:
         """The module that is running."""
         return self._inside[-1][1] if self._inside else self.model
 
+    @contextmanager
+    def inside(self, module: nn.Module) -> Iterator[None]:
+        """Within it this module is the one that is running."""
+        self._inside.append((self._paths.get(module, self.path()), module))
+        try:
+            yield
+        finally:
+            self._inside.pop()
+
     def refuse(self, why: str) -> NoReturn:
         self._refused = NetworkError(f"{self.where()} {why}.")
         raise self._refused

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from .._checks import check_int, check_module
 from .._checks import describe as in_words
-from ..adapters import is_neuron
+from ..adapters import describe_recurrence, is_neuron
 from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
-from . import arithmetic, moves, places, pools, products, steps, synapses
+from . import arithmetic, containers, moves, places, pools, products, steps, synapses
 from .axes import Axis, Dims, flat, has_time, kinds, labels, of_features, sizes
 from .capture import Capture, MisfitError, StandIn, named
 from .description import NetworkDescription, NetworkError, Neurons, Output, Source, read_layers
@@ -316,6 +316,9 @@ def _call_module(tracer: Tracer, module: nn.Module, args: Any, kwargs: Any) -> A
     """What a call of a module gives, or NotImplemented to look inside."""
     if is_neuron(module):
         return fire(tracer, module, *args, **kwargs)
+    recurrence = describe_recurrence(module)
+    if recurrence is not None:
+        return containers.run_container(tracer, module, recurrence, *args, **kwargs)
     if steps.is_time_pool(module):
         return steps.pool_time(tracer, module, *args, **kwargs)
     if is_quantized_by_brevitas(module):

@@ -309,6 +309,25 @@ class NeuronReset:
         return text + (", a step later" if self.delay else "")
 
 
+@dataclass(frozen=True, eq=False)
+class Recurrent:
+    """The way on which a layer's own spikes come back: those of the step before, zeros at the first one.
+
+    Attributes:
+        weights: of a linear layer [features, features], or of a convolution, over all of the spikes.
+        padding: of the convolution, whose stride is 1; none of a linear layer.
+        factor: without weights: what each neuron's own spike is worth, fractions that broadcast over the
+            shape.
+    """
+
+    weights: Weights | None = None
+    padding: tuple[int, ...] = ()
+    factor: Exact | None = None
+
+    def __str__(self) -> str:
+        return f"its spikes come back through {self.weights or 'one number each'}"
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Neurons(Layer):
     r"""Neurons: spikes where the potential, sum over j of m[j] x[t-j] and what ``reset`` says, reaches the
@@ -326,6 +345,7 @@ class Neurons(Layer):
         spike_factor: what spikes are multiplied by; None for 1.
         features: the shape of one step of one sample as the module sees it.
         reset: what its own last spikes do; None for nothing.
+        recurrent: what adds its own spikes of the step before to its input x; None for nothing.
     """
 
     neuron: str
@@ -338,6 +358,7 @@ class Neurons(Layer):
     spike_factor: Tensor | None
     features: Shape
     reset: NeuronReset | None = None
+    recurrent: Recurrent | None = None
 
     def spread(self, value: Tensor, shape: Shape | None) -> Tensor:
         """A parameter in a shape that broadcasts over the features: one value, one a channel, or others."""
@@ -368,7 +389,8 @@ class Neurons(Layer):
             memory = f"{len(kernel.taps)} taps"
         threshold = _numbers(self.threshold.double().numpy())
         reset = "" if self.reset is None else f", {self.reset}"
-        return f"{memory}, u {'>' if self.strict else '>='} {threshold}{reset}"
+        recurrent = "" if self.recurrent is None else f", {self.recurrent}"
+        return f"{memory}, u {'>' if self.strict else '>='} {threshold}{reset}{recurrent}"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

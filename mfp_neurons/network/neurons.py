@@ -20,32 +20,81 @@ from ..spec import KernelParameters, NeuronSpec, ResetSpec
 from .advice import LOOPS
 from .axes import Axis, Shape, has_time, kinds, labels, sizes
 from .capture import StandIn
-from .description import Layer, NeuronReset, Neurons, Potential, snapshot
+from .description import Layer, NeuronReset, Neurons, Potential, Recurrent, snapshot
+from .recurrent import own_way_back
 from .tracing import Tracer, Value
 
 
-def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """A call of a layer of neurons."""
-    if changed := overridden_forward(module):
-        tracer.refuse(
-            f"computes in its own way ({changed}), which is not read. Use the neuron "
-            "as it is, and put what it does besides into a module around it"
-        )
+def fire(
+    tracer: Tracer, module: nn.Module, *args: Any, recurrent: Recurrent | None = None, **kwargs: Any
+) -> Any:
+    """A call of a layer of neurons; ``recurrent`` is how a container around it feeds its spikes back."""
+    spec = _spec_of(tracer, module)
     x, *others = (*args, *kwargs.values())
-    value, spec = tracer.value(x, "the input of a neuron"), describe_neuron(module)
-    assert spec is not None
-    if spec.kernel is None:
-        why = "keeps a membrane potential that no sum over its inputs and its own spikes gives"
-        tracer.give_up(type(module).__name__, why, advice(module), keeps_potential=True)
+    value = tracer.value(x, "the input of a neuron")
+    spikes = others.pop(0) if spec.recurrent is not None and others else None
     state = others[0] if others else None
     if spec.takes_sequences:
         value = _whole_sequence(tracer, module, spec, value, state)
     else:
         value = _next_step(tracer, module, spec, value)
+    if spec.recurrent is not None:
+        _check_spikes(tracer, module, spikes)
+        value, recurrent = own_way_back(tracer, spec.recurrent, value)
     lead = 2 if spec.takes_sequences else 1  # [T, N, *] or [N, *]
+    number, potential = _layers(tracer, module, spec, value, lead, recurrent)
+    if spec.continues and not spec.takes_sequences:
+        _check_state(tracer, module, spec, state, value)
+        # The next call of this neuron has to read the same layer and go on from this potential.
+        tracer.calls.setdefault(module, []).append((_read(value), potential))
+    # Spikes come in the dtype of the input, potentials in that of the model.
+    fired = tracer.stand_in(replace(value, layer=number), x.dtype)
+    every = replace(value, layer=potential)
+    returned = tracer.stand_in(every)
+    last = returned
+    if spec.takes_sequences:
+        last_step = sizes(every.dims)[0] - 1
+        last = tracer.stand_in(tracer.at_step(every, every.dims[1:], last_step))
+    _keep(tracer, module, spec, last, returned)
+    return (fired, returned) if spec.returns_potential else fired
+
+
+def fire_all_steps(tracer: Tracer, module: nn.Module, x: StandIn, recurrent: Recurrent | None) -> StandIn:
+    """All calls of a layer of neurons that a container makes, one for each step of [T, N, *]."""
+    spec = _spec_of(tracer, module)
+    value = tracer.value(x, "the input of a neuron")
+    if value.reduce or value.last or value.skip or [kinds(dim) for dim in value.dims[:2]] != [{"T"}, {"N"}]:
+        tracer.refuse(f"reads {labels(value.dims)}. In step mode 'm' it takes whole sequences [T, N, *]")
+    if module in tracer.calls:
+        tracer.refuse("is called twice in one forward. Use a recurrent layer of its own for each call")
+    number, potential = _layers(tracer, module, spec, value, 2, recurrent)
+    tracer.calls[module] = [(_read(value), potential)]
+    return tracer.stand_in(replace(value, layer=number), x.dtype)
+
+
+def _spec_of(tracer: Tracer, module: nn.Module) -> NeuronSpec:
+    """What the neurons are; those that no layer says are refused."""
+    if changed := overridden_forward(module):
+        tracer.refuse(
+            f"computes in its own way ({changed}), which is not read. Use the neuron "
+            "as it is, and put what it does besides into a module around it"
+        )
+    spec = describe_neuron(module)
+    assert spec is not None
+    if spec.kernel is None:
+        why = "keeps a membrane potential that no sum over its inputs and its own spikes gives"
+        tracer.give_up(type(module).__name__, why, advice(module), keeps_potential=True)
+    return spec
+
+
+def _layers(
+    tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value, lead: int, recurrent: Recurrent | None
+) -> tuple[int, int]:
+    """The numbers of a layer of neurons and of its potential."""
     layer = read_neurons(module, sizes(value.dims[lead:]), tracer.refuse)
     shape, name = tracer.layer(value).shape, tracer.capture.path()
-    number = tracer.add(replace(layer, shape=shape, name=name), [tracer.source(value, lead)])
+    layer = replace(layer, shape=shape, name=name, recurrent=recurrent)
+    number = tracer.add(layer, [tracer.source(value, lead)])
     # written down whether or not the model reads it: what nobody reads is left out in the end
     potential = tracer.emit(
         Potential,
@@ -54,20 +103,7 @@ def fire(tracer: Tracer, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         function=type(module).__name__,
         after_reset=spec.leaves_reset and spec.reset is not None and spec.reset.kind != "feedback",
     )
-    if spec.continues and not spec.takes_sequences:
-        _check_state(tracer, module, spec, state, value)
-        # The next call of this neuron has to read the same layer and go on from this potential.
-        tracer.calls.setdefault(module, []).append((_read(value), potential))
-    # Spikes come in the dtype of the input, potentials in that of the model.
-    spikes = tracer.stand_in(replace(value, layer=number), x.dtype)
-    every = replace(value, layer=potential)
-    returned = tracer.stand_in(every)
-    last = returned
-    if spec.takes_sequences:
-        last_step = sizes(every.dims)[0] - 1
-        last = tracer.stand_in(tracer.at_step(every, every.dims[1:], last_step))
-    _keep(tracer, module, spec, last, returned)
-    return (spikes, returned) if spec.returns_potential else spikes
+    return number, potential
 
 
 # --- when it is called --------------------------------------------------------------------------------------
@@ -146,6 +182,28 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: An
     # The potential of other neurons, or of an earlier step, is not where this neuron stopped.
     elif not earlier or state.value.layer != earlier[-1][1]:
         _refuse_start(tracer)
+
+
+def _check_spikes(tracer: Tracer, module: nn.Module, passed: Any) -> None:
+    """What a neuron is given as its spikes of the step before has to be just that."""
+    if passed is None:
+        return
+    earlier = tracer.calls.get(module, ())
+    if not isinstance(passed, StandIn):
+        if earlier or bool(passed.any()):
+            _refuse_spikes(tracer)
+    elif not earlier or (passed.value.layer, passed.value.step) != (
+        tracer.layers[earlier[-1][1]].sources[0].layer,
+        len(earlier) - 1,
+    ):
+        _refuse_spikes(tracer)
+
+
+def _refuse_spikes(tracer: Tracer) -> None:
+    tracer.refuse(
+        "is given other spikes than its own of the step before. Pass on those that its last call returned, "
+        "and those of init_rleaky() at first"
+    )
 
 
 def _difference(before: Layer, now: Layer) -> str:

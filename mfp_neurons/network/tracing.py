@@ -369,6 +369,11 @@ class Tracer:
         layer = kind(name=self.here(), where="", sources=(), shape=tuple(shape), period=period, **held)
         return self.add(layer, sources)
 
+    def drop(self, count: int) -> None:
+        """Forgets all layers behind the first ``count``, which nothing may read."""
+        del self.layers[count:], self.positions[count:]
+        self._numbers = {key: number for key, number in self._numbers.items() if number < count}
+
     def add(self, layer: Layer, sources: Sequence[Source]) -> int:
         """The number of a layer that reads these; where loops are followed, that of an equal one."""
         if any(source.reduce == "max" for source in sources):

@@ -389,6 +389,13 @@ def _any_spike(writer: _Writer, layer: description.Pool, source: Signal) -> Sign
 
 
 def _neurons(writer: _Writer, layer: description.Neurons) -> Signal:
+    if layer.recurrent is not None:
+        writer.refuse(
+            layer,
+            "reads its own spikes of the step before, which come back through weights. A loop in a NIR graph "
+            "does not say how many steps it takes. Export the layers in front of it and those behind it as "
+            "two graphs",
+        )
     x, steps = writer.read(layer, "a neuron"), writer.network.steps
     spikes, potential = add_neurons(writer.draft, x, layer, writer.dt, steps)
     # This is the number that the layer gets as soon as its spikes are appended to the signals.

@@ -53,6 +53,10 @@ class StateCount:
         # after the histories, which may keep them already
         for neuron in watch.neurons.values():
             self._add_own_spikes(neuron)
+        for name in watch.recurrent:  # their last spikes come back to them, also without a reset
+            if name in watch.neurons and not self._beside.get(name):
+                row = StateRow(name, "spikes that come back", watch.neurons[name].features, 1, 1, (name,))
+                self._rows.setdefault(("output", name), row)
         for pool in watch.pools.values():
             what = "a spike so far" if pool.values.binary else "maximum so far"
             row = StateRow(pool.name, what, pool.features, pool.values.packed, 1, (pool.name,))
@@ -165,7 +169,7 @@ class StateCount:
             return [StateRow(name, "inputs", neuron.features, neuron.values.bits, steps, (name,))]
         if carried.bits is not None:
             return [StateRow(name, "potential", neuron.features, carried.bits, 1, (name,))]
-        if spec.kernel is not None:
+        if spec.kernel is not None and spec.recurrent is None:
             # behind the reset it says all, so that a device keeps no own spike beside it
             tensor = dict(kept_tensors(neuron.module)).get(spec.state.potential or "")
             bits = max(neuron.values.bits, 32) if tensor is None else Values.like(tensor).bits

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from ..adapters import describe_neuron
+from ..adapters import describe_neuron, describe_recurrence
 from ..pooling import TimePool
 from ..spec import NeuronSpec
 from . import synapses
@@ -121,8 +121,16 @@ class Watch:
             spec = describe_neuron(module)
             if spec is not None:
                 self._specs[module] = spec
+        returning = {module: describe_recurrence(module) for module in model.modules()}
+        paths = {module: name for name, module in model.named_modules()}
+        # neurons in containers that feed their last spikes back, by path
+        self.recurrent = [paths[one.neuron] for one in returning.values() if one is not None]
         inside = {child for neuron in self._specs for child in neuron.modules()}
-        self._others = {name: module for name, module in model.named_modules() if module not in inside}
+        self._others = {
+            name: module
+            for name, module in model.named_modules()
+            if module not in inside and returning[module] is None
+        }
 
     @contextmanager
     def hooked(self) -> Iterator[None]:

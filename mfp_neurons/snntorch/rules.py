@@ -45,6 +45,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         rounds_potential=bool(getattr(neuron, "state_quant", False)),
         inhibition=bool(getattr(neuron, "inhibition", False)),
         stores_potential=True,
+        recurrent=neuron.recurrent if type(neuron) is snn.RLeaky else None,
     )
 
 
@@ -67,7 +68,7 @@ def why_unreadable(module: nn.Module) -> str:
     kind, how = type(neuron), _mechanism(neuron)
     if isinstance(module, MFPLeaky | MFPLeakyParallel):
         return _TWICE if module.neuron_spec().kernel is None else ""
-    if kind not in (snn.Leaky, snn.Lapicque) or replaced_method(neuron):
+    if kind not in (snn.Leaky, snn.RLeaky, snn.Lapicque) or replaced_method(neuron):
         return ""
     if how != "none" and bool((neuron.threshold < 0).any()):
         return _EARLY
@@ -80,6 +81,11 @@ def why_unreadable(module: nn.Module) -> str:
                 "its reset to zero also drops the input of the step after a spike: make it a Leaky with "
                 "reset_mechanism='zero', or give it reset_mechanism='subtract', and train with that"
             )
+    elif kind is snn.RLeaky and how == "zero":
+        return (
+            "its reset to zero also drops the input of the step after a spike: give it "
+            "reset_mechanism='subtract', and train with that"
+        )
     elif how == "subtract" and not getattr(neuron, "reset_delay", True):
         return _TWICE
     return ""
@@ -87,10 +93,10 @@ def why_unreadable(module: nn.Module) -> str:
 
 def _kernel_of(neuron: Any) -> BetaKernel | None:
     """The history kernel of a Leaky or Lapicque itself, a subclass of which may compute more."""
-    known = type(neuron) in (snn.Leaky, snn.Lapicque) and _mechanism(neuron) is not None
+    known = type(neuron) in (snn.Leaky, snn.RLeaky, snn.Lapicque) and _mechanism(neuron) is not None
     if not known or replaced_method(neuron) or why_unreadable(neuron):
         return None
-    beta, gain = (neuron.beta, 1.0) if type(neuron) is snn.Leaky else _lapicque(neuron)
+    beta, gain = _lapicque(neuron) if type(neuron) is snn.Lapicque else (neuron.beta, 1.0)
     return BetaKernel(beta, gain, None, None, None, isinstance(neuron.beta, nn.Parameter))
 
 

@@ -24,6 +24,7 @@ from .node import MFPNode as MFPNode
 from .pairs import fuse as fuse
 from .rules import RULES as RULES
 from .rules import neuron_spec as neuron_spec
+from .rules import recurrence_spec as recurrence_spec
 from .rules import replacement as replacement
 from .rules import reset_of as reset_of
 from .rules import total_weight as total_weight

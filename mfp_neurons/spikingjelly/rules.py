@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
 from .._checks import replaced_method
 from ..history import Exponential
 from ..neuron import MFP
-from ..spec import Carried, KernelParameters, NeuronSpec, ResetSpec, StateNames
+from ..spec import Carried, KernelParameters, NeuronSpec, RecurrenceSpec, ResetSpec, StateNames
 from .node import MFPNode
 from .surrogates import fused_surrogate
 
@@ -20,6 +20,20 @@ _SEQUENCES = [getattr(neuron, name) for name in ("PSN",) if hasattr(neuron, name
 _WINDOWS = [getattr(neuron, name) for name in ("MaskedPSN", "SlidingPSN") if hasattr(neuron, name)]
 _BASES = [getattr(neuron, name) for name in ("BaseNode", "SimpleBaseNode") if hasattr(neuron, name)]
 _NEURONS = (*_BASES, *_SEQUENCES, *_WINDOWS)
+
+
+def recurrence_spec(module: nn.Module) -> RecurrenceSpec | None:
+    """What a recurrent container of SpikingJelly does; None for any other module, subclasses included."""
+    container: Any = module
+    if type(module) not in (layer.LinearRecurrentContainer, layer.ElementWiseRecurrentContainer):
+        return None
+    return RecurrenceSpec(
+        neuron=container.sub_module,
+        linear=getattr(container, "rc", None),
+        combine=getattr(container, "element_wise_function", None),
+        step_mode=container.step_mode,
+        last_spikes=container.y,
+    )
 
 
 def neuron_spec(module: nn.Module) -> NeuronSpec | None:

@@ -14,7 +14,7 @@ from mfp_neurons.deploy import fold
 from mfp_neurons.deploy.fold import affine
 from mfp_neurons.deploy.graph import Currents
 
-from .lowering import Each, events, neuron, norm, prepared
+from .lowering import Do, Each, events, images, neuron, norm, prepared
 from .oracle import agree
 
 

@@ -1,0 +1,222 @@
+"""Which published networks lower, and on how many random inputs the integers say what the model says.
+
+    python -m benchmarks.published_table                     # all, into the results and docs/published.md
+    python -m benchmarks.published_table --only spikformer   # some of them, printed
+    python -m benchmarks.published_table --show              # the page from the results alone
+
+Each network of ``benchmarks.published`` is quantized (1 bit, first and last layer 8), gets thresholds that
+about a fifth of its first currents reach and, in its batch norms, the statistics of an input. It is lowered,
+and its integers are compared with the same model in float64.
+"""
+
+import argparse
+import json
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from spikingjelly.activation_based import functional
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from benchmarks.evidence.page import between
+from benchmarks.published import NETWORKS, STEPS, Published
+from mfp_neurons import convert, deploy, quantize, quantize_weights
+from mfp_neurons.adapters import is_neuron
+from mfp_neurons.train import tables
+from mfp_neurons.train.checkpoint import write_json
+
+RESULTS = Path(__file__).parent / "results" / "published.json"
+PAGE = Path(__file__).parents[1] / "docs" / "published.md"
+SEED, INPUTS = 0, 5
+ROUNDING = 1e-6
+
+
+def prepared(network: Published) -> nn.Module:
+    """The network as if it had been trained: quantized, and its neurons fire."""
+    torch.manual_seed(SEED)
+    model = quantize_weights(network.build())
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = None  # the plain average
+            if module.affine:
+                nn.init.normal_(module.weight, 0.5, 0.8)
+                nn.init.normal_(module.bias, 0.2, 0.5)
+    example = network.example(torch.Generator().manual_seed(SEED))
+    with torch.no_grad(), reachable_thresholds(model):
+        for _ in range(network.steps or 1):
+            model.train()(example)
+    reset(model)
+    return model.eval()
+
+
+@contextmanager
+def reachable_thresholds(model: nn.Module) -> Iterator[None]:
+    """Each neuron gets the threshold that a fifth of its first currents reach."""
+    done = set()
+
+    def fit(module: nn.Module, arguments: Any) -> None:
+        if module in done:
+            return
+        done.add(module)
+        threshold = max(0.05, round(float(arguments[0].double().quantile(0.8)), 3))
+        if hasattr(module, "v_threshold"):
+            module.v_threshold = threshold  # type: ignore[assignment]
+        elif isinstance(held := getattr(module, "threshold", None), Tensor):
+            held.data.fill_(threshold)
+
+    hooks = [m.register_forward_pre_hook(fit) for m in model.modules() if is_neuron(m)]
+    yield
+    for hook in hooks:
+        hook.remove()
+
+
+def reset(model: nn.Module) -> None:
+    """Potentials to rest, of neurons of either framework."""
+    functional.reset_net(model)
+    for module in model.modules():
+        if is_neuron(module) and hasattr(module, "reset_mem"):
+            cast(Any, module).reset_mem()
+
+
+def in_float64(network: Published, model: nn.Module) -> nn.Module:
+    """The model in float64, its weights codes times scales; taps rounded as the integers have them."""
+    exact = deepcopy(model)
+    if network.kernel_bits is not None:
+        exact = convert(exact, reset="keep", order=STEPS, kernel_bits=network.kernel_bits)
+    plain = quantize.materialize(exact).double().eval()
+    for path, module in exact.named_modules():
+        if quantize.is_quantized(module):
+            codes = quantize.codes(module)
+            weight = plain.get_submodule(path).get_parameter("weight")
+            with torch.no_grad():
+                weight.copy_(codes.codes.double() * codes.scale.double())
+    for module in plain.modules():
+        if not is_neuron(module) and not list(module.children()):
+            # snnTorch's surrogates give spikes in float32, whatever came in
+            module.register_forward_pre_hook(
+                lambda _, arguments: tree_map_only(Tensor, Tensor.double, arguments)
+            )
+    return plain
+
+
+@torch.no_grad()
+def answer(network: Published, model: nn.Module, x: Tensor) -> list[np.ndarray]:
+    """What the model returns, as a list; every step of one that takes single steps."""
+    reset(model)
+    if network.steps is None:
+        returned = [model(x)]
+    else:
+        returned = [model(x) for _ in range(network.steps)]
+    reset(model)
+    each = [one if isinstance(one, tuple) else (one,) for one in returned]
+    heads = list(zip(*each, strict=True))
+    return [
+        (head[0] if network.steps is None else torch.stack(head)).numpy()
+        for head in heads
+        if head[0] is not None
+    ]
+
+
+def row(network: Published) -> dict[str, Any]:
+    """Whether a network lowers, on how many inputs it agrees and how far it is off; or why it is refused."""
+    try:
+        model = prepared(network)
+    except ValueError as error:
+        return {"name": network.name, "lowers": False, "why": str(error)}
+    generator = torch.Generator().manual_seed(SEED + 1)
+    example = network.example(generator)
+    options: dict[str, Any] = {}
+    if network.kernel_bits is not None:
+        options["kernel_bits"] = network.kernel_bits
+    if network.steps is not None:
+        options["steps"] = network.steps
+    if not bool(((example == 0) | (example == 1)).all()):
+        options["levels"] = 255
+    began = time.perf_counter()
+    try:
+        integers = deploy.lower(model, example, **options)
+    except TypeError as error:
+        if "steps" not in str(error):
+            raise
+        why = "The loop over time stands outside of the model."
+        return {"name": network.name, "lowers": False, "why": why}
+    except ValueError as error:
+        return {"name": network.name, "lowers": False, "why": str(error)}
+    seconds = time.perf_counter() - began
+    reference = in_float64(network, model)
+    agreed, off, alike = 0, 0.0, True
+    for _ in range(INPUTS):
+        x = network.example(generator)
+        scores = integers.run(x.numpy())
+        heads = list(scores) if isinstance(scores, tuple) else [scores]
+        wanted = answer(network, reference, x.double())[: len(heads)]  # potentials beside spikes are left out
+        alike &= not np.ptp(wanted[0])
+        worst = max(
+            float(np.abs(a - b.reshape(a.shape)).max() / (1 + np.abs(b).max()))
+            for a, b in zip(heads, wanted, strict=True)
+        )
+        off = max(off, worst)
+        agreed += worst <= ROUNDING
+    if alike:
+        raise RuntimeError(f"{network.name} gives the same numbers for every input, which tests nothing")
+    return {
+        "name": network.name,
+        "lowers": True,
+        "agrees": agreed,
+        "of": INPUTS,
+        "largest_difference": float(f"{off:.0e}"),
+        "seconds": round(seconds, 1),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A row for each network."""
+    return tables.markdown(
+        ("network", "lowers", "agrees", "refused, since"),
+        (
+            (
+                one["name"],
+                "yes" if one["lowers"] else "no",
+                f"{one['agrees']} of {one['of']}" if one["lowers"] else "",
+                "" if one["lowers"] else " ".join(one["why"].split()).replace("|", "\\|"),
+            )
+            for one in rows
+        ),
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", help="networks with this in their name; nothing is written")
+    parser.add_argument("--show", action="store_true", help="lower nothing")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if not args.show:
+        found: dict[str, list[dict[str, Any]]] = {}
+        for group, networks in NETWORKS.items():
+            found[group] = []
+            for network in networks:
+                if not args.only or args.only in network.name:
+                    found[group].append(row(network))
+                    print(found[group][-1], flush=True)
+        if args.only:
+            return
+        write_json(RESULTS, found)
+    text = PAGE.read_text()
+    for number, rows in enumerate(json.loads(RESULTS.read_text()).values()):
+        text = between(text, f"group-{number}", table(rows))
+    PAGE.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
