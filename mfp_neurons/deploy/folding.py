@@ -250,7 +250,8 @@ class Folding:
             raise LoweringError(
                 f"{neurons} takes one step a call, and the loop over time stands outside of {where}. Give T: "
                 "deploy.lower(model, example, steps=T), with one step [N, *] as the example; or lower a "
-                "module that has the loop."
+                "module that has the loop, or whose neurons take sequences: functional.set_step_mode(model, "
+                '"m") of SpikingJelly, MFPLeakyParallel for snnTorch.'
             )
         if output.batch_first:
             log_once(

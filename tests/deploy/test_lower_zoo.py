@@ -7,9 +7,7 @@ import torch
 from torch import nn
 
 from mfp_neurons import convert, quantize_weights
-from mfp_neurons.deploy import LoweringError
 from mfp_neurons.deploy.graph import Neurons, Sum
-from mfp_neurons.deploy.lowering import lower_graph
 
 from .lowering import Do
 from .oracle import Agreement, agree, is_neuron
@@ -140,12 +138,3 @@ def test_networks_of_spikingjellys_zoo_agree_with_float64(name):
 )
 def test_kernels_weights_and_fused_norms_of_fashion_mnist_net_agree_with_float64(options):
     check(parametric("FashionMNISTNet", 4, **options), image(T, 2, 1, 28, 28))
-
-
-@pytest.mark.skipif(not V2, reason="came with 2.0.0")
-def test_a_shortcut_that_convolves_currents_is_refused_by_its_name():
-    net = zoo("ms_resnet", "MSResNet", layers=(1, 1, 1, 1), base_channels=8, T=T, in_channels=1, **CLASSIFIER)
-    with pytest.raises(
-        LoweringError, match=r"'layer1.0.downsample.0' \(QuantizedConv2d\).*reads real numbers"
-    ):
-        lower_graph(memory_free(net), image(T, 2, 1, 28, 28))
