@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mfp_neurons.deploy import interpret
+from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.graph import (
     Currents,
@@ -92,6 +93,31 @@ def test_currents_are_read_by_synapses_and_neurons_as_numbers(factor, static):
     given = levels(shape, 1 if static else 5, top=3)
     alone = network(shape, [first], steps=5, top=3, static=static)
     agree(Case(graph, given, 5), Case(alone, given, 5))
+
+
+def shifted(factor: int, shift: int, most: int, top: int, shape: Shape) -> Currents:
+    """Currents without their lowest bits, whose sums before that are 0 at least and ``most`` at most."""
+    first = signed(0, shape, shape, top, 3, factor)
+    synapse = replace(first.synapses[0], factor=np.array([factor, -factor, factor - 1]))
+    bound = first.zero
+    offset = np.array([bound, (bound + most) // 2, most - bound])
+    zero = bound >> shift
+    return replace(first, synapses=(synapse,), offset=offset, top=most >> shift, zero=zero, shift=shift)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_currents_lose_their_lowest_bits_only_after_all_is_added(static):
+    shape, top = (3, 4, 5), 255
+    chosen = [(2, 0, 2**22), (3, 1, 2**24), (100, 13, 2**31 - 1), (9_000, 9, 2**32), (9_000, 17, 2**40)]
+    chosen += [(2**31 - 1, 37, 2**60 - 1), (2**31 - 1, 39, 2**62)]
+    maps = [shifted(factor, shift, most, top, shape) for factor, shift, most in chosen]
+    graphs = [network(shape, [op], top=top, static=static) for op in maps]
+    for graph in graphs:
+        check(graph)
+    wide = {max(current_bound(graph, op.synapses)) >= 2**31 for graph, op in zip(graphs, maps, strict=True)}
+    assert wide == {False, True}
+    given = levels(shape, 1 if static else 4, top=top)
+    agree(*(Case(graph, given, 4) for graph in graphs))
 
 
 @st.composite

@@ -18,12 +18,12 @@ from tests.deploy.cortex import M0, M0_CODE_ON_M4, M4, TARGET, footprint, score
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 from tests.deploy.native import expected, stream_of
 from tests.deploy.test_codegen import corner
-from tests.deploy.test_codegen_maps import heads, recurrent
+from tests.deploy.test_codegen_maps import heads, network, recurrent, shifted
 from tests.deploy.test_feedback import fed_back
 from tests.deploy.toolchain import STRICT, run, tool
 
-# of the compiler's own library: products and quotients of whole numbers; loops that copy or clear
-HELPERS = {"__aeabi_lmul", "__aeabi_uidiv", "__aeabi_uidivmod", "memset", "memcpy", "memmove"}
+# of the compiler's own library: products, quotients and shifts of whole numbers; loops that copy or clear
+HELPERS = {"__aeabi_llsr", "__aeabi_lmul", "__aeabi_uidiv", "__aeabi_uidivmod", "memset", "memcpy", "memmove"}
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,20 @@ def test_recurrent_layers_and_several_heads_count_on_the_board_as_in_the_interpr
         np.testing.assert_array_equal(found.run, right.run)
         np.testing.assert_array_equal(found.step, right.step[:, right.scored[0] == 1])
         assert len(np.unique(found.step)) > 5
+
+
+@pytest.mark.parametrize("machine", [M4, M0], ids=lambda machine: machine.cpu)
+def test_currents_lose_their_lowest_bits_on_the_board_as_in_the_interpreter(machine, tmp_path):
+    for shift, most in [(1, 2**24), (39, 2**62)]:
+        op = shifted(2**31 - 1 if shift > 32 else 3, shift, most, top=255, shape=(3, 4, 5))
+        graph = network((3, 4, 5), [op], steps=3, top=255)
+        given = np.random.default_rng(shift).integers(0, 256, (3, 2, 3, 4, 5)).astype(np.uint8)
+        right = expected(Case(graph, given, 3), given)
+        folder = tmp_path / str(shift)
+        folder.mkdir()
+        found = score(machine, graph, np.moveaxis(given, 1, 0), folder)
+        np.testing.assert_array_equal(found.run, right.run)
+        np.testing.assert_array_equal(found.step, right.step)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["run", "step"])

@@ -252,8 +252,11 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> I
         case Scores():
             total = int(op.reduce != "none")
             yield f"mfp_score(&layer{index}, from, {steps}, {total}, {out}, &scratch);"
-        case Currents():
+        case Currents(shift=0):
             yield f"mfp_current(&layer{index}, from, &map{index}, {steps}, {out}, &scratch);"
+        case Currents():
+            arguments = f"&map{index}, {op.shift}, {steps}, {out}, &scratch"
+            yield f"mfp_current_shifted(&layer{index}, from, {arguments});"
         case Pool():
             yield f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {steps}, {out});"
         case TimePool():

@@ -197,6 +197,8 @@ def title(graph: Graph, index: int) -> str:
             words = f"scores {size}" + (f", K = {op.order}" if op.order > 1 else "")
         case Currents():
             words = f"currents {size}, numbers 0..{op.top}, of which {op.zero} stands for 0"
+            if op.shift:
+                words += f", {op.shift} bits shifted out"
         case Gather():
             words = f"numbers of map {op.source} in other places, {size}, 0..{op.top}"
         case Ones():
