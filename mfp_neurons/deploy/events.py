@@ -383,7 +383,7 @@ class _Layer:
             numbers = np.zeros((self._count_places(op.shape), op.shape[0]), np.int64)
             numbers[places] = values
             places, values = np.arange(len(numbers)), numbers
-        return self._events(places, values + op.offset, op.shape)
+        return self._events(places, (values + op.offset) >> op.shift, op.shape)
 
     def _events(self, places: Ints, values: NDArray[Any], shape: Shape) -> Events:
         """Where ``values`` [places, C] are not 0: numbers, or True for a spike."""

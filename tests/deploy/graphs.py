@@ -352,13 +352,13 @@ class _Builder:
         return np.select([kind == i for i in range(4)], [never, always, far, -far], out + nudge)
 
     def currents(self) -> Currents:
-        synapses = self.synapses(room=2**22, limit=2**22)
+        shift = self.draw(st.sampled_from([0, 0, 0, 3, 20]))  # with the last one sums need 64 bits
+        synapses = self.synapses(room=2**22 << shift, limit=2**22)
         shape = synapses[0].out_shape
         low, high = map(np.array, current_range(self.graph(), synapses))
         # no more room than there has to be, as often as not
         most = self.draw(st.sampled_from([0, 0, 1, 100]))
         offset = self.rng.integers(-low, -low + most + 1)
-        shift = self.draw(st.sampled_from([0, 0, 0, 3]))
         top = max(1, (int((high + offset).max()) >> shift) + self.draw(st.sampled_from([0, 0, 3])))
         zero = self.draw(st.sampled_from([0, int(offset.max()) >> shift, top // 2]))
         return Currents(self.name(), synapses, offset, shape, top, min(zero, top), shift)

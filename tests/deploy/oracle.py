@@ -18,6 +18,7 @@ from mfp_neurons.adapters import describe_neuron
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.check import check
 from mfp_neurons.deploy.graph import Graph, Neurons
+from mfp_neurons.deploy.host.compiled import Compiled, unavailable
 from mfp_neurons.deploy.inputs import read
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.history import Exponential, Matrix
@@ -48,7 +49,7 @@ class Agreement:
 def agree(
     model: nn.Module, example: Tensor, top: int, *, rounding: float = ROUNDING, x: Tensor | None = None
 ) -> Agreement:
-    """Lowers a model and compares every spike and all scores on ``x``, or its example.
+    """Lowers a model and compares every spike and all scores on ``x``, or its example, also run compiled.
 
     ``rounding`` 0 is for models that float64 computes without any: ties are compared as well.
     """
@@ -76,6 +77,8 @@ def agree(
         wrong = (fired != neuron.spikes) & ~neuron.unsure
         assert not wrong.any(), f"{path}: {int(wrong.sum())} of {wrong.numel()} spikes differ\n{model}"
     _check_scores(graph, scores, expected)
+    if not unavailable():
+        _check_compiled(Compiled(graph), levels, scores, steps)
     return Agreement(
         graph,
         {path: float(neuron.spikes.mean()) for path, neuron in watched.items()},
@@ -92,6 +95,13 @@ def _check_scores(graph: Graph, scores: np.ndarray, expected: Tensor) -> None:
     assert tuple(expected.shape[-len(out.features) :]) == out.features
     real = expected.numpy().reshape(reduced.shape)
     assert np.abs(reduced - real).max() <= error.max() + ROUNDING * (1 + np.abs(real).max())
+
+
+def _check_compiled(runtime: Compiled, levels: np.ndarray, scores: np.ndarray, steps: int) -> None:
+    np.testing.assert_array_equal(runtime.run(levels, steps)[0], scores)
+    stream = runtime.stream()
+    heads = [stream.step(levels[min(t, len(levels) - 1)]) for t in range(steps)]
+    np.testing.assert_array_equal(np.stack([head[0] for head in heads if head is not None]), scores)
 
 
 def is_neuron(module: nn.Module) -> bool:

@@ -116,6 +116,29 @@ def test_currents_of_any_size_are_read_by_synapses_and_kept_by_a_stream(top: int
     compares(graph, rng.integers(0, 4, (5, 2, 4, 2, 3)).astype(np.uint8))
 
 
+@pytest.mark.parametrize("channels", [3, 70])
+@pytest.mark.parametrize("shift", [1, 8, 9, 20, 37])
+def test_currents_leave_out_their_lowest_bits(shift: int, channels: int) -> None:
+    # up to 2**24 - 1 as far as factors go: with a shift of 8 sums just fit 32 bits, with 9 they do not
+    factor = 2 ** min(10 + shift, 30)
+    signs = np.where(np.arange(channels) % 2, -1, 1)
+    first = replace(dense(0, np.diag(64 * signs), 8), factor=np.full(channels, factor))
+    rng = np.random.default_rng(shift)
+    offset = rng.integers(0, 64 * factor, channels) + np.where(signs < 0, 255 * 64 * factor, 0)
+    offset[0] = 64 * factor - 1
+    top = (256 * 64 * factor - 1) >> shift
+    currents = Currents("currents", (first,), offset, (channels, 1, 1), top, top // 2, shift)
+    scores = readout(dense(1, np.eye(channels), 1.58), reduce="none")
+    graph = vectors(channels, currents, scores, steps=3, top=255)
+    check(graph)
+    levels = rng.integers(0, 256, (3, 2, channels, 1, 1)).astype(np.uint8)
+    levels[:, 0] = np.array([0, 255, 1])[:, None, None, None]
+    sums = offset.astype(object) + 64 * factor * signs * levels[..., 0, 0]  # integers of any size
+    assert sums.max() == 256 * 64 * factor - 1
+    np.testing.assert_array_equal(Compiled(graph).run(levels, 3)[0][..., 0, 0], sums >> shift)
+    compares(graph, levels)
+
+
 def dense_of(source: int, channels: int, places: int) -> Synapse:
     """One number: all of a map, added up."""
     window = Window((2, 3) if places > 1 else (1, 1))

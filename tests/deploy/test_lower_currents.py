@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mfp_neurons import quantize_weights
-from mfp_neurons.deploy import fold
+from mfp_neurons.deploy import IntegerNetwork, fold
 from mfp_neurons.deploy.fold import affine
 from mfp_neurons.deploy.graph import Currents
 
@@ -26,6 +26,8 @@ def currents(model, example, top=1):
     """The written currents of a model that agrees with float64."""
     agreement = agree(model, example, top)
     assert agreement.undecided < agreement.spikes / 20
+    network, x = IntegerNetwork(agreement.graph), example.numpy()
+    np.testing.assert_array_equal(network.run_events(x).scores, network.run(x, backend="numpy"))
     return [op for op in agreement.graph.ops if isinstance(op, Currents)]
 
 

@@ -240,16 +240,23 @@ static void spikes_of_block(const Place *place, int64_t block)
         spikes_of_step(place, target, &own, t, slot, block);
 }
 
-/* Currents: numbers of 32 bits, which may have wrapped around on the way to what they are. */
+/* Currents. What is shifted is never negative and fits the width of the sums, so it is exact without a sign, though
+ * sums may have wrapped around on the way to it. */
 static void numbers_of_block(const Place *place, int64_t block)
 {
-    const Map *target = place->call->maps + place->op->target;
-    const int64_t *offset = place->op->offset + block * BLOCK;
+    const Op *op = place->op;
+    const Map *target = place->call->maps + op->target;
+    const int64_t *offset = op->offset + block * BLOCK;
     int64_t slot = place->slot;
     for (int64_t t = 0; t < place->steps; t++, slot = next_slot(target, slot)) {
-        const uint32_t *total = (const uint32_t *)place->total + t * BLOCK;
         int32_t numbers[BLOCK];
-        for (int c = 0; c < BLOCK; c++) numbers[c] = (int32_t)(total[c] + (uint32_t)offset[c]);
+        if (op->wide) {
+            const uint64_t *total = (const uint64_t *)place->total + t * BLOCK;
+            for (int c = 0; c < BLOCK; c++) numbers[c] = (int32_t)((total[c] + (uint64_t)offset[c]) >> op->shift);
+        } else {
+            const uint32_t *total = (const uint32_t *)place->total + t * BLOCK;
+            for (int c = 0; c < BLOCK; c++) numbers[c] = (int32_t)((total[c] + (uint32_t)offset[c]) >> op->shift);
+        }
         store_block(target, in_slot(target, place->sample, slot, place->y, place->x), block, numbers);
     }
 }

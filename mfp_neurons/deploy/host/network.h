@@ -67,7 +67,7 @@ typedef struct {
     const Synapse *recurrent; /* read the step before of the target itself */
     int64_t recurrent_count;
     int64_t order; /* K, 1 without taps */
-    int64_t wide; /* 1: potentials need 64 bits */
+    int64_t wide; /* 1: sums need 64 bits */
     int64_t taps_rows, taps_per_channel;
     const void *taps; /* [row][K][1 or channel]; int64_t if wide, else int32_t, as the thresholds. Of SCORES a row is
                        * a synapse, or NULL */
@@ -81,6 +81,7 @@ typedef struct {
     const void *own_taps; /* [R][1 or channel] of the width of the others; of OWN_TABLE int32_t [R] */
     int64_t offset_rows;
     const int64_t *offset; /* SCORES, CURRENTS: [row][channel] */
+    int64_t shift; /* CURRENTS: how many of the lowest bits are left out */
     int64_t before; /* SCORES: numbers of one step of a sample in those in front of it */
     const int64_t *sources; /* of operations without synapses: maps */
     const int64_t *source_weights;

@@ -130,6 +130,8 @@ class Layout:
                 struct.taps = self._address(_pad_taps(op.taps))
         elif isinstance(op, Currents):
             struct.offset, struct.offset_rows = self._address(_pad_channels(op.offset)), 1
+            # what is shifted is below (top + 1) << shift, however large the sums are on the way to it
+            struct.shift, struct.wide = op.shift, (op.top + 1) << op.shift > 2**32
         elif isinstance(op, Gather):
             self._gather(struct, op)
         elif isinstance(op, Pool):
