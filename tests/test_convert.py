@@ -240,7 +240,7 @@ WITH_A_POTENTIAL = [
     *(
         (make, f"leaves it as it is: .*{why}")
         for make, why in LEFT
-        if not re.search("memory-free|layer|leak", why)
+        if not re.search("memory-free|layer|leak", why) and not isinstance(make(), snn.RLeaky)  # which lowers
     ),
     (lambda: snn.Lapicque(R=0.5, C=0.5), "Its leak time_step / .R C. is 4.0"),
     (lambda: snn.StateLeaky(0.5, channels=3), r"convert\(model\) makes it memory-free"),

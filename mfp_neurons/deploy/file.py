@@ -86,6 +86,7 @@ _KINDS = {
 # left out where they hold these: files without them are as they were before these fields
 _DEFAULTS: dict[str, dict[str, Any]] = {
     "Graph": {"fixed": False, "keys": ()},
+    "Input": {"low": 0.0, "high": 1.0},
     "Neurons": {"feedback": None, "recurrent": ()},
     "Scores": {"skip": 0, "taps": None},
 }

@@ -99,7 +99,7 @@ def what_changed(
     x = example[:_SAMPLES] if static else example[:, :_SAMPLES]
     inputs, ours = network.graph.input, network.run_events(x).spikes
     # levels reach the model as fractions, whole numbers as they are, and both normalized
-    real = x if inputs.is_whole or x.is_floating_point() else x / inputs.top
+    real = x.double() if inputs.is_whole or x.is_floating_point() else x / inputs.top
     shape = (-1, *[1] * (len(inputs.features) - 1))
     real = (real - torch.as_tensor(mean).reshape(shape)) / torch.as_tensor(std).reshape(shape)
     theirs = _spikes_of(check_model(model), real, calls or 1)

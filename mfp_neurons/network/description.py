@@ -322,7 +322,7 @@ class Recurrent:
 
     weights: Weights | None = None
     padding: tuple[int, ...] = ()
-    factor: Exact | None = None
+    factor: NDArray[Any] | None = None
 
     def __str__(self) -> str:
         return f"its spikes come back through {self.weights or 'one number each'}"

@@ -27,7 +27,6 @@ SMALL = {
     "snntorch-csnn": (dict(channels=[3, 4]), (1, 20, 20), 3, MFPLeakyParallel),
     "snntorch-events": (dict(channels=[3, 4]), (2, 21, 21), 3, MFPLeakyParallel),
 }
-REFUSED = {"ms-resnet18": "reads real numbers", "spikformer": "attn"}
 
 
 def build(name: str, **neuron: object) -> nn.Module:
@@ -94,10 +93,6 @@ def test_the_integer_network_gives_the_scores_of_the_torch_network(name: str) ->
     if SMALL[name][3] is not MFPLeakyParallel:  # whose spikes are float32, as snnTorch's are
         net, x = net.double(), x.double()
     model = Readout(net, T).eval()
-    if name in REFUSED:
-        with pytest.raises(deploy.LoweringError, match=REFUSED[name]):
-            deploy.lower(model, x, levels=1)
-        return
     with torch.no_grad():
         expected = model(x)
     scores = torch.as_tensor(deploy.lower(model, x, levels=1).run(x))

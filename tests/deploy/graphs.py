@@ -67,6 +67,10 @@ class Case:
     levels: NDArray[np.uint8]
     steps: int
 
+    def __repr__(self) -> str:  # not the arrays, which can be long
+        ops = ", ".join(type(op).__name__ for op in self.graph.ops)
+        return f"Case({ops}, {self.levels.shape}, {self.steps})"
+
     @property
     def own_steps(self) -> list[int]:
         """Steps of every map; behind them those of the scores."""

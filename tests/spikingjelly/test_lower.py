@@ -147,11 +147,6 @@ def test_a_loop_over_single_steps_agrees_with_float64() -> None:
     check_as_it_is(model, image(1, 12, 12))
 
 
-def test_a_sum_over_a_loop_is_refused_with_what_to_do() -> None:
-    words = refusal(Loop(small(), lambda steps: sum(steps) / T))
-    assert "adds step 0 to step 1" in words and "x.sum(0)" in words
-
-
 def test_a_single_step_is_no_network_over_time() -> None:
     assert "the loop over time stands outside" in refusal(small())
 
@@ -159,16 +154,6 @@ def test_a_single_step_is_no_network_over_time() -> None:
 def test_a_container_that_loops_over_time_agrees_with_float64() -> None:
     part = layer.MultiStepContainer(nn.Conv2d(1, 6, 3), MFPNode(**NEURON, reset=None))
     check_as_it_is(settled(nn.Sequential(part)), (torch.rand(T, 2, 1, 8, 8) < 0.4).float())
-
-
-def test_products_of_spikes_in_residual_blocks_are_refused() -> None:
-    sew_resnet = pytest.importorskip("spikingjelly.activation_based.model.sew_resnet")
-    options = {"spiking_neuron": MFPNode, "num_classes": 5, **NEURON}
-    for cnf in ("AND", "IAND"):
-        model = sew_resnet.SEWResNet(sew_resnet.BasicBlock, [2, 1, 1, 1], cnf=cnf, **options)
-        words = refusal(Shown(model), image(3, 32, 32))
-        assert "'network.layer1.0' (BasicBlock)" in words
-        assert "SEW 'ADD'" in words
 
 
 # --- neurons that reset -------------------------------------------------------------------------------------
