@@ -114,7 +114,8 @@ def _entry(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _text(target: Target, value: float, rows: list[dict[str, Any]]) -> str:
-    number = {"speed": f"{value:.2f} times", "copy": f"{100 * value:.0f} %"}.get(
+    times = value if target.limit >= 1 else 1 / value  # a bar on the time is read against the time
+    number = {"speed": f"{times:.2f} times", "copy": f"{100 * value:.0f} %"}.get(
         target.quantity, f"{value:.2f}"
     )
     peers = [_entry(row, target.peer) for row in rows if target.quantity == "speed"]
