@@ -114,10 +114,10 @@ def _entry(row: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _text(target: Target, value: float, rows: list[dict[str, Any]]) -> str:
-    times = value if target.limit >= 1 else 1 / value  # a bar on the time is read against the time
-    number = {"speed": f"{times:.2f} times", "copy": f"{100 * value:.0f} %"}.get(
-        target.quantity, f"{value:.2f}"
-    )
+    if target.quantity == "speed":  # a bar on the time, which has a limit below 1, is read against the time
+        number = f"{value if target.limit >= 1 else 1 / value:.2f} times"
+    else:
+        number = f"{100 * value:.0f} %" if target.quantity == "copy" else f"{value:.2f}"
     peers = [_entry(row, target.peer) for row in rows if target.quantity == "speed"]
     more = [f"worst of {len(rows)} rows"] if len(rows) > 1 else []
     more += dict.fromkeys(f"{peer['name']}: {peer['note']}" for peer in peers if "note" in peer)
