@@ -30,6 +30,9 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "conv1d": (lambda: nn.Conv1d(4, 6, 3, groups=2, dilation=2), (2, 4, 9)),
     "conv2d": (lambda: nn.Conv2d(3, 4, 3, stride=2, padding=1, padding_mode="circular"), (2, 3, 6, 6)),
     "conv3d": (lambda: nn.Conv3d(2, 3, 3, padding="same"), (2, 2, 3, 4, 3)),
+    "transposed1d": (lambda: nn.ConvTranspose1d(4, 6, 3, 2, groups=2, dilation=2), (2, 4, 5)),
+    "transposed2d": (lambda: nn.ConvTranspose2d(3, 5, 3, 2, padding=1, output_padding=1), (2, 3, 4, 4)),
+    "transposed3d": (lambda: nn.ConvTranspose3d(4, 4, (1, 2, 3), groups=4), (2, 4, 3, 4, 3)),
     "subclass": (lambda: Folding(8, 3), (2, 2, 4)),
 }
 layers = pytest.mark.parametrize("name", LAYERS)
@@ -98,6 +101,50 @@ def test_a_small_network_learns(bits: float) -> None:
     assert losses[-1] < 0.3 * losses[0]
 
 
+@widths
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@torch.no_grad()
+def test_a_transposed_convolution_has_the_codes_of_the_convolution_that_it_is_the_gradient_of(
+    bits: float, groups: int
+) -> None:
+    """One scale for each channel that it gives: of the twin, for each that it takes."""
+    layer, channels = nn.ConvTranspose2d(4, 8, (3, 2), groups=groups), 8 // groups
+    for o in range(8):  # channels of unlike sizes
+        layer.weight[(o // channels) * 4 // groups :, o % channels] *= o + 1
+    rows = [layer.weight[(o // channels) * 4 // groups :][: 4 // groups, o % channels] for o in range(8)]
+    twin = nn.Conv2d(4, 8, (3, 2), groups=groups)
+    twin.weight.copy_(torch.stack(rows))
+    for one in (layer, twin):
+        quantize_weights(one, bits)
+    if bits not in (1, 1.58):
+        layer.weight_step.copy_(torch.rand(8, 1, 1, 1) + 0.5)
+        twin.weight_step.copy_(layer.weight_step)
+    read, expected = codes(layer), codes(twin)
+    assert read.codes.shape == layer.weight.shape
+    assert torch.equal(read.codes * read.scale, layer.quantized_weight())
+    for o in range(8):
+        inputs = slice((o // channels) * 4 // groups, (o // channels + 1) * 4 // groups)
+        assert torch.equal(read.codes[inputs, o % channels], expected.codes[o])
+        scales = (read.scale if groups == 1 else read.scale[inputs])[:, o % channels]
+        torch.testing.assert_close(scales, expected.scale[o].expand_as(scales), rtol=1e-6, atol=0)
+
+
+def test_a_norm_is_folded_into_a_transposed_convolution_or_refused() -> None:
+    conv, bn = nn.ConvTranspose2d(2, 3, 2).eval(), nn.BatchNorm2d(3).eval()
+    with torch.no_grad():
+        bn.weight.copy_(torch.tensor([0.5, 2.0, 3.0]))
+    x = torch.randn(2, 2, 4, 4)
+    layer = quantize_weights(conv, 1.58)
+    expected = bn(layer(x))
+    torch.testing.assert_close(fuse_conv_bn_eval(layer, bn, transpose=True)(x), expected)
+    quantize_weights(layer, 1)
+    with torch.no_grad():
+        bn.weight[1] = -2
+        conv.weight[0, 1, 0, 0] = 0
+    with pytest.raises(ValueError, match=r"channels \[1\] of this .*one bit has no zero"):
+        fuse_conv_bn_eval(layer, bn, transpose=True)
+
+
 # --- the layer stays what it was ---
 
 
@@ -110,10 +157,11 @@ def test_class_parameters_hooks_and_state_dict_keys_stay(name: str, bits: float)
     before, weight = type(layer), layer.weight
     assert quantize_weights(layer, bits) is layer
     assert isinstance(layer, before) and layer.weight is weight
-    added = {} if bits in (1, 1.58) else {"weight_step": weight.shape[0]}
+    out = layer.bias.shape[0]
+    added = {} if bits in (1, 1.58) else {"weight_step": out}
     sizes = {key: p.numel() for key, p in layer.named_parameters()}
     assert sizes == {"weight": weight.numel(), "bias": layer.bias.numel()} | added
-    assert all(p.shape[0] == weight.shape[0] for p in layer.parameters())  # FSDP shards this dimension
+    assert all(p.shape[0] == out for p in layer.parameters() if p is not weight)  # FSDP shards this dimension
     assert list(layer.state_dict()) == [*sizes, "_extra_state"]
     assert f"weight_bits={bits}" in repr(layer)
     x = torch.randn(shape)
@@ -288,7 +336,7 @@ def test_skip_takes_paths_globs_and_classes_with_all_inside(skip: Any, expected:
 
 
 def test_layers_of_other_kinds_are_left_alone() -> None:
-    others = [nn.ConvTranspose2d(2, 2, 3), nn.Embedding(4, 2), nn.LSTM(2, 2), nn.Bilinear(2, 2, 2)]
+    others = [nn.Embedding(4, 2), nn.LSTM(2, 2), nn.Bilinear(2, 2, 2)]
     before = [type(m) for m in others]
     quantize_weights(nn.ModuleList([*others, nn.Linear(2, 2)]), 1)
     assert [type(m) for m in others] == before
@@ -405,7 +453,7 @@ def test_wrong_arguments_are_named_and_nothing_changes(arguments: Any, error: An
 def test_what_is_no_model_has_no_layer_or_is_not_quantized_is_refused() -> None:
     with pytest.raises(TypeError, match=r"model must be .* got list"):
         quantize_weights([nn.Linear(2, 2)])  # type: ignore[type-var]
-    with pytest.raises(ValueError, match="has no Conv1d"):
+    with pytest.raises(ValueError, match="has no convolution and no Linear"):
         quantize_weights(nn.ReLU())
     with pytest.raises(TypeError, match=r"Linear.*not quantized"):
         codes(nn.Linear(2, 2))

@@ -47,10 +47,6 @@ _ADVICE = [
         "softmax log_softmax softmin argmax logsumexp topk",
     ),
     (
-        "Use nn.Upsample(scale_factor=2, mode='nearest') and a convolution behind it",
-        "conv_transpose1d conv_transpose2d conv_transpose3d",
-    ),
-    (
         "What the model does may not depend on the numbers of a tensor",
         "item tolist numpy __bool__ __int__ __float__ __index__ __array__ __contains__ equal allclose "
         "is_nonzero nonzero any all",
@@ -61,7 +57,7 @@ _ADVICE = [
     ),
     (
         "Use Conv2d, or Conv1d for a sequence of features; time is a dimension of its own",
-        "conv3d max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d",
+        "conv3d conv_transpose3d max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d",
     ),
     ("Feed images, or events with a channel for each symbol", "embedding embedding_bag one_hot"),
     (

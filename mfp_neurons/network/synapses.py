@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .. import quantize
+from ..quantize.arithmetic import exchanged
+from ..quantize.layers import TRANSPOSED
 from .axes import Dims, Shape, flat, kinds, of_features, sizes
 from .capture import StandIn
 from .description import BatchNorm, Convolution, Linear, Source, Weights, snapshot
@@ -90,6 +92,70 @@ def convolution(
         groups=groups,
     )
     return replace(value, layer=number, dims=(*leading, *of_features(result.shape[-rank:])))
+
+
+@rule("conv_transpose1d", "conv_transpose2d")
+def transposed_convolution(
+    tracer: Tracer,
+    result: Tensor,
+    x: Any,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Value:
+    """A convolution of the input, zeros between its numbers, whose windows are turned around.
+
+    Every input adds its number times the window to the outputs from where it stands on. So an output adds up
+    the inputs that stand before it, the nearest with the first weight: read from behind, that is a convolution.
+    """
+    value, weights = tracer.value(x, "the input of a convolution"), _weights(tracer, weight, bias)
+    rank = weight.dim() - 1
+    value, leading, shape = tracer.features(value, rank, "a transposed convolution")
+    spread = pair(dilation, rank - 1)
+    places, before = np.arange(prod(shape)).reshape(shape), []
+    options = zip(
+        pair(stride, rank - 1), pair(padding, rank - 1), pair(output_padding, rank - 1), strict=True
+    )
+    for axis, (step, cut, added) in enumerate(options, start=1):
+        between = list(places.shape)
+        between[axis] = (between[axis] - 1) * step + 1 + added
+        wide = np.full(between, -1)
+        wide[(slice(None),) * axis + (slice(0, between[axis] - added, step),)] = places
+        # torch's padding takes away from what comes out: of all that any window reaches so much is left
+        margin = spread[axis - 1] * (weight.shape[axis + 1] - 1) - cut
+        outside = max(0, -margin)
+        places = np.take(wide, range(outside, between[axis] - outside), axis)
+        before.append(max(0, margin))
+    value = tracer.gathered(value, len(leading), places)
+    number = tracer.emit(
+        Convolution,
+        [tracer.source(value, len(leading))],
+        result.shape[-rank:],
+        weights=_turned(weights, groups),
+        bias=snapshot(bias),
+        stride=(1,) * (rank - 1),
+        padding=tuple(before),
+        dilation=spread,
+        groups=groups,
+    )
+    return replace(value, layer=number, dims=(*leading, *of_features(result.shape[-rank:])))
+
+
+def _turned(weights: Weights, groups: int) -> Weights:
+    """The weight of a transposed convolution as that of the convolution that it is."""
+
+    def turned(weight: Tensor) -> Tensor:
+        return exchanged(weight, groups).flip(tuple(range(2, weight.dim())))
+
+    codes, real = weights.codes, weights.real
+    if codes is not None:
+        # all inputs of an output have one scale
+        codes = replace(codes, codes=turned(codes.codes), scale=turned(codes.scale)[:, :1])
+    return Weights(codes, None if real is None else turned(real), weights.altered)
 
 
 def _are_flattened(tracer: Tracer, value: Value, rank: int) -> bool:
@@ -179,6 +245,10 @@ def brevitas_layer(tracer: Tracer, module: Any, x: Any) -> Any:
     weight = Weights(quantize.codes(module)).values()
     if isinstance(module, nn.Linear):
         return F.linear(x, weight, module.bias)
+    if isinstance(module, TRANSPOSED):
+        options = module.stride, module.padding, module.output_padding, module.groups, module.dilation
+        transposed: Any = F.conv_transpose1d if isinstance(module, nn.ConvTranspose1d) else F.conv_transpose2d
+        return transposed(x, weight, module.bias, *options)
     function: Any = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
     return function(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
 

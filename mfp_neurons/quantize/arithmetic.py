@@ -88,6 +88,18 @@ def channels_without_opposite(weight: Tensor, step: Tensor | None, bits: float) 
     return (codes != -opposite).flatten(1).any(1)
 
 
+def exchanged(weight: Tensor, groups: int) -> Tensor:
+    """A weight [in, out / groups, ...] as [out, in / groups, ...], or back.
+
+    >>> exchanged(torch.tensor([[1, 2], [3, 4], [5, 6], [7, 8]]), groups=2)
+    tensor([[1, 3],
+            [2, 4],
+            [5, 7],
+            [6, 8]])
+    """
+    return weight.unflatten(0, (groups, -1)).transpose(1, 2).flatten(0, 1)
+
+
 def share_of_zeros(weight: Tensor) -> float:
     """Exact zeros among the weights, channels of nothing but zeros left out."""
     zero = weight.flatten(1) == 0

@@ -17,6 +17,7 @@ from .arithmetic import (
     OFFERED,
     channels_without_opposite,
     encode,
+    exchanged,
     fake_quantize,
     learns_step,
     share_of_zeros,
@@ -45,12 +46,13 @@ class QuantizedLayer(nn.Module):
     def quantized_weight(self) -> Tensor:
         """``codes * scale``, what forward uses: the shape and dtype of ``weight``, differentiable."""
         self._refuse_mask()
-        return fake_quantize(self.weight, self.learned_step(), self.weight_bits)
+        rows = fake_quantize(by_output(self, self.weight), self.learned_step(), self.weight_bits)
+        return by_output(self, rows)
 
     def encoded(self) -> tuple[Tensor, Tensor]:
-        """Codes and scale [out, 1, ...], in float32 or wider."""
+        """Codes [out, in / groups, ...] and scale [out, 1, ...], in float32 or wider."""
         self._refuse_mask()
-        return encode(self.weight, self.learned_step(), self.weight_bits)
+        return encode(by_output(self, self.weight), self.learned_step(), self.weight_bits)
 
     def learned_step(self) -> Tensor | None:
         """The parameter behind the scale at 2 to 8 bits, [out, 1, ...]; None where the scale is computed."""
@@ -81,9 +83,10 @@ class QuantizedLayer(nn.Module):
         if old is None or not (_is_plain(old) and _is_plain(new)) or old.shape != new.shape:
             return
         with torch.no_grad():
-            turned = turned_channels(new, old)
+            rows = by_output(self, old)
+            turned = turned_channels(by_output(self, new), rows)
             if bool(turned.any()):  # rare, and only then is it worth quantizing the weight twice
-                turned &= channels_without_opposite(old, self.learned_step(), self.weight_bits)
+                turned &= channels_without_opposite(rows, self.learned_step(), self.weight_bits)
         if bool(turned.any()):
             no_opposite = "codes of 2 bits reach from -2 to 1, and -2 has no opposite"
             raise ValueError(
@@ -123,7 +126,9 @@ class QuantizedLayer(nn.Module):
     def _reason_against(self, weight: Any, bits: Any) -> str:
         """Why a checkpoint's weight of so many bits (None: float, or older) is not for this layer, or ""."""
         if bits is None:
-            return reason_against_zeros(weight) if self.weight_bits == 1 and _is_plain(weight) else ""
+            # a weight of another number of dimensions does not load, for which torch has the words
+            reads = self.weight_bits == 1 and _is_plain(weight) and weight.ndim == self.weight.ndim
+            return reason_against_zeros(self, weight) if reads else ""
         if isinstance(bits, Tensor) and bits.is_meta:
             return ""
         nearest = min(OFFERED, key=lambda offered: abs(offered - float(bits)))  # casts to 16 bits move 1.58
@@ -141,10 +146,18 @@ def _is_plain(weight: Any) -> bool:
     return type(weight) in (Tensor, nn.Parameter) and not weight.is_meta and not torch.compiler.is_compiling()
 
 
+def by_output(layer: nn.Module, weight: Tensor) -> Tensor:
+    """A weight with a row for each output channel, [out, in / groups, ...]; or such rows as it is stored.
+
+    Transposed convolutions alone store another one, [in, out / groups, ...]; the way back is the same.
+    """
+    return exchanged(weight, layer.groups) if isinstance(layer, TRANSPOSED) else weight
+
+
 @torch.no_grad()
-def reason_against_zeros(weight: Tensor) -> str:
-    """Why a weight cannot be quantized to one bit, or ""."""
-    share = share_of_zeros(weight)
+def reason_against_zeros(layer: nn.Module, weight: Tensor) -> str:
+    """Why a weight of a layer cannot be quantized to one bit, or ""."""
+    share = share_of_zeros(by_output(layer, weight))
     if share < _PRUNED:
         return ""
     return f"{share:.0%} of it is exactly 0, as after pruning, but {NO_ZERO}. Use 1.58 bits, which keep zeros"
@@ -170,11 +183,38 @@ class _QuantizedConv3d(QuantizedLayer, nn.Conv3d):
         return super()._conv_forward(input, self.quantized_weight(), bias)
 
 
+class _QuantizedTransposed(QuantizedLayer):
+    """What transposed convolutions of 1 to 3 dimensions share."""
+
+    def forward(self: Any, input: Tensor, output_size: list[int] | None = None) -> Tensor:
+        # torch's own forward takes no weight, so this is what it does with another one
+        dims = len(self.kernel_size)
+        behind = self._output_padding(
+            input, output_size, self.stride, self.padding, self.kernel_size, dims, self.dilation
+        )
+        convolve: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
+        options = self.stride, self.padding, behind, self.groups, self.dilation
+        return cast(Tensor, convolve(input, self.quantized_weight(), self.bias, *options))
+
+
+class _QuantizedConvTranspose1d(_QuantizedTransposed, nn.ConvTranspose1d): ...
+
+
+class _QuantizedConvTranspose2d(_QuantizedTransposed, nn.ConvTranspose2d): ...
+
+
+class _QuantizedConvTranspose3d(_QuantizedTransposed, nn.ConvTranspose3d): ...
+
+
+TRANSPOSED = nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d
 _MIXINS: dict[type[nn.Module], type[QuantizedLayer]] = {
     nn.Linear: _QuantizedLinear,
     nn.Conv1d: _QuantizedConv1d,
     nn.Conv2d: _QuantizedConv2d,
     nn.Conv3d: _QuantizedConv3d,
+    nn.ConvTranspose1d: _QuantizedConvTranspose1d,
+    nn.ConvTranspose2d: _QuantizedConvTranspose2d,
+    nn.ConvTranspose3d: _QuantizedConvTranspose3d,
 }
 FLOAT_LAYERS = tuple(_MIXINS)
 

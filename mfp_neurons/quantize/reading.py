@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .layers import QuantizedLayer
+from .layers import TRANSPOSED, QuantizedLayer, by_output
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,9 @@ class Codes:
 
     Attributes:
         codes: int8, the shape of the layer's weight.
-        scale: Positive, shape [out, 1, ...], in the dtype of the layer's weight.
+        scale: Positive, in the dtype of the layer's weight, one number for each output channel: [out, 1, ...];
+            of a transposed convolution, whose weight is [in, out / groups, ...], [1, out, 1, ...], or
+            [in, out / groups, 1, ...] with groups.
         bits: 1, 1.58 (ternary), or 2 to 8.
     """
 
@@ -57,7 +59,12 @@ def codes(module: nn.Module) -> Codes:
             raise ValueError(
                 f"weight of this {type(module).__name__}, or its weight_step, holds NaN or infinity"
             )
-        return Codes(integers.to(torch.int8), scale.to(module.weight.dtype), module.weight_bits)
+        integers, scale = integers.to(torch.int8), scale.to(module.weight.dtype)
+        if isinstance(module, TRANSPOSED):
+            integers, scale = by_output(module, integers), by_output(module, scale)
+            # the inputs of a group, one behind the other, have the scales of the group
+            scale = scale.repeat_interleave(len(integers) // len(scale), 0) if module.groups > 1 else scale
+        return Codes(integers, scale, module.weight_bits)
     if is_quantized_by_brevitas(module):
         return _codes_of_brevitas(module)
     raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize it with quantize_weights")
@@ -83,7 +90,7 @@ def _codes_of_brevitas(module: Any) -> Codes:
     finally:
         module.weight.copy_(latent)  # quantizers with a constant scale clip the latent weight as they read it
     integers = integers.to(torch.int8)
-    scale = _scale_per_channel(weight.scale, value)
+    scale = _scale_per_channel(weight.scale, value, isinstance(module, TRANSPOSED))
     if scale is None or not torch.equal(integers * scale, value):
         raise ValueError(
             f"module: the weight of this {type(module).__name__} ({bits} bits, scale of shape "
@@ -93,10 +100,11 @@ def _codes_of_brevitas(module: Any) -> Codes:
     return Codes(integers, scale, bits)
 
 
-def _scale_per_channel(scale: Tensor, value: Tensor) -> Tensor | None:
-    """A copy of the scale as [out, 1, ...]; None if it is of another shape, a scale a group for instance."""
-    shape = value.shape[0], *[1] * (value.ndim - 1)
+def _scale_per_channel(scale: Tensor, value: Tensor, transposed: bool) -> Tensor | None:
+    """A copy of the scale as :class:`Codes` has it; None if it is of another shape, one a group for instance."""
+    shape = [1] * value.ndim
+    shape[int(transposed)] = value.shape[int(transposed)]
     # A scale for the whole tensor is the same scale for every channel.
     if scale.numel() == 1:
         return scale.reshape([1] * value.ndim).expand(shape).clone()
-    return scale.clone() if scale.shape == shape else None
+    return scale.clone() if list(scale.shape) == shape else None

@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from .._checks import describe
 from .arithmetic import OFFERED, TERNARY, learns_step
-from .layers import FLOAT_LAYERS, Model, QuantizedLayer, become_quantized, reason_against_zeros
+from .layers import FLOAT_LAYERS, Model, QuantizedLayer, become_quantized, by_output, reason_against_zeros
 from .reading import is_brevitas
 
 Skip = str | type[nn.Module] | Iterable[str | type[nn.Module]]
@@ -27,10 +27,10 @@ def quantize_weights(
     last: float | str | None = 8,
     skip: Skip = (),
 ) -> Model:
-    """Quantizes the weight of every Conv1d, Conv2d, Conv3d and Linear layer of a model, in place.
+    """Quantizes the weight of every convolution, transposed convolution and Linear layer of a model, in place.
 
-    SpikingJelly's ``layer.*`` and other subclasses are included. Transposed convolutions, embeddings,
-    recurrent layers, biases and the layers of Brevitas are left alone. Layers that are quantized already
+    SpikingJelly's ``layer.*`` and other subclasses are included. Embeddings, recurrent layers, biases and the
+    layers of Brevitas are left alone. Layers that are quantized already
     get the new bits; one that has them already keeps its learned scale. Build the optimizer, wrap in DDP
     and shard afterwards: 2 to 8 bits add a parameter to the layer.
 
@@ -86,7 +86,7 @@ def _choose(
         (path, module) for path, module in model.named_modules() if isinstance(module, FLOAT_LAYERS)
     ]
     if not layers:
-        raise ValueError(f"model ({type(model).__name__}) has no Conv1d, Conv2d, Conv3d or Linear layer")
+        raise ValueError(f"model ({type(model).__name__}) has no convolution and no Linear layer")
     widths: list[float | None] = [usual] * len(layers)
     if layers[0][0]:  # a model that is itself a layer, at path "", has neither a first nor a last one
         widths[-1] = of_last
@@ -170,7 +170,7 @@ def _reason_against(module: nn.Module, bits: float, fused: bool) -> str | None:
     if not _hands_on_to_torch(module):
         return f"{type(module).__name__} uses its weight in a forward of its own; name it in skip"
     if bits == 1 and not weight.is_meta and getattr(module, "weight_bits", None) != 1:
-        return reason_against_zeros(weight) or None
+        return reason_against_zeros(module, weight) or None
     return None
 
 
@@ -213,5 +213,5 @@ def _step_of(layer: nn.Module, weight: nn.Parameter, bits: float) -> nn.Paramete
     """The step that the layer has learned at these bits, or a new one where LSQ starts."""
     if isinstance(layer, QuantizedLayer) and layer.weight_bits == bits:
         return layer.get_parameter("weight_step")
-    shape = weight.shape[0], *[1] * (weight.ndim - 1)
+    shape = by_output(layer, weight).shape[0], *[1] * (weight.ndim - 1)
     return nn.Parameter(weight.detach().new_ones(shape), requires_grad=weight.requires_grad)

@@ -38,7 +38,6 @@ LAYERS: list[tuple[nn.Module, str, str]] = [
     (nn.ReLU(inplace=True), "ReLU", "MFPNode"),
     (nn.Sigmoid(), "Sigmoid", "MFPNode"),
     (nn.Softmax(-1), "Softmax", "without it"),
-    (Each(nn.ConvTranspose2d(4, 4, 3)), "ConvTranspose2d", "Upsample"),
     (Each(nn.MaxPool2d(2, return_indices=True)), "MaxPool2d", "return_indices"),
     (Each(nn.MaxPool2d((1, 2), 1, (0, 1), dilation=(1, 7))), "MaxPool2d", "dilation=1"),
     (Each(nn.LPPool2d(2, 2)), "LPPool2d", "max and average pools"),
