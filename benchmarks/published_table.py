@@ -132,6 +132,12 @@ def answer(network: Published, model: nn.Module, x: Tensor) -> list[np.ndarray]:
     ]
 
 
+def time_first(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """What a model returns as an integer network gives it: steps first, wherever the model has them."""
+    places = [place for place in range(scores.ndim) if np.moveaxis(scores, place, 0).shape == shape]
+    return np.moveaxis(scores, places[0], 0) if places else scores.reshape(shape)
+
+
 def row(network: Published) -> dict[str, Any]:
     """Whether a network lowers, on how many inputs it agrees and how far it is off; or why it is refused."""
     try:
@@ -167,7 +173,7 @@ def row(network: Published) -> dict[str, Any]:
         wanted = answer(network, reference, x.double())[: len(heads)]  # potentials beside spikes are left out
         alike &= not np.ptp(wanted[0])
         worst = max(
-            float(np.abs(a - b.reshape(a.shape)).max() / (1 + np.abs(b).max()))
+            float(np.abs(a - time_first(b, a.shape)).max() / (1 + np.abs(b).max()))
             for a, b in zip(heads, wanted, strict=True)
         )
         off = max(off, worst)

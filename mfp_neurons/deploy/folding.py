@@ -20,6 +20,7 @@ from torch import Tensor
 from .._checks import log_once
 from ..network import NetworkDescription
 from ..network.axes import sizes
+from ..network.description import Gather as PlacesLayer
 from ..network.description import Layer, Output, as_map
 from ..network.description import Neurons as Fires
 from . import fold
@@ -34,6 +35,7 @@ from .graph import (
     Neurons,
     Ones,
     Op,
+    Pair,
     Scores,
     Shape,
     Synapse,
@@ -157,7 +159,22 @@ class Potential:
     scale: Fraction = Fraction(1)
 
 
-Content = Map | Current | Potential
+@dataclass(frozen=True, eq=False)
+class Padded:
+    """Numbers with rows and columns of zeros around them, which a window can take for its own padding.
+
+    Attributes:
+        layer: the layer that pads.
+        numbers: what stands between the zeros.
+        before: how many rows and columns of zeros stand in front of it.
+    """
+
+    layer: PlacesLayer
+    numbers: Map | Current
+    before: Pair
+
+
+Content = Map | Current | Potential | Padded
 Numbers = Map | Current
 
 
@@ -244,7 +261,7 @@ class Folding:
     def _scores(self, output: Output, key: str) -> Scores:
         """The scores of one tensor that the model returns."""
         where = f"{self.network.where} ({key!r})" if key else self.network.where
-        layer, content = self.network.layers[output.source.layer], self.contents[output.source.layer]
+        layer, content = self.network.layers[output.source.layer], self.held(output.source.layer)
         if output.form == "single step":
             neurons = next((one.where for one in self.network.layers if isinstance(one, Fires)), where)
             raise LoweringError(
@@ -253,11 +270,12 @@ class Folding:
                 "module that has the loop, or whose neurons take sequences: functional.set_step_mode(model, "
                 '"m") of SpikingJelly, MFPLeakyParallel for snnTorch.'
             )
-        if output.batch_first:
+        if output.time:
             log_once(
-                f"deploy.batch_first.{where}",
-                "%s returns [N, T, *]; the integer network gives the same scores as [T, N, *]",
+                f"deploy.time_first.{where}",
+                "%s returns steps along dimension %d; the integer network gives the same scores as [T, N, *]",
                 where,
+                output.time,
             )
         if isinstance(content, Potential):
             name, current = content.neurons.name, content.current
@@ -324,7 +342,7 @@ class Folding:
 
     def content(self, layer: Layer, place: int = 0) -> Numbers:
         """What a layer reads; potentials are refused."""
-        content = self.contents[layer.sources[place].layer]
+        content = self.held(layer.sources[place].layer)
         if isinstance(content, Potential):
             self.refuse(
                 layer,
@@ -334,13 +352,58 @@ class Folding:
             )
         return content
 
-    def numbers(self, layer: Layer, times: int, place: int = 0) -> Map | Current:
+    def shape_of(self, numbers: Numbers) -> Shape:
+        """(C, H, W) of a map or a current."""
+        return numbers.shape if isinstance(numbers, Current) else self.so_far.map_shape(numbers.index)
+
+    def held(self, number: int) -> Numbers | Potential:
+        """What a layer gives, its zeros written down if it pads."""
+        content = self.contents[number]
+        if isinstance(content, Padded):
+            content = self.contents[number] = self.moved(content.layer, content.numbers)
+        return content
+
+    def moved(self, layer: PlacesLayer, content: Numbers) -> Map:
+        """The numbers that a layer reads, at its places."""
+        source = content if isinstance(content, Map) else self.written(layer, content, LARGEST_NUMBER)
+        return self.gathered(layer, source, layer.places, as_map(layer.shape), layer.fill)
+
+    def inside(self, layer: Layer, window: Window, *, of_counts: bool = False) -> tuple[Numbers, Window]:
+        """What the windows of a layer read, and the windows over it: zeros around it become their padding.
+
+        They stay where they are if some window sees nothing else; and, for windows ``of_counts``, around
+        numbers that may be below 0.
+        """
+        padded = self.contents[layer.sources[0].layer]
+        if not isinstance(padded, Padded):
+            return self.content(layer), window
+        numbers = padded.numbers
+        shape = self.shape_of(numbers)
+        before = (window.padding[0] + padded.before[0], window.padding[1] + padded.before[1])
+        axes = zip(
+            shape[1:],
+            as_map(layer.shape)[1:],
+            before,
+            window.size,
+            window.stride,
+            window.dilation,
+            strict=True,
+        )
+        is_seen = all(
+            margin <= (size - 1) * dilation and (count - 1) * stride - margin < length
+            for length, count, margin, size, stride, dilation in axes
+        )
+        is_count = isinstance(numbers, Map) and not numbers.zero and window.dilation == (1, 1)
+        if is_seen and (is_count or not of_counts):
+            return numbers, replace(window, padding=before)
+        return self.content(layer), window
+
+    def addable(self, layer: Layer, content: Numbers, times: int) -> Numbers:
         """What a layer reads, as a map that can be added up ``times`` over.
 
         Currents are written down, but for maps that are shifted and scaled by few numbers, as images are that
         the model normalizes: a synapse for each number is exact, without another map.
         """
-        content = self.content(layer, place)
         if isinstance(content, Current):
             if all(map(_is_exact, content.branches)) and _synapses_needed(content) <= _MOST_SYNAPSES:
                 return content

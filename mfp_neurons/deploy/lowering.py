@@ -35,6 +35,7 @@ from .folding import (
     Levels,
     Map,
     Numbers,
+    Padded,
     Potential,
     in_whole_factors,
     numbers_of,
@@ -48,6 +49,7 @@ from .graph import (
     Pair,
     Pool,
     Product,
+    Shape,
     Sum,
     Synapse,
     TimePool,
@@ -273,7 +275,7 @@ def _largest_row(codes: NDArray[np.int8]) -> int:
 
 def _linear(folding: Folding, layer: description.Linear) -> Content:
     weights, bits, scale = _codes(folding, layer, layer.weights)
-    source = folding.numbers(layer, _largest_row(weights))
+    source = folding.addable(layer, folding.content(layer), _largest_row(weights))
     shape, out = folding.so_far.map_shape(source.index), len(weights)
     if layer.at_places:
         # A linear layer at every place is a convolution with a window of 1.
@@ -286,7 +288,6 @@ def _linear(folding: Folding, layer: description.Linear) -> Content:
 
 def _convolution(folding: Folding, layer: description.Convolution) -> Content:
     weights, bits, scale = _codes(folding, layer, layer.weights)
-    source = folding.numbers(layer, _largest_row(weights))
     codes = weights[:, :, None] if weights.ndim == 3 else weights
     size: Pair = (codes.shape[2], codes.shape[3])
     spread = _pair(layer.dilation, 1)
@@ -302,6 +303,8 @@ def _convolution(folding: Folding, layer: description.Convolution) -> Content:
             f"pads by {max(window.padding)}, more than its window reaches, so that outputs at the border "
             "see nothing at all. Use less padding",
         )
+    content, window = folding.inside(layer, window)
+    source = folding.addable(layer, content, _largest_row(weights))
     synapse = Synapse(source.index, codes, bits, window, as_map(layer.shape), layer.groups)
     return folding.synapse(layer, source, synapse, scale, layer.bias)
 
@@ -313,7 +316,7 @@ def _pair(option: Sequence[int], rows: int) -> Pair:
 
 def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     """A synapse with codes 0 and 1."""
-    source = folding.numbers(layer, layer.places.shape[1])
+    source = folding.addable(layer, folding.content(layer), layer.places.shape[1])
     shape = folding.so_far.map_shape(source.index)
     # 1.58 bits are the codes -1, 0 and 1, the fewest that have a 0.
     codes = np.zeros((len(layer.places), prod(shape)), np.int8)
@@ -501,8 +504,23 @@ def _gather(folding: Folding, layer: description.Gather) -> Content:
     content = folding.content(layer)
     if layer.fill and layer.sources[0].reduce == "sum":
         folding.refuse(layer, "pads a sum over time with a number. Take the mean over time, or pad with 0")
-    source = content if isinstance(content, Map) else folding.written(layer, content, LARGEST_NUMBER)
-    return folding.gathered(layer, source, layer.places, as_map(layer.shape), layer.fill)
+    fills = bool(layer.fill)
+    before = None if fills else _zeros_before(layer.places, folding.shape_of(content), as_map(layer.shape))
+    return folding.moved(layer, content) if before is None else Padded(layer, content, before)
+
+
+def _zeros_before(places: NDArray[np.int64], source: Shape, shape: Shape) -> Pair | None:
+    """How many rows and columns of zeros stand in front of a map that is padded; None if it is moved too."""
+    inside = np.argwhere(places.reshape(shape) >= 0)
+    if len(inside) != prod(source) or shape[0] != source[0]:
+        return None
+    before = inside[0].tolist()
+    behind = [total - length - front for total, length, front in zip(shape, source, before, strict=True)]
+    if min(behind) < 0:
+        return None
+    numbers = np.arange(prod(source)).reshape(source)
+    padded = np.pad(numbers, list(zip(before, behind, strict=True)), constant_values=-1)
+    return (before[1], before[2]) if np.array_equal(padded.ravel(), places) else None
 
 
 def _concat(folding: Folding, layer: description.Concat) -> Content:
@@ -568,7 +586,6 @@ def _without_groups(synapse: Synapse) -> NDArray[np.int8]:
 
 
 def _pool(folding: Folding, layer: description.Pool) -> Content:
-    content = folding.content(layer)
     if layer.largest and layer.sources[0].reduce:
         folding.refuse(
             layer, "takes the largest of numbers that are already reduced over time. Pool at every step"
@@ -576,6 +593,7 @@ def _pool(folding: Folding, layer: description.Pool) -> Content:
     window = Window(
         _pair(layer.size, 1), _pair(layer.stride, 1), _pair(layer.padding, 0), _pair(layer.dilation, 1)
     )
+    content, window = folding.inside(layer, window, of_counts=True)
     if isinstance(content, Map):
         return _pooled_map(folding, layer, content, window)
     return _pooled_current(folding, layer, content, window)
@@ -652,7 +670,7 @@ def _rising(folding: Folding, layer: Layer, branch: Branch) -> Branch:
 
 
 def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
-    content = folding.contents[layer.sources[0].layer]
+    content = folding.held(layer.sources[0].layer)
     if isinstance(content, Potential):
         folding.refuse(layer, f"reads the membrane potential of {content.where}. Pool its spikes")
     if not isinstance(content, Map):
@@ -669,7 +687,7 @@ def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
 
 
 def _neurons(folding: Folding, layer: description.Neurons) -> Content:
-    content = folding.contents[layer.sources[0].layer]
+    content = folding.held(layer.sources[0].layer)
     if isinstance(content, Potential):
         folding.refuse(layer, f"reads the membrane potential of {content.where}. Use its spikes")
     # Behind a pooling over time a layer takes fewer, longer steps.

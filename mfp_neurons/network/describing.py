@@ -358,12 +358,14 @@ def _joined(tracer: Tracer, returned: list[Any]) -> Any:
 def _output(tracer: Tracer, value: Value) -> Output:
     steps = _steps(tracer) // tracer.layer(value).period
     every_step = value.reduce is None and value.step is None and has_time(value.dims)
-    batch_first = every_step and kinds(value.dims[0]) == {"N"}
-    expected = ([{"N"}, {"T"}] if batch_first else [{"T"}, {"N"}]) if every_step else [{"N"}]
+    time = next(place for place, dim in enumerate(value.dims) if "T" in kinds(dim)) if every_step else 0
+    in_front = (value.dims[time],) if every_step else ()
+    dims = (*in_front, *value.dims[:time], *value.dims[time + every_step :])
+    expected = [{"T"}, {"N"}] if every_step else [{"N"}]
     # A model that takes single steps, and was given one, returns what belongs to that step.
     is_single = tracer.follow_loops and not (tracer.steps or tracer.repeats) and steps == 1
     known = every_step or value.reduce or value.step is not None or is_single
-    front, rest = value.dims[: len(expected)], value.dims[len(expected) :]
+    front, rest = dims[: len(expected)], dims[len(expected) :]
     own = flat(of_features(tracer.layer(value).shape))
     # The features may come as a map or flattened, but in the order in which the layer has them.
     in_order = rest == of_features(sizes(rest)) and flat(rest) == own
@@ -375,9 +377,9 @@ def _output(tracer: Tracer, value: Value) -> Output:
             "x.amax(0), x[-1], x[-k:].mean(0), x[k:].mean(0)) or [T, N, *] of every step. Return one of "
             "these, features in their order"
         )
-    source = tracer.source(value, len(expected))
+    source = tracer.source(replace(value, dims=dims), len(expected))
     if every_step:
-        return Output(source, "every step", skip=value.skip, batch_first=batch_first)
+        return Output(source, "every step", skip=value.skip, time=time)
     if value.reduce:
         if value.step not in (None, steps - 1):
             tracer.refuse(

@@ -430,14 +430,14 @@ class Output:
             [N, \\*]; or a "single step" [N, \\*] of a model that takes them one by one.
         steps: over how many of the last steps it is reduced; None for all.
         skip: how many of the first steps are left out, of every step too.
-        batch_first: it is [N, T, \\*] of every step.
+        time: which dimension is time, of every step; the batch is the first of the others.
     """
 
     source: Source
     form: Literal["every step", "mean", "sum", "max", "last", "single step"]
     steps: int | None = None
     skip: int = 0
-    batch_first: bool = False
+    time: int = 0
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,7 +110,7 @@ def transposed_convolution(
     """A convolution of the input, zeros between its numbers, whose windows are turned around.
 
     Every input adds its number times the window to the outputs from where it stands on. So an output adds up
-    the inputs that stand before it, the nearest with the first weight: read from behind, that is a convolution.
+    the inputs that stand before it, the nearest times the first weight: a convolution, read from behind.
     """
     value, weights = tracer.value(x, "the input of a convolution"), _weights(tracer, weight, bias)
     rank = weight.dim() - 1

@@ -15,8 +15,8 @@ class Codes:
 
     Attributes:
         codes: int8, the shape of the layer's weight.
-        scale: Positive, in the dtype of the layer's weight, one number for each output channel: [out, 1, ...];
-            of a transposed convolution, whose weight is [in, out / groups, ...], [1, out, 1, ...], or
+        scale: Positive, in the dtype of the layer's weight, a number for each output channel: [out, 1, ...].
+            Of a transposed convolution, whose weight is [in, out / groups, ...], it is [1, out, 1, ...], or
             [in, out / groups, 1, ...] with groups.
         bits: 1, 1.58 (ternary), or 2 to 8.
     """
@@ -101,7 +101,7 @@ def _codes_of_brevitas(module: Any) -> Codes:
 
 
 def _scale_per_channel(scale: Tensor, value: Tensor, transposed: bool) -> Tensor | None:
-    """A copy of the scale as :class:`Codes` has it; None if it is of another shape, one a group for instance."""
+    """A copy of the scale, as :class:`Codes` has it; None if there is not one for each output channel."""
     shape = [1] * value.ndim
     shape[int(transposed)] = value.shape[int(transposed)]
     # A scale for the whole tensor is the same scale for every channel.

@@ -27,7 +27,7 @@ def quantize_weights(
     last: float | str | None = 8,
     skip: Skip = (),
 ) -> Model:
-    """Quantizes the weight of every convolution, transposed convolution and Linear layer of a model, in place.
+    """Quantizes the weight of every convolution, transposed or not, and Linear layer of a model, in place.
 
     SpikingJelly's ``layer.*`` and other subclasses are included. Embeddings, recurrent layers, biases and the
     layers of Brevitas are left alone. Layers that are quantized already

@@ -483,10 +483,11 @@ def test_a_model_returns_several_tensors(give: Callable[..., Any], keys: tuple[s
     assert graph.keys == keys
 
 
-def test_a_model_that_returns_batch_first_gives_the_same_scores_time_first() -> None:
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_model_that_returns_steps_elsewhere_gives_the_same_scores_time_first(place: int) -> None:
     torch.manual_seed(0)
-    model, x = excited(Heads(lambda a, b: a.transpose(0, 1))), frames(T, N, 8)
-    expected = in_float64(model)(x.double()).transpose(0, 1).detach().numpy()
+    model, x = excited(Heads(lambda a, b: a.movedim(0, place))), frames(T, N, 8)
+    expected = in_float64(model)(x.double()).movedim(place, 0).detach().numpy()
     np.testing.assert_allclose(heads(lower_graph(model, x), x)[0], expected, rtol=1e-9, atol=1e-9)
 
 

@@ -14,9 +14,11 @@ from mfp_neurons.deploy.graph import Gather
 from mfp_neurons.deploy.lowering import lower_graph
 
 from .lowering import Do, Each, check_agreement, events, neuron, norm, prepared
+from .oracle import agree
 
 MOVES: dict[str, Callable[[Tensor], Tensor]] = {
     "asymmetric zeros": lambda x: F.pad(x, (1, 0, 2, 3)),
+    "a row and a column of zeros": lambda x: F.pad(x, (1, 1, 0, 1)),
     "zeros and a crop": lambda x: F.pad(x, (-1, 2, 0, -2)),
     "a constant": lambda x: F.pad(x, (1, 1), value=1.0),
     "channels of zeros": lambda x: F.pad(x, (0, 0, 0, 0, 2, 1)),
@@ -83,7 +85,9 @@ def test_spikes_at_other_places_are_convolved_pooled_and_weighted_as_in_float64(
         )
     )
     graph = check_agreement(model, events(1, 5, 6))
-    assert any(isinstance(op, Gather) for op in graph.ops)
+    # of zeros alone, no more than the windows reach over, nothing is written down: they are their padding
+    is_padding = move is MOVES["a row and a column of zeros"]
+    assert any(isinstance(op, Gather) for op in graph.ops) != is_padding
     flat = prepared(
         Do(
             lambda x, fire, moved, out: out(moved(fire(x)).flatten(2)).mean(0),
@@ -93,6 +97,50 @@ def test_spikes_at_other_places_are_convolved_pooled_and_weighted_as_in_float64(
         )
     )
     check_agreement(flat, events(4, 5, 6))
+
+
+@given(
+    pads=st.tuples(*[st.integers(0, 3)] * 4),
+    options=st.fixed_dictionaries(
+        {"kernel_size": st.integers(1, 3), "stride": st.integers(1, 3), "padding": st.integers(0, 1)}
+    ),
+    dilation=st.integers(1, 2),
+    reader=st.sampled_from(["convolution", "of a current", "max", "mean", "two"]),
+)
+def test_zeros_around_a_map_are_padding_of_the_windows_that_read_it(pads, options, dilation, reader):
+    """Wherever they reach no farther than a window does; what else reads them has them written down."""
+    options["padding"] = min(options["padding"], options["kernel_size"] // 2)
+    conv: nn.Module = nn.Conv2d(2, 3, **options, dilation=dilation)
+    pool = (nn.MaxPool2d if reader == "max" else nn.AvgPool2d)(**options)
+    first = nn.Conv2d(2, 2, 1) if reader == "of a current" else neuron(0.4)
+    layer = pool if reader in ("max", "mean") else conv
+
+    def forward(x, first, pad, layer, fire, out):
+        y = first(x)
+        z = layer(pad(y))
+        return out(torch.cat([fire(z).flatten(2), pad(y).flatten(2)][: 1 + (reader == "two")], 2)).mean(0)
+
+    padded = F.pad(torch.zeros(1, 2, 5, 4), pads)
+    if min(padded.shape[2:]) + 2 * options["padding"] <= dilation * (options["kernel_size"] - 1):
+        return
+    size = layer(padded).numel() + (padded.numel() if reader == "two" else 0)
+    of_images = [one if isinstance(one, MFP) else Each(one) for one in (first, nn.ZeroPad2d(pads), layer)]
+    model = prepared(Do(forward, *of_images, neuron(0.2), nn.Linear(size, 3)))
+    agree(model.eval(), events(2, 5, 4), 1)
+
+
+def test_padding_of_zeros_takes_no_operation_in_front_of_a_convolution():
+    """An odd one in front, as in TensorFlow; a stride; images that the model normalizes, exactly."""
+
+    def forward(x, pad, conv, fire, out):
+        return out(fire(conv(pad((x - 0.5) / 0.25))).flatten(2)).mean(0)
+
+    layers = Each(nn.ZeroPad2d((1, 0, 1, 0))), Each(nn.Conv2d(2, 3, 3, 2)), neuron(0.3), nn.Linear(12, 3)
+    model = prepared(Do(forward, *layers))
+    compared = agree(model.eval(), torch.randint(0, 256, (4, 2, 2, 5, 4), dtype=torch.uint8), 255)
+    assert [type(op).__name__ for op in compared.graph.ops] == ["Ones", "Neurons", "Scores"]
+    (synapse, *_) = compared.graph.ops[1].synapses
+    assert synapse.window.padding == (1, 1) and synapse.shape == (3, 2, 2)
 
 
 @pytest.mark.parametrize("mode", ["circular", "reflect", "replicate", "zeros"])
