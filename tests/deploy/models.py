@@ -123,6 +123,8 @@ class Maker:
         if not same and self.pick(True, False, False):
             flat = nn.Linear(prod(features), self.pick(2, 4), bias)
             return nn.Sequential(nn.Flatten(), self.quantized(flat))
+        if not same and self.pick(True, *[False] * 5):
+            return self.transposed(channels, len(places), bias)
         kind: Any = nn.Conv1d if len(places) == 1 else nn.Conv2d
         size = tuple(self.pick(*(k for k in (1, 2, 3) if not same or k % 2)) for _ in places)
         dilation = tuple(self.pick(1, 1, 2) for _ in places)
@@ -135,6 +137,16 @@ class Maker:
         groups = self.pick(1, 1, channels, *(2 for _ in range(channels % 2 == 0)))
         out = channels if same else groups * self.pick(1, 2)
         return self.quantized(kind(channels, out, size, stride, padding, dilation, groups, bias=bias))
+
+    def transposed(self, channels: int, dims: int, bias: bool) -> nn.Module:
+        """A transposed convolution that gives as many places as it has, or twice as many."""
+        kind: Any = (nn.ConvTranspose1d, nn.ConvTranspose2d)[dims - 1]
+        size, stride, padding, added = self.pick(
+            (2, 2, 0, 0), (3, 2, 1, 1), (3, 1, 1, 0), (1, 2, 0, 1), (4, 2, 1, 0)
+        )
+        groups = self.pick(1, channels)
+        out = groups * self.pick(1, 2)
+        return self.quantized(kind(channels, out, size, stride, padding, added, groups, bias))
 
     def pooling(self, features: tuple[int, ...], of_spikes: bool = False) -> nn.Module:
         """Max or average, with overlap and padding too; windows of 2 or 4 places in a dyadic case.
