@@ -21,7 +21,6 @@ OTHERWISE = (
 
 _ADVICE = [
     (TIME_LOOP, "__iter__ unbind"),
-    ("Collect the steps in a list, and torch.stack it", "__setitem__"),
     (
         PRODUCT,
         "baddbmm bilinear and or xor logical_and logical_or logical_not pow square",

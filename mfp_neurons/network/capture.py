@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from math import inf
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, cast
 from weakref import ref
 
 import torch
@@ -100,6 +100,10 @@ class StandIn(Tensor):
         )
 
 
+def _copied(one: StandIn) -> StandIn:
+    return StandIn(tuple(one.shape), one.value, one.capture, one.dtype, one.family)
+
+
 def stand_ins(tree: Any) -> list[StandIn]:
     """All stand-ins among arguments."""
     return [leaf for leaf in tree_iter(tree) if isinstance(leaf, StandIn)]
@@ -133,6 +137,7 @@ class Capture:
         self._inside: list[tuple[str, nn.Module]] = []
         self._checked: set[nn.Module] = set()
         self._refused: NetworkError | None = None
+        self._adopted: list[tuple[StandIn, Tensor, Tensor]] = []  # with their memory, and what was in it
 
     def run(self, shape: tuple[int, ...], values: Sequence[Any]) -> list[Any]:
         """What the model returns, called once after the other with inputs of this shape.
@@ -142,7 +147,35 @@ class Capture:
         self._say_that_hooks_do_not_run()
         self._say_that_states_are_left_out()
         with _CAPTURING, undisturbed(self.model), torch.no_grad(), self._calls_intercepted():
-            return [self.model(StandIn(shape, value, self)) for value in values]
+            try:
+                returned = [self.model(StandIn(shape, value, self)) for value in values]
+                # what is returned has to outlive what the model's own tensors are during the run
+                return [tree_map_only(StandIn, _copied, one) for one in returned]
+            finally:
+                self._give_back()
+
+    def adopt(self, tensor: Tensor, value: Any) -> StandIn:
+        """Makes an ordinary tensor of numbers, which the model writes into, a stand-in until the run ends."""
+        memory = tensor.new_empty(0).set_(tensor.untyped_storage())  # type: ignore[call-overload]
+        numbers = memory.clone()
+        # Nobody takes NaN for what the model has written: not a function that looks at the memory itself, nor
+        # another view of it.
+        memory.fill_(torch.nan)
+        adopted: Any = tensor
+        adopted.__class__ = StandIn
+        adopted.value, adopted.capture, adopted.family = value, self, [ref(adopted)]
+        self._adopted.append((adopted, memory, numbers))
+        return cast(StandIn, adopted)
+
+    def _give_back(self) -> None:
+        tensor: Any
+        with torch._C.DisableTorchFunctionSubclass():
+            # of two views of one memory the first has seen its numbers
+            for tensor, memory, numbers in reversed(self._adopted):
+                memory.copy_(numbers)
+                del tensor.value, tensor.capture, tensor.family
+                tensor.__class__ = Tensor
+        self._adopted.clear()
 
     def where(self) -> str:
         """The module that is running, for messages: its path and type."""
@@ -198,8 +231,16 @@ class Capture:
 
     def _write(self, name: str, target: Any, value: Any) -> Any:
         """An in-place function: ``target`` has another value from now on."""
-        if not isinstance(target, StandIn) or not isinstance(value, StandIn):
+        if not isinstance(value, StandIn):
             self.refuse(f"writes into a tensor that is not computed from the input ({name})")
+        if not isinstance(target, StandIn):
+            # zeros that a forward has made to add up in; what a module holds goes on to the next call
+            if self._is_held(target) or target.shape != value.shape or not target.is_floating_point():
+                self.refuse(
+                    f"writes into a tensor that is not computed from the input ({name}). Use "
+                    f"{name.strip('_')}, which gives another tensor"
+                )
+            return self.adopt(target, value.value)
         # Writing into one view changes every other view of the memory, which the listener does not follow. A
         # change of the shape alone leaves the others as they are.
         others = [one for one in target.family if one() is not None and one() is not target]
@@ -212,6 +253,17 @@ class Capture:
             target.data = _blank_like(value)
         target.value = value.value
         return target
+
+    def _is_held(self, tensor: Tensor) -> bool:
+        """Whether the model holds the memory of a tensor, as a parameter, a buffer or an attribute."""
+        held = (
+            one for module in self.model.modules() for one in (*vars(module).values(), *module.buffers(False))
+        )
+        own = (one for one in chain(held, self.model.parameters()) if isinstance(one, Tensor))
+        place = tensor.untyped_storage().data_ptr()
+        return type(tensor) is not Tensor or any(
+            not isinstance(one, StandIn) and one.untyped_storage().data_ptr() == place for one in own
+        )
 
     @contextmanager
     def _calls_intercepted(self) -> Iterator[None]:

@@ -343,6 +343,8 @@ def _returned(tracer: Tracer, returned: Any) -> tuple[tuple[str, ...], list[Any]
             f"returns {what}, not tensors of scores that are computed from its input: one, a tuple, or a "
             "dict of them. Wrap it in a module that returns the scores alone"
         )
+    for one in several:
+        tracer.check_written(one)
     return tuple(map(str, returned)) if named else (), list(several)
 
 

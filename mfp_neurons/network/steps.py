@@ -15,7 +15,7 @@ from .capture import StandIn
 from .description import Reduction, TimePool
 from .moves import take
 from .pools import reduced_features
-from .tracing import Tracer, Value, rule
+from .tracing import Record, Tracer, Value, rule
 
 
 @rule("mean")
@@ -177,6 +177,43 @@ def stack(tracer: Tracer, result: Tensor, tensors: Any, dim: int = 0) -> Value:
     """The steps of a loop, put together again; or one input, repeated."""
     values = [tracer.value(one, "x") for one in tensors]
     return stacked(tracer, values, dim % (len(values[0].dims) + 1))
+
+
+@rule("__setitem__")
+def write_step(tracer: Tracer, result: None, target: Any, index: Any, x: Any) -> None:
+    """A step of a loop, put at its place of a tensor that is made for all of them, as torch.stack does."""
+    value = tracer.value(x, "what is written at an index")
+    place, step = _written_step(index, target.dim())
+    begins = type(target) is Tensor
+    record = Record(place, target.shape[place]) if begins and place >= 0 else getattr(target, "value", None)
+    if not isinstance(record, Record) or place != record.place or not target.is_floating_point():
+        tracer.refuse(
+            "writes into a part of a tensor (__setitem__). Only the steps of a loop are written so, each at "
+            "one index of a floating-point tensor that is made for them: record = torch.zeros(T, N, C), and "
+            "record[t] = spikes; or collect them in a list, and torch.stack it"
+        )
+    shape = [*target.shape[:place], *target.shape[place + 1 :]]
+    step %= record.count
+    if list(x.shape) != shape or step in record.steps:
+        what = "for the second time" if step in record.steps else f"of {list(x.shape)}"
+        tracer.refuse(f"writes step {step} {what} into a tensor with steps of {shape}. {LOOPS}")
+    if begins:
+        target = tracer.capture.adopt(target, record)
+    record.steps[step] = value
+    if len(record.steps) == record.count:
+        target.value = stacked(tracer, [record.steps[t] for t in range(record.count)], place)
+
+
+def _written_step(index: Any, rank: int) -> tuple[int, int]:
+    """Which dimension an index takes one place of, and which place; -1 where it takes parts of others."""
+    entries = list(index) if isinstance(index, tuple) else [index]
+    if any(entry is Ellipsis for entry in entries):
+        first = next(i for i, entry in enumerate(entries) if entry is Ellipsis)
+        entries[first : first + 1] = [slice(None)] * (rank - len(entries) + 1)
+    chosen = [place for place, entry in enumerate(entries) if entry != slice(None)]
+    if len(chosen) != 1 or type(entries[chosen[0]]) is not int:
+        return -1, 0
+    return chosen[0], entries[chosen[0]]
 
 
 def stacked(tracer: Tracer, values: Sequence[Value], place: int) -> Value:

@@ -9,7 +9,7 @@ function takes, after the :class:`Tracer` and the function's result on the meta 
 import hashlib
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from fractions import Fraction
 from math import prod
 from typing import Any, NoReturn
@@ -69,6 +69,22 @@ class Value:
     last: int | None = None
     step: int | None = None
     skip: int = 0
+
+
+@dataclass(eq=False)
+class Record:
+    """What is known of a tensor into which a loop over time writes its steps, until all of them are written.
+
+    Attributes:
+        place: which of its dimensions is time.
+        steps: what was written, by step.
+        count: how many steps there are to be.
+    """
+
+    place: int
+    count: int
+    steps: dict[int, Value] = field(default_factory=dict)
+    layer: None = None
 
 
 class Tracer:
@@ -170,6 +186,11 @@ class Tracer:
                 plain, f"calls {plain}, which no layer of a network is", ADVICE.get(plain, OTHERWISE)
             )
         inputs = stand_ins((args, kwargs))
+        if plain == "__setitem__":
+            on_meta()  # torch's own words for what does not fit
+            return RULES[plain](self, None, *args)
+        for one in inputs:
+            self.check_written(one)
         if any(one.value.layer is None for one in inputs):
             self.refuse(
                 f"reads a neuron's history, or the places of largest numbers ({plain}), which no layer "
@@ -234,8 +255,18 @@ class Tracer:
         """The value of a tensor of the network; anything else is refused."""
         if not isinstance(tensor, StandIn):
             self.refuse(f"wants {what} to be computed from the model's input, got {type(tensor).__name__}")
+        self.check_written(tensor)
         value: Value = tensor.value
         return value
+
+    def check_written(self, tensor: StandIn) -> None:
+        """Refuses a tensor of which some steps are not written yet."""
+        record = tensor.value
+        if isinstance(record, Record):
+            self.refuse(
+                f"reads a tensor of {record.count} steps, {len(record.steps)} of which are written so far. A "
+                "loop writes each step once, and what it has written is read behind it"
+            )
 
     def here(self) -> str:
         """The path of the module that is running; of the whole model, the function that it calls."""
