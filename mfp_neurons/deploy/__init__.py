@@ -60,7 +60,8 @@ def lower(
             power of two, and what may stand between them (docs/deployment.md). A loop over time around
             neurons that take single steps is followed. The model is left exactly as it is, and read in
             evaluation mode, from rest: states that its neurons hold are not part of the network.
-        example: an input, [T, N, \*], or [N, \*] of a model that repeats an image over time itself. Only its
+        example: an input, [T, N, \*]; [N, T, \*] of a model that puts time first itself, whose network takes
+            [T, N, \*] all the same; or [N, \*] of one that repeats an image over time itself. Only its
             dtype, its shape and the range of its values matter, unless taps are rounded. uint8: images of
             levels 0 to 255, which reach the model as level / 255. bool: events. Floats: events if all are 0
             or 1; images in [0, 1] or [-1, 1], rounded to 255 levels; or, where all are whole numbers, what
@@ -98,13 +99,13 @@ def lower(
     >>> network.run(torch.rand(5, 10, 8)).shape
     (5, 10, 4)
     """
-    graph, names = lower_rounded(model, example, levels, kernel_bits, steps, mean, std)
+    graph, names, batch_first = lower_rounded(model, example, levels, kernel_bits, steps, mean, std)
     try:
         network = IntegerNetwork(graph)
     except InvalidNetworkError as error:
         raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
     if names:
-        note = what_changed(model, example, network, names, kernel_bits, steps, mean, std)
+        note = what_changed(model, example, network, names, kernel_bits, batch_first, steps, mean, std)
         log_once(f"deploy.kernel_bits.{note}", "%s", note)
         network.notes = (note,)
     return network

@@ -226,6 +226,12 @@ class Folding:
         """The graph; None of a model that was read in part."""
         if not self.network.outputs:
             return None
+        if self.network.input.time:
+            log_once(
+                f"deploy.batch_first.{self.network.where}",
+                "%s is given [N, T, *]; the integer network takes the same numbers as [T, N, *]",
+                self.network.where,
+            )
         returned = self._read_out()
         heads = [self._scores(output, key) for output, key in returned]
         keys = tuple(key for _, key in returned) if self.network.keys else ()

@@ -99,21 +99,21 @@ def lower_rounded(
     steps: int | None,
     mean: Channels,
     std: Channels,
-) -> tuple[Graph, tuple[str, ...]]:
-    """The graph, and the layers whose taps were rounded to ``kernel_bits``."""
+) -> tuple[Graph, tuple[str, ...], bool]:
+    """The graph, the layers whose taps were rounded to ``kernel_bits``, and whether the batch came first."""
     check_kernel_bits(kernel_bits)
     check_steps(steps)
     model = check_model(model)
     read = levels_of(example, levels, mean, std)
     _check_that_weights_are_quantized(model)
 
-    def export(network: NetworkDescription) -> tuple[Graph | None, tuple[str, ...]]:
+    def export(network: NetworkDescription) -> tuple[Graph | None, tuple[str, ...], bool]:
         names: tuple[str, ...] = ()
         if kernel_bits is not None:
             network, names = rounded(network, kernel_bits)
-        return _graph(network, read), names
+        return _graph(network, read), names, network.input.time == 1
 
-    graph, names = read_model(
+    graph, names, batch_first = read_model(
         model,
         example,
         export,
@@ -123,7 +123,7 @@ def lower_rounded(
         steps=steps,
     )
     assert graph is not None
-    return graph, names
+    return graph, names, batch_first
 
 
 def refusals_of(network: NetworkDescription, levels: Levels) -> list[LoweringError]:

@@ -87,17 +87,19 @@ def what_changed(
     network: IntegerNetwork,
     names: Sequence[str],
     bits: KernelBits,
+    batch_first: bool = False,
     calls: int | None = None,
     mean: Any = 0.0,
     std: Any = 1.0,
 ) -> str:
     """A sentence on the spikes that rounding made others, of the model and the network on the example.
 
-    ``calls`` is how often a model is called with one step; None for once, with all steps.
+    ``batch_first``: the example is [N, T, \\*]. ``calls`` is how often a model is called with one step; None
+    for once, with all steps.
     """
     static = network.graph.input.static or calls is not None
-    x = example[:_SAMPLES] if static else example[:, :_SAMPLES]
-    inputs, ours = network.graph.input, network.run_events(x).spikes
+    x = example[:_SAMPLES] if static or batch_first else example[:, :_SAMPLES]
+    inputs, ours = network.graph.input, network.run_events(x.transpose(0, 1) if batch_first else x).spikes
     # levels reach the model as fractions, whole numbers as they are, and both normalized
     real = x.double() if inputs.is_whole or x.is_floating_point() else x / inputs.top
     shape = (-1, *[1] * (len(inputs.features) - 1))
@@ -110,7 +112,7 @@ def what_changed(
             dense = _dense(ours[op.name], (*spikes.shape[:2], *op.shape))
             differ += int((dense != spikes.reshape(dense.shape)).sum())
             total += dense.size
-    samples = len(x) if static else x.shape[1]
+    samples = len(x) if static or batch_first else x.shape[1]
     measured = f"on {samples} samples of the example {differ:,} of {total:,} spikes are others"
     share = f" ({differ / total:.2%})" if total else ""
     return f"kernel_bits={bits!r} rounded the taps of {', '.join(names)}: {measured}{share}"

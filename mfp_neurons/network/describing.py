@@ -14,7 +14,7 @@ from ..adapters import describe_recurrence, is_neuron
 from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
 from . import arithmetic, containers, moves, places, pools, products, steps, synapses
-from .axes import Axis, Dims, flat, has_time, kinds, labels, of_features, sizes
+from .axes import Axis, Dim, flat, has_time, kinds, labels, of_features, sizes
 from .capture import Capture, MisfitError, StandIn, named
 from .description import NetworkDescription, NetworkError, Neurons, Output, Source, read_layers
 from .neurons import fire
@@ -35,8 +35,9 @@ def describe(model: nn.Module, example: Tensor, *, steps: int | None = None) -> 
         model: convolutions, linear layers, batch norms, memory-free neurons, pools, sums and what may stand
             between them, of plain torch, SpikingJelly or snnTorch. It is left exactly as it is, and read in
             evaluation mode, from rest.
-        example: what it is given: [T, N, \*], or [N, \*] of a model that takes single steps or repeats its
-            input over time itself. Its values do not matter, except whether all of them are 0 or 1.
+        example: what it is given: [T, N, \*]; [N, T, \*] of a model that puts time first itself; or [N, \*]
+            of one that takes single steps or repeats its input over time itself. Its values do not matter,
+            except whether all of them are 0 or 1.
         steps: T, of a model that takes one step a call and whose loop over time stands outside of it;
             ``example`` is then one step [N, \*].
 
@@ -90,7 +91,7 @@ def read_model(
     follow_loops: bool = True,
     steps: int | None = None,
 ) -> Export:
-    r"""What an export makes of a model, whose example is read as [T, N, \*] or, failing that, as [N, \*].
+    r"""What an export makes of a model; its example is [T, N, \*] or, failing that, [N, \*] or [N, T, \*].
 
     Args:
         model, example: see :func:`describe`.
@@ -161,36 +162,34 @@ def attempt(
 def _readings(
     model: nn.Module, example: Tensor, is_binary: bool, follow_loops: bool, steps: int | None
 ) -> list["_Reading"]:
-    shapes = [(example.shape, has_time) for has_time in (True, False) if example.dim() > 1 + has_time]
     if steps is not None:
-        shapes = [(torch.Size((steps, *example.shape)), True)]
-    return [
-        _Reading(model, shape, has_time, is_binary, follow_loops or steps is not None, steps is not None)
-        for shape, has_time in shapes
-    ]
+        return [_Reading(model, torch.Size((steps, *example.shape)), 0, is_binary, True, True)]
+    places = (0, None, 1) if example.dim() > 2 else (None,)
+    return [_Reading(model, example.shape, time, is_binary, follow_loops, False) for time in places]
 
 
 class _Reading:
-    """One way to read the example's dimensions: [T, N, *] if ``has_time``, else [N, *].
+    """One way to read the example's dimensions: [T, N, *], [N, T, *] or [N, *].
 
-    ``by_step``: the model is called T times, with one step [N, *] each.
+    ``time`` is which of them is T, 0, 1 or None. ``by_step``: the model is called T times, with one step
+    [N, *] each.
     """
 
     def __init__(
         self,
         model: nn.Module,
         shape: torch.Size,
-        has_time: bool,
+        time: int | None,
         is_binary: bool,
         follow_loops: bool,
         by_step: bool,
     ) -> None:
         self.model, self.is_binary, self.follow_loops = model, is_binary, follow_loops
-        self.by_step = by_step
-        self.features = tuple(shape[1 + has_time :])
-        self.steps = shape[0] if has_time else None
+        self.by_step, self.time = by_step, time
+        self.features = tuple(shape[1 if time is None else 2 :])
+        self.steps = None if time is None else shape[time]
         # a batch of 2 at least: there is no size by which one sample and one channel could be told apart
-        self.batch = (Axis("N", max(2, shape[has_time])),)
+        self.batch = (Axis("N", max(2, shape[int(time == 0)])),)
         self.handled = 0  # functions and modules until it was refused
         self.positions: list[int] = []  # and until each layer of the description
         self.error: NetworkError | None = None
@@ -242,11 +241,13 @@ class _Reading:
 
     def _capture(self, count: int | None, refusals: list[NetworkError] | None = None) -> NetworkDescription:
         """What ``count`` steps give; with a list for refusals, as far as the model can be read."""
-        tracer = Tracer(self.features, count, self.is_binary, self.follow_loops, _call_module)
+        tracer = Tracer(self.features, count, self.is_binary, self.follow_loops, _call_module, self.time or 0)
         tracer.capture = capture = Capture(self.model, tracer)
         tracer.refusals = refusals
-        time: Dims = () if count is None or self.by_step else ((Axis("T", count),),)
-        dims = (*time, self.batch, *of_features(self.features))
+        lead: list[Dim] = [self.batch]
+        if count is not None and not self.by_step:
+            lead.insert(self.time or 0, (Axis("T", count),))
+        dims = (*lead, *of_features(self.features))
         calls = [Value(0, dims, step=t) for t in range(count or 0)] if self.by_step else [Value(0, dims)]
         try:
             returned = capture.run(sizes(dims), calls)

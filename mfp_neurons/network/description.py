@@ -131,14 +131,17 @@ class Input(Layer):
         features: the shape of one step of one sample as the user has it; ``shape`` is how it is read first.
         has_time: it is [T, N, \\*], not [N, \\*] of a model that takes single steps or repeats it itself.
         is_binary: all of the example is 0 or 1.
+        time: which dimension of what the model is given is time, if it has any: 0, or 1 of [N, T, \\*].
     """
 
     features: Shape
     has_time: bool
     is_binary: bool
+    time: int = 0
 
     def holds(self) -> str:
-        return ("spikes" if self.is_binary else "numbers") + ("" if self.has_time else ", without time")
+        order = ", the batch first" if self.time else "" if self.has_time else ", without time"
+        return ("spikes" if self.is_binary else "numbers") + order
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -97,6 +97,7 @@ class Tracer:
         follow_loops: whether neurons may be called step by step, in a loop over time. Layers that compute the
             same from the same are then one: those of a step are those of every other step.
         modules: what a call of a module gives, or NotImplemented to look inside.
+        time: which dimension of the input is time, if it has any.
     """
 
     def __init__(
@@ -106,6 +107,7 @@ class Tracer:
         is_binary: bool,
         follow_loops: bool,
         modules: Callable[..., Any],
+        time: int = 0,
     ) -> None:
         self.layers: list[Layer] = [
             Input(
@@ -116,6 +118,7 @@ class Tracer:
                 shape=features,
                 features=features,
                 has_time=steps is not None,
+                time=time,
                 is_binary=is_binary,
             )
         ]

@@ -9,10 +9,12 @@ import snntorch as snn
 import torch
 from torch import Tensor, nn
 
-from mfp_neurons import deploy, quantize_weights
+from mfp_neurons import MFP, deploy, quantize_weights
 from mfp_neurons.deploy.lowering import lower_graph
+from mfp_neurons.network import describe
 
 from .loops import heads, in_float64
+from .oracle import exact
 
 T, N, CLASSES = 6, 3, 4
 
@@ -192,3 +194,90 @@ def test_another_view_of_a_record_is_not_taken_for_zeros() -> None:
     model = quantize_weights(Written(make, at_step, lambda spikes, potentials: spikes + first[-2]))
     with pytest.raises(deploy.LoweringError, match="computes with nan"):
         lower_graph(model, frames(T, N, 8))
+
+
+# --- the batch first ----------------------------------------------------------------------------------------
+
+
+class BatchFirst(nn.Module):
+    """Takes [N, T, *], as torch's recurrent layers do with batch_first=True."""
+
+    def __init__(self, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.conv, self.norm, self.fc = (
+            nn.Conv2d(2, 3, 3, padding=1),
+            nn.BatchNorm2d(3),
+            nn.Linear(36, CLASSES),
+        )
+        self.fire, self.again = (MFP(0.5, v_threshold=0.3, order=3, kernel_bits="pow2") for _ in range(2))
+        self.lif1, self.lif2 = (snn.Leaky(beta=0.5, threshold=0.3) for _ in range(2))
+        self.does = forward
+
+    def forward(self, x):
+        return self.does(self, x)
+
+    def current(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x))
+
+
+def turned_around(self: BatchFirst, x: Tensor) -> Tensor:
+    x = x.transpose(0, 1)
+    y = self.fire(self.current(x.flatten(0, 1)).unflatten(0, x.shape[:2]))
+    return self.again(self.fc(y.flatten(2))).mean(0)
+
+
+def synapses_before_it_is_turned(self: BatchFirst, x: Tensor) -> Tensor:
+    y = self.current(x.flatten(0, 1)).view(*x.shape[:2], 3, 3, 4)
+    y = self.fire(y.permute(1, 0, 2, 3, 4)).flatten(2)
+    return self.again(self.fc(y)).transpose(0, 1)  # and every step of the scores, batch first again
+
+
+def loop(self: BatchFirst, x: Tensor) -> Tensor:
+    mem1, mem2, record = self.lif1.init_leaky(), self.lif2.init_leaky(), []
+    for t in range(x.size(1)):
+        spk, mem1 = self.lif1(self.current(x[:, t]), mem1)
+        spk, mem2 = self.lif2(self.fc(spk.flatten(1)), mem2)
+        record.append(spk)
+    return torch.stack(record, dim=1)
+
+
+@pytest.mark.parametrize("forward", [turned_around, synapses_before_it_is_turned, loop])
+def test_a_model_that_takes_the_batch_first_is_read_with_time_where_it_puts_it(forward: Any) -> None:
+    torch.manual_seed(0)
+    model = quantize_weights(BatchFirst(forward), 4).eval()
+    x = frames(N, T, 2, 3, 4)
+    graph = lower_graph(model, x)
+    assert graph.steps == T and graph.input.features == (2, 3, 4) and not graph.fixed
+    longer = frames(N + 2, T + 1, 2, 3, 4)
+    reference = in_float64(model) if forward is loop else exact(model)
+    expected = reference(longer.double())
+    assert bool((expected != 0).any())
+    wanted = expected.transpose(0, 1) if expected.dim() > 2 else expected
+    (scores,) = heads(graph, longer.transpose(0, 1))
+    if forward is loop:  # which remembers T steps of the example
+        graph = lower_graph(model, longer)
+        (scores,) = heads(graph, longer.transpose(0, 1))
+    np.testing.assert_allclose(scores, wanted.detach().numpy(), rtol=1e-9, atol=1e-9)
+    assert "the batch first" in str(describe(model, x))
+
+
+def test_time_stays_first_where_a_model_can_be_read_so() -> None:
+    model = quantize_weights(nn.Sequential(nn.Linear(8, 4), nn.Linear(4, 3)))
+    assert lower_graph(model, frames(T, N, 8)).steps == T
+
+
+def test_the_spikes_that_rounding_changes_are_counted_with_the_batch_first() -> None:
+    torch.manual_seed(0)
+    model = quantize_weights(BatchFirst(loop), 4).eval()
+    counted = {}
+    for beta in (0.5, 0.93):
+        for lif in (model.lif1, model.lif2):
+            lif.beta = torch.tensor(beta)
+        x = frames(N, T, 2, 3, 4)
+        (note,) = deploy.lower(model, x, kernel_bits=2).notes or ("",)
+        counted[beta] = note
+    assert counted[0.5] == ""
+    spikes = T * N * (36 + CLASSES)
+    assert f"on {N} samples of the example" in counted[0.93] and f"of {spikes} spikes" in counted[0.93]
+    changed = int(counted[0.93].split("example ")[1].split(" of")[0])
+    assert 0 < changed < spikes / 4

@@ -82,7 +82,7 @@ FORWARDS: list[tuple[Callable[..., Any], str]] = [
     (lambda x, a, fire, out: x[2], "returns step 2 of 4"),
     (lambda x, a, fire, out: (x[-1] + x).mean(0), "adds tensors of different places or times"),
     (lambda x, a, fire, out: a(x).long(), "of numbers that are not whole"),
-    (lambda x, a, fire, out: fire(a(x).transpose(0, 1)), "time first"),
+    (lambda x, a, fire, out: fire(a(x).transpose(0, 2)), "time first"),
     (lambda x, a, fire, out: fire(a(x).flatten(0, 1)), "Neurons take whole sequences"),
     (lambda x, a, fire, out: fire(a(x)[-2:]).mean(0), "behind the last neuron"),
     (lambda x, a, fire, out: F.linear(x, x[0]), "weight that is computed from the input"),
