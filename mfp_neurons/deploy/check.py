@@ -49,6 +49,7 @@ MAX_TOP = 2**24 - 1  # of a map
 MAX_WEIGHT = 2**15  # of a source of a Sum or Concat
 MAX_NAME = 1000
 MAX_FEATURES = 16
+MAX_LEVEL = 2**15  # of the input
 MAX_LENGTH = 2**16  # of a window, its stride, padding and dilation
 MAX_NUMBERS = 2**26  # in one map, with what its windows reach beyond it
 MAX_FACTOR = 2**31 - 1
@@ -73,10 +74,10 @@ def check(graph: Graph) -> None:
 
     >>> import numpy as np
     >>> from mfp_neurons.deploy.graph import Graph, Input
-    >>> check(Graph(Input((1, 4, 4), (4, 4), 256), (), 8))
+    >>> check(Graph(Input((1, 4, 4), (4, 4), 0), (), 8))
     Traceback (most recent call last):
     ...
-    mfp_neurons.deploy.errors.InvalidNetworkError: input: top must be an integer from 1 to 255, got 256
+    mfp_neurons.deploy.errors.InvalidNetworkError: input: top must be an integer from 1 to 2**15, got 0
     """
     if not isinstance(graph, Graph):
         raise InvalidNetworkError(f"the network must be a Graph, got {describe(graph)}")
@@ -125,11 +126,11 @@ def _check_input(inputs: Any) -> None:
     place = _Place("input")
     _check_shape(place, inputs.shape)
     _check_features(place, inputs.features, inputs.shape)
-    place.require_int("top", inputs.top, 1, 255)
+    place.require_int("top", inputs.top, 1, MAX_LEVEL)
     place.require(isinstance(inputs.static, bool), "static", inputs.static, "True or False")
     for field, value in (("low", inputs.low), ("high", inputs.high)):
-        ok = isinstance(value, float) and value.is_integer() and -255 <= value <= 255
-        place.require(ok, field, value, "a whole float from -255 to 255")
+        ok = isinstance(value, float) and value.is_integer() and abs(value) <= MAX_LEVEL
+        place.require(ok, field, value, f"a whole float from -{MAX_LEVEL} to {MAX_LEVEL}")
     place.require(inputs.low < inputs.high, "high", inputs.high, f"above low, which is {inputs.low:g}")
 
 

@@ -132,7 +132,7 @@ def run(
     return scores, maps, Counts(additions, multiplications)
 
 
-def of_levels(levels: NDArray[np.uint8], steps: int) -> Events:
+def of_levels(levels: NDArray[Any], steps: int) -> Events:
     """The events of a dense input [T, N, C, H, W], or [1, N, C, H, W] for the same at every step."""
     shown = np.broadcast_to(levels, (steps, *levels.shape[1:]))
     time, sample, channel, row, column = np.nonzero(shown)

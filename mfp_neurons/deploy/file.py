@@ -133,7 +133,7 @@ def from_bytes(data: bytes) -> Graph:
 def _version(graph: Graph) -> int:
     """The first version that can say this network."""
     recent = Currents | Gather | Ones | Product | MatMul
-    if (graph.input.low, graph.input.high) != (0.0, 1.0):
+    if (graph.input.low, graph.input.high) != (0.0, 1.0) or graph.input.top > 255:
         return 3
     if len(graph.heads) > 1 or graph.keys or any(isinstance(op, recent) for op in graph.ops):
         return 3

@@ -38,7 +38,7 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Input:
-    """What the network is given: levels from 0 to ``top``; 1 is events, 255 images of bytes.
+    """What the network is given: levels from 0 to ``top``, 2**15 at most; 1 is events, 255 images of bytes.
 
     Attributes:
         shape: (C, H, W).
@@ -55,6 +55,11 @@ class Input:
     static: bool = False
     low: float = 0.0
     high: float = 1.0
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """What levels are given in to the executors and the C: a byte each, or two above 255."""
+        return np.dtype(np.uint8 if self.top <= 255 else np.uint16)
 
     @property
     def is_whole(self) -> bool:

@@ -1,4 +1,7 @@
-"""What the user gives, as levels: uint8 [T, N, C, H, W], or [1, N, C, H, W] for one image at every step."""
+"""What the user gives, as levels [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
+
+They are uint8, or uint16 where the largest is above 255.
+"""
 
 from typing import Any
 
@@ -9,7 +12,7 @@ from .check import MAX_STEPS
 from .events import Events
 from .graph import Graph, Input
 
-Levels = NDArray[np.uint8]
+Levels = NDArray[np.uint8] | NDArray[np.uint16]
 
 
 def read(graph: Graph, x: Any) -> tuple[Levels, int]:
@@ -96,11 +99,11 @@ def _levels(numbers: NDArray[Any], inputs: Input) -> Levels:
     if numbers.dtype.kind == "f":
         _check_numbers(numbers, inputs)
         # in float64, where a level's number, rounded to float32 or not, is nearest to that level
-        return np.rint((numbers.astype(np.float64) - low) * (top / (high - low))).astype(np.uint8)
+        return np.rint((numbers.astype(np.float64) - low) * (top / (high - low))).astype(inputs.dtype)
     first, last = (int(low), int(high)) if inputs.is_whole else (0, top)
     if numbers.size and (numbers.min() < first or numbers.max() > last):
         raise ValueError(f"x must hold {_words(inputs)}, got {int(numbers.min())} to {int(numbers.max())}")
-    return (numbers.astype(np.int64) - first).astype(np.uint8)
+    return (numbers.astype(np.int64) - first).astype(inputs.dtype)
 
 
 def _words(inputs: Input) -> str:

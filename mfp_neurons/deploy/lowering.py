@@ -24,6 +24,7 @@ from ..network.description import Exact, Layer, as_map
 from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
 from . import fold
+from .check import MAX_LEVEL
 from .errors import LoweringError
 from .fold import Affine, affine, decimals
 from .folding import (
@@ -161,9 +162,9 @@ def levels_of(example: Tensor, levels: int | None, mean: Channels, std: Channels
     if example.is_complex() or example.is_quantized:
         raise TypeError(f"example must hold real numbers, got {describe(example)}")
     if levels is not None and (
-        isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= 255
+        isinstance(levels, bool) or not isinstance(levels, int) or not 1 <= levels <= MAX_LEVEL
     ):
-        raise ValueError(f"levels must be an integer from 1 to 255, got {describe(levels)}")
+        raise ValueError(f"levels must be an integer from 1 to {MAX_LEVEL}, got {describe(levels)}")
     norm = _per_channel("mean", mean, example), _per_channel("std", std, example)
     if any(number <= 0 for number in norm[1]):
         raise ValueError(f"std must be positive, got {min(norm[1]):g}")
@@ -196,12 +197,12 @@ def _counts(smallest: int, largest: int, levels: int | None, norm: tuple[Any, An
     if levels and size > levels:
         raise ValueError(f"example must be at most levels={levels} in size, got {size}")
     # counts of other inputs may be larger: as many as the same bits hold
-    size = levels or ((1 << size.bit_length()) - 1 if smallest >= 0 else size)
+    size = levels or (max(size, min((1 << size.bit_length()) - 1, MAX_LEVEL)) if smallest >= 0 else size)
     top = 2 * size if smallest < 0 else size
-    if top > 255:
+    if top > MAX_LEVEL:
         raise ValueError(
-            f"example must span at most 255 whole numbers, got {smallest} to {largest}. Clip counts, and "
-            "train with that"
+            f"example must hold whole numbers up to {MAX_LEVEL}, of both signs up to {MAX_LEVEL // 2}, got "
+            f"{smallest} to {largest}. Clip counts, or divide them by the largest, and train with that"
         )
     return Levels(top, -float(size) if smallest < 0 else 0.0, float(size), False, *norm)
 
@@ -613,7 +614,7 @@ def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window:
     if not layer.largest:  # the largest is never the padding, which is the smallest number there is
         content, window = folding.padded(layer, content, window, as_map(layer.shape))
     top = folding.so_far.map_top(content.index) * count
-    if top > (LARGEST_NUMBER if content.zero else _LARGEST_TOP):
+    if top > LARGEST_NUMBER:
         largest = folding.so_far.map_top(content.index)
         folding.refuse(layer, f"adds up {prod(window.size)} numbers up to {largest}: too many")
     kind = "max" if layer.largest else "sum"

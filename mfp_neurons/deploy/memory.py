@@ -126,14 +126,14 @@ def _parameter_bytes(op: Op) -> int:
 
 
 def _map_bytes(graph: Graph, index: int, steps: int) -> int:
-    """Bytes of a packed map of one sample: words of 64 channels at every place; of an image, its bytes.
+    """Bytes of a packed map of one sample: words of 64 channels at every place; of images, their bytes.
 
     ``steps`` are the map's own.
     """
     channels, *places = graph.map_shape(index)
     # levels are multiplied, not counted bit by bit, so they stay bytes and are not packed
     if index == 0 and graph.input.top > 1:
-        return channels * prod(places) * (1 if graph.input.static else steps)
+        return graph.input.dtype.itemsize * channels * prod(places) * (1 if graph.input.static else steps)
     return 8 * planes(graph.map_top(index)) * -(-channels // 64) * prod(places) * steps
 
 

@@ -105,7 +105,8 @@ def score(
     )
     (folder / "samples.h").write_text(
         f"#define SAMPLES {len(samples)}\n"
-        f"static const uint8_t samples[SAMPLES][NET_INPUT_BYTES] = {{\n{rows}}};\n"
+        f"static const {graph.input.dtype}_t samples[SAMPLES]"
+        f"[NET_INPUT_BYTES / {graph.input.dtype.itemsize}] = {{\n{rows}}};\n"
     )
     compile_for(machine, folder, "scores.c", "net.c", "mfp_int.c", optimize=optimize)
     command = [tool("qemu-system-arm"), "-M", machine.board, "-display", "none", "-monitor", "none"]

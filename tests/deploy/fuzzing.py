@@ -90,7 +90,8 @@ def read_file(data: bytes, number: int, tally: Tally) -> str:
     period = graph.period
     steps = graph.fixed_steps() or max(period, min(graph.steps, _MOST_STEPS) // period * period)
     frames = 1 if graph.input.static else steps
-    levels = rng.integers(0, graph.input.top + 1, (frames, 2, *graph.input.shape)).astype(np.uint8)
+    levels = rng.integers(0, graph.input.top + 1, (frames, 2, *graph.input.shape))
+    levels = levels.astype(graph.input.dtype)
     agree(graph, levels, steps)
     if number % 8 == 0:  # the slow ones
         agree_otherwise(Case(graph, levels, steps))
@@ -188,7 +189,8 @@ def _misuse(case: Case, rng: np.random.Generator) -> int:
     graph, refused = case.graph, 0
     x = case.levels.reshape(*case.levels.shape[:2], *graph.input.features)
     high = x.copy()
-    high.reshape(-1)[rng.integers(0, high.size)] = rng.integers(min(graph.input.top + 1, 255), 256)
+    most = int(np.iinfo(graph.input.dtype).max)
+    high.reshape(-1)[rng.integers(0, high.size)] = rng.integers(min(graph.input.top + 1, most), most + 1)
     wrong = [high, x / 7.0, x - 1.0, x * np.nan, x + np.inf, x[..., None], x[..., :0], x.astype(object)]
     for given in wrong:
         try:

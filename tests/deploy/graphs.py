@@ -48,7 +48,7 @@ CHANNELS = [1, 1, 2, 3, 4, 6, 31, 32, 33, 63, 64, 65]
 LENGTHS = [1, 2, 3, 5, 6]
 STEPS = [1, 2, 3, 4, 4, 5, 6, 8, 12, 12]  # some of many divisors
 LONG = [31, 32, 33, 63, 64, 65, 66, 66]  # around a machine word; the maps are tiny then
-TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255]
+TOPS = [1, 1, 1, 2, 3, 15, 16, 127, 128, 255, 256, 1000, 2**15]
 BITS = [1, 1, 1.58, 1.58, 2, 3, 4, 5, 6, 7, 8]
 MAX_TOP = 2**24 - 1
 MAX_WEIGHT = 2**15
@@ -157,7 +157,7 @@ def _levels(
     drawn = generator.integers(1, top + 1, shape)
     if density == 1.0:
         drawn[:] = top
-    return (drawn * (generator.random(shape) < density)).astype(np.uint8)
+    return (drawn * (generator.random(shape) < density)).astype(np.uint8 if top <= 255 else np.uint16)
 
 
 class _Builder:

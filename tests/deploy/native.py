@@ -40,7 +40,9 @@ static void *room(size_t bytes)
 static void get(uint8_t *to, size_t bytes) {{ if (fread(to, 1, bytes, stdin) != bytes) exit(3); }}
 static void put(const int64_t *from, size_t count) {{ if (fwrite(from, 8, count, stdout) != count) exit(4); }}
 
-typedef int call(const uint8_t *, int64_t *);
+/* levels are of one byte or two */
+typedef int call(const void *, int64_t *);
+{wrapped}
 
 static void sample(call *run, call *step, void (*reset)(void), uint32_t (*argmax)(const int64_t *),
                    size_t input, size_t step_input, size_t scores, size_t classes, size_t steps)
@@ -157,12 +159,19 @@ def score(
         write_c(case.graph, folder, name=name)
     calls = [
         f"    for (int i = 0; i < {stream.shape[1]}; i++)\n"
-        f"        sample({name}_run, {name}_step, {name}_reset, {name}_argmax, {name.upper()}_INPUT_BYTES, "
+        f"        sample(run_{name}, step_{name}, {name}_reset, {name}_argmax, {name.upper()}_INPUT_BYTES, "
         f"{name.upper()}_STEP_INPUT_BYTES, {name.upper()}_SCORES, {name.upper()}_CLASSES, {len(stream)});"
         for name, stream in zip(names, streams, strict=True)
     ]
     includes = "\n".join(f'#include "{name}.h"' for name in names)
-    text = _PROGRAM.format(includes=includes, calls="\n".join(calls), untouched=f"INT64_C({UNTOUCHED})")
+    wrapped = "\n".join(
+        f"static int {call}_{name}(const void *in, int64_t *out) {{ return {name}_{call}(in, out); }}"
+        for name in names
+        for call in ("run", "step")
+    )
+    text = _PROGRAM.format(
+        includes=includes, wrapped=wrapped, calls="\n".join(calls), untouched=f"INT64_C({UNTOUCHED})"
+    )
     (folder / "main.c").write_text(text)
     sources = [f"{name}.c" for name in (*names, "mfp_int", "main")]
     run([tool(compiler), *STRICT, *flags, *sources, "-o", "main"], folder)

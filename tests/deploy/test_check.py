@@ -130,8 +130,8 @@ REFUSED: dict[str, Graph] = {
     "input: features must be of 32 elements": with_input(features=(2, 4)),
     "input: features .* got 'abc'": with_input(features="abc"),
     "input: features must be a tuple of at most 16": with_input(features=(1,) * 17),
-    "input: top must be an integer from 1 to 255, got 256": with_input(top=256),
-    "input: top must be an integer from 1 to 255, got 0": with_input(top=0),
+    "input: top must be an integer from 1 to 2**15, got 32769": with_input(top=2**15 + 1),
+    "input: top must be an integer from 1 to 2**15, got 0": with_input(top=0),
     "input: static": with_input(static=1),
     # names
     "operation 0 (Neurons): name .* got 7": of(FIRE, name=7),

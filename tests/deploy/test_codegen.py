@@ -92,6 +92,26 @@ def test_corners_that_random_networks_rarely_meet_give_the_interpreters_scores()
     check_scores(chosen, "gcc", *SANITIZED["gcc"])
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_levels_of_two_bytes_are_read_and_refused_as_in_python(compiler, tmp_path):
+    cases, streams = [], []
+    for top in (256, 1000, 2**15):
+        fire = fires(dense(0, CODES), [4, 2, 1], [3 * top, 5 * top])
+        graph = vectors(2, fire, readout(dense(1, CODES), reduce="none"), steps=4, top=top)
+        levels = np.array([[top, 0], [1, top], [255, 256], [0, top]], np.uint16).reshape(4, 1, 2, 1, 1)
+        cases.append(Case(graph, levels, 4))
+        streams.append(levels)
+    wrong = streams[-1].copy()
+    wrong[2, 0, 1] = 2**15 + 1
+    for observed, case, stream in zip(score(cases, streams, tmp_path, compiler), cases, streams, strict=True):
+        right = expected(case, stream)
+        np.testing.assert_array_equal(observed.run, right.run)
+        np.testing.assert_array_equal(observed.step, right.step)
+    (tmp_path / "wrong").mkdir()
+    (observed,) = score([Case(cases[-1].graph, wrong, 4)], [wrong], tmp_path / "wrong", compiler)
+    assert observed.ran.tolist() == [-1] and observed.scored.tolist() == [[1, 1, -1, 1]]
+
+
 @pytest.mark.parametrize("level", [4, 255])
 @pytest.mark.parametrize("period", [1, 2])
 def test_a_level_above_the_top_is_refused_as_in_python_and_changes_nothing(level, period, tmp_path):

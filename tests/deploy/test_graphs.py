@@ -36,7 +36,8 @@ def traits(case: Case) -> Iterator[tuple[str, Any]]:
     """Names with values; most are questions, which networks have to answer by yes and by no."""
     graph, periods, top = case.graph, case.graph.periods, case.graph.input.top
     _, maps = interpret.run(graph, case.levels.astype(np.int64), case.steps)
-    yield "input", "events" if top == 1 else "bytes" if top == 255 else "levels"
+    kinds = "events" if top == 1 else "bytes" if top == 255 else "levels"
+    yield "input", kinds if top <= 255 else "levels of two bytes"
     yield "static", graph.input.static
     yield "one image for all steps", len(case.levels) == 1 and case.steps > 1
     yield "more steps than a word has bits", case.steps > 64

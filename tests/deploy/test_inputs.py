@@ -40,7 +40,7 @@ def test_levels_come_through_every_dtype(levels: Any, dtype: Any, as_torch: bool
 
 @given(
     truth=st.integers(0, 2**32).map(lambda s: np.random.default_rng(s).random((5, 2, *STEP)) < 0.5),
-    top=st.integers(1, 255),
+    top=st.integers(1, 255) | st.sampled_from([256, 2**15]),
     as_torch=st.booleans(),
 )
 def test_booleans_are_what_they_are_to_the_model_0_and_1_the_smallest_level_and_the_largest(
@@ -50,6 +50,18 @@ def test_booleans_are_what_they_are_to_the_model_0_and_1_the_smallest_level_and_
     np.testing.assert_array_equal(levels, np.where(truth, top, 0))
     np.testing.assert_array_equal(levels, read(network(top), truth.astype(np.float32))[0])
     np.testing.assert_array_equal(levels[0], read_step(network(top), truth[0]))
+
+
+@pytest.mark.parametrize("top", [1, 255, 256, 2**15])
+def test_levels_have_one_byte_up_to_255_and_two_above(top: int) -> None:
+    graph = network(top)
+    x = np.full((5, 1, *STEP), top)
+    for given_as in (x, x.astype(np.int32), torch.from_numpy(x), np.ones(x.shape)):
+        levels, _ = read(graph, given_as)
+        assert levels.dtype == graph.input.dtype == (np.uint8 if top <= 255 else np.uint16)
+        assert (levels == top).all()
+    with pytest.raises(ValueError, match=f"got {top + 1} to {top + 1}"):
+        read(graph, x + 1)
 
 
 def test_one_image_is_shown_at_every_step_of_the_example() -> None:

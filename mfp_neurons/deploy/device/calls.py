@@ -212,16 +212,22 @@ def _memory(buffers: Buffers) -> list[str]:
 def _refuse(graph: Graph, steps: int) -> list[str]:
     """Nothing is computed from levels that are none; a byte cannot be above 255."""
     top, size = graph.input.top, prod(graph.input.shape)
-    return [f"    if (mfp_above(input, {steps * size}, {top})) return -1;"] if top < 255 else []
+    above = f"mfp_above{_of_two_bytes(graph)}"
+    return [f"    if ({above}(input, {steps * size}, {top})) return -1;"] if top != 255 else []
+
+
+def _of_two_bytes(graph: Graph) -> str:
+    """The end of a function's name."""
+    return "16" if graph.input.dtype.itemsize == 2 else ""
 
 
 def _pack(graph: Graph, out: str, steps: int) -> list[str]:
-    size = prod(graph.input.shape)
+    size, pack = prod(graph.input.shape), f"mfp_pack{_of_two_bytes(graph)}"
     if steps == 1:
-        return [f"    mfp_pack(&map0, input, {out});"]
+        return [f"    {pack}(&map0, input, {out});"]
     return [
         f"    for (uint32_t t = 0; t < {steps}; t++)",
-        f"        mfp_pack(&map0, input + t * {size}, {out} + t * {step_words(graph, 0)});",
+        f"        {pack}(&map0, input + t * {size}, {out} + t * {step_words(graph, 0)});",
     ]
 
 

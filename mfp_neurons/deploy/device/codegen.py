@@ -103,7 +103,9 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
     frames = 1 if inputs.static else graph.steps
     period, kept = graph.periods[-1], 4 * kept_words(graph)
     scores = sum(scores_of_run(graph, head) for head in graph.heads)
-    refused = f"; -1, with nothing changed, if a byte is above {big}_TOP" if inputs.top < 255 else ""
+    kind, size_of_level = f"{inputs.dtype}_t", inputs.dtype.itemsize
+    number = "byte" if size_of_level == 1 else "level"
+    refused = f"; -1, with nothing changed, if a {number} is above {big}_TOP" if inputs.top != 255 else ""
     levels = "events, 0 or 1" if inputs.top == 1 else f"levels 0..{inputs.top}"
     order = list(inputs.features or inputs.shape)
     sequence = f"one image, {levels}" if inputs.static else f"{graph.steps} steps, each {levels}"
@@ -121,8 +123,8 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
 
 #define {big}_STEPS {graph.steps} /* T{", and no other" if graph.fixed_steps() else ""} */
 #define {big}_CLASSES {classes} /* scores of one step{_all_heads(graph)} */
-#define {big}_INPUT_BYTES {frames * size} /* that {name}_run reads */
-#define {big}_STEP_INPUT_BYTES {size} /* that {name}_step reads */
+#define {big}_INPUT_BYTES {frames * size * size_of_level} /* that {name}_run reads */
+#define {big}_STEP_INPUT_BYTES {size * size_of_level} /* that {name}_step reads */
 #define {big}_SCORES {scores} /* that {name}_run writes{_all_heads(graph)} */
 #define {big}_TOP {inputs.top} /* the largest level of the input */
 {_period_macro(big, period)}{_head_macros(graph, big)}
@@ -143,14 +145,14 @@ extern "C" {{
  * input: {sequence}, row-major {order}.
  * scores: {_scores_text(graph, big)}
  * returns: 1{refused} */
-int {name}_run(const uint8_t *input, int64_t scores[]);
+int {name}_run(const {kind} *input, int64_t scores[]);
 
 /* One more step of a stream{_end_text(graph, name)}.
  *
  * input: {levels}, row-major {order}.
  * scores: {_step_scores_text(graph, big)}
  * returns: {_returned_text(big, period)}{refused} */
-int {name}_step(const uint8_t *input, int64_t scores[]);
+int {name}_step(const {kind} *input, int64_t scores[]);
 
 /* Begins a new stream. */
 void {name}_reset(void);
@@ -300,13 +302,13 @@ def _source(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
 {body(tables.lines)}
 
 /* Buffers: {4 * run.maps.size:,} bytes for maps, {run.scratch.bytes:,} for the layer at work. */
-int {name}_run(const uint8_t *input, int64_t scores[])
+int {name}_run(const {graph.input.dtype}_t *input, int64_t scores[])
 {{
 {body(run_body(graph, run))}
 }}
 {number if counted else ""}
 /* Buffers: {4 * step.maps.size:,} bytes for maps, {step.scratch.bytes:,} for the layer at work. */
-int {name}_step(const uint8_t *input, int64_t scores[])
+int {name}_step(const {graph.input.dtype}_t *input, int64_t scores[])
 {{
 {body(step_body(graph, step))}
 }}

@@ -135,6 +135,10 @@ int mfp_above(const uint8_t *levels, uint32_t count, uint8_t top);
 /* Bytes of a step, row-major (channels, height, width), as a map. */
 void mfp_pack(const mfp_map *map, const uint8_t *levels, uint32_t *out);
 
+/* The same of levels of two bytes. */
+int mfp_above16(const uint16_t *levels, uint32_t count, uint16_t top);
+void mfp_pack16(const mfp_map *map, const uint16_t *levels, uint32_t *out);
+
 /* Spikes of steps from .. steps - 1 of those that `sources` hold, one view for each synapse. `first` is the number of
  * the first of them since the start. `out` takes steps - from maps. Of a recurrent synapse the source is the layer's
  * own map one step behind, with 0 everywhere before the first step; then from is steps - 1. */

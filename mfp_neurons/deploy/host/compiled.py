@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ... import _build
 from ..events import Events, Reached
 from ..graph import Graph, Ints, Neurons, Scores, Synapse, TimePool, planes
+from ..inputs import Levels
 from ..plan import plan
 from .structs import BLOCK, STRUCTS, Layout, library, window_struct
 
@@ -65,11 +66,11 @@ class Compiled:
     def __reduce__(self) -> tuple[type["Compiled"], tuple[Graph]]:
         return type(self), (self.graph,)
 
-    def run(self, levels: NDArray[np.uint8], steps: int, *, threads: int | None = None) -> list[Ints]:
+    def run(self, levels: Levels, steps: int, *, threads: int | None = None) -> list[Ints]:
         """All steps at once.
 
         Args:
-            levels: uint8 [T, N, C, H, W], or [1, N, C, H, W] for one image at every step.
+            levels: [T, N, C, H, W], or [1, N, C, H, W] for one image at every step, in the input's dtype.
             steps: T of the input, a multiple of ``graph.period``.
             threads: as many at most, this one among them; None is as many as PyTorch uses now.
 
@@ -89,14 +90,14 @@ class Compiled:
         return Stream(self, threads)
 
     def call(
-        self, size: "_Size", levels: NDArray[np.uint8], first: int, past: NDArray[np.uint8] | None = None
+        self, size: "_Size", levels: Levels, first: int, past: NDArray[np.uint8] | None = None
     ) -> list[Ints]:
         """Scores of every head, of the steps from ``first`` on."""
         buffers = self._buffers.pop(size.stream, None)
         if buffers is None or buffers.size != size:
             buffers = None  # freed before the next are allocated
             buffers = _Buffers(self.layout, self._library, size)
-        levels = np.ascontiguousarray(levels)
+        levels = np.ascontiguousarray(levels, self.graph.input.dtype)
         # the scores have a step of their own in every so many of the input
         period = self.graph.periods[-1]
         scored = (first + size.steps) // period - first // period
@@ -157,10 +158,10 @@ class Stream:
         self._compiled, self._threads = compiled, threads
         self._past = np.zeros(0, np.uint8)
 
-    def step(self, levels: NDArray[np.uint8]) -> list[Ints] | None:
+    def step(self, levels: Levels) -> list[Ints] | None:
         """Scores int64 [N, C, H, W] of every head at one more step; None in one that ends no step of theirs.
 
-        ``levels`` is its input, uint8 [N, C, H, W]; N stays that of the first step.
+        ``levels`` is its input, [N, C, H, W] in its dtype; N stays that of the first step.
         """
         compiled = self._compiled
         if not self.t:  # before the first step N is not known

@@ -11,12 +11,18 @@ static void put_levels(const Call *call)
     const Map *map = call->maps;
     const int64_t steps = map->same ? 1 : call->count, size = map->height * map->width;
     const uint8_t *levels = call->levels;
+    const int64_t bytes = map->bytes ? map->bytes : 1;
     for (int64_t t = 0; t < steps; t++) {
-        for (int64_t n = 0; n < call->samples; n++, levels += map->channels * size) {
-            if (map->bytes) {
+        for (int64_t n = 0; n < call->samples; n++, levels += map->channels * size * bytes) {
+            if (map->bytes == 1) {
                 uint8_t *to = address(map, n, call->first + t, 0, 0);
                 for (int64_t c = 0; c < map->channels; c++)
                     for (int64_t i = 0; i < size; i++) to[i * map->channels + c] = levels[c * size + i];
+            } else if (map->bytes) {
+                void *to = address(map, n, call->first + t, 0, 0);
+                for (int64_t c = 0; c < map->channels; c++)
+                    for (int64_t i = 0; i < size; i++)
+                        put_number(to, bytes, i * map->channels + c, get_number(levels, bytes, c * size + i));
             } else {
                 word *to = bits_at(map, n, call->first + t, 0, 0);
                 memset(to, 0, (size_t)(size * map->words) * sizeof *to);

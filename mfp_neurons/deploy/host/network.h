@@ -100,7 +100,7 @@ typedef struct {
     const Op *ops;
     int64_t op_count, map_count;
     int64_t samples, first, count;
-    const uint8_t *levels; /* [count or 1][sample][channel][row][column], of the input; none above its top */
+    const void *levels; /* [count or 1][sample][channel][row][column], of 1 or 2 bytes, as map 0; none above its top */
     int64_t *scores; /* [head][count][sample][channel][row][column], of the scores' own steps */
     uint8_t *scratch; /* threads * scratch_bytes, aligned to 64 */
     int64_t scratch_bytes;

@@ -247,7 +247,7 @@ def _number_bytes(graph: Graph) -> list[int]:
     Levels of images are multiplied, not counted; so are numbers of many bits, unless a synapse counts them.
     """
     counted = {one.source for op in graph.ops for one in synapses(op) if _is_counted(graph, one)}
-    sizes = [1 if graph.input.top > 1 else 0]
+    sizes = [graph.input.dtype.itemsize if graph.input.top > 1 else 0]
     for index, op in enumerate(graph.body, start=1):
         top = graph.map_top(index)
         # a pool or a sum of levels is of few bits and often counted

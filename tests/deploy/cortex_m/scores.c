@@ -21,7 +21,7 @@ static void print_scores(const int64_t *scores, uint32_t count)
 
 int main(void)
 {
-    const uint32_t stride = NET_INPUT_BYTES > NET_STEP_INPUT_BYTES ? NET_STEP_INPUT_BYTES : 0;
+    const uint32_t stride = NET_INPUT_BYTES > NET_STEP_INPUT_BYTES ? NET_STEP_INPUT_BYTES / sizeof samples[0][0] : 0;
     int64_t took[3];
     for (uint32_t i = 0; i < SAMPLES; i++) {
         timer_start();
