@@ -553,7 +553,7 @@ ZOO = [
     Published("OTTT VGG, weights standardized", partial(online_vgg, True), images(2, 3, 32, 32), steps=STEPS),
     Published("SNASNet, forward", partial(searched, "forward"), SMALL, is_large=True),
     Published("SNASNet, backward", partial(searched, "backward"), SMALL, is_large=True),
-    Published("SpikeDHS", searched_by_gradient, images(1, 3, 32, 32), is_large=True),
+    Published("SpikeDHS", searched_by_gradient, images(1, 3, 32, 32), is_large=True, **ROUNDED),
 ]
 
 EXAMPLES = [

@@ -6,7 +6,8 @@
 
 Each network of ``benchmarks.published`` is quantized (1 bit, first and last layer 8), gets thresholds that
 about a fifth of its first currents reach and, in its batch norms, the statistics of an input. It is lowered,
-and its integers are compared with the same model in float64.
+and its integers are compared with the same model in float64. Where a bound is stated and they differ, they
+are compared once more: a potential that lies within its bound of the threshold fires as the integers say.
 """
 
 import argparse
@@ -22,14 +23,19 @@ from typing import Any, cast
 import numpy as np
 import torch
 from spikingjelly.activation_based import functional
+from spikingjelly.activation_based.neuron import LIFNode
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from benchmarks.evidence.page import between
-from benchmarks.published import NETWORKS, STEPS, Published
+from benchmarks.published import NETWORKS, Published
 from mfp_neurons import convert, deploy, quantize, quantize_weights
 from mfp_neurons.adapters import is_neuron
+from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.graph import Graph, Neurons
+from mfp_neurons.deploy.inputs import read
+from mfp_neurons.network import describe
+from mfp_neurons.network.axes import places
 from mfp_neurons.train import tables
 from mfp_neurons.train.checkpoint import write_json
 
@@ -89,13 +95,16 @@ def reset(model: nn.Module) -> None:
 def in_float64(network: Published, model: nn.Module, graph: Graph) -> nn.Module:
     """The model in float64, its weights codes times scales; taps rounded as the integers have them."""
     exact = deepcopy(model)
+    for module in exact.modules():
+        if isinstance(module, LIFNode):  # of a subclass, whose spikes are these
+            module.__class__ = LIFNode
     if network.kernel_bits is not None:
         # of neurons whose potential alone is read out, lowering rounds no taps
         firing = {op.name for op in graph.ops if isinstance(op, Neurons)}
         silent = {path: m for path, m in exact.named_modules() if is_neuron(m) and path not in firing}
         for path in silent:
             exact.set_submodule(path, nn.Identity())
-        exact = convert(exact, reset="keep", order=STEPS, kernel_bits=network.kernel_bits)
+        exact = convert(exact, reset="keep", order=graph.steps, kernel_bits=network.kernel_bits)
         for path, module in silent.items():
             exact.set_submodule(path, module)
     plain = quantize.materialize(exact).double().eval()
@@ -138,6 +147,47 @@ def time_first(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     return np.moveaxis(scores, places[0], 0) if places else scores.reshape(shape)
 
 
+class Undecided(nn.Module):
+    """A surrogate function that gives the integers' spike where a potential is too near to the threshold.
+
+    Args:
+        inner: the surrogate function itself.
+        spikes: the integers', [T, N, *].
+        bound: of each neuron of a step [*].
+    """
+
+    def __init__(self, inner: nn.Module, spikes: Tensor, bound: Tensor) -> None:
+        super().__init__()
+        self.inner, self.spikes, self.bound = inner, iter(spikes), bound
+
+    def forward(self, distance: Tensor) -> Tensor:
+        theirs = next(self.spikes).reshape(distance.shape).to(distance)
+        unsure = distance.abs() <= self.bound.reshape(distance.shape[1:])
+        return torch.where(unsure, theirs, self.inner(distance))
+
+
+def answer_within_bounds(
+    network: Published, model: nn.Module, reference: nn.Module, graph: Graph, x: Tensor
+) -> list[np.ndarray]:
+    """What the model returns in float64 where the integers decide what their bounds leave open."""
+    levels, steps = read(graph, x)
+    _, maps = interpret.run(graph, levels.astype(np.int64), steps)
+    # behind attention the features of a neuron lie in another order than those of its map
+    layers = {one.name: one for one in describe(model, x, steps=network.steps).layers}
+    decided: Any = deepcopy(reference)
+    for op, spikes in zip(graph.ops, maps[1:], strict=False):
+        if isinstance(op, Neurons):
+            dims = layers[op.name].sources[0].dims
+            order = places([axis for dim in dims for axis in dim])
+            fired = spikes.reshape(*spikes.shape[:2], -1)[..., order]
+            bound = np.broadcast_to(op.error[:, None, None], op.shape).reshape(-1)[order]
+            neuron = decided.get_submodule(op.name)
+            neuron.surrogate_function = Undecided(
+                neuron.surrogate_function, torch.from_numpy(fired), torch.from_numpy(bound.copy())
+            )
+    return answer(network, decided, x.double())
+
+
 def row(network: Published) -> dict[str, Any]:
     """Whether a network lowers, on how many inputs it agrees and how far it is off; or why it is refused."""
     try:
@@ -165,29 +215,41 @@ def row(network: Published) -> dict[str, Any]:
         return {"name": network.name, "lowers": False, "why": str(error)}
     seconds = time.perf_counter() - began
     reference = in_float64(network, model, integers.graph)
-    agreed, off, alike = 0, 0.0, True
+    neurons = [op for op in integers.graph.ops if isinstance(op, Neurons)]
+    bound = max((float(op.error.max()) for op in neurons), default=0.0)
+    agreed, within, off, alike = 0, 0, 0.0, True
     for _ in range(INPUTS):
         x = network.example(generator)
         scores = integers.run(x.numpy())
         heads = list(scores) if isinstance(scores, tuple) else [scores]
         wanted = answer(network, reference, x.double())[: len(heads)]  # potentials beside spikes are left out
         alike &= not np.ptp(wanted[0])
-        worst = max(
-            float(np.abs(a - time_first(b, a.shape)).max() / (1 + np.abs(b).max()))
-            for a, b in zip(heads, wanted, strict=True)
-        )
+        worst = difference(heads, wanted)
         off = max(off, worst)
         agreed += worst <= ROUNDING
+        if worst > ROUNDING and bound:
+            wanted = answer_within_bounds(network, model, reference, integers.graph, x)
+            within += difference(heads, wanted[: len(heads)]) <= ROUNDING
     if alike:
         raise RuntimeError(f"{network.name} gives the same numbers for every input, which tests nothing")
     return {
         "name": network.name,
         "lowers": True,
         "agrees": agreed,
+        "agrees_within_bound": within,
         "of": INPUTS,
+        "bound": float(f"{bound:.0e}"),
         "largest_difference": float(f"{off:.0e}"),
         "seconds": round(seconds, 1),
     }
+
+
+def difference(heads: list[np.ndarray], wanted: list[np.ndarray]) -> float:
+    """The largest difference of all tensors, beside the largest number of each."""
+    return max(
+        float(np.abs(a - time_first(b, a.shape)).max() / (1 + np.abs(b).max()))
+        for a, b in zip(heads, wanted, strict=True)
+    )
 
 
 def table(rows: list[dict[str, Any]]) -> str:

@@ -145,6 +145,14 @@ LIFS = {
     "Lapicque": (lambda **o: snn.Lapicque(R=2.0, C=1.5, **o), "subtract", 0.0),
     "Lapicque without": (lambda **o: snn.Lapicque(beta=0.7, reset_mechanism="none", **o), None, 0.0),
 }
+if hasattr(neuron, "SLTTLIFNode"):
+    from spikingjelly.activation_based.model import spike_dhs
+
+    LIFS |= {
+        "OTTTLIFNode": (lambda **o: neuron.OTTTLIFNode(tau=3.0, **o).eval(), "subtract", 0.0),
+        "SLTTLIFNode": (lambda **o: neuron.SLTTLIFNode(tau=3.0, **o).eval(), "zero", 0.0),
+        "save_v_LIFNode": (lambda **o: spike_dhs.save_v_LIFNode(tau=1.25, decay_input=False), "zero", 0.0),
+    }
 
 
 @torch.no_grad()

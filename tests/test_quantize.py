@@ -480,6 +480,29 @@ def test_pruned_weights_are_zero_or_refused(bits: float) -> None:
     assert torch.equal(plain(x), layer(x)) and list(plain.state_dict()) == ["weight"]
 
 
+@pytest.mark.parametrize(
+    "hook",
+    [
+        lambda layer: prune.l1_unstructured(layer, "weight", amount=0.5),
+        torch.nn.utils.weight_norm,
+        torch.nn.utils.spectral_norm,
+    ],
+    ids=["pruned", "weight norm", "spectral norm"],
+)
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_codes_are_those_of_the_next_forward_where_a_hook_computes_the_weight(hook: Any) -> None:
+    layer = hook(quantize_weights(nn.Linear(8, 4, bias=False), 4))
+    layer(torch.rand(2, 8))
+    with torch.no_grad():
+        for parameter in layer.parameters():  # a step of an optimizer, or a checkpoint
+            parameter.mul_(torch.rand_like(parameter) + 0.5)
+    held, state = layer.weight, {key: value.clone() for key, value in layer.state_dict().items()}
+    read = codes(layer)
+    assert layer.training and layer.weight is held
+    assert all(torch.equal(value, state[key]) for key, value in layer.state_dict().items())
+    torch.testing.assert_close(layer.eval()(torch.eye(8)).T, read.codes * read.scale)
+
+
 @pytest.mark.parametrize("before", [8, None])
 def test_one_bit_refuses_weights_and_checkpoints_with_zeros_from_pruning(before: float | None) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(64, 4), nn.Linear(4, 4))

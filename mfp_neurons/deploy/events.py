@@ -48,6 +48,7 @@ from .graph import (
     TimePool,
     Window,
     sources,
+    without_groups,
 )
 
 Rows = tuple[Ints, Ints, Ints, Ints]  # time, sample, row, column: one entry a place
@@ -153,7 +154,8 @@ def scatter(
 
     One for each code that is not 0 that an event reaches, or ``by_level`` one for each unit of its level.
     """
-    by_source = _by_source(synapse)
+    # by the channel that an event comes from
+    by_source = np.moveaxis(without_groups(synapse), 0, 1)
     rows: list[tuple[Ints, Ints]] = []
     operations = 0
     for (i, j), hit, places in _reach(source.places, samples, synapse.window, synapse.shape):
@@ -452,17 +454,6 @@ class _Layer:
         (np.maximum if largest else np.add).at(level, inverse, events.level)
         time, sample, channel, row, column = np.unravel_index(elements, sizes)
         return Events(time, sample, channel, row, column, level)
-
-
-def _by_source(synapse: Synapse) -> Ints:
-    """Codes by the channel that a spike comes from, [C, out, rows, columns]; 0 across groups."""
-    groups, inner = synapse.groups, synapse.codes.shape[1]
-    out = len(synapse.codes) // groups
-    by_source = np.zeros((inner * groups, out * groups, *synapse.window.size), np.int64)
-    for g in range(groups):
-        codes = synapse.codes[g * out : (g + 1) * out].astype(np.int64)
-        by_source[g * inner : (g + 1) * inner, g * out : (g + 1) * out] = np.moveaxis(codes, 0, 1)
-    return by_source
 
 
 def _reach(

@@ -2,8 +2,8 @@
 
 The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
 
-    version    1; or 2, of a network with feedback; or 3, of one with anything that ``_version`` lists: so a
-               program that does not know these says so
+    version    1; or 2, of a network with feedback; or 3, of one with anything that ``_version`` lists. A
+               program reads the versions it knows and refuses the others by their number
     sha256     of the whole file, with 64 zeros in place of these digits
     network    the dataclasses of :mod:`.graph` by name and field; an array is ``{"array": name}``, one number
                over and over ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": ..,
@@ -19,7 +19,7 @@ import json
 import re
 from dataclasses import fields, is_dataclass, replace
 from math import prod
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ from . import pack
 from .check import MAX_NUMBERS, brief
 from .errors import InvalidNetworkError
 from .graph import (
-    Concat,
     CurrentPool,
     Currents,
     Feedback,
@@ -39,12 +38,10 @@ from .graph import (
     MatMul,
     Neurons,
     Ones,
-    Pool,
+    Op,
     Product,
     Scores,
-    Sum,
     Synapse,
-    TimePool,
     Window,
 )
 
@@ -62,26 +59,7 @@ _DTYPES: dict[str, Any] = {
     "F64": "<f8",
 }
 _KINDS = {
-    kind.__name__: kind
-    for kind in (
-        Graph,
-        Input,
-        Neurons,
-        Feedback,
-        Synapse,
-        Window,
-        CurrentPool,
-        Pool,
-        TimePool,
-        Sum,
-        Concat,
-        Currents,
-        Gather,
-        Ones,
-        Product,
-        MatMul,
-        Scores,
-    )
+    kind.__name__: kind for kind in (Graph, Input, Feedback, Synapse, Window, CurrentPool, *get_args(Op))
 }
 # left out where they hold these: files without them are as they were before these fields
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -132,22 +110,18 @@ def from_bytes(data: bytes) -> Graph:
 
 def _version(graph: Graph) -> int:
     """The first version that can say this network."""
-    recent = Currents | Gather | Ones | Product | MatMul
-    if (graph.input.low, graph.input.high) != (0.0, 1.0) or graph.input.top > 255:
-        return 3
-    if len(graph.heads) > 1 or graph.keys or any(isinstance(op, recent) for op in graph.ops):
-        return 3
-    if any(op.top > _OLD_TOP for op in graph.body) or any(map(_reads_out_later, graph.heads)):
-        return 3
     neurons = [op for op in graph.body if isinstance(op, Neurons)]
-    if any(op.recurrent for op in neurons):
+    later = (
+        (graph.input.low, graph.input.high) != (0.0, 1.0) or graph.input.top > 255,
+        len(graph.heads) > 1 or bool(graph.keys),
+        any(isinstance(op, Currents | Gather | Ones | Product | MatMul) for op in graph.body),
+        any(op.top > _OLD_TOP for op in graph.body),
+        any(op.recurrent for op in neurons),
+        any(head.reduce == "max" or head.skip or head.taps is not None for head in graph.heads),
+    )
+    if any(later):
         return 3
     return 2 if any(op.feedback is not None for op in neurons) else 1
-
-
-def _reads_out_later(head: Scores) -> bool:
-    """Whether scores are read out in a way that versions 1 and 2 do not know."""
-    return head.reduce == "max" or head.skip > 0 or head.taps is not None
 
 
 def _serialize(header: dict[str, Any], arrays: Arrays) -> bytes:

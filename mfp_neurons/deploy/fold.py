@@ -24,7 +24,8 @@ f_i = round(a_i 2**F),
 
 F is the largest for which P stays below 2**62 and f_i below 2**31. In the model's own unit the potential is
 then off by at most 2**e * sum of |m| * sum of |f_i / 2**F - a_i| max |A_i|, which is 0 where the a_i are
-fractions of a power of two.
+fractions of a power of two. Where a synapse d reads currents that were rounded already, which have far more
+bits than counts of spikes, the factors are round(a_i / |a_d| 2**F): its own is not rounded once more.
 
 Own spikes that are fed back (r[j] for one j steps ago) change z alone, by -sum of r[j] / 2**e over those that
 there were. Three ways to say so, the first that is exact or else the last:
@@ -212,19 +213,21 @@ def thresholds(branches: Sequence[Affine], bounds: Sequence[Ints], neuron: Neuro
     with localcontext(_ARITHMETIC):
         scales = [[branch.scale[c] for branch in branches] for c in range(channels)]
         own = None if neuron.own_taps is None else _own_columns(neuron, channels)
+        exact = _largest_inexact(branches, bounds)
         needed = _needed(neuron, sum(branch.offset for branch in branches))
         if own is None:
-            form = _without_own_spikes(scales, sizes)
+            form = _without_own_spikes(scales, sizes, exact)
         elif len(branches) == 1:
             form = _with_shift([a for (a,) in scales], [size for (size,) in sizes], own)
         else:
-            form = _with_factors(scales, sizes, own)
+            form = _with_factors(scales, sizes, own, exact)
         feedback = Feedback("age") if neuron.forgets else None
         if own is not None:
             table = _choices(neuron.own_taps) if any(form.lost) or form.is_wide else None
             feedback = Feedback("sum", _columns(form.own), form.shift)
             if table is not None:
-                feedback, form = Feedback("table", table), _without_own_spikes(scales, sizes)
+                feedback = Feedback("table", table)
+                form = _without_own_spikes(scales, sizes, exact)
                 needed = [z - added for z in needed for added in _sums(table[:, 0], own)]
         # Factors and own taps are rounded. A potential that is off by more than 2**-16 of its largest size
         # would make another network.
@@ -283,9 +286,19 @@ class _Form:
         return max(self.limits) >= _NARROW_LIMIT
 
 
-def _without_own_spikes(scales: list[list[Decimal]], sizes: list[list[int]]) -> _Form:
+def _largest_inexact(branches: Sequence[Affine], bounds: Sequence[Ints]) -> int | None:
+    """Which synapse gets a factor without rounding: the largest of those that read rounded currents.
+
+    Numbers of these have many more bits than counts of spikes, and each is worth so little that few bits
+    would be left for a rounded factor.
+    """
+    inexact = [i for i, branch in enumerate(branches) if np.any(np.asarray(branch.error, object))]
+    return max(inexact, key=lambda i: int(bounds[i].max()), default=None)
+
+
+def _without_own_spikes(scales: list[list[Decimal]], sizes: list[list[int]], exact: int | None) -> _Form:
     """Signs for a single synapse, rounded factors for several."""
-    wholes = [_whole_factors(a, size) for a, size in zip(scales, sizes, strict=True)]
+    wholes = [_whole_factors(a, size, exact) for a, size in zip(scales, sizes, strict=True)]
     return _Form(
         [one.factors for one in wholes],
         [one.worth for one in wholes],
@@ -294,7 +307,9 @@ def _without_own_spikes(scales: list[list[Decimal]], sizes: list[list[int]]) -> 
     )
 
 
-def _with_factors(scales: list[list[Decimal]], sizes: list[list[int]], own: list[list[Decimal]]) -> _Form:
+def _with_factors(
+    scales: list[list[Decimal]], sizes: list[list[int]], own: list[list[Decimal]], exact: int | None
+) -> _Form:
     """Factors and own taps rounded to one fixed point."""
     count = len(scales[0])
     wholes, limits, lost = [], [], []
@@ -307,7 +322,7 @@ def _with_factors(scales: list[list[Decimal]], sizes: list[list[int]], own: list
                 max(map(abs, integers[:count])) < _FACTOR_LIMIT and _total(integers, most) < _POTENTIAL_LIMIT
             )
 
-        whole = _fixed_point(effective, fits)
+        whole = _fixed_point(effective, fits, exact)
         wholes.append(whole)
         limits.append(_total(whole.factors, most))
         lost.append(_lost(numbers, whole, most))
@@ -446,19 +461,28 @@ class _Whole:
     worth: Decimal
 
 
-def _whole_factors(scales: list[Decimal], sizes: list[int]) -> _Whole:
+def _whole_factors(scales: list[Decimal], sizes: list[int], exact: int | None) -> _Whole:
     """Of a single synapse the sign; of several round(a 2**F)."""
     if len(scales) == 1:
         return _Whole([-1 if scales[0] < 0 else 1], abs(scales[0]))
     # A synapse whose weights are all zero adds nothing, so its scale does not limit the shift F.
     effective = [a if size else Decimal() for a, size in zip(scales, sizes, strict=True)]
     return _fixed_point(
-        effective, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT
+        effective, lambda f: max(map(abs, f)) < _FACTOR_LIMIT and _total(f, sizes) < _POTENTIAL_LIMIT, exact
     )
 
 
-def _fixed_point(numbers: list[Decimal], fits: Callable[[list[int]], bool]) -> _Whole:
-    """round(number 2**F) with the largest F that fits; without the powers of two that all of them share."""
+def _fixed_point(
+    numbers: list[Decimal], fits: Callable[[list[int]], bool], exact: int | None = None
+) -> _Whole:
+    """round(number 2**F) with the largest F that fits; without the powers of two that all of them share.
+
+    With ``exact`` the numbers count in that one of them, which is then not rounded.
+    """
+    if exact is not None and numbers[exact]:
+        unit = abs(numbers[exact])
+        whole = _fixed_point([number / unit for number in numbers], fits)
+        return replace(whole, worth=whole.worth * unit)
     # The largest number begins with 64 bits, more than fits anywhere, and loses one at a time until all of
     # them fit.
     shift = 64 - math.frexp(max(map(abs, numbers)))[1]
@@ -657,6 +681,8 @@ def potential(branches: Sequence[Affine], bounds: Sequence[Ints], values: Potent
         changes, shifts = abs(weights * whole.worth - rows), abs(constant * whole.worth - offset)
         near = whole.worth * _SAME  # a difference in the last digits is not a rounding of ours
         lost = (changes * (changes > near) * sizes).sum(axis=(0, 1)) + (shifts * (shifts > near)).max(axis=0)
+        # currents that are off already are so at every step that the potential looks back at
+        lost = lost + sum(np.abs(k).sum(axis=0) * one.error for k, one in zip(kernels, branches, strict=True))
         return FoldedPotential(
             weights.astype(np.int64),
             without_repeats(constant.astype(np.int64)),
@@ -674,7 +700,9 @@ def _spread(taps: NDArray[np.object_], channels: int) -> Decimals:
 class FoldedCurrents:
     """Currents as whole numbers; ``factors``, ``offset``, ``top``, ``zero`` and ``shift`` are the graph's.
 
-    Number n stands for unit * (n - zero), and is off by ``error`` [C] at most.
+    Number n stands for unit * (n - zero), and is off by ``error`` [C] at most. ``far`` says of each synapse
+    whether it would lose less written down alone, since its scale is so small beside another's that few bits
+    are left for its factor.
     """
 
     factors: tuple[Ints, ...]
@@ -684,6 +712,7 @@ class FoldedCurrents:
     shift: int
     unit: Fraction
     error: NDArray[np.float64]
+    far: tuple[bool, ...]
 
 
 def currents(branches: Sequence[Affine], ranges: Sequence[tuple[Ints, Ints]], largest: int) -> FoldedCurrents:
@@ -722,7 +751,9 @@ def currents(branches: Sequence[Affine], ranges: Sequence[tuple[Ints, Ints]], la
             factors, added = _integers(scales / exact), _integers(offset / exact)
             least, most = ends(factors, added)
             if most - least <= largest:
-                return _folded_currents(branches, factors, added, least, most, 0, Fraction(exact), Decimal())
+                far = [False] * len(branches)
+                unit = Fraction(exact)
+                return _folded_currents(branches, factors, added, least, most, 0, unit, Decimal(), far)
         least, most = ends(scales, offset)
         # the unit 2**-bits, and factors in units of 2**-fine, of which the lowest bits are shifted out
         bits = math.frexp(float(largest / (most - least or 1)))[1]
@@ -739,10 +770,13 @@ def currents(branches: Sequence[Affine], ranges: Sequence[tuple[Ints, Ints]], la
             if (most >> shift) - (least >> shift) <= largest:
                 break
             bits -= 1
-        lost = (np.abs(factors * worth - scales) * reach).sum(0) + np.abs((added - half) * worth - offset)
+        each = np.abs(factors * worth - scales) * reach
+        lost = each.sum(0) + np.abs((added - half) * worth - offset)
         unit = Fraction(2) ** -bits
         rounded = lost + (worth * half)
-        return _folded_currents(branches, factors, added, least, most, shift, unit, rounded)
+        # alone, half a unit of its own is what is lost
+        far = (each.max(1) > (np.abs(scales) * reach).max(1) / largest) & (len(branches) > 1)
+        return _folded_currents(branches, factors, added, least, most, shift, unit, rounded, far.tolist())
 
 
 def _folded_currents(
@@ -754,6 +788,7 @@ def _folded_currents(
     shift: int,
     unit: Fraction,
     lost: Any,
+    far: Sequence[bool],
 ) -> FoldedCurrents:
     zero = -(least >> shift)
     error = lost + sum((branch.error for branch in branches), Decimal())
@@ -766,6 +801,7 @@ def _folded_currents(
         shift,
         unit,
         _upwards(errors.tolist()),
+        tuple(far),
     )
 
 

@@ -24,6 +24,7 @@ from ..network.description import Gather as PlacesLayer
 from ..network.description import Layer, Output, as_map
 from ..network.description import Neurons as Fires
 from . import fold
+from .check import MAX_ACCUMULATED, MAX_TOP
 from .errors import LoweringError
 from .fold import Affine, affine, decimals, with_factors
 from .graph import (
@@ -46,11 +47,6 @@ from .graph import (
 )
 from .neurons import potential_values
 
-LARGEST_NUMBER = 2**24 - 1  # of a map
-# Of written currents. Synapses that end in the same neurons have factors of 31 bits: numbers far beyond the
-# others' would leave them too few.
-LARGEST_CURRENT = 2**18 - 1
-_LARGEST_SUM = 2**31 - 1  # of what a synapse adds up
 _MOST_SYNAPSES = 8  # in which a synapse that reads shifted and scaled channels is taken apart
 _FEWEST_BITS = 8  # of written currents, so that they are nearly what they stand for
 
@@ -208,7 +204,8 @@ class Folding:
         first = self.network.input
         channels = as_map(first.shape)[0]
         counts = {len(levels.mean), len(levels.std)} - {1}
-        if counts and not counts == {channels} == {first.features[0]}:
+        is_flat = channels == prod(first.features)  # the channels one behind the other, place by place
+        if counts and not (counts == {first.features[0]} and (is_flat or channels == first.features[0])):
             error = LoweringError(
                 f"{self.network.where} reads its input {list(first.features)} as {list(first.shape)}, where "
                 f"{max(counts)} numbers of mean or std have no place. Give one for each channel, and an "
@@ -216,7 +213,7 @@ class Folding:
             )
             error.layer = 0  # with another reading of the example's dimensions they may fit
             raise error
-        mean, std = (row * (channels // len(row)) for row in (levels.mean, levels.std))
+        mean, std = (np.repeat(row, channels // len(row)).tolist() for row in (levels.mean, levels.std))
         numbers = self.as_current(first, Map(0, scale)).then(affine([1] * channels, [levels.low] * channels))
         factors = [1 / Fraction(one) for one in std]
         offsets = [-Fraction(a) * b for a, b in zip(mean, factors, strict=True)]
@@ -371,7 +368,7 @@ class Folding:
 
     def moved(self, layer: PlacesLayer, content: Numbers) -> Map:
         """The numbers that a layer reads, at its places."""
-        source = content if isinstance(content, Map) else self.written(layer, content, LARGEST_NUMBER)
+        source = content if isinstance(content, Map) else self.written(layer, content, MAX_TOP)
         return self.gathered(layer, source, layer.places, as_map(layer.shape), layer.fill)
 
     def inside(self, layer: Layer, window: Window, *, of_counts: bool = False) -> tuple[Numbers, Window]:
@@ -413,9 +410,9 @@ class Folding:
         if isinstance(content, Current):
             if all(map(_is_exact, content.branches)) and _synapses_needed(content) <= _MOST_SYNAPSES:
                 return content
-            return self.written(layer, content, _LARGEST_SUM // max(times, 1))
-        if content.zero and self.so_far.map_top(content.index) * times > _LARGEST_SUM:
-            return self.written(layer, self.as_current(layer, content), _LARGEST_SUM // times)
+            return self.written(layer, content, (MAX_ACCUMULATED - 1) // max(times, 1))
+        if content.zero and self.so_far.map_top(content.index) * times >= MAX_ACCUMULATED:
+            return self.written(layer, self.as_current(layer, content), (MAX_ACCUMULATED - 1) // times)
         return content
 
     def readers(self, layer: Layer) -> int:
@@ -436,7 +433,7 @@ class Folding:
 
     def written(self, layer: Layer, current: Current, largest: int) -> Map:
         """Currents as a map of whole numbers, none of them beyond ``largest``."""
-        largest = min(largest, LARGEST_CURRENT)
+        largest = min(largest, MAX_TOP)
         known = self._written.get(current)
         if known is not None and self.so_far.map_top(known.index) <= largest:
             return known
@@ -447,11 +444,16 @@ class Folding:
                 f"numbers would be left with less than {_FEWEST_BITS} bits. Put a neuron between the two, or "
                 "quantize the weights to fewer bits",
             )
-        ranges = [self._range(branch.synapse) for branch in current.branches]
-        folded = fold.currents([one.affine for one in current.branches], ranges, largest)
+        branches = current.branches
+        folded = self._folded(branches, largest)
+        far = [branch for branch, is_far in zip(branches, folded.far, strict=True) if is_far]
+        if far:
+            # an own map of theirs is worth a power of two, which is a factor without rounding
+            branches = tuple(self._alone(layer, one) if one in far else one for one in branches)
+            folded = self._folded(branches, largest)
         op = Currents(
             current.name,
-            in_whole_factors(current.branches, folded.factors),
+            in_whole_factors(branches, folded.factors),
             folded.offset,
             current.shape,
             folded.top,
@@ -461,6 +463,20 @@ class Folding:
         error = folded.error if folded.error.any() else None
         self._written[current] = Map(self.add(op), folded.unit, folded.zero, error)
         return self._written[current]
+
+    def _folded(self, branches: Sequence[Branch], largest: int) -> fold.FoldedCurrents:
+        ranges = [self._range(branch.synapse) for branch in branches]
+        return fold.currents([one.affine for one in branches], ranges, largest)
+
+    def _alone(self, layer: Layer, branch: Branch) -> Branch:
+        """What a branch gives, written down as a map of its own, and its offset."""
+        zeros = [0] * len(branch.affine.scale)
+        without = replace(branch, affine=replace(branch.affine, offset=decimals(zeros)))
+        own = self.written(layer, Current((without,), layer.name, layer.where), MAX_TOP)
+        (read,) = self.as_current(layer, own).branches
+        return replace(
+            read, affine=read.affine.then(Affine(decimals([1] * len(zeros)), branch.affine.offset))
+        )
 
     def _range(self, synapse: Synapse) -> tuple[Ints, Ints]:
         """The smallest and the largest that a synapse adds up, before its factor."""
@@ -476,7 +492,7 @@ class Folding:
         top, number = self.so_far.map_top(source.index), Fraction(0)
         if (places < 0).any():
             number = fill / source.scale + source.zero
-            if number.denominator > 1 or not 0 <= number <= LARGEST_NUMBER:
+            if number.denominator > 1 or not 0 <= number <= MAX_TOP:
                 self.refuse(
                     layer,
                     f"pads with {float(fill):g}, and the numbers there are multiples of "
@@ -488,27 +504,15 @@ class Folding:
 
     def padded(self, layer: Layer, source: Map, window: Window, out: Shape) -> tuple[Map, Window]:
         """A map whose padding is written down, where 0 is another number than 0, and the window over it."""
-        channels, rows, columns = self.so_far.map_shape(source.index)
-        reach = [
-            max(0, (o - 1) * stride + (size - 1) * dilation + 1 - pad - length)
-            for o, stride, size, dilation, pad, length in zip(
-                out[1:],
-                window.stride,
-                window.size,
-                window.dilation,
-                window.padding,
-                (rows, columns),
-                strict=True,
-            )
-        ]
-        if not source.zero or not any((*window.padding, *reach)):
+        shape = self.so_far.map_shape(source.index)
+        if not source.zero or not _sees_beyond(window, shape, out):
             return source, window
-        places = np.arange(channels * rows * columns).reshape(channels, rows, columns)
-        margins = ((0, 0), *zip(window.padding, reach, strict=True))
-        places = np.pad(places, margins, constant_values=-1)
-        error, shape = source.error, (channels, *places.shape[1:])
-        padded = self.gathered(layer, source, places.ravel(), shape)
-        return replace(padded, error=error), replace(window, padding=(0, 0))
+        behind = window.behind(shape[1:], out[1:])
+        margins = ((0, 0), *zip(window.padding, behind, strict=True))
+        places = np.pad(np.arange(prod(shape)).reshape(shape), margins, constant_values=-1)
+        padded = self.gathered(layer, source, places.ravel(), (shape[0], *places.shape[1:]))
+        # every channel stays where it was, and so does its error
+        return replace(padded, error=source.error), replace(window, padding=(0, 0))
 
     def add(self, op: Op) -> int:
         """The index of the map that an operation makes; a module that is called twice gets two names."""
@@ -594,7 +598,7 @@ class Folding:
                 part = replace(synapse, source=index, codes=codes, bits=bits)
                 branches.append(Branch(part, weights.then(affine(number, zeros))))
             for number, codes, bits in _by_number(synapse, one.affine.offset):
-                if self._reaches_out(synapse, index):
+                if _sees_beyond(synapse.window, self.so_far.map_shape(index), synapse.shape):
                     part = replace(synapse, source=self._ones_of(index), codes=codes, bits=bits)
                     branches.append(Branch(part, weights.then(affine(number, zeros))))
                     continue
@@ -606,27 +610,22 @@ class Folding:
         first = replace(branches[0], affine=branches[0].affine.then(constant))
         return (first, *branches[1:])
 
-    def _reaches_out(self, synapse: Synapse, index: int) -> bool:
-        """Whether a window lies partly beside the map."""
-        window, lengths = synapse.window, self.so_far.map_shape(index)[1:]
-        axes = zip(
-            synapse.shape[1:],
-            window.stride,
-            window.size,
-            window.dilation,
-            window.padding,
-            lengths,
-            strict=True,
-        )
-        behind = any((o - 1) * s + (k - 1) * d + 1 - p > n for o, s, k, d, p, n in axes)
-        return behind or any(window.padding)
-
     def _ones_of(self, index: int) -> int:
         """The map that is 1 everywhere in that of ``index``."""
         if index not in self._ones:
             shape = self.so_far.map_shape(index)
             self._ones[index] = self.add(Ones(f"{self.so_far.map_name(index)}, ones", index, shape))
         return self._ones[index]
+
+    def ones(self, layer: Layer, index: int, shape: Shape) -> int:
+        """A map of ``shape`` that is 1 everywhere, in the steps of map ``index``."""
+        source = Map(self._ones_of(index), Fraction(1))
+        return self.gathered(layer, source, np.zeros(prod(shape), np.int64), shape).index
+
+
+def _sees_beyond(window: Window, source: Shape, out: Shape) -> bool:
+    """Whether a window lies partly beside the map."""
+    return any((*window.padding, *window.behind(source[1:], out[1:])))
 
 
 def _is_exact(branch: Branch) -> bool:

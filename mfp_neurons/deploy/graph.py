@@ -66,6 +66,12 @@ class Input:
         """Whether levels stand for whole numbers."""
         return self.high - self.low == self.top
 
+    @property
+    def meaning(self) -> str:
+        """What levels stand for, in words; nothing where they are fractions of the largest, or events."""
+        plain = (self.low, self.high) == (0.0, 1.0)
+        return "" if plain else f", which stand for {self.low:g} to {self.high:g}"
+
 
 @dataclass(frozen=True)
 class Window:
@@ -80,6 +86,18 @@ class Window:
     stride: Pair = (1, 1)
     padding: Pair = (0, 0)
     dilation: Pair = (1, 1)
+
+    def behind(self, lengths: Sequence[int], outputs: Sequence[int]) -> tuple[int, ...]:
+        """How many rows and columns the last of the outputs' windows reach behind a map of these lengths.
+
+        >>> Window((3, 3), stride=(2, 2), padding=(1, 1)).behind((4, 5), (2, 3))
+        (0, 1)
+        """
+        axes = zip(lengths, outputs, self.size, self.stride, self.padding, self.dilation, strict=True)
+        return tuple(
+            max(0, (out - 1) * stride + (size - 1) * dilation + 1 - padding - length)
+            for length, out, size, stride, padding, dilation in axes
+        )
 
 
 @dataclass(frozen=True)
@@ -493,6 +511,16 @@ def period(op: Op, periods: Sequence[int]) -> int:
     """The period of what an operation makes, from those of the maps before it."""
     of_source = periods[next(sources(op))]
     return of_source * op.window if isinstance(op, TimePool) else of_source
+
+
+def without_groups(synapse: Synapse) -> NDArray[np.int8]:
+    """The codes [out, C, rows, columns] by all channels of the source: 0 for those of other groups."""
+    out, inner, *size = synapse.codes.shape
+    groups = synapse.groups
+    codes = np.zeros((groups, out // groups, groups, inner, *size), np.int8)
+    for group, of_group in enumerate(synapse.codes.reshape(groups, out // groups, inner, *size)):
+        codes[group, :, group] = of_group
+    return codes.reshape(out, groups * inner, *size)
 
 
 def planes(top: int) -> int:

@@ -118,7 +118,10 @@ def _check_numbers(numbers: NDArray[Any], inputs: Input) -> None:
         raise ValueError(f"x must hold numbers, got NaN in {int(np.isnan(numbers).sum())} places")
     if inputs.is_whole and inputs.top == 1 and not np.isin(numbers, (0, 1)).all():
         odd = numbers[~np.isin(numbers, (0, 1))]
-        raise ValueError(f"x must hold binary events, 0 or 1, got {odd[0]:g}")
+        raise ValueError(
+            f"x must hold binary events, 0 or 1, got {odd[0]:g}. The example that was lowered held 0 and 1 "
+            "alone; for images lower with one of uint8, or of other numbers between 0 and 1 too"
+        )
     if numbers.size and (numbers.min() < inputs.low or numbers.max() > inputs.high):
         if inputs.is_whole:
             raise ValueError(f"x must hold {_words(inputs)}, got {numbers.min():g} to {numbers.max():g}")

@@ -210,15 +210,9 @@ def shifted(
     source: Ints, window: Window, out: tuple[int, ...], fill: int
 ) -> list[tuple[tuple[int, int], Ints]]:
     """For every place (row, column) of a window, what all outputs see there: [T, N, C, *out]."""
-    before = window.padding
-    # below and to the right as far as the last window reaches; a stride may also leave rows that nobody sees
-    after = [
-        max(0, (o - 1) * stride + (size - 1) * dilation + 1 - pad - length)
-        for o, stride, size, dilation, pad, length in zip(
-            out, window.stride, window.size, window.dilation, before, source.shape[3:], strict=True
-        )
-    ]
-    margins = [(0, 0)] * 3 + [(b, a) for b, a in zip(before, after, strict=True)]
+    # a stride may also leave rows that no window sees
+    after = window.behind(source.shape[3:], out)
+    margins = [(0, 0)] * 3 + list(zip(window.padding, after, strict=True))
     padded = np.pad(source, margins, constant_values=fill)
     places = []
     for row in range(window.size[0]):

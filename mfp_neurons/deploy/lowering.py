@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import describe
-from ..adapters import describe_neuron, is_neuron
+from ..adapters import is_neuron
 from ..history import Exponential, KernelBits, as_row, check_kernel_bits
 from ..network import NetworkDescription, description
 from ..network.axes import of_features
 from ..network.capture import named
-from ..network.describing import check_example, check_model, check_steps, read_model
+from ..network.describing import check_example, check_model, check_steps, read_model, takes_single_steps
 from ..network.description import Exact, Layer, as_map
 from ..quantize import is_quantized
 from ..quantize.layers import FLOAT_LAYERS
 from . import fold
-from .check import MAX_LEVEL
+from .check import MAX_ACCUMULATED, MAX_LEVEL, MAX_TOP
 from .errors import LoweringError
 from .fold import Affine, affine, decimals
 from .folding import (
-    LARGEST_NUMBER,
     Branch,
     Content,
     Current,
@@ -56,11 +55,12 @@ from .graph import (
     TimePool,
     Window,
     synapse_bound,
+    without_groups,
 )
 from .neurons import whole_numbers
 from .rounding import rounded
 
-_LARGEST_TOP = 2**15
+_LARGEST_SUM = 2**15  # of maps that are added up or set side by side; beyond it, currents are
 _NEAR = 12  # numbers whose scales are 2**12 apart have factors that are exact enough
 Channels = float | Sequence[float] | Tensor  # one number for all channels, or one for each
 _MOST_BRANCHES = 4  # of a sum that several layers read before it is written down
@@ -209,19 +209,17 @@ def _counts(smallest: int, largest: int, levels: int | None, norm: tuple[Any, An
 
 def _per_channel(name: str, numbers: Channels, example: Tensor) -> tuple[float, ...]:
     """A mean or std as numbers, one or as many as there are channels."""
-    row = tuple(torch.as_tensor(numbers, dtype=torch.float64).flatten().tolist())
+    accepted = "one number, or one for each channel"
+    try:
+        row = tuple(torch.as_tensor(numbers, dtype=torch.float64).flatten().tolist())
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be {accepted}, got {describe(numbers)}") from None
     # the example may have time or not, so that its channels are its second or its third dimension
     if len(row) != 1 and len(row) not in example.shape[1:3]:
-        raise ValueError(f"{name} must be one number, or one for each channel, got {len(row)}")
+        raise ValueError(f"{name} must be {accepted}, got {len(row)}")
     if not all(map(isfinite, row)):
         raise ValueError(f"{name} must be finite, got {row}")
     return row
-
-
-def takes_single_steps(model: nn.Module) -> bool:
-    """Whether a neuron of the model takes one step a call, so that a loop over time is around it."""
-    specs = map(describe_neuron, model.modules())
-    return any(spec is not None and not spec.takes_sequences for spec in specs)
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
@@ -419,7 +417,7 @@ def _add(folding: Folding, layer: description.Add) -> Content:
         # Scales with little in common have large weights, and the map would no longer hold small counts.
         weights, scale = _common_scale([a, b])
         top = sum(w * folding.so_far.map_top(m.index) for w, m in zip(weights, (a, b), strict=True))
-        if top <= _LARGEST_TOP:
+        if top <= _LARGEST_SUM:
             shape = folding.so_far.map_shape(a.index)
             index = folding.add(Sum(layer.name, (a.index, b.index), weights, shape, top))
             zero = sum(w * m.zero for w, m in zip(weights, (a, b), strict=True))
@@ -429,7 +427,7 @@ def _add(folding: Folding, layer: description.Add) -> Content:
     # A stream of residuals that several layers read would be added up by each of them, from all of its
     # synapses. Written down, each of these runs once.
     if len(branches) > _MOST_BRANCHES and folding.readers(layer) > 1:
-        return folding.written(layer, current, LARGEST_NUMBER)
+        return folding.written(layer, current, MAX_TOP)
     return current
 
 
@@ -454,16 +452,16 @@ def _factors(folding: Folding, layer: Layer) -> tuple[Map, Map]:
     if any(source.is_reduced for source in layer.sources):
         folding.refuse(layer, "multiplies what is already reduced over time. Multiply at every step")
     tops = [folding.so_far.map_top(one.index) for one in contents if isinstance(one, Map)]
-    largest = LARGEST_NUMBER // prod(tops) if tops else isqrt(LARGEST_NUMBER)
+    largest = MAX_TOP // prod(tops) if tops else isqrt(MAX_TOP)
     a, b = (one if isinstance(one, Map) else folding.written(layer, one, largest) for one in contents)
     return a, b
 
 
 def _check_product(folding: Folding, layer: Layer, top: int) -> int:
-    if top > LARGEST_NUMBER:
+    if top > MAX_TOP:
         folding.refuse(
             layer,
-            f"makes products that add up to {top}, more than the {LARGEST_NUMBER} that a map holds. Put a "
+            f"makes products that add up to {top}, more than the {MAX_TOP} that a map holds. Put a "
             "neuron in front of it, or pool before it",
         )
     return top
@@ -527,18 +525,13 @@ def _zeros_before(places: NDArray[np.int64], source: Shape, shape: Shape) -> Pai
 def _concat(folding: Folding, layer: description.Concat) -> Content:
     contents = [folding.content(layer, place) for place in range(len(layer.sources))]
     maps = [one for one in contents if isinstance(one, Map) and not one.zero and one.error is None]
-    if len(maps) < len(contents) or any(source.is_reduced for source in layer.sources):
-        return _side_by_side(folding, layer, [folding.as_current(layer, one) for one in contents])
-    weights, scale = _common_scale(maps)
-    top = max(w * folding.so_far.map_top(one.index) for w, one in zip(weights, maps, strict=True))
-    if top > _LARGEST_TOP:
-        folding.refuse(
-            layer,
-            "puts maps side by side that differ too much in scale. Give each a linear layer of its own, and "
-            "add what they give: that is the layer over both side by side",
-        )
-    indices = tuple(one.index for one in maps)
-    return Map(folding.add(Concat(layer.name, indices, weights, as_map(layer.shape), top)), scale)
+    if len(maps) == len(contents) and not any(source.is_reduced for source in layer.sources):
+        weights, scale = _common_scale(maps)
+        top = max(w * folding.so_far.map_top(one.index) for w, one in zip(weights, maps, strict=True))
+        if top <= _LARGEST_SUM:
+            indices = tuple(one.index for one in maps)
+            return Map(folding.add(Concat(layer.name, indices, weights, as_map(layer.shape), top)), scale)
+    return _side_by_side(folding, layer, [folding.as_current(layer, one) for one in contents])
 
 
 def _side_by_side(folding: Folding, layer: Layer, currents: Sequence[Current]) -> Current:
@@ -550,8 +543,7 @@ def _side_by_side(folding: Folding, layer: Layer, currents: Sequence[Current]) -
         behind = total - before - widths[number]
         for branch in current.branches:
             synapse = branch.synapse
-            codes = _without_groups(synapse)
-            codes = np.pad(codes, ((before, behind), (0, 0), (0, 0), (0, 0)))
+            codes = np.pad(without_groups(synapse), ((before, behind), (0, 0), (0, 0), (0, 0)))
             pool = synapse.pool and replace(synapse.pool, shape=(total, *synapse.pool.shape[1:]))
             widened = replace(
                 synapse,
@@ -570,17 +562,6 @@ def _side_by_side(folding: Folding, layer: Layer, currents: Sequence[Current]) -
             affines = [np.concatenate([zeros[0], row, zeros[1]]) for row in rows]
             branches.append(Branch(widened, Affine(*affines)))
     return Current(tuple(branches), layer.name, layer.where)
-
-
-def _without_groups(synapse: Synapse) -> NDArray[np.int8]:
-    """The codes of a synapse that sees all channels of its source, 0 for those of other groups."""
-    codes, groups = synapse.codes, synapse.groups
-    out, inner = codes.shape[:2]
-    dense = np.zeros((out, groups * inner, *codes.shape[2:]), np.int8)
-    for row in range(out):
-        first = row // (out // groups) * inner
-        dense[row, first : first + inner] = codes[row]
-    return dense
 
 
 # --- pools --------------------------------------------------------------------------------------------------
@@ -609,14 +590,11 @@ def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window:
     # The largest of a window is no larger than the map's; the sum is up to as many times larger as the window
     # has places.
     count = 1 if layer.largest else prod(window.size)
-    if content.zero and folding.so_far.map_top(content.index) * count > LARGEST_NUMBER:
-        content = folding.written(layer, folding.as_current(layer, content), LARGEST_NUMBER // count)
+    if folding.so_far.map_top(content.index) * count > MAX_TOP:
+        content = folding.written(layer, folding.as_current(layer, content), MAX_TOP // count)
     if not layer.largest:  # the largest is never the padding, which is the smallest number there is
         content, window = folding.padded(layer, content, window, as_map(layer.shape))
     top = folding.so_far.map_top(content.index) * count
-    if top > LARGEST_NUMBER:
-        largest = folding.so_far.map_top(content.index)
-        folding.refuse(layer, f"adds up {prod(window.size)} numbers up to {largest}: too many")
     kind = "max" if layer.largest else "sum"
     index = folding.add(Pool(layer.name, content.index, kind, window, as_map(layer.shape), top))  # type: ignore[arg-type]
     divisor = _divisor(layer)
@@ -627,26 +605,61 @@ def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window:
 def _pooled_current(
     folding: Folding, layer: description.Pool, current: Current, window: Window
 ) -> Map | Current:
-    pooled = any(branch.synapse.pool for branch in current.branches)
-    several = layer.largest and len(current.branches) > 1
-    # a bias or a norm does not reach the padding
-    beyond = layer.is_partial or any(window.padding)
-    padded = not layer.largest and beyond and current.has_offset()
-    if pooled or several or padded:
-        largest = LARGEST_NUMBER // (1 if layer.largest else prod(window.size))
+    windows = [_over(folding, branch.synapse, layer.largest, window) for branch in current.branches]
+    if None in windows or (layer.largest and len(windows) > 1):
+        largest = MAX_TOP // (1 if layer.largest else prod(window.size))
         return _pooled_map(folding, layer, folding.written(layer, current, largest), window)
+    # a bias or a norm does not reach the padding
+    beyond = not layer.largest and (layer.is_partial or any(window.padding))
+    padded = beyond and current.has_offset()
     # The pool is applied to what the synapse has added up, before that meets a threshold.
-    pool = CurrentPool("max" if layer.largest else "sum", window, as_map(layer.shape))
+    kind, shape = "max" if layer.largest else "sum", as_map(layer.shape)
     scale = 1 / _divisor(layer)
     # the sum of a window has its offset once for every number, as scale * sum * numbers is the mean's
     times = Fraction(1) if layer.largest else scale * prod(window.size)
     branches = []
-    for branch in current.branches:
+    for branch, over in zip(current.branches, windows, strict=True):
         # the largest current is that of the largest number only where the number's scale is positive
         rising = _rising(folding, layer, branch) if layer.largest else branch
         worth = replace(rising.affine.times(times), scale=rising.affine.times(scale).scale)
+        if padded:
+            worth = replace(worth, offset=worth.offset * 0)
+        pool = CurrentPool(kind, over, shape)  # type: ignore[arg-type]
         branches.append(Branch(replace(rising.synapse, pool=pool), worth))
+    if padded:
+        branches.append(_offset_within(folding, layer, current, window, scale))
     return Current(tuple(branches), layer.name, layer.where)
+
+
+def _over(folding: Folding, synapse: Synapse, largest: bool, window: Window) -> Window | None:
+    """The one window that pools what a synapse adds up, pooled already or not; None if there is none."""
+    first = synapse.pool
+    bound = int(synapse_bound(synapse, folding.so_far.map_top(synapse.source)).max())
+    if not largest and bound * prod(window.size) >= MAX_ACCUMULATED:
+        return None
+    if first is None:
+        return window
+    tiles, (rows, columns) = first.window, first.window.size
+    # tiles that cover all of the map: a window over sums of them is a larger one, with as much padding
+    covers = (first.shape[1] * rows, first.shape[2] * columns) == synapse.shape[1:]
+    if largest or first.kind != "sum" or tiles != Window(tiles.size, tiles.size) or not covers:
+        return None
+    if window.dilation != (1, 1):
+        return None
+    size, stride, padding = ((a * rows, b * columns) for a, b in (window.size, window.stride, window.padding))
+    return Window(size, stride, padding)
+
+
+def _offset_within(
+    folding: Folding, layer: description.Pool, current: Current, window: Window, scale: Fraction
+) -> Branch:
+    """The offset of a current once for each place of a window that lies within the map."""
+    channels, rows, columns = current.shape
+    ones = folding.ones(layer, current.index, (1, rows, columns))
+    codes = np.ones((channels, 1, *window.size), np.int8)
+    offset: Any = sum(branch.affine.offset for branch in current.branches)
+    synapse = Synapse(ones, codes, 1, window, as_map(layer.shape))
+    return Branch(synapse, affine(offset, [0] * channels).times(scale))
 
 
 def _rising(folding: Folding, layer: Layer, branch: Branch) -> Branch:

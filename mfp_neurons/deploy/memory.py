@@ -142,7 +142,7 @@ def _map_bytes(graph: Graph, index: int, steps: int) -> int:
 
 def _input_row(graph: Graph) -> tuple[str, ...]:
     top = graph.input.top
-    kind = "events" if top == 1 else f"levels 0..{top}"
+    kind = ("events" if top == 1 else f"levels 0..{top}") + graph.input.meaning
     alone = " alone" if graph.fixed_steps() else ""
     time = "one image" if graph.input.static else f"T = {graph.steps}{alone}"
     return ("input", f"{kind}, {time}", _size(graph.input.shape), "", "", "", "", _state(graph, 0))

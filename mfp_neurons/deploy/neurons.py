@@ -119,7 +119,7 @@ def potential_values(layer: Neurons, steps: int, after_reset: bool) -> Potential
         np.isfinite(threshold), -threshold if after_reset and reset.kind == "subtract" else 0.0, 0.0
     )
     if own is not None or now.any():
-        rows = [_fractions(torch.as_tensor(now)), *([] if own is None else own)]
+        rows = [_fractions(now), *([] if own is None else own)]
         own = np.stack(np.broadcast_arrays(*rows))
     return PotentialValues(taps, own, Fraction(reset.rest), reset.kind == "zero" and layer.fires)
 
@@ -133,17 +133,15 @@ def _own_taps(
     if reset.taps is None:
         kernel = layer.kernel
         assert isinstance(kernel, Exponential)
-        decay = _fractions(
-            torch.as_tensor(channels_of(layer, "decay", as_row(kernel.decay), layer.kernel_shape))
-        )
-        size = _fractions(torch.as_tensor(np.where(fires, threshold, 0.0)))
+        decay = _fractions(channels_of(layer, "decay", as_row(kernel.decay), layer.kernel_shape))
+        size = _fractions(np.where(fires, threshold, 0.0))
         first = 0 if reset.delay else 1
         # from rest, no spike lies further back than T - 1 steps
         rows = [-size * decay ** (lag + first) for lag in range(steps - 1)]
         exact = np.stack(rows) if rows else np.zeros((0, 1), object)
     else:
         rows = [channels_of(layer, "feedback", row.reshape(-1), layer.kernel_shape) for row in reset.taps]
-        exact = _fractions(torch.as_tensor(np.where(fires, np.stack(rows), 0.0)))
+        exact = _fractions(np.where(fires, np.stack(rows), 0.0))
     used = [lag for lag, row in enumerate(exact) if any(row)]
     return exact[: used[-1] + 1] if used else None
 
@@ -204,10 +202,10 @@ def _exact_taps(layer: Neurons, steps: int) -> NDArray[np.object_]:
         return np.where(at >= 0, aligned, np.array(Fraction(), object))[..., None]
     if isinstance(kernel, FIR):
         rows = [channels_of(layer, "taps", row, layer.kernel_shape) for row in kernel.taps]
-        return _fractions(torch.as_tensor(np.stack(rows)))[None]
+        return _fractions(np.stack(rows))[None]
     assert isinstance(kernel, Exponential)
     decay, gain = (
-        _fractions(torch.as_tensor(channels_of(layer, name, as_row(number), layer.kernel_shape)))
+        _fractions(channels_of(layer, name, as_row(number), layer.kernel_shape))
         for name, number in (("decay", kernel.decay), ("gain", kernel.gain))
     )
     # From rest, no input lies further back than T steps.
@@ -230,9 +228,9 @@ def channels_of(layer: Neurons, name: str, value: Tensor, shape: Shape | None) -
     return rows[:, 0].numpy().copy()
 
 
-def _fractions(values: Tensor) -> NDArray[np.object_]:
+def _fractions(values: Tensor | NDArray[np.float64]) -> NDArray[np.object_]:
     """Floats as the exact numbers that they are."""
-    wide = values.double().numpy()
+    wide = torch.as_tensor(values).double().numpy()
     flat = np.empty(wide.size, object)
     flat[:] = [Fraction(value) for value in wide.ravel().tolist()]
     return flat.reshape(wide.shape)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 from ..history import KernelBits, check_kernel_bits
 from ..network import NetworkError
 from ..network.capture import named
-from ..network.describing import Attempt, attempt, check_model, check_steps
+from ..network.describing import Attempt, attempt, check_model, check_steps, takes_single_steps
 from ..quantize import quantize_weights
 from .errors import InvalidNetworkError
 from .folding import Levels
 from .integer_network import IntegerNetwork
-from .lowering import Channels, levels_of, lower_rounded, real_weights, refusals_of, takes_single_steps
+from .lowering import Channels, levels_of, lower_rounded, real_weights, refusals_of
 from .rounding import rounded
 
 _BITS = 4  # of the weights with which a model is checked whose own are real; any others give the same layers
@@ -118,8 +118,15 @@ def check(
     )
     read = [(one, [*one.refusals, *_refusals(one, inputs, kernel_bits)]) for one in attempts]
     refusals: list[Exception]
+    furthest = max(one.handled for one in attempts)
     best, refusals = max(
-        read, key=lambda one: (one[0].fits, one[0].is_complete, -len(one[1]), one[0].handled)
+        read,
+        key=lambda one: (
+            one[0].fits or one[0].handled == furthest,
+            one[0].is_complete,
+            -len(one[1]),
+            one[0].handled,
+        ),
     )
     if not refusals:
         try:  # what a second number of steps shows, and what needs too many bits

@@ -17,7 +17,7 @@ from ..history import FIR, Exponential, KernelBits, Matrix, quantize_taps
 from ..network import NetworkDescription
 from ..network.describing import check_model
 from ..network.description import NeuronReset, Neurons
-from .events import Events
+from .events import dense
 from .graph import Neurons as IntegerNeurons
 from .integer_network import IntegerNetwork
 from .neurons import channels_of, has_real_taps
@@ -67,14 +67,14 @@ def _rounded_own_taps(layer: Neurons, reset: NeuronReset, bits: KernelBits, step
     threshold = torch.from_numpy(channels_of(layer, "threshold", layer.threshold, layer.threshold_shape))
     kernel, is_delayed = layer.kernel, reset.delay
     order = steps - 1 if reset.taps is None else len(reset.taps)
-    given = None if reset.taps is None else reset.taps.reshape(order, -1)
-    if given is not None:
-        is_delayed = torch.equal(given[0].expand_as(-threshold), -threshold)
+    taps = None if reset.taps is None else reset.taps.reshape(order, -1)
+    if taps is not None:
+        is_delayed = bool((taps[0] == -threshold).all())
     if isinstance(kernel, Exponential):
         left = Exponential(kernel.decay).taps(order + 1)
     else:
-        assert given is not None
-        left = given / -threshold
+        assert taps is not None
+        left = taps / -threshold
         left = torch.cat((left, left[-1:])) if is_delayed else torch.cat((torch.ones_like(left[:1]), left))
     left = quantize_taps(left, bits)
     taps = -threshold * (left[:-1] if is_delayed else left[1:]).double()
@@ -101,7 +101,8 @@ def what_changed(
     x = example[:_SAMPLES] if static or batch_first else example[:, :_SAMPLES]
     inputs, ours = network.graph.input, network.run_events(x.transpose(0, 1) if batch_first else x).spikes
     # levels reach the model as fractions, whole numbers as they are, and both normalized
-    real = x.double() if inputs.is_whole or x.is_floating_point() else x / inputs.top
+    as_they_are = inputs.is_whole or x.is_floating_point() or x.dtype == torch.bool
+    real = x.double() if as_they_are else x / inputs.top
     shape = (-1, *[1] * (len(inputs.features) - 1))
     real = (real - torch.as_tensor(mean).reshape(shape)) / torch.as_tensor(std).reshape(shape)
     theirs = _spikes_of(check_model(model), real, calls or 1)
@@ -109,9 +110,9 @@ def what_changed(
     for op in network.graph.ops:
         spikes = theirs.get(op.name)
         if isinstance(op, IntegerNeurons) and spikes is not None:
-            dense = _dense(ours[op.name], (*spikes.shape[:2], *op.shape))
-            differ += int((dense != spikes.reshape(dense.shape)).sum())
-            total += dense.size
+            fired = dense(ours[op.name], op.shape, spikes.shape[1], len(spikes))
+            differ += int((fired != spikes.reshape(fired.shape)).sum())
+            total += spikes.size
     samples = len(x) if static or batch_first else x.shape[1]
     measured = f"on {samples} samples of the example {differ:,} of {total:,} spikes are others"
     share = f" ({differ / total:.2%})" if total else ""
@@ -138,17 +139,11 @@ def _spikes_of(model: nn.Module, x: Tensor, times: int) -> dict[str, NDArray[np.
     finally:
         for handle in handles:
             handle.remove()
-    found = {}
+    spikes = {}
     for path, outs in calls.items():
         spec = describe_neuron(model.get_submodule(path))
         assert spec is not None
         if not spec.takes_sequences or len(outs) == 1:
             out = outs[0] if spec.takes_sequences else torch.stack(outs)
-            found[path] = (out != 0).cpu().numpy()
-    return found
-
-
-def _dense(events: Events, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    fired = np.zeros(shape, bool)
-    fired[events.elements] = True
-    return fired
+            spikes[path] = (out != 0).cpu().numpy()
+    return spikes

@@ -1,9 +1,15 @@
 """Words for the functions that are not in the grammar: what to use instead."""
 
 TIME_LOOP = (
-    "A loop over time cannot be captured: give whole sequences [T, N, *] to neurons that take them "
-    "(MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and "
+    "A loop over time is followed only around neurons that take single steps (snn.Leaky, SpikingJelly's in "
+    "step mode 's'), not around those written by hand: give whole sequences [T, N, *] to neurons that take "
+    "them (MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and "
     "x[-k:] read the last steps, x.mean(0) all of them"
+)
+OWN_LOOP = (
+    "It is a module of a framework with a loop over time of its own, which is not read. The neurons that "
+    "are: LIFNode, IFNode, ParametricLIFNode, Leaky, RLeaky, Lapicque and those of this package. To read "
+    "out a potential, return the v of a LIFNode(v_threshold=float('inf')), which never fires"
 )
 LOOPS = "A loop over time runs once for each step, first to last, and calls every neuron once a step"
 PRODUCT = (
@@ -15,12 +21,21 @@ UNLIKE_STEPS = (
 )
 PART = "Parts are chosen by slices, chunk, split or index_select of features, not by numbers of the network"
 OTHERWISE = (
-    "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, memory-free neurons, max and average "
-    "pools, TimePool, Flatten, Dropout, sums, concatenation, and a mean or sum over time"
+    "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, the neurons, max and average pools, "
+    "TimePool, Flatten, Dropout, sums, products, concatenation, padding and other moves of features, and the "
+    "mean, sum or largest over time"
+)
+INPUT = (
+    "It is the input that is changed here: what prepares or encodes one, such as spikegen, can stay outside "
+    "of the model, which is lowered with an example of what it gets then"
 )
 
 _ADVICE = [
     (TIME_LOOP, "__iter__ unbind"),
+    (
+        "The largest over time is torch.stack(steps).amax(0)",
+        "maximum fmax",
+    ),
     (
         PRODUCT,
         "baddbmm bilinear and or xor logical_and logical_or logical_not pow square",
@@ -42,13 +57,14 @@ _ADVICE = [
         "tanh softplus softsign clamp clip sigmoid logsigmoid threshold abs",
     ),
     (
-        "Lower the model without it: the class of the largest score is the same",
+        "Lower the model without it, where it is at the end: the class of the largest score is the same. "
+        "Attention on spikes needs none: (q @ k.mT) @ v * scale, with a neuron behind it",
         "softmax log_softmax softmin argmax logsumexp topk",
     ),
     (
         "What the model does may not depend on the numbers of a tensor",
         "item tolist numpy __bool__ __int__ __float__ __index__ __array__ __contains__ equal allclose "
-        "is_nonzero nonzero any all",
+        "is_nonzero nonzero any all isnan isinf isfinite",
     ),
     (
         "A threshold is part of a neuron: use MFPNode, MFPLeakyParallel or MFP",
@@ -67,7 +83,11 @@ _ADVICE = [
         "Use a stride, a pool, or nn.Upsample to change the resolution",
         "grid_sample unfold fold",
     ),
-    ("Leave it out, or use a number", "full_like new_full rand_like randn_like bernoulli"),
+    ("Leave it out, or use a number", "full_like new_full"),
+    (
+        "Random numbers are drawn outside of the model: lower it without them",
+        "rand_like randn_like randint_like bernoulli poisson multinomial normal uniform exponential",
+    ),
 ]
 
 ADVICE = {name: words for words, names in _ADVICE for name in names.split()}

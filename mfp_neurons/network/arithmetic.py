@@ -150,9 +150,10 @@ def exact_constant(tracer: Tracer, number: Any, value: Value) -> Exact:
     # float64 holds every number of the smaller floating dtypes, so nothing is rounded before it is a
     # fraction.
     array = _exact(tracer, number.detach().cpu().double().numpy().astype(object))
-    shape = tracer.layer(value).shape
     if array.size == 1:
         return array.reshape(1)
+    tracer.settle(value)
+    shape = tracer.layer(value).shape
     # in the layer's own order, numbers of any shape broadcast over it as torch does it
     own = array.reshape(array.shape[max(0, array.ndim - len(shape)) :]) if _fits(array, shape) else None
     if own is not None and value.dims[len(value.dims) - len(shape) :] == of_features(shape):

@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_iter, tree_map_only
 from .._checks import log_once
 from .._undisturbed import undisturbed
 from ..adapters import is_neuron, kept_tensors
+from ..quantize.reading import set_weights, sets_weight
 from .description import NetworkError
 
 _CAPTURING = threading.Lock()  # one at a time: a method of torch.nn.Module is replaced meanwhile
@@ -34,6 +35,12 @@ _ASKED = (
 _QUESTIONS = frozenset(_ASKED.split())
 
 
+_ONE_INPUT = (
+    "An integer network has one input: put several side by side in front of the model (torch.cat), and take "
+    "them apart inside of it (x.chunk(2, -1), slices)"
+)
+
+
 class Listener(Protocol):
     """What is told of everything that happens to stand-ins."""
 
@@ -45,7 +52,7 @@ class Listener(Protocol):
 
 
 class MisfitError(NetworkError):
-    """torch itself refuses a function of these shapes."""
+    """torch refuses a function of these shapes, or the model's own Python a number of dimensions."""
 
 
 class StandIn(Tensor):
@@ -200,8 +207,12 @@ class Capture:
             self._inside.pop()
 
     def refuse(self, why: str) -> NoReturn:
-        self._refused = NetworkError(f"{self.where()} {why}.")
+        self._refused = self.refusal(why)
         raise self._refused
+
+    def refusal(self, why: str) -> NetworkError:
+        """What is raised to refuse what the running module does."""
+        return NetworkError(f"{self.where()} {why}.")
 
     def function(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A torch function that met a stand-in."""
@@ -289,6 +300,7 @@ class Capture:
         path = self._paths.get(module, self.path())
         self._inside.append((path, module))
         try:
+            set_weights(module)
             self._check_numbers(module)
             returned = self.listener.module(module, path, args, kwargs)
             if returned is not NotImplemented:
@@ -302,7 +314,12 @@ class Capture:
             if self._refused:  # TorchScript makes an error of its own of it
                 raise self._refused from error
             first = (str(error).strip().splitlines() or [""])[0]
-            raise NetworkError(f"{self.where()} raised {type(error).__name__}: {first}") from error
+            text = f"{self.where()} raised {type(error).__name__}: {first}"
+            if isinstance(error, ValueError):
+                raise MisfitError(text) from error
+            if isinstance(error, TypeError) and module is self.model and "missing" in first:
+                text = f"{text.rstrip('.')}. {_ONE_INPUT}"
+            raise NetworkError(text) from error
         finally:
             self._inside.pop()
 
@@ -326,7 +343,7 @@ class Capture:
         hooked = [
             path or type(module).__name__
             for module, path in self._paths.items()
-            if module._forward_hooks or module._forward_pre_hooks
+            if module._forward_hooks or not all(map(sets_weight, module._forward_pre_hooks.values()))
         ]
         if hooked:
             log_once(

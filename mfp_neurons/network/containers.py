@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..adapters import describe_neuron, kept_tensors
 from ..spec import RecurrenceSpec
@@ -15,7 +15,7 @@ from .tracing import Tracer
 _INSIDE = "Put the neuron alone into the container, and other layers in front of it or behind it"
 
 
-def run_container(tracer: Tracer, module: nn.Module, spec: RecurrenceSpec, x: Any) -> Any:
+def run_container(tracer: Tracer, spec: RecurrenceSpec, x: Any) -> Any:
     """A container that adds its neuron's last spikes, or what a linear layer makes of them, to its input."""
     value = tracer.value(x, "the input of a recurrent layer")
     inner = describe_neuron(spec.neuron)

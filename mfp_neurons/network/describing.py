@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import check_int, check_module
 from .._checks import describe as in_words
-from ..adapters import describe_recurrence, is_neuron
+from ..adapters import describe_neuron, describe_recurrence, is_neuron
 from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
 from . import arithmetic, containers, moves, places, pools, products, steps, synapses
@@ -67,10 +67,18 @@ def check_model(model: Any) -> nn.Module:
     return inner
 
 
+def takes_single_steps(model: nn.Module) -> bool:
+    """Whether a neuron of the model takes one step a call, so that a loop over time is around it."""
+    specs = map(describe_neuron, model.modules())
+    return any(spec is not None and not spec.takes_sequences for spec in specs)
+
+
 def check_example(example: Any) -> Tensor:
     """The example, if it is one of any model."""
     if not isinstance(example, Tensor):
         raise TypeError(f"example must be a torch.Tensor, got {in_words(example)}")
+    if example.layout != torch.strided or example.is_meta:
+        raise TypeError(f"example must be a dense tensor that holds numbers, got {in_words(example)}")
     if example.dim() < 2 or example.numel() == 0:
         raise ValueError(f"example must be [T, N, *] or [N, *], none of them empty, got {in_words(example)}")
     return example
@@ -120,8 +128,8 @@ def read_model(
             # that layer.
             if refusal.layer is not None:
                 reading.handled = min(reading.handled, reading.positions[refusal.layer])
-    # a reading whose shapes did not fit is the wrong one
-    furthest = max(readings, key=lambda one: (not isinstance(one.error, MisfitError), one.handled))
+    # of two that came as far, one whose shapes did not fit is the wrong one
+    furthest = max(readings, key=lambda one: (one.handled, not isinstance(one.error, MisfitError)))
     assert furthest.error is not None
     if isinstance(furthest.error, error):
         raise furthest.error
@@ -252,15 +260,31 @@ class _Reading:
         try:
             returned = capture.run(sizes(dims), calls)
             keys, several = _returned(tracer, _joined(tracer, returned) if self.by_step else returned[0])
-            outputs = tuple(_output(tracer, one.value) for one in several)
-        except NetworkError as error:
+            outputs = tuple(_output(tracer, tracer.value(one, "what is returned")) for one in several)
+        except NetworkError as refusal:
+            error = refusal
+            if isinstance(refusal, MisfitError):
+                error = MisfitError(f"{str(refusal).rstrip('.!')}. {self._in_words(sizes(dims))}")
             error.description = self._description(tracer, (), (), range(len(tracer.layers)))
-            raise
+            raise error from refusal
         finally:
             # a reading without any step has not come far: its error is about a time axis that is not there
             came_far = count is not None or tracer.repeats or self.follow_loops
             self.handled = capture.handled if came_far else 0
         return self._description(tracer, outputs, keys, read_layers(tracer.layers, outputs))
+
+    def _in_words(self, shape: tuple[int, ...]) -> str:
+        """How the example was read, behind what did not fit."""
+        front = "N" if self.steps is None or self.by_step else "T, N"
+        text = (
+            f"The example was read as [{front}, *], with a batch of at least 2, here {list(shape)}: no "
+            "number in the model's code may stand for the batch (x.flatten(1), not x.view(1, -1))"
+        )
+        if self.by_step:
+            text += ". With steps=, it is one step of a model that is called once a step"
+        elif self.steps is not None and takes_single_steps(self.model):
+            text += ". Where the loop over time is outside of the model, give one step [N, *], and steps=T"
+        return text
 
     def _description(
         self, tracer: Tracer, outputs: tuple[Output, ...], keys: tuple[str, ...], kept: Sequence[int]
@@ -315,11 +339,13 @@ def other_steps(steps: int, period: int = 1) -> int:
 
 def _call_module(tracer: Tracer, module: nn.Module, args: Any, kwargs: Any) -> Any:
     """What a call of a module gives, or NotImplemented to look inside."""
+    if isinstance(module, torch.jit.ScriptModule):
+        tracer.refuse("is compiled by torch.jit, and has no Python to read. Lower the module it was made of")
     if is_neuron(module):
         return fire(tracer, module, *args, **kwargs)
     recurrence = describe_recurrence(module)
     if recurrence is not None:
-        return containers.run_container(tracer, module, recurrence, *args, **kwargs)
+        return containers.run_container(tracer, recurrence, *args, **kwargs)
     if steps.is_time_pool(module):
         return steps.pool_time(tracer, module, *args, **kwargs)
     if is_quantized_by_brevitas(module):
@@ -333,7 +359,11 @@ def _steps(tracer: Tracer) -> int:
 
 
 def _returned(tracer: Tracer, returned: Any) -> tuple[tuple[str, ...], list[Any]]:
-    """What the model returns, a tensor or several; and their names if it is a dict."""
+    """What the model returns, a tensor or several, without None, and their names if it is a dict."""
+    if isinstance(returned, dict):
+        returned = {name: one for name, one in returned.items() if one is not None}
+    elif isinstance(returned, tuple | list):
+        returned = [one for one in returned if one is not None]
     named = isinstance(returned, dict) and bool(returned)
     several = list(returned.values()) if named else returned
     several = several if isinstance(several, tuple | list) and several else [several]
@@ -390,5 +420,7 @@ def _output(tracer: Tracer, value: Value) -> Output:
             )
         return Output(source, value.reduce, value.last, value.skip)
     if value.step not in (None, steps - 1):
-        tracer.refuse(f"returns step {value.step} of {steps}. Return every step, or the last")
+        tracer.refuse(
+            f"returns step {value.step} of {steps}. Return every step (torch.stack of a list), or the last"
+        )
     return Output(source, "single step" if is_single else "last")

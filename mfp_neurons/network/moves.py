@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import numpy as np
@@ -55,6 +55,8 @@ def padded(
     grown = [(max(0, before), max(0, after)) for before, after in own]
     if mode != "constant":
         return tracer.gathered(source, lead, np.pad(places[cut], grown, mode=_MODES[mode]))
+    if not isfinite(value or 0):
+        tracer.refuse(f"pads with {value}. Pad with a finite number")
     padding = np.pad(places[cut], grown, constant_values=-1)
     return tracer.gathered(source, lead, padding, Fraction(value or 0))
 
@@ -179,13 +181,11 @@ def interpolate(
             continue
         # torch itself says which row is repeated where: its rounding is not for us to repeat
         rows = torch.arange(places.shape[axis], dtype=torch.float32).reshape(1, 1, -1)
-        factor = (
-            scale_factor
-            if scale_factor is None or isinstance(scale_factor, float | int)
-            else (scale_factor[axis - places.ndim])
-        )
-        options: dict[str, Any] = {"size": length} if size is not None else {"scale_factor": factor}
-        options |= {"recompute_scale_factor": recompute_scale_factor} if size is None else {}
+        options: dict[str, Any] = {"size": length}
+        if size is None:
+            single = isinstance(scale_factor, float | int)
+            factor = scale_factor if single else scale_factor[axis - places.ndim]
+            options = {"scale_factor": factor, "recompute_scale_factor": recompute_scale_factor}
         chosen = torch.nn.functional.interpolate(rows, mode=mode, **options)
         places = np.take(places, chosen.ravel().long().numpy(), axis)
     return tracer.gathered(value, lead, places)

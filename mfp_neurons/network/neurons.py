@@ -30,10 +30,14 @@ def fire(
 ) -> Any:
     """A call of a layer of neurons; ``recurrent`` is how a container around it feeds its spikes back."""
     spec = _spec_of(tracer, module)
-    x, *others = (*args, *kwargs.values())
-    value = tracer.value(x, "the input of a neuron")
-    spikes = others.pop(0) if spec.recurrent is not None and others else None
-    state = others[0] if others else None
+    # snnTorch's recurrent neurons take their spikes in front of their potential, or each by its name
+    spikes = kwargs.pop("spk", None)
+    x, *states = (*args, *kwargs.values())
+    if spec.recurrent is not None and len(args) > 1:
+        spikes = states.pop(0)
+    value, state = tracer.value(x, "the input of a neuron"), states[0] if states else None
+    if value.is_reduced:
+        tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     if spec.takes_sequences:
         value = _whole_sequence(tracer, module, spec, value, state)
     else:
@@ -46,7 +50,7 @@ def fire(
     if spec.continues and not spec.takes_sequences:
         _check_state(tracer, module, spec, state, value)
         # The next call of this neuron has to read the same layer and go on from this potential.
-        tracer.calls.setdefault(module, []).append((_read(value), potential))
+        tracer.calls.setdefault(module, []).append((value.number, potential))
     # Spikes come in the dtype of the input, potentials in that of the model.
     fired = tracer.stand_in(replace(value, layer=number), x.dtype)
     every = replace(value, layer=potential)
@@ -63,12 +67,12 @@ def fire_all_steps(tracer: Tracer, module: nn.Module, x: StandIn, recurrent: Rec
     """All calls of a layer of neurons that a container makes, one for each step of [T, N, *]."""
     spec = _spec_of(tracer, module)
     value = tracer.value(x, "the input of a neuron")
-    if value.reduce or value.last or value.skip or [kinds(dim) for dim in value.dims[:2]] != [{"T"}, {"N"}]:
+    if value.is_reduced or [kinds(dim) for dim in value.dims[:2]] != [{"T"}, {"N"}]:
         tracer.refuse(f"reads {labels(value.dims)}. In step mode 'm' it takes whole sequences [T, N, *]")
     if module in tracer.calls:
         tracer.refuse("is called twice in one forward. Use a recurrent layer of its own for each call")
     number, potential = _layers(tracer, module, spec, value, 2, recurrent)
-    tracer.calls[module] = [(_read(value), potential)]
+    tracer.calls[module] = [(value.number, potential)]
     return tracer.stand_in(replace(value, layer=number), x.dtype)
 
 
@@ -111,8 +115,6 @@ def _layers(
 
 def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value, state: Any) -> Value:
     """The value [T, N, *], of a call that starts from rest."""
-    if value.reduce or value.last or value.skip or (value.step is not None and not tracer.follow_loops):
-        tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     first = kinds(value.dims[0]) if value.dims else set()
     # A model that takes single steps may give a neuron for sequences a dimension of size 1 in front. It is
     # time then, of one step.
@@ -144,8 +146,6 @@ def _whole_sequence(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: 
 
 def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value) -> Value:
     """The value [N, *] at the step that this call is of; a neuron that carries no state counts no steps."""
-    if value.reduce or value.last or value.skip:
-        tracer.refuse("reads what was already reduced over time. Reduce over time behind the last neuron")
     if has_time(value.dims):
         tracer.refuse(
             f"takes one step at a time, [N, *], and gets {labels(value.dims)}. Put the loop over time into "
@@ -163,8 +163,8 @@ def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value
 def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: Any, value: Value) -> None:
     """A neuron for single steps starts from rest, and goes on from where its last call ended."""
     earlier = tracer.calls.get(module, ())
-    if earlier and earlier[-1][0] != _read(value):
-        before, now = (tracer.layers[number] for number in (earlier[-1][0], _read(value)))
+    if earlier and earlier[-1][0] != value.number:
+        before, now = (tracer.layers[number] for number in (earlier[-1][0], value.number))
         tracer.refuse(
             "is called for two different inputs, and would carry the potential of one into the other: what "
             f"{before.where} gives in call {len(earlier)}, what {now.where} gives in call {len(earlier) + 1}"
@@ -181,7 +181,10 @@ def _check_state(tracer: Tracer, module: nn.Module, spec: NeuronSpec, passed: An
             _refuse_start(tracer)
     # The potential of other neurons, or of an earlier step, is not where this neuron stopped.
     elif not earlier or state.value.layer != earlier[-1][1]:
-        _refuse_start(tracer)
+        tracer.refuse(
+            "is given another potential than its last call returned. Pass that on as it is, and that of "
+            "reset_mem() at first"
+        )
 
 
 def _check_spikes(tracer: Tracer, module: nn.Module, passed: Any) -> None:
@@ -218,11 +221,6 @@ def _difference(before: Layer, now: Layer) -> str:
 
 def _refuse_start(tracer: Tracer) -> None:
     tracer.refuse("starts from a potential. Every sequence starts from rest: pass no mem, and set none")
-
-
-def _read(value: Value) -> int:
-    assert value.layer is not None
-    return value.layer
 
 
 def _state_of(module: nn.Module, spec: NeuronSpec) -> Any:

@@ -247,8 +247,9 @@ def _group_sum(tracer: Tracer, value: Value, kept: Dims, gone: Sequence[Axis], s
     features = [axis for dim in kept for axis in dim if axis.kind == "F"]
     summed = places(features)[:, None] + places(gone)[None]
     if len(summed) * prod(tracer.layer(value).shape) > _MOST_CODES:
-        return _pooled_sum(tracer, value, kept, summed, scale)
-    number = tracer.emit(GroupSum, [tracer.source(value)], (len(summed),), places=summed, scale=scale)
+        number = _pooled_sum(tracer, value, summed, scale)
+    else:
+        number = tracer.emit(GroupSum, [tracer.source(value)], (len(summed),), places=summed, scale=scale)
     # The sums are a new layer, whose features have the strides of its own order, no longer those of the layer
     # before.
     left = [sizes((tuple(axis for axis in dim if axis.kind == "F"),))[0] for dim in kept]
@@ -258,19 +259,12 @@ def _group_sum(tracer: Tracer, value: Value, kept: Dims, gone: Sequence[Axis], s
     return replace(value, layer=number, dims=dims)
 
 
-def _pooled_sum(
-    tracer: Tracer, value: Value, kept: Dims, summed: NDArray[np.int64], scale: Fraction
-) -> Value:
-    """The same as a pool with one row of ``summed`` in each window, which needs no code for each pair."""
+def _pooled_sum(tracer: Tracer, value: Value, summed: NDArray[np.int64], scale: Fraction) -> int:
+    """The layer as a pool with one row of ``summed`` in each window, which needs no code for each pair."""
     count, size = summed.shape
-    shape = (count, 1, size)
-    left = [sizes((tuple(axis for axis in dim if axis.kind == "F"),))[0] for dim in kept]
-    dims = tuple(
-        new or old if kinds(old) <= {"F"} else old for old, new in zip(kept, of_features(left), strict=True)
-    )
     natural = replace(value, dims=of_features(tracer.layer(value).shape))
-    row = tracer.gathered(natural, 0, summed.reshape(shape))
-    number = tracer.emit(
+    row = tracer.gathered(natural, 0, summed.reshape(count, 1, size))
+    return tracer.emit(
         Pool,
         [tracer.source(row)],
         (count, 1, 1),
@@ -281,7 +275,6 @@ def _pooled_sum(
         dilation=(1, 1),
         divisor=int(1 / scale),
     )
-    return replace(value, layer=number, dims=dims)
 
 
 def reduced_features(tracer: Tracer, value: Value, gone: Sequence[int], is_mean: bool) -> Value:

@@ -125,7 +125,7 @@ def _signals(tracer: Tracer, a: Any, b: Any) -> tuple[Value, Value]:
         )
     x, y = a.value, b.value
     tracer.check_equal_periods(x, y)
-    if x.reduce or y.reduce or x.last or y.last or x.step != y.step:
+    if x.is_reduced or y.is_reduced or x.step != y.step:
         tracer.refuse(f"multiplies what was reduced over time, or different steps. {PRODUCT}")
     return x, y
 

@@ -67,7 +67,7 @@ class _LastSpikes(Layer):
 
 def combined(tracer: Tracer, spec: RecurrenceSpec, value: Value) -> tuple[Value, Recurrent | None]:
     """f(y, x), which has to be x, scaled and shifted, plus a number times y."""
-    assert spec.combine is not None and value.layer is not None
+    assert spec.combine is not None
     before = len(tracer.layers)
     number = tracer.emit(_LastSpikes, [tracer.source(value)], tracer.layer(value).shape)
     last = replace(value, layer=number)
@@ -77,18 +77,15 @@ def combined(tracer: Tracer, spec: RecurrenceSpec, value: Value) -> tuple[Value,
     )
     try:
         result = spec.combine(tracer.stand_in(last), tracer.stand_in(value))
-        sides = (
-            _sides(tracer, result.value.layer, value.layer, number) if isinstance(result, StandIn) else None
-        )
+        is_read = isinstance(result, StandIn)
+        sides = _sides(tracer, result.value.number, value.number, number) if is_read else None
     except NetworkError:
         sides = None
     finally:
-        added = tracer.layers[before:]
         tracer.drop(before)
     if sides is None:
         tracer.refuse(f"combines its input with its last spikes in a way that no layer says. {wanted}")
     chain, factor = sides
-    assert all(isinstance(layer, Affine) for layer in chain) and added
     for layer in chain:
         value = replace(value, layer=tracer.add(layer, [tracer.source(value)]))
     return value, None if factor is None else Recurrent(factor=factor)

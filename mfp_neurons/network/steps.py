@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..pooling import TimePool as TimePoolModule
-from .advice import LOOPS, PART, TIME_LOOP
+from .advice import LOOPS, PART
 from .axes import Axis, Dim, Dims, has_time, kinds, labels, sizes
 from .capture import StandIn
 from .description import Reduction, TimePool
@@ -64,8 +64,11 @@ def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reducti
     rank = len(value.dims)
     chosen: Sequence[int] = range(rank) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     gone = sorted({d % rank for d in chosen})
+    left = (() if i in gone else dim for i, dim in enumerate(value.dims))
+    dims = tuple(dim for i, dim in enumerate(left) if keepdim or i not in gone)
     if any("N" in kinds(value.dims[d]) for d in gone):
-        tracer.refuse(f"takes the {how} over the batch. Name the dimension: time is the first of [T, N, *]")
+        why = f"takes the {how} over the batch. Name the dimension: time is the first of [T, N, *]"
+        return Value(None, dims, refusal=tracer.capture.refusal(why))
     features = [d for d in gone if kinds(value.dims[d]) == {"F"}]
     # Features first: they are summed within each step, and what is reduced over time is what comes out of
     # that.
@@ -73,8 +76,7 @@ def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reducti
         value = reduced_features(tracer, value, features, how == "mean")
     if any(kinds(value.dims[d]) == {"T"} for d in gone):
         value = replace(value, reduce=how)
-    left = (() if i in gone else dim for i, dim in enumerate(value.dims))
-    return replace(value, dims=tuple(dim for i, dim in enumerate(left) if keepdim or i not in gone))
+    return replace(value, dims=dims)
 
 
 @rule("__getitem__", view=True)
@@ -142,7 +144,7 @@ def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value
                 f"takes some of the steps. {LOOPS}; x[-1] and x[-k:] read out the last ones, x[k:] all but "
                 "the first"
             )
-        tracer.refuse(f"takes single steps. {TIME_LOOP}")
+        tracer.refuse(f"takes single steps. {tracer.time_loop()}")
     left = -start if start < 0 else size - start
     if left <= 0:
         tracer.refuse(f"leaves out the first {start} steps, and there are {size}. Use an example with more")
@@ -228,20 +230,23 @@ def stacked(tracer: Tracer, values: Sequence[Value], place: int) -> Value:
     steps = [one.step for one in values]
     # The steps of one signal, all of them and in their order, are the sequence again. Tensors that belong to
     # no step are one input repeated.
-    in_order = steps == list(range(count)) and tracer.steps in (None, count)
+    # A list without its first steps leaves these out.
+    skip = steps[0] or 0
+    total = tracer.steps or max(map(len, tracer.calls.values()), default=0) if skip else tracer.steps
+    in_order = steps == list(range(skip, skip + count)) and total in (None, skip + count)
     repeated = set(steps) == {None} and tracer.steps is None and not has_time(first.dims)
     if tracer.follow_loops and not (alike and (in_order or repeated)):
         what = _difference(tracer, values)
         tracer.refuse(f"stacks {count} tensors that are not one signal step by step: {what}. {LOOPS}")
     if not alike:
-        tracer.refuse(f"puts the steps of a loop together. {TIME_LOOP}")
+        tracer.refuse(f"puts the steps of a loop together. {tracer.time_loop()}")
     if tracer.follow_loops and in_order:
         # Where the input has no time, the steps that are stacked are all the time there is.
-        tracer.repeats = 0 if tracer.steps else count
+        tracer.repeats = 0 if tracer.steps else skip + count
         time: Dim = (Axis("T", count),)
     else:
         time = _repeated(tracer, first, (), count)
-    return replace(first, dims=(*first.dims[:place], time, *first.dims[place:]), step=None)
+    return replace(first, dims=(*first.dims[:place], time, *first.dims[place:]), step=None, skip=skip)
 
 
 def _difference(tracer: Tracer, values: Sequence[Value]) -> str:
@@ -274,7 +279,7 @@ def _repeated(tracer: Tracer, value: Value, dim: Dim, size: int) -> Dim:
 def pool_time(tracer: Tracer, module: Any, x: Any) -> StandIn:
     """A :class:`mfp_neurons.TimePool`."""
     value, window = tracer.value(x, "the input of a pooling over time"), module.window
-    if value.reduce or value.last or value.skip:
+    if value.is_reduced:
         tracer.refuse("pools over time what was already reduced over time. Put it in front of that")
     if not value.dims or kinds(value.dims[0]) != {"T"} or len(value.dims[0]) > 1:
         tracer.refuse(f"reads {list(sizes(value.dims))}, which does not begin with time. Give it [T, N, *]")

@@ -15,7 +15,7 @@ from ..quantize.arithmetic import exchanged
 from ..quantize.layers import TRANSPOSED
 from .axes import Dims, Shape, flat, kinds, of_features, sizes
 from .capture import StandIn
-from .description import BatchNorm, Convolution, Linear, Source, Weights, snapshot
+from .description import BatchNorm, Convolution, Linear, Weights, snapshot
 from .tracing import Tracer, Value, rule
 
 
@@ -181,7 +181,7 @@ def _pointwise(tracer: Tracer, value: Value, weights: Weights, bias: Tensor | No
         )
     number = tracer.emit(
         Convolution,
-        [Source(_number(value), of_features(shape), value.reduce, value.last)],
+        [replace(tracer.source(value), dims=of_features(shape))],
         (weights.shape[0], *shape[1:]),
         weights=Weights(codes, None if real is None else real.reshape(window), weights.altered),
         bias=snapshot(bias),
@@ -192,11 +192,6 @@ def _pointwise(tracer: Tracer, value: Value, weights: Weights, bias: Tensor | No
     )
     channels = of_features((weights.shape[0], *shape[1:]))[0]
     return replace(value, layer=number, dims=(*value.dims[:-2], channels, value.dims[-1]))
-
-
-def _number(value: Value) -> int:
-    assert value.layer is not None
-    return value.layer
 
 
 def _padding(padding: Any, window: Sequence[int], spread: Sequence[int]) -> Any:
@@ -272,6 +267,7 @@ def batch_norm(
             "normalizes with the statistics of its input, in evaluation too. Only fixed ones fold into a "
             "threshold or a weight: track_running_stats=True"
         )
+    tracer.settle(value)
     shape = tracer.layer(value).shape
     # A norm behind a flattening has statistics for every place, where a norm of a map has them for every
     # channel.

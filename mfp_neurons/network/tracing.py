@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..adapters import describe_neuron
-from .advice import ADVICE, OTHERWISE, TIME_LOOP, UNLIKE_STEPS
+from .advice import ADVICE, INPUT, OTHERWISE, OWN_LOOP, TIME_LOOP, UNLIKE_STEPS
 from .axes import Axis, Dim, Dims, Shape, kinds, labels, of_features, sizes
 from .axes import places as places_of
 from .capture import Capture, MisfitError, StandIn, stand_ins
@@ -54,13 +54,15 @@ class Value:
 
     Attributes:
         layer: the number of the layer whose output it is; None for what no layer gives: a neuron's past
-            inputs, and where the largest of several numbers is.
+            inputs, where the largest of several numbers is, and what is taken over the batch.
         dims: where its features, steps and samples lie.
         reduce: how the steps were reduced; None while there are steps.
         last: over how many of the last steps; None for all.
         step: the one step that it is of, of a sequence or a loop over time; None elsewhere. Of steps that a
             loop adds up ("sum"), the last one so far.
         skip: how many of the first steps were left out.
+        refusal: what is raised when the network needs what no layer gives. A model may keep such a tensor,
+            as a rate of firing for its log.
     """
 
     layer: int | None
@@ -69,6 +71,18 @@ class Value:
     last: int | None = None
     step: int | None = None
     skip: int = 0
+    refusal: NetworkError | None = None
+
+    @property
+    def number(self) -> int:
+        """The number of its layer, of what a layer gives."""
+        assert self.layer is not None
+        return self.layer
+
+    @property
+    def is_reduced(self) -> bool:
+        """Whether steps were left out or put together."""
+        return bool(self.reduce or self.last or self.skip)
 
 
 @dataclass(eq=False)
@@ -184,21 +198,23 @@ class Tracer:
     def _function(self, name: str, args: Any, kwargs: Any, on_meta: Callable[[], Any]) -> Any:
         plain = name if name in RULES or name in ADVICE else name.strip("_")  # add for add_ and __add__
         self.name = plain
-        if plain not in RULES:
-            self.give_up(
-                plain, f"calls {plain}, which no layer of a network is", ADVICE.get(plain, OTHERWISE)
-            )
         inputs = stand_ins((args, kwargs))
         if plain == "__setitem__":
             on_meta()  # torch's own words for what does not fit
             return RULES[plain](self, None, *args)
         for one in inputs:
             self.check_written(one)
-        if any(one.value.layer is None for one in inputs):
-            self.refuse(
-                f"reads a neuron's history, or the places of largest numbers ({plain}), which no layer "
-                "gives. Use the spikes, or the largest numbers themselves"
-            )
+        if plain not in RULES:
+            instead = ADVICE.get(plain, OTHERWISE)
+            if all(one.value.layer is not None and self._to_input(one.value.layer) for one in inputs):
+                instead += f". {INPUT}"
+            self.give_up(plain, f"calls {plain}, which no layer of a network is", instead)
+        kept = [one.value for one in inputs if one.value.layer is None]
+        if kept:
+            result = on_meta() if kept[0].refusal and len(kept) == len(inputs) else None
+            if not isinstance(result, Tensor):
+                self.refuse_to_read(kept[0])
+            return self.stand_in(replace(kept[0], dims=of_features(tuple(result.shape))), result.dtype)
         # Arguments that the rule does not know are refused here, so that a TypeError within a rule is not
         # taken for the user's.
         try:
@@ -248,7 +264,12 @@ class Tracer:
 
     def refuse_loop(self) -> NoReturn:
         """Refuses a function that takes a sequence apart."""
-        self.give_up(self.name, f"calls {self.name}, which no layer of a network is", TIME_LOOP)
+        self.give_up(self.name, f"calls {self.name}, which no layer of a network is", self.time_loop())
+
+    def time_loop(self) -> str:
+        """What to do instead of the loop over time in the module that is running."""
+        package = type(self.capture.running()).__module__.partition(".")[0]
+        return OWN_LOOP if package in ("spikingjelly", "snntorch") else TIME_LOOP
 
     def stand_in(self, value: Value, dtype: torch.dtype | None = None, family: Any = None) -> StandIn:
         """What the model gets for a value."""
@@ -260,6 +281,8 @@ class Tracer:
             self.refuse(f"wants {what} to be computed from the model's input, got {type(tensor).__name__}")
         self.check_written(tensor)
         value: Value = tensor.value
+        if value.layer is None:
+            self.refuse_to_read(value)
         return value
 
     def check_written(self, tensor: StandIn) -> None:
@@ -271,14 +294,22 @@ class Tracer:
                 "loop writes each step once, and what it has written is read behind it"
             )
 
+    def refuse_to_read(self, value: Value) -> NoReturn:
+        """Refuses what no layer gives, where the network needs it."""
+        if value.refusal is not None:
+            raise value.refusal
+        self.refuse(
+            "reads a neuron's history, or the places of largest numbers, or returns them, and no layer gives "
+            "these. Use the spikes, or the largest numbers themselves (x.amax(0))"
+        )
+
     def here(self) -> str:
         """The path of the module that is running; of the whole model, the function that it calls."""
         return self.capture.path() or self.name
 
     def layer(self, value: Value) -> Layer:
         """The layer whose output a value is."""
-        assert value.layer is not None
-        return self.layers[value.layer]
+        return self.layers[value.number]
 
     def channel_dim(self, value: Value) -> Dim:
         """The dimension of the channels of a value's layer."""
@@ -338,20 +369,29 @@ class Tracer:
                 (source,) = layer.sources
                 layer, moved = self.layers[source.layer], replace(moved, layer=source.layer)
         shape = places.shape or (1,)
-        if as_map(shape) == as_map(layer.shape) and np.array_equal(chosen, np.arange(prod(layer.shape))):
+        # the input has the shape in which it is read first, in every step of a loop after the first one too
+        has_shape = as_map(shape) == as_map(layer.shape) or bool(self._to_input(value.number))
+        if has_shape and np.array_equal(chosen, np.arange(prod(layer.shape))):
             return moved
         return replace(moved, layer=self.emit(Gather, [source], shape, places=chosen, fill=fill))
 
     def fits(self, value: Value, shape: Shape) -> bool:
         """Whether the layer of a value has this shape; that of the input is up to its first reader."""
-        assert value.layer is not None
         # users give images flat and networks view them, or the other way round: the input has no order of
         # its own until something reads it
-        chain = self._to_input(value.layer)
+        chain = self._to_input(value.number)
         if chain and not self._input_is_read:
             for number in chain:
+                self._numbers.pop(_key(self.layers[number]), None)
                 self.layers[number] = replace(self.layers[number], shape=shape)
+                self._numbers[_key(self.layers[number])] = number
         return as_map(self.layer(value).shape) == as_map(shape)
+
+    def settle(self, value: Value) -> None:
+        """Lets an input that nothing has read have the shape of a tensor, whose features are its own view."""
+        features = tuple(dim for dim in value.dims if not kinds(dim) & {"T", "N"})
+        if features == of_features(sizes(features)):
+            self.fits(value, sizes(features))
 
     def _to_input(self, number: int) -> list[int]:
         """The layers from one to the input, if nothing but single factors lies between them."""
@@ -390,10 +430,8 @@ class Tracer:
 
     def source(self, value: Value, lead: int | None = None) -> Source:
         """How a value is read: its features are all dimensions but the first ``lead``, or time and batch."""
-        assert value.layer is not None
-        dims = value.dims[lead:] if lead is not None else value.dims
-        features = tuple(dim for dim in dims if not kinds(dim) & {"T", "N"})
-        return Source(value.layer, features, value.reduce, value.last, value.skip)
+        features = tuple(dim for dim in value.dims[lead:] if not kinds(dim) & {"T", "N"})
+        return Source(value.number, features, value.reduce, value.last, value.skip)
 
     def emit(
         self, kind: type[Layer], sources: Sequence[Source], shape: Shape, *, period: int = 1, **held: Any

@@ -5,8 +5,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
+from .._undisturbed import undisturbed
 from .layers import TRANSPOSED, QuantizedLayer, by_output
+
+_SETS_WEIGHT = (prune.BasePruningMethod, SpectralNorm, WeightNorm)
 
 
 @dataclass(frozen=True)
@@ -53,7 +59,9 @@ def codes(module: nn.Module) -> Codes:
     Codes(codes=tensor([[ 1, -1]], dtype=torch.int8), scale=tensor([[0.3750]]), bits=1)
     """
     if isinstance(module, QuantizedLayer):
-        integers, scale = module.encoded()
+        with undisturbed(module):
+            set_weights(module)
+            integers, scale = module.encoded()
         # Every weight of a channel has a part in its scale, so NaN in any of them shows here.
         if not bool(scale.isfinite().all()):
             raise ValueError(
@@ -68,6 +76,24 @@ def codes(module: nn.Module) -> Codes:
     if is_quantized_by_brevitas(module):
         return _codes_of_brevitas(module)
     raise TypeError(f"module ({type(module).__name__}) is not quantized; quantize it with quantize_weights")
+
+
+def sets_weight(hook: Any) -> bool:
+    """Whether a forward pre-hook is one of torch that computes a weight from other tensors.
+
+    Pruning does, and so do ``torch.nn.utils.weight_norm`` and ``spectral_norm``.
+    """
+    return isinstance(hook, _SETS_WEIGHT)
+
+
+def set_weights(module: nn.Module) -> None:
+    """Sets the weights that such hooks compute to those of the next forward.
+
+    After a step of the optimizer, or after a checkpoint was loaded, they are still those of the last forward.
+    """
+    for hook in module._forward_pre_hooks.values():
+        if sets_weight(hook):
+            hook(module, ())
 
 
 def is_brevitas(module: nn.Module) -> bool:

@@ -19,6 +19,13 @@ from .surrogates import fused_surrogate
 _SEQUENCES = [getattr(neuron, name) for name in ("PSN",) if hasattr(neuron, name)]
 _WINDOWS = [getattr(neuron, name) for name in ("MaskedPSN", "SlidingPSN") if hasattr(neuron, name)]
 _BASES = [getattr(neuron, name) for name in ("BaseNode", "SimpleBaseNode") if hasattr(neuron, name)]
+# Subclasses of LIFNode that fire its spikes in evaluation mode; what they add is for training alone. By name,
+# since the module of the last one is a model's, which need not be imported.
+_FIRE_AS_LIF = {
+    "spikingjelly.activation_based.neuron.online_learning.OTTTLIFNode",
+    "spikingjelly.activation_based.neuron.online_learning.SLTTLIFNode",
+    "spikingjelly.activation_based.model.spike_dhs.save_v_LIFNode",
+}
 _NEURONS = (*_BASES, *_SEQUENCES, *_WINDOWS)
 
 
@@ -97,12 +104,16 @@ class _Leak(KernelParameters):
 
 
 def _leak_of(old: Any) -> _Leak | None:
-    """The history kernel of an IFNode, LIFNode or ParametricLIFNode itself: a subclass may compute more."""
+    """The history kernel of an IFNode, LIFNode or ParametricLIFNode, or of a class known to fire the same.
+
+    Any other subclass may compute more.
+    """
     if replaced_method(old):
         return None
     if type(old) is neuron.IFNode:
         return _Leak(1.0, 1.0, False)
-    if type(old) is neuron.LIFNode:
+    kind = type(old)
+    if kind is neuron.LIFNode or f"{kind.__module__}.{kind.__qualname__}" in _FIRE_AS_LIF:
         # as MFPNode has them
         decay = 1 - 1 / float(old.tau)
         return _Leak(decay, 1 - decay if old.decay_input else 1.0, bool(old.decay_input))

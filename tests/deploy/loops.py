@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mfp_neurons.deploy import interpret
-from mfp_neurons.deploy.graph import Graph, Scores
+from mfp_neurons.deploy.graph import Graph
 from mfp_neurons.deploy.inputs import read
 
-from .oracle import unrounded
+from .oracle import reduced, unrounded
 
 
 @torch.no_grad()
@@ -38,12 +38,3 @@ def heads(graph: Graph, x: Any) -> list[NDArray[np.float64]]:
         shaped = numbers.reshape(*numbers.shape[:2], *head.features)
         read_out.append(reduced(head, shaped) * head.unit)
     return read_out
-
-
-def reduced(head: Scores, steps: NDArray[Any]) -> NDArray[np.float64]:
-    """What a head makes of the scores of every step."""
-    kept = steps[head.skip :]
-    kept = kept if head.last is None else kept[-head.last :]
-    forms: dict[str, Any] = {"none": kept, "sum": kept.sum(0), "mean": kept.mean(0), "max": kept.max(0)}
-    result: NDArray[np.float64] = forms[head.reduce]
-    return result

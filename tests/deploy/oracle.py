@@ -5,26 +5,29 @@ potential is closer to its threshold than float64 or a stated error can tell, th
 spike of the integer network, and counts it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from snntorch import Leaky
+from spikingjelly.activation_based import neuron
 from torch import Tensor, nn
 
 from mfp_neurons import quantize
 from mfp_neurons.adapters import describe_neuron
 from mfp_neurons.deploy import interpret
 from mfp_neurons.deploy.check import check
-from mfp_neurons.deploy.graph import Graph, Neurons
+from mfp_neurons.deploy.graph import Graph, Neurons, Scores
 from mfp_neurons.deploy.host.compiled import Compiled, unavailable
 from mfp_neurons.deploy.inputs import read
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.history import Exponential, Matrix
 from mfp_neurons.network import describe, description
 from mfp_neurons.network.axes import places
-from mfp_neurons.spec import ResetSpec
+from mfp_neurons.spec import NeuronSpec
 
 ROUNDING = 1e-10  # of float64, relative to the largest number around; some thousand times what it is
 
@@ -53,60 +56,121 @@ def agree(
 
     ``rounding`` 0 is for models that float64 computes without any: ties are compared as well.
     """
-    graph = lower_graph(model, example, levels=top)
-    check(graph)
     x = example if x is None else x
-    levels, steps = read(graph, x)
-    (scores,), maps = interpret.run(graph, levels.astype(np.int64), steps)
-    neurons = [(op, made) for op, made in zip(graph.ops, maps[1:], strict=False) if isinstance(op, Neurons)]
-    described = [layer for layer in describe(model, example).layers if isinstance(layer, description.Neurons)]
+    graph = lower_graph(model, example, levels=top)
+    return agreement(graph, model, example, x, x.double() / top, rounding=rounding)
+
+
+def agreement(
+    graph: Graph,
+    model: nn.Module,
+    example: Tensor,
+    x: Tensor,
+    inputs: Tensor,
+    *,
+    rounding: float = ROUNDING,
+    steps: int | None = None,
+) -> Agreement:
+    """Compares every spike and all scores of a lowered model with float64, also run compiled.
+
+    Args:
+        graph, model, example: what was lowered, from what.
+        x: what the integer network is given.
+        inputs: what the model gets then, in float64.
+        rounding: what may be wrong with a potential, relative to the largest number around.
+        steps: T, of a model that takes one step a call.
+    """
+    check(graph)
+    levels, ran = read(graph, x)
+    scores, maps = interpret.run(graph, levels.astype(np.int64), ran)
+    neurons = {op.name: (op, map_) for op, map_ in zip(graph.ops, maps[1:], strict=False)}
+    layers = describe(model, example, steps=steps).layers
     spikes, doubts = {}, {}
-    for (op, made), layer in zip(neurons, described, strict=True):
+    for layer in layers:
+        if not isinstance(layer, description.Neurons) or layer.name not in neurons:
+            continue  # neurons whose potential alone is returned are none of the integer network's
+        op, numbers = neurons[layer.name]
+        assert isinstance(op, Neurons)
         # where the module has them: behind attention features lie in another order than those of the map
         order = places([axis for dim in layer.sources[0].dims for axis in dim])
         doubt = np.broadcast_to(op.error[:, None, None], op.shape).reshape(-1)[order]
         doubts[op.name] = torch.from_numpy(doubt).reshape(layer.features)
-        fired = made.reshape(*made.shape[:2], -1)[..., order]
-        spikes[op.name] = torch.from_numpy(fired).reshape(*made.shape[:2], *layer.features)
+        fired = numbers.reshape(*numbers.shape[:2], -1)[..., order]
+        spikes[op.name] = torch.from_numpy(fired).reshape(*numbers.shape[:2], *layer.features)
     reference = exact(model, rounding=rounding, doubts=doubts, given=spikes)
-    expected = reference(x.double() / top)
+    expected = results(reference, inputs, ran if steps else None)
     watched = {p.removeprefix("model."): m for p, m in reference.named_modules() if isinstance(m, Watched)}
-    assert set(watched) == set(spikes)
-    for path, neuron in watched.items():
+    assert set(spikes) == {path for path, neuron in watched.items() if neuron.given is not None}
+    compared = {path: neuron for path, neuron in watched.items() if neuron.given is not None}
+    for path, neuron in compared.items():
         fired = spikes[path].reshape(neuron.spikes.shape)
         wrong = (fired != neuron.spikes) & ~neuron.unsure
         assert not wrong.any(), f"{path}: {int(wrong.sum())} of {wrong.numel()} spikes differ\n{model}"
-    _check_scores(graph, scores, expected)
+    assert len(graph.heads) == len(expected)
+    for head, numbers, result in zip(graph.heads, scores, expected, strict=True):
+        _check_scores(head, numbers, result)
     if not unavailable():
-        _check_compiled(Compiled(graph), levels, scores, steps)
+        _check_compiled(Compiled(graph), levels, scores, ran)
     return Agreement(
         graph,
-        {path: float(neuron.spikes.mean()) for path, neuron in watched.items()},
-        sum(neuron.spikes.numel() for neuron in watched.values()),
-        sum(int(neuron.unsure.sum()) for neuron in watched.values()),
+        {path: float(neuron.spikes.mean()) for path, neuron in compared.items()},
+        sum(neuron.spikes.numel() for neuron in compared.values()),
+        sum(int(neuron.unsure.sum()) for neuron in compared.values()),
     )
 
 
-def _check_scores(graph: Graph, scores: np.ndarray, expected: Tensor) -> None:
-    out = graph.scores
-    kept = scores if out.last is None else scores[-out.last :]
-    reduced = {"none": kept, "sum": kept.sum(axis=0), "mean": kept.mean(axis=0)}[out.reduce] * out.unit
-    error = out.error * (len(kept) if out.reduce == "sum" else 1)
-    assert tuple(expected.shape[-len(out.features) :]) == out.features
-    real = expected.numpy().reshape(reduced.shape)
-    assert np.abs(reduced - real).max() <= error.max() + ROUNDING * (1 + np.abs(real).max())
+def results(model: nn.Module, x: Tensor, steps: int | None = None) -> list[Tensor]:
+    """The tensors that a model returns; of ``steps`` calls, one of each step, if its loop stands outside."""
+    calls = [model(x)] if steps is None else [model(x[t]) for t in range(steps)]
+    several = [list(one.values()) if isinstance(one, dict) else one for one in calls]
+    columns = zip(*(one if isinstance(one, tuple | list) else (one,) for one in several), strict=True)
+    return [column[0] if steps is None else torch.stack(column) for column in columns]
 
 
-def _check_compiled(runtime: Compiled, levels: np.ndarray, scores: np.ndarray, steps: int) -> None:
-    np.testing.assert_array_equal(runtime.run(levels, steps)[0], scores)
+def reduced(head: Scores, steps: NDArray[Any]) -> NDArray[np.float64]:
+    """What a head makes of the scores of every step."""
+    kept = steps[head.skip :]
+    kept = kept if head.last is None else kept[-head.last :]
+    forms: dict[str, Any] = {"none": kept, "sum": kept.sum(0), "mean": kept.mean(0), "max": kept.max(0)}
+    result: NDArray[np.float64] = forms[head.reduce]
+    return result
+
+
+def _check_scores(head: Scores, scores: NDArray[Any], expected: Tensor) -> None:
+    numbers = reduced(head, scores) * head.unit
+    steps = len(scores) - head.skip if head.last is None else head.last
+    error = head.error.max() * (steps if head.reduce == "sum" else 1)
+    assert tuple(expected.shape[-len(head.features) :]) == head.features
+    real = expected.numpy()
+    if head.reduce == "none" and expected.shape[:2] != numbers.shape[:2]:  # [N, T, *]
+        real = real.swapaxes(0, 1)
+    assert real.shape[: numbers.ndim - 3] == numbers.shape[:-3]
+    real = real.reshape(numbers.shape)
+    difference = np.abs(numbers - real).max()
+    assert difference <= error + ROUNDING * (1 + np.abs(real).max()), f"scores differ by {difference}"
+
+
+def _check_compiled(
+    runtime: Compiled, levels: NDArray[np.uint8], scores: Sequence[NDArray[Any]], steps: int
+) -> None:
+    for mine, expected in zip(runtime.run(levels, steps), scores, strict=True):
+        np.testing.assert_array_equal(mine, expected)
     stream = runtime.stream()
     heads = [stream.step(levels[min(t, len(levels) - 1)]) for t in range(steps)]
-    np.testing.assert_array_equal(np.stack([head[0] for head in heads if head is not None]), scores)
+    for mine, expected in zip(
+        zip(*(one for one in heads if one is not None), strict=True), scores, strict=True
+    ):
+        np.testing.assert_array_equal(np.stack(mine), expected)
 
 
 def is_neuron(module: nn.Module) -> bool:
     """One of the memory-free neurons."""
     return hasattr(getattr(module, "kernel", None), "state_steps")
+
+
+def is_own(module: nn.Module) -> bool:
+    """One of the frameworks' own that are lowered as they are."""
+    return isinstance(module, neuron.IFNode | neuron.LIFNode | neuron.ParametricLIFNode | Leaky)
 
 
 def threshold(neuron: Any) -> Tensor:
@@ -115,90 +179,149 @@ def threshold(neuron: Any) -> Tensor:
     return torch.as_tensor(value).detach().double().reshape(-1)
 
 
-def potential(neuron: Any, current: Tensor) -> Tensor:
-    """u[t] = sum of m[j] current[t-j] in float64, by the definition."""
-    kernel = neuron.kernel()
-    if isinstance(kernel, Matrix):
-        weights = kernel.matrix.detach().double().tril()
-        return torch.einsum("ts,s...->t...", weights, current)
-    steps = len(current)
-    taps = kernel.taps(kernel.order or steps) if isinstance(kernel, Exponential) else kernel.taps
-    rows = taps.detach().double().reshape(len(taps), -1)
-    u = torch.zeros_like(current)
-    for j, row in enumerate(rows[:steps]):
-        u[j:] += row.reshape(-1, *[1] * (current.dim() - 3)) * current[: steps - j]
-    return u
-
-
 class Watched(nn.Module):
-    """A neuron in float64 that keeps what it saw.
+    """A neuron in float64 that keeps what it computed.
 
     Args:
-        neuron: what to evaluate.
+        neuron: what to evaluate, memory-free or a framework's own, of which each step is a call or all are.
         doubt: what may be wrong with the potential, besides rounding; it broadcasts over a step [N, *].
         rounding: what may be wrong with it, relative to the largest number around.
-        given: spikes to go on with where it is unsure.
+        given: spikes to go on with where it is unsure, [T, N, *].
 
     Attributes:
         unsure: where the potential is so close to the threshold that it may be on the other side.
         spikes: what it fires, [T, N, *].
+        potentials: what meets the threshold, [T, N, *].
     """
 
     def __init__(self, neuron: Any, doubt: Tensor, rounding: float, given: Tensor | None) -> None:
         super().__init__()
         self.neuron, self.doubt, self.given = [neuron], doubt, given  # in a list, no cast reaches it
         self.rounding = rounding
+        self.spec: NeuronSpec = describe_neuron(neuron)  # type: ignore[assignment]
+        self.inputs: list[Tensor] = []
+        self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # potential, spikes as computed, unsure
+        self._fired: list[Tensor] = []  # spikes as the network goes on with them
 
-    def forward(self, x: Tensor) -> Any:
-        neuron, rows = self.neuron[0], (-1, *[1] * (x.dim() - 3))
-        u, v = potential(neuron, x), threshold(neuron).reshape(rows)
-        size = 1 + max(float(one.abs().max()) for one in (x, u, v))
-        doubt = self.doubt + self.rounding * size
-        strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
-        reset = describe_neuron(neuron).reset  # type: ignore[union-attr]
-        if reset is not None:
-            u = self._fed_back(x, v, doubt, strict, reset)
-        self.unsure = ((u - v).abs() <= doubt) & (doubt > 0)
-        self.spikes = (u > v if strict else u >= v).double()
-        fired = self.spikes
-        if self.given is not None:
-            fired = torch.where(self.unsure, self.given.reshape(u.shape).double(), fired)
+    def forward(self, x: Tensor, *states: Tensor) -> Any:
+        is_sequence = self.spec.takes_sequences
+        if is_sequence:
+            self.inputs, self._steps, self._fired = [], [], []
+        steps = list(x) if is_sequence else [x]
+        at = len(self.inputs)
+        for step in steps:
+            self._step(step)
+        joined = torch.stack if is_sequence else (lambda one: one[0])
+        fired, u = joined(self._fired[at:]), joined([one[0] for one in self._steps[at:]])
+        neuron = self.neuron[0]
+        if hasattr(neuron, "v"):  # as SpikingJelly's neurons leave it
+            self.v = self._after_reset(self._steps[-1][0], self._fired[-1])
         alone = not hasattr(neuron, "init_hidden") or (neuron.init_hidden and not neuron.output)
         return fired if alone else (fired, u)
 
-    def _fed_back(self, x: Tensor, v: Tensor, doubt: Tensor, strict: bool, reset: ResetSpec) -> Tensor:
-        """Potentials with what own spikes do, step after step."""
-        neuron = self.neuron[0]
-        m = self._taps(len(x), x.dim())
-        decay = torch.as_tensor(getattr(neuron.kernel(), "decay", 0.0)).detach().double().reshape(-1)
-        if reset.kind == "zero":
-            own = x.new_zeros(0, 1)
-        elif reset.taps is None:
-            powers = torch.arange(1, len(x) + 1).reshape(-1, 1) - int(reset.delay)
-            own = -v.reshape(1, -1) * decay**powers
-        else:
-            own = reset.taps.detach().double()
-        own = own.reshape(len(own), own[:1].numel() or 1, *[1] * (x.dim() - 3))
-        u, spikes = torch.zeros_like(x), torch.zeros_like(x)
-        for t in range(len(x)):
-            counts = torch.ones_like(x[t])
-            for j in range(min(t + 1, len(m))):
-                u[t] += counts * m[j] * x[t - j]
-                if reset.kind == "zero" and j < t:
-                    counts = counts * (1 - spikes[t - 1 - j])
-            for j in range(1, min(t, len(own)) + 1):
-                u[t] += own[j - 1] * spikes[t - j]
-            spikes[t] = (u[t] > v if strict else u[t] >= v).double()
-            if self.given is not None:
-                unsure = ((u[t] - v).abs() <= doubt) & (doubt > 0)
-                spikes[t] = torch.where(unsure, self.given.reshape(x.shape)[t].double(), spikes[t])
-        return u
+    @property
+    def potentials(self) -> Tensor:
+        return torch.stack([one[0] for one in self._steps])
 
-    def _taps(self, steps: int, dims: int) -> Tensor:
-        """m in float64, [K, 1 or C, 1, ..]."""
-        kernel = self.neuron[0].kernel()
-        taps = kernel.taps(kernel.order or steps) if isinstance(kernel, Exponential) else kernel.taps
-        return taps.detach().double().reshape(len(taps), -1, *[1] * (dims - 3))
+    @property
+    def spikes(self) -> Tensor:
+        return torch.stack([one[1] for one in self._steps])
+
+    @property
+    def unsure(self) -> Tensor:
+        return torch.stack([one[2] for one in self._steps])
+
+    def _step(self, x: Tensor) -> None:
+        neuron, t = self.neuron[0], len(self.inputs)
+        self.inputs.append(x)
+        v = threshold(neuron)
+        v = v.reshape(-1, *[1] * (x.dim() - 2)) if v.numel() > 1 else v.reshape(())
+        u = self._potential(v)
+        size = 1 + max(float(one.abs().max()) for one in (x, u, v))
+        doubt = self.doubt + self.rounding * size
+        strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
+        unsure = ((u - v).abs() <= doubt) & (doubt > 0)
+        spikes = (u > v if strict else u >= v).double()
+        self._steps.append((u, spikes, unsure.broadcast_to(u.shape)))
+        if self.given is not None:
+            spikes = torch.where(unsure, self.given[t].reshape(u.shape).double(), spikes)
+        self._fired.append(spikes)
+
+    def _potential(self, v: Tensor) -> Tensor:
+        """By the definition: a sum over past inputs, and what own spikes do."""
+        reset, t = self.spec.reset, len(self.inputs) - 1
+        weights, own = self._weights(t, v)
+        u, counts = torch.zeros_like(self.inputs[0]), torch.ones_like(self.inputs[0])
+        for j in range(min(t + 1, len(weights))):
+            u = u + counts * weights[j] * self.inputs[t - j]
+            if reset is not None and reset.kind == "zero" and j < t:
+                counts = counts * (1 - self._fired[t - 1 - j])
+        for j in range(1, min(t, len(own)) + 1):
+            u = u + own[j - 1] * self._fired[t - j]
+        return u + (0.0 if reset is None or reset.kind != "zero" else reset.rest)
+
+    def _weights(self, t: int, v: Tensor) -> tuple[list[Any], list[Any]]:
+        """Those of step t for its last inputs, and for its last spikes."""
+        kernel, reset = self.neuron[0].kernel(), self.spec.reset
+        dims = self.inputs[0].dim() - 2
+        if isinstance(kernel, Matrix):
+            return list(kernel.matrix.detach().double().tril()[t, : t + 1].flip(0)), []
+
+        def rows(taps: Any) -> list[Any]:
+            taps = torch.as_tensor(taps).detach().double()
+            return [row.reshape(-1, *[1] * dims) if row.numel() > 1 else row.reshape(()) for row in taps]
+
+        if isinstance(kernel, Exponential):  # in float64, of the numbers as they are stored
+            stored = [torch.as_tensor(one).detach().double() for one in (kernel.decay, kernel.gain)]
+            kernel = Exponential(*stored, kernel.order)
+            weights = rows(kernel.taps(kernel.order or t + 1))
+        else:
+            weights = rows(kernel.taps)
+        if reset is None or reset.kind == "zero":
+            return weights, []
+        if reset.taps is not None:
+            return weights, rows(reset.taps)
+        decay = rows(torch.as_tensor(kernel.decay).reshape(1, -1))[0]
+        return weights, [-v * decay ** (j - int(reset.delay)) for j in range(1, t + 1)]
+
+    def _after_reset(self, u: Tensor, spikes: Tensor) -> Tensor:
+        reset, neuron = self.spec.reset, self.neuron[0]
+        if reset is None:
+            return u
+        if reset.kind == "subtract":
+            return u - spikes * threshold(neuron)
+        return torch.where(spikes > 0, torch.full_like(u, reset.rest), u)
+
+
+class Own(Watched):
+    """A framework's own neuron, by the equations of its documentation."""
+
+    def _potential(self, v: Tensor) -> Tensor:
+        neuron, x = self.neuron[0], self.inputs[-1]
+        is_first = len(self.inputs) == 1
+        if hasattr(neuron, "spike_grad"):  # snnTorch's Leaky
+            if is_first:
+                return x
+            mem, spikes, beta = self._steps[-1][0], self._fired[-1], neuron.beta.detach().double()
+            if neuron.reset_mechanism == "zero":
+                mem = mem * (1 - spikes)
+            subtracts = neuron.reset_mechanism == "subtract"
+            return beta * mem + x - (spikes * v if subtracts else 0.0)
+        rest = neuron.v_reset or 0.0
+        before = torch.full_like(x, rest)
+        if not is_first:
+            u, spikes = self._steps[-1][0], self._fired[-1]
+            before = u - spikes * v if neuron.v_reset is None else torch.where(spikes > 0, rest, u)
+        if not hasattr(neuron, "decay_input"):  # IFNode
+            return before + x
+        leak = neuron.w.detach().double().sigmoid() if hasattr(neuron, "w") else 1 / neuron.tau
+        return before + ((x if neuron.decay_input else x / leak) - (before - rest)) * leak
+
+    def _after_reset(self, u: Tensor, spikes: Tensor) -> Tensor:
+        neuron = self.neuron[0]
+        if neuron.v_reset is None:
+            return u - spikes * threshold(neuron)
+        return torch.where(spikes > 0, torch.full_like(u, neuron.v_reset), u)
 
 
 class NoGrad(nn.Module):
@@ -228,9 +351,10 @@ def exact(
     for path, module in model.named_modules():
         if hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
             copied.get_submodule(path).__class__ = module.plain_class
-        elif is_neuron(module):
+        elif is_neuron(module) or is_own(module):
             doubt = (doubts or {}).get(path, torch.zeros(1, dtype=torch.float64))
-            watched = Watched(module, doubt, rounding, (given or {}).get(path))
+            kind = Watched if is_neuron(module) else Own
+            watched = kind(module, doubt, rounding, (given or {}).get(path))
             if not path:
                 return NoGrad(watched)
             copied.set_submodule(path, watched)

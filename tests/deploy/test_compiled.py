@@ -71,24 +71,36 @@ def compares(graph: Graph, levels: np.ndarray, threads: int = 1) -> None:
     stream_agrees(case, threads)
 
 
-# both matrices as words of bits, one of them numbers, and numbers that are too large to be counted
+# both matrices as words of bits, one of them numbers, numbers too large to be counted, and the largest sums
 @pytest.mark.parametrize(
-    ("length", "tops"), [(1, (1, 1)), (64, (1, 1)), (65, (1, 1)), (196, (7, 1)), (65, (255, 9))]
+    ("length", "tops"),
+    [
+        (1, (1, 1)),
+        (64, (1, 1)),
+        (65, (1, 1)),
+        (196, (7, 1)),
+        (65, (255, 9)),
+        (1, (4095, 4097)),
+        (65, (509, 507)),
+    ],
 )
-@pytest.mark.parametrize("channels", [3, 66])
+@pytest.mark.parametrize(("channels", "rows", "columns"), [(3, 2, 3), (66, 2, 3), (3, 5, 70)])
 def test_products_of_matrices_are_those_of_whole_numbers(
-    length: int, tops: tuple[int, int], channels: int
+    length: int, tops: tuple[int, int], channels: int, rows: int, columns: int
 ) -> None:
-    left, right = (channels, 2, length), (channels, length, 3)
-    places = np.arange(channels * 2 * length)
-    more = np.arange(channels * length * 3) % len(places)
+    left, right = (channels, rows, length), (channels, length, columns)
+    places = np.arange(channels * rows * length)
+    more = np.arange(channels * length * columns) % len(places)
     parts: list[Op] = [Sum("left", (0,), (tops[0],), left, tops[0]), Gather("places", 0, more, right, 1)]
     parts += [Sum("right", (2,), (tops[1],), right, tops[1])]
     top = tops[0] * tops[1] * length
-    matrices = MatMul("products", (1, 3), (channels, 2, 3), top)
-    ones = Synapse(4, np.ones((1, channels, 2, 3), np.int8), 1, Window((2, 3)), (1, 1, 1))
-    graph = Graph(Input(left, left, 1), (*parts, matrices, readout(ones, reduce="none")), 2)
+    matrices = MatMul("products", (1, 3), (channels, rows, columns), top)
+    codes = np.zeros((1, *matrices.shape), np.int8)
+    codes[..., -1, -1] = 1  # of all products together the sum may be too large
+    read = Synapse(4, codes, 1.58, Window((rows, columns)), (1, 1, 1))
+    graph = Graph(Input(left, left, 1), (*parts, matrices, readout(read, reduce="none")), 2)
     levels = np.random.default_rng(length).integers(0, 2, (2, 2, *left)).astype(np.uint8)
+    levels[0, 0] = 1
     check(graph)
     compares(graph, levels, threads=2)
 

@@ -288,7 +288,7 @@ def real() -> nn.Module:
     return quantize_weights(nn.Sequential(nn.Conv2d(4, 4, 3), inner, nn.Linear(2, 2)), skip=["0", "1.0"])
 
 
-LOOP = ("the model (Do)", "A loop over time cannot be captured", "MFPLeakyParallel")
+LOOP = ("the model (Do)", "A loop over time is followed only around", "MFPLeakyParallel")
 # what integers have no place for; what no export reads is in tests/network/test_refusals.py
 REFUSED: list[tuple[nn.Module, tuple[str, ...]]] = [
     (

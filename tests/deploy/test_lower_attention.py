@@ -1,11 +1,13 @@
 """Attention on spikes, and masks: products of spikes are whole numbers, against float64 autograd's."""
 
 from collections import Counter
+from copy import deepcopy
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from spikingjelly.activation_based.layer.attention import SpikingSelfAttention
 from spikingjelly.activation_based.model import (
     maxformer,
     ms_resnet,
@@ -17,13 +19,13 @@ from spikingjelly.activation_based.model import (
 from torch import Tensor, nn
 
 from mfp_neurons import quantize_weights
-from mfp_neurons.deploy import LoweringError
+from mfp_neurons.deploy import LoweringError, lower
 from mfp_neurons.deploy.graph import Neurons
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.spikingjelly import MFPNode
 
 from .lowering import Do, Each, neuron
-from .oracle import Agreement, agree
+from .oracle import Agreement, agree, unrounded
 
 T = 3
 
@@ -99,6 +101,49 @@ def test_attention_alone_is_exact():
     agreement = agree(trained(MODELS["Spikformer"]()), images(), 255)
     errors = [op.error.max() for op in agreement.graph.ops if type(op).__name__ == "Neurons"]
     assert max(errors) == 0 and agreement.undecided == 0
+
+
+def test_operations_of_a_spikformer_are_those_counted_by_hand():
+    model = trained(MODELS["Spikformer"]())
+    plain = unrounded(model)
+    additions = multiplications = 0
+
+    def synapses(layer: nn.Module, x: Tensor) -> int:
+        """Numbers times the weights that are not 0 and that they reach."""
+        counting = deepcopy(layer)
+        counting.weight.copy_(layer.weight != 0)
+        counting.bias = None
+        return int(counting.forward(x).sum())  # without the hook that calls this
+
+    def of_layer(layer: nn.Module, inputs: tuple[Tensor, ...], _: Tensor) -> None:
+        nonlocal additions, multiplications
+        (x,) = inputs
+        if layer is plain.patch_embed.stages[0].conv_bn.block[0]:
+            multiplications += synapses(layer, (x > 0).double())  # levels of an image
+        elif layer is plain.head:
+            additions += synapses(layer, 16 * x)  # a mean of counts over 4 x 4 places
+        else:
+            additions += synapses(layer, x)  # spikes, and sums of spikes
+
+    def of_attention(layer: SpikingSelfAttention, qkv: Tensor) -> None:
+        nonlocal additions, multiplications
+        q, k, v = qkv.unflatten(2, (3, layer.num_heads, -1)).unbind(2)  # [T, N, heads, features, places]
+        additions += int((k.sum(3) * v.sum(3)).sum())  # at every place each spike of v meets each of k
+        vk = v @ k.transpose(-2, -1)
+        additions += int(((vk > 0).double().sum(3) * q.sum(4)).sum())
+        multiplications += int(((vk @ q) > 0).sum())  # and what comes out meets the scale
+
+    for module in plain.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear):
+            module.register_forward_hook(of_layer)
+        if isinstance(module, SpikingSelfAttention):
+            module.qkv_lif.register_forward_hook(
+                lambda _, inputs, qkv, layer=module: of_attention(layer, qkv)
+            )
+    with torch.no_grad():
+        plain(images().double() / 255)
+    found = lower(model, images()[:1]).run_events(images())
+    assert (found.synaptic_operations, found.multiply_accumulates) == (additions, multiplications)
 
 
 @pytest.mark.parametrize("function", ["ADD", "AND", "IAND"])

@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from mfp_neurons import quantize_weights
+from mfp_neurons import deploy, quantize_weights
 from mfp_neurons.deploy import IntegerNetwork, fold
 from mfp_neurons.deploy.fold import affine
-from mfp_neurons.deploy.graph import Currents
+from mfp_neurons.deploy.graph import Currents, Neurons
 
 from .lowering import Do, Each, events, images, neuron, norm, prepared
-from .oracle import agree
+from .oracle import agree, exact
 
 
 def conv(inner, out, size=3, **options):
@@ -29,6 +29,27 @@ def currents(model, example, top=1):
     network, x = IntegerNetwork(agreement.graph), example.numpy()
     np.testing.assert_array_equal(network.run_events(x).scores, network.run(x, backend="numpy"))
     return [op for op in agreement.graph.ops if isinstance(op, Currents)]
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_error_of_currents_counts_in_a_potential_once_for_each_tap(steps):
+    snn = pytest.importorskip("snntorch", reason="the 'snntorch' extra is not installed")
+
+    def forward(x, first, second, leaky):
+        mem, record = leaky.init_leaky(), []
+        for step in second(first(x)):
+            _, mem = leaky(step, mem)
+            record.append(mem)
+        return torch.stack(record)
+
+    leaky = snn.Leaky(0.75, reset_mechanism="none")
+    model = prepared(Do(forward, nn.Linear(8, 16), nn.Linear(16, 5), leaky))
+    x = events(8)[:steps]
+    network = deploy.lower(model, x)
+    written, scores = network.graph.ops
+    expected = exact(model)(x).numpy()
+    off = np.abs(network.run(x, backend="numpy") - expected).max(axis=(0, 1))
+    assert written.shift > 0 and off.any() and (off <= scores.error).all()
 
 
 @pytest.mark.parametrize("bits", [1, 4])
@@ -123,3 +144,40 @@ def test_written_currents_are_within_their_error(branches, channels, bits, data)
         )
         error = abs(folded.unit * (int(written[c]) - folded.zero) - value)
         assert error <= Fraction(folded.error[c]) + Fraction(1, 10**40)
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        nn.AvgPool2d(3, 1, 1),
+        nn.AvgPool2d(3, 2, ceil_mode=True, divisor_override=9),
+        nn.Sequential(nn.AvgPool2d(2), nn.AvgPool2d(3, 1, 1)),
+        nn.Sequential(nn.AvgPool2d((3, 2)), nn.AvgPool2d(2)),
+    ],
+)
+def test_averages_of_a_current_need_no_map(pool):
+    size = pool(torch.zeros(1, 4, 6, 6)).numel()
+    layers = Each(conv(2, 4, 3), norm(nn.BatchNorm2d, 4), pool), neuron(), nn.Flatten(2), nn.Linear(size, 3)
+    assert not currents(prepared(nn.Sequential(*layers)), events(2, 6, 6))
+
+
+def test_shortcuts_through_stages_of_currents_stay_near_float64():
+    """A residual network of membrane shortcuts: each stage adds spikes to a convolution of currents."""
+
+    def forward(x, first, *rest):
+        x = first(x)
+        for fire, straight, shortcut in zip(rest[0:-2:3], rest[1:-2:3], rest[2:-2:3], strict=True):
+            x = straight(fire(x)) + shortcut(x)
+        return rest[-1](rest[-2](x).flatten(2)).mean(0)
+
+    def stage():
+        return (
+            neuron(),
+            Each(conv(4, 4), norm(nn.BatchNorm2d, 4)),
+            Each(conv(4, 4, 1), norm(nn.BatchNorm2d, 4)),
+        )
+
+    stages = [part for _ in range(3) for part in stage()]
+    model = Do(forward, Each(conv(2, 4), norm(nn.BatchNorm2d, 4)), *stages, neuron(), nn.Linear(4 * 36, 3))
+    agreement = agree(prepared(model), images(2, 6, 6)[None].repeat(4, 1, 1, 1, 1), 255)
+    assert max(float(op.error.max()) for op in agreement.graph.ops if isinstance(op, Neurons)) < 1e-3

@@ -146,10 +146,9 @@ def test_a_normalization_outside_of_the_model_is_that_of_its_input(static, chann
     model = prepared(Do(forward, conv, MFP(0.5, order=2), nn.Linear(size, 2)))
     x = images(channels, 5, 5) if static else images(channels, 5, 5)[None].repeat(4, 1, 1, 1, 1)
     network = deploy.lower(model, x, mean=mean, std=torch.tensor(std))
-    rows = [torch.tensor(row).double().reshape(-1, 1, 1) for row in (mean, std)]
-    # a float32 std is the number that it is
-    rows[1] = torch.tensor(std).double().reshape(-1, 1, 1)
-    rows[0] = torch.tensor(mean, dtype=torch.float64).reshape(-1, 1, 1)
+    # a std in float32 is the number that it is there
+    numbers = torch.tensor(mean, dtype=torch.float64), torch.tensor(std).double()
+    rows = [row.reshape(-1, 1, 1) for row in numbers]
     expected = exact(model)((x.double() / 255 - rows[0]) / rows[1]).detach()
     assert expected.any()
     np.testing.assert_allclose(network.run(x, backend="numpy"), expected, rtol=1e-9, atol=1e-9)
@@ -159,6 +158,12 @@ def test_a_normalization_outside_of_the_model_is_that_of_its_input(static, chann
 def test_a_wrong_mean_or_std_is_named(option, value) -> None:
     with pytest.raises(ValueError, match=rf"{option} must be"):
         deploy.lower(network(lambda x: x), fractions(), **{option: value})
+
+
+@pytest.mark.parametrize("value", [None, "0.5", [0.1, None], 1j, {}])
+def test_a_mean_that_is_no_number_is_named(value) -> None:
+    with pytest.raises(TypeError, match=r"mean must be one number, or one for each channel, got"):
+        deploy.lower(network(lambda x: x), fractions(), mean=value)
 
 
 def test_a_batch_norm_in_front_of_the_first_layer_is_followed() -> None:
@@ -240,6 +245,9 @@ def test_a_file_says_what_its_levels_stand_for(tmp_path) -> None:
     lowered.save(tmp_path / "signed")
     loaded = deploy.IntegerNetwork.load(tmp_path / "signed")
     assert (loaded.graph.input.low, loaded.graph.input.high, loaded.graph.input.top) == (-1.0, 1.0, 2)
+    assert "levels 0..2, which stand for -1 to 1, T = 3" in str(loaded)
+    header, *_ = loaded.to_c(tmp_path)
+    assert "3 steps, each levels 0..2, which stand for -1 to 1, row-major" in header.read_text()
     np.testing.assert_array_equal(loaded.run(x, backend="numpy"), lowered.run(x, backend="numpy"))
 
 
@@ -294,3 +302,10 @@ def test_one_mean_and_std_fold_into_the_batch_norm_behind_a_layer_without_paddin
         bn.running_var.add_(bn.eps).mul_(std**2).sub_(bn.eps)
     assert expected.any()
     np.testing.assert_allclose(deploy.lower(model, fractions()).run(fractions()), expected, rtol=1e-9)
+
+
+def test_true_is_the_largest_level_where_rounding_is_counted() -> None:
+    model = prepared(nn.Sequential(Each(nn.Conv2d(2, 3, 3)), MFP(0.9, order=3, v_threshold=0.3)))
+    x = fractions(1)
+    notes = [deploy.lower(model, one, levels=16, kernel_bits=4).notes for one in (x.bool(), x)]
+    assert notes[0] == notes[1]

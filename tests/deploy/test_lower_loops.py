@@ -1,6 +1,7 @@
 """Loops over time, the networks of snnTorch's tutorials among them, and what they return."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -399,6 +400,36 @@ def test_v_of_spikingjelly_is_read_out_after_its_reset(make: Any, mode: str) -> 
     agrees(model, frames(T, N, 8))
 
 
+@pytest.mark.parametrize("v_reset", [None, 0.0])
+def test_the_potential_of_neurons_that_never_fire_is_a_read_out(v_reset: float | None) -> None:
+    torch.manual_seed(0)
+
+    class ReadsV(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(8, 12), sj_neuron.LIFNode(step_mode="m")
+            self.fc2 = nn.Linear(12, 4)
+            self.lif2 = sj_neuron.LIFNode(v_threshold=inf, v_reset=v_reset, step_mode="m", store_v_seq=True)
+
+        def forward(self, x):
+            self.lif2(self.fc2(self.lif1(self.fc1(x))))
+            return self.lif2.v_seq
+
+    model, x = excited(ReadsV()), frames(T, N, 8)
+    if v_reset is None:  # there SpikingJelly itself computes 0 * inf
+        assert np.isfinite(heads(lower_graph(model, x), x)[0]).all()
+    else:
+        agrees(model, x)
+
+
+def test_a_module_with_a_loop_of_its_own_is_named_with_what_is_read() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), sj_neuron.NonSpikingLIFNode())
+    with pytest.raises(
+        deploy.LoweringError, match=r"'1' \(NonSpikingLIFNode\).*loop over time of its own.*inf"
+    ):
+        lower_graph(quantize_weights(model), frames(T, N, 8))
+
+
 def test_the_potential_of_a_neuron_that_resets_to_zero_is_refused() -> None:
     model = quantize_weights(Recorded(snn.Leaky(0.5, reset_mechanism="zero"), lambda x: x, True))
     with pytest.raises(deploy.LoweringError, match=r"'lif2' \(Leaky\) resets to a number, and its potential"):
@@ -445,6 +476,26 @@ def test_spikes_that_a_loop_adds_up_are_the_sum_of_its_steps(first: int) -> None
     torch.manual_seed(0)
     graph = agrees(excited(Summed(first)), frames(T, N, 8))
     assert (graph.scores.reduce, graph.scores.skip, graph.fixed) == ("sum", first, False)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+@pytest.mark.parametrize("first", [1, 4])
+def test_a_list_without_its_first_steps_leaves_them_out(first: int, repeated: bool) -> None:
+    class Warm(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc1, self.lif1 = nn.Linear(8, 12), snn.Leaky(BETA, init_hidden=True)
+
+        def forward(self, x):
+            utils.reset(self)
+            record = [self.lif1(self.fc1(step)) for step in ([x] * T if repeated else x)]
+            return torch.stack(record[first:]).mean(0)
+
+    torch.manual_seed(0)
+    x = frames(T, N, 8)
+    graph = agrees(excited(Warm()), x[0] if repeated else x)
+    assert (graph.scores.reduce, graph.scores.skip, graph.steps) == ("mean", first, T)
+    assert graph.fixed is False
 
 
 def test_a_sum_of_some_steps_of_a_loop_is_refused_with_which() -> None:

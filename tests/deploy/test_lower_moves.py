@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mfp_neurons import MFP, deploy
-from mfp_neurons.deploy.graph import Gather
+from mfp_neurons.deploy.graph import Concat, Gather
 from mfp_neurons.deploy.lowering import lower_graph
 
 from .lowering import Do, Each, check_agreement, events, neuron, norm, prepared
@@ -156,6 +156,12 @@ def test_a_padding_mode_of_a_convolution_is_what_torch_does(kind, mode):
     check_agreement(prepared(Do(forward, Each(conv), neuron(0.1), nn.Linear(size, 3))), events(*shape))
 
 
+@pytest.mark.parametrize("value", [float("-inf"), float("nan")])
+def test_a_padding_with_no_finite_number_is_refused(value):
+    with pytest.raises(deploy.LoweringError, match=r"\(ConstantPad1d\) pads with .* finite"):
+        lower_graph(prepared(nn.Sequential(nn.ConstantPad1d(1, value), nn.Linear(7, 3))), events(5))
+
+
 @pytest.mark.parametrize("value", [2.0, 0.5, -1.0])
 def test_a_padding_with_a_number_that_spikes_are_not_is_exact_or_refused(value):
     model = prepared(
@@ -229,6 +235,15 @@ def test_currents_side_by_side_are_one_current_of_all_their_channels(bits, group
         bits,
     )
     check_agreement(model, events(2, 4, 5))
+
+
+def test_maps_whose_scales_have_little_in_common_are_put_side_by_side_as_currents():
+    def forward(x, fire, out):
+        y = fire(x)
+        return out(torch.cat([y * 0.3, y / 7], -1)).mean(0)
+
+    agreement = agree(prepared(Do(forward, neuron(), nn.Linear(10, 3))), events(5), 1)
+    assert not any(isinstance(op, Concat) for op in agreement.graph.ops)
 
 
 def test_currents_side_by_side_are_scores_too():

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from .lowering import Do, Each, check_agreement, events, images, neuron, prepared
+from .oracle import agree
 
 POOLS = {
     "ceil": nn.AvgPool2d(3, 2, ceil_mode=True),
@@ -36,6 +37,11 @@ def test_windows_of_several_sizes_are_averaged_exactly(pool, before):
     )
     example = events(2, 5, 6) if before == "spikes" else images(2, 5, 6)[None].repeat(4, 1, 1, 1, 1)
     check_agreement(model, example)
+
+
+def test_an_average_is_over_more_bytes_than_16_bits_count():
+    model = prepared(Each(nn.AvgPool2d(32), nn.Flatten(), nn.Linear(1, 3)))
+    assert agree(model, images(1, 32, 32)[None], 255).graph.map_top(1) == 255 * 32 * 32
 
 
 def test_a_network_for_large_images_takes_small_ones():

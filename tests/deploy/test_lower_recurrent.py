@@ -172,19 +172,38 @@ def test_converted_neurons_in_containers(options):
 
 
 class Recurrent(nn.Module):
-    """An RLeaky behind a layer, in a loop as snnTorch's users write it."""
+    """An RLeaky behind a layer, in a loop as snnTorch's users write it; ``call`` is how they call it."""
 
-    def __init__(self, synapse: nn.Module, rleaky: nn.Module) -> None:
+    def __init__(self, synapse: nn.Module, rleaky: nn.Module, call=lambda *states: (states, {})) -> None:
         super().__init__()
-        self.synapse, self.rleaky = synapse, rleaky
+        self.synapse, self.rleaky, self.call = synapse, rleaky, call
 
     def forward(self, x: Tensor) -> Tensor:
         spk, mem = self.rleaky.init_rleaky()
         record = []
         for step in range(x.size(0)):
-            spk, mem = self.rleaky(self.synapse(x[step]), spk, mem)
+            args, kwargs = self.call(spk, mem)
+            spk, mem = self.rleaky(self.synapse(x[step]), *args, **kwargs)
             record.append(spk)
         return torch.stack(record)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda spk, mem: ((spk,), {"mem": mem}),
+        lambda spk, mem: ((), {"spk": spk, "mem": mem}),
+        lambda spk, mem: ((), {"mem": mem, "spk": spk}),
+    ],
+    ids=["one by name", "both by name", "both by name, the potential first"],
+)
+def test_the_states_of_an_rleaky_may_be_passed_by_name(call):
+    torch.manual_seed(0)
+    synapse, rleaky = nn.Linear(FEATURES, 4), snn.RLeaky(beta=0.5, threshold=0.4, linear_features=4)
+    model = quantize_weights(Recurrent(synapse, rleaky, call), 4)
+    x = events(T, N, FEATURES)
+    with torch.no_grad():
+        agree(model, x, model(x))
 
 
 @pytest.mark.parametrize("reset", ["subtract", "none"])

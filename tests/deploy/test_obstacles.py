@@ -79,6 +79,12 @@ def test_what_ends_the_reading_is_said() -> None:
     assert str(result).endswith("what comes behind the last of them could not be read yet")
 
 
+def test_an_example_of_another_shape_is_said_of_the_layer_that_it_does_not_fit() -> None:
+    model = nn.Sequential(nn.Linear(8, 12), nn.Linear(7, 4), neuron.LIFNode(step_mode="m"))
+    (obstacle,) = deploy.check(quantize_weights(model), events(8)).obstacles
+    assert obstacle.where == "'1' (QuantizedLinear)" and "read as [T, N, *]" in obstacle.advice
+
+
 def test_a_float_model_that_only_lacks_codes_has_no_other_obstacle() -> None:
     model = nn.Sequential(nn.Linear(8, 4), MFP(0.5, order=3))
     result = deploy.check(model, events(8))

@@ -109,6 +109,23 @@ def test_it_is_the_network_of_the_model_that_convert_makes_with_these_bits(frame
     assert rounded.run(x).any()
 
 
+@pytest.mark.parametrize("decays", [1, 9])
+@pytest.mark.parametrize("thresholds", [1, 9])
+def test_decays_and_thresholds_of_each_channel_or_of_all(decays: int, thresholds: int) -> None:
+    snn = pytest.importorskip("snntorch")
+    from mfp_neurons import convert
+    from mfp_neurons.snntorch import MFPLeakyParallel
+
+    torch.manual_seed(2)
+    beta, threshold = torch.rand(decays), torch.rand(thresholds) * 0.3 + 0.2
+    model, x = network(snn.Leaky(beta, threshold=threshold, init_hidden=True)), events()
+    keep = {"to": MFPLeakyParallel, "reset": "keep", "order": T}
+    rounded = deploy.lower(convert(deepcopy(model), **keep), x, kernel_bits=8)
+    scores = deploy.lower(convert(deepcopy(model), **keep, kernel_bits=8), x).run(x)
+    np.testing.assert_array_equal(rounded.run(x), scores)
+    assert scores.any() and rounded.notes
+
+
 def test_a_lag_behind_a_pooling_over_time_counts_in_its_own_steps() -> None:
     def made(**options: Any) -> nn.Module:
         first, second, third = MFP(0.9, **options), MFP(0.9, reset="subtract", **options), MFP(order=1)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mfp_neurons import deploy, quantize_weights
 from mfp_neurons.deploy.errors import LoweringError
 from mfp_neurons.deploy.lowering import lower_graph
 from mfp_neurons.network.capture import Capture, StandIn
@@ -87,6 +88,17 @@ def test_hooks_do_not_run_and_that_is_said(said: pytest.LogCaptureFixture) -> No
     assert "layers.1" in said.text
     assert "forward hooks are not run" in said.text
     assert len(model.layers[1]._forward_hooks) == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+def test_hooks_that_compute_a_weight_are_followed(said: pytest.LogCaptureFixture) -> None:
+    layer = nn.utils.weight_norm(quantize_weights(nn.Linear(4, 2, bias=False), bits=4))
+    with torch.no_grad():
+        layer.weight_g.mul_(3)  # as an optimizer does; the weight is that of the last forward still
+    held, x = layer.weight, torch.eye(4).reshape(1, 4, 4)
+    scores = deploy.lower(layer, x).run(x)
+    assert layer.weight is held and "hooks" not in said.text
+    torch.testing.assert_close(torch.from_numpy(scores), layer(x).detach().double())
 
 
 def test_other_threads_run_their_models_meanwhile() -> None:

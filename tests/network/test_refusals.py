@@ -38,6 +38,9 @@ LAYERS: list[tuple[nn.Module, str, str]] = [
     (nn.ReLU(inplace=True), "ReLU", "MFPNode"),
     (nn.Sigmoid(), "Sigmoid", "MFPNode"),
     (nn.Softmax(-1), "Softmax", "without it"),
+    (Do(lambda x: torch.maximum(x, x)), "Do", "torch.stack(steps).amax(0)"),
+    (Do(torch.bernoulli), "Do", "Random numbers are drawn outside of the model"),
+    (Do(lambda x: x.clamp(0, 1)), "Do", "encodes one, such as spikegen, can stay outside"),
     (Each(nn.MaxPool2d(2, return_indices=True)), "MaxPool2d", "return_indices"),
     (Each(nn.MaxPool2d((1, 2), 1, (0, 1), dilation=(1, 7))), "MaxPool2d", "dilation=1"),
     (Each(nn.LPPool2d(2, 2)), "LPPool2d", "max and average pools"),
@@ -78,6 +81,12 @@ FORWARDS: list[tuple[Callable[..., Any], str]] = [
     (lambda x, a, fire, out: fire(a(x))[-2:], "x[-k:].mean(0)"),
     (lambda x, a, fire, out: fire(a(x))[1:3].mean(0), "takes some of the steps"),
     (lambda x, a, fire, out: fire(a(x)).mean(1), "takes the mean over the batch"),
+    (lambda x, a, fire, out: fire(a(x)) - fire(a(x)).mean(), "takes the mean over the batch"),
+    (lambda x, a, fire, out: fire(fire(a(x)).sum(1, keepdim=True)), "takes the sum over the batch"),
+    (lambda x, a, fire, out: (out(fire(a(x))), 2 * fire(a(x)).mean()), "takes the mean over the batch"),
+    (lambda x, a, fire, out: fire(a(x)).mean().item(), "may not depend on the numbers"),
+    (lambda x, a, fire, out: out(fire(a(x))).max(0), "places of largest numbers"),
+    (lambda x, a, fire, out: fire(a(x).max(0, keepdim=True)[1]), "places of largest numbers"),
     (lambda x, a, fire, out: x[0] + x[2], "adds step 0 of the input and step 2"),
     (lambda x, a, fire, out: x[2], "returns step 2 of 4"),
     (lambda x, a, fire, out: (x[-1] + x).mean(0), "adds tensors of different places or times"),
@@ -98,6 +107,63 @@ def test_a_forward_that_cannot_be_read_says_why(forward: Callable[..., Any], wor
     with pytest.raises(NetworkError) as caught:
         describe(model, events(20).float())
     assert words in str(caught.value)
+
+
+def looped(x: Tensor, a: nn.Module, b: nn.Module) -> Tensor:
+    return torch.stack([b(a(step)) for step in x])
+
+
+def test_a_shape_that_does_not_fit_is_said_of_the_reading_that_came_furthest() -> None:
+    with pytest.raises(NetworkError) as caught:
+        describe(Do(looped, nn.Linear(20, 12), nn.Linear(7, 3)), torch.zeros(4, 1, 20))
+    assert "'layers.1' (Linear) calls linear on [2, 12]" in str(caught.value)
+    assert "was read as [T, N, *], with a batch of at least 2, here [4, 2, 20]" in str(caught.value)
+
+
+@pytest.mark.parametrize("batch", ["view(1, -1)", "view(2, -1)"])
+def test_a_batch_size_that_the_code_holds_is_said(batch: str) -> None:
+    size = int(batch[5])
+    model = Do(lambda x, a: torch.stack([a(step.view(size, -1)) for step in x]), nn.Linear(20, 3))
+    if size == 2:
+        assert describe(model, torch.zeros(4, 2, 4, 5)).layers[-1].shape == (3,)
+        return
+    with pytest.raises(NetworkError, match=r"no number in the model's code may stand for the batch"):
+        describe(model, torch.zeros(4, 1, 4, 5))
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit:FutureWarning")
+def test_a_traced_module_is_refused_with_what_to_lower() -> None:
+    traced = torch.jit.trace(nn.Linear(20, 3), torch.zeros(4, 1, 20))
+    with pytest.raises(NetworkError, match=r"compiled by torch.jit.*Lower the module it was made of"):
+        describe(traced, torch.zeros(4, 1, 20))
+
+
+def test_a_second_input_is_refused_with_what_to_do() -> None:
+    model = Do(lambda x, a: a(x), nn.Linear(20, 3))
+    model.forward = lambda x, y: x + y
+    with pytest.raises(NetworkError, match=r"missing 1 required.*'y'.*has one input.*torch.cat"):
+        describe(model, torch.zeros(4, 1, 20))
+
+
+@pytest.mark.parametrize("example", [torch.zeros(4, 1, 20).to_sparse(), torch.zeros(4, 1, 20, device="meta")])
+def test_an_example_without_numbers_is_refused(example: Tensor) -> None:
+    for use in (describe, lower_graph, to_nir):
+        with pytest.raises(TypeError, match="example must be a dense tensor that holds numbers"):
+            use(prepared(nn.Linear(20, 3)), example)
+
+
+def test_what_a_model_takes_over_the_batch_for_its_log_is_left_out() -> None:
+    kept = []
+
+    def forward(x: Tensor, a: nn.Module, fire: nn.Module, out: nn.Module) -> Tensor:
+        spikes = fire(a(x))
+        kept.append((spikes.mean() + spikes.sum(1).mean()).detach() / 2)
+        return out(spikes)
+
+    parts = nn.Linear(20, 12), neuron(), nn.Linear(12, 3)
+    plain = Do(lambda x, a, fire, out: out(fire(a(x))), *parts)
+    names = [layer.kind for layer in describe(Do(forward, *parts), events(20).float()).layers]
+    assert kept and names == [layer.kind for layer in describe(plain, events(20).float()).layers]
 
 
 def raises(x: Tensor) -> Tensor:

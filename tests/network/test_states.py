@@ -110,6 +110,14 @@ def reset(x: Tensor, f: nn.Module, n: Any) -> Tensor:
     return n(f(x))
 
 
+def scaled(x: Tensor, f: nn.Module, n: Any) -> Tensor:
+    mem, record = n.reset_mem(), []
+    for step in x:
+        spk, mem = n(f(step), mem * 0.5)
+        record.append(spk)
+    return torch.stack(record)
+
+
 REFUSED: dict[str, tuple[Fire, Forward, str]] = {
     "a second call": (node, twice, r"'fire' \(MFPNode\) is called twice in one forward.*a neuron for each"),
     "of finite order": (lambda: node(order=3), twice, "is called twice"),
@@ -132,6 +140,11 @@ REFUSED: dict[str, tuple[Fire, Forward, str]] = {
         lambda: MFPLeaky(beta=0.5, reset_mechanism="none"),
         each(lambda x, f, n: n(f(x), torch.ones(2, 1))[0]),
         "starts from a potential",
+    ),
+    "mem that another step made": (
+        lambda: MFPLeaky(beta=0.5, reset_mechanism="none"),
+        scaled,
+        "another potential than its last call returned",
     ),
     "two inputs": (
         leaky,

@@ -258,11 +258,9 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> I
         case Scores():
             total = int(op.reduce != "none")
             yield f"mfp_score(&layer{index}, from, {steps}, {total}, {out}, &scratch);"
-        case Currents(shift=0):
-            yield f"mfp_current(&layer{index}, from, &map{index}, {steps}, {out}, &scratch);"
         case Currents():
             arguments = f"&map{index}, {op.shift}, {steps}, {out}, &scratch"
-            yield f"mfp_current_shifted(&layer{index}, from, {arguments});"
+            yield f"mfp_current(&layer{index}, from, {arguments});"
         case Pool():
             yield f"mfp_pool(&map{op.source}, from[0], &layer{index}, &map{index}, {steps}, {out});"
         case TimePool():
@@ -275,8 +273,7 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> I
         case Product() | MatMul():
             left, right = op.sources
             both = f"&map{left}, from[0], &map{right}, from[1], &map{index}, {steps}, {out}"
-            product = isinstance(op, Product)
-            yield f"mfp_multiply({both});" if product else f"mfp_matmul({both}, &scratch);"
+            yield f"mfp_matmul({both}, &scratch);" if isinstance(op, MatMul) else f"mfp_multiply({both});"
         case Sum() | Concat():
             # sources are added one by one to what has to begin as 0
             yield f"mfp_clear({out}, {step_words(graph, index)} * {steps});"

@@ -106,7 +106,7 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
     kind, size_of_level = f"{inputs.dtype}_t", inputs.dtype.itemsize
     number = "byte" if size_of_level == 1 else "level"
     refused = f"; -1, with nothing changed, if a {number} is above {big}_TOP" if inputs.top != 255 else ""
-    levels = "events, 0 or 1" if inputs.top == 1 else f"levels 0..{inputs.top}"
+    levels = ("events, 0 or 1" if inputs.top == 1 else f"levels 0..{inputs.top}") + inputs.meaning
     order = list(inputs.features or inputs.shape)
     sequence = f"one image, {levels}" if inputs.static else f"{graph.steps} steps, each {levels}"
     return f"""\

@@ -455,8 +455,8 @@ static void put_number(const mfp_map *map, uint32_t *bits, uint32_t index, uint3
     for (uint32_t p = 0; p < map->planes; p++) flip_bits(bits + p * map->words, index, (number >> p) & 1u, 1);
 }
 
-void mfp_current_shifted(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t shift,
-                         uint32_t steps, uint32_t *out, const mfp_scratch *scratch)
+void mfp_current(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t shift,
+                 uint32_t steps, uint32_t *out, const mfp_scratch *scratch)
 {
     const mfp_currents *currents = &layer->currents;
     const uint32_t size = currents->channels * currents->height * currents->width;
@@ -474,12 +474,6 @@ void mfp_current_shifted(const mfp_readout *layer, const mfp_view *sources, cons
             put_number(target, out + t * stride, n, (uint32_t)((uint64_t)(offset + current) >> shift));
         }
     }
-}
-
-void mfp_current(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t steps,
-                 uint32_t *out, const mfp_scratch *scratch)
-{
-    mfp_current_shifted(layer, sources, target, 0, steps, out, scratch);
 }
 
 /* ---- maps ---- */

@@ -159,13 +159,10 @@ void mfp_score(const mfp_readout *layer, const mfp_view *sources, uint32_t steps
 void mfp_score_tapped(const mfp_tapped *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
                       uint8_t kind, int64_t *scores, const mfp_scratch *scratch);
 
-/* Currents as a map: the numbers offset + current, none of which is negative or needs more planes than `target` has. */
-void mfp_current(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t steps,
-                 uint32_t *out, const mfp_scratch *scratch);
-
-/* The same without the lowest bits: the numbers (offset + current) >> shift, of at most 24 bits; shift is below 64. */
-void mfp_current_shifted(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t shift,
-                         uint32_t steps, uint32_t *out, const mfp_scratch *scratch);
+/* Currents as a map: the numbers (offset + current) >> shift, none of which is negative or needs more planes than
+ * `target` has, which are 24 at most; shift is below 64. */
+void mfp_current(const mfp_readout *layer, const mfp_view *sources, const mfp_map *target, uint32_t shift,
+                 uint32_t steps, uint32_t *out, const mfp_scratch *scratch);
 
 /* The largest number, or the sum, of each window: `target` at `steps` steps. */
 void mfp_pool(const mfp_map *source, mfp_view view, const mfp_pooling *pooling, const mfp_map *target, uint32_t steps,

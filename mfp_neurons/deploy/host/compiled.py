@@ -108,12 +108,9 @@ class Compiled:
         call.past = None if past is None else past.ctypes.data
         self._library.mfp_network_run(ctypes.byref(call))
         self._buffers[size.stream] = buffers
-        heads, start = [], 0
-        for shape in self._scores:
-            end = start + scored * size.samples * prod(shape)
-            heads.append(scores[start:end].reshape(scored, size.samples, *shape))
-            start = end
-        return heads
+        ends = np.cumsum([scored * size.samples * prod(shape) for shape in self._scores])
+        heads = zip(np.split(scores, ends[:-1]), self._scores, strict=True)
+        return [head.reshape(scored, size.samples, *shape) for head, shape in heads]
 
     def scatter(
         self, synapse: Synapse, source: Events, samples: int, steps: int, by_level: bool

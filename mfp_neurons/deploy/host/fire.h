@@ -15,19 +15,24 @@ static void NAMED(add)(const Synapse *synapse, int64_t steps, int64_t block, int
 }
 
 /* potential[channel] += tap * current, with one tap or one for each channel. */
-static inline void NAMED(weigh)(const NUMBER *taps, int64_t per_channel, const UNSIGNED *current, UNSIGNED *potential)
+static inline __attribute__((always_inline)) void NAMED(weigh)(const NUMBER *taps, int64_t per_channel,
+                                                               const UNSIGNED *current, UNSIGNED *potential,
+                                                               const int lanes)
 {
     const UNSIGNED tap = (UNSIGNED)taps[0];
     if (per_channel)
-        for (int c = 0; c < BLOCK; c++) potential[c] += (UNSIGNED)taps[c] * current[c];
+#pragma omp simd
+        for (int c = 0; c < lanes; c++) potential[c] += (UNSIGNED)taps[c] * current[c];
     else
-        for (int c = 0; c < BLOCK; c++) potential[c] += tap * current[c];
+#pragma omp simd
+        for (int c = 0; c < lanes; c++) potential[c] += tap * current[c];
 }
 
 /* The spikes of step t, a word of them, from total[step - start][channel]. What is the same at every step is weighed
- * by the sum of the taps that are reached. */
-static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start,
-                               int64_t same)
+ * by the sum of the taps that are reached. `lanes` is a constant wherever this is called. */
+static inline __attribute__((always_inline)) word NAMED(fire_lanes)(const Op *op, int64_t t, int64_t block,
+                                                                    const UNSIGNED *total, int64_t start, int64_t same,
+                                                                    const int lanes)
 {
     const int64_t channels = (op->channels + BLOCK - 1) / BLOCK * BLOCK, first = block * BLOCK;
     const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;
@@ -36,18 +41,27 @@ static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNS
     UNSIGNED potential[BLOCK] = {0};
     if (same) {
         const int64_t row = t < op->sums_rows ? t : op->sums_rows - 1;
-        NAMED(weigh)((const NUMBER *)op->sums + row * width + offset, op->taps_per_channel, total, potential);
+        NAMED(weigh)((const NUMBER *)op->sums + row * width + offset, op->taps_per_channel, total, potential, lanes);
     } else {
         const int64_t reach = t + 1 < op->order ? t + 1 : op->order;
         const int64_t row = t < op->taps_rows ? t : op->taps_rows - 1;
         const NUMBER *taps = (const NUMBER *)op->taps + row * op->order * width + offset;
         const UNSIGNED *current = total + (t - start) * BLOCK;
         for (int64_t j = 0; j < reach; j++, taps += width, current -= BLOCK)
-            NAMED(weigh)(taps, op->taps_per_channel, current, potential);
+            NAMED(weigh)(taps, op->taps_per_channel, current, potential, lanes);
     }
     uint8_t hit[BLOCK];
-    for (int c = 0; c < BLOCK; c++) hit[c] = (NUMBER)potential[c] >= threshold[c];
-    return pack(hit);
+#pragma omp simd
+    for (int c = 0; c < lanes; c++) hit[c] = (NUMBER)potential[c] >= threshold[c];
+    return pack_some(hit, lanes);
+}
+
+/* The same; of few channels, no more than a vector of them. */
+static inline word NAMED(fire)(const Op *op, int64_t t, int64_t block, const UNSIGNED *total, int64_t start,
+                               int64_t same)
+{
+    if (op->channels - block * BLOCK <= VECTOR) return NAMED(fire_lanes)(op, t, block, total, start, same, VECTOR);
+    return NAMED(fire_lanes)(op, t, block, total, start, same, BLOCK);
 }
 
 /* The bits of a word as numbers, one for each channel. */
@@ -68,7 +82,7 @@ static inline void NAMED(weigh_since)(const Op *op, int64_t t, const NUMBER *tap
     for (int c = 0; c < BLOCK; c++) counts[c] = ~(UNSIGNED)0;
     for (int64_t j = 0;; taps += width, current -= back) {
         for (int c = 0; c < BLOCK; c++) heard[c] = current[c] & counts[c];
-        NAMED(weigh)(taps, op->taps_per_channel, heard, potential);
+        NAMED(weigh)(taps, op->taps_per_channel, heard, potential, BLOCK);
         if (++j == reach) return;
         const word spikes = step_before(own, &slot);
         silent &= ~spikes;
@@ -101,7 +115,7 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
         NAMED(weigh_since)(op, t, taps, width, current, back, own, slot, potential, row);
     } else {
         for (int64_t j = 0; j < reach; j++, taps += width, current -= back)
-            NAMED(weigh)(taps, op->taps_per_channel, current, potential);
+            NAMED(weigh)(taps, op->taps_per_channel, current, potential, BLOCK);
         for (int c = 0; c < BLOCK; c++) potential[c] <<= op->own_shift;
         const int64_t apart = op->own_per_channel ? channels : 1, own_offset = op->own_per_channel ? first : 0;
         UNSIGNED fired[BLOCK];
@@ -111,7 +125,8 @@ static inline word NAMED(fire_fed_back)(const Op *op, int64_t t, int64_t block, 
             if (spikes == 0) continue;
             NAMED(spread)(spikes, fired);
             if (op->feedback == OWN_SUM)
-                NAMED(weigh)((const NUMBER *)op->own_taps + j * apart + own_offset, op->own_per_channel, fired, potential);
+                NAMED(weigh)((const NUMBER *)op->own_taps + j * apart + own_offset, op->own_per_channel, fired, potential,
+                             BLOCK);
             else
                 for (int c = 0; c < BLOCK; c++) row[c] += ((const int32_t *)op->own_taps)[j] * (int32_t)fired[c];
         }

@@ -121,30 +121,71 @@ static inline word gather_bits(const word *frame, const int64_t *from, int64_t c
     return bits;
 }
 
-/* A place whose channels come from anywhere, or, where it is a copy of another, all from there. */
-static void gather_place(const Map *source, const Map *target, const Op *op, int64_t sample, int64_t t, int64_t y,
-                         int64_t x)
+/* A row of places whose channels come from anywhere, or, where one is a copy of another, all from there. */
+static void gather_row(const Map *source, const Map *target, const Op *op, int64_t sample, int64_t t, int64_t y)
 {
     const uint8_t *frame = address(source, sample, t, 0, 0);
-    uint8_t *to = address(target, sample, t, y, x);
-    const int64_t place = y * op->width + x, *from = op->origins + place * op->channels;
-    if (op->copied[place] >= 0) {
-        const size_t size = (size_t)(in_slot(source, 0, 0, 0, 1) - in_slot(source, 0, 0, 0, 0));
-        memcpy(to, frame + (size_t)op->copied[place] * size, size);
-        return;
-    }
+    uint8_t *to = address(target, sample, t, y, 0);
+    const int64_t *from = op->origins + y * op->width * op->channels, *copied = op->copied + y * op->width;
+    const int64_t size = place_bytes(source), next = place_bytes(target);
     const int one_plane = !source->bytes && source->planes == 1 && target->planes == 1;
-    for (int64_t first = 0; first < op->channels; first += BLOCK, from += BLOCK) {
-        const int64_t left = op->channels - first, count = left < BLOCK ? left : BLOCK;
-        if (one_plane) {
-            ((word *)(void *)to)[first / BLOCK] = gather_bits((const word *)(const void *)frame, from, count, op->fill);
+    for (int64_t x = 0; x < op->width; x++, to += next, from += op->channels) {
+        if (copied[x] >= 0) {
+            memcpy(to, frame + copied[x] * size, (size_t)size);
             continue;
         }
-        int32_t numbers[BLOCK] = {0};
-        for (int64_t c = 0; c < count; c++)
-            numbers[c] = from[c] < 0 ? (int32_t)op->fill : gather_number(source, frame, from[c]);
-        store_block(target, to, first / BLOCK, numbers);
+        for (int64_t first = 0; first < op->channels; first += BLOCK) {
+            const int64_t left = op->channels - first, count = left < BLOCK ? left : BLOCK, *block = from + first;
+            if (one_plane) {
+                const word bits = gather_bits((const word *)(const void *)frame, block, count, op->fill);
+                ((word *)(void *)to)[first / BLOCK] = bits;
+                continue;
+            }
+            int32_t numbers[BLOCK] = {0};
+            for (int64_t c = 0; c < count; c++)
+                numbers[c] = block[c] < 0 ? (int32_t)op->fill : gather_number(source, frame, block[c]);
+            store_block(target, to, first / BLOCK, numbers);
+        }
     }
+}
+
+/* total += source << shift, of 64 channels at a time: bit planes are added as one adds on paper. */
+static inline void add_planes(const word *source, int64_t planes, int64_t words, int64_t shift, word *total,
+                              int64_t total_planes)
+{
+    for (int64_t w = 0; w < words; w++) {
+        word carry = 0;
+        for (int64_t p = shift; p < total_planes; p++) {
+            const word one = total[p * words + w], other = p - shift < planes ? source[(p - shift) * words + w] : 0;
+            total[p * words + w] = one ^ other ^ carry;
+            carry = (one & other) | (carry & (one ^ other));
+        }
+    }
+}
+
+/* A row of a Sum of maps of bits. */
+static void sum_row(const Call *call, const Op *op, int64_t sample, int64_t t, int64_t y)
+{
+    const Map *target = call->maps + op->target;
+    const int64_t size = place_bytes(target);
+    uint8_t *to = address(target, sample, t, y, 0);
+    memset(to, 0, (size_t)(op->width * size));
+    for (int64_t i = 0; i < op->source_count; i++) {
+        const Map *source = call->maps + op->sources[i];
+        const uint8_t *from = address(source, sample, t, y, 0);
+        for (int64_t x = 0; x < op->width; x++)
+            for (int64_t shift = 0; op->source_weights[i] >> shift; shift++)
+                if (op->source_weights[i] >> shift & 1)
+                    add_planes((const word *)(const void *)(from + x * place_bytes(source)), source->planes,
+                               source->words, shift, (word *)(void *)(to + x * size), target->planes);
+    }
+}
+
+static int sums_bits(const Call *call, const Op *op)
+{
+    int integers = op->kind != SUM || call->maps[op->target].bytes != 0;
+    for (int64_t i = 0; i < op->source_count; i++) integers |= call->maps[op->sources[i]].bytes != 0;
+    return !integers;
 }
 
 static void ones_place(const Map *target, int64_t sample, int64_t t, int64_t y, int64_t x)
@@ -184,10 +225,6 @@ static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t s
         time_pool_bits(source, target, sample, t, y, x);
         return;
     }
-    if (op->kind == GATHER) {
-        gather_place(source, target, op, sample, t, y, x);
-        return;
-    }
     if (op->kind == ONES) {
         ones_place(target, sample, t, y, x);
         return;
@@ -207,6 +244,16 @@ static void map_place(const Call *call, const Op *op, Scratch scratch, int64_t s
     store_numbers(target, sample, t, y, x, out);
 }
 
+static void map_row(const Call *call, const Op *op, Scratch scratch, int64_t sample, int64_t t, int64_t y)
+{
+    if (op->kind == GATHER)
+        gather_row(call->maps + op->sources[0], call->maps + op->target, op, sample, t, y);
+    else if (sums_bits(call, op))
+        sum_row(call, op, sample, t, y);
+    else
+        for (int64_t x = 0; x < op->width; x++) map_place(call, op, scratch, sample, t, y, x);
+}
+
 /* Rows of samples are shared out among threads. */
 static void map_items(void *context, int64_t thread, Items *items)
 {
@@ -218,8 +265,7 @@ static void map_items(void *context, int64_t thread, Items *items)
     while (take_items(items, &item, &end))
         for (; item < end; item++)
             for (int64_t t = call->first; t < call->first + steps; t++)
-                for (int64_t x = 0; x < op->width; x++)
-                    map_place(call, op, scratch, item / op->height, t, item % op->height, x);
+                map_row(call, op, scratch, item / op->height, t, item % op->height);
 }
 
 static void map_op(const Call *call, const Op *op)

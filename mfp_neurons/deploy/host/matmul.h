@@ -1,5 +1,6 @@
 /* MatMul: for each channel a matrix of one map times a matrix of another. Channels lie together in a map, so the
- * matrices are first laid out one by one: as words along what is summed, where few bits are counted, else as numbers. */
+ * matrices are first laid out one by one: as words along what is summed, where few bits are counted, else as floats. No
+ * sum is above 2**24 - 1, and up to there floats are exact whole numbers, which processors multiply faster than integers. */
 #ifndef MFP_MATMUL_H
 #define MFP_MATMUL_H
 
@@ -7,16 +8,19 @@
 #include "threads.h"
 
 enum {
-    COUNTED = 4, /* words that are counted in about the time that a number takes to be multiplied */
+    COUNTED = 8, /* floats that are multiplied in about the time in which a word is counted */
+    COLUMNS = 32, /* of products that stay in registers */
 };
 
-/* Where an operand has number k of row or column i of a channel: words [channel][plane][k / 64] or numbers [channel][k]
- * of each i on the left side, i in the innermost place on the right side. */
+/* One side, as lines: rows of words along what is summed, or rows of floats as the map has them. Of a channel, plane,
+ * line and block of 64 numbers, the word is at channel * per_channel + plane * per_plane + line * per_line + block *
+ * per_block; floats of a line lie side by side. */
 typedef struct {
     const Map *map;
-    int64_t rows, length; /* of i, of k */
-    int64_t planes, words; /* words of k */
-    int64_t width; /* of i, as whole blocks on the right side; 0 on the left */
+    int64_t lines, length; /* how many, and of how many numbers */
+    int64_t next_line, next; /* bytes of the map to the next line, to the next number in it */
+    int64_t per_channel, per_plane, per_line, per_block;
+    int counted;
     void *values;
 } Operand;
 
@@ -30,102 +34,85 @@ static int counts_bits(const Call *call, const Op *op)
 static Operand operand(const Call *call, const Op *op, int side, Scratch *scratch)
 {
     const Map *map = call->maps + op->sources[side];
-    Operand operand = {.map = map, .rows = side ? map->width : map->height, .length = side ? map->height : map->width};
-    operand.planes = map->planes;
-    operand.words = (operand.length + BLOCK - 1) / BLOCK;
-    operand.width = side ? (map->width + BLOCK - 1) / BLOCK * BLOCK : 0;
-    const int64_t lines = map->channels * (side ? operand.width : operand.rows);
-    const int64_t line = counts_bits(call, op) ? operand.planes * operand.words * (int64_t)sizeof(word)
-                                               : operand.length * (int64_t)sizeof(int32_t);
-    operand.values = take(scratch, lines * line);
-    return operand;
-}
-
-/* Index of word or number k of plane p of line i of a channel. */
-static inline int64_t place_in_operand(const Operand *o, int64_t lengths, int64_t planes, int64_t c, int64_t i,
-                                       int64_t p, int64_t k)
-{
-    if (o->width) return ((c * planes + p) * lengths + k) * o->width + i;
-    return ((c * o->rows + i) * planes + p) * lengths + k;
-}
-
-/* Bit j of word i becomes bit i of word j. */
-static inline void transpose(word *rows)
-{
-    word low = 0xffffffff; /* of each pair of parts, the one in the lower bits */
-    for (int size = 32; size; size >>= 1, low ^= low << size) {
-        for (int i = 0; i < 64; i = ((i | size) + 1) & ~size) {
-            const word moved = (rows[i] >> size ^ rows[i | size]) & low;
-            rows[i] ^= moved << size;
-            rows[i | size] ^= moved;
-        }
+    const int64_t place = place_bytes(map), row = map->width * place;
+    const int64_t wide = (map->width + BLOCK - 1) / BLOCK * BLOCK;
+    Operand o = {.map = map, .lines = map->height, .length = map->width, .next_line = row, .next = place};
+    o.counted = counts_bits(call, op);
+    if (o.counted && side) { /* what is summed goes down the columns, whose words of one block lie side by side */
+        o.lines = map->width, o.length = map->height, o.next_line = place, o.next = row;
+        o.per_line = 1, o.per_block = wide, o.per_plane = (o.length + BLOCK - 1) / BLOCK * wide;
+        o.per_channel = map->planes * o.per_plane;
+    } else if (o.counted) {
+        o.per_block = 1, o.per_plane = (o.length + BLOCK - 1) / BLOCK, o.per_line = map->planes * o.per_plane;
+        o.per_channel = o.lines * o.per_line;
+    } else {
+        o.per_block = BLOCK, o.per_line = wide, o.per_channel = o.lines * wide;
     }
+    o.values = take(scratch, map->channels * o.per_channel * (int64_t)(o.counted ? sizeof(word) : sizeof(float)));
+    return o;
 }
 
-/* The place of the map that has number k of line i of every channel. */
-static inline const uint8_t *place_of_operand(const Operand *o, int64_t sample, int64_t t, int64_t i, int64_t k)
+/* One bit of each of 64 words. */
+static inline word across(const word *words, int64_t bit)
 {
-    return o->width ? address(o->map, sample, t, k, i) : address(o->map, sample, t, i, k);
+    word line = 0;
+#pragma omp simd reduction(| : line)
+    for (int i = 0; i < BLOCK; i++) line |= (words[i] >> bit & 1) << i;
+    return line;
 }
 
-/* Words of a map of bits: those of 64 places, channels in their bits, become those of 64 channels. */
-static void lay_out_bits(const Operand *o, int64_t sample, int64_t t)
+/* Up to 64 numbers of a line of every channel, from a map of bits. */
+static void lay_out_bits(const Operand *o, const uint8_t *from, int64_t count, int64_t at)
 {
-    word *to = o->values;
-    for (int64_t i = 0; i < o->rows; i++) {
-        for (int64_t w = 0; w < o->words; w++) {
-            const int64_t left = o->length - w * BLOCK, count = left < BLOCK ? left : BLOCK;
-            for (int64_t at = 0; at < o->planes * o->map->words; at++) {
-                word rows[BLOCK] = {0};
-                for (int64_t k = 0; k < count; k++)
-                    rows[k] = ((const word *)(const void *)place_of_operand(o, sample, t, i, w * BLOCK + k))[at];
-                transpose(rows);
-                const int64_t first = at % o->map->words * BLOCK, plane = at / o->map->words;
-                for (int64_t c = first; c < o->map->channels && c < first + BLOCK; c++)
-                    to[place_in_operand(o, o->words, o->planes, c, i, plane, w)] = rows[c - first];
+    for (int64_t w = 0; w < o->map->words; w++) {
+        const int64_t left = o->map->channels - w * BLOCK, channels = left < BLOCK ? left : BLOCK;
+        for (int64_t p = 0; p < o->map->planes; p++) {
+            word words[BLOCK] = {0};
+            for (int64_t i = 0; i < count; i++)
+                words[i] = ((const word *)(const void *)(from + i * o->next))[p * o->map->words + w];
+            int64_t to = at + w * BLOCK * o->per_channel + p * o->per_plane;
+            for (int64_t c = 0; c < channels; c++, to += o->per_channel) {
+                const word line = across(words, c);
+                if (o->counted) {
+                    ((word *)o->values)[to] = line;
+                    continue;
+                }
+                float *numbers = (float *)o->values + to;
+                for (int i = 0; i < BLOCK; i++) numbers[i] = (p ? numbers[i] : 0) + (float)((int32_t)(line >> i & 1) << p);
             }
         }
     }
 }
 
-/* The numbers of a place, one for each channel. */
-static inline void load_place(const Map *map, const uint8_t *place, int64_t sample, int64_t t, int64_t y, int64_t x,
-                              int32_t *numbers)
+/* The same from a map of integers. */
+static void lay_out_integers(const Operand *o, const uint8_t *from, int64_t count, int64_t at)
 {
-    if (map->bytes)
-        for (int64_t c = 0; c < map->channels; c++) numbers[c] = get_number(place, map->bytes, c);
-    else
-        load_numbers(map, sample, t, y, x, numbers);
-}
-
-/* Up to BLOCK numbers of every channel, `lines`, as word w of line i. */
-static void pack_lines(const Operand *o, const int32_t *lines, int64_t i, int64_t w)
-{
-    for (int64_t c = 0; c < o->map->channels; c++, lines += BLOCK) {
-        for (int64_t p = 0; p < o->planes; p++) {
+    const int64_t bytes = o->map->bytes;
+    for (int64_t c = 0; c < o->map->channels; c++, from += bytes, at += o->per_channel) {
+        int32_t numbers[BLOCK] = {0};
+        for (int64_t i = 0; i < count; i++) numbers[i] = get_number(from + i * o->next, bytes, 0);
+        if (!o->counted)
+            for (int i = 0; i < BLOCK; i++) ((float *)o->values)[at + i] = (float)numbers[i];
+        for (int64_t p = 0; o->counted && p < o->map->planes; p++) {
             uint8_t hit[BLOCK];
-            for (int bit = 0; bit < BLOCK; bit++) hit[bit] = (uint8_t)(lines[bit] >> p & 1);
-            ((word *)o->values)[place_in_operand(o, o->words, o->planes, c, i, p, w)] = pack(hit);
+            for (int i = 0; i < BLOCK; i++) hit[i] = (uint8_t)(numbers[i] >> p & 1);
+            ((word *)o->values)[at + p * o->per_plane] = pack(hit);
         }
     }
 }
 
-/* Numbers as they are, or as words; `numbers` has room for those of a place, `lines` for BLOCK of every channel. */
-static void lay_out_numbers(const Operand *o, int64_t sample, int64_t t, int counted, int32_t *numbers, int32_t *lines)
+static void lay_out(const Operand *o, int64_t sample, int64_t t)
 {
-    const int64_t channels = o->map->channels;
-    for (int64_t i = 0; i < o->rows; i++) {
-        for (int64_t k = 0; k < o->length; k++) {
-            const int64_t y = o->width ? k : i, x = o->width ? i : k;
-            load_place(o->map, address(o->map, sample, t, y, x), sample, t, y, x, numbers);
-            if (!counted) {
-                for (int64_t c = 0; c < channels; c++)
-                    ((int32_t *)o->values)[place_in_operand(o, o->length, 1, c, i, 0, k)] = numbers[c];
-                continue;
-            }
-            if (k % BLOCK == 0) memset(lines, 0, (size_t)(channels * BLOCK) * sizeof *lines);
-            for (int64_t c = 0; c < channels; c++) lines[c * BLOCK + k % BLOCK] = numbers[c];
-            if (k % BLOCK == BLOCK - 1 || k == o->length - 1) pack_lines(o, lines, i, k / BLOCK);
+    const uint8_t *frame = address(o->map, sample, t, 0, 0);
+    for (int64_t line = 0; line < o->lines; line++) {
+        for (int64_t k = 0; k < o->length; k += BLOCK) {
+            const int64_t left = o->length - k, count = left < BLOCK ? left : BLOCK;
+            const uint8_t *from = frame + line * o->next_line + k * o->next;
+            const int64_t at = line * o->per_line + k / BLOCK * o->per_block;
+            if (o->map->bytes)
+                lay_out_integers(o, from, count, at);
+            else
+                lay_out_bits(o, from, count, at);
         }
     }
 }
@@ -133,14 +120,13 @@ static void lay_out_numbers(const Operand *o, int64_t sample, int64_t t, int cou
 /* out[column] of one row of a channel, for a block of columns. */
 static void count_row(const Operand *left, const Operand *right, int64_t c, int64_t i, int64_t column, int32_t *out)
 {
-    const word *row = (const word *)left->values + place_in_operand(left, left->words, left->planes, c, i, 0, 0);
+    const word *row = (const word *)left->values + c * left->per_channel + i * left->per_line;
     uint32_t total[BLOCK] = {0};
-    for (int64_t p = 0; p < left->planes; p++, row += left->words) {
-        const int64_t first = place_in_operand(right, right->words, right->planes, c, column, 0, 0);
-        const word *columns = (const word *)right->values + first;
-        for (int64_t q = 0; q < right->planes; q++) {
+    for (int64_t p = 0; p < left->map->planes; p++, row += left->per_plane) {
+        const word *columns = (const word *)right->values + c * right->per_channel + column;
+        for (int64_t q = 0; q < right->map->planes; q++) {
             word sum[BLOCK] = {0};
-            for (int64_t w = 0; w < left->words; w++, columns += right->width) {
+            for (int64_t w = 0; w < left->per_plane; w++, columns += right->per_block) {
                 const word bits = row[w];
 #pragma omp simd
                 for (int j = 0; j < BLOCK; j++) sum[j] += popcount(bits & columns[j]);
@@ -148,36 +134,42 @@ static void count_row(const Operand *left, const Operand *right, int64_t c, int6
             for (int j = 0; j < BLOCK; j++) total[j] += (uint32_t)sum[j] << (p + q);
         }
     }
-    for (int j = 0; j < BLOCK; j++) out[j] = (int32_t)total[j];
-}
-
-static void multiply_row(const Operand *left, const Operand *right, int64_t c, int64_t i, int64_t column, int32_t *out)
-{
-    const int32_t *row = (const int32_t *)left->values + place_in_operand(left, left->length, 1, c, i, 0, 0);
-    const int64_t first = place_in_operand(right, right->length, 1, c, column, 0, 0);
-    const int32_t *columns = (const int32_t *)right->values + first;
-    uint32_t total[BLOCK] = {0}; /* of columns behind the last one, whatever lies there */
-    for (int64_t k = 0; k < left->length; k++, columns += right->width) {
-        const uint32_t number = (uint32_t)row[k];
-        if (number == 0) continue;
-        for (int j = 0; j < BLOCK; j++) total[j] += number * (uint32_t)columns[j];
-    }
     memcpy(out, total, sizeof total);
 }
 
-/* What one thread needs: both operands, one row of the products of all channels, the numbers of a place, and lines. */
+/* The same of ROWS rows and COLUMNS columns, where numbers are multiplied; `apart` is from a row of products to the next.
+ * Rows behind the last one are that once more. */
+static void multiply_rows(const Operand *left, const Operand *right, int64_t c, int64_t i, int64_t column, int32_t *out,
+                          int64_t apart)
+{
+    const float *row[ROWS];
+    for (int r = 0; r < ROWS; r++) {
+        const int64_t line = i + r < left->lines ? i + r : left->lines - 1;
+        row[r] = (const float *)left->values + c * left->per_channel + line * left->per_line;
+    }
+    const float *columns = (const float *)right->values + c * right->per_channel + column;
+    float total[ROWS][COLUMNS] = {{0}};
+    for (int64_t k = 0; k < left->length; k++, columns += right->per_line)
+        for (int r = 0; r < ROWS; r++)
+            for (int j = 0; j < COLUMNS; j++) total[r][j] += row[r][k] * columns[j];
+    for (int r = 0; r < ROWS; r++)
+        for (int j = 0; j < COLUMNS; j++) out[r * apart + j] = (int32_t)total[r][j];
+}
+
+/* What one thread needs: both operands, ROWS rows of the products of all channels, and the numbers of a place. */
 typedef struct {
     Operand left, right;
-    int32_t *products, *numbers, *lines;
+    int64_t width; /* of a row of products, as whole blocks */
+    int32_t *products, *numbers;
 } MatMul;
 
 static MatMul matmul_in(Scratch *scratch, const Call *call, const Op *op)
 {
     MatMul m = {.left = operand(call, op, 0, scratch), .right = operand(call, op, 1, scratch)};
     const int64_t channels = call->maps[op->target].words * BLOCK;
-    m.products = take(scratch, channels * m.right.width * (int64_t)sizeof(int32_t));
+    m.width = (op->width + BLOCK - 1) / BLOCK * BLOCK;
+    m.products = take(scratch, ROWS * channels * m.width * (int64_t)sizeof(int32_t));
     m.numbers = take(scratch, channels * (int64_t)sizeof(int32_t));
-    m.lines = take(scratch, channels * BLOCK * (int64_t)sizeof(int32_t));
     return m;
 }
 
@@ -188,49 +180,41 @@ static int64_t matmul_bytes(const Call *call, const Op *op)
     return (int64_t)scratch.next;
 }
 
-static void lay_out(const MatMul *m, const Operand *o, int64_t sample, int64_t t, int counted)
-{
-    if (counted && !o->map->bytes)
-        lay_out_bits(o, sample, t);
-    else
-        lay_out_numbers(o, sample, t, counted, m->numbers, m->lines);
-}
-
 /* Products [channel][column] into a row of places, each with its channels side by side. */
-static void store_row(const MatMul *m, const Map *target, int64_t sample, int64_t t, int64_t y)
+static void store_row(const MatMul *m, const int32_t *products, const Map *target, int64_t sample, int64_t t, int64_t y)
 {
     const int64_t channels = target->channels, bytes = target->bytes;
     uint8_t *to = address(target, sample, t, y, 0);
-    for (int64_t x = 0; x < target->width; x++, to += channels * bytes) {
-        const int32_t *products = m->products + x;
-        if (bytes == 1)
-            for (int64_t c = 0; c < channels; c++) to[c] = (uint8_t)products[c * m->right.width];
-        else if (bytes)
-            for (int64_t c = 0; c < channels; c++) put_number(to, bytes, c, products[c * m->right.width]);
-        else {
-            for (int64_t c = 0; c < channels; c++) m->numbers[c] = products[c * m->right.width];
-            store_numbers(target, sample, t, y, x, m->numbers);
-        }
+    if (bytes) {
+        for (int64_t c = 0; c < channels; c++, products += m->width, to += bytes)
+            for (int64_t x = 0; x < target->width; x++) put_number(to + x * channels * bytes, bytes, 0, products[x]);
+        return;
+    }
+    for (int64_t x = 0; x < target->width; x++, products++) {
+        for (int64_t c = 0; c < channels; c++) m->numbers[c] = products[c * m->width];
+        store_numbers(target, sample, t, y, x, m->numbers);
     }
 }
 
 static void matmul_step(const Call *call, const Op *op, const MatMul *m, int64_t sample, int64_t t)
 {
     const Map *target = call->maps + op->target;
-    const int counted = counts_bits(call, op);
-    lay_out(m, &m->left, sample, t, counted);
-    lay_out(m, &m->right, sample, t, counted);
-    for (int64_t i = 0; i < op->height; i++) {
+    const int64_t row = op->channels * m->width; /* of products */
+    lay_out(&m->left, sample, t);
+    lay_out(&m->right, sample, t);
+    for (int64_t i = 0; i < op->height; i += ROWS) {
+        const int64_t left = op->height - i, rows = left < ROWS ? left : ROWS;
         for (int64_t c = 0; c < op->channels; c++) {
-            for (int64_t column = 0; column < op->width; column += BLOCK) {
-                int32_t *out = m->products + c * m->right.width + column;
-                if (counted)
-                    count_row(&m->left, &m->right, c, i, column, out);
-                else
-                    multiply_row(&m->left, &m->right, c, i, column, out);
-            }
+            int32_t *products = m->products + c * m->width;
+            if (m->left.counted)
+                for (int64_t r = 0; r < rows; r++)
+                    for (int64_t x = 0; x < op->width; x += BLOCK)
+                        count_row(&m->left, &m->right, c, i + r, x, products + r * row + x);
+            else
+                for (int64_t x = 0; x < op->width; x += COLUMNS)
+                    multiply_rows(&m->left, &m->right, c, i, x, products + x, row);
         }
-        store_row(m, target, sample, t, i);
+        for (int64_t r = 0; r < rows; r++) store_row(m, m->products + r * row, target, sample, t, i + r);
     }
 }
 

@@ -46,6 +46,7 @@ typedef struct {
     Window pooling;
     int64_t channels; /* out */
     int64_t rows; /* of weights: places of the window times words (COUNT), channels, or channels of a group */
+    int64_t joined; /* COUNT: places of the window that share a word, as they have few channels; rows are fewer then */
     int64_t inner; /* GROUPED: channels of a group */
     int64_t aligned; /* GROUPED: every channel reads the one of its own number */
     int64_t planes, base; /* COUNT: of the codes; see pack.plane_weights */

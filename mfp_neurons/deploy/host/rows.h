@@ -132,9 +132,51 @@ static inline void view_words_of(const Patch *patch, int64_t plane, RowView *vie
     for (int s = 0; s < steps; s++) view->ones[s] = (int32_t)counted[s];
 }
 
+/* The same where places have so few channels that several share a word: there are fewer words to count. */
+static inline void join_words_of(const Patch *patch, int64_t plane, RowView *view, const int steps)
+{
+    const Map *map = patch->map;
+    const Window *window = &patch->synapse->window;
+    const int64_t joined = patch->synapse->joined;
+    const Starts starts = starts_of(patch, steps);
+    word *values = view->values;
+    word counted[TOGETHER] = {0}, bits[TOGETHER] = {0};
+    int64_t kept = 0, place = 0;
+    int32_t row = 0;
+    for (int64_t i = 0; i < window->size[0]; i++) {
+        for (int64_t j = 0; j < window->size[1]; j++) {
+            int64_t y, x;
+            if (place_of(window, map->height, map->width, patch->y, patch->x, i, j, &y, &x)) {
+                const int64_t at = (y * map->width + x) * map->planes + plane;
+                for (int s = 0; s < steps; s++)
+                    bits[s] |= ((const word *)starts.step[s])[at] << place * map->channels;
+            }
+            const int is_last = i == window->size[0] - 1 && j == window->size[1] - 1;
+            if (++place < joined && !is_last) continue;
+            word any = 0;
+            for (int s = 0; s < steps; s++) {
+                values[kept * steps + s] = bits[s];
+                counted[s] += popcount(bits[s]);
+                any |= bits[s];
+                bits[s] = 0;
+            }
+            view->row[kept] = row++;
+            kept += any != 0;
+            place = 0;
+        }
+    }
+    fill_rows(view, kept, sizeof *values);
+    for (int s = 0; s < steps; s++) view->ones[s] = (int32_t)counted[s];
+}
+
 static inline void view_words(const Patch *patch, int64_t plane, RowView *view)
 {
-    if (view->steps == TOGETHER)
+    if (patch->synapse->joined > 1) {
+        if (view->steps == TOGETHER)
+            join_words_of(patch, plane, view, TOGETHER);
+        else
+            join_words_of(patch, plane, view, view->steps);
+    } else if (view->steps == TOGETHER)
         view_words_of(patch, plane, view, TOGETHER);
     else if (view->steps == 1)
         view_words_of(patch, plane, view, 1);

@@ -215,13 +215,19 @@ class Layout:
         return _COUNT if counts else _MULTIPLY
 
     def _counted(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
-        """Words [plane, row, out]; a row is a word of a place of the window."""
+        """Words [plane, row, out]; a row is a word of a place of the window, or of several with few channels."""
         weights, struct.base = plane_weights(synapse.bits)
         struct.planes = len(weights)
         struct.plane_weight[: len(weights)] = weights
+        out, inner, *size = synapse.codes.shape
+        struct.joined = max(1, min(BLOCK // inner, prod(size)))
         # channels last, as a word of a map holds channels of one place: a row of weights meets one such word
-        packed = words(np.moveaxis(code_planes(synapse.codes, synapse.bits), 2, -1), 64)
-        return np.moveaxis(packed.reshape(*packed.shape[:2], -1), 1, 2)
+        bits = np.moveaxis(code_planes(synapse.codes, synapse.bits), 2, -1).reshape(
+            len(weights), out, -1, inner
+        )
+        bits = np.pad(bits, [(0, 0), (0, 0), (0, -bits.shape[2] % struct.joined), (0, 0)])
+        packed = words(bits.reshape(len(weights), out, -1, struct.joined * inner), BLOCK)
+        return np.moveaxis(packed.reshape(len(weights), out, -1), 1, 2)
 
     def _multiplied(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
         """int8 [1, row, out]; a row is a channel, or one of a group, at a place of the window."""

@@ -22,11 +22,11 @@ static inline word popcount(word x)
 #endif
 }
 
-/* 64 bytes of 0 or 1 as a word, the first in its lowest bit. */
-static inline word pack(const uint8_t *hit)
+/* `count` bytes of 0 or 1, a multiple of 8, as the lowest bits of a word, the first in the lowest. */
+static inline word pack_some(const uint8_t *hit, const int count)
 {
     word packed = 0;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < count / 8; i++) {
         uint64_t eight;
         memcpy(&eight, hit + 8 * i, 8); /* little endian: Python sees to it */
         packed |= (eight * UINT64_C(0x0102040810204080)) >> 56 << 8 * i;
@@ -34,17 +34,24 @@ static inline word pack(const uint8_t *hit)
     return packed;
 }
 
+static inline word pack(const uint8_t *hit) { return pack_some(hit, BLOCK); }
+
 static inline int64_t slot_of(const Map *map, int64_t step) { return map->slots == 1 ? 0 : step % map->slots; }
 
 /* The slot of the step that follows. */
 static inline int64_t next_slot(const Map *map, int64_t slot) { return slot + 1 == map->slots ? 0 : slot + 1; }
 
+/* What the numbers of a place take. */
+static inline int64_t place_bytes(const Map *map)
+{
+    return map->bytes ? map->channels * map->bytes : map->planes * map->words * (int64_t)sizeof(word);
+}
+
 /* Where the numbers of a place are. */
 static inline uint8_t *in_slot(const Map *map, int64_t sample, int64_t slot, int64_t y, int64_t x)
 {
     const int64_t place = ((sample * map->slots + slot) * map->height + y) * map->width + x;
-    const int64_t size = map->bytes ? map->channels * map->bytes : map->planes * map->words * (int64_t)sizeof(word);
-    return (uint8_t *)map->data + place * size;
+    return (uint8_t *)map->data + place * place_bytes(map);
 }
 
 static inline uint8_t *address(const Map *map, int64_t sample, int64_t step, int64_t y, int64_t x)
