@@ -164,9 +164,10 @@ def exact_constant(tracer: Tracer, number: Any, value: Value) -> Exact:
     place = [len(value.dims) - array.ndim + i for i, size in enumerate(array.shape) if size > 1]
     if len(place) == 1 and kinds(value.dims[place[0]]) == {"T"}:
         tracer.refuse(
-            "computes with a number for each step, as TemporalEffectiveBatchNorm does, and a threshold is "
-            "that of every step. Use a batch norm without them, or one number for all steps (its scale "
-            "filled with their mean), and train on with that"
+            "computes with a number for each step, as TemporalEffectiveBatchNorm does, while a neuron weighs "
+            "an input by how many steps ago it came. Use BatchNorm, or one number for all steps "
+            "(norm.scale.data.fill_(norm.scale.mean()); norm.scale.requires_grad_(False)), and train on with "
+            "that"
         )
     if len(place) != 1 or place[0] < 0 or value.dims[place[0]] != tracer.channel_dim(value):
         tracer.refuse(
