@@ -359,6 +359,10 @@ class Folding:
         """(C, H, W) of a map or a current."""
         return numbers.shape if isinstance(numbers, Current) else self.so_far.map_shape(numbers.index)
 
+    def top_of(self, numbers: Map) -> int:
+        """The largest number of a map."""
+        return self.so_far.map_top(numbers.index)
+
     def held(self, number: int) -> Numbers | Potential:
         """What a layer gives, its zeros written down if it pads."""
         content = self.contents[number]
@@ -407,13 +411,12 @@ class Folding:
         Currents are written down, but for maps that are shifted and scaled by few numbers, as images are that
         the model normalizes: a synapse for each number is exact, without another map.
         """
-        if isinstance(content, Current):
-            if all(map(_is_exact, content.branches)) and _synapses_needed(content) <= _MOST_SYNAPSES:
+        if isinstance(content, Map):
+            if self.top_of(content) * times < MAX_ACCUMULATED:
                 return content
-            return self.written(layer, content, (MAX_ACCUMULATED - 1) // max(times, 1))
-        if content.zero and self.so_far.map_top(content.index) * times >= MAX_ACCUMULATED:
-            return self.written(layer, self.as_current(layer, content), (MAX_ACCUMULATED - 1) // times)
-        return content
+        elif all(map(_is_exact, content.branches)) and _synapses_needed(content) <= _MOST_SYNAPSES:
+            return content
+        return self.written(layer, self.as_current(layer, content), (MAX_ACCUMULATED - 1) // max(times, 1))
 
     def readers(self, layer: Layer) -> int:
         """How many layers read this one, or the model's output."""
@@ -435,7 +438,7 @@ class Folding:
         """Currents as a map of whole numbers, none of them beyond ``largest``."""
         largest = min(largest, MAX_TOP)
         known = self._written.get(current)
-        if known is not None and self.so_far.map_top(known.index) <= largest:
+        if known is not None and self.top_of(known) <= largest:
             return known
         if largest < 2**_FEWEST_BITS:
             self.refuse(
@@ -487,9 +490,9 @@ class Folding:
         self, layer: Layer, source: Map, places: Ints, shape: Shape, fill: Fraction = Fraction(0)
     ) -> Map:
         """The numbers of a map at other places, and ``fill`` where a place is -1."""
-        if self.so_far.map_shape(source.index) == shape and bool((places == np.arange(prod(shape))).all()):
+        if self.shape_of(source) == shape and bool((places == np.arange(prod(shape))).all()):
             return source
-        top, number = self.so_far.map_top(source.index), Fraction(0)
+        top, number = self.top_of(source), Fraction(0)
         if (places < 0).any():
             number = fill / source.scale + source.zero
             if number.denominator > 1 or not 0 <= number <= MAX_TOP:
@@ -504,7 +507,7 @@ class Folding:
 
     def padded(self, layer: Layer, source: Map, window: Window, out: Shape) -> tuple[Map, Window]:
         """A map whose padding is written down, where 0 is another number than 0, and the window over it."""
-        shape = self.so_far.map_shape(source.index)
+        shape = self.shape_of(source)
         if not source.zero or not _sees_beyond(window, shape, out):
             return source, window
         behind = window.behind(shape[1:], out[1:])
@@ -540,7 +543,7 @@ class Folding:
         """Numbers as a current: those of a map go through a synapse of weight 1 each."""
         if isinstance(content, Current):
             return content
-        shape = self.so_far.map_shape(content.index)
+        shape = self.shape_of(content)
         channels = shape[0]
         # A depthwise convolution with a window of 1 hands on every number as it is.
         codes = np.ones((channels, 1, 1, 1), np.int8)

@@ -570,28 +570,26 @@ def current_range(graph: Graph, synapses: tuple[Synapse, ...]) -> tuple[list[int
     they make f (n - zero), which is a smaller range than that of both added.
     """
     groups: dict[Any, list[Synapse]] = {}
-    for number, s in enumerate(synapses):
+    for number, synapse in enumerate(synapses):
         # a maximum of sums is not the sum of maxima, so what is pooled stands for itself
-        alone = number if s.pool is not None else -1
-        groups.setdefault(
-            (alone, _below_ones(graph, s)[0], s.window, s.groups, s.codes.tobytes()), []
-        ).append(s)
+        alone = number if synapse.pool is not None else -1
+        source, _ = _below_ones(graph, synapse)
+        key = alone, source, synapse.window, synapse.groups, synapse.codes.tobytes()
+        groups.setdefault(key, []).append(synapse)
     channels = range(synapses[0].out_shape[0])
-    low, high = [0 for _ in channels], [0 for _ in channels]
+    smallest, largest = [0 for _ in channels], [0 for _ in channels]
     for (_, source, *_), group in groups.items():
-        positive, negative = _code_sums(group[0])
-        times, added = [0 for _ in channels], [0 for _ in channels]
-        for s in group:
-            terms = added if _below_ones(graph, s)[1] else times
-            for c in channels:
-                terms[c] += 1 if s.factor is None else int(s.factor[c])
-        top = graph.map_top(source)
+        top, (positive, negative) = graph.map_top(source), _code_sums(group[0])
         for c in channels:
-            # a unit of code adds times * n + added, n from 0 to top, or nothing outside of the map
-            ends = 0, added[c], times[c] * top + added[c]
-            low[c] += positive[c] * min(ends) + negative[c] * max(ends)
-            high[c] += positive[c] * max(ends) + negative[c] * min(ends)
-    return low, high
+            factors = {False: 0, True: 0}  # of the map, and of its Ones
+            for synapse in group:
+                reads_ones = _below_ones(graph, synapse)[1]
+                factors[reads_ones] += 1 if synapse.factor is None else int(synapse.factor[c])
+            # a unit of code adds this for a number 0, for the top, and outside of the map
+            ends = factors[True], factors[False] * top + factors[True], 0
+            smallest[c] += positive[c] * min(ends) + negative[c] * max(ends)
+            largest[c] += positive[c] * max(ends) + negative[c] * min(ends)
+    return smallest, largest
 
 
 def _below_ones(graph: Graph, synapse: Synapse) -> tuple[int, bool]:

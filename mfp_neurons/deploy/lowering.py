@@ -129,7 +129,11 @@ def lower_rounded(
 
 def refusals_of(network: NetworkDescription, levels: Levels) -> list[LoweringError]:
     """All that folding refuses: a layer that is refused gives spikes to those behind it."""
-    folding, refusals = Folding(network, levels), []
+    refusals: list[LoweringError] = []
+    try:
+        folding = Folding(network, levels)
+    except LoweringError as refusal:  # the example, read like this, has no place for a mean of each channel
+        return [refusal]
     for layer in network.layers[1:]:
         try:
             folding.contents.append(FOLDS[type(layer)](folding, layer))
@@ -275,7 +279,7 @@ def _largest_row(codes: NDArray[np.int8]) -> int:
 def _linear(folding: Folding, layer: description.Linear) -> Content:
     weights, bits, scale = _codes(folding, layer, layer.weights)
     source = folding.addable(layer, folding.content(layer), _largest_row(weights))
-    shape, out = folding.so_far.map_shape(source.index), len(weights)
+    shape, out = folding.shape_of(source), len(weights)
     if layer.at_places:
         # A linear layer at every place is a convolution with a window of 1.
         codes, window = weights[:, :, None, None], Window()
@@ -316,7 +320,7 @@ def _pair(option: Sequence[int], rows: int) -> Pair:
 def _group_sum(folding: Folding, layer: description.GroupSum) -> Content:
     """A synapse with codes 0 and 1."""
     source = folding.addable(layer, folding.content(layer), layer.places.shape[1])
-    shape = folding.so_far.map_shape(source.index)
+    shape = folding.shape_of(source)
     # 1.58 bits are the codes -1, 0 and 1, the fewest that have a 0.
     codes = np.zeros((len(layer.places), prod(shape)), np.int8)
     np.put_along_axis(codes, layer.places, np.int8(1), axis=1)
@@ -416,9 +420,9 @@ def _add(folding: Folding, layer: description.Add) -> Content:
     if isinstance(a, Map) and isinstance(b, Map) and layer.sources[0].reduce is None:
         # Scales with little in common have large weights, and the map would no longer hold small counts.
         weights, scale = _common_scale([a, b])
-        top = sum(w * folding.so_far.map_top(m.index) for w, m in zip(weights, (a, b), strict=True))
+        top = sum(w * folding.top_of(m) for w, m in zip(weights, (a, b), strict=True))
         if top <= _LARGEST_SUM:
-            shape = folding.so_far.map_shape(a.index)
+            shape = folding.shape_of(a)
             index = folding.add(Sum(layer.name, (a.index, b.index), weights, shape, top))
             zero = sum(w * m.zero for w, m in zip(weights, (a, b), strict=True))
             return Map(index, scale, zero, _sum_of_errors(a, b))
@@ -451,7 +455,7 @@ def _factors(folding: Folding, layer: Layer) -> tuple[Map, Map]:
     contents = [folding.content(layer, 0), folding.content(layer, 1)]
     if any(source.is_reduced for source in layer.sources):
         folding.refuse(layer, "multiplies what is already reduced over time. Multiply at every step")
-    tops = [folding.so_far.map_top(one.index) for one in contents if isinstance(one, Map)]
+    tops = [folding.top_of(one) for one in contents if isinstance(one, Map)]
     largest = MAX_TOP // prod(tops) if tops else isqrt(MAX_TOP)
     a, b = (one if isinstance(one, Map) else folding.written(layer, one, largest) for one in contents)
     return a, b
@@ -470,8 +474,8 @@ def _check_product(folding: Folding, layer: Layer, top: int) -> int:
 def _multiply(folding: Folding, layer: description.Multiply) -> Content:
     """A map of products. Numbers of both signs count from others than 0, which is subtracted afterwards."""
     a, b = _factors(folding, layer)
-    tops = [folding.so_far.map_top(one.index) for one in (a, b)]
-    top, shape = _check_product(folding, layer, prod(tops)), folding.so_far.map_shape(a.index)
+    tops = [folding.top_of(one) for one in (a, b)]
+    top, shape = _check_product(folding, layer, prod(tops)), folding.shape_of(a)
     product = Map(folding.add(Product(layer.name, (a.index, b.index), shape, top)), a.scale * b.scale)
     if a.zero == b.zero == 0 and a.error is b.error is None:
         return product
@@ -492,8 +496,8 @@ def _multiply(folding: Folding, layer: description.Multiply) -> Content:
 
 def _matmul(folding: Folding, layer: description.MatMul) -> Content:
     a, b = (folding.unsigned(layer, one, "makes a product of matrices") for one in _factors(folding, layer))
-    left, right = (folding.so_far.map_shape(one.index) for one in (a, b))
-    top = left[2] * prod(folding.so_far.map_top(one.index) for one in (a, b))
+    left, right = (folding.shape_of(one) for one in (a, b))
+    top = left[2] * prod(folding.top_of(one) for one in (a, b))
     shape = (left[0], left[1], right[2])
     op = MatMul(layer.name, (a.index, b.index), shape, _check_product(folding, layer, top))
     return Map(folding.add(op), a.scale * b.scale)
@@ -527,7 +531,7 @@ def _concat(folding: Folding, layer: description.Concat) -> Content:
     maps = [one for one in contents if isinstance(one, Map) and not one.zero and one.error is None]
     if len(maps) == len(contents) and not any(source.is_reduced for source in layer.sources):
         weights, scale = _common_scale(maps)
-        top = max(w * folding.so_far.map_top(one.index) for w, one in zip(weights, maps, strict=True))
+        top = max(w * folding.top_of(one) for w, one in zip(weights, maps, strict=True))
         if top <= _LARGEST_SUM:
             indices = tuple(one.index for one in maps)
             return Map(folding.add(Concat(layer.name, indices, weights, as_map(layer.shape), top)), scale)
@@ -590,11 +594,11 @@ def _pooled_map(folding: Folding, layer: description.Pool, content: Map, window:
     # The largest of a window is no larger than the map's; the sum is up to as many times larger as the window
     # has places.
     count = 1 if layer.largest else prod(window.size)
-    if folding.so_far.map_top(content.index) * count > MAX_TOP:
+    if folding.top_of(content) * count > MAX_TOP:
         content = folding.written(layer, folding.as_current(layer, content), MAX_TOP // count)
     if not layer.largest:  # the largest is never the padding, which is the smallest number there is
         content, window = folding.padded(layer, content, window, as_map(layer.shape))
-    top = folding.so_far.map_top(content.index) * count
+    top = folding.top_of(content) * count
     kind = "max" if layer.largest else "sum"
     index = folding.add(Pool(layer.name, content.index, kind, window, as_map(layer.shape), top))  # type: ignore[arg-type]
     divisor = _divisor(layer)
@@ -693,7 +697,7 @@ def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
             f"takes the largest of {layer.window} steps of real numbers: {content.where} stands before it. "
             "Pool spikes, behind the neuron",
         )
-    shape, top = folding.so_far.map_shape(content.index), folding.so_far.map_top(content.index)
+    shape, top = folding.shape_of(content), folding.top_of(content)
     return replace(content, index=folding.add(TimePool(layer.name, content.index, layer.window, shape, top)))
 
 

@@ -39,7 +39,7 @@ def of_features(sizes: Sequence[int]) -> Dims:
     return tuple(reversed(dims))
 
 
-def sizes(dims: Dims) -> Shape:
+def sizes(dims: Sequence[Dim]) -> Shape:
     """The shape of a tensor."""
     return tuple(prod(axis.size for axis in dim) for dim in dims)
 
@@ -118,16 +118,19 @@ def regroup(dims: Dims, wanted: Sequence[int]) -> Dims | None:
     return tuple(regrouped)
 
 
+def extended(dims: Dims, rank: int) -> Dims:
+    """As many dimensions as ``rank``: those of size 1 that torch puts in front of the shorter shape."""
+    return ((),) * (rank - len(dims)) + dims
+
+
 def join(first: Dims, second: Dims) -> Dims | None:
     """The dimensions of two tensors of the same places combined; None where they are of different ones.
 
     One of them may lack the time axis: it is the same at every step.
     """
     rank = max(len(first), len(second))
-    # As in torch, the shorter shape gets dimensions of size 1 in front.
-    first, second = ((),) * (rank - len(first)) + first, ((),) * (rank - len(second)) + second
     joined: list[Dim] = []
-    for a, b in zip(first, second, strict=True):
+    for a, b in zip(extended(first, rank), extended(second, rank), strict=True):
         if a != b and not (a == () and kinds(b) == {"T"}) and not (b == () and kinds(a) == {"T"}):
             return None
         joined.append(a or b)

@@ -34,6 +34,14 @@ def _axis(tracer: Tracer, value: Value, dim: int, lead: int) -> int:
     return axis
 
 
+def _moved(tracer: Tracer, value: Value, lead: int, places: Places, fill: Fraction = Fraction(0)) -> Value:
+    """The features at other places; where all of them stay, the tensor itself, whoever has read it."""
+    shape = sizes(value.dims[lead:])
+    if places.shape == shape and np.array_equal(places.ravel(), np.arange(prod(shape))):
+        return value
+    return tracer.gathered(value, lead, places, fill)
+
+
 # --- padding ------------------------------------------------------------------------------------------------
 
 _MODES: dict[str, Any] = {"reflect": "reflect", "replicate": "edge", "circular": "wrap"}
@@ -54,11 +62,11 @@ def padded(
     cut = tuple(slice(max(0, -b), n - max(0, -a)) for n, (b, a) in zip(places.shape, own, strict=True))
     grown = [(max(0, before), max(0, after)) for before, after in own]
     if mode != "constant":
-        return tracer.gathered(source, lead, np.pad(places[cut], grown, mode=_MODES[mode]))
+        return _moved(tracer, source, lead, np.pad(places[cut], grown, mode=_MODES[mode]))
     if not isfinite(value or 0):
         tracer.refuse(f"pads with {value}. Pad with a finite number")
     padding = np.pad(places[cut], grown, constant_values=-1)
-    return tracer.gathered(source, lead, padding, Fraction(value or 0))
+    return _moved(tracer, source, lead, padding, Fraction(value or 0))
 
 
 # --- parts --------------------------------------------------------------------------------------------------
@@ -74,7 +82,7 @@ def parts(tracer: Tracer, result: Any, x: Any, *sections: Any, dim: int = 0, **n
     # torch's own result says where the cuts are
     ends = np.cumsum([part.shape[dim] for part in result])[:-1]
     return tuple(
-        tracer.stand_in(tracer.gathered(value, lead, part), x.dtype)
+        tracer.stand_in(_moved(tracer, value, lead, part), x.dtype)
         for part in np.split(places, ends, axis=axis)
     )
 
@@ -106,14 +114,14 @@ def roll(tracer: Tracer, result: Tensor, x: Any, shifts: Any, dims: Any = None) 
     lead, places = _numbered(tracer, value)
     dims = [dims] if isinstance(dims, int) else list(dims)
     axes = [_axis(tracer, value, dim, lead) for dim in dims]
-    return tracer.gathered(value, lead, np.roll(places, shifts, axes))
+    return _moved(tracer, value, lead, np.roll(places, shifts, axes))
 
 
 def take(tracer: Tracer, value: Value, dim: int, entry: Any) -> Value:
     """The features at an index, a slice or a list of one dimension."""
     lead, places = _numbered(tracer, value)
     axis = _axis(tracer, value, dim, lead)
-    return tracer.gathered(value, lead, places[(slice(None),) * axis + (entry,)])
+    return _moved(tracer, value, lead, places[(slice(None),) * axis + (entry,)])
 
 
 # --- shuffles and repetition --------------------------------------------------------------------------------
@@ -125,7 +133,7 @@ def channel_shuffle(tracer: Tracer, result: Tensor, x: Any, groups: int) -> Valu
     lead, places = _numbered(tracer, value)
     channels, *others = places.shape
     mixed = places.reshape(groups, channels // groups, *others).swapaxes(0, 1)
-    return tracer.gathered(value, lead, mixed.reshape(places.shape))
+    return _moved(tracer, value, lead, mixed.reshape(places.shape))
 
 
 @rule("pixel_shuffle")
@@ -134,7 +142,7 @@ def pixel_shuffle(tracer: Tracer, result: Tensor, x: Any, upscale_factor: int) -
     lead, places = _numbered(tracer, value)
     channels, rows, columns = places.shape
     split = places.reshape(channels // r**2, r, r, rows, columns).transpose(0, 3, 1, 4, 2)
-    return tracer.gathered(value, lead, split.reshape(channels // r**2, rows * r, columns * r))
+    return _moved(tracer, value, lead, split.reshape(channels // r**2, rows * r, columns * r))
 
 
 @rule("pixel_unshuffle")
@@ -143,7 +151,7 @@ def pixel_unshuffle(tracer: Tracer, result: Tensor, x: Any, downscale_factor: in
     lead, places = _numbered(tracer, value)
     channels, rows, columns = places.shape
     split = places.reshape(channels, rows // r, r, columns // r, r).transpose(0, 2, 4, 1, 3)
-    return tracer.gathered(value, lead, split.reshape(channels * r**2, rows // r, columns // r))
+    return _moved(tracer, value, lead, split.reshape(channels * r**2, rows // r, columns // r))
 
 
 @rule("repeat_interleave")
@@ -154,7 +162,7 @@ def repeat_interleave(
     if dim is None or isinstance(repeats, Tensor):
         tracer.refuse("repeats numbers (repeat_interleave) without one number of times and a dimension")
     lead, places = _numbered(tracer, value)
-    return tracer.gathered(value, lead, np.repeat(places, repeats, _axis(tracer, value, dim, lead)))
+    return _moved(tracer, value, lead, np.repeat(places, repeats, _axis(tracer, value, dim, lead)))
 
 
 @rule("interpolate", "upsample", "upsample_nearest")
@@ -188,4 +196,4 @@ def interpolate(
             options = {"scale_factor": factor, "recompute_scale_factor": recompute_scale_factor}
         chosen = torch.nn.functional.interpolate(rows, mode=mode, **options)
         places = np.take(places, chosen.ravel().long().numpy(), axis)
-    return tracer.gathered(value, lead, places)
+    return _moved(tracer, value, lead, places)

@@ -46,7 +46,7 @@ def fire(
         _check_spikes(tracer, module, spikes)
         value, recurrent = own_way_back(tracer, spec.recurrent, value)
     lead = 2 if spec.takes_sequences else 1  # [T, N, *] or [N, *]
-    number, potential = _layers(tracer, module, spec, value, lead, recurrent)
+    value, number, potential = _layers(tracer, module, spec, value, lead, recurrent)
     if spec.continues and not spec.takes_sequences:
         _check_state(tracer, module, spec, state, value)
         # The next call of this neuron has to read the same layer and go on from this potential.
@@ -71,7 +71,7 @@ def fire_all_steps(tracer: Tracer, module: nn.Module, x: StandIn, recurrent: Rec
         tracer.refuse(f"reads {labels(value.dims)}. In step mode 'm' it takes whole sequences [T, N, *]")
     if module in tracer.calls:
         tracer.refuse("is called twice in one forward. Use a recurrent layer of its own for each call")
-    number, potential = _layers(tracer, module, spec, value, 2, recurrent)
+    value, number, potential = _layers(tracer, module, spec, value, 2, recurrent)
     tracer.calls[module] = [(value.number, potential)]
     return tracer.stand_in(replace(value, layer=number), x.dtype)
 
@@ -93,10 +93,16 @@ def _spec_of(tracer: Tracer, module: nn.Module) -> NeuronSpec:
 
 def _layers(
     tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value, lead: int, recurrent: Recurrent | None
-) -> tuple[int, int]:
-    """The numbers of a layer of neurons and of its potential."""
+) -> tuple[Value, int, int]:
+    """What a layer of neurons reads, and the numbers of the layer and of its potential."""
+    name = tracer.capture.path()
     layer = read_neurons(module, sizes(value.dims[lead:]), tracer.refuse)
-    shape, name = tracer.layer(value).shape, tracer.capture.path()
+    # what is told apart by channel needs channels that lie so in the map, as those of attention do not
+    is_by_channel = any(row.numel() > 1 for _, row, _ in _parameters(layer))
+    if is_by_channel and value.dims[lead : lead + 1] != (tracer.channel_dim(value),):
+        rank = len(value.dims) - lead
+        value, _, _ = tracer.features(value, rank, "a neuron", name=f"{name}, input by channel")
+    shape = tracer.layer(value).shape
     layer = replace(layer, shape=shape, name=name, recurrent=recurrent)
     number = tracer.add(layer, [tracer.source(value, lead)])
     # written down whether or not the model reads it: what nobody reads is left out in the end
@@ -107,7 +113,7 @@ def _layers(
         function=type(module).__name__,
         after_reset=spec.leaves_reset and spec.reset is not None and spec.reset.kind != "feedback",
     )
-    return number, potential
+    return value, number, potential
 
 
 # --- when it is called --------------------------------------------------------------------------------------

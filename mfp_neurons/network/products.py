@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .advice import PRODUCT
-from .axes import Dim, Dims, Shape, join, kinds, labels, of_features, places, sizes
+from .axes import Dim, Dims, Shape, extended, join, kinds, labels, of_features, places, sizes
 from .capture import StandIn
 from .description import MatMul, Source, as_map
 from .tracing import Tracer, Value, rule
@@ -28,7 +28,7 @@ def aligned(tracer: Tracer, a: Value, b: Value) -> tuple[Value, Value, Dims] | N
     if dims is not None and as_map(shapes[0]) == as_map(shapes[1]):
         return a, b, dims
     rank = max(len(a.dims), len(b.dims))
-    a, b = (replace(one, dims=((),) * (rank - len(one.dims)) + one.dims) for one in (a, b))
+    a, b = (replace(one, dims=extended(one.dims, rank)) for one in (a, b))
     leads = tracer.lead(a), tracer.lead(b)
     lead = max(leads)
     outer = join(a.dims[:lead], b.dims[:lead])
@@ -77,7 +77,7 @@ def matmul(tracer: Tracer, result: Tensor, a: Any, b: Any) -> Value:
     if min(len(left.dims), len(right.dims)) < 2:
         tracer.refuse("multiplies with a vector of the network. Give both two dimensions or more")
     rank = max(len(left.dims), len(right.dims))
-    left, right = (replace(one, dims=((),) * (rank - len(one.dims)) + one.dims) for one in (left, right))
+    left, right = (replace(one, dims=extended(one.dims, rank)) for one in (left, right))
     batch = [(place, place) for place in range(rank - 2)]
     return _contracted(tracer, left, right, batch, [rank - 2], [rank - 1], [(rank - 1, rank - 2)])
 

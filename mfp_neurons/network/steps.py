@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..pooling import TimePool as TimePoolModule
 from .advice import LOOPS, PART
-from .axes import Axis, Dim, Dims, has_time, kinds, labels, sizes
+from .axes import Axis, Dim, Dims, extended, has_time, kinds, labels, sizes
 from .capture import StandIn
 from .description import Reduction, TimePool
 from .moves import take
@@ -166,7 +166,7 @@ def _start(entry: Any) -> int:
 def expand(tracer: Tracer, result: Tensor, x: Any, *shape: Any, **named: Any) -> Value:
     """Repeating: the one dimension that grows becomes time."""
     value = tracer.value(x, "x")
-    dims: Dims = ((),) * (result.dim() - len(value.dims)) + value.dims
+    dims = extended(value.dims, result.dim())
     grown = [i for i, size in enumerate(result.shape) if size != prod(axis.size for axis in dims[i])]
     for place in grown:
         time = _repeated(tracer, replace(value, dims=dims), dims[place], result.shape[place])

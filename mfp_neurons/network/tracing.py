@@ -315,10 +315,13 @@ class Tracer:
         """The dimension of the channels of a value's layer."""
         return of_features(self.layer(value).shape)[0]
 
-    def features(self, value: Value, rank: int, what: str) -> tuple[Value, Dims, Shape]:
+    def features(
+        self, value: Value, rank: int, what: str, name: str | None = None
+    ) -> tuple[Value, Dims, Shape]:
         """A tensor whose last ``rank`` dimensions are its layer's own, the dimensions before, and the sizes.
 
-        Features that were cut up or moved become a layer of their own.
+        Features that were cut up or moved become a layer of their own, of the module that is running if it
+        gets no other ``name``.
         """
         leading, trailing = value.dims[: len(value.dims) - rank], value.dims[len(value.dims) - rank :]
         shape = sizes(trailing)
@@ -331,7 +334,7 @@ class Tracer:
             )
         if trailing != of_features(shape) or not self.fits(value, shape):
             count = prod(shape)
-            value = self.gathered(value, len(leading), np.arange(count).reshape(shape))
+            value = self.gathered(value, len(leading), np.arange(count).reshape(shape), name=name)
         return value, leading, shape
 
     def lead(self, value: Value) -> int:
@@ -346,7 +349,12 @@ class Tracer:
         return lead
 
     def gathered(
-        self, value: Value, lead: int, places: NDArray[np.int64], fill: Fraction = Fraction(0)
+        self,
+        value: Value,
+        lead: int,
+        places: NDArray[np.int64],
+        fill: Fraction = Fraction(0),
+        name: str | None = None,
     ) -> Value:
         """A tensor whose features are those of ``value`` at other places.
 
@@ -356,6 +364,7 @@ class Tracer:
             places: of the shape that the features have then; each a row-major place in those of ``value``,
                 or -1 for ``fill``.
             fill: a number.
+            name: of the layer, where it is another than that of the module that is running.
         """
         own = places_of([axis for dim in value.dims[lead:] for axis in dim])
         chosen = np.where(places < 0, -1, own[places])
@@ -373,7 +382,7 @@ class Tracer:
         has_shape = as_map(shape) == as_map(layer.shape) or bool(self._to_input(value.number))
         if has_shape and np.array_equal(chosen, np.arange(prod(layer.shape))):
             return moved
-        return replace(moved, layer=self.emit(Gather, [source], shape, places=chosen, fill=fill))
+        return replace(moved, layer=self.emit(Gather, [source], shape, places=chosen, fill=fill, name=name))
 
     def fits(self, value: Value, shape: Shape) -> bool:
         """Whether the layer of a value has this shape; that of the input is up to its first reader."""
@@ -438,7 +447,8 @@ class Tracer:
     ) -> int:
         """The number of a new layer of the module that is running; ``period`` counts steps of its sources."""
         held.setdefault("function", self.name)
-        layer = kind(name=self.here(), where="", sources=(), shape=tuple(shape), period=period, **held)
+        name = held.pop("name", None) or self.here()
+        layer = kind(name=name, where="", sources=(), shape=tuple(shape), period=period, **held)
         return self.add(layer, sources)
 
     def drop(self, count: int) -> None:

@@ -708,7 +708,7 @@ class Maker:
 
 @dataclass
 class Head:
-    """A head behind the first ``place`` blocks, and what is read out of it: ``form`` of its steps [first:]."""
+    """A head behind the first ``place`` blocks, and what is read out: ``form`` of its steps [first:]."""
 
     place: int
     module: nn.Module
@@ -779,7 +779,8 @@ def run(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
 def models(draw: Draw, *, dyadic: bool = False, loops: bool = True) -> Case:
     """A model with its example."""
     pick = lambda *choices: draw(st.sampled_from(choices))  # noqa: E731
-    steps, samples = pick(1, 2, 3, 4, 5, 6, 8), 2
+    steps = pick(1, 2, 3, 4, 5, 6, 8)
+    samples = 3 if steps == 2 else 2  # [N, T, *] is told from [T, N, *] by its shape
     features = pick((3,), (6,), (1, 5), (4, 6), (1, 5, 5), (2, 4, 6), (3, 6, 3))
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
     loop = pick(None, None, "over frames", "over one image", "outside") if loops else None

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from snntorch import Leaky
-from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based.neuron import IFNode, LIFNode, ParametricLIFNode
 from torch import Tensor, nn
 
 from mfp_neurons import quantize
@@ -100,11 +100,11 @@ def agreement(
     reference = exact(model, rounding=rounding, doubts=doubts, given=spikes)
     expected = results(reference, inputs, ran if steps else None)
     watched = {p.removeprefix("model."): m for p, m in reference.named_modules() if isinstance(m, Watched)}
-    assert set(spikes) == {path for path, neuron in watched.items() if neuron.given is not None}
-    compared = {path: neuron for path, neuron in watched.items() if neuron.given is not None}
-    for path, neuron in compared.items():
-        fired = spikes[path].reshape(neuron.spikes.shape)
-        wrong = (fired != neuron.spikes) & ~neuron.unsure
+    compared = {path: layer for path, layer in watched.items() if layer.given is not None}
+    assert set(spikes) == set(compared)
+    for path, layer in compared.items():
+        fired = spikes[path].reshape(layer.spikes.shape)
+        wrong = (fired != layer.spikes) & ~layer.unsure
         assert not wrong.any(), f"{path}: {int(wrong.sum())} of {wrong.numel()} spikes differ\n{model}"
     assert len(graph.heads) == len(expected)
     for head, numbers, result in zip(graph.heads, scores, expected, strict=True):
@@ -113,9 +113,9 @@ def agreement(
         _check_compiled(Compiled(graph), levels, scores, ran)
     return Agreement(
         graph,
-        {path: float(neuron.spikes.mean()) for path, neuron in compared.items()},
-        sum(neuron.spikes.numel() for neuron in compared.values()),
-        sum(int(neuron.unsure.sum()) for neuron in compared.values()),
+        {path: float(layer.spikes.mean()) for path, layer in compared.items()},
+        sum(layer.spikes.numel() for layer in compared.values()),
+        sum(int(layer.unsure.sum()) for layer in compared.values()),
     )
 
 
@@ -168,7 +168,7 @@ def is_neuron(module: nn.Module) -> bool:
 
 def is_own(module: nn.Module) -> bool:
     """One of the frameworks' own that are lowered as they are."""
-    return isinstance(module, neuron.IFNode | neuron.LIFNode | neuron.ParametricLIFNode | Leaky)
+    return isinstance(module, IFNode | LIFNode | ParametricLIFNode | Leaky)
 
 
 def threshold(neuron: Any) -> Tensor:

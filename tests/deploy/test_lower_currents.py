@@ -15,7 +15,7 @@ from mfp_neurons.deploy.fold import affine
 from mfp_neurons.deploy.graph import Currents, Neurons
 
 from .lowering import Do, Each, events, images, neuron, norm, prepared
-from .oracle import agree, exact
+from .oracle import agree, unrounded
 
 
 def conv(inner, out, size=3, **options):
@@ -47,7 +47,8 @@ def test_the_error_of_currents_counts_in_a_potential_once_for_each_tap(steps):
     x = events(8)[:steps]
     network = deploy.lower(model, x)
     written, scores = network.graph.ops
-    expected = exact(model)(x).numpy()
+    with torch.no_grad():
+        expected = unrounded(model)(x.double()).numpy()
     off = np.abs(network.run(x, backend="numpy") - expected).max(axis=(0, 1))
     assert written.shift > 0 and off.any() and (off <= scores.error).all()
 
@@ -116,6 +117,13 @@ def test_products_with_currents_subtract_what_their_zero_adds():
     assert (
         len(currents(prepared(model), images(2, 6, 6)[None].repeat(4, 1, 1, 1, 1), 255)) == 3
     )  # one for each layer and largest number
+
+
+def test_products_too_large_to_be_added_up_are_written_with_fewer_bits():
+    """A row of 8192 codes of 8 bits adds up to more than 2**31 of the squares of bytes."""
+    model = Do(lambda x, first, fire: fire(first(x * x)), nn.Linear(8192, 3), neuron(0.1))
+    (op,) = currents(prepared(model, 8), images(8192)[None].repeat(2, 1, 1), 255)
+    assert 2**14 < op.top < 2**16
 
 
 finite = st.fractions(-4, 4, max_denominator=1000)

@@ -107,4 +107,4 @@ def test_a_loop_outside_is_checked_with_its_number_of_steps() -> None:
 @settings(max_examples=30, deadline=None)
 @given(models())
 def test_a_model_that_lowers_has_no_obstacles(case) -> None:
-    assert deploy.check(case.model, case.example, levels=case.top).ok
+    assert deploy.check(case.model, case.example, **case.options).ok

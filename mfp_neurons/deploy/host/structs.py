@@ -215,7 +215,7 @@ class Layout:
         return _COUNT if counts else _MULTIPLY
 
     def _counted(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
-        """Words [plane, row, out]; a row is a word of a place of the window, or of several with few channels."""
+        """Words [plane, row, out]; a row is a word of a place of the window, or of several places."""
         weights, struct.base = plane_weights(synapse.bits)
         struct.planes = len(weights)
         struct.plane_weight[: len(weights)] = weights
