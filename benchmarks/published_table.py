@@ -7,7 +7,7 @@
 Each network of ``benchmarks.published`` is quantized (1 bit, first and last layer 8), gets thresholds that
 about a fifth of its first currents reach and, in its batch norms, the statistics of an input. It is lowered,
 and its integers are compared with the same model in float64. Where a bound is stated and they differ, they
-are compared once more: a potential that lies within its bound of the threshold fires as the integers say.
+are compared once more: a potential within its bound of the threshold then fires as the integers say.
 """
 
 import argparse
@@ -148,7 +148,7 @@ def time_first(scores: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 
 
 class Undecided(nn.Module):
-    """A surrogate function that gives the integers' spike where a potential is too near to the threshold.
+    """A surrogate function that gives the integers' spike where a potential's bound leaves it open.
 
     Args:
         inner: the surrogate function itself.
@@ -253,18 +253,36 @@ def difference(heads: list[np.ndarray], wanted: list[np.ndarray]) -> float:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """A row for each network."""
-    return tables.markdown(
-        ("network", "lowers", "agrees", "refused, since"),
+    """A row for each network, and below the table why some are refused."""
+    text = tables.markdown(
+        ("network", "agrees", "bound", "seconds"),
         (
-            (
-                one["name"],
-                "yes" if one["lowers"] else "no",
-                f"{one['agrees']} of {one['of']}" if one["lowers"] else "",
-                "" if one["lowers"] else " ".join(one["why"].split()).replace("|", "\\|"),
-            )
+            (one["name"], _agreement(one), f"{one['bound']:g}", f"{one['seconds']:.1f}")
+            if one["lowers"]
+            else (one["name"], "refused", "", "")
             for one in rows
         ),
+    )
+    why = [
+        f"- **{one['name']}** is refused: {' '.join(one['why'].split())}" for one in rows if not one["lowers"]
+    ]
+    return "\n".join([text, "", *why]) if why else text
+
+
+def _agreement(row: dict[str, Any]) -> str:
+    within = row["agrees_within_bound"]
+    return f"{row['agrees']} of {row['of']}" + (f", {within} within its bound" if within else "")
+
+
+def summary(groups: dict[str, list[dict[str, Any]]]) -> str:
+    """How many of the networks lower, and how long the deepest ones take."""
+    rows = [one for group in groups.values() for one in group]
+    lowered = [one for one in rows if one["lowers"]]
+    deepest = [one["seconds"] for one in lowered if "resnet50" in one["name"]]
+    slowest = max(lowered, key=lambda one: one["seconds"])
+    return (
+        f"Of {len(rows)} networks {len(lowered)} lower. Those of 50 layers take {min(deepest):.0f} to "
+        f"{max(deepest):.0f} seconds, the slowest of all ({slowest['name']}) {slowest['seconds']:.0f}."
     )
 
 
@@ -288,8 +306,9 @@ def main() -> None:
         if args.only:
             return
         write_json(RESULTS, found)
-    text = PAGE.read_text()
-    for number, rows in enumerate(json.loads(RESULTS.read_text()).values()):
+    groups = json.loads(RESULTS.read_text())
+    text = between(PAGE.read_text(), "summary", summary(groups))
+    for number, rows in enumerate(groups.values()):
         text = between(text, f"group-{number}", table(rows))
     PAGE.write_text(text)
 

@@ -299,7 +299,11 @@ def _why_not(module: nn.Module, adapter: ModuleType | None) -> str:
         return ""
     known = next((kind for kind in kinds[1:] if kind in adapter.RULES), None)
     if known is not None:
-        return f"it is a subclass of {known.__name__}, whose own code a swap would lose"
+        kind = known.__name__
+        return (
+            f"it is a subclass of {kind}, whose own code a swap would lose; make it a {kind} where that "
+            "computes the same"
+        )
     reasons: dict[type, str] = getattr(adapter, "LEFT_ALONE", {})
     reason = next((reasons[kind] for kind in kinds if kind in reasons), None)
     if reason is not None:

@@ -62,6 +62,12 @@ def describe_recurrence(module: nn.Module) -> RecurrenceSpec | None:
     return None if adapter is None else getattr(adapter, "recurrence_spec", lambda _: None)(module)
 
 
+def why_no_layer(module: nn.Module) -> str:
+    """Why a framework's own layer is none of a network, and what to do; empty of any other module."""
+    adapter = adapter_of(module)
+    return "" if adapter is None else getattr(adapter, "why_no_layer", lambda _: "")(module)
+
+
 def is_neuron(module: nn.Module) -> bool:
     """Whether a module is a spiking neuron that this package can describe."""
     return describe_neuron(module) is not None

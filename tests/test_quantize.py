@@ -593,6 +593,24 @@ def test_what_is_no_number_shows_in_its_channel_alone_and_has_no_codes(
 # --- materialize ---
 
 
+def test_materialize_copies_a_model_after_a_step_of_training() -> None:
+    class Holds(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.record = nn.Linear(3, 2), []
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.last = self.fc(x)
+            self.record.append(self.last)
+            return self.last
+
+    model = quantize_weights(Holds())
+    model(torch.rand(4, 3)).sum().backward()
+    plain = materialize(model)
+    assert torch.equal(plain.last, model.last) and plain.record[0] is plain.last
+    assert model.last.grad_fn is not None and plain.training
+
+
 @widths
 def test_materialize_gives_plain_layers_with_the_same_output_and_leaves_the_model(bits: float) -> None:
     model = learned(quantize_weights(network(), bits))

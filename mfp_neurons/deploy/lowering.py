@@ -162,6 +162,17 @@ def _graph(network: NetworkDescription, levels: Levels) -> Graph | None:
 
 def levels_of(example: Tensor, levels: int | None, mean: Channels, std: Channels) -> Levels:
     """What the example's dtype and range say about the input."""
+    read = _levels_of(example, levels, mean, std)
+    # most often a mean of bytes, which reach the model as level / 255
+    if max(read.mean) > read.high:
+        raise ValueError(
+            f"mean must be at most {read.high:g}, the largest number that reaches the model, got "
+            f"{max(read.mean):g}; bytes are divided by 255 first, and so are their mean and std"
+        )
+    return read
+
+
+def _levels_of(example: Tensor, levels: int | None, mean: Channels, std: Channels) -> Levels:
     check_example(example)
     if example.is_complex() or example.is_quantized:
         raise TypeError(f"example must hold real numbers, got {describe(example)}")
@@ -227,7 +238,7 @@ def _per_channel(name: str, numbers: Channels, example: Tensor) -> tuple[float, 
 
 
 def _check_that_weights_are_quantized(model: nn.Module) -> None:
-    real = real_weights(model)
+    real = [named(path, model.get_submodule(path)) for path in real_weights(model)]
     if real:
         raise LoweringError(
             f"{', '.join(real)}: weights that are real numbers, where integer hardware has codes of 1 to 8 "
@@ -236,11 +247,11 @@ def _check_that_weights_are_quantized(model: nn.Module) -> None:
 
 
 def real_weights(model: nn.Module) -> list[str]:
-    """The layers whose weights are not quantized, for messages."""
+    """The paths of the layers whose weights are not quantized."""
     units = [module for module in model.modules() if _is_read_as_one(module)]
     inside = {child for unit in units for child in unit.modules()}
     return [
-        named(path, module)
+        path
         for path, module in model.named_modules()
         if isinstance(module, FLOAT_LAYERS) and not is_quantized(module) and module not in inside
     ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import deepcopy
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from .._undisturbed import deep_copy
 from ..history import KernelBits, check_kernel_bits
 from ..network import NetworkError
 from ..network.capture import named
 from ..network.describing import Attempt, attempt, check_model, check_steps, takes_single_steps
 from ..quantize import quantize_weights
+from ..quantize.selection import reasons_against
 from .errors import InvalidNetworkError
 from .folding import Levels
 from .integer_network import IntegerNetwork
@@ -107,8 +108,14 @@ def check(
     check_steps(steps)
     model, inputs = check_model(model), levels_of(example, levels, mean, std)
     advice = "quantize_weights(model, bits=1) quantizes them; train the model with that"
-    obstacles = [Obstacle(where, _REAL, advice) for where in real_weights(model)]
-    quantized = quantize_weights(deepcopy(model), bits=_BITS) if obstacles else model
+    against = reasons_against(model, _BITS)
+    obstacles = [
+        Obstacle(named(path, model.get_submodule(path)), f"cannot be quantized: {against[path]}", "")
+        if path in against
+        else Obstacle(named(path, model.get_submodule(path)), _REAL, advice)
+        for path in real_weights(model)
+    ]
+    quantized = quantize_weights(deep_copy(model), _BITS, skip=list(against)) if obstacles else model
     attempts = attempt(
         quantized,
         example,
@@ -133,7 +140,8 @@ def check(
             IntegerNetwork(lower_rounded(quantized, example, levels, kernel_bits, steps, mean, std)[0])
         except (NetworkError, InvalidNetworkError) as error:
             refusals = [error]
-    obstacles += _told_apart(model, refusals)
+    said = {one.where for one in obstacles if one.reason != _REAL}
+    obstacles += (one for one in _told_apart(model, refusals) if one.where not in said)
     return Check(tuple(obstacles), best.is_complete)
 
 

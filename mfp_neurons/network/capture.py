@@ -331,6 +331,10 @@ class Capture:
         inside = is_neuron(module)  # a neuron is read as a whole
         named_ones = chain(module.named_parameters(recurse=inside), module.named_buffers(recurse=inside))
         for name, tensor in named_ones:
+            if tensor.is_meta:
+                self.refuse(
+                    f"has no numbers in {name}, which is on the meta device. Load its checkpoint first"
+                )
             wrong = ~(tensor > -inf) if "threshold" in name else ~tensor.isfinite()
             if bool(wrong.any()):
                 places = f"{int(wrong.sum())} of {wrong.numel()} places"

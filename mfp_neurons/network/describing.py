@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._checks import check_int, check_module
 from .._checks import describe as in_words
-from ..adapters import describe_neuron, describe_recurrence, is_neuron
+from ..adapters import describe_neuron, describe_recurrence, is_neuron, why_no_layer
 from ..history import Matrix
 from ..quantize.reading import is_quantized_by_brevitas
 from . import arithmetic, containers, moves, places, pools, products, steps, synapses
@@ -343,6 +343,8 @@ def _call_module(tracer: Tracer, module: nn.Module, args: Any, kwargs: Any) -> A
         tracer.refuse("is compiled by torch.jit, and has no Python to read. Lower the module it was made of")
     if is_neuron(module):
         return fire(tracer, module, *args, **kwargs)
+    if why := why_no_layer(module):
+        tracer.refuse(why)
     recurrence = describe_recurrence(module)
     if recurrence is not None:
         return containers.run_container(tracer, recurrence, *args, **kwargs)
@@ -359,7 +361,7 @@ def _steps(tracer: Tracer) -> int:
 
 
 def _returned(tracer: Tracer, returned: Any) -> tuple[tuple[str, ...], list[Any]]:
-    """What the model returns, a tensor or several, without None, and their names if it is a dict."""
+    """What the model returns, a tensor or several, without None; and their names if it is a dict."""
     if isinstance(returned, dict):
         returned = {name: one for name, one in returned.items() if one is not None}
     elif isinstance(returned, tuple | list):

@@ -162,7 +162,14 @@ def _next_step(tracer: Tracer, module: nn.Module, spec: NeuronSpec, value: Value
     # A neuron has no clock: its k-th call is step k of its sequence.
     number = len(tracer.calls.get(module, ()))
     if value.step is not None and value.step != number:
-        tracer.refuse(f"is called for step {value.step} as its call number {number + 1}. {LOOPS}")
+        back = (
+            "; of the step before, it reads a layer's own spikes alone (LinearRecurrentContainer, "
+            "ElementWiseRecurrentContainer, RLeaky)"
+        )
+        tracer.refuse(
+            f"is called for step {value.step} as its call number {number + 1}. {LOOPS}"
+            + (back if value.step < number else "")
+        )
     return replace(value, step=number)
 
 

@@ -4,7 +4,6 @@ It is not replaced by another object, so that all who hold it or its parameter (
 hooks, parents, code that asks ``isinstance``) go on working.
 """
 
-from copy import deepcopy
 from functools import cache
 from typing import Any, TypeVar, cast
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
+from .._undisturbed import deep_copy
 from .arithmetic import (
     OFFERED,
     channels_without_opposite,
@@ -246,7 +246,7 @@ def materialize(model: Model) -> Model:
     >>> type(plain) is nn.Linear, torch.equal(plain.weight, layer.quantized_weight())
     (True, True)
     """
-    copied = deepcopy(model)
+    copied = cast(Model, deep_copy(model))
     weights: dict[tuple[Tensor, Tensor | None, float], nn.Parameter] = {}
     for layer in list(copied.modules()):
         if isinstance(layer, QuantizedLayer):

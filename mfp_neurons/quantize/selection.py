@@ -104,6 +104,16 @@ def _choose(
     return chosen
 
 
+def reasons_against(model: nn.Module, bits: float) -> dict[str, str]:
+    """Why layers cannot get these bits, by path; of those that can nothing."""
+    fused = _inside(m for m in model.modules() if isinstance(m, _READ_WEIGHTS_OF_CHILDREN))
+    layers = ((path, one) for path, one in model.named_modules() if isinstance(one, FLOAT_LAYERS))
+    reasons = (
+        (path, _reason_against(one, bits, one in fused)) for path, one in layers if not is_brevitas(one)
+    )
+    return {path: reason for path, reason in reasons if reason}
+
+
 def _checked_bits(name: str, bits: object) -> float:
     """1, 1.58 or 2 to 8 from what the user gave."""
     if isinstance(bits, str) and bits == "ternary":
@@ -168,7 +178,10 @@ def _reason_against(module: nn.Module, bits: float, fused: bool) -> str | None:
             "bits goes; name it in skip"
         )
     if not _hands_on_to_torch(module):
-        return f"{type(module).__name__} uses its weight in a forward of its own; name it in skip"
+        return (
+            f"{type(module).__name__} uses its weight in a forward of its own, which may multiply with other "
+            "numbers than the codes; use Conv1d, Conv2d or Linear itself, or name it in skip"
+        )
     if bits == 1 and not weight.is_meta and getattr(module, "weight_bits", None) != 1:
         return reason_against_zeros(module, weight) or None
     return None

@@ -239,9 +239,15 @@ def _with_taps(
 ) -> nn.Module | str:
     """A neuron of free taps [K] or [K, C], those of ``taps_of(alpha, beta, K)``."""
     if neuron.output or not neuron.init_hidden:
-        return f"it returns {returned}; only with init_hidden=True, output=False can it be swapped"
+        return (
+            f"it returns {returned}; make it with init_hidden=True and output=False, so that it returns spk, "
+            "and convert(model, order=K) makes taps of its two decays"
+        )
     if options.get("order") is None:
-        return "its two decays become taps, whose number was not given: convert(model, order=K)"
+        return (
+            "its two decays become taps, whose number was not given: convert(model, order=T, reset='keep') "
+            "computes the same over T steps"
+        )
     if options.get("kernel", "fir") != "fir":
         return f"its two decays are taps (kernel='fir'), not kernel={options['kernel']!r}"
     alpha, beta = _decays(neuron)

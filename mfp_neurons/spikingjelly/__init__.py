@@ -28,6 +28,7 @@ from .rules import recurrence_spec as recurrence_spec
 from .rules import replacement as replacement
 from .rules import reset_of as reset_of
 from .rules import total_weight as total_weight
+from .rules import why_no_layer as why_no_layer
 from .surrogates import fused_surrogate as fused_surrogate
 
 __all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]

@@ -43,6 +43,28 @@ def recurrence_spec(module: nn.Module) -> RecurrenceSpec | None:
     )
 
 
+_REAL_WEIGHTS = (
+    "multiplies its input by weights that a sigmoid computes from it: real numbers times real numbers, which "
+    "integers do not have. Leave it out, or use attention on spikes (SpikingSelfAttention, "
+    "TokenQKAttention), whose products are counts"
+)
+_NO_LAYERS = {
+    "SynapseFilter": (
+        "keeps a real number for each of its inputs between steps, which decays at steps without a spike "
+        "alone, so that no sum over earlier spikes gives it. Leave it out, and give the neurons behind the "
+        "next layer a history: MFPNode(tau=2.0, order=K) weighs what the layer gave in the last K steps"
+    ),
+    "TemporalWiseAttention": _REAL_WEIGHTS,
+    "MultiDimensionalAttention": _REAL_WEIGHTS,
+}
+
+
+def why_no_layer(module: nn.Module) -> str:
+    """Why one of SpikingJelly's layers has no integers, and what to do; empty of one that may have."""
+    names = (kind.__name__ for kind in type(module).__mro__ if kind.__module__.startswith(layer.__name__))
+    return next((_NO_LAYERS[name] for name in names if name in _NO_LAYERS), "")
+
+
 def neuron_spec(module: nn.Module) -> NeuronSpec | None:
     """What one of SpikingJelly's neurons computes and keeps; None for a module that is no neuron."""
     old: Any = module
@@ -104,7 +126,7 @@ class _Leak(KernelParameters):
 
 
 def _leak_of(old: Any) -> _Leak | None:
-    """The history kernel of an IFNode, LIFNode or ParametricLIFNode, or of a class known to fire the same.
+    """The history kernel of an IFNode, LIFNode or ParametricLIFNode itself, or of one known to fire the same.
 
     Any other subclass may compute more.
     """

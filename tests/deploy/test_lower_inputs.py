@@ -166,6 +166,14 @@ def test_a_mean_that_is_no_number_is_named(value) -> None:
         deploy.lower(network(lambda x: x), fractions(), mean=value)
 
 
+def test_statistics_of_bytes_are_refused_where_levels_reach_the_model_as_fractions() -> None:
+    model, x = quantize_weights(nn.Linear(8, 4)), torch.zeros(2, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"mean must be at most 1,.* got 123.675; bytes are divided by 255"):
+        deploy.lower(model, x, mean=123.675, std=58.4, steps=3)
+    with pytest.raises(TypeError, match=r"std must be one number, or one for each channel, got '0.5'"):
+        deploy.lower(model, x, std="0.5", steps=3)
+
+
 def test_a_batch_norm_in_front_of_the_first_layer_is_followed() -> None:
     conv = nn.Conv2d(2, 3, 3, padding=1)
     model = prepared(nn.Sequential(Each(norm(nn.BatchNorm2d, 2), conv), MFP(0.5, order=2)))

@@ -534,6 +534,14 @@ def test_a_model_returns_several_tensors(give: Callable[..., Any], keys: tuple[s
     assert graph.keys == keys
 
 
+def test_none_among_the_tensors_that_a_model_returns_is_left_out() -> None:
+    torch.manual_seed(0)
+    model, x = excited(Heads(lambda a, b: (None, a.mean(0)))), frames(T, N, 8)
+    expected = in_float64(model)(x.double())[1].detach().numpy()
+    (scores,) = heads(lower_graph(model, x), x)
+    np.testing.assert_allclose(scores, expected, rtol=1e-9, atol=1e-9)
+
+
 @pytest.mark.parametrize("place", [1, 2])
 def test_a_model_that_returns_steps_elsewhere_gives_the_same_scores_time_first(place: int) -> None:
     torch.manual_seed(0)

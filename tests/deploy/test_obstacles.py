@@ -85,6 +85,32 @@ def test_an_example_of_another_shape_is_said_of_the_layer_that_it_does_not_fit()
     assert obstacle.where == "'1' (QuantizedLinear)" and "read as [T, N, *]" in obstacle.advice
 
 
+def test_a_model_is_checked_after_a_step_of_training() -> None:
+    model = nn.Sequential(nn.Linear(8, 4), neuron.LIFNode(step_mode="m", store_v_seq=True), nn.Linear(4, 2))
+    model(events(8).float()).sum().backward()
+    held = model[1].v
+    assert [one.where for one in deploy.check(model, events(8)).obstacles] == ["'0' (Linear)", "'2' (Linear)"]
+    assert model[1].v is held
+
+
+def test_layers_that_cannot_be_quantized_are_listed_with_the_others() -> None:
+    pruned = nn.utils.prune.l1_unstructured(nn.Linear(4, 4), "weight", amount=0.5)
+    normed = nn.utils.parametrizations.weight_norm(nn.Linear(4, 4))
+    model = nn.Sequential(nn.Linear(8, 4), pruned, normed, nn.ReLU(), nn.TransformerEncoderLayer(4, 2))
+    result = deploy.check(model, events(8))
+    listed = [(one.where, one.reason.split(":")[0]) for one in result.obstacles]
+    assert listed[:4] == [
+        (
+            "'0' (Linear)",
+            "has weights that are real numbers, where integer hardware has codes of 1 to 8 bits",
+        ),
+        ("'1' (Linear)", "cannot be quantized"),
+        ("'2' (ParametrizedLinear)", "cannot be quantized"),
+        ("'3' (ReLU)", "calls relu, which no layer of a network is"),
+    ]
+    assert "MultiheadAttention" in listed[4][0] and len(listed) == 5
+
+
 def test_a_float_model_that_only_lacks_codes_has_no_other_obstacle() -> None:
     model = nn.Sequential(nn.Linear(8, 4), MFP(0.5, order=3))
     result = deploy.check(model, events(8))

@@ -123,6 +123,19 @@ def test_neurons_with_a_potential_are_named_with_what_to_do() -> None:
     assert "convert" in words
 
 
+REAL = [(layer.SynapseFilter(tau=2.0, step_mode="m"), "decays at steps without a spike alone")]
+if issubclass(layer.TemporalWiseAttention, nn.Module):  # which it is not in 0.0.0.0.14
+    REAL.append((layer.TemporalWiseAttention(T, reduction=2), "real numbers times real numbers"))
+
+
+@pytest.mark.parametrize(("module", "words"), REAL)
+def test_layers_that_compute_with_real_numbers_are_named_with_what_to_do(module, words) -> None:
+    model = nn.Sequential(layer.Conv2d(2, 2, 3, padding=1), module, MFPNode(**NEURON), layer.Conv2d(2, 2, 3))
+    functional.set_step_mode(model, "m")
+    said = refusal(model, (torch.rand(T, 2, 2, 8, 8) < 0.4).float())
+    assert f"'1' ({type(module).__name__})" in said and words in said and "Leave it out" in said
+
+
 class Loop(nn.Module):
     """The loop over time of SpikingJelly's step mode "s"."""
 
@@ -132,6 +145,14 @@ class Loop(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.read([self.network(x) for _ in range(T)])
+
+
+@pytest.mark.skipif(not hasattr(neuron, "SLTTLIFNode"), reason="SpikingJelly 0.0.0.0.14 has none")
+@pytest.mark.parametrize("name", ["OTTTLIFNode", "SLTTLIFNode"])
+def test_a_neuron_for_online_learning_is_the_lif_that_it_is_in_evaluation(name: str) -> None:
+    fire = getattr(neuron, name)(v_threshold=0.2)
+    model = quantize_weights(Loop(nn.Sequential(nn.Linear(8, 6), fire, nn.Linear(6, 3)), sum)).eval()
+    check_as_it_is(model, (torch.rand(2, 8) < 0.4).float())
 
 
 @torch.no_grad()
