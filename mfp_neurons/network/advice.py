@@ -70,10 +70,6 @@ _ADVICE = [
         "A threshold is part of a neuron: use MFPNode, MFPLeakyParallel or MFP",
         "ge gt le lt eq ne heaviside sign round floor ceil where masked_fill",
     ),
-    (
-        "Use Conv2d, or Conv1d for a sequence of features; time is a dimension of its own",
-        "conv3d conv_transpose3d max_pool3d avg_pool3d adaptive_avg_pool3d adaptive_max_pool3d",
-    ),
     ("Feed images, or events with a channel for each symbol", "embedding embedding_bag one_hot"),
     (
         "Memory-free neurons remember by their order; recurrent layers have no place here",

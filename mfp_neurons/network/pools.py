@@ -14,11 +14,12 @@ from .axes import Axis, Dim, Dims, Shape, flat, kinds, merged, of_features, plac
 from .description import GroupSum, Pool
 from .synapses import pair
 from .tracing import Tracer, Value, rule
+from .volumes import unrolled
 
 _MOST_CODES = 2**20  # of a sum that is written as a matrix of 0 and 1
 
 
-@rule("max_pool1d", "max_pool2d", "max_pool1d_with_indices", "max_pool2d_with_indices")
+@rule(*(f"max_pool{n}d{end}" for n in (1, 2, 3) for end in ("", "_with_indices")))
 def max_pool(
     tracer: Tracer,
     result: Any,
@@ -36,7 +37,7 @@ def max_pool(
     return _pooled(tracer, x, result, size, step, pad, pair(dilation, rank), largest=True)
 
 
-@rule("avg_pool1d", "avg_pool2d")
+@rule("avg_pool1d", "avg_pool2d", "avg_pool3d")
 def average_pool(
     tracer: Tracer,
     result: Tensor,
@@ -72,17 +73,12 @@ def average_pool(
     return _pooled(tracer, x, result, size, step, pad, (1,) * rank, divisor=divisor_override)
 
 
-@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d")
+@rule("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
 def adaptive_average_pool(tracer: Tracer, result: Tensor, x: Any, output_size: Any) -> Value:
     return _adaptive(tracer, x, result, largest=False)
 
 
-@rule(
-    "adaptive_max_pool1d",
-    "adaptive_max_pool2d",
-    "adaptive_max_pool1d_with_indices",
-    "adaptive_max_pool2d_with_indices",
-)
+@rule(*(f"adaptive_max_pool{n}d{end}" for n in (1, 2, 3) for end in ("", "_with_indices")))
 def adaptive_max_pool(
     tracer: Tracer, result: Any, x: Any, output_size: Any, return_indices: bool = False
 ) -> Value:
@@ -92,7 +88,7 @@ def adaptive_max_pool(
 
 def _rank(tracer: Tracer) -> int:
     """How many dimensions the pool that is running slides over."""
-    return 1 if tracer.name.partition("pool")[2].startswith("1d") else 2
+    return int(tracer.name.partition("pool")[2][0])
 
 
 def _window(size: Any, stride: Any, padding: Any, rank: int) -> tuple[Shape, Shape, Shape]:
@@ -187,11 +183,24 @@ def _pooled(
             "or dilation=1"
         )
     # With ceil_mode the last window may begin within the padded map and end behind it.
-    reach = (
+    reach = [
         (out - 1) * s + d * (k - 1) + 1 > length + 2 * p
         for length, out, k, s, p, d in zip(before[1:], after, size, stride, padding, dilation, strict=True)
-    )
-    shape = (before[0], *after)
+    ]
+    shape = features = (before[0], *after)
+    if rank == 3:
+        places = np.arange(prod(before)).reshape(before)
+        options = (one[:2] for one in (after, size, stride, padding, dilation))
+        places = unrolled(places, *options, repeated=largest)
+        # depths and rows of a window beneath each other
+        height, rows = size[0] * size[1], after[0] * after[1]
+        places = np.moveaxis(places, (3, 4), (1, 2)).reshape(before[0], rows * height, before[3])
+        value, shape = tracer.gathered(value, len(leading), places), (before[0], rows, after[2])
+        size, stride, padding, dilation = (
+            (of_rows, one[2])
+            for of_rows, one in zip((height, height, 0, 1), (size, stride, padding, dilation), strict=True)
+        )
+        reach = reach[2:]
     number = tracer.emit(
         Pool,
         [tracer.source(value, len(leading))],
@@ -204,7 +213,7 @@ def _pooled(
         divisor=divisor,
         is_partial=any(reach),
     )
-    return replace(value, layer=number, dims=(*leading, *of_features(shape)))
+    return replace(value, layer=number, dims=(*leading, *of_features(features)))
 
 
 def _some_see_nothing(

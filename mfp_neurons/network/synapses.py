@@ -17,6 +17,7 @@ from .axes import Dims, Shape, flat, kinds, of_features, sizes
 from .capture import StandIn
 from .description import BatchNorm, Convolution, Linear, Weights, snapshot
 from .tracing import Tracer, Value, rule
+from .volumes import unrolled
 
 
 @rule("linear")
@@ -60,7 +61,7 @@ def _count(dims: Dims) -> int:
     return prod(axis.size for dim in dims for axis in dim if axis.kind != "F")
 
 
-@rule("conv1d", "conv2d")
+@rule("conv1d", "conv2d", "conv3d")
 def convolution(
     tracer: Tracer,
     result: Tensor,
@@ -79,22 +80,58 @@ def convolution(
     sees_places_alone = (*weight.shape[2:], *pair(stride, rank - 1)) == (1,) * (2 * rank - 2)
     if sees_places_alone and padded == (0,) * (rank - 1) and _are_flattened(tracer, value, rank):
         return _pointwise(tracer, value, weights, bias, groups)
-    value, leading, _ = tracer.features(value, rank, "a convolution")
+    return _convolved(tracer, value, result, weights, bias, pair(stride, rank - 1), padded, spread, groups)
+
+
+def _convolved(
+    tracer: Tracer,
+    value: Value,
+    result: Tensor,
+    weights: Weights,
+    bias: Tensor | None,
+    stride: Shape,
+    padding: Any,
+    spread: Shape,
+    groups: int,
+) -> Value:
+    """A convolution over one, two or three dimensions; the depth of three becomes channels and rows."""
+    rank = len(stride) + 1
+    value, leading, before = tracer.features(value, rank, "a convolution")
+    shape = features = tuple(result.shape[-rank:])
+    if rank == 4:
+        window = weights.shape[2:]
+        if padding == "same":  # torch puts the odd one behind
+            padding = tuple(d * (k - 1) // 2 for k, d in zip(window, spread, strict=True))
+        places = np.arange(prod(before)).reshape(before)
+        places = unrolled(places, shape[1:3], window[:2], stride[:2], padding[:2], spread[:2])
+        shape = (shape[0], shape[1] * shape[2], shape[3])
+        value = tracer.gathered(value, len(leading), places.reshape(-1, shape[1], before[3]))
+        weights = _reshaped(weights, (weights.shape[0], -1, 1, window[2]))
+        stride, padding, spread = (1, stride[2]), (0, padding[2]), (1, spread[2])
     number = tracer.emit(
         Convolution,
         [tracer.source(value, len(leading))],
-        result.shape[-rank:],
+        shape,
         weights=weights,
         bias=snapshot(bias),
-        stride=pair(stride, rank - 1),
-        padding=padded,
+        stride=stride,
+        padding=padding,
         dilation=spread,
         groups=groups,
     )
-    return replace(value, layer=number, dims=(*leading, *of_features(result.shape[-rank:])))
+    return replace(value, layer=number, dims=(*leading, *of_features(features)))
 
 
-@rule("conv_transpose1d", "conv_transpose2d")
+def _reshaped(weights: Weights, shape: Shape) -> Weights:
+    """The same numbers of each output in another shape."""
+    codes, real = weights.codes, weights.real
+    if codes is not None:
+        scale = codes.scale.reshape(-1, *(1,) * (len(shape) - 1))
+        codes = replace(codes, codes=codes.codes.reshape(shape), scale=scale)
+    return Weights(codes, None if real is None else real.reshape(shape), weights.altered)
+
+
+@rule("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def transposed_convolution(
     tracer: Tracer,
     result: Tensor,
@@ -130,19 +167,9 @@ def transposed_convolution(
         outside = max(0, -margin)
         places = np.take(wide, range(outside, between[axis] - outside), axis)
         before.append(max(0, margin))
-    value = tracer.gathered(value, len(leading), places)
-    number = tracer.emit(
-        Convolution,
-        [tracer.source(value, len(leading))],
-        result.shape[-rank:],
-        weights=_turned(weights, groups),
-        bias=snapshot(bias),
-        stride=(1,) * (rank - 1),
-        padding=tuple(before),
-        dilation=spread,
-        groups=groups,
-    )
-    return replace(value, layer=number, dims=(*leading, *of_features(result.shape[-rank:])))
+    value, stride = tracer.gathered(value, len(leading), places), (1,) * (rank - 1)
+    turned = _turned(weights, groups)
+    return _convolved(tracer, value, result, turned, bias, stride, tuple(before), spread, groups)
 
 
 def _turned(weights: Weights, groups: int) -> Weights:
@@ -173,17 +200,13 @@ def _are_flattened(tracer: Tracer, value: Value, rank: int) -> bool:
 def _pointwise(tracer: Tracer, value: Value, weights: Weights, bias: Tensor | None, groups: int) -> Value:
     """A convolution over flattened places, which it sees one by one, as one over the rows and columns."""
     shape = tracer.layer(value).shape
-    rank, codes, real = len(shape) - 1, weights.codes, weights.real
+    rank = len(shape) - 1
     window = (*weights.shape[:2], *(1,) * rank)
-    if codes is not None:
-        codes = replace(
-            codes, codes=codes.codes.reshape(window), scale=codes.scale.reshape(-1, *(1,) * (rank + 1))
-        )
     number = tracer.emit(
         Convolution,
         [replace(tracer.source(value), dims=of_features(shape))],
         (weights.shape[0], *shape[1:]),
-        weights=Weights(codes, None if real is None else real.reshape(window), weights.altered),
+        weights=_reshaped(weights, window),
         bias=snapshot(bias),
         stride=(1,) * rank,
         padding=(0,) * rank,
@@ -242,10 +265,9 @@ def brevitas_layer(tracer: Tracer, module: Any, x: Any) -> Any:
         return F.linear(x, weight, module.bias)
     if isinstance(module, TRANSPOSED):
         options = module.stride, module.padding, module.output_padding, module.groups, module.dilation
-        transposed: Any = F.conv_transpose1d if isinstance(module, nn.ConvTranspose1d) else F.conv_transpose2d
-        return transposed(x, weight, module.bias, *options)
-    function: Any = F.conv1d if isinstance(module, nn.Conv1d) else F.conv2d
-    return function(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
+        return getattr(F, f"conv_transpose{len(module.stride)}d")(x, weight, module.bias, *options)
+    convolve = getattr(F, f"conv{len(module.stride)}d")
+    return convolve(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
 
 
 @rule("batch_norm")

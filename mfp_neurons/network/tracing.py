@@ -378,9 +378,8 @@ class Tracer:
                 (source,) = layer.sources
                 layer, moved = self.layers[source.layer], replace(moved, layer=source.layer)
         shape = places.shape or (1,)
-        # the input has the shape in which it is read first, in every step of a loop after the first one too
-        has_shape = as_map(shape) == as_map(layer.shape) or bool(self._to_input(value.number))
-        if has_shape and np.array_equal(chosen, np.arange(prod(layer.shape))):
+        stays = np.array_equal(chosen, np.arange(prod(layer.shape)))
+        if stays and (as_map(shape) == as_map(layer.shape) or self.fits(value, shape)):
             return moved
         return replace(moved, layer=self.emit(Gather, [source], shape, places=chosen, fill=fill, name=name))
 

@@ -179,6 +179,20 @@ def test_a_padding_with_a_number_that_spikes_are_not_is_exact_or_refused(value):
             lower_graph(model, events(5))
 
 
+def test_an_input_may_be_read_in_several_shapes():
+    """Flat by one layer and as a map by another, in either order."""
+
+    def forward(x, linear, conv, fire, out, flat_first):
+        first = linear(x.flatten(2)) if flat_first else conv(x).flatten(2)
+        second = conv(x).flatten(2) if flat_first else linear(x.flatten(2))
+        return out(fire(first + second)).mean(0)
+
+    for flat_first in (False, True):
+        layers = nn.Linear(40, 18), Each(nn.Conv2d(2, 3, 3)), neuron(), nn.Linear(18, 3)
+        model = prepared(Do(lambda *x, f=flat_first: forward(*x, f), *layers))
+        agree(model.eval(), events(2, 4, 5), 1)
+
+
 def test_flattened_maps_are_joined_with_a_vector():
     def forward(x, conv, fire, linear, fire2, out):
         maps = fire(conv(x)).flatten(2)

@@ -219,7 +219,9 @@ def test_a_norm_of_spikingjelly_with_a_factor_for_each_step_says_what_to_do() ->
     describe(nn.Sequential(bn, neuron()), events(4, 6, 6))  # all of them 1
     with torch.no_grad():
         bn.scale.copy_(torch.arange(4.0))
-    with pytest.raises(NetworkError, match="a number for each step, as TemporalEffectiveBatchNorm") as refusal:
+    with pytest.raises(
+        NetworkError, match="a number for each step, as TemporalEffectiveBatchNorm"
+    ) as refusal:
         describe(nn.Sequential(bn, neuron()), events(4, 6, 6))
     advice = "norm.scale.data.fill_(norm.scale.mean()); norm.scale.requires_grad_(False)"
     assert f"({advice})" in str(refusal.value)
