@@ -64,11 +64,9 @@ def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reducti
     rank = len(value.dims)
     chosen: Sequence[int] = range(rank) if dim is None else [dim] if isinstance(dim, int) else list(dim)
     gone = sorted({d % rank for d in chosen})
-    left = (() if i in gone else dim for i, dim in enumerate(value.dims))
-    dims = tuple(dim for i, dim in enumerate(left) if keepdim or i not in gone)
     if any("N" in kinds(value.dims[d]) for d in gone):
         why = f"takes the {how} over the batch. Name the dimension: time is the first of [T, N, *]"
-        return Value(None, dims, refusal=tracer.capture.refusal(why))
+        return Value(None, _left(value.dims, gone, keepdim), refusal=tracer.capture.refusal(why))
     features = [d for d in gone if kinds(value.dims[d]) == {"F"}]
     # Features first: they are summed within each step, and what is reduced over time is what comes out of
     # that.
@@ -76,7 +74,13 @@ def _reduced(tracer: Tracer, value: Value, dim: Any, keepdim: bool, how: Reducti
         value = reduced_features(tracer, value, features, how == "mean")
     if any(kinds(value.dims[d]) == {"T"} for d in gone):
         value = replace(value, reduce=how)
-    return replace(value, dims=dims)
+    return replace(value, dims=_left(value.dims, gone, keepdim))
+
+
+def _left(dims: Dims, gone: Sequence[int], keepdim: bool) -> Dims:
+    """The dimensions that a reduction over ``gone`` leaves."""
+    left = (() if i in gone else dim for i, dim in enumerate(dims))
+    return tuple(dim for i, dim in enumerate(left) if keepdim or i not in gone)
 
 
 @rule("__getitem__", view=True)

@@ -206,7 +206,9 @@ class Tracer:
             self.check_written(one)
         if plain not in RULES:
             instead = ADVICE.get(plain, OTHERWISE)
-            if all(one.value.layer is not None and self._to_input(one.value.layer) for one in inputs):
+            of_input = all(one.value.layer is not None and self._to_input(one.value.layer) for one in inputs)
+            # a layer of torch in front of all others encodes nothing
+            if of_input and not type(self.capture.running()).__module__.startswith("torch.nn"):
                 instead += f". {INPUT}"
             self.give_up(plain, f"calls {plain}, which no layer of a network is", instead)
         kept = [one.value for one in inputs if one.value.layer is None]

@@ -498,6 +498,17 @@ def test_a_list_without_its_first_steps_leaves_them_out(first: int, repeated: bo
     assert graph.fixed is False
 
 
+@pytest.mark.parametrize("how", ["sum", "mean"])
+def test_the_counts_of_a_population_are_those_of_its_neurons_together(how: str) -> None:
+    class Population(Summed):
+        def forward(self, x):
+            counts = super().forward(x)
+            return getattr(counts.view(-1, 2, 2), how)(-1)
+
+    torch.manual_seed(0)
+    agrees(excited(Population(0)), frames(T, N, 8))
+
+
 def test_a_sum_of_some_steps_of_a_loop_is_refused_with_which() -> None:
     with pytest.raises(deploy.LoweringError, match="returns the sum of steps 0 to 3 of 6"):
         lower_graph(quantize_weights(Summed(0, 3)), frames(T, N, 8))
