@@ -42,6 +42,9 @@ __all__ = [
 ]
 
 
+_ALL = "deploy.check(model, example) lists all that is in the way, at once."
+
+
 def lower(
     model: nn.Module,
     example: Tensor,
@@ -90,7 +93,7 @@ def lower(
         ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1]; steps is
             below 1.
         LoweringError: the model cannot be lowered; the message says which module, its type, why, and what to
-            use instead. Nothing has been computed then. :func:`check` lists all that it would refuse.
+            use instead. Nothing has been computed then. It is the first of what :func:`check` lists.
 
     >>> import torch
     >>> from mfp_neurons import MFP, quantize_weights
@@ -99,9 +102,11 @@ def lower(
     >>> network.run(torch.rand(5, 10, 8)).shape
     (5, 10, 4)
     """
-    graph, names, batch_first = lower_rounded(model, example, levels, kernel_bits, steps, mean, std)
     try:
+        graph, names, batch_first = lower_rounded(model, example, levels, kernel_bits, steps, mean, std)
         network = IntegerNetwork(graph)
+    except LoweringError as error:
+        raise LoweringError(f"{error} {_ALL}") from error
     except InvalidNetworkError as error:
         raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
     if names:

@@ -336,7 +336,9 @@ class Folding:
         nothing = np.zeros((1, 1, 1), np.int64)
         channels = np.zeros(as_map(layer.shape)[0])
         spikes = Neurons(layer.name, (), nothing, nothing[0], as_map(layer.shape), channels, channels)
-        return Map(self.add(spikes), Fraction(1))
+        content = Map(self.add(spikes), Fraction(1))
+        self.currents[content.index] = self.as_current(layer, content)  # of which a potential may be read
+        return content
 
     # --- for the kinds of layers ----------------------------------------------------------------------------
 

@@ -613,7 +613,7 @@ def score_bound(graph: Graph, head: Scores) -> list[int]:
     for number, sizes in enumerate(_current_bounds(graph, head.synapses)):
         weights = [1]
         if head.taps is not None:
-            weights = np.abs(head.taps[number].astype(object)).sum(axis=0).tolist()
+            weights = _sum_of_sizes(head.taps[number]).tolist()
         weights = weights * (len(sizes) // len(weights))
         total = [a + weight * size for a, weight, size in zip(total, weights, sizes, strict=True)]
     return total
@@ -622,13 +622,19 @@ def score_bound(graph: Graph, head: Scores) -> list[int]:
 def potential_bound(graph: Graph, neurons: Neurons) -> list[int]:
     """The largest size that a potential of each channel can have, with own spikes; decides 32 or 64 bits."""
     currents = current_bound(graph, (*neurons.synapses, *neurons.recurrent))
-    # one tap at a time: Python integers take much more room than the array
-    sizes = np.zeros_like(neurons.taps[:, 0], object)
-    for j in range(neurons.order):
-        sizes = sizes + np.abs(neurons.taps[:, j])
+    sizes = _sum_of_sizes(neurons.taps.swapaxes(0, 1))
     own, unit = np.zeros(1, object), 1
     feedback = neurons.feedback
     if feedback is not None and feedback.kind == "sum" and feedback.taps is not None:
-        own, unit = np.abs(feedback.taps.astype(object)).sum(axis=0), 1 << feedback.shift
+        own, unit = _sum_of_sizes(feedback.taps), 1 << feedback.shift
     taps, added = (row.tolist() * (len(currents) // len(row)) for row in (sizes.max(axis=0), own))
     return [unit * a * int(b) + int(c) for a, b, c in zip(currents, taps, added, strict=True)]
+
+
+def _sum_of_sizes(rows: Ints) -> NDArray[np.object_]:
+    """The sizes of rows of numbers, added up as Python integers, which do not overflow."""
+    total = np.zeros(rows.shape[1:], object)
+    # one row at a time: Python integers take much more room than the array
+    for row in rows:
+        total = total + np.abs(row)
+    return total

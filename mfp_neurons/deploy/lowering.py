@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .._checks import describe
-from ..adapters import is_neuron
+from ..adapters import is_neuron, why_no_layer
 from ..history import Exponential, KernelBits, as_row, check_kernel_bits
 from ..network import NetworkDescription, description
 from ..network.axes import of_features
@@ -141,6 +141,11 @@ def refusals_of(network: NetworkDescription, levels: Levels) -> list[LoweringErr
             if not isinstance(layer, description.Unreadable):  # which was refused when it was read
                 refusals.append(refusal)
             folding.contents.append(folding.in_place_of(layer))
+        except (IndexError, ValueError):
+            # behind a layer that was taken for one that does nothing, shapes need not fit
+            if not any(isinstance(one, description.Unreadable) for one in network.layers):
+                raise
+            return refusals
     try:
         folding.graph()
     except LoweringError as refusal:
@@ -259,7 +264,8 @@ def real_weights(model: nn.Module) -> list[str]:
 
 def _is_read_as_one(module: nn.Module) -> bool:
     """Whether the layers inside a module are none of the network: it is read, or refused, as a whole."""
-    return is_neuron(module) or isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+    fused = isinstance(module, nn.MultiheadAttention | nn.TransformerEncoderLayer)
+    return fused or is_neuron(module) or bool(why_no_layer(module))
 
 
 # --- layers with weights ------------------------------------------------------------------------------------
@@ -702,12 +708,8 @@ def _time_pool(folding: Folding, layer: description.TimePool) -> Content:
     content = folding.held(layer.sources[0].layer)
     if isinstance(content, Potential):
         folding.refuse(layer, f"reads the membrane potential of {content.where}. Pool its spikes")
-    if not isinstance(content, Map):
-        folding.refuse(
-            layer,
-            f"takes the largest of {layer.window} steps of real numbers: {content.where} stands before it. "
-            "Pool spikes, behind the neuron",
-        )
+    if isinstance(content, Current):
+        content = folding.written(layer, content, MAX_TOP)
     shape, top = folding.shape_of(content), folding.top_of(content)
     return replace(content, index=folding.add(TimePool(layer.name, content.index, layer.window, shape, top)))
 

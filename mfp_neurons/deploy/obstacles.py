@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -21,6 +22,8 @@ from .lowering import Channels, levels_of, lower_rounded, real_weights, refusals
 from .rounding import rounded
 
 _BITS = 4  # of the weights with which a model is checked whose own are real; any others give the same layers
+# which quantize_weights may do, and lower may not
+_SKIP = re.compile("[;,] (?:or )?name (?:it|that) in skip")
 _REAL = "has weights that are real numbers, where integer hardware has codes of 1 to 8 bits"
 
 
@@ -110,7 +113,11 @@ def check(
     advice = "quantize_weights(model, bits=1) quantizes them; train the model with that"
     against = reasons_against(model, _BITS)
     obstacles = [
-        Obstacle(named(path, model.get_submodule(path)), f"cannot be quantized: {against[path]}", "")
+        Obstacle(
+            named(path, model.get_submodule(path)),
+            f"cannot be quantized: {_SKIP.split(against[path])[0]}",
+            "",
+        )
         if path in against
         else Obstacle(named(path, model.get_submodule(path)), _REAL, advice)
         for path in real_weights(model)
@@ -123,6 +130,9 @@ def check(
         follow_loops=takes_single_steps(model),
         steps=steps,
     )
+    # what a reading refuses leaves stand-ins of shapes that only the right reading is sure to follow
+    clean = [one for one in attempts if one.is_complete and not one.refusals]
+    attempts = clean or attempts
     read = [(one, [*one.refusals, *_refusals(one, inputs, kernel_bits)]) for one in attempts]
     refusals: list[Exception]
     furthest = max(one.handled for one in attempts)
@@ -131,8 +141,7 @@ def check(
         key=lambda one: (
             one[0].fits or one[0].handled == furthest,
             one[0].is_complete,
-            -len(one[1]),
-            one[0].handled,
+            *_progress(*one),
         ),
     )
     if not refusals:
@@ -143,6 +152,12 @@ def check(
     said = {one.where for one in obstacles if one.reason != _REAL}
     obstacles += (one for one in _told_apart(model, refusals) if one.where not in said)
     return Check(tuple(obstacles), best.is_complete)
+
+
+def _progress(one: Attempt, refusals: list[Exception]) -> tuple[int, int]:
+    """What makes a reading the better one: few refusals, if both came to the end, else how far it came."""
+    fewest = -len(refusals)
+    return (fewest, one.handled) if one.is_complete else (one.handled, fewest)
 
 
 def _refusals(one: Attempt, inputs: Levels, kernel_bits: KernelBits) -> list[Exception]:

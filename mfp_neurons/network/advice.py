@@ -4,7 +4,7 @@ TIME_LOOP = (
     "A loop over time is followed only around neurons that take single steps (snn.Leaky, SpikingJelly's in "
     "step mode 's'), not around those written by hand: give whole sequences [T, N, *] to neurons that take "
     "them (MFPLeakyParallel for snnTorch, step mode 'm' for SpikingJelly, MFP for plain torch). x[-1] and "
-    "x[-k:] read the last steps, x.mean(0) all of them"
+    "x[-k:] read the last steps, x[k:] all but the first, x.mean(0) all of them"
 )
 OWN_LOOP = (
     "It is a module of a framework with a loop over time of its own, which is not read. The neurons that "

@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..adapters import describe_neuron
+from ..adapters import describe_neuron, describe_recurrence
 from .advice import ADVICE, INPUT, OTHERWISE, OWN_LOOP, TIME_LOOP, UNLIKE_STEPS
 from .axes import Axis, Dim, Dims, Shape, kinds, labels, of_features, sizes
 from .axes import places as places_of
@@ -167,19 +167,32 @@ class Tracer:
             return self._function(name, args, kwargs, on_meta)
         except NetworkError as refusal:
             inputs = stand_ins((args, kwargs))
-            # what changes no shape is taken for nothing, so that what comes behind it is read as well
             if self.refusals is None or isinstance(refusal, MisfitError) or inputs[0].value.layer is None:
                 raise
-            result = on_meta()
-            if getattr(result, "shape", None) != inputs[0].shape:
+            # what changes no shape is taken for nothing, so that what comes behind it is read as well; what
+            # changes features alone, for spikes in their shape
+            result, value = on_meta(), inputs[0].value
+            if not isinstance(result, Tensor):
                 raise
+            if result.shape != inputs[0].shape:
+                value = self._in_shape(value, result.shape, name, refusal)
             self.refusals.append(refusal)
-            return self.stand_in(inputs[0].value, result.dtype)
+            return self.stand_in(value, result.dtype)
+
+    def _in_shape(self, value: Value, shape: Sequence[int], name: str, refusal: NetworkError) -> Value:
+        """Spikes in a shape that differs from a value's in its features; any other shape is not read on."""
+        lead = sum(bool(kinds(dim) & {"T", "N"}) for dim in value.dims)
+        features = tuple(shape[lead:])
+        if not features or tuple(shape[:lead]) != sizes(value.dims[:lead]):
+            raise refusal
+        source = self.source(value, lead)
+        number = self.emit(Unreadable, [source], features, function=name, reason=str(refusal))
+        return replace(value, layer=number, dims=(*value.dims[:lead], *of_features(features)))
 
     def _spikes_in_place(self, module: nn.Module, x: StandIn, refusal: NetworkError) -> Any:
         """Spikes in the shape of the input of a neuron that was refused."""
         spec = describe_neuron(module)
-        alone = spec is not None and not spec.returns_potential
+        alone = not spec.returns_potential if spec is not None else describe_recurrence(module) is not None
         if not alone and (spec is None or spec.kernel is None):
             raise refusal  # who knows how many tensors it returns
         assert self.refusals is not None

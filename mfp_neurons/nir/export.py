@@ -25,6 +25,7 @@ GRAMMAR = (
     "NIR has convolutions, linear layers, sums, average and sum pools, flattening, and our neurons; batch "
     "norms and factors fold into a layer. Take the rest out of the model, or export the parts around it"
 )
+_APART = "export the parts in front of it and behind it as graphs of their own"
 _SEQUENCE = "pools a sequence, and NIR has pools over rows and columns only. Use "
 
 
@@ -103,13 +104,7 @@ class _Writer:
         network, draft = self.network, self.draft
         if not network.outputs:
             return None
-        if len(network.outputs) > 1:
-            log_once(
-                "nir.outputs",
-                "the model returns %d tensors; the graph's output is the first of them, its spikes",
-                len(network.outputs),
-            )
-        output = network.outputs[0]
+        output = self._output()
         signal = self._read(output.source, "the output", network.where)
         facts = {"written_by": "mfp-neurons", "mfp_version": __version__, "dt": self.dt}
         facts |= self._readout(output)
@@ -121,6 +116,22 @@ class _Writer:
         if draft.input_shape != network.input.features:
             facts["input_shape"] = np.array(network.input.features)
         return draft.graph(signal, facts)
+
+    def _output(self) -> Output:
+        """The tensor that the graph gives; of spikes and their potentials, which loops record, the spikes."""
+        first, *others = self.network.outputs
+        read = [self.network.layers[output.source.layer] for output in others]
+        if any(not isinstance(layer, description.Potential) for layer in read):
+            raise NIRError(
+                f"{self.network.where} returns {1 + len(others)} tensors, and a graph that from_nir reads "
+                "back gives one. Export a model for each: one that returns that tensor alone."
+            )
+        if others:
+            log_once(
+                "nir.outputs",
+                "the model returns potentials beside its spikes; the graph's output is the spikes alone",
+            )
+        return first
 
     def _readout(self, output: Output) -> dict[str, Any]:
         """What the model does around the graph."""
@@ -291,7 +302,36 @@ def _add(writer: _Writer, layer: description.Add) -> Signal:
 
 def _multiply(writer: _Writer, layer: description.Multiply) -> NoReturn:
     writer.refuse(
-        layer, "multiplies two tensors of the network, and NIR multiplies with fixed numbers only. Add them"
+        layer,
+        "multiplies two tensors of the network, and NIR multiplies with fixed numbers only. Add them, or "
+        + _APART,
+    )
+
+
+def _matmul(writer: _Writer, layer: description.MatMul) -> NoReturn:
+    writer.refuse(
+        layer,
+        f"multiplies two tensors of the network as matrices ({layer.function}), and NIR multiplies with "
+        f"fixed numbers only. {_APART.capitalize()}",
+    )
+
+
+def _concat(writer: _Writer, layer: description.Concat) -> NoReturn:
+    writer.refuse(
+        layer,
+        f"puts tensors side by side ({layer.function}), which NIR cannot say. Give each of them a linear "
+        "layer or a convolution of its own, and add what these give: that is the layer over all of them",
+    )
+
+
+def _gather(writer: _Writer, layer: description.Gather) -> NoReturn:
+    number = len(writer.signals)
+    for reader in writer.network.layers:
+        # a product of matrices lays them out anew, which is not what keeps it out of a graph
+        if isinstance(reader, description.MatMul) and number in [one.layer for one in reader.sources]:
+            _matmul(writer, reader)
+    writer.refuse(
+        layer, f"takes features from other places ({layer.function}), which NIR cannot say. {GRAMMAR}"
     )
 
 
@@ -415,10 +455,6 @@ def _time_pool(writer: _Writer, layer: description.TimePool) -> NoReturn:
     )
 
 
-def _no_node(writer: _Writer, layer: Layer) -> NoReturn:
-    writer.refuse(layer, f"calls {layer.function}, which NIR cannot say. {GRAMMAR}")
-
-
 def _unreadable(writer: _Writer, layer: description.Unreadable) -> NoReturn:
     if layer.keeps_potential:
         writer.refuse(
@@ -441,8 +477,8 @@ WRITES: dict[type[Layer], Callable[[_Writer, Any], Signal | None]] = {  # what b
     description.Neurons: _neurons,
     description.Potential: _potential,
     description.TimePool: _time_pool,
-    description.Concat: _no_node,
-    description.Gather: _no_node,
-    description.MatMul: _no_node,
+    description.Concat: _concat,
+    description.Gather: _gather,
+    description.MatMul: _matmul,
     description.Unreadable: _unreadable,
 }

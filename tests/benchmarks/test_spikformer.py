@@ -30,54 +30,50 @@ SMALL = {
 }
 
 
-@pytest.fixture(scope="module", params=list(spikformer.NETWORKS))
-def run(request, tmp_path_factory) -> tuple[str, Path, dict]:
+@pytest.fixture(scope="module", params=[{}, {"network.options.reset": "keep"}], ids=["memory-free", "resets"])
+def run(request, tmp_path_factory) -> tuple[Path, dict]:
     folder = tmp_path_factory.mktemp("spikformer")
     write_fashion_mnist(folder / "FashionMNIST" / "raw", zipped=True, count=200)
     tool("gcc")
-    return request.param, folder, spikformer.lowered(request.param, folder, str(folder), SMALL)
+    return folder, spikformer.lowered(folder, str(folder), SMALL | request.param)
 
 
 def test_a_trained_spikformer_gives_the_scores_of_its_model_in_float64(run):
-    _, _, result = run
+    _, result = run
     assert result["same_scores_as_float64"] == result["same_classes_as_float64"] == 100
     assert result["test_images"] == 100 and result["images_in_c"] == spikformer.IN_C
     assert result["bytes_in_c"]["weight_bytes"] >= result["bytes_of_weights"]
     (attention,) = (rate for name, rate in result["firing_rates"].items() if name.endswith("attn_lif"))
     assert 0 < attention < 1
-    json.dumps(result)
+    assert "as integers" in spikformer.score_table(json.loads(json.dumps(result)))
 
 
 def test_a_spikformer_is_timed_beside_its_model(run, monkeypatch):
-    name, folder, _ = run
+    folder, _ = run
     monkeypatch.setattr(spikformer, "EFFORT", Effort(repeats=2, seconds=1.0, least=2, warm_up=1))
     monkeypatch.setattr(spikformer, "BATCHES", (1,))
     monkeypatch.setattr(torch, "compile", lambda net, **_: net)
-    rows = spikformer.timed(name, folder, str(folder))
+    rows = spikformer.timed(folder, str(folder))
     assert not rows["1"]["skipped"]
-    expected = {spikformer.INTEGERS, spikformer.EAGER, spikformer.COMPILED}
-    expected |= {spikformer.LIF} if name == "resets kept" else set()
-    assert set(rows["1"]["entries"]) == expected
-    assert spikformer.EAGER in spikformer.speed_table({"networks": {name: rows}})
+    whos = [spikformer.INTEGERS, spikformer.EAGER, spikformer.COMPILED, spikformer.LIF]
+    assert list(rows["1"]["entries"]) == whos
+    assert spikformer.EAGER in spikformer.speed_table({"by_images": rows})
 
 
 def test_with_its_resets_kept_it_is_the_published_network(run):
-    name, folder, _ = run
-    if name != "resets kept":
-        return
-    deployed = lower_checkpoint(folder / "resets-kept" / "best.safetensors", str(folder))
+    folder, result = run
+    deployed = lower_checkpoint(folder / "best.safetensors", str(folder))
     net = materialize(deployed.model).get_submodule("network.network")
     x = deployed.data.sequence(deployed.data.test.samples)
-    lifs = spikformer.with_lifs(net, deployed.data)
     with torch.no_grad():
-        scores, published = net(x), lifs(x)
+        scores, published = net(x), spikformer.with_lifs(net, deployed.data)(x)
     functional.reset_net(net)
-    torch.testing.assert_close(scores, published)
+    keeps = result["config"]["network"]["options"].get("reset") == "keep"
+    assert torch.allclose(scores, published, rtol=1e-4, atol=1e-5) == keeps
 
 
 def test_the_page_shows_the_results():
     results, page = json.loads(spikformer.RESULTS.read_text()), spikformer.PAGE.read_text()
-    assert spikformer.score_table(results["networks"]) in page
+    assert spikformer.score_table(results["scores"]) in page
     assert spikformer.speed_table(results["speed"]) in page
-    for one in results["networks"].values():
-        assert one["same_scores_as_float64"] == one["test_images"] == 10_000
+    assert results["scores"]["same_scores_as_float64"] == results["scores"]["test_images"] == 10_000

@@ -68,6 +68,7 @@ class Case:
         x: what the network is run on, which the example is too unless the loop stands outside of the model.
         inputs: what the model gets of ``x``, in float64.
         repeatable: whether the network is that of longer sequences too.
+        batch_first: of each tensor that the model returns, whether it is [N, T, *].
         parts: what was drawn, for statistics.
     """
 
@@ -77,6 +78,7 @@ class Case:
     x: Tensor
     inputs: Tensor
     repeatable: bool = True
+    batch_first: list[bool] = field(default_factory=list)
     parts: list[str] = field(default_factory=list)
 
 
@@ -100,11 +102,9 @@ class Maker:
     loop: bool = False
     static: bool = False
     are_bytes: bool = False
+    narrow: bool = True
     repeatable: bool = True
     parts: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.narrow = not self.dyadic or self.flip()
 
     @property
     def lead(self) -> int:
@@ -278,6 +278,8 @@ class Maker:
         kind = self.pick(*kinds)
         self.parts.append(kind)
         rest = self.pick(None, 0.0, 0.0, -0.25)
+        if kind in ("IFNode", "LIFNode", "ParametricLIFNode", "Leaky"):
+            self.repeatable = False  # what they remember for ever, the network remembers for T steps
         if kind == "IFNode":
             return neuron.IFNode(v_reset=rest, step_mode=mode)
         if kind in ("LIFNode", "ParametricLIFNode"):
@@ -616,7 +618,8 @@ class Maker:
 
     def windows(self) -> list[int]:
         """Those that divide the steps that are left; none in a loop over time."""
-        steps = 0 if self.loop or self.static else self.steps
+        # what is normalized is no spikes, which alone are pooled over time
+        steps = 0 if self.loop or self.static or "normalized" in self.parts[0] else self.steps
         return [window for window in range(2, steps + 1) if steps % window == 0]
 
     def _time_pool(self) -> nn.Module:
@@ -667,10 +670,7 @@ class Maker:
         """A neuron whose potential is returned."""
         reset = self.pick("none", "subtract")
         options: dict[str, Any] = {"init_hidden": True, "output": True, "reset_mechanism": reset}
-        if self.loop:
-            kind: Any = snn.Leaky
-        else:
-            self.repeatable, kind = False, MFPLeakyParallel
+        self.repeatable, kind = False, snn.Leaky if self.loop else MFPLeakyParallel
         # taps of a potential may be any numbers, unless own spikes are fed back
         return kind(self.pick(0.5, 0.9) if reset == "none" else 0.5, threshold=0.75, **options)
 
@@ -776,19 +776,19 @@ def run(layers: list[nn.Module]) -> Callable[[Tensor], Tensor]:
 
 
 @st.composite
-def models(draw: Draw, *, dyadic: bool = False, loops: bool = True) -> Case:
-    """A model with its example."""
+def models(draw: Draw, *, dyadic: bool = False, narrow: bool = False) -> Case:
+    """A model with its example; ``narrow``: one that float32 computes exactly too, if it is dyadic."""
     pick = lambda *choices: draw(st.sampled_from(choices))  # noqa: E731
-    steps = pick(1, 2, 3, 4, 5, 6, 8)
-    samples = 3 if steps == 2 else 2  # [N, T, *] is told from [T, N, *] by its shape
+    steps, samples = pick(1, 2, 3, 4, 5, 6, 8), 2
     features = pick((3,), (6,), (1, 5), (4, 6), (1, 5, 5), (2, 4, 6), (3, 6, 3))
     random = torch.Generator().manual_seed(draw(st.integers(0, 2**32 - 1)))
-    loop = pick(None, None, "over frames", "over one image", "outside") if loops else None
+    loop = pick(None, None, "over frames", "over one image", "outside")
     static = loop == "over one image" or (loop is None and pick(True, False, False))
     shape = (samples, *features) if static else (steps, samples, *features)
     drawn = draw(inputs(shape, features, random, dyadic))
     x = drawn.exact
-    maker = Maker(draw, dyadic, steps, x, random, loop is not None, static, drawn.are_bytes)
+    narrow = narrow or not dyadic or pick(True, False)
+    maker = Maker(draw, dyadic, steps, x, random, loop is not None, static, drawn.are_bytes, narrow)
     maker.parts = [drawn.kind, f"loop: {loop}"]
     blocks: list[nn.Module] = []
     hs = [x]
@@ -809,4 +809,5 @@ def models(draw: Draw, *, dyadic: bool = False, loops: bool = True) -> Case:
     for part in maker.parts:
         event(part)
     repeatable = maker.repeatable and not static
-    return Case(whole.eval(), example, options, drawn.given, x, repeatable, maker.parts)
+    batch_first = [head.form == "batch first" and loop != "outside" for head in heads]
+    return Case(whole.eval(), example, options, drawn.given, x, repeatable, batch_first, maker.parts)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -177,6 +178,17 @@ def score(
     run([tool(compiler), *STRICT, *flags, *sources, "-o", "main"], folder)
     given = b"".join(map(_given, cases, streams))
     return _read(run([folder / "main"], folder, given), cases, streams)
+
+
+def check_scores(networks: Sequence[Case], compiler: str, *flags: str) -> None:
+    """Compares what the C of several networks, in one program, gives with what the interpreter does."""
+    streams = [stream_of(case) for case in networks]
+    with TemporaryDirectory() as folder:
+        found = score(networks, streams, Path(folder), compiler, *flags)
+    for case, stream, mine in zip(networks, streams, found, strict=True):
+        right = expected(case, stream)
+        for name in vars(right):
+            np.testing.assert_array_equal(getattr(mine, name), getattr(right, name), err_msg=name)
 
 
 def _given(case: Case, stream: NDArray[np.uint8]) -> bytes:

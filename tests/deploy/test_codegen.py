@@ -24,23 +24,13 @@ from mfp_neurons.deploy.graph import (
     potential_bound,
 )
 from tests.deploy.graphs import Case, cases, dense, fires, graphs, potentials, readout, vectors
-from tests.deploy.native import SANITIZED, UNTOUCHED, expected, score, stream_of
+from tests.deploy.native import SANITIZED, UNTOUCHED, check_scores, expected, score
 from tests.deploy.toolchain import STRICT, run, tool
 
 TOGETHER = 6  # networks in one program: the compiler's start is what costs
 LARGE = [HealthCheck.data_too_large, HealthCheck.too_slow]  # several networks are
 ARM = ("arm-none-eabi-gcc", "-mthumb", "-ffreestanding")
 COMPILERS = [("gcc",), ("clang",), (*ARM, "-mcpu=cortex-m4"), (*ARM, "-mcpu=cortex-m0")]
-
-
-def check_scores(networks: list[Case], compiler: str, *flags: str) -> None:
-    streams = [stream_of(case) for case in networks]
-    with tempfile.TemporaryDirectory() as folder:
-        found = score(networks, streams, Path(folder), compiler, *flags)
-    for case, stream, mine in zip(networks, streams, found, strict=True):
-        right = expected(case, stream)
-        for name in vars(right):
-            np.testing.assert_array_equal(getattr(mine, name), getattr(right, name), err_msg=name)
 
 
 CODES = [[1, -1], [-1, 1]]

@@ -311,6 +311,13 @@ def test_reading_takes_a_small_multiple_of_the_file(bits: float) -> None:
     assert peak(data) < 64 * len(data)
 
 
+def test_checking_long_taps_takes_a_small_multiple_of_the_file() -> None:
+    taps = np.random.default_rng(0).integers(-9, 9, (1, 2**14, 64))
+    head = readout(dense(0, np.ones((64, 1))), reduce="none")
+    data = to_bytes(vectors(1, replace(head, taps=taps), steps=4))
+    assert peak(data) < 24 * len(data)
+
+
 def test_a_large_header_is_not_read() -> None:
     bomb = b'{"__metadata__": {"a": "' + b"[" * MAX_HEADER + b'"}}'
     data = len(bomb).to_bytes(8, "little") + bomb

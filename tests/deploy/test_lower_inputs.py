@@ -12,7 +12,7 @@ from mfp_neurons import MFP, deploy, quantize_weights
 from mfp_neurons.deploy import LoweringError
 
 from .lowering import Do, Each, check_agreement, images, norm, prepared
-from .oracle import exact
+from .oracle import exact, unrounded
 
 Before = Callable[[Tensor], Tensor]
 
@@ -160,16 +160,18 @@ def test_a_wrong_mean_or_std_is_named(option, value) -> None:
         deploy.lower(network(lambda x: x), fractions(), **{option: value})
 
 
-def test_statistics_of_bytes_are_refused_where_levels_reach_the_model_as_fractions() -> None:
-    model, x = quantize_weights(nn.Linear(8, 4)), torch.zeros(2, 8, dtype=torch.uint8)
-    with pytest.raises(ValueError, match=r"mean must be at most 1,.* got 123.675; bytes are divided by 255"):
-        deploy.lower(model, x, mean=123.675, std=58.4, steps=3)
-
-
 @pytest.mark.parametrize("value", [None, "0.5", [0.1, None], 1j, {}])
 def test_a_mean_that_is_no_number_is_named(value) -> None:
     with pytest.raises(TypeError, match=r"mean must be one number, or one for each channel, got"):
         deploy.lower(network(lambda x: x), fractions(), mean=value)
+
+
+def test_statistics_of_bytes_are_refused_where_levels_reach_the_model_as_fractions() -> None:
+    model, x = quantize_weights(nn.Linear(8, 4)), torch.zeros(2, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"mean must be at most 1,.* got 123.675; bytes are divided by 255"):
+        deploy.lower(model, x, mean=123.675, std=58.4, steps=3)
+    with pytest.raises(TypeError, match=r"std must be one number, or one for each channel, got '0.5'"):
+        deploy.lower(model, x, std="0.5", steps=3)
 
 
 def test_a_batch_norm_in_front_of_the_first_layer_is_followed() -> None:
@@ -207,6 +209,47 @@ def test_whole_numbers_reach_the_model_as_they_are(low, high, levels, dtype, pad
         lowered.run(torch.full_like(x, min(top + 1, 120)) if top < 120 else -x, backend="numpy")
 
 
+@pytest.mark.parametrize("largest", [255, 256, 1000, 2**15])
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("pool", [nn.Identity, nn.MaxPool2d, nn.AvgPool2d])
+def test_counts_up_to_32768_agree_in_every_execution(largest, signed, pool, tmp_path) -> None:
+    """The largest of them, where sums and potentials are largest, is among them."""
+    largest //= 1 + signed
+    generator = torch.Generator().manual_seed(largest)
+    x = torch.randint(-largest if signed else 0, largest + 1, (3, 2, 2, 6, 6), generator=generator)
+    x[0, 0], x[1, 0, :, :2] = largest, -largest if signed else 0
+
+    def forward(x, pool, conv, fire, out):
+        return out(fire(conv(pool(x / largest))).flatten(2)).mean(0)
+
+    pooling = pool() if pool is nn.Identity else pool(2)
+    places = 36 if pool is nn.Identity else 9
+    conv = nn.Conv2d(2, 3, 3, padding=1)
+    model = prepared(Do(forward, Each(pooling), Each(conv), MFP(0.5, order=3), nn.Linear(3 * places, 4)), 8)
+    lowered = deploy.lower(model, x)
+    expected = exact(model)(x.double()).detach().numpy()
+    assert np.ptp(expected) > 0
+    np.testing.assert_allclose(lowered.run(x, backend="numpy"), expected, rtol=1e-9, atol=1e-9)
+    scores = lowered.run(x)
+    np.testing.assert_array_equal(scores, lowered.run(x, backend="numpy"))
+    for backend in ("numpy", "auto"):
+        stream = lowered.stream(backend=backend)
+        steps = [stream.step(step) for step in x]
+        np.testing.assert_allclose(np.mean(steps, axis=0), scores, rtol=1e-12)
+    np.testing.assert_array_equal(lowered.run_events(x).scores, scores)
+    lowered.save(tmp_path / "counts")
+    np.testing.assert_array_equal(deploy.IntegerNetwork.load(tmp_path / "counts").run(x), scores)
+
+
+def test_counts_whose_sums_would_leave_32_bits_are_rounded_within_the_stated_error() -> None:
+    model = quantize_weights(nn.Linear(20000, 3), 8)
+    network = deploy.lower(model, torch.full((2, 1, 20000), 2**15))
+    x = torch.randint(0, 2**15 + 1, (2, 3, 20000), generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        off = np.abs(network.run(x) - unrounded(model)(x.double()).numpy())
+    assert 0 < off.max() <= network.graph.scores.error.max()
+
+
 def test_a_file_says_what_its_levels_stand_for(tmp_path) -> None:
     x = torch.randint(-1, 2, (3, 2, 2, 5, 5), generator=torch.Generator().manual_seed(0))
     lowered = deploy.lower(normalizing(lambda x: x, {"padding": 1}, 3), x)
@@ -228,8 +271,14 @@ def test_images_from_minus_1_to_1_are_levels_of_bytes() -> None:
 def test_numbers_that_are_neither_whole_nor_in_a_known_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"or hold whole numbers, got numbers from .*mean= and std="):
         deploy.lower(network(lambda x: x), fractions() * 3)
-    with pytest.raises(ValueError, match="at most 255 whole numbers"):
-        deploy.lower(network(lambda x: x), whole().int() * 3)
+    for signs in ([1], [-1, 1]):
+        x = torch.full((1, 1, 2, 5, 5), 2**15 // len(signs)) * torch.tensor(signs).reshape(-1, *[1] * 4)
+        deploy.lower(network(lambda x: x), x)
+        with pytest.raises(ValueError, match="up to 32768, of both signs up to 16384, got"):
+            deploy.lower(network(lambda x: x), x + x.sign())
+    for levels in (0, 2**15 + 1, True, 3.0):
+        with pytest.raises(ValueError, match="levels must be an integer from 1 to 32768, got"):
+            deploy.lower(network(lambda x: x), whole(), levels=levels)
 
 
 @pytest.mark.parametrize("kernel_bits", ["pow2", 4])

@@ -4,23 +4,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
 from mfp_neurons import MFP, deploy, quantize_weights
 from mfp_neurons.deploy.host.compiled import unavailable
+from mfp_neurons.deploy.inputs import read
 from mfp_neurons.deploy.lowering import lower_graph
 
+from . import graphs
 from .models import Case, Each, models
-from .oracle import ROUNDING, Agreement, agree, agreement, reduced
+from .native import check_scores
+from .oracle import ROUNDING, Agreement, agree, agreement, reduced, results
 
 
-def agree_on(case: Case, rounding: float = ROUNDING, x: Tensor | None = None) -> Agreement:
-    """Lowers a case and compares it with float64, on its own input or another."""
+def agree_on(case: Case, rounding: float = ROUNDING) -> Agreement:
+    """Lowers a case and compares it with float64; on a longer input too, if it is the network of any T."""
     graph = lower_graph(case.model, case.example, **case.options)
     steps = case.options.get("steps")
-    return agreement(graph, case.model, case.example, case.x, case.inputs, rounding=rounding, steps=steps)
+    fixed = {"rounding": rounding, "steps": steps, "batch_first": case.batch_first}
+    compared = agreement(graph, case.model, case.example, case.x, case.inputs, **fixed)
+    if case.repeatable:
+        assert graph.fixed_steps() is None
+        longer = (torch.cat([x, x.flip(0), x]) for x in (case.x, case.inputs))
+        agreement(graph, case.model, case.example, *longer, **fixed)
+    return compared
 
 
 @given(models(dyadic=True))
@@ -49,6 +58,34 @@ def test_the_executions_of_a_lowered_model_agree_bit_for_bit(case):
             np.testing.assert_allclose(reduced(head, np.stack(column)), wanted, rtol=1e-12, atol=1e-300)
     for mine, wanted in zip(as_list(network.run_events(case.x).scores), expected, strict=True):
         np.testing.assert_array_equal(mine, wanted)
+
+
+@given(models(dyadic=True, narrow=True))
+def test_a_lowered_model_gives_what_the_model_itself_gives(case):
+    """Neurons for whole sequences and for single steps, by the kernels with which they are trained."""
+    network = deploy.lower(case.model, case.example, **case.options)
+    steps = len(case.inputs) if case.options.get("steps") else None
+    with torch.no_grad():
+        expected = results(case.model, case.inputs.float(), steps)
+    found = as_list(network.run(case.x, backend="numpy"))
+    for head, mine, wanted, swapped in zip(
+        network.graph.heads, found, expected, case.batch_first, strict=True
+    ):
+        real = (wanted.transpose(0, 1) if swapped else wanted).double().numpy()
+        allowed = head.error.max() * network.graph.steps + 1e-5 * (1 + np.abs(real).max())
+        np.testing.assert_allclose(mine, real, rtol=0, atol=allowed)
+
+
+@given(st.lists(models(), min_size=4, max_size=4))
+@settings(max_examples=3, suppress_health_check=list(HealthCheck))
+def test_the_c_of_lowered_models_agrees(several):
+    check_scores([as_graph(case) for case in several], "gcc", "-O1")
+
+
+def as_graph(case: Case) -> graphs.Case:
+    """The integer network and its input."""
+    graph = lower_graph(case.model, case.example, **case.options)
+    return graphs.Case(graph, *read(graph, case.x))
 
 
 def as_list(scores: Any) -> list[Any]:

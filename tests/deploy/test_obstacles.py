@@ -1,15 +1,18 @@
 """All obstacles at once: what lowering would refuse one after the other."""
 
+import re
+from typing import Any
+
 import pytest
 import snntorch as snn
 import torch
 from hypothesis import given, settings
-from spikingjelly.activation_based import neuron
+from spikingjelly.activation_based import layer, neuron
 from torch import Tensor, nn
 
 from mfp_neurons import MFP, deploy, quantize_weights
 
-from .lowering import events
+from .lowering import Do, Each, events
 from .models import models
 
 T, N = 4, 2
@@ -111,12 +114,161 @@ def test_layers_that_cannot_be_quantized_are_listed_with_the_others() -> None:
     assert "MultiheadAttention" in listed[4][0] and len(listed) == 5
 
 
+class Steps(nn.Module):
+    """A loop over time around layers that take one step."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self.layers(step) for step in x])
+
+
+def fire(**options: Any) -> MFP:
+    return MFP(0.5, **{"order": 3, "kernel_bits": "pow2"} | options)
+
+
+def real(**options: Any) -> MFP:
+    """Taps that are no whole numbers times a power of two."""
+    return MFP(0.9, order=3, **options)
+
+
+NORM, REAL = "calls .*norm", "has real taps"
+SEVERAL: dict[str, tuple[nn.Module, tuple[int, ...], list[tuple[str, str]]]] = {
+    "in a row": (
+        nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), real(), nn.Linear(6, 3), nn.Softmax(-1)),
+        (4,),
+        [("'1' (LayerNorm)", NORM), ("'4' (Softmax)", "calls softmax"), ("'2' (MFP)", REAL)],
+    ),
+    "behind another shape": (
+        nn.Sequential(
+            Each(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), nn.ReLU(), Each(nn.ConvTranspose2d(4, 2, 2)), real()
+        ),
+        (2, 6, 6),
+        [
+            ("'0.1' (GroupNorm)", NORM),
+            ("'1' (ReLU)", "calls relu"),
+            ("'3' (MFP)", REAL),
+        ],
+    ),
+    "in a loop over time": (
+        Steps(
+            nn.Linear(4, 6),
+            snn.Leaky(0.9, init_hidden=True),
+            nn.Tanh(),
+            snn.Synaptic(0.9, 0.8, init_hidden=True),
+        ),
+        (4,),
+        [
+            ("'layers.2' (Tanh)", "calls tanh"),
+            ("'layers.3' (Synaptic)", "keeps a membrane potential"),
+            ("'layers.1' (Leaky)", REAL),
+        ],
+    ),
+    "neurons": (
+        nn.Sequential(
+            neuron.EIFNode(step_mode="m"),
+            nn.LayerNorm(4),
+            neuron.IzhikevichNode(step_mode="m"),
+            nn.Linear(4, 2),
+        ),
+        (4,),
+        [
+            ("'0' (EIFNode)", "keeps a membrane"),
+            ("'1' (LayerNorm)", NORM),
+            ("'2' (IzhikevichNode)", "keeps a membrane"),
+        ],
+    ),
+    "functions of the model itself": (
+        Do(
+            lambda x, a, f, b: b(f(a(x)) * 2).mean(0).clamp(0, 1).softmax(-1),
+            nn.Linear(4, 5),
+            real(),
+            nn.Linear(5, 3),
+        ),
+        (4,),
+        [("the model (Do)", "calls clamp"), ("the model (Do)", "calls softmax"), ("'layers.1' (MFP)", REAL)],
+    ),
+    "sums over the steps so far": (
+        Do(lambda x, a, b: b(torch.sigmoid(a(x))).cumsum(0), nn.Linear(4, 5), nn.Linear(5, 3)),
+        (4,),
+        [("the model (Do)", "calls sigmoid"), ("the model (Do)", "adds up the steps so far")],
+    ),
+    "a recurrence": (
+        nn.Sequential(
+            layer.LinearRecurrentContainer(
+                nn.Sequential(nn.Linear(4, 4), neuron.IFNode()), 4, 4, step_mode="m"
+            ),
+            nn.Linear(4, 3),
+            real(),
+        ),
+        (4,),
+        [("'0' (LinearRecurrentContainer)", "feeds the output of Sequential back"), ("'2' (MFP)", REAL)],
+    ),
+    "some of the steps": (
+        Do(lambda x, a, f: f(a(x))[1:3].mean(0), nn.Linear(4, 4), real()),
+        (4,),
+        [("the model (Do)", "takes single steps"), ("'layers.1' (MFP)", REAL)],
+    ),
+    "several heads": (
+        Do(lambda x, a, f, g: (f(a(x)), g(a(x)).abs(), (a(x) > 0).float()), nn.Linear(4, 4), real(), fire()),
+        (4,),
+        [("the model (Do)", "calls abs"), ("the model (Do)", "calls gt"), ("'layers.1' (MFP)", REAL)],
+    ),
+    "a norm without statistics": (
+        nn.Sequential(
+            Each(nn.Conv2d(2, 4, 3), nn.BatchNorm2d(4, track_running_stats=False)), real(), nn.Sigmoid()
+        ),
+        (2, 6, 6),
+        [
+            ("'0.1' (BatchNorm2d)", "normalizes with the statistics of its input"),
+            ("'2' (Sigmoid)", "calls sigmoid"),
+            ("'1' (MFP)", REAL),
+        ],
+    ),
+    "a product": (
+        Do(lambda x, a, f: f(a(x * x.mean(0))), nn.Linear(4, 4), real()),
+        (4,),
+        [("the model (Do)", "multiplies tensors of different places or times"), ("'layers.1' (MFP)", REAL)],
+    ),
+}
+
+
+@pytest.mark.parametrize(("model", "features", "expected"), SEVERAL.values(), ids=SEVERAL.keys())
+def test_each_of_several_obstacles_is_listed_and_no_other(model, features, expected) -> None:
+    model, x = quantize_weights(model).eval(), torch.rand(T, N, *features)
+    result = deploy.check(model, x)
+    assert [one.where for one in result.obstacles] == [where for where, _ in expected], str(result)
+    for one, (_, reason) in zip(result.obstacles, expected, strict=True):
+        assert re.match(reason, one.reason) and one.advice, str(one)
+    with pytest.raises(deploy.LoweringError, match=r"deploy\.check\(model, example\) lists all"):
+        deploy.lower(model, x)
+
+
 def test_a_float_model_that_only_lacks_codes_has_no_other_obstacle() -> None:
     model = nn.Sequential(nn.Linear(8, 4), MFP(0.5, order=3))
     result = deploy.check(model, events(8))
     assert [one.where for one in result.obstacles] == ["'0' (Linear)"]
     assert not any("weight_step" in name for name, _ in model.named_parameters())
     assert str(deploy.check(quantize_weights(model), events(8))) == "the model can be lowered"
+
+
+class Standardized(nn.Linear):
+    """A layer that standardizes its weight before it uses it."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight - self.weight.mean(), self.bias)
+
+
+def test_a_layer_that_cannot_be_quantized_is_listed_once_and_the_rest_is_checked() -> None:
+    model = nn.Sequential(Standardized(8, 4), MFP(0.5), nn.LayerNorm(4), MFP(0.5), nn.Linear(4, 2))
+    first, *others = deploy.check(model, torch.zeros(4, 1, 8)).obstacles
+    assert first.where == "'0' (Standardized)" and first.reason.startswith(
+        "cannot be quantized: Standardized uses"
+    )
+    assert "skip" not in first.reason
+    assert [one.where for one in others] == ["'4' (Linear)", "'2' (LayerNorm)"]
 
 
 def test_a_loop_outside_is_checked_with_its_number_of_steps() -> None:

@@ -1,6 +1,6 @@
 /* MatMul: for each channel a matrix of one map times a matrix of another. Channels lie together in a map, so the
  * matrices are first laid out one by one: as words along what is summed, where few bits are counted, else as floats. No
- * sum is above 2**24 - 1, and up to there floats are exact whole numbers, which processors multiply faster than integers. */
+ * sum is above 2**24 - 1; up to there floats hold whole numbers exactly, and processors multiply them fastest. */
 #ifndef MFP_MATMUL_H
 #define MFP_MATMUL_H
 
@@ -78,7 +78,8 @@ static void lay_out_bits(const Operand *o, const uint8_t *from, int64_t count, i
                     continue;
                 }
                 float *numbers = (float *)o->values + to;
-                for (int i = 0; i < BLOCK; i++) numbers[i] = (p ? numbers[i] : 0) + (float)((int32_t)(line >> i & 1) << p);
+                if (p == 0) memset(numbers, 0, BLOCK * sizeof *numbers);
+                for (int i = 0; i < BLOCK; i++) numbers[i] += (float)((int32_t)(line >> i & 1) << p);
             }
         }
     }
@@ -137,8 +138,8 @@ static void count_row(const Operand *left, const Operand *right, int64_t c, int6
     memcpy(out, total, sizeof total);
 }
 
-/* The same of ROWS rows and COLUMNS columns, where numbers are multiplied; `apart` is from a row of products to the next.
- * Rows behind the last one are that once more. */
+/* The same of ROWS rows and COLUMNS columns, where numbers are multiplied. From a row of products to the next it is
+ * `apart`. Rows behind the last one are that once more. */
 static void multiply_rows(const Operand *left, const Operand *right, int64_t c, int64_t i, int64_t column, int32_t *out,
                           int64_t apart)
 {
