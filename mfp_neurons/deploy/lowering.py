@@ -281,7 +281,7 @@ def _codes(folding: Folding, layer: Layer, weights: description.Weights) -> Code
     if weights.codes is None:
         folding.refuse(
             layer,
-            "multiplies with a weight that is no quantized layer's. Use Conv1d, Conv2d or Linear modules "
+            "multiplies with a weight that is no quantized layer's. Use convolutions and Linear modules "
             "and quantize_weights(model, bits=1)",
         )
     codes = weights.codes

@@ -21,7 +21,7 @@ UNLIKE_STEPS = (
 )
 PART = "Parts are chosen by slices, chunk, split or index_select of features, not by numbers of the network"
 OTHERWISE = (
-    "The grammar is Conv1d, Conv2d, Linear, BatchNorm1d, BatchNorm2d, the neurons, max and average pools, "
+    "The grammar is convolutions, transposed or not, Linear, BatchNorm, the neurons, max and average pools, "
     "TimePool, Flatten, Dropout, sums, products, concatenation, padding and other moves of features, and the "
     "mean, sum or largest over time"
 )

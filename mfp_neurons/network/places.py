@@ -188,8 +188,11 @@ def dropout(
     return tracer.value(x, "x")
 
 
-@rule("zeros_like", "new_zeros", "ones_like", "new_ones")
+@rule("zeros_like", "new_zeros", "ones_like", "new_ones", "empty_like", "new_empty")
 def filled(tracer: Tracer, result: Tensor, x: Any, *anything: Any, **named: Any) -> Tensor:
     """Numbers that do not depend on the input, and take no memory."""
-    number = torch.full((), "ones" in tracer.name, dtype=result.dtype, device=tracer.capture.device)
-    return number.expand(result.shape)
+    # what an empty tensor holds nobody knows, and NaN is refused where it is computed with
+    is_empty = "empty" in tracer.name and result.is_floating_point()
+    number = torch.nan if is_empty else "ones" in tracer.name
+    filling = torch.full((), number, dtype=result.dtype, device=tracer.capture.device)
+    return filling.expand(result.shape)

@@ -284,21 +284,27 @@ class Recorded(nn.Module):
         read_out: Callable[[Tensor], Tensor],
         potential: bool,
         hidden: nn.Module | None = None,
+        record: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         self.fc1, self.lif1 = nn.Linear(8, 12), hidden or snn.Leaky(beta=0.5)
         self.fc2, self.lif2 = nn.Linear(12, 4), last
-        self.read_out, self.potential = read_out, potential
+        self.read_out, self.potential, self.record = read_out, potential, record
 
     def forward(self, x):
         spk_rec, mem_rec = [], []
+        written = None if self.record is None else self.record(x, 4)
         mem1, mem2 = self.lif1.init_leaky(), self.lif2.init_leaky()
         for step in x:
             spk, mem1 = self.lif1(self.fc1(step), mem1)
             spk, mem2 = self.lif2(self.fc2(spk), mem2)
+            if written is not None:
+                written[len(spk_rec)] = mem2 if self.potential else spk
             spk_rec.append(spk)
             mem_rec.append(mem2)
-        return self.read_out(torch.stack(mem_rec if self.potential else spk_rec))
+        return self.read_out(
+            torch.stack(mem_rec if self.potential else spk_rec) if written is None else written
+        )
 
 
 @pytest.mark.parametrize("name", READ_OUTS)
@@ -334,7 +340,8 @@ def loops(draw: st.DrawFn) -> tuple[nn.Module, Tensor]:
         return snn.Leaky(beta, threshold, reset_mechanism=draw(st.sampled_from(resets)))
 
     hidden, last = neuron(["subtract", "none", "zero"], 12), neuron(resets, 4)
-    model = Recorded(last, draw(st.sampled_from(list(READ_OUTS.values()))), potential, hidden)
+    record = draw(st.sampled_from([None, lambda x, classes: x.new_empty(*x.shape[:2], classes)]))
+    model = Recorded(last, draw(st.sampled_from(list(READ_OUTS.values()))), potential, hidden, record)
     model = quantize_weights(model, draw(st.sampled_from([1, 3, 8])))
     return model, frames(T, N, 8) if draw(st.booleans()) else pixels(T, N, 8)
 

@@ -70,6 +70,7 @@ def last(record: Tensor, t: int, step: Tensor) -> None:
 RECORDS: dict[str, tuple[Callable[..., Any], Callable[..., Any], int]] = {
     "torch.zeros": (zeros, at_step, 0),
     "torch.empty": (lambda x, n: torch.empty(n, x.shape[1], CLASSES).to(x.dtype), with_dots, 0),
+    "new_empty": (lambda x, n: x.new_empty(n, x.shape[1], CLASSES), at_step, 0),
     "new_zeros": (lambda x, n: x.new_zeros(n, x.shape[1], CLASSES), from_behind, 0),
     "[N, T, *]": (lambda x, n: torch.zeros(x.shape[1], n, CLASSES, dtype=x.dtype), second, 1),
     "[N, *, T]": (lambda x, n: torch.zeros(x.shape[1], CLASSES, n, dtype=x.dtype), last, 2),
