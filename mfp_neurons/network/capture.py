@@ -212,7 +212,9 @@ class Capture:
 
     def refusal(self, why: str) -> NetworkError:
         """What is raised to refuse what the running module does."""
-        return NetworkError(f"{self.where()} {why}.")
+        refusal = NetworkError(f"{self.where()} {why}.")
+        refusal.handled = self.handled
+        return refusal
 
     def function(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A torch function that met a stand-in."""

@@ -257,12 +257,14 @@ class _Reading:
             lead.insert(self.time or 0, (Axis("T", count),))
         dims = (*lead, *of_features(self.features))
         calls = [Value(0, dims, step=t) for t in range(count or 0)] if self.by_step else [Value(0, dims)]
+        self.handled = 0
+        arose = None
         try:
             returned = capture.run(sizes(dims), calls)
             keys, several = _returned(tracer, _joined(tracer, returned) if self.by_step else returned[0])
             outputs = tuple(_output(tracer, tracer.value(one, "what is returned")) for one in several)
         except NetworkError as refusal:
-            error = refusal
+            error, arose = refusal, refusal.handled
             if isinstance(refusal, MisfitError):
                 error = MisfitError(f"{str(refusal).rstrip('.!')}. {self._in_words(sizes(dims))}")
             error.description = self._description(tracer, (), (), range(len(tracer.layers)))
@@ -270,12 +272,13 @@ class _Reading:
         finally:
             # a reading without any step has not come far: its error is about a time axis that is not there
             came_far = count is not None or tracer.repeats or self.follow_loops
-            self.handled = capture.handled if came_far else 0
+            if came_far:
+                self.handled = capture.handled if arose is None else arose
         return self._description(tracer, outputs, keys, read_layers(tracer.layers, outputs))
 
     def _in_words(self, shape: tuple[int, ...]) -> str:
         """How the example was read, behind what did not fit."""
-        front = "N" if self.steps is None or self.by_step else "T, N"
+        front = "N" if self.steps is None or self.by_step else "N, T" if self.time else "T, N"
         text = (
             f"The example was read as [{front}, *], with a batch of at least 2, here {list(shape)}: no "
             "number in the model's code may stand for the batch (x.flatten(1), not x.view(1, -1))"

@@ -29,10 +29,12 @@ class NetworkError(ValueError):
     Attributes:
         description: what had been read until then; the layer that could not be read may be its last one.
         layer: the number of the layer that an export refuses.
+        handled: how many functions and modules had been read where it arose; it may be raised later.
     """
 
     description: "NetworkDescription | None" = None
     layer: int | None = None
+    handled: int | None = None
 
 
 @dataclass(frozen=True, eq=False)

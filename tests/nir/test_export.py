@@ -234,7 +234,12 @@ def test_brevitas_layers_are_exported_with_their_codes() -> None:
         ),
         (Do(lambda x: torch.cat([x, x], -1)), X, r"puts tensors side by side \(cat\).*linear layer"),
         (Do(lambda x: torch.roll(x, 1, -1)), X, r"takes features from other places \(roll\)"),
-        (nn.Sequential(nn.Unflatten(2, (3, 1)), nn.Linear(1, 2)), X, r"'1' \(Linear\) takes .* other places"),
+        (nn.Sequential(nn.Unflatten(2, (3, 1)), nn.Linear(1, 2)), X, r"'1' \(Linear\) .* every place, which"),
+        (
+            nn.Sequential(MFP(), nn.Unflatten(2, (3, 1)), nn.Linear(1, 2)),
+            X,
+            r"'2' \(Linear\) takes .* other places",
+        ),
         (Do(lambda x: (x, x * 2)), X, "returns 2 tensors, and a graph .* gives one. Export a model for each"),
         (Do(lambda x: {"a": x, "b": x.amax(0)}), X, "returns 2 tensors"),
         (Do(lambda x: x.mean(0) * 2), X, "NIR has no time axis"),
