@@ -106,7 +106,7 @@ def lower(
         graph, names, batch_first = lower_rounded(model, example, levels, kernel_bits, steps, mean, std)
         network = IntegerNetwork(graph)
     except LoweringError as error:
-        raise LoweringError(f"{error} {_ALL}") from error
+        raise LoweringError(f"{str(error).rstrip('.')}. {_ALL}") from error
     except InvalidNetworkError as error:
         raise LoweringError(f"no integers of 32 and 64 bits compute this network: {error}") from error
     if names:

@@ -129,11 +129,7 @@ def lower_rounded(
 
 def refusals_of(network: NetworkDescription, levels: Levels) -> list[LoweringError]:
     """All that folding refuses: a layer that is refused gives spikes to those behind it."""
-    refusals: list[LoweringError] = []
-    try:
-        folding = Folding(network, levels)
-    except LoweringError as refusal:  # the example, read like this, has no place for a mean of each channel
-        return [refusal]
+    folding, refusals = Folding(network, levels), []
     for layer in network.layers[1:]:
         try:
             folding.contents.append(FOLDS[type(layer)](folding, layer))

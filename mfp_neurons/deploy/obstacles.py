@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from ..network.capture import named
 from ..network.describing import Attempt, attempt, check_model, check_steps, takes_single_steps
 from ..quantize import quantize_weights
 from ..quantize.selection import reasons_against
-from .errors import InvalidNetworkError
+from .errors import InvalidNetworkError, LoweringError
 from .folding import Levels
 from .integer_network import IntegerNetwork
 from .lowering import Channels, levels_of, lower_rounded, real_weights, refusals_of
@@ -133,7 +133,7 @@ def check(
     # what a reading refuses leaves stand-ins of shapes that only the right reading is sure to follow
     clean = [one for one in attempts if one.is_complete and not one.refusals]
     attempts = clean or attempts
-    read = [(one, [*one.refusals, *_refusals(one, inputs, kernel_bits)]) for one in attempts]
+    read = [_with_refusals(one, inputs, kernel_bits) for one in attempts]
     refusals: list[Exception]
     furthest = max(one.handled for one in attempts)
     best, refusals = max(
@@ -160,9 +160,13 @@ def _progress(one: Attempt, refusals: list[Exception]) -> tuple[int, int]:
     return (fewest, one.handled) if one.is_complete else (one.handled, fewest)
 
 
-def _refusals(one: Attempt, inputs: Levels, kernel_bits: KernelBits) -> list[Exception]:
+def _with_refusals(one: Attempt, inputs: Levels, kernel_bits: KernelBits) -> tuple[Attempt, list[Exception]]:
+    """A reading, and all that reading and folding refuse."""
     network = one.network if kernel_bits is None else rounded(one.network, kernel_bits)[0]
-    return list(refusals_of(network, inputs))
+    try:
+        return one, [*one.refusals, *refusals_of(network, inputs)]
+    except LoweringError as error:  # the input itself: its means have no place in this reading
+        return replace(one, fits=False), [*one.refusals, error]
 
 
 def _told_apart(model: nn.Module, refusals: Iterable[Exception]) -> list[Obstacle]:

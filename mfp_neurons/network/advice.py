@@ -26,8 +26,8 @@ OTHERWISE = (
     "mean, sum or largest over time"
 )
 INPUT = (
-    "It is the input that is changed here: what prepares or encodes one, such as spikegen, can stay outside "
-    "of the model, which is lowered with an example of what it gets then"
+    "Here it is called on the input: what checks, prepares or encodes one, such as spikegen, can stay "
+    "outside of the model, which is lowered with an example of what it gets then"
 )
 
 _ADVICE = [
@@ -72,7 +72,8 @@ _ADVICE = [
     ),
     ("Feed images, or events with a channel for each symbol", "embedding embedding_bag one_hot"),
     (
-        "Memory-free neurons remember by their order; recurrent layers have no place here",
+        "It keeps numbers between steps. Neurons remember by their order, or by spikes that come back to "
+        "them: LinearRecurrentContainer of SpikingJelly, RLeaky of snnTorch",
         "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
     ),
     (

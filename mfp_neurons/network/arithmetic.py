@@ -147,6 +147,8 @@ def exact_constant(tracer: Tracer, number: Any, value: Value) -> Exact:
         return _exact(tracer, np.array([number], object))
     if not isinstance(number, Tensor) or number.is_complex():
         tracer.refuse(f"computes with {type(number).__name__}, which is neither number nor tensor")
+    # what expand has repeated is one number along that dimension
+    number = number[tuple(slice(None) if stride else slice(0, 1) for stride in number.stride())]
     # float64 holds every number of the smaller floating dtypes, so nothing is rounded before it is a
     # fraction.
     array = _exact(tracer, number.detach().cpu().double().numpy().astype(object))

@@ -135,6 +135,11 @@ def _picked(tracer: Tracer, value: Value, place: int, entry: Any) -> tuple[Value
         if not isinstance(entry, int | slice | list):
             tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
         return take(tracer, value, place, entry), not isinstance(entry, int)
+    if kinds(dim) == {"N"}:
+        tracer.refuse(
+            f"takes a part of the batch: of {labels(value.dims)} along dim {place}. Samples stay together, "
+            "and an example is [T, N, *], or [N, *] of a model that makes T steps of it itself"
+        )
     if kinds(dim) != {"T"}:
         tracer.refuse(f"takes a part of a tensor {list(sizes(value.dims))} along dim {place}. {PART}")
     # Where loops are not followed, a single step can only be read out, and that is the last one.

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from ..adapters import describe_neuron, describe_recurrence
 from .advice import ADVICE, INPUT, OTHERWISE, OWN_LOOP, TIME_LOOP, UNLIKE_STEPS
@@ -29,6 +30,9 @@ from .description import Affine, Gather, Input, Layer, NetworkError, Reduction, 
 Rule = Callable[..., Any]
 RULES: dict[str, Rule] = {}
 _SHARE_MEMORY: set[str] = set()  # functions that give a view of their input
+
+# functions that give a tensor of numbers the dtype or the shape of another one
+_LIKE_ANOTHER = frozenset(("to", "type_as", "expand_as", "view_as", "reshape_as"))
 
 # functions whose shapes need no device, or that the meta device can't do
 _WITHOUT_META = frozenset(("to", "cpu", "cuda", "type", "type_as", "data", "requires_grad", "pin_memory"))
@@ -217,11 +221,14 @@ class Tracer:
             return RULES[plain](self, None, *args)
         for one in inputs:
             self.check_written(one)
+        if plain in _LIKE_ANOTHER and not isinstance(args[0], StandIn):
+            return getattr(Tensor, plain)(*tree_map_only(StandIn, _blank, args), **kwargs)
         if plain not in RULES:
             instead = ADVICE.get(plain, OTHERWISE)
             of_input = all(one.value.layer is not None and self._to_input(one.value.layer) for one in inputs)
             # a layer of torch in front of all others encodes nothing
-            if of_input and not type(self.capture.running()).__module__.startswith("torch.nn"):
+            classes = set(type(self.capture.running()).__mro__) - {nn.Module}
+            if of_input and not any(one.__module__.startswith("torch.nn") for one in classes):
                 instead += f". {INPUT}"
             self.give_up(plain, f"calls {plain}, which no layer of a network is", instead)
         kept = [one.value for one in inputs if one.value.layer is None]
@@ -493,6 +500,11 @@ class Tracer:
             self.layers.pop()
             self.positions.pop()
         return first
+
+
+def _blank(one: StandIn) -> Tensor:
+    """A tensor of the same shape, dtype and device that is no stand-in, and takes no memory."""
+    return torch.zeros((), dtype=one.dtype, device=one.device).expand(tuple(one.shape))
 
 
 def equal(a: Any, b: Any) -> bool:

@@ -139,7 +139,9 @@ class StateCount:
         if not past:
             return
         for kept in self._cheapest(neuron, past):
-            steps, needed_by = 1 if kept.once else past, (neuron.name,)
+            # own spikes that come back are in its inputs one step later than they were fired
+            comes_back = kept.key == ("output", neuron.name)
+            steps, needed_by = 1 if kept.once else past + comes_back, (neuron.name,)
             row = StateRow(kept.of, kept.what, kept.values, kept.bits, steps, needed_by)
             old = self._rows.get(kept.key)
             if old is not None:

@@ -46,6 +46,7 @@ def read_out(y: Tensor, form: str, first: int | None) -> Tensor:
     y = y if first is None else y[first:]
     forms: dict[str, Callable[[Tensor], Tensor]] = {
         "every step": lambda y: y,
+        "as it is": lambda y: y,
         "batch first": lambda y: y.transpose(0, 1),
         "last": lambda y: y[-1],
         "mean": lambda y: y.mean(0),
@@ -248,7 +249,10 @@ class Maker:
 
     def neuron(self, current: Tensor) -> nn.Module:
         """A neuron of any kind whose threshold is, or lies near, a potential that ``current`` leads to."""
-        made = self.kind_of_neuron(current.shape[2])
+        return self.with_threshold(self.kind_of_neuron(current.shape[2]), current)
+
+    def with_threshold(self, made: nn.Module, current: Tensor) -> nn.Module:
+        """The neuron with a threshold that the potentials of ``current`` are on both sides of."""
         name = "threshold" if hasattr(made, "spike_grad") else "v_threshold"
         old = getattr(made, name)
         per_channel = isinstance(old, Tensor) and old.numel() > 1
@@ -366,6 +370,10 @@ class Maker:
         kinds += ["attention", "attention", "masked", "masked", "side_by_side", "recurrent", "twice"]
         if self.narrow:
             kinds += ["in_a_row", "in_a_row", "product"]
+        if not self.loop:
+            kinds += ["shared"]
+        if self.h.dim() > 3 and not (self.dyadic and self.h.shape[-1] not in (1, 2, 4)):
+            kinds += ["averaged"]
         if self.windows():
             kinds += ["time_pool", "time_pool"]
         if self.h.dim() > 3:
@@ -427,6 +435,26 @@ class Maker:
         return Do(
             lambda x, current, first, second: second(current(first(current(x)))), current, first, second
         )
+
+    def _shared(self) -> nn.Module:
+        """One neuron for two calls: those of MFP start from rest."""
+        first = self.current(self.h, same=True)
+        options = self.kernel(self.h.shape[2])
+        fire = self.with_threshold(MFP(0.5, **options), self.through(first, self.h))
+        inner = nn.Sequential(first, fire)
+        second = self.current(self.through(inner, self.h), same=True)
+        return Do(lambda x, first, second, fire: fire(second(fire(first(x)))), first, second, fire)
+
+    def _averaged(self) -> nn.Module:
+        """The mean or sum over columns, or over channels that are kept as a dimension."""
+        how = self.pick("mean", "sum")
+        mean = Do(lambda x: getattr(x, how)(-1), nn.Identity())
+        if self.flip():
+            stage = self.stage(self.through(mean, self.h))
+            return nn.Sequential(mean, stage)
+        current = self.current(self.h)
+        both = nn.Sequential(current, Do(lambda x: getattr(x, how)(-1, keepdim=True), nn.Identity()))
+        return nn.Sequential(both, self.neuron(self.through(both, self.h)))
 
     def _currents(self) -> nn.Module:
         """Spiking-ResNet: two currents into one neuron; the second may be the spikes themselves."""
@@ -650,6 +678,8 @@ class Maker:
         self.parts.append(f"head: {kind}")
         if kind == "nothing":
             return nn.Identity()
+        if kind == "reduced":
+            return self.reduced(h)
         if kind == "map":
             return self.current(h)
         classes = self.pick(2, 3, 4)
@@ -666,6 +696,13 @@ class Maker:
             layers.append(Do(self.vote, pool))
         return nn.Sequential(*layers)
 
+    def reduced(self, h: Tensor) -> nn.Module:
+        """A layer behind what was reduced over time; behind a sum, one without a bias."""
+        how, first = self.pick("mean", "mean", "sum"), self.pick(None, *range(1, self.steps))
+        linear = self.quantized(nn.Linear(h[0, 0].numel(), self.pick(2, 3), how == "mean" and self.flip()))
+        norm = self.norm(linear.out_features, 0) if how == "mean" and self.flip() else nn.Identity()
+        return Do(lambda x, linear, norm: norm(linear(getattr(x[first:], how)(0).flatten(1))), linear, norm)
+
     def reader(self) -> nn.Module:
         """A neuron whose potential is returned."""
         reset = self.pick("none", "subtract")
@@ -679,8 +716,10 @@ class Maker:
         votes = lambda spikes: pool(spikes.unsqueeze(1)).squeeze(1)  # noqa: E731
         return votes(x) if self.loop else over_time(votes, x)
 
-    def form(self) -> tuple[str, int | None]:
+    def form(self, kind: str) -> tuple[str, int | None]:
         """What is read out of one head."""
+        if kind == "reduced":
+            return "as it is", None
         forms = ["every step", "every step", "batch first", "last", "mean", "mean", "sum", "largest"]
         form = self.pick(*forms, "largest, with its step", "part of the mean")
         self.parts.append(f"read out: {form}")
@@ -698,11 +737,13 @@ class Maker:
         chosen = [last, *(self.pick(*places) for _ in range(count - 1))]
         # potentials beside other tensors are left out, so that they are all or none
         kinds = ["linear", "linear", "spikes", "votes", "map", "nothing", "potentials"]
+        kinds = kinds if self.loop else ["reduced", *kinds]
         kind = self.pick(*kinds)
         others = kinds[:-1] if kind != "potentials" else kinds[-1:]
         drawn = [kind, *(self.pick(*others) for _ in chosen[1:])]
         return [
-            Head(at, self.head(hs[at], kind), *self.form()) for at, kind in zip(chosen, drawn, strict=True)
+            Head(at, self.head(hs[at], kind), *self.form(kind))
+            for at, kind in zip(chosen, drawn, strict=True)
         ]
 
 

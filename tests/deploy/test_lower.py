@@ -349,7 +349,7 @@ def test_two_layers_whose_sum_is_that_over_flattened_maps_beside_vectors_agree_w
         (torch.full((4, 2, 20), -1.5), None, ValueError, r"example .* from -1\.5"),
         *(
             (events(4, 5), bad, ValueError, "levels must be .* from 1 to 32768")
-            for bad in (0, 32769, True, 2.0)
+            for bad in (0, 2**15 + 1, True, 2.0)
         ),
         (images(4, 5), 16, ValueError, "example must be at most levels=16"),
     ],

@@ -169,7 +169,8 @@ def test_averages_of_a_current_need_no_map(pool):
     assert not currents(prepared(nn.Sequential(*layers)), events(2, 6, 6))
 
 
-def test_shortcuts_through_stages_of_currents_stay_near_float64():
+@pytest.mark.parametrize("reset", [None, "subtract", "zero"])
+def test_shortcuts_through_stages_of_currents_stay_near_float64(reset):
     """A residual network of membrane shortcuts: each stage adds spikes to a convolution of currents."""
 
     def forward(x, first, *rest):
@@ -180,7 +181,7 @@ def test_shortcuts_through_stages_of_currents_stay_near_float64():
 
     def stage():
         return (
-            neuron(),
+            neuron(reset=reset),
             Each(conv(4, 4), norm(nn.BatchNorm2d, 4)),
             Each(conv(4, 4, 1), norm(nn.BatchNorm2d, 4)),
         )

@@ -87,6 +87,7 @@ NORMALIZED: dict[str, Before] = {
     "in place": lambda x: x.clone().sub_(0.5).div_(0.5),
     "a std of each channel": lambda x: x / STD,
     "a mean and a std of each channel": lambda x: (x - MEAN) / STD,
+    "made like the input": lambda x: (x - MEAN.float().to(x)) / STD.type_as(x).expand_as(x),
     "the other way round": lambda x: 1 - x,
     "a negative factor": lambda x: -x,
     "a channel that is left out": lambda x: x * torch.tensor([0.0, 2.0]).reshape(2, 1, 1),

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from mfp_neurons import convert, deploy, quantize, quantize_weights, report
+from mfp_neurons import MFP, MFPNode, convert, deploy, quantize, quantize_weights, report
 from mfp_neurons.deploy import LoweringError
 from mfp_neurons.deploy.graph import Neurons
 from mfp_neurons.network import describe
@@ -298,6 +298,82 @@ def test_a_recurrent_network_is_reported_saved_and_described(tmp_path):
     np.testing.assert_array_equal(
         loaded.run(x.numpy(), backend="numpy"), network.run(x.numpy(), backend="numpy")
     )
+
+
+def memory_free(order: int) -> nn.Module:
+    return MFPNode(tau=2.0, decay_input=False, v_threshold=0.4, reset=None, order=order)
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_operations_of_a_linear_container_counted_by_hand(order):
+    """Every spike of the input and every last spike reaches each neuron, once for each tap that it meets."""
+    torch.manual_seed(0)
+    container = layer.LinearRecurrentContainer(memory_free(order), FEATURES, FEATURES, step_mode="m")
+    model = quantize_weights(container, 1, first=1, last=1)  # no weight of 0
+    x = events(T, 1, FEATURES)
+    with torch.no_grad():
+        spikes = model(x)
+    functional.reset_net(model)
+    arrived = [int(x[t].sum() + (spikes[t - 1].sum() if t else 0)) for t in range(T)]
+    costs = report(model, x)
+    assert costs.synaptic_operations == FEATURES * sum(arrived)
+    again = sum(n * min(order, T - t) for t, n in enumerate(arrived))
+    assert costs.streaming_synaptic_operations == FEATURES * again
+    # K - 1 of both, and the spikes of the step before
+    assert costs.state_bits == 2 * FEATURES * (order - 1) + FEATURES
+    assert costs.state_bits == deploy.lower(model, x).graph.state_bits()
+    assert not costs.not_counted
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_an_element_wise_container_keeps_one_own_spike_for_each_tap(order):
+    container = layer.ElementWiseRecurrentContainer(memory_free(order), lambda x, y: x + y, step_mode="m")
+    model = quantize_weights(nn.Sequential(layer.Linear(FEATURES, 4, step_mode="m"), container), 1)
+    x = events(T, 1, FEATURES)
+    costs = report(model, x)
+    assert costs.state_bits == FEATURES * (order - 1) + 4 * order
+    network = deploy.lower(model, x)
+    assert costs.state_bits == network.graph.state_bits()
+    assert network.memory().state_stream == -(-costs.state_bits // 8)
+
+
+def test_the_memory_of_two_heads_is_that_of_what_both_read():
+    def heads(x, a, fire, b, c):
+        y = fire(a(x))
+        return b(y), c(y).mean(0)
+
+    fire = MFP(0.5, order=3, kernel_bits="pow2", v_threshold=0.1)
+    model = quantize_weights(Do(heads, nn.Linear(FEATURES, 5), fire, nn.Linear(5, 2), nn.Linear(5, 4)), 8)
+    network = deploy.lower(model, events(T, N, FEATURES))
+    memory = network.memory()
+    assert memory.weights == 6 * 5 + 5 * 2 + 5 * 4  # bytes, of 8 bits each
+    assert memory.state_stream == -(-2 * FEATURES // 8)  # neither head keeps anything
+    assert memory.state_run == 0
+    assert str(network).count("scores") == 2
+
+
+def attention(x: Tensor, q: nn.Module, k: nn.Module, v: nn.Module, fire: nn.Module) -> Tensor:
+    a, b, c = (one(x) for one in (q, k, v))
+    return fire(a @ b.mT @ c).flatten(2)
+
+
+def test_attention_is_counted_up_to_its_products_which_are_listed():
+    torch.manual_seed(0)
+    projections = [
+        nn.Sequential(nn.Linear(4, 4, bias=False), MFP(0.5, order=3, v_threshold=0.2)) for _ in "qkv"
+    ]
+    model = quantize_weights(
+        Do(attention, *projections, MFP(0.5, order=2, v_threshold=2.0)), 1, first=1, last=1
+    )
+    x = events(T, 1, 5, 4)
+    costs = report(model, x)
+    spikes = x.reshape(T, -1).sum(1)
+    assert costs.synaptic_operations == 3 * 4 * float(spikes.sum())  # each reaches 4 neurons, three times
+    again = sum(float(n) * min(3, T - t) for t, n in enumerate(spikes))
+    assert costs.streaming_synaptic_operations == 3 * 4 * again
+    # the input of two steps, which the three share, and the spikes of one step of each
+    assert costs.state_bits == 2 * 20 + 3 * 20
+    assert costs.not_counted == {"Do": "a matrix product outside of the layers that are counted"}
 
 
 def test_nir_refuses_a_recurrent_layer_with_what_to_do():

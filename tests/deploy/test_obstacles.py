@@ -282,6 +282,13 @@ def test_a_loop_outside_is_checked_with_its_number_of_steps() -> None:
         deploy.check(model, x, steps=0)
 
 
+def test_means_of_channels_tell_which_dimension_is_time() -> None:
+    model = quantize_weights(nn.Sequential(nn.Flatten(2), nn.Linear(12, 4), nn.ReLU(), fire()))
+    x = torch.rand(T, 1, 3, 2, 2)
+    result = deploy.check(model, x, mean=[0.1, 0.2, 0.3])
+    assert [one.where for one in result.obstacles] == ["'2' (ReLU)"]
+
+
 @settings(max_examples=30, deadline=None)
 @given(models())
 def test_a_model_that_lowers_has_no_obstacles(case) -> None:
