@@ -20,6 +20,8 @@ def layers() -> list[tuple[nn.Module, Tensor]]:
         (layer.Conv1d(2, 4, 3), torch.randn(3, 2, 2, 7)),
         (layer.Conv2d(2, 4, 3, padding=1), torch.randn(3, 2, 2, 5, 5)),
         (layer.Conv3d(2, 4, 2), torch.randn(3, 2, 2, 3, 3, 3)),
+        (layer.ConvTranspose1d(2, 3, 2), torch.randn(3, 2, 2, 5)),
+        (layer.ConvTranspose2d(2, 4, 3, 2, groups=2), torch.randn(3, 2, 2, 3, 3)),
     ]
 
 
