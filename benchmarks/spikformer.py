@@ -132,7 +132,7 @@ def lowered(out: Path, data_root: str, overrides: dict[str, Any]) -> dict[str, A
         "bytes_kept_between_steps": memory.state_stream,
         "bytes_of_maps_of_a_run": memory.peak_buffers,
         "bytes_of_float_parameters": 4 * sum(p.numel() for p in deployed.model.parameters()),
-        "bytes_of_float_potentials": costs.torch_state_bytes,
+        "bytes_of_float_potentials": 4 * sum(row.neurons for row in costs.neurons),
         "notes": list(deployed.network.notes),
     }
 
@@ -284,8 +284,8 @@ def score_table(one: dict[str, Any]) -> str:
         "parameters in float32, kB": kilo(one["bytes_of_float_parameters"]),
         "weights and parameters as integers, kB": f"{kilo(one['bytes_of_weights'])} + "
         f"{kilo(one['bytes_of_parameters'])}",
-        "potentials that LIFNodes would keep in float32, kB": kilo(one["bytes_of_float_potentials"]),
-        "bits kept between the steps of a stream, kB": kilo(one["bytes_kept_between_steps"]),
+        "potentials that LIFNodes keep in float32, kB": kilo(one["bytes_of_float_potentials"]),
+        "what a stream keeps between steps instead, kB": kilo(one["bytes_kept_between_steps"]),
         "C: tables in flash, kB": kilo(flash),
         "C: RAM of a run; of a stream, kB": f"{kilo(in_c['run_buffer_bytes'])}; "
         f"{kilo(in_c['step_buffer_bytes'] + in_c['state_bytes'])}",

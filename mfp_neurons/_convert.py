@@ -160,7 +160,8 @@ def convert(
     Returns:
         The model (the new neuron, if ``model`` was one). Its attribute ``mfp_conversion`` is a
         :class:`Conversion`, which says what was swapped or fused, and what was left alone and why; ``str()``
-        of it is a table.
+        of it is a table. What else would keep the model from becoming an integer network,
+        :func:`mfp_neurons.deploy.check` lists, before it is trained.
 
     Raises:
         ValueError: there is no neuron (and no ``weight_bits``), ``order`` does not fit the model, or a neuron

@@ -139,7 +139,7 @@ def ms_resnet18(
 ) -> nn.Module:
     """MS-ResNet-18 of SpikingJelly 2: convolutions between neurons, currents from block to block.
 
-    Its shortcuts convolve currents where the shape changes, so it has no integer network.
+    Its shortcuts convolve currents where the shape changes; an integer network rounds these to whole numbers.
 
     Raises:
         ValueError: ``features`` are no [C, H, W].
@@ -167,7 +167,7 @@ def spikformer(
     num_heads: int = 12,
     depths: int = 4,
 ) -> nn.Module:
-    """Spikformer of SpikingJelly 2: attention between spikes, so it has no integer network.
+    """Spikformer of SpikingJelly 2: attention between spikes, whose products are whole numbers.
 
     Raises:
         ValueError: ``features`` are no [C, H, W], or ``patch_size`` does not divide them.

@@ -90,8 +90,8 @@ def lower(
 
     Raises:
         TypeError: model is no module, example no tensor of one of these dtypes.
-        ValueError: the example is empty, has too few dimensions, NaN, or numbers outside [0, 1]; steps is
-            below 1.
+        ValueError: the example is empty, has too few dimensions, NaN, or numbers of no kind above; levels,
+            steps, mean or std are out of range.
         LoweringError: the model cannot be lowered; the message says which module, its type, why, and what to
             use instead. Nothing has been computed then. It is the first of what :func:`check` lists.
 

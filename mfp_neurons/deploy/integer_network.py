@@ -87,9 +87,10 @@ class IntegerNetwork:
         r"""Scores of whole sequences: all steps at once, layer by layer, nothing kept between steps.
 
         Args:
-            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. Integers are levels,
-                from 0 to the network's largest (255 of images, 1 of events); floats lie in [0, 1] and are
-                rounded to levels; False and True are 0.0 and 1.0, the smallest level and the largest.
+            x: NumPy or torch, [T, N, \*], or [N, \*] to show the same at every step. It is of
+                the kind that the example of :func:`lower` was. Images: integers are levels, from 0 to the
+                network's largest; floats lie in [0, 1], or in [-1, 1], and are rounded to levels; False and
+                True are the smallest level and the largest. Events and counts are themselves, in any dtype.
             backend: "compiled" is portable C on several threads; "numpy" the readable definition, slow;
                 "auto" takes the first and says once why if it can't.
             threads: how many share the work of the compiled code, the caller's among them, 256 at most. None

@@ -34,7 +34,7 @@ class Memory:
     Attributes:
         weights: codes, packed into bits.
         parameters: thresholds, taps, factors, offsets and places that numbers are gathered from, each array
-            in the smallest integer type for it.
+            in the smallest integer type for it; equal places once.
         state_run: between the steps of ``run``, which keeps nothing.
         state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, or R of a neuron with
             feedback, or K of one with synapses from its own layer, if these are more; and one for each that
@@ -66,7 +66,7 @@ def memory(graph: Graph, batch: int, steps: int) -> Memory:
     sizes = [_map_bytes(graph, i, steps // graph.periods[i]) for i in maps]
     return Memory(
         weights=sum(_weight_bytes(s) for op in graph.ops for s in synapses(op)),
-        parameters=sum(_parameter_bytes(op) for op in graph.ops),
+        parameters=sum(map(_parameter_bytes, graph.ops)) - _repeated_places(graph),
         state_run=0,
         state_stream=-(-graph.state_bits() // 8) * batch,
         peak_buffers=plan(graph, sizes).peak * batch,
@@ -123,6 +123,13 @@ def _parameter_bytes(op: Op) -> int:
     if isinstance(op, Gather):
         arrays += [op.places]
     return sum(smallest(array).nbytes for array in arrays)
+
+
+def _repeated_places(graph: Graph) -> int:
+    """Bytes of places that another operation has too: they are kept once."""
+    moves = [op for op in graph.ops if isinstance(op, Gather)]
+    first = {(op.places.tobytes(), op.shape, graph.map_shape(op.source)): op for op in moves}
+    return sum(_parameter_bytes(op) for op in moves) - sum(_parameter_bytes(op) for op in first.values())
 
 
 def _map_bytes(graph: Graph, index: int, steps: int) -> int:

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import lcm
+from math import lcm, prod
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -76,7 +77,9 @@ def takes_single_steps(model: nn.Module) -> bool:
 def check_example(example: Any) -> Tensor:
     """The example, if it is one of any model."""
     if not isinstance(example, Tensor):
-        raise TypeError(f"example must be a torch.Tensor, got {in_words(example)}")
+        several = "; an integer network has one input (torch.cat joins several)"
+        several = several if isinstance(example, tuple | list | dict) else ""
+        raise TypeError(f"example must be a torch.Tensor, got {in_words(example)}{several}")
     if example.layout != torch.strided or example.is_meta:
         raise TypeError(f"example must be a dense tensor that holds numbers, got {in_words(example)}")
     if example.dim() < 2 or example.numel() == 0:
@@ -405,17 +408,22 @@ def _output(tracer: Tracer, value: Value) -> Output:
     known = every_step or value.reduce or value.step is not None or is_single
     front, rest = dims[: len(expected)], dims[len(expected) :]
     own = flat(of_features(tracer.layer(value).shape))
-    # The features may come as a map or flattened, but in the order in which the layer has them.
+    # The features may come as a map or flattened, in the order in which the layer has them.
     in_order = rest == of_features(sizes(rest)) and flat(rest) == own
+    are_features = all(kinds(dim) <= {"F"} for dim in rest)
     # No form of output says that the last k steps are returned as they are, without a reduction.
     cut = value.last and not value.reduce
-    if not known or [kinds(dim) for dim in front] != expected or not in_order or cut:
+    if not known or [kinds(dim) for dim in front] != expected or not are_features or cut:
         tracer.refuse(
             f"returns {labels(value.dims)}, which is not [N, *] reduced over time (x.mean(0), x.sum(0), "
             "x.amax(0), x[-1], x[-k:].mean(0), x[k:].mean(0)) or [T, N, *] of every step. Return one of "
-            "these, features in their order"
+            "these"
         )
-    source = tracer.source(replace(value, dims=dims), len(expected))
+    value = replace(value, dims=dims)
+    if not in_order:
+        tracer.name = "return"
+        value = tracer.gathered(value, len(expected), np.arange(prod(sizes(rest))).reshape(sizes(rest)))
+    source = tracer.source(value, len(expected))
     if every_step:
         return Output(source, "every step", skip=value.skip, time=time)
     if value.reduce:

@@ -479,7 +479,8 @@ class Tracer:
 
     def add(self, layer: Layer, sources: Sequence[Source]) -> int:
         """The number of a layer that reads these; where loops are followed, that of an equal one."""
-        if any(source.reduce == "max" for source in sources):
+        # what only moves numbers may as well do that before the largest are taken
+        if any(source.reduce == "max" for source in sources) and not isinstance(layer, Gather):
             self.refuse(
                 f"computes with the largest numbers over time ({layer.function}), which only what the model "
                 "returns can be. Take the largest of what comes out at the end"

@@ -32,6 +32,7 @@ from mfp_neurons.deploy.graph import (
     Window,
     current_bound,
 )
+from mfp_neurons.deploy.memory import memory
 from tests.deploy.graphs import Case, dense, fires, readout, vectors
 from tests.deploy.native import SANITIZED, expected, score, stream_of
 
@@ -133,6 +134,21 @@ def gathered(seed: int) -> Case:
 
 def test_numbers_go_to_any_place_in_any_order():
     agree(*map(gathered, range(16)))
+
+
+def test_places_of_several_maps_stand_once_in_memory_and_in_the_tables():
+    shape = (3, 4, 5)
+    places = np.random.default_rng(0).permutation(60)
+    moves = [Gather(f"moved {i}", i, places, shape, 1) for i in range(3)]
+    turned = Gather("turned", 3, places[::-1].copy(), shape, 1)
+    graph = network(shape, [*moves, turned])
+    agree(Case(graph, levels(shape, 4), 4))
+    apart = network(shape, [moves[0]])
+    assert memory(graph, 1, 4).parameters - memory(apart, 1, 4).parameters == 60
+    with tempfile.TemporaryDirectory() as folder:
+        header, source, *_ = write_c(graph, folder)
+        assert len(re.findall(r"int8_t places\d+\[60\]", source.read_text())) == 2
+        assert f"PARAMETER_BYTES {memory(graph, 1, 4).parameters}\n" in header.read_text()
 
 
 def test_ones_are_one_everywhere_and_beyond_the_end_of_a_map_nothing_is():

@@ -89,3 +89,25 @@ def test_taps_of_each_channel_behind_attention_in_heads() -> None:
         fire.kernel.taps.copy_(torch.tensor([[1.0, 0.5, 0.25, -1.0], [0.5, 0.25, 1.0, 2.0]]))
     seen = agree(prepared(Do(attention, *layers, fire, nn.Linear(20, 3))), events(4, 5), 1)
     assert 0.02 < seen.rates["layers.3"] < 0.98
+
+
+@pytest.mark.parametrize(
+    "read_out",
+    [
+        lambda y: y,
+        lambda y: y.flatten(2),
+        lambda y: y[1:],
+        lambda y: y[-1],
+        lambda y: y.mean(0),
+        lambda y: y[2:].sum(0).flatten(1),
+        lambda y: y.amax(0),
+    ],
+)
+@pytest.mark.parametrize("of_spikes", [False, True])
+def test_scores_of_every_place_come_in_the_order_of_the_model(read_out, of_spikes) -> None:
+    """A linear layer over the last dimension: its features are the channels of a map, and come last."""
+    fire = neuron(0.2) if of_spikes else nn.Identity()
+    model = prepared(Do(lambda x, a, fire: read_out(fire(a(x))), nn.Linear(4, 3), fire))
+    head = agree(model, events(5, 4), 1).graph.heads[0]
+    assert head.features in {(5, 3), (15,)}
+    assert (head.error.max() > 0) != of_spikes

@@ -138,6 +138,12 @@ def test_a_traced_module_is_refused_with_what_to_lower() -> None:
         describe(traced, torch.zeros(4, 1, 20))
 
 
+def test_several_examples_are_refused_with_what_to_do() -> None:
+    x = torch.zeros(4, 1, 20)
+    with pytest.raises(TypeError, match=r"example must be a torch.Tensor, got .*has one input \(torch.cat"):
+        describe(nn.Linear(20, 3), (x, x))
+
+
 def test_a_second_input_is_refused_with_what_to_do() -> None:
     model = Do(lambda x, a: a(x), nn.Linear(20, 3))
     model.forward = lambda x, y: x + y

@@ -706,13 +706,9 @@ void mfp_pack16(const mfp_map *map, const uint16_t *levels, uint32_t *out)
 {
     const uint32_t places = map->height * map->width;
     mfp_clear(out, map->planes * map->words);
-    for (uint32_t place = 0; place < places; place++) {
-        for (uint32_t c = 0; c < map->channels; c++) {
-            const uint16_t level = levels[c * places + place];
-            for (uint32_t p = 0; p < map->planes; p++)
-                flip_bits(out + p * map->words, place * map->channels + c, (uint32_t)(level >> p) & 1u, 1);
-        }
-    }
+    for (uint32_t place = 0; place < places; place++)
+        for (uint32_t c = 0; c < map->channels; c++)
+            put_number(map, out, place * map->channels + c, levels[c * places + place]);
 }
 
 void mfp_clear(uint32_t *words, uint32_t count)

@@ -46,6 +46,7 @@ class Tables:
         self.lines: list[str] = []
         self.weight_bytes = self.parameter_bytes = 0
         self._graph = graph
+        self._places: dict[bytes, str] = {}  # queries, keys and values of attention are gathered alike
         # only what is used, as strict compilers warn of a constant that nobody reads
         for index in sorted(_described_maps(graph)):
             name, top = comment(graph.map_name(index)), graph.map_top(index)
@@ -68,8 +69,11 @@ class Tables:
             elif isinstance(op, Pool):
                 self.lines += [f"static const mfp_pooling layer{index} = {_pooling(op)};"]
             elif isinstance(op, Gather):
-                places = self._parameters("places", f"{index}", _places(graph, op))
-                self.lines += [f"static const mfp_table layer{index} = {places};"]
+                places = _places(graph, op)
+                known = self._places.get(places.tobytes())
+                table = known or self._parameters("places", f"{index}", places)
+                self._places[places.tobytes()] = table
+                self.lines += [f"static const mfp_table layer{index} = {table};"]
 
     def _neurons(self, index: int, op: Neurons) -> None:
         currents = self._currents(index, op)
