@@ -86,26 +86,25 @@ def agreement(
     levels, ran = read(graph, x)
     scores, maps = interpret.run(graph, levels.astype(np.int64), ran)
     neurons = {op.name: (op, map_) for op, map_ in zip(graph.ops, maps[1:], strict=False)}
-    layers = describe(model, example, steps=steps).layers
-    spikes, doubts = {}, {}
-    for layer in layers:
+    calls: dict[str, list[Call]] = {}
+    for layer in describe(model, example, steps=steps).layers:
         if not isinstance(layer, description.Neurons) or layer.name not in neurons:
             continue  # neurons whose potential alone is returned are none of the integer network's
-        op, numbers = neurons[layer.name]
+        earlier = calls.setdefault(layer.name, [])
+        op, numbers = neurons[f"{layer.name} ({len(earlier) + 1})" if earlier else layer.name]
         assert isinstance(op, Neurons)
         # where the module has them: behind attention features lie in another order than those of the map
         order = places([axis for dim in layer.sources[0].dims for axis in dim])
         doubt = np.broadcast_to(op.error[:, None, None], op.shape).reshape(-1)[order]
-        doubts[op.name] = torch.from_numpy(doubt).reshape(layer.features)
-        fired = numbers.reshape(*numbers.shape[:2], -1)[..., order]
-        spikes[op.name] = torch.from_numpy(fired).reshape(*numbers.shape[:2], *layer.features)
-    reference = exact(model, rounding=rounding, doubts=doubts, given=spikes)
+        fired = torch.from_numpy(numbers.reshape(*numbers.shape[:2], -1)[..., order])
+        shaped = fired.reshape(*numbers.shape[:2], *layer.features)
+        earlier.append(Call(torch.from_numpy(doubt).reshape(layer.features), shaped))
+    reference = exact(model, rounding=rounding, given=calls)
     expected = results(reference, inputs, ran if steps else None)
     watched = {p.removeprefix("model."): m for p, m in reference.named_modules() if isinstance(m, Watched)}
-    compared = {path: layer for path, layer in watched.items() if layer.given is not None}
-    assert set(spikes) == set(compared)
+    compared = {path: watched[path] for path in calls}
     for path, layer in compared.items():
-        fired = spikes[path].reshape(layer.spikes.shape)
+        fired = torch.cat([one.spikes for one in calls[path]]).reshape(layer.spikes.shape)
         wrong = (fired != layer.spikes) & ~layer.unsure
         assert not wrong.any(), f"{path}: {int(wrong.sum())} of {wrong.numel()} spikes differ\n{model}"
     assert len(graph.heads) == len(expected)
@@ -181,25 +180,34 @@ def threshold(neuron: Any) -> Tensor:
     return torch.as_tensor(value).detach().double().reshape(-1)
 
 
+@dataclass(frozen=True)
+class Call:
+    """What an integer network says of one call of a neuron: ``doubt`` of its potentials, which broadcasts
+    over a step [N, *], and ``spikes`` [T, N, *]."""
+
+    doubt: Tensor
+    spikes: Tensor
+
+
 class Watched(nn.Module):
     """A neuron in float64 that keeps what it computed.
 
     Args:
         neuron: what to evaluate, memory-free or a framework's own, of which each step is a call or all are.
-        doubt: what may be wrong with the potential, besides rounding; it broadcasts over a step [N, *].
-        rounding: what may be wrong with it, relative to the largest number around.
-        given: spikes to go on with where it is unsure, [T, N, *].
+        rounding: what may be wrong with its potential, relative to the largest number around.
+        given: of each of its calls, or of all steps of a loop, how far the potential may be off besides, and
+            spikes to go on with where it is unsure.
 
     Attributes:
         unsure: where the potential is so close to the threshold that it may be on the other side.
-        spikes: what it fires, [T, N, *].
-        potentials: what meets the threshold, [T, N, *].
+        spikes: what it fires, [T, N, *], the sequences of several calls one behind the other.
+        potentials: what meets the threshold, likewise.
     """
 
-    def __init__(self, neuron: Any, doubt: Tensor, rounding: float, given: Tensor | None) -> None:
+    def __init__(self, neuron: Any, rounding: float, given: Sequence[Call]) -> None:
         super().__init__()
-        self.neuron, self.doubt, self.given = [neuron], doubt, given  # in a list, no cast reaches it
-        self.rounding = rounding
+        self.neuron, self.given = [neuron], given  # in a list, no cast reaches it
+        self.rounding, self.calls = rounding, 0
         self.spec: NeuronSpec = describe_neuron(neuron)  # type: ignore[assignment]
         self.inputs: list[Tensor] = []
         self._steps: list[tuple[Tensor, Tensor, Tensor]] = []  # potential, spikes as computed, unsure
@@ -208,13 +216,15 @@ class Watched(nn.Module):
     def forward(self, x: Tensor, *states: Tensor) -> Any:
         is_sequence = self.spec.takes_sequences
         if is_sequence:
-            self.inputs, self._steps, self._fired = [], [], []
+            self.inputs, self._fired = [], []
+        self.calls += is_sequence
         steps = list(x) if is_sequence else [x]
         at = len(self.inputs)
         for step in steps:
             self._step(step)
         joined = torch.stack if is_sequence else (lambda one: one[0])
-        fired, u = joined(self._fired[at:]), joined([one[0] for one in self._steps[at:]])
+        fired = joined(self._fired[at:])
+        u = joined([one[0] for one in self._steps[-len(steps) :]])
         neuron = self.neuron[0]
         if hasattr(neuron, "v"):  # as SpikingJelly's neurons leave it
             self.v = self._after_reset(self._steps[-1][0], self._fired[-1])
@@ -240,13 +250,14 @@ class Watched(nn.Module):
         v = v.reshape(-1, *[1] * (x.dim() - 2)) if v.numel() > 1 else v.reshape(())
         u = self._potential(v)
         size = 1 + max(float(one.abs().max()) for one in (x, u, v))
-        doubt = self.doubt + self.rounding * size
+        given = self.given[max(self.calls - 1, 0)] if self.given else None
+        doubt = self.rounding * size + (0.0 if given is None else given.doubt)
         strict = getattr(neuron, "strict", hasattr(neuron, "spike_grad"))
-        unsure = ((u - v).abs() <= doubt) & (doubt > 0)
+        unsure = ((u - v).abs() <= doubt) & torch.as_tensor(doubt > 0)
         spikes = (u > v if strict else u >= v).double()
         self._steps.append((u, spikes, unsure.broadcast_to(u.shape)))
-        if self.given is not None:
-            spikes = torch.where(unsure, self.given[t].reshape(u.shape).double(), spikes)
+        if given is not None:
+            spikes = torch.where(unsure, given.spikes[t].reshape(u.shape).double(), spikes)
         self._fired.append(spikes)
 
     def _potential(self, v: Tensor) -> Tensor:
@@ -342,21 +353,19 @@ def exact(
     model: nn.Module,
     *,
     rounding: float = 0.0,
-    doubts: Mapping[str, Tensor] | None = None,
-    given: Mapping[str, Tensor] | None = None,
+    given: Mapping[str, Sequence[Call]] | None = None,
 ) -> nn.Module:
     """A float64 copy: weights are codes times scales, unrounded; neurons are :class:`Watched`.
 
-    ``doubts`` and ``given`` are theirs, by path.
+    ``given`` is theirs, by path.
     """
     copied = unrounded(model)
     for path, module in model.named_modules():
         if hasattr(module, "plain_class"):  # a batch norm whose work the neuron does: its own again
             copied.get_submodule(path).__class__ = module.plain_class
         elif is_neuron(module) or is_own(module):
-            doubt = (doubts or {}).get(path, torch.zeros(1, dtype=torch.float64))
             kind = Watched if is_neuron(module) else Own
-            watched = kind(module, doubt, rounding, (given or {}).get(path))
+            watched = kind(module, rounding, (given or {}).get(path, ()))
             if not path:
                 return NoGrad(watched)
             copied.set_submodule(path, watched)
