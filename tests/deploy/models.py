@@ -448,12 +448,12 @@ class Maker:
     def _averaged(self) -> nn.Module:
         """The mean or sum over columns, or over channels that are kept as a dimension."""
         how = self.pick("mean", "sum")
-        mean = Do(lambda x, _: getattr(x, how)(-1), nn.Identity())
+        mean = Do(lambda x: getattr(x, how)(-1))
         if self.flip():
             stage = self.stage(self.through(mean, self.h))
             return nn.Sequential(mean, stage)
         current = self.current(self.h)
-        both = nn.Sequential(current, Do(lambda x, _: getattr(x, how)(-1, keepdim=True), nn.Identity()))
+        both = nn.Sequential(current, Do(lambda x: getattr(x, how)(-1, keepdim=True)))
         return nn.Sequential(both, self.neuron(self.through(both, self.h)))
 
     def _currents(self) -> nn.Module:
