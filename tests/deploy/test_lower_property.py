@@ -40,7 +40,8 @@ def test_a_model_that_float64_computes_exactly_agrees_in_every_spike(case):
 @given(models())
 def test_a_model_agrees_in_every_spike_that_float64_decides(case):
     compared = agree_on(case)
-    assert compared.undecided <= 1 + compared.spikes // 20
+    # a few neurons whose potential can be the threshold itself, in networks of a dozen of them
+    assert compared.undecided <= 4 + compared.spikes // 10
 
 
 @given(models())
