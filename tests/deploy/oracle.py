@@ -189,6 +189,11 @@ class Call:
     spikes: Tensor
 
 
+def over_channels(row: Tensor, step: Tensor) -> Tensor:
+    """One number, or one for each channel, as it meets a step [N, C, *]."""
+    return row.reshape(-1, *[1] * (step.dim() - 2)) if row.numel() > 1 else row.reshape(())
+
+
 class Watched(nn.Module):
     """A neuron in float64 that keeps what it computed.
 
@@ -246,8 +251,7 @@ class Watched(nn.Module):
     def _step(self, x: Tensor) -> None:
         neuron, t = self.neuron[0], len(self.inputs)
         self.inputs.append(x)
-        v = threshold(neuron)
-        v = v.reshape(-1, *[1] * (x.dim() - 2)) if v.numel() > 1 else v.reshape(())
+        v = over_channels(threshold(neuron), x)
         u = self._potential(v)
         size = 1 + max(float(one.abs().max()) for one in (x, u, v))
         given = self.given[max(self.calls - 1, 0)] if self.given else None
@@ -302,7 +306,7 @@ class Watched(nn.Module):
         if reset is None:
             return u
         if reset.kind == "subtract":
-            return u - spikes * threshold(neuron)
+            return u - spikes * over_channels(threshold(neuron), u)
         return torch.where(spikes > 0, torch.full_like(u, reset.rest), u)
 
 
@@ -333,7 +337,7 @@ class Own(Watched):
     def _after_reset(self, u: Tensor, spikes: Tensor) -> Tensor:
         neuron = self.neuron[0]
         if neuron.v_reset is None:
-            return u - spikes * threshold(neuron)
+            return u - spikes * over_channels(threshold(neuron), u)
         return torch.where(spikes > 0, torch.full_like(u, neuron.v_reset), u)
 
 
