@@ -1,6 +1,6 @@
 # make demo   train three small networks on scikit-learn's digits, compare them, deploy one (about two minutes
 #             after the installation, which takes about 6 GB of disk and 2 to 10 minutes the first time)
-# make test   lint, types and tests, those with the other SpikingJelly too (under seven minutes on two cores)
+# make test   lint, types and tests, those with the other SpikingJelly too (under ten minutes on two cores)
 # make test-slow   what `make test` leaves out: the tests marked slow, and more examples of property tests
 # make docs   the documentation into docs/_build/html, warnings are errors
 # make bench  speed and memory against the peers on the CPU (a quarter of an hour); make bench-gpu on a GPU
