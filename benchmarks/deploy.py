@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from benchmarks.machine import facts
 from benchmarks.speed.__main__ import write
 from benchmarks.speed.tables import bullets, number
-from benchmarks.speed.timing import TOTAL, Effort, HostClock, Sample, alternate, summary
+from benchmarks.speed.timing import TOTAL, Effort, Sample, alternate, sample_of, summary
 from mfp_neurons import MFPNode, deploy, quantize_weights
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train.tables import markdown
@@ -109,17 +109,6 @@ def integer(channels: int) -> deploy.IntegerNetwork:
 # --- time -------------------------------------------------------------------------------------------------
 
 
-def timed(call: Callable[[], object]) -> Sample:
-    clock = HostClock()
-
-    def sample() -> dict[str, float]:
-        start = clock.mark()
-        call()
-        return {TOTAL: clock.gaps([start, clock.mark()])[0]}
-
-    return sample
-
-
 def contestants(channels: int, batch: int) -> dict[str, Callable[[], Sample]]:
     network, once, streamed = (integer(channels) for _ in range(3))  # buffers are for one size
     given = levels(batch).numpy()
@@ -133,13 +122,13 @@ def contestants(channels: int, batch: int) -> dict[str, Callable[[], Sample]]:
             forward(x)
             reset(net)
 
-        return timed(call)
+        return sample_of(call)
 
     stream = streamed.stream()
     return {
-        OURS: lambda: timed(lambda: network.run(given, backend="compiled")),
-        f"{OURS}, image given once": lambda: timed(lambda: once.run(given[0], backend="compiled")),
-        f"{OURS}, one step of a stream": lambda: timed(lambda: stream.step(given[0])),
+        OURS: lambda: sample_of(lambda: network.run(given, backend="compiled")),
+        f"{OURS}, image given once": lambda: sample_of(lambda: once.run(given[0], backend="compiled")),
+        f"{OURS}, one step of a stream": lambda: sample_of(lambda: stream.step(given[0])),
         "MFPNode, eager": lambda: torch_call(materialize(memory_free(channels)), compiled=False),
         EAGER: lambda: torch_call(lif(channels), compiled=False),
         COMPILED: lambda: torch_call(lif(channels), compiled=True),

@@ -28,7 +28,7 @@ from torch import nn
 from benchmarks.evidence.page import between
 from benchmarks.machine import facts
 from benchmarks.speed.tables import number
-from benchmarks.speed.timing import TOTAL, Effort, HostClock, Sample, alternate, summary
+from benchmarks.speed.timing import TOTAL, Effort, Sample, alternate, sample_of, summary
 from mfp_neurons import convert, report
 from mfp_neurons.architectures.layers import Neurons
 from mfp_neurons.architectures.spikingjelly_models import FromRest
@@ -255,17 +255,6 @@ def with_lifs(net: Any, data: Data) -> nn.Module:
     lifs = published(data.features, data.classes, data.steps, **sizes)
     lifs.load_state_dict(net.state_dict())
     return lifs.eval()
-
-
-def sample_of(call: Callable[[], object]) -> Sample:
-    clock = HostClock()
-
-    def sample() -> dict[str, float]:
-        start = clock.mark()
-        call()
-        return {TOTAL: clock.gaps([start, clock.mark()])[0]}
-
-    return sample
 
 
 # --- the page ---------------------------------------------------------------------------------------------

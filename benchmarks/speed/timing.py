@@ -172,3 +172,15 @@ class DeviceClock:
 
 def clock_for(device: torch.device) -> Clock:
     return DeviceClock() if device.type == "cuda" else HostClock()
+
+
+def sample_of(call: Callable[[], object]) -> Sample:
+    """A sample that times all of a call on the processor."""
+    clock = HostClock()
+
+    def sample() -> dict[str, float]:
+        start = clock.mark()
+        call()
+        return {TOTAL: clock.gaps([start, clock.mark()])[0]}
+
+    return sample

@@ -118,6 +118,11 @@ def regroup(dims: Dims, wanted: Sequence[int]) -> Dims | None:
     return tuple(regrouped)
 
 
+def features_of(dims: Sequence[Dim]) -> Dims:
+    """The dimensions without those of steps and samples."""
+    return tuple(dim for dim in dims if not kinds(dim) & {"T", "N"})
+
+
 def extended(dims: Dims, rank: int) -> Dims:
     """As many dimensions as ``rank``: those of size 1 that torch puts in front of the shorter shape."""
     return ((),) * (rank - len(dims)) + dims

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from .. import quantize
 from ..spec import RecurrenceSpec
 from .arithmetic import exact_constant, shifted
-from .axes import kinds, labels, sizes
+from .axes import features_of, labels, sizes
 from .capture import StandIn
 from .description import Add, Affine, Exact, Layer, Linear, NetworkError, Recurrent, Weights, snapshot
 from .tracing import Tracer, Value
@@ -25,8 +25,7 @@ def side_by_side(tracer: Tracer, spec: RecurrenceSpec, value: Value) -> tuple[Va
     assert spec.linear is not None
     weights, bias = layer_weights(spec.linear), spec.linear.bias
     out, width = weights.shape
-    features = [dim for dim in value.dims if not kinds(dim) & {"T", "N"}]
-    if sizes(features) != (out,) or width != 2 * out:
+    if sizes(features_of(value.dims)) != (out,) or width != 2 * out:
         tracer.refuse(
             f"feeds {width - out} features back to {out} beside {labels(value.dims)}. "
             "Give it a vector of features, of which as many come back (in_features=out_features)"

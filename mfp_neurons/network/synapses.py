@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .. import quantize
 from ..quantize.arithmetic import exchanged
-from ..quantize.layers import TRANSPOSED
+from ..quantize.layers import TRANSPOSED, convolve_transposed
 from .axes import Dims, Shape, flat, kinds, of_features, sizes
 from .capture import StandIn
 from .description import BatchNorm, Convolution, Linear, Weights, snapshot
@@ -264,8 +264,7 @@ def brevitas_layer(tracer: Tracer, module: Any, x: Any) -> Any:
     if isinstance(module, nn.Linear):
         return F.linear(x, weight, module.bias)
     if isinstance(module, TRANSPOSED):
-        options = module.stride, module.padding, module.output_padding, module.groups, module.dilation
-        return getattr(F, f"conv_transpose{len(module.stride)}d")(x, weight, module.bias, *options)
+        return convolve_transposed(module, x, weight, module.bias, module.output_padding)
     convolve = getattr(F, f"conv{len(module.stride)}d")
     return convolve(x, weight, module.bias, module.stride, module.padding, module.dilation, module.groups)
 

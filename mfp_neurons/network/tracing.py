@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map_only
 
 from ..adapters import describe_neuron, describe_recurrence
 from .advice import ADVICE, INPUT, OTHERWISE, OWN_LOOP, TIME_LOOP, UNLIKE_STEPS
-from .axes import Axis, Dim, Dims, Shape, kinds, labels, of_features, sizes
+from .axes import Axis, Dim, Dims, Shape, features_of, kinds, labels, of_features, sizes
 from .axes import places as places_of
 from .capture import Capture, MisfitError, StandIn, stand_ins
 from .description import Affine, Gather, Input, Layer, NetworkError, Reduction, Source, Unreadable, as_map
@@ -185,7 +185,7 @@ class Tracer:
 
     def _in_shape(self, value: Value, shape: Sequence[int], name: str, refusal: NetworkError) -> Value:
         """Spikes in a shape that differs from a value's in its features; any other shape is not read on."""
-        lead = sum(bool(kinds(dim) & {"T", "N"}) for dim in value.dims)
+        lead = len(value.dims) - len(features_of(value.dims))
         features = tuple(shape[lead:])
         if not features or tuple(shape[:lead]) != sizes(value.dims[:lead]):
             raise refusal
@@ -419,7 +419,7 @@ class Tracer:
 
     def settle(self, value: Value) -> None:
         """Lets an input that nothing has read have the shape of a tensor, whose features are its own view."""
-        features = tuple(dim for dim in value.dims if not kinds(dim) & {"T", "N"})
+        features = features_of(value.dims)
         if features == of_features(sizes(features)):
             self.fits(value, sizes(features))
 
@@ -460,8 +460,7 @@ class Tracer:
 
     def source(self, value: Value, lead: int | None = None) -> Source:
         """How a value is read: its features are all dimensions but the first ``lead``, or time and batch."""
-        features = tuple(dim for dim in value.dims[lead:] if not kinds(dim) & {"T", "N"})
-        return Source(value.number, features, value.reduce, value.last, value.skip)
+        return Source(value.number, features_of(value.dims[lead:]), value.reduce, value.last, value.skip)
 
     def emit(
         self, kind: type[Layer], sources: Sequence[Source], shape: Shape, *, period: int = 1, **held: Any

@@ -183,6 +183,15 @@ class _QuantizedConv3d(QuantizedLayer, nn.Conv3d):
         return super()._conv_forward(input, self.quantized_weight(), bias)
 
 
+def convolve_transposed(
+    layer: Any, x: Tensor, weight: Tensor, bias: Tensor | None, output_padding: Any
+) -> Tensor:
+    """What a transposed convolution computes with a weight, bias and output padding of one's own."""
+    convolve = getattr(F, f"conv_transpose{len(layer.kernel_size)}d")
+    options = layer.stride, layer.padding, output_padding, layer.groups, layer.dilation
+    return cast(Tensor, convolve(x, weight, bias, *options))
+
+
 class _QuantizedTransposed(QuantizedLayer):
     """What transposed convolutions of 1 to 3 dimensions share."""
 
@@ -192,9 +201,7 @@ class _QuantizedTransposed(QuantizedLayer):
         behind = self._output_padding(
             input, output_size, self.stride, self.padding, self.kernel_size, dims, self.dilation
         )
-        convolve: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dims - 1]
-        options = self.stride, self.padding, behind, self.groups, self.dilation
-        return cast(Tensor, convolve(input, self.quantized_weight(), self.bias, *options))
+        return convolve_transposed(self, input, self.quantized_weight(), self.bias, behind)
 
 
 class _QuantizedConvTranspose1d(_QuantizedTransposed, nn.ConvTranspose1d): ...

@@ -5,16 +5,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from .. import quantize
+from ..quantize.layers import FLOAT_LAYERS, TRANSPOSED, convolve_transposed
 
-_TRANSPOSED = {
-    nn.ConvTranspose1d: F.conv_transpose1d,
-    nn.ConvTranspose2d: F.conv_transpose2d,
-    nn.ConvTranspose3d: F.conv_transpose3d,
-}
-KINDS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *_TRANSPOSED)
+KINDS = FLOAT_LAYERS
 
 
 def feature_dims(layer: Any) -> int:
@@ -31,15 +26,13 @@ def fan_out(layer: Any, shape: torch.Size) -> Tensor:
     present = _weight_of(layer) != 0
     if isinstance(layer, nn.Linear):
         return present.sum(0).double()
-    transposed = next((function for kind, function in _TRANSPOSED.items() if isinstance(layer, kind)), None)
     with torch.enable_grad():
         x = torch.zeros(1, *shape, dtype=torch.float64, device=present.device, requires_grad=True)
         # Only how many outputs a value reaches counts, not which, so the outputs of a group become one, whose
         # weights are the numbers of their synapses.
-        if transposed is not None:
+        if isinstance(layer, TRANSPOSED):
             weight = present.sum(1, keepdim=True).double()
-            options = layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation
-            y = transposed(x, weight, None, *options)
+            y = convolve_transposed(layer, x, weight, None, layer.output_padding)
         else:
             weight = present.unflatten(0, (layer.groups, -1)).sum(1).double()
             # Called on the class, because a quantized layer's own method uses its own weight.

@@ -70,10 +70,10 @@ class Tables:
                 self.lines += [f"static const mfp_pooling layer{index} = {_pooling(op)};"]
             elif isinstance(op, Gather):
                 places = _places(graph, op)
-                known = self._places.get(places.tobytes())
-                table = known or self._parameters("places", f"{index}", places)
-                self._places[places.tobytes()] = table
-                self.lines += [f"static const mfp_table layer{index} = {table};"]
+                key = places.tobytes()
+                if key not in self._places:
+                    self._places[key] = self._parameters("places", f"{index}", places)
+                self.lines += [f"static const mfp_table layer{index} = {self._places[key]};"]
 
     def _neurons(self, index: int, op: Neurons) -> None:
         currents = self._currents(index, op)
