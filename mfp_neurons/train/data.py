@@ -10,6 +10,7 @@ from torch import Tensor
 from mfp_neurons.train.config import ConfigError, DataConfig
 from mfp_neurons.train.datasets import frameworks
 from mfp_neurons.train.datasets.images import digits, fashion_mnist, tiny_imagenet
+from mfp_neurons.train.datasets.sequences import japanese_vowels, smartwatch, spoken_digits
 from mfp_neurons.train.datasets.simulated import fashion_mnist_events
 from mfp_neurons.train.datasets.source import Source, shuffled, unpack
 
@@ -95,6 +96,9 @@ _NAMED: dict[str, tuple[Sources, str]] = {
     "fashion-mnist-rows": (fashion_mnist, "rows"),
     "fashion-mnist-events": (fashion_mnist_events, "frames"),
     "tiny-imagenet": (tiny_imagenet, "repeat"),
+    "spoken-digits": (spoken_digits, "rows"),
+    "smartwatch": (smartwatch, "rows"),
+    "japanese-vowels": (japanese_vowels, "rows"),
 }
 _FAMILIES = {  # FAMILY:CLASS
     "torchvision": (frameworks.torchvision, "repeat"),
@@ -125,7 +129,7 @@ def load(config: DataConfig) -> Data:
     sources, reading = _sources_and_reading(config.name)
     # pictures on disk and simulated events are read below, where it is known which of them are used
     full, test = sources(config)
-    kept, held_out = _hold_out(len(full), config)
+    kept, held_out = _hold_out(full, config)
     data = Data(
         train=_take(full, kept),
         validation=_take(full, held_out),
@@ -145,13 +149,27 @@ def _take(source: Source, indices: Tensor) -> Split:
     return Split(source.read(indices), source.labels[indices])
 
 
-def _hold_out(samples: int, config: DataConfig) -> tuple[Tensor, Tensor]:
+def _hold_out(source: Source, config: DataConfig) -> tuple[Tensor, Tensor]:
     """Indices for training and for validation."""
+    samples = len(source)
     order = shuffled(samples)  # held out first, so that a smaller ``limit`` leaves validation alone
     count = config.validation or max(1, samples // 10)
     if count >= samples:
         raise ConfigError(f"data.validation = {count}: the training split has {samples} samples, give fewer")
-    held_out, kept = order[:count], order[count:]
+    if source.groups is None:
+        held_out, kept = order[:count], order[count:]
+    else:  # the groups of the first samples, as many as it takes to have so many
+        names = source.groups.unique()
+        names = names[shuffled(len(names))]
+        sizes = torch.stack([(source.groups == name).sum() for name in names])
+        groups = int((sizes.cumsum(0) < count).sum()) + 1
+        if groups >= len(names):
+            raise ConfigError(
+                f"data.validation = {count}: of the {len(names)} groups of {config.name!r}, which are held "
+                f"out whole, that takes {groups}: give fewer"
+            )
+        chosen = torch.isin(source.groups[order], names[:groups])
+        held_out, kept = order[chosen], order[~chosen]
     return kept[: config.limit or samples], held_out
 
 

@@ -24,12 +24,15 @@ class Source:
         read: the samples of given indices, [k, C, H, W], or [k, T, C, H, W] when they are frames.
         scale: the largest value that a sample holds.
         packed: if ``read`` gives bits (:func:`pack`), the shape [C, H, W] of a frame in them.
+        groups: int64 [n], which samples belong together (of one person, say): a validation split holds out
+            whole groups. None: every sample stands for itself.
     """
 
     labels: Tensor
     read: Callable[[Tensor], Tensor]
     scale: float
     packed: tuple[int, ...] = ()
+    groups: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
