@@ -252,6 +252,37 @@ def test_an_input_that_does_not_change_is_kept_once():
 
 
 @pytest.mark.parametrize(
+    ("kernel_bits", "channels", "expected"),
+    [
+        ("pow2", 6, math.ceil(7 * 6 * 4 / 8) + 6 + math.ceil(2 * 6 * 4 / 8) + 6),
+        ("pow2", None, math.ceil(7 * 4 / 8) + 1 + math.ceil(2 * 4 / 8) + 1),
+        (3, 6, math.ceil(7 * 6 * 3 / 8) + 6 + math.ceil(2 * 6 * 3 / 8) + 6),
+        (None, 6, 4 * 9 * 6),
+    ],
+)
+def test_taps_on_a_grid_take_its_bits_and_a_byte_a_column(kernel_bits, channels, expected):
+    neuron = MFP(
+        0.5,
+        kernel="fir",
+        order=7,
+        num_channels=channels,
+        kernel_bits=kernel_bits,
+        reset="feedback",
+        reset_order=2,
+    )
+    costs = report(nn.Sequential(neuron), torch.rand(8, 2, 6))
+    assert costs.weight_bytes == expected
+    assert costs.weight_bytes_stored == 4 * 9 * (channels or 1)
+
+
+def test_seventeen_numbers_take_five_bits():
+    neuron = MFP(0.5, kernel="fir", order=4, num_channels=2, kernel_bits="pow2")
+    with torch.no_grad():
+        neuron.kernel.taps.copy_(torch.tensor([[1.0, 0.5], [-1.0, 0.25], [0.5, 0.0], [0.25, 0.0]]))
+    assert report(nn.Sequential(neuron), torch.rand(8, 3, 2)).weight_bytes == 8 * 5 / 8 + 2
+
+
+@pytest.mark.parametrize(
     ("bits", "packed"),
     [(1, math.ceil(33 / 8)), (1.58, math.ceil(66 / 8)), (3, math.ceil(99 / 8)), (8, 33)],
 )

@@ -1,12 +1,17 @@
 """Layers of synapses: which modules they are, how many synapses a value reaches, how many bytes they take."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from .. import quantize
+from ..adapters import describe_neuron
+from ..feedback import Feedback
+from ..history import KernelBits, quantize_taps
+from ..neuron import HistoryKernel
 from ..quantize.layers import FLOAT_LAYERS, TRANSPOSED, convolve_transposed
 
 KINDS = FLOAT_LAYERS
@@ -63,11 +68,43 @@ def packed_weight_bytes(layer: Any) -> tuple[float, int, int]:
     return quantized.bits, codes + _bytes(quantized.scale), stored
 
 
+def _quantized_taps(module: nn.Module) -> Iterator[tuple[Tensor, KernelBits]]:
+    """Parameters of a neuron that are taps on a grid, and the bits of the grid."""
+    spec = describe_neuron(module)
+    kernel = None if spec is None else spec.kernel
+    if kernel is None or kernel.kernel_bits is None:
+        return
+    if isinstance(kernel, HistoryKernel) and kernel.kind == "fir":
+        yield kernel.taps, kernel.kernel_bits
+    feedback = getattr(module, "feedback", None)
+    if isinstance(feedback, Feedback) and feedback.kind == "feedback":
+        yield feedback.taps, kernel.kernel_bits
+
+
+@torch.no_grad()
+def _packed_tap_bytes(taps: Tensor, bits: KernelBits) -> int:
+    """Bytes of taps [K] or [K, C] on the grid of ``bits``, and a byte a column for the grid's power of two.
+
+    A power of two is 0 or a sign and one of eight exponents, 17 numbers; four bits say sixteen of them, and
+    suffice unless both +2**e and -2**e occur where e is the largest exponent of their column.
+    """
+    columns = max(taps.numel() // len(taps), 1)
+    if bits == "pow2":
+        snapped = quantize_taps(taps.double(), bits).reshape(len(taps), columns)
+        largest = snapped.abs().amax(0)
+        both = ((snapped == largest).any(0) & (snapped == -largest).any(0) & (largest > 0)).any()
+        width = 5 if both else 4
+    else:
+        assert isinstance(bits, int)
+        width = bits
+    return math.ceil(taps.numel() * width / 8) + columns
+
+
 def weight_bytes(model: nn.Module) -> tuple[int, int]:
     """(packed, stored) bytes of all parameters and persistent buffers, shared ones once.
 
-    Packed: a quantized weight is its codes and scales, and the quantizer's own parameters are gone; all else
-    is as stored.
+    Packed: a quantized weight is its codes and scales, and the quantizer's own parameters are gone; taps take
+    the bits of their grid; all else is as stored.
     """
     stored: dict[int, int] = {}
     packed: dict[int, int] = {}
@@ -77,6 +114,8 @@ def weight_bytes(model: nn.Module) -> tuple[int, int]:
             packed[id(module.weight)] = packed_weight_bytes(module)[1]
             # Steps and masks serve training alone: a device needs codes, scales and the bias.
             dropped |= {id(t) for name, t in _tensors(module, recurse=True) if name not in ("weight", "bias")}
+        for taps, bits in _quantized_taps(module):
+            packed[id(taps)] = _packed_tap_bytes(taps, bits)
         stored |= {id(t): _bytes(t) for _, t in _tensors(module, recurse=False)}
     remaining = {key: size for key, size in stored.items() if key not in dropped}
     return sum({**remaining, **packed}.values()), sum(stored.values())
