@@ -101,9 +101,9 @@ class DataConfig:
     """Which data, and how a sample becomes a sequence over time.
 
     ``name`` is one of those in docs/data.md: ``digits``, ``fashion-mnist``, ``fashion-mnist-rows``,
-    ``fashion-mnist-events`` (a simulated event camera), ``spoken-digits``, ``smartwatch``, ``japanese-vowels``,
-    ``tiny-imagenet``, or ``torchvision:CLASS``,
-    ``spikingjelly:CLASS``, ``tonic:CLASS``; ``options`` are keyword arguments of such a class. ``reading``
+    ``fashion-mnist-events`` (a simulated event camera), ``tiny-imagenet``, ``spoken-digits``,
+    ``smartwatch``, ``japanese-vowels``, or ``torchvision:CLASS``, ``spikingjelly:CLASS``, ``tonic:CLASS``;
+    ``options`` are keyword arguments of such a class, or of the last three of these. ``reading``
     says how a sample becomes a sequence: its ``rows`` one a step, the same sample at every one of
     ``time_steps`` (``repeat``), or its own first axis (``frames``: of events, ``time_steps`` of them); empty
     is the data set's default. ``size`` makes images and frames that high and wide.
