@@ -1,0 +1,322 @@
+"""Spiking rivals that keep a potential: adaptive LIFs, and LIFs with recurrent weights in their layer.
+
+Their networks are those of the architecture "blocks" with another neuron. Both neurons subtract their
+threshold after a spike, learn a decay for each channel, and keep floats or codes of few bits, as
+:class:`mfp_neurons.baseline.QuantizedMembraneLIF` does.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.evidence.rivals.codes import round_to_codes
+from benchmarks.evidence.rivals.counts import (
+    FLOAT_BITS,
+    SPIKING_BIAS_BITS,
+    Operations,
+    parameter_bits,
+    prices_of,
+)
+from mfp_neurons import report
+from mfp_neurons.baseline import QuantizedMembraneLIF
+from mfp_neurons.spec import Carried, NeuronSpec
+from mfp_neurons.surrogate import ATan, Surrogate
+from mfp_neurons.train.config import from_dict
+from mfp_neurons.train.network import Neurons, SequenceClassifier
+
+DECAY_BITS, GAIN_BITS = 8, 16
+
+
+class StoredLIF(nn.Module):
+    """What the two neurons have in common: a decay for each channel, and how a potential is stored.
+
+    Args:
+        num_channels: C, along dim 2 of the input.
+        decay: of the potential at the start, 0 .. 1.
+        bits: of a stored value, 1 .. 8, or None for floats.
+        v_threshold: potential at which a neuron fires.
+        surrogate: the spike's derivative.
+        detach_reset: whether the reset's spike is a constant for the gradient.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        decay: float = 0.5,
+        *,
+        bits: int | None = None,
+        v_threshold: float = 1.0,
+        surrogate: Surrogate = ATan(),
+        detach_reset: bool = True,
+    ) -> None:
+        super().__init__()
+        self.num_channels, self.bits, self.v_threshold = num_channels, bits, v_threshold
+        self.surrogate, self.detach_reset = surrogate, detach_reset
+        self.decay_logit = _logits(num_channels, decay)
+        self.size = None if bits is None else nn.Parameter(torch.ones(num_channels))
+
+    def _reset(self, h: Tensor, threshold: Tensor, spikes: Tensor, axes: tuple[int, ...]) -> Tensor:
+        """The potential that is kept of h behind a spike."""
+        v = torch.addcmul(h, threshold, spikes.detach() if self.detach_reset else spikes, value=-1)
+        if self.bits is None or self.size is None:
+            return v
+        lowest = 0 if self.bits == 1 else -(2 ** (self.bits - 1))  # the ranges of QuantizedMembraneLIF
+        scale = _positive(self.size, axes) * (self.v_threshold / 2 ** (self.bits - 1))
+        return round_to_codes(v, scale, lowest, lowest + 2**self.bits - 1)
+
+    def neuron_spec(self) -> NeuronSpec:
+        """What a neuron keeps between two steps."""
+        return NeuronSpec(
+            kernel=None,
+            carried=Carried("potential", bits=self.state_bits()),
+            threshold=self.v_threshold,
+            surrogate=self.surrogate,
+            strict=False,
+        )
+
+    def state_bits(self) -> int:
+        """Bits that a neuron keeps between two steps."""
+        raise NotImplementedError
+
+    def parameter_bits(self) -> int:
+        """Bits of the layer's own parameters."""
+        raise NotImplementedError
+
+    def operations(self) -> Operations:
+        """Of a neuron and step, beside its synapses; what a spike subtracts or adds is left out."""
+        raise NotImplementedError
+
+    def extra_repr(self) -> str:
+        return f"{self.num_channels}, bits={self.bits}, v_threshold={self.v_threshold:g}"
+
+
+class AdaptiveLIF(StoredLIF):
+    r"""A LIF whose threshold rises with its own spikes (Bellec et al., NeurIPS 2018, arXiv 1803.09574).
+
+        h[t] = decay v[t-1] + x[t]
+        A[t] = v_threshold + beta a[t]
+        s[t] = heaviside(h[t] - A[t])
+        v[t] = h[t] - A[t] s[t]
+        a[t+1] = rho a[t] + (1 - rho) s[t],  a[0] = 0
+
+    With ``bits`` both v and a are codes between two steps, those of a from 0 on. rho and beta are learned as
+    well, one of each a channel.
+
+    Args:
+        adaptation: beta at the start.
+        adaptation_decay: rho at the start, 0 .. 1.
+    """
+
+    def __init__(
+        self,
+        num_channels: int,
+        decay: float = 0.5,
+        *,
+        adaptation: float = 1.8,
+        adaptation_decay: float = 0.9,
+        **options: Any,
+    ) -> None:
+        super().__init__(num_channels, decay, **options)
+        self.adaptation = nn.Parameter(torch.full((num_channels,), float(adaptation)))
+        self.adaptation_logit = _logits(num_channels, adaptation_decay)
+        self.adaptation_size = None if self.bits is None else nn.Parameter(torch.ones(num_channels))
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Spikes 0 or 1, [T, N, C, *], of a sequence of synaptic input [T, N, C, *], from rest."""
+        axes = (1,) * (x_seq.dim() - 3)
+        decay = self.decay_logit.sigmoid().reshape(-1, *axes)
+        rho = self.adaptation_logit.sigmoid().reshape(-1, *axes)
+        beta, lowest = self.adaptation.reshape(-1, *axes), x_seq.new_tensor(self.v_threshold)
+        v = a = torch.zeros_like(x_seq[0])
+        spikes = []
+        for x in x_seq:
+            h = torch.addcmul(x, v, decay)
+            threshold = torch.addcmul(lowest, beta, a)
+            s = self.surrogate(h - threshold)
+            spikes.append(s)
+            v = self._reset(h, threshold, s, axes)
+            a = torch.lerp(s, a, rho)
+            if self.bits is not None and self.adaptation_size is not None:
+                highest = 2**self.bits - 1
+                a = round_to_codes(a, _positive(self.adaptation_size, axes) / highest, 0, highest)
+        return torch.stack(spikes)
+
+    def state_bits(self) -> int:
+        return 2 * (self.bits or FLOAT_BITS)
+
+    def parameter_bits(self) -> int:
+        """Two decays and beta a channel, and the scales of both codes."""
+        scales = 0 if self.bits is None else 2 * GAIN_BITS
+        return (2 * DECAY_BITS + GAIN_BITS + scales) * self.num_channels
+
+    def operations(self) -> Operations:
+        """Two decays; an addition to each of potential and threshold, and a comparison. beta is part of a."""
+        return Operations(additions=3, multiplications=2)
+
+
+class RecurrentLIF(StoredLIF):
+    r"""A LIF that receives the last spikes of its layer through learned weights.
+
+        h[t] = decay v[t-1] + x[t] + W s[t-1]
+        s[t] = heaviside(h[t] - v_threshold)
+        v[t] = h[t] - v_threshold s[t]
+
+    The recurrent baseline of the Heidelberg digits (Cramer et al., arXiv 1910.07407). W, ``recurrent``, is a
+    linear layer, which :func:`mfp_neurons.quantize_weights` quantizes with the others.
+    """
+
+    def __init__(self, num_channels: int, decay: float = 0.5, **options: Any) -> None:
+        super().__init__(num_channels, decay, **options)
+        self.recurrent = nn.Linear(num_channels, num_channels, bias=False)
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        """Spikes 0 or 1, [T, N, C], of a sequence of synaptic input [T, N, C], from rest."""
+        decay, threshold = self.decay_logit.sigmoid(), x_seq.new_tensor(self.v_threshold)
+        v = s = torch.zeros_like(x_seq[0])
+        spikes = []
+        for x in x_seq:
+            h = torch.addcmul(x + self.recurrent(s), v, decay)
+            s = self.surrogate(h - threshold)
+            spikes.append(s)
+            v = self._reset(h, threshold, s, ())
+        return torch.stack(spikes)
+
+    def neuron_spec(self) -> NeuronSpec:
+        return replace(super().neuron_spec(), recurrent=self.recurrent)
+
+    def state_bits(self) -> int:
+        """A potential, and the last spike, which the synapses read at the next step."""
+        return (self.bits or FLOAT_BITS) + 1
+
+    def parameter_bits(self) -> int:
+        """The recurrent weights, a decay a channel, and the scale of codes."""
+        scale = 0 if self.bits is None else GAIN_BITS
+        return parameter_bits(self.recurrent, 0, biases=0) + (DECAY_BITS + scale) * self.num_channels
+
+    def operations(self) -> Operations:
+        """A decay, an addition, a comparison."""
+        return Operations(additions=2, multiplications=1)
+
+
+def _logits(number: int, decay: float) -> nn.Parameter:
+    if not 0 < decay < 1:
+        raise ValueError(f"a learned decay must start between 0 and 1, both excluded, got {decay}")
+    return nn.Parameter(torch.full((number,), math.log(decay / (1 - decay))))
+
+
+def _positive(size: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """Sizes [C] of codes, in units of their start, that broadcast over a step [N, C, *]."""
+    return size.abs().clamp_min(1e-3).reshape(-1, *axes)
+
+
+class SpikingRival(SequenceClassifier):
+    """The network of the architecture "blocks" whose neurons ``neuron_of(block's width)`` makes."""
+
+    def costs(self, x_seq: Tensor) -> dict[str, float]:
+        """Of one sample, the mean of [T, N, *features]; the keys of the evidence.
+
+        Nothing is remembered but potentials, so that a stream computes what all steps at once compute.
+        """
+        counts = report(self, x_seq)
+        parameters = parameter_bits(self.readout, SPIKING_BIAS_BITS)
+        operations = picojoules = 0.0
+        rows = {row.name: row for row in counts.neurons}
+        for name, neuron in self.named_modules():
+            if not isinstance(neuron, StoredLIF):
+                continue
+            number = rows[name].neurons * rows[name].steps
+            operations += number * neuron.operations().number
+            picojoules += number * neuron.operations().picojoules(neuron.bits or FLOAT_BITS)
+            parameters += neuron.parameter_bits()
+        parameters += sum(parameter_bits(block.synapse, SPIKING_BIAS_BITS) for block in self.blocks())
+        for row in counts.synapses:
+            prices = prices_of(row.bits)
+            picojoules += prices.addition * row.synaptic_operations + prices.mac * row.macs
+        return {
+            "weight_bytes": -(-parameters // 8),
+            "state_bits": counts.state_bits,
+            "state_bits_per_neuron": counts.state_bits_per_neuron,
+            "spikes": counts.spikes_per_step * counts.steps,
+            "synaptic_operations": counts.synaptic_operations,
+            "streaming_synaptic_operations": counts.synaptic_operations,
+            "macs": counts.macs,
+            "streaming_macs": counts.macs,
+            "neuron_operations": operations,
+            "energy_joules": 1e-12 * picojoules,
+            "streaming_energy_joules": 1e-12 * picojoules,
+        }
+
+
+def _network(
+    kind: Callable[..., StoredLIF],
+    features: Sequence[int],
+    classes: int,
+    time_steps: int,
+    neurons: Neurons,
+    layers: dict[str, Any],
+) -> SpikingRival:
+    """Blocks with neurons of a kind, which has the settings of ``network.neuron``."""
+    config = from_dict({"network": {"neuron": {"kind": "lif"}, **layers}}).network
+    network = SpikingRival(config, tuple(features), classes, time_steps)
+    for block, width in zip(network.blocks(), (*config.channels, *config.hidden), strict=True):
+        lif = neurons(width)
+        if not isinstance(lif, QuantizedMembraneLIF) or lif.v_reset is not None or not lif.learnable:
+            raise ValueError(
+                "the adaptive and the recurrent LIF have network.neuron.kind = 'lif', reset = 'subtract' and "
+                f"learnable = true, got {lif}"
+            )
+        block.neuron = kind(
+            width,
+            lif.decay,
+            bits=lif.bits,
+            v_threshold=lif.v_threshold,
+            surrogate=lif.surrogate,
+            detach_reset=lif.detach_reset,
+        )
+    return network
+
+
+def alif(
+    features: Sequence[int],
+    classes: int,
+    time_steps: int,
+    neurons: Neurons,
+    *,
+    channels: Sequence[int] = (),
+    hidden: Sequence[int] = (64, 64, 64),
+    time_pool: int | Sequence[int] = 1,
+    adaptation: float = 1.8,
+    adaptation_decay: float = 0.9,
+) -> SpikingRival:
+    """A network of :class:`AdaptiveLIF`; decay, threshold and bits are those of ``network.neuron``.
+
+    Args:
+        features: shape of one step of one sample.
+        classes: number of scores.
+        time_steps: T.
+        neurons: what makes the neurons that the config describes.
+        channels, hidden, time_pool: as in :class:`mfp_neurons.train.config.NetworkConfig`.
+        adaptation, adaptation_decay: beta and rho at the start.
+    """
+    kind = partial(AdaptiveLIF, adaptation=adaptation, adaptation_decay=adaptation_decay)
+    layers = {"channels": channels, "hidden": hidden, "time_pool": time_pool}
+    return _network(kind, features, classes, time_steps, neurons, layers)
+
+
+def recurrent_lif(
+    features: Sequence[int],
+    classes: int,
+    time_steps: int,
+    neurons: Neurons,
+    *,
+    hidden: Sequence[int] = (64, 64, 64),
+    time_pool: int | Sequence[int] = 1,
+) -> SpikingRival:
+    """A network of :class:`RecurrentLIF`; the arguments are those of :func:`alif`."""
+    layers = {"hidden": hidden, "time_pool": time_pool}
+    return _network(RecurrentLIF, features, classes, time_steps, neurons, layers)
