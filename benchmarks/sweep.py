@@ -6,6 +6,7 @@ that dies lets go.
 """
 
 import fcntl
+import functools
 import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,18 +40,37 @@ class Entry:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A base config, the networks, the seeds, and the smaller budget on which tuning compares choices."""
+    """A base config, the networks, the seeds, and how tuning compares choices.
+
+    Attributes:
+        with_seed: settings that change with the seed, a value for each: the fold of the data, for example.
+        tune: values to be tuned, the same for all networks; ``Entry.tune`` may have others beside them.
+        extend: those of them that are numbers in a geometric row: where the best is the first or the last of
+            its row, the next one beyond is tried as well, until the best lies between two others.
+        tuning_budget: what makes a tuning run smaller; where it is empty, the best one is the run of the
+            first seed.
+    """
 
     base: str
     common: Settings
     seeds: tuple[int, ...]
+    with_seed: dict[str, list[Any]]
     tune: dict[str, list[Any]]
+    extend: tuple[str, ...]
     tuning_budget: Settings
     entries: tuple[Entry, ...]
 
+    def settings(self, entry: Entry, common: Settings, choice: Settings, seed: int) -> Settings:
+        """All settings of one run but for those of the tuning budget."""
+        number = self.seeds.index(seed)
+        own = {key: values[number] for key, values in self.with_seed.items()}
+        return {**common, **entry.settings, **choice, **own, "training.seed": seed}
+
 
 def load(path: str) -> Sweep:
-    """Reads a sweep from TOML: ``base``, ``seeds``, ``common``, ``tune``, ``tuning_budget``, ``[[network]]``.
+    """Reads a sweep from TOML: the fields of :class:`Sweep`, and a ``[[network]]`` for each entry.
+
+    ``networks`` names another file in the same folder whose ``[[network]]`` come first.
 
     Every network is checked here, so that a mistake shows before the first hour is spent.
 
@@ -58,27 +78,49 @@ def load(path: str) -> Sweep:
         ConfigError: a key is missing or unknown, or a network's config is not accepted.
     """
     table = config_module.read_toml(path)
-    entries = tuple(_entry(raw, table.get("tune", {})) for raw in table.get("network", []))
+    shared = (
+        config_module.read_toml(str(Path(path).parent / table["networks"])) if "networks" in table else {}
+    )
+    networks = [*shared.get("network", []), *table.get("network", [])]
+    entries = tuple(_entry(raw, table.get("tune", {})) for raw in networks)
     if not entries or not table.get("base"):
         raise ConfigError(f"sweep {path!r}: give base, the name of a config, and at least one [[network]]")
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise ConfigError(f"sweep {path!r}: two networks have one name in {names}")
-    unknown = set(table) - {"base", "seeds", "common", "tune", "tuning_budget", "network"}
+    known = {"base", "networks", "seeds", "common", "with_seed", "tune", "extend", "tuning_budget", "network"}
+    unknown = set(table) - known
     if unknown:
         raise ConfigError(f"sweep {path!r}: unknown keys {sorted(unknown)}")
     sweep = Sweep(
         table["base"],
         table.get("common", {}),
         tuple(table.get("seeds", [0])),
+        table.get("with_seed", {}),
         table.get("tune", {}),
+        tuple(table.get("extend", [])),
         table.get("tuning_budget", {}),
         entries,
     )
-    for entry in entries:
-        for choice in choices(entry):
-            config_module.load(sweep.base, {**sweep.common, **entry.settings, **choice})
+    _check(sweep, path)
     return sweep
+
+
+def _check(sweep: Sweep, path: str) -> None:
+    for key, values in sweep.with_seed.items():
+        if len(values) != len(sweep.seeds):
+            raise ConfigError(
+                f"sweep {path!r}: with_seed.{key} = {values!r}: give a value for each of the "
+                f"{len(sweep.seeds)} seeds"
+            )
+    for entry in sweep.entries:
+        for key in sweep.extend:
+            if len(entry.tune.get(key, [])) < 2:
+                raise ConfigError(
+                    f"sweep {path!r}: extend: {key!r} needs two values or more to be tuned of {entry.name!r}"
+                )
+        for seed, choice in itertools.product(sweep.seeds, choices(entry)):
+            config_module.load(sweep.base, sweep.settings(entry, sweep.common, choice, seed))
 
 
 def _entry(raw: Mapping[str, Any], tune: dict[str, list[Any]]) -> Entry:
@@ -120,13 +162,12 @@ def run(sweep: Sweep, out: Path, overrides: Settings | None = None, *, bars: boo
     """
     out.mkdir(parents=True, exist_ok=True)
     common = {**sweep.common, **(overrides or {})}
-    data = data_module.load(config_module.load(sweep.base, common).data)
     for seed in sweep.seeds:
         for entry in sweep.entries:
             (path,) = result_paths(entry, [seed], out)
             with _claimed(path) as mine:
                 if mine:
-                    _run_one(sweep, entry, seed, common, data, path, bars)
+                    _run_one(sweep, entry, seed, common, path, bars)
     paths = (path for entry in sweep.entries for path in result_paths(entry, sweep.seeds, out))
     return [json.loads(path.read_text()) for path in paths if path.exists()]
 
@@ -147,13 +188,10 @@ def _claimed(path: Path) -> Iterator[bool]:
             yield not path.exists()
 
 
-def _run_one(
-    sweep: Sweep, entry: Entry, seed: int, common: Settings, data: Data, path: Path, bars: bool
-) -> None:
+def _run_one(sweep: Sweep, entry: Entry, seed: int, common: Settings, path: Path, bars: bool) -> None:
     tuned = _tuned(sweep, entry, common, path.parent, bars)
-    settings = {**common, **entry.settings, **tuned["best"], "training.seed": seed}
-    config = config_module.load(sweep.base, settings)
-    result = Trainer(config, path.with_suffix(""), data, bars=bars).run(resume=True)
+    settings = sweep.settings(entry, common, tuned["best"], seed)
+    result = _train(sweep, settings, path.with_suffix(""), bars)
     checkpoint.write_json(
         path,
         {
@@ -167,27 +205,61 @@ def _run_one(
     )
 
 
+def _train(sweep: Sweep, settings: Settings, folder: Path, bars: bool) -> dict[str, Any]:
+    config = config_module.load(sweep.base, settings)
+    data = _loaded(json.dumps(config.as_dict()["data"]))
+    return Trainer(config, folder, data, bars=bars).run(resume=True)
+
+
+@functools.lru_cache(maxsize=1)  # runs on the same data follow one another
+def _loaded(settings: str) -> Data:
+    return data_module.load(config_module.from_dict({"data": json.loads(settings)}).data)
+
+
 def _tuned(sweep: Sweep, entry: Entry, common: Settings, out: Path, bars: bool) -> Settings:
     """The choice with the best validation accuracy on the tuning budget and first seed; kept in a file."""
-    path = out / f"{entry.name}-tuning.json"
+    path, seed = out / f"{entry.name}-tuning.json", sweep.seeds[0]
     with open(path.with_suffix(".lock"), "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits for the first one's answer
         if path.exists():
             return json.loads(path.read_text())  # type: ignore[no-any-return]
-        options, tried = choices(entry), []
-        for number, choice in enumerate(options if len(options) > 1 else []):
-            settings = {
-                **common,
-                **sweep.tuning_budget,
-                **entry.settings,
-                **choice,
-                "training.seed": sweep.seeds[0],
-            }
-            config = config_module.load(sweep.base, settings)
-            folder = out / f"{entry.name}-tuning-{number}"
-            result = Trainer(config, folder, data_module.load(config.data), bars=bars).run(resume=True)
-            tried.append({"choice": choice, "validation_accuracy": result["validation_accuracy"]})
-        best = max(tried, key=lambda t: t["validation_accuracy"])["choice"] if tried else options[0]
-        answer = {"best": best, "tried": tried}
+        pending = choices(entry)
+        tried: list[dict[str, Any]] = []
+        if len(pending) == 1:
+            return {"best": pending[0], "tried": []}
+        while pending:
+            for choice in pending:
+                settings = {**sweep.settings(entry, common, choice, seed), **sweep.tuning_budget}
+                result = _train(sweep, settings, out / f"{entry.name}-tuning-{len(tried)}", bars)
+                tried.append({"choice": choice, "validation_accuracy": result["validation_accuracy"]})
+            best = max(tried, key=lambda t: t["validation_accuracy"])
+            pending = beyond([t["choice"] for t in tried], best["choice"], sweep.extend)
+        if not sweep.tuning_budget:
+            folder = out / f"{entry.name}-tuning-{tried.index(best)}"
+            folder.rename(result_paths(entry, [seed], out)[0].with_suffix(""))
+        answer = {"best": best["choice"], "tried": tried}
         checkpoint.write_json(path, answer)
         return answer
+
+
+def beyond(tried: Sequence[Settings], best: Settings, keys: Sequence[str]) -> list[Settings]:
+    """The best choice with each of these settings moved on by one, where it is at an edge of what was tried.
+
+    Args:
+        tried: choices.
+        best: one of them.
+        keys: settings whose values make a geometric row, of two or more.
+
+    >>> beyond([{"rate": 1.0}, {"rate": 4.0}, {"rate": 16.0}], {"rate": 16.0}, ["rate"])
+    [{'rate': 64.0}]
+    >>> beyond([{"rate": 1.0}, {"rate": 4.0}, {"rate": 16.0}], {"rate": 4.0}, ["rate"])
+    []
+    """
+    choices = []
+    for key in keys:
+        row = sorted({choice[key] for choice in tried})
+        if best[key] == row[0]:
+            choices.append({**best, key: row[0] * row[0] / row[1]})
+        elif best[key] == row[-1]:
+            choices.append({**best, key: row[-1] * row[-1] / row[-2]})
+    return choices

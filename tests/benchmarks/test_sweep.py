@@ -61,6 +61,43 @@ def test_all_seeds_use_the_best_choice_by_validation_and_a_second_start_does_not
     assert sweep.run(plan, tmp_path / "out", SMALL, bars=False) == results
 
 
+def test_the_best_of_a_row_of_rates_has_another_on_either_side(tmp_path: Path) -> None:
+    path = tmp_path / "sweep.toml"
+    path.write_text("""
+base = "digits-mfp"
+seeds = [3, 4]
+extend = ["training.learning_rate"]
+[with_seed]
+"data.limit" = [400, 300]
+[tune]
+"training.learning_rate" = [1e-6, 1e-5]
+[[network]]
+name = "free"
+set = { "network.neuron" = { kind = "fir", order = [1, 1, 4] }, "training.epochs" = 1 }
+""")
+    out = tmp_path / "out"
+    own = {key: value for key, value in SMALL.items() if key not in ("data.limit", "training.epochs")}
+    first, second = sweep.run(sweep.load(str(path)), out, own, bars=False)
+    tried = {t["choice"]["training.learning_rate"]: t["validation_accuracy"] for t in first["tuned"]["tried"]}
+    rates, best = sorted(tried), first["tuned"]["best"]["training.learning_rate"]
+    assert len(rates) > 2
+    assert rates[0] < best < rates[-1]
+    assert tried[best] == max(tried.values()) == first["validation_accuracy"]
+    assert [r["training_samples"] for r in (first, second)] == [400, 300]
+    assert [r["config"]["training"]["learning_rate"] for r in (first, second)] == [best, best]
+    # the tuning run of the best is the run of the first seed: one folder for each other rate, and two runs
+    folders = [path.name for path in out.iterdir() if path.is_dir()]
+    assert len(folders) == len(rates) - 1 + 2
+
+
+def test_networks_may_be_those_of_another_file(plan: sweep.Sweep, tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(f'{BASE}networks = "sweep.toml"\n[tune]\n"training.clip" = [0.0, 1.0]\n{NETWORK}')
+    names = {entry.name: set(entry.tune) for entry in sweep.load(str(path)).entries}
+    own = {"training.clip"}  # what is tuned is said by the file that is loaded, and by each network
+    assert names == {"lif": own, "free": {*own, "readout.train"}, "x": own}
+
+
 def test_some_networks_of_a_sweep_by_name(plan: sweep.Sweep, tmp_path: Path) -> None:
     results = sweep.run(sweep.only(plan, ["free"]), tmp_path / "out", SMALL, bars=False)
     assert [(r["name"], r["seed"]) for r in results] == [("free", 0), ("free", 1)]
@@ -88,6 +125,8 @@ def test_a_run_that_another_process_holds_is_left_to_it(plan: sweep.Sweep, tmp_p
         (f"{BASE}seed = 1\n{NETWORK}", "unknown keys"),
         (f'{BASE}{NETWORK}set = {{ "training.epochs" = 0 }}', "training.epochs = 0"),
         (f'{BASE}[tune]\n"network.neuron.decay" = [0.5, 2.0]\n{NETWORK}', "decay = 2.0 is not accepted"),
+        (f'{BASE}[with_seed]\n"data.limit" = [1, 2]\n{NETWORK}', "a value for each of the 1 seeds"),
+        (f'{BASE}extend = ["training.clip"]\n{NETWORK}', "needs two values or more"),
     ],
 )
 def test_a_mistake_in_a_sweep_shows_before_anything_is_trained(tmp_path: Path, text: str, words: str) -> None:
