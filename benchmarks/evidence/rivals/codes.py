@@ -23,12 +23,12 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor | float, lowest: int, highest: int) -> Tensor:  # type: ignore[override]
         position = x / scale
-        codes = position.round().clamp_(lowest, highest)
+        clamped = position.clamp(lowest, highest)
+        inside, codes = clamped == position, clamped.round_()
         ctx.learned = isinstance(scale, Tensor) and scale.requires_grad
         ctx.shape = scale.shape if isinstance(scale, Tensor) else None
-        inside = (position >= lowest) & (position <= highest)
         # what LSQ's gradient of the scale multiplies: the rounding error inside, the end code outside
-        ctx.save_for_backward(inside, codes - position * inside if ctx.learned else None)
+        ctx.save_for_backward(inside, codes - position.mul_(inside) if ctx.learned else None)
         return codes * scale
 
     @staticmethod

@@ -24,6 +24,7 @@ from benchmarks.evidence.rivals.counts import (
 )
 from mfp_neurons import report
 from mfp_neurons.baseline import QuantizedMembraneLIF
+from mfp_neurons.quantize import is_quantized
 from mfp_neurons.spec import Carried, NeuronSpec
 from mfp_neurons.surrogate import ATan, Surrogate
 from mfp_neurons.train.config import from_dict
@@ -60,14 +61,19 @@ class StoredLIF(nn.Module):
         self.decay_logit = _logits(num_channels, decay)
         self.size = None if bits is None else nn.Parameter(torch.ones(num_channels))
 
-    def _reset(self, h: Tensor, threshold: Tensor, spikes: Tensor, axes: tuple[int, ...]) -> Tensor:
-        """The potential that is kept of h behind a spike."""
+    def _stored(self, h: Tensor, threshold: Tensor, spikes: Tensor, scale: Tensor | None) -> Tensor:
+        """The potential that is kept of h after a spike, which costs the threshold."""
         v = torch.addcmul(h, threshold, spikes.detach() if self.detach_reset else spikes, value=-1)
-        if self.bits is None or self.size is None:
+        if self.bits is None or scale is None:
             return v
         lowest = 0 if self.bits == 1 else -(2 ** (self.bits - 1))  # the ranges of QuantizedMembraneLIF
-        scale = _positive(self.size, axes) * (self.v_threshold / 2 ** (self.bits - 1))
         return round_to_codes(v, scale, lowest, lowest + 2**self.bits - 1)
+
+    def _scale(self, axes: tuple[int, ...]) -> Tensor | None:
+        """Of the codes of a potential, over a step [N, C, *]."""
+        if self.bits is None or self.size is None:
+            return None
+        return _positive(self.size, axes) * (self.v_threshold / 2 ** (self.bits - 1))
 
     def neuron_spec(self) -> NeuronSpec:
         """What a neuron keeps between two steps."""
@@ -132,6 +138,9 @@ class AdaptiveLIF(StoredLIF):
         decay = self.decay_logit.sigmoid().reshape(-1, *axes)
         rho = self.adaptation_logit.sigmoid().reshape(-1, *axes)
         beta, lowest = self.adaptation.reshape(-1, *axes), x_seq.new_tensor(self.v_threshold)
+        highest = 2 ** (self.bits or 0) - 1
+        step = None if self.adaptation_size is None else _positive(self.adaptation_size, axes) / highest
+        scale = self._scale(axes)
         v = a = torch.zeros_like(x_seq[0])
         spikes = []
         for x in x_seq:
@@ -139,11 +148,10 @@ class AdaptiveLIF(StoredLIF):
             threshold = torch.addcmul(lowest, beta, a)
             s = self.surrogate(h - threshold)
             spikes.append(s)
-            v = self._reset(h, threshold, s, axes)
+            v = self._stored(h, threshold, s, scale)
             a = torch.lerp(s, a, rho)
-            if self.bits is not None and self.adaptation_size is not None:
-                highest = 2**self.bits - 1
-                a = round_to_codes(a, _positive(self.adaptation_size, axes) / highest, 0, highest)
+            if step is not None:
+                a = round_to_codes(a, step, 0, highest)
         return torch.stack(spikes)
 
     def state_bits(self) -> int:
@@ -177,14 +185,23 @@ class RecurrentLIF(StoredLIF):
     def forward(self, x_seq: Tensor) -> Tensor:
         """Spikes 0 or 1, [T, N, C], of a sequence of synaptic input [T, N, C], from rest."""
         decay, threshold = self.decay_logit.sigmoid(), x_seq.new_tensor(self.v_threshold)
+        scale, come_back = self._scale(()), self._synapses()
         v = s = torch.zeros_like(x_seq[0])
         spikes = []
         for x in x_seq:
-            h = torch.addcmul(x + self.recurrent(s), v, decay)
+            h = torch.addcmul(x + come_back(s), v, decay)
             s = self.surrogate(h - threshold)
             spikes.append(s)
-            v = self._reset(h, threshold, s, ())
+            v = self._stored(h, threshold, s, scale)
         return torch.stack(spikes)
+
+    def _synapses(self) -> Callable[[Tensor], Tensor]:
+        """From last spikes to what they add, for all steps of a sequence."""
+        layer: Any = self.recurrent
+        if not (self.training and is_quantized(layer)):
+            return layer  # a module, at whose calls a report counts
+        # in training the weight, which is the same at all steps, is quantized once: a third of the time
+        return partial(nn.functional.linear, weight=layer.quantized_weight())
 
     def neuron_spec(self) -> NeuronSpec:
         return replace(super().neuron_spec(), recurrent=self.recurrent)
