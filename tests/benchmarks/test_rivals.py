@@ -1,6 +1,7 @@
 """The rivals compute what their equations say, look at no later step, and cost what a count by hand gives."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
@@ -18,6 +19,7 @@ from mfp_neurons import quantize_weights, report
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.quantize import codes
 from mfp_neurons.train import config, network
+from mfp_neurons.train.engine import Trainer
 
 FEATURES, CLASSES, STEPS = (1, 3), 2, 5
 OF = "benchmarks.evidence.rivals:"
@@ -52,6 +54,8 @@ CAUSAL = {
     "convolution of bytes": ("conv", 8, {"width": 4, "layers": 2, "bits": 8}),
 }
 
+GRADED = [name for name in CAUSAL if "GRU" in name or "convolution" in name]
+
 
 def causal_networks() -> dict[str, nn.Module]:
     return {
@@ -79,14 +83,32 @@ def test_all_parameters_get_a_gradient(name: str) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_the_last_step_sees_the_first() -> None:
-    for name, model in causal_networks().items():
-        if "GRU" not in name and "convolution" not in name:
-            continue  # a spiking network may give the same spikes
-        x = torch.rand(STEPS, 8, *FEATURES) * 4
-        changed = x.clone()
-        changed[0] = 30 * (changed[0] + 1)
-        assert not torch.equal(model(x)[-1], model(changed)[-1])
+@pytest.mark.parametrize("name", GRADED)
+def test_scores_in_bfloat16_are_nearly_the_same(name: str) -> None:
+    model = causal_networks()[name]
+    x = torch.rand(STEPS, 8, *FEATURES)
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = model(x)
+        scores.float().sum().backward()
+    torch.testing.assert_close(scores.float(), model(x), atol=0.1, rtol=0.1)
+
+
+def test_neurons_keep_float32_under_autocast() -> None:
+    x = torch.randn(9, 4, 3)
+    for neuron in (AdaptiveLIF(3, bits=8), AdaptiveLIF(3)):
+        with torch.autocast("cpu", torch.bfloat16):
+            spikes = neuron(x.bfloat16())
+        assert spikes.dtype == torch.bfloat16
+        assert torch.equal(spikes.float(), neuron(x.bfloat16().float()))
+
+
+@pytest.mark.parametrize("name", GRADED)
+def test_the_last_step_sees_the_first(name: str) -> None:
+    model = causal_networks()[name]
+    x = torch.rand(STEPS, 8, *FEATURES) * 4
+    changed = x.clone()
+    changed[0] = 30 * (changed[0] + 1)
+    assert not torch.equal(model(x)[-1], model(changed)[-1])
 
 
 # --- neurons, beside loops in float64 ----------------------------------------------------------------------
@@ -410,6 +432,20 @@ def test_every_rival_has_the_keys_of_the_evidence() -> None:
     }
     for model in causal_networks().values():
         assert set(costs.measure(model, x)) == keys
+
+
+def test_a_trained_rival_is_counted_from_its_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn")
+    settings = {
+        "data": {"name": "digits", "limit": 40, "validation": 40, "test_limit": 40},
+        "network": {"architecture": OF + "gru", "options": {"width": 4, "bits": 8}, "weight_bits": 8},
+        "training": {"epochs": 1},
+    }
+    Trainer(config.from_dict(settings), tmp_path / "run", bars=False).run()
+    counted = costs.of_run(tmp_path / "run.json")
+    # rows of 8 pixels; a byte a weight, 12 + 12 + 10 scales, 12 + 4 + 10 biases
+    assert counted["weight_bytes"] == 12 * (8 + 4) + 4 * 10 + 2 * 34 + 4 * 26
+    assert counted["state_bits"] == 32
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ class ReLUCodes(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if self.size is None:
             return x.relu()
-        scale = self.scale
+        x, scale = x.float(), self.scale  # bfloat16 would round the codes once more
         # the gradient divided by sqrt(values a sample * highest code), as in LSQ
         ratio = 1 / math.sqrt(x[0].numel() * self.highest)
         return round_to_codes(x, scale.detach() + (scale - scale.detach()) * ratio, 0, self.highest)

@@ -42,13 +42,14 @@ class ByteGRU(nn.Module):
     def forward(self, x_seq: Tensor) -> Tensor:
         """States [T, N, width] of a sequence [T, N, inputs], from a state of zeros."""
         steps, batch = x_seq.shape[:2]
-        currents = self.norm(self.project(x_seq.flatten(0, 1))).unflatten(0, (steps, batch))
+        # gates and state in float32 under autocast as well
+        currents = self.norm(self.project(x_seq.flatten(0, 1)).float()).unflatten(0, (steps, batch))
         recur: Any = self.recur
         # once for all steps: the codes do not change within a sequence
         weight = recur.quantized_weight() if is_quantized(recur) else recur.weight
         h, states = currents.new_zeros(batch, self.width), []
         for current in currents:
-            fed = nn.functional.linear(h, weight, recur.bias)
+            fed = nn.functional.linear(h, weight, recur.bias).float()
             into_gates, into_new = current.tensor_split([2 * self.width], dim=1)
             back_to_gates, back_to_new = fed.tensor_split([2 * self.width], dim=1)
             gates = round_to_codes(torch.sigmoid(into_gates + back_to_gates), 2**-8, 0, 255)

@@ -134,7 +134,7 @@ class AdaptiveLIF(StoredLIF):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Spikes 0 or 1, [T, N, C, *], of a sequence of synaptic input [T, N, C, *], from rest."""
-        axes = (1,) * (x_seq.dim() - 3)
+        dtype, x_seq, axes = x_seq.dtype, x_seq.float(), (1,) * (x_seq.dim() - 3)
         decay = self.decay_logit.sigmoid().reshape(-1, *axes)
         rho = self.adaptation_logit.sigmoid().reshape(-1, *axes)
         beta, lowest = self.adaptation.reshape(-1, *axes), x_seq.new_tensor(self.v_threshold)
@@ -152,7 +152,7 @@ class AdaptiveLIF(StoredLIF):
             a = torch.lerp(s, a, rho)
             if step is not None:
                 a = round_to_codes(a, step, 0, highest)
-        return torch.stack(spikes)
+        return torch.stack(spikes).to(dtype)
 
     def state_bits(self) -> int:
         return 2 * (self.bits or FLOAT_BITS)
@@ -184,6 +184,7 @@ class RecurrentLIF(StoredLIF):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         """Spikes 0 or 1, [T, N, C], of a sequence of synaptic input [T, N, C], from rest."""
+        dtype, x_seq = x_seq.dtype, x_seq.float()
         decay, threshold = self.decay_logit.sigmoid(), x_seq.new_tensor(self.v_threshold)
         scale, come_back = self._scale(()), self._synapses()
         v = s = torch.zeros_like(x_seq[0])
@@ -193,7 +194,7 @@ class RecurrentLIF(StoredLIF):
             s = self.surrogate(h - threshold)
             spikes.append(s)
             v = self._stored(h, threshold, s, scale)
-        return torch.stack(spikes)
+        return torch.stack(spikes).to(dtype)
 
     def _synapses(self) -> Callable[[Tensor], Tensor]:
         """From last spikes to what they add, for all steps of a sequence."""
