@@ -29,10 +29,16 @@ Settings = dict[str, Any]  # dotted keys
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: its dotted settings over the base config, and the choices that tuning decides."""
+    """One network: its dotted settings over the base config, and the choices that tuning decides.
+
+    Attributes:
+        label, short: what tables call it, and a name of a few words for figures, which may be empty.
+        family: networks that figures show alike.
+    """
 
     name: str
     label: str
+    short: str
     family: str
     settings: Settings
     tune: dict[str, list[Any]]
@@ -49,6 +55,7 @@ class Sweep:
             its row, the next one beyond is tried as well, until the best lies between two others.
         tuning_budget: what makes a tuning run smaller; where it is empty, the best one is the run of the
             first seed.
+        reference: name of the network that tables compare the others with; may be empty.
     """
 
     base: str
@@ -58,6 +65,7 @@ class Sweep:
     tune: dict[str, list[Any]]
     extend: tuple[str, ...]
     tuning_budget: Settings
+    reference: str
     entries: tuple[Entry, ...]
 
     def settings(self, entry: Entry, common: Settings, choice: Settings, seed: int) -> Settings:
@@ -88,7 +96,18 @@ def load(path: str) -> Sweep:
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise ConfigError(f"sweep {path!r}: two networks have one name in {names}")
-    known = {"base", "networks", "seeds", "common", "with_seed", "tune", "extend", "tuning_budget", "network"}
+    known = {
+        "base",
+        "networks",
+        "seeds",
+        "common",
+        "with_seed",
+        "tune",
+        "extend",
+        "tuning_budget",
+        "reference",
+        "network",
+    }
     unknown = set(table) - known
     if unknown:
         raise ConfigError(f"sweep {path!r}: unknown keys {sorted(unknown)}")
@@ -100,6 +119,7 @@ def load(path: str) -> Sweep:
         table.get("tune", {}),
         tuple(table.get("extend", [])),
         table.get("tuning_budget", {}),
+        table.get("reference", ""),
         entries,
     )
     _check(sweep, path)
@@ -107,6 +127,9 @@ def load(path: str) -> Sweep:
 
 
 def _check(sweep: Sweep, path: str) -> None:
+    names = [entry.name for entry in sweep.entries]
+    if sweep.reference and sweep.reference not in names:
+        raise ConfigError(f"sweep {path!r}: reference = {sweep.reference!r}: give one of {', '.join(names)}")
     for key, values in sweep.with_seed.items():
         if len(values) != len(sweep.seeds):
             raise ConfigError(
@@ -124,13 +147,16 @@ def _check(sweep: Sweep, path: str) -> None:
 
 
 def _entry(raw: Mapping[str, Any], tune: dict[str, list[Any]]) -> Entry:
-    unknown = set(raw) - {"name", "label", "family", "set", "tune"}
+    unknown = set(raw) - {"name", "label", "short", "family", "set", "tune"}
     if unknown or "name" not in raw:
-        raise ConfigError(f"[[network]] {dict(raw)!r}: give name, and optionally label, family, set, tune")
+        raise ConfigError(
+            f"[[network]] {dict(raw)!r}: give name, and optionally label, short, family, set, tune"
+        )
     name = raw["name"]
     return Entry(
         name,
         raw.get("label", name),
+        raw.get("short", ""),
         raw.get("family", ""),
         raw.get("set", {}),
         {**tune, **raw.get("tune", {})},

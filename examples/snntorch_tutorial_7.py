@@ -1,9 +1,12 @@
-"""snnTorch's tutorial 7, events: MFPLeakyParallel in the place of snn.Leaky takes all frames at once.
+"""snnTorch's tutorial 7, events: as it is, and with MFPLeakyParallel, which takes all frames at once.
 
 The tutorial reads N-MNIST. Here a simulated event camera sees Fashion-MNIST in three saccades;
 DataConfig("tonic:NMNIST", root=..., time_steps=16) reads the recorded events.
 """
 
+from copy import deepcopy
+
+import snntorch as snn
 import snntorch.functional as SF
 import torch
 from snntorch import surrogate
@@ -17,30 +20,35 @@ from mfp_neurons.train.config import DataConfig
 EPOCHS, IMAGES = 2, 4_000
 events = data.load(DataConfig("fashion-mnist-events", time_steps=16, limit=IMAGES))  # [n, 16, 2, 34, 34]
 
-bits = dict(order=4, kernel_bits="pow2", reset_mechanism="none")
-print("the swap: snn.Leaky(beta=0.5) -> MFPLeakyParallel(beta=0.5, threshold=0.3), with", bits)
-
-
-def leaky() -> nn.Module:  # remembers the last 4 frames
-    return MFPLeakyParallel(0.5, 0.3, surrogate.atan(), init_hidden=True, **bits)
-
 
 class EachStep(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:  # synapses and pools: all steps as one large batch
         return super().forward(x.flatten(0, 1)).unflatten(0, x.shape[:2])
 
 
+class FrameByFrame(nn.Sequential):  # the tutorial's loop, here around its neurons
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([self[0](frame) for frame in x])
+
+
+def train(net: nn.Module, name: str) -> None:
+    loop.fit(net, events, epochs=EPOCHS, loss=SF.ce_rate_loss())  # what comes last, at every frame
+    print(
+        f"{name}: {loop.accuracy(net, events, images=IMAGES):.1f} % of the test images, as simulated events"
+    )
+
+
 torch.manual_seed(0)
-net = nn.Sequential(
-    EachStep(nn.Conv2d(2, 12, 5)),
-    leaky(),
-    EachStep(nn.MaxPool2d(2), nn.Conv2d(12, 32, 5)),
-    leaky(),
-    EachStep(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 5 * 5, 10)),
-)
-quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
-loop.fit(net, events, epochs=EPOCHS, loss=SF.ce_rate_loss())  # what the last layer gives at every frame
-print(f"{loop.accuracy(net, events, images=IMAGES):.1f} % of the test images, as simulated events")
+a = EachStep(nn.Conv2d(2, 12, 5))
+b = EachStep(nn.MaxPool2d(2), nn.Conv2d(12, 32, 5))
+c = EachStep(nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 5 * 5, 10))
+lif = dict(beta=0.5, spike_grad=surrogate.atan(), init_hidden=True)
+leaky = [FrameByFrame(snn.Leaky(**lif)) for _ in range(3)]
+train(deepcopy(nn.Sequential(a, leaky[0], b, leaky[1], c, leaky[2])), "snn.Leaky, float weights")
+bits = dict(order=4, kernel_bits="pow2", reset_mechanism="none", threshold=0.3)  # remembers 4 frames
+print("the swap: snn.Leaky(beta=0.5) -> MFPLeakyParallel(beta=0.5), with", bits)
+net = nn.Sequential(a, MFPLeakyParallel(**lif, **bits), b, MFPLeakyParallel(**lif, **bits), c)
+train(quantize_weights(net, bits=1), "the swap, 1-bit weights")  # the first and the last layer keep 8 bits
 
 x = events.sequence(events.test.samples[:200])
 print(report(net, x[:, :1]))

@@ -1,8 +1,9 @@
-"""SpikingJelly's Spiking-ResNet-18: memory-free neurons, 1-bit weights, then integers."""
+"""SpikingJelly's Spiking-ResNet-18, as it is and with memory-free neurons and 1-bit weights."""
 
 import torch
-from spikingjelly.activation_based import functional, layer, surrogate
+from spikingjelly.activation_based import functional, layer, neuron, surrogate
 from spikingjelly.activation_based.model.spiking_resnet import spiking_resnet18
+from torch import nn
 
 from mfp_neurons import MFPNode, deploy, quantize_weights, report
 from mfp_neurons.train import data, loop
@@ -10,19 +11,29 @@ from mfp_neurons.train.config import DataConfig
 
 EPOCHS, IMAGES = 2, 4_000
 
-print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
-torch.manual_seed(0)
 lif = {"tau": 2.0, "v_threshold": 0.5, "surrogate_function": surrogate.ATan(), "detach_reset": True}
-net = spiking_resnet18(
-    num_classes=10, spiking_neuron=MFPNode, order=2, reset=None, **lif
-)  # was neuron.LIFNode, **lif
-net.conv1 = layer.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)  # gray, not RGB
-functional.set_step_mode(net, "m")
-quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
-
 fashion = data.load(DataConfig("fashion-mnist", time_steps=4, limit=IMAGES))
-loop.fit(net, fashion, epochs=EPOCHS)
-print(f"{loop.accuracy(net, fashion, images=IMAGES):.1f} % of the first {IMAGES:,} test images")
+
+
+def build(spiking_neuron: type, **options: object) -> nn.Module:
+    torch.manual_seed(0)
+    net = spiking_resnet18(num_classes=10, spiking_neuron=spiking_neuron, **lif, **options)
+    net.conv1 = layer.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)  # gray, not RGB
+    functional.set_step_mode(net, "m")
+    return net
+
+
+def train(net: nn.Module, name: str) -> None:
+    loop.fit(net, fashion, epochs=EPOCHS)
+    accuracy = loop.accuracy(net, fashion, images=IMAGES)
+    print(f"{name}: {accuracy:.1f} % of the first {IMAGES:,} test images")
+
+
+train(build(neuron.LIFNode), "LIFNode, float weights")
+print("the swap: spiking_neuron=neuron.LIFNode  ->  spiking_neuron=MFPNode, order=2, reset=None")
+net = build(MFPNode, order=2, reset=None)
+quantize_weights(net, bits=1)  # the first and the last layer keep 8 bits
+train(net, "MFPNode, 1-bit weights")
 
 x = fashion.sequence(fashion.test.samples[:200])  # [T, N, 1, 28, 28]: the image at every step
 print(report(net, x[:, :1]))

@@ -151,7 +151,7 @@ def convert(
             holds both can be traced. Both keep their places and the keys of their state; the batch norm
             itself returns its input unchanged from then on, as its repr says. Replace or shard layers
             before fusing.
-        neuron_options: keyword arguments of the new neurons, such as ``kernel``, ``kernel_bits``,
+        neuron_options: keyword arguments of the new neurons, such as ``kernel``, ``kernel_bits``, ``groups``,
             ``learnable`` or ``time_steps``; they override the old neuron's. ``num_channels="auto"`` gives
             each channel a kernel of its own, as many as the convolution, linear or normalization layer has
             that comes before the neuron in module order. That order is a guess in models that branch; a

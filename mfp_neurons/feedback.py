@@ -41,8 +41,8 @@ class Feedback(nn.Module):
         detach: no gradient passes through the spikes that are fed back.
         argument: what the neuron's class calls ``reset``, for the messages of errors.
 
-    Parameters: ``taps`` [R] or, with the kernel's ``num_channels`` C, [R, C]; on the grid of its
-    ``kernel_bits`` when used.
+    Parameters: ``taps`` [R], with the kernel's ``num_channels`` C [R, C], with its ``groups`` G [R, G]; on
+    the grid of its ``kernel_bits`` when used.
 
     Raises:
         TypeError, ValueError: an argument is out of range, or the combination has no meaning.
@@ -75,7 +75,8 @@ class Feedback(nn.Module):
         if reset == "feedback":
             steps = kernel.state_steps if order is None else order
             assert steps is not None
-            shape = (steps,) if kernel.num_channels is None else (steps, kernel.num_channels)
+            sets = kernel.parameter_sets
+            shape = (steps,) if sets is None else (steps, sets)
             self.taps = nn.Parameter(torch.zeros(shape, dtype=torch.float32))
 
     @property
@@ -159,7 +160,7 @@ class Feedback(nn.Module):
         Those that follow from numbers alone are computed on ``device``, all others where the tensors are.
         """
         if self.kind == "feedback":
-            return quantize_taps(self.taps, kernel.kernel_bits)
+            return kernel.over_channels(quantize_taps(self.taps, kernel.kernel_bits))
         order = self.order(kernel)
         if self.kind != "subtract" or order is None or v_threshold is None:
             return None

@@ -86,9 +86,10 @@ class MFPModel(models.NeuroBenchModel):  # type: ignore[misc]
 
 
 class PackedFootprint(StaticMetric):  # type: ignore[misc]
-    """Bytes of the model with its quantized weights packed: codes and scales, all else as stored.
+    """Bytes of the model with its quantized weights packed and its batch norms folded.
 
-    Needs an :class:`MFPModel`. What ``weight_bytes`` of ``report`` counts.
+    Needs an :class:`MFPModel`. What ``weight_bytes`` of ``report`` counts; but NeuroBench asks before any
+    run, which would tell what stands in front of a batch norm, so that its scales and bias count as well.
     """
 
     def __call__(self, model: Any) -> int:

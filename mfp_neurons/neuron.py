@@ -35,6 +35,8 @@ class HistoryKernel(nn.Module, KernelParameters):
         time_steps: T of a "matrix", which no other kind takes.
         learnable: train the exponential's decay, as sigmoid(decay_logit).
         num_channels: C parameters, one (set) a channel along dim 2 of [T, N, C, *]; None: one for the layer.
+        groups: G, a divisor of ``num_channels``: each group of C / G neighbouring channels shares a parameter
+            (set), so that channel c uses c // (C / G), as in a grouped convolution; None: one a channel.
         kernel_bits: None, "pow2" or 2 to 8; see :func:`mfp_neurons.history.quantize_taps`.
         stride: s, steps from one tap to the next: the K taps lie at lags 0, s, .., (K - 1) s and start as the
             exponential is there. Other than 1 only with an ``order``, and not for "matrix".
@@ -42,7 +44,8 @@ class HistoryKernel(nn.Module, KernelParameters):
     Raises:
         TypeError, ValueError: an argument is out of range, or the combination has no meaning.
 
-    Parameters: ``decay_logit`` [1] or [C] ("exp", learnable), ``taps`` [K] or [K, C], ``matrix`` [T, T].
+    Parameters: ``decay_logit`` [1] or [C] ("exp", learnable), ``taps`` [K] or [K, C], ``matrix`` [T, T]; with
+    ``groups`` G in the place of C. The kernel's value has a column a channel, or one that serves them all.
 
     >>> HistoryKernel("fir", decay=0.5, order=3)().taps
     Parameter containing:
@@ -59,22 +62,24 @@ class HistoryKernel(nn.Module, KernelParameters):
         time_steps: int | None = None,
         learnable: bool = False,
         num_channels: int | None = None,
+        groups: int | None = None,
         kernel_bits: KernelBits = None,
         stride: int = 1,
     ) -> None:
         super().__init__()
         self.kind, self.order, self.time_steps = kind, order, time_steps
-        self.learnable, self.num_channels, self.kernel_bits = bool(learnable), num_channels, kernel_bits
-        self.stride = stride
+        self.learnable, self.num_channels, self.groups = bool(learnable), num_channels, groups
+        self.kernel_bits, self.stride = kernel_bits, stride
         self._check(decay, gain)
         self._decay, self._gain = float(decay), gain
         device = torch.get_default_device()  # where torch makes the parameters of other modules too
+        sets = self.parameter_sets
         if kind == "fir":
             assert order is not None
             # trained taps start where the exponential is at their lags
             spaced = self.exponential().taps((order - 1) * stride + 1, device)[::stride]
             taps = spaced.float().squeeze(1)
-            self.taps = nn.Parameter(taps if num_channels is None else taps[:, None].repeat(1, num_channels))
+            self.taps = nn.Parameter(taps if sets is None else taps[:, None].repeat(1, sets))
         elif kind == "matrix":
             assert time_steps is not None
             self.matrix = nn.Parameter(_toeplitz(self.exponential().taps(time_steps, device).float(), order))
@@ -82,7 +87,7 @@ class HistoryKernel(nn.Module, KernelParameters):
             # the logit can take any value in training, and its sigmoid stays a decay; of shape [1], because
             # FSDP2 refuses scalars
             logit = math.log(decay / (1 - decay))
-            self.decay_logit = nn.Parameter(torch.full((num_channels or 1,), logit, dtype=torch.float32))
+            self.decay_logit = nn.Parameter(torch.full((sets or 1,), logit, dtype=torch.float32))
 
     def _check(self, decay: float, gain: Literal["decay_input"] | float | None) -> None:
         """Raises unless the options and the start of an exponential fit together."""
@@ -104,6 +109,7 @@ class HistoryKernel(nn.Module, KernelParameters):
             ("order", order),
             ("time_steps", time_steps),
             ("num_channels", self.num_channels),
+            ("groups", self.groups),
         ):
             if value is not None:
                 check_int(name, value, 1)
@@ -116,11 +122,19 @@ class HistoryKernel(nn.Module, KernelParameters):
             raise ValueError(
                 f"order must be at most time_steps ({time_steps}) for kernel='matrix', got {order}"
             )
-        if kind == "matrix" and self.num_channels is not None:
-            raise ValueError(
-                f"kernel='matrix' is shared by all channels; num_channels must be None, got "
-                f"{self.num_channels}"
-            )
+        for name, count in (("num_channels", self.num_channels), ("groups", self.groups)):
+            if kind == "matrix" and count is not None:
+                raise ValueError(
+                    f"kernel='matrix' is shared by all channels; {name} must be None, got {count}"
+                )
+        if self.groups is not None:
+            if self.num_channels is None:
+                raise ValueError(f"groups={self.groups} needs num_channels, which it must divide, got None")
+            if self.num_channels % self.groups:
+                raise ValueError(
+                    f"groups must divide num_channels, got groups={self.groups} and num_channels="
+                    f"{self.num_channels}"
+                )
         check_kernel_bits(bits)
         if kind == "exp" and bits is not None and order is None:
             self._check_that_taps_are_powers_of_two(decay, gain)
@@ -145,6 +159,7 @@ class HistoryKernel(nn.Module, KernelParameters):
     def exponential(self) -> Exponential:
         """The exponential with its decay and gain as they are now; for "fir" and "matrix" their start."""
         decay = self.decay  # once: a trained one has a sigmoid, whose gradient would be summed in two parts
+        decay = self.over_channels(decay) if isinstance(decay, Tensor) else decay
         if self._gain == "decay_input":
             return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
         gain = 1.0 if self._gain is None else float(self._gain)
@@ -152,7 +167,7 @@ class HistoryKernel(nn.Module, KernelParameters):
 
     @property
     def decay(self) -> Tensor | float:
-        """The exponential's decay (of "fir" and "matrix": the one they started from)."""
+        """The exponential's decay, one a group if there are groups ("fir", "matrix": where they started)."""
         if self.kind == "exp" and self.learnable:
             logit: Tensor = self.decay_logit
             # the sigmoid of a 16-bit logit near 1 would round to 1, a neuron that never forgets
@@ -170,7 +185,8 @@ class HistoryKernel(nn.Module, KernelParameters):
             banded = self._banded()  # one grid for all of it
             return Matrix(quantize_taps(banded.reshape(-1), self.kernel_bits).reshape_as(banded))
         if self.kind == "fir":
-            return FIR(at_lags(quantize_taps(self.taps, self.kernel_bits), self.stride))
+            taps = self.over_channels(quantize_taps(self.taps, self.kernel_bits))
+            return FIR(at_lags(taps, self.stride))
         return self._quantized_exponential()
 
     @torch.no_grad()
@@ -198,6 +214,7 @@ class HistoryKernel(nn.Module, KernelParameters):
             "time_steps": self.time_steps,
             "learnable": self.learnable or None,
             "num_channels": self.num_channels,
+            "groups": self.groups,
             "kernel_bits": self.kernel_bits,
             "stride": None if self.stride == 1 else self.stride,
         }
@@ -231,7 +248,8 @@ class MFP(nn.Module):
     Args:
         decay: d of the exponential history, from 0 to 1; where "fir" and "matrix" start.
         v_threshold: firing threshold, in the units of the input; ``math.inf`` never fires.
-        kernel, order, time_steps, learnable, num_channels, kernel_bits, stride: see :class:`HistoryKernel`.
+        kernel, order, time_steps, learnable, num_channels, groups, kernel_bits, stride: see
+            :class:`HistoryKernel`.
         learn_threshold: train the threshold (a parameter [1], or [C] with num_channels).
         reset, reset_order, detach_reset: what the neuron's own spikes change: None (nothing), "subtract",
             "zero" or "feedback"; see :class:`mfp_neurons.feedback.Feedback`.

@@ -21,6 +21,7 @@ class KernelOptions(TypedDict, total=False):
     order: int | None
     time_steps: int | None
     num_channels: int | None
+    groups: int | None
     kernel_bits: KernelBits
     stride: int
 
@@ -38,6 +39,7 @@ class KernelParameters:
     time_steps: int | None
     learnable: bool
     num_channels: int | None
+    groups: int | None = None
     kernel_bits: KernelBits
     stride: int
 
@@ -52,6 +54,21 @@ class KernelParameters:
     def gain_follows_decay(self) -> bool:
         """Whether the gain is 1 - decay and changes with it, as of LIFNode's ``decay_input``."""
         return False
+
+    @property
+    def parameter_sets(self) -> int | None:
+        """How many tap sets or decays there are: G, or C without ``groups``; None: one for the layer."""
+        return self.num_channels if self.groups is None else self.groups
+
+    def over_channels(self, values: Tensor) -> Tensor:
+        """Values [G] or [K, G] of groups as [C] or [K, C], each repeated for the channels of its group.
+
+        One column serves every channel as it is, and without ``groups`` so do all columns.
+        """
+        if self.groups is None or values.shape[-1] == 1:
+            return values
+        assert self.num_channels is not None
+        return values.repeat_interleave(self.num_channels // self.groups, -1)
 
     def _quantized_exponential(self) -> Exponential | FIR:
         """The value of an "exp" kernel: a recursion, or taps where they are quantized or lie apart."""
@@ -88,6 +105,7 @@ class KernelParameters:
             "order": self.order,
             "time_steps": self.time_steps,
             "num_channels": self.num_channels,
+            "groups": self.groups,
             "kernel_bits": self.kernel_bits,
             "stride": None if self.stride == 1 else self.stride,
         }

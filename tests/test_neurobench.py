@@ -57,7 +57,7 @@ def measured(
 def test_a_network_counted_by_hand(batch: int) -> None:
     found = measured(by_hand(), X, batch=batch)
     assert found["Footprint"] == 10 * 4
-    assert found["PackedFootprint"] == (2 + 2 * 4) + (1 + 2 * 4)  # 2 bits a weight; a float scale an output
+    assert found["PackedFootprint"] == (2 + 2 * 2) + (1 + 2 * 2)  # 2 bits a weight; 16 for a scale an output
     assert found["ConnectionSparsity"] == 4 / 10
     # spikes of the hidden layer: sample 0: (1, 0), (1, 1); sample 1: (0, 0), (1, 1)
     assert found["ActivationSparsity"] == 3 / 8

@@ -57,6 +57,7 @@ _TRAIN = [
     "numpy",
     "safetensors",
     "sklearn",
+    "snntorch",
     "spikingjelly",
     "tensorboard",
     "tonic",

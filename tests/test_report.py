@@ -80,7 +80,6 @@ def test_a_linear_network_counted_by_hand():
     # 12 spikes in 2 steps of 2 samples; the second layer reaches 0.4 and stays silent
     assert [row.spikes_per_step for row in costs.neurons] == [3.0, 0.0]
     assert [row.firing_rate for row in costs.neurons] == [0.75, 0.0]
-    assert costs.energy_joules == pytest.approx(20 * 0.9e-12)
 
 
 def test_real_inputs_count_as_macs_zeros_included():
@@ -88,7 +87,7 @@ def test_real_inputs_count_as_macs_zeros_included():
     costs = report(net, torch.tensor([0.5, 0.0, 1.0]).expand(5, 2, 3))  # T = 5, N = 2
     assert costs.macs == 5 * 3 * 4
     assert costs.synaptic_operations == 0
-    assert costs.energy_joules == pytest.approx(60 * 4.6e-12)
+    assert costs.synapses[0].joules == pytest.approx(60 * 4.6e-12)
 
 
 @st.composite
@@ -289,8 +288,8 @@ def test_seventeen_numbers_take_five_bits():
 def test_packed_weights_are_codes_and_scales(bits, packed):
     layer = quantize_weights(nn.Linear(11, 3), bits)
     costs = report(layer, torch.zeros(1, 11))
-    assert costs.synapses[0].packed_bytes == packed + 3 * 4
-    assert costs.weight_bytes == packed + 3 * 4 + 3 * 4  # the bias
+    assert costs.synapses[0].packed_bytes == packed + 3 * 2
+    assert costs.weight_bytes == packed + 3 * 2 + 3 * 2  # the bias
     assert costs.weight_bytes_stored == sum(p.numel() * 4 for p in layer.parameters())
 
 
@@ -302,7 +301,7 @@ def test_the_integer_network_has_as_many_bytes_of_codes_and_bits_of_state(bits):
     layers = [quantize_weights(nn.Linear(a, b), bits) for a, b in ((11, 8), (8, 16), (16, 3))]
     net = nn.Sequential(layers[0], neurons[0], layers[1], neurons[1], layers[2])
     costs, memory = report(net, spikes), deploy.lower(net, spikes).memory()
-    scales = 4 * (8 + 16 + 3)
+    scales = 2 * (8 + 16 + 3)
     assert sum(row.packed_bytes for row in costs.synapses) == memory.weights + scales
     assert costs.state_bits == 11 * 2 + 8 * 4
     assert memory.state_stream == math.ceil(costs.state_bits / 8)
@@ -311,11 +310,39 @@ def test_the_integer_network_has_as_many_bytes_of_codes_and_bits_of_state(bits):
 def test_weights_of_a_whole_model_counted_by_hand():
     net = quantize_weights(Stack([MFP(), MFP(learnable=True)]), 1, first=8, last=None)
     costs = report(net, torch.randn(4, 2, 3))
+    readout = (6 * 2 + 2) * 4
+    # gain and offset of the norms, 16 bits each; a decay
+    assert costs.weight_bytes == 3 * 6 + math.ceil(36 / 8) + 2 * 6 * (2 + 2) + 1 + readout
     norms = 2 * (4 * 6 * 4 + 8)  # weight, bias, mean, variance, and a counter of 8 bytes
-    rest = norms + 4 + (6 * 2 + 2) * 4  # a decay, the read-out
-    assert costs.weight_bytes == (3 * 6 + 6 * 4) + (math.ceil(36 / 8) + 6 * 4) + rest
     learned_step = 6 * 4  # of the layer of 8 bits
-    assert costs.weight_bytes_stored == 3 * 6 * 4 + learned_step + 36 * 4 + rest
+    assert costs.weight_bytes_stored == 3 * 6 * 4 + learned_step + 36 * 4 + norms + 4 + readout
+
+
+class Normed(nn.Module):
+    """A convolution and a batch norm, a second convolution whose norm also gets what went in, and neurons."""
+
+    def __init__(self, neuron: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.norm, self.other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+        self.neuron = neuron
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.first(x.flatten(0, 1)))
+        return self.neuron(self.other(self.second(y) + y).unflatten(0, x.shape[:2]))
+
+
+def test_a_batch_norm_takes_the_bias_and_the_scales_in_front_of_it():
+    net = Normed(QuantizedMembraneLIF(bits=2, learnable=True, num_channels=3))
+    x = torch.rand(4, 2, 3, 2, 2).round()
+    # float weights with a bias each, the second's its own; two numbers of 16 bits; decays and scales
+    neuron = 3 * (1 + 2)
+    assert report(net, x).weight_bytes == 2 * 9 * 4 + 3 * 4 + (3 * 4 + 3 * 4) + neuron
+    quantize_weights(net, 4, first=4, last=4)
+    # the second has scales and a bias of 16 bits
+    assert report(net, x).weight_bytes == 2 * math.ceil(9 / 2) + 3 * 4 + 3 * (2 + 2 + 4) + neuron
+    (first, second) = report(net, x).synapses
+    assert (first.packed_bytes, second.packed_bytes) == (5, 5 + 3 * 2)
 
 
 def test_a_weight_used_twice_is_stored_once():
@@ -411,19 +438,19 @@ def test_brevitas_layers_count_with_their_codes():
     brevitas = pytest.importorskip("brevitas.nn")
     layer = brevitas.QuantLinear(8, 3, bias=False, weight_bit_width=4)
     costs = report(nn.Sequential(layer), torch.ones(1, 8))
-    assert costs.weight_bytes == 8 * 3 // 2 + 3 * 4
+    assert costs.weight_bytes == 8 * 3 // 2 + 3 * 2
     assert costs.synapses[0].bits == 4
 
 
 TABLE = """\
-synapses  kind             weights  bits  packed  stored   input  syn. ops  MACs
---------  ---------------  -------  ----  ------  ------  ------  --------  ----
-0         QuantizedLinear        6     1    13 B    24 B  spikes         6     0
-2         Linear                 6    32    24 B    24 B  spikes        12     0
+synapses  kind             weights  bits  packed  stored   input  syn. ops  MACs   energy  streaming
+--------  ---------------  -------  ----  ------  ------  ------  --------  ----  -------  ---------
+0         QuantizedLinear        6     1     7 B    24 B  spikes         6     0   0.6 pJ     0.9 pJ
+2         Linear                 6    32    24 B    24 B  spikes        12     0  10.8 pJ    10.8 pJ
 
-neurons  kind  number  state bits each  spikes a step  firing rate
--------  ----  ------  ---------------  -------------  -----------
-1        MFP        3                1              3       1.0000
+neurons  kind  number  state bits each  spikes a step  firing rate  energy  streaming
+-------  ----  ------  ---------------  -------------  -----------  ------  ---------
+1        MFP        3                1              3       1.0000  1.5 pJ     0.9 pJ
 
 kept between steps  what    values  bits  steps  total bits  needed by
 ------------------  ------  ------  ----  -----  ----------  ---------
@@ -440,7 +467,9 @@ def test_the_dict_is_json_and_the_table_has_a_line_for_every_layer():
     )
     assert isinstance(costs, Report)
     assert str(costs).startswith(TABLE)
-    assert "energy, estimate (45 nm, float32) 16.2 pJ a sample" in str(costs)
+    # 6 additions, 12 of floats, 9 taps and 6 comparisons; as a stream 9 traces, of 3 spikes, and no taps
+    assert "energy, estimate (45 nm)          12.9 pJ a sample" in str(costs)
+    assert "  when streaming                  12.6 pJ a sample" in str(costs)
     plain = json.loads(json.dumps(costs.as_dict()))
     assert plain["state_bits"] == costs.state_bits
     assert [row["name"] for row in plain["synapses"]] == ["0", "2"]
@@ -678,8 +707,8 @@ def test_additions_of_own_spikes_are_one_for_each_tap_that_they_meet(options, la
     expected = sum(float(fired[t].sum()) for t in range(7) for lag in lags if t + lag < 7) / 2
     costs = report(net, x)
     assert costs.feedback_additions == costs.as_dict()["feedback_additions"] == expected
-    assert bool(lags) == ("additions of own spikes" in str(costs))
-    assert fired.sum() > 0 and costs.energy_joules == pytest.approx(costs.synaptic_operations * 0.9e-12)
+    assert bool(lags) == ("of own spikes" in str(costs))
+    assert fired.sum() > 0
 
 
 def test_a_framework_s_own_neuron_keeps_the_potential_that_it_stores():

@@ -88,7 +88,8 @@ def test_it_is_deployed_with_the_zeros_and_fires_the_same_spikes():
 def test_it_keeps_bits_for_its_reach_and_works_for_its_taps():
     x = (torch.rand(12, 1, 6) < 0.4).float()
     strided, dense, short = (
-        report(network(kernel="fir", **o), x) for o in (dict(order=3, stride=4), dict(order=9), dict(order=3))
+        report(network(kernel="fir", num_channels=8, **o), x)
+        for o in (dict(order=3, stride=4), dict(order=9), dict(order=3))
     )
     assert [r.neurons[0].state_bits_per_neuron for r in (strided, dense, short)] == [8, 8, 2]
     assert strided.state_bits == dense.state_bits

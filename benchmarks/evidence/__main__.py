@@ -25,7 +25,7 @@ from mfp_neurons.train import checkpoint, config
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 Result = dict[str, Any]
-TASKS = ("rows", "rows_readout", "still", "events")
+TASKS = ("spoken", "spoken_stream", "spoken_hard", "smartwatch", "rows", "rows_readout", "still", "events")
 
 
 def main() -> None:

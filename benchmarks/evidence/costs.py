@@ -9,50 +9,66 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
-
 from benchmarks import sweep
 from benchmarks.machine import facts
 from mfp_neurons import report
-from mfp_neurons.train import config
+from mfp_neurons.train import config, deployment
 from mfp_neurons.train import data as data_module
+from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.engine import BEST, Trainer, load_network
 
 IMAGES = 200  # of the test split, over which spikes and operations are averaged
+COUNTED = (  # what a report counts of a sample, all its steps
+    "state_bits",
+    "state_bits_per_neuron",
+    "synaptic_operations",
+    "streaming_synaptic_operations",
+    "macs",
+    "streaming_macs",
+    "neuron_operations",
+    "energy_joules",
+    "streaming_energy_joules",
+)
 ROUNDS = 15
 
 
 def of_run(result: Path) -> dict[str, float]:
-    """Costs of the network that a finished run left; kept beside it, since the network does not change."""
+    """Costs of the network that a finished run left; kept beside it, since the network does not change.
+
+    Returns:
+        The numbers of ``report`` that ``COUNTED`` names; ``spikes`` of a sample, all layers and steps; and
+        ``weight_bytes``, all parameters.
+    """
     kept = result.with_suffix("") / "costs.json"
-    if not kept.exists():
-        kept.write_text(json.dumps(_measure(result.with_suffix("") / BEST)))
-    found: dict[str, float] = json.loads(kept.read_text())
-    return found
+    costs: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
+    if costs.keys() != {"weight_bytes", "spikes", *COUNTED}:  # none, or of an earlier way to count
+        costs = measure(result.with_suffix("") / BEST)
+        kept.write_text(json.dumps(costs))
+    return costs
 
 
-def _measure(path: Path) -> dict[str, float]:
-    settings = json.loads((path.parent / "result.json").read_text())["config"]["data"]
-    module, data, *_ = load_network(path, data=_loaded(json.dumps(settings)))
-    return measure(module, data.sequence(data.test.samples[:IMAGES]))
-
-
-def measure(module: nn.Module, x_seq: Tensor) -> dict[str, float]:
-    """Costs of a network in eval mode on a sequence [T, N, *]; a rival counts its own."""
+def measure(checkpoint: Path) -> dict[str, float]:
+    """Costs of a checkpoint in the folder of its run; see :func:`of_run`. A rival counts its own."""
+    settings = json.loads((checkpoint.parent / "result.json").read_text())["config"]["data"]
+    data = _loaded(json.dumps(settings))
+    module, *_ = load_network(checkpoint, data=data)
+    x_seq = data.sequence(data.test.samples[:IMAGES])
     if hasattr(module, "costs"):
         return module.costs(x_seq)  # type: ignore[no-any-return, operator]
-    found = report(module, x_seq)
-    return {
-        "weight_bytes": found.weight_bytes,
-        "state_bits": found.state_bits,
-        "state_bits_per_neuron": found.state_bits_per_neuron,
-        "spikes": found.spikes_per_step * found.steps,
-        "synaptic_operations": found.synaptic_operations,
-        "streaming_synaptic_operations": found.streaming_synaptic_operations,
-        "feedback_additions": found.feedback_additions,
-        "macs": found.macs,
-        "energy_joules": found.energy_joules,
-    }
+    counted = report(module, x_seq)
+    spikes = sum((row.spikes_per_step or 0.0) * row.steps for row in counted.neurons)
+    numbers = {name: getattr(counted, name) for name in COUNTED}
+    return {"weight_bytes": _weight_bytes(checkpoint, data, counted.weight_bytes), "spikes": spikes} | numbers
+
+
+def _weight_bytes(checkpoint: Path, data: data_module.Data, packed: int) -> int:
+    """All parameters on a device: those of the integer network; of one that has no integers, as packed."""
+    try:
+        memory = deployment.lower_checkpoint(checkpoint, data=data).network.memory()
+    except ConfigError as error:
+        print(f"bytes as packed, not as deployed: {error}")
+        return packed
+    return memory.weights + memory.parameters
 
 
 @functools.lru_cache(maxsize=1)  # all networks of a task read the same data

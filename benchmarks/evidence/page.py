@@ -1,82 +1,69 @@
-"""Tables and figures of the evidence, from the committed results into docs/."""
+"""Writes docs/evidence.md, its figures and the README's part of it, from the committed results.
 
-import json
+The words are Markdown files beside the tasks: ``page.md``, ``TASK.md`` for each task, and ``readme.md``. A
+number in them is a value in braces, for which the results stand:
+
+    {rows[lif-2].accuracy}                       81.5
+    {rows[pool4-7 against lif-2].accuracy}       6.5 points above, or "level with"
+    {rows[pool4-7 against lif-2].total_bytes}    1.1 times
+
+``main`` is the task that the README shows. A paragraph or bullet that asks for a value which the results do
+not have is left out, and so is the section of a task without results; the command says what it left out.
+"""
+
 import re
-import statistics
-from collections.abc import Callable, Sequence
+import string
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mfp_neurons.reporting.record import AC_JOULES
-from mfp_neurons.train import figures, tables
+from benchmarks.evidence import answers, draw
+from benchmarks.evidence.answers import Absent, joules, kilobytes, measured, signed, significant, thousands
+from benchmarks.evidence.results import (
+    HERE,
+    TITLES,
+    Cost,
+    Match,
+    Network,
+    Task,
+    differences,
+    matches,
+    read,
+)
+from mfp_neurons.train import tables
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGE, README = DOCS / "evidence.md", ROOT / "README.md"
-IN_README = (
-    "lif-float",
-    "lif-4",
-    "lif-2",
-    "lif-1",
-    "feedback-4-shared",
-    "feedback-7-shared",
-    "feedback-13",
-    "pow2-7",
-    "pow2-28",
-    "psn-28",
-    "lif-pool4-4",
-    "lif-pool4-2",
-    "pool4-7",
-)  # without pooling over time, then pooled alike
-# Families of networks that the figures show, with color and marker; the others are in the tables alone
-DRAWN = {
-    "memory-free, pooled over time": ("#D55E00", "s"),
-    "memory-free, power-of-two taps": ("#E69F00", "^"),
-    "memory-free": ("#D55E00", "s"),
-    "memory-free with feedback, one tap set a layer": ("#882255", "X"),
-    "memory-free with feedback": ("#CC79A7", "*"),
-    "memory-free, feedback alone": ("#999999", "<"),
-    "LIF, 1-bit weights, pooled over time": ("#0072B2", "v"),
-    "LIF, 1-bit weights": ("#56B4E9", "o"),
-    "LIF, float weights": ("#000000", "D"),
-    "SlidingPSN, 1-bit weights": ("#009E73", "P"),
-    "SlidingPSN": ("#009E73", "P"),
-}
-Runs = Sequence[dict[str, Any]]
+PAGE, README, FIGURES = DOCS / "evidence.md", ROOT / "README.md", DOCS / "figures"
+MAIN = ("spoken_stream", "rows")  # the README shows the first of them that has results
 
 
 def write(results: Path) -> None:
-    """Puts a table for each task between its markers in docs/evidence.md, a short one into the README, and
-    draws the figures."""
-    text = PAGE.read_text()
-    for path in sorted(results.glob("evidence_*.json")):
-        task = path.stem.removeprefix("evidence_")
-        found = json.loads(path.read_text())
-        if task.endswith("_time"):
-            continue
-        timed = results / f"{path.stem}_time.json"
-        times = json.loads(timed.read_text())["milliseconds_per_step"] if timed.exists() else {}
-        text = between(text, task, table(found, times))
-        accuracy_against_state(found, DOCS / "figures" / f"evidence_{task}.png")
-    PAGE.write_text(text)
-    last, chosen = (
-        json.loads((results / f"evidence_{t}.json").read_text()) for t in ("rows", "rows_readout")
-    )
-    README.write_text(between(README.read_text(), "evidence", short_table(last, chosen)))
+    """The page, its figures and the README's part, from the results in a folder."""
+    tasks = read(results)
+    for name, figure in figures_of(tasks).items():
+        figure.draw(FIGURES / f"evidence_{name}.png")
+    page, page_lacks = render_page(tasks)
+    readme, readme_lacks = render_readme(tasks)
+    PAGE.write_text(page)
+    README.write_text(between(README.read_text(), "evidence", readme))
+    for reason in (*page_lacks, *readme_lacks):
+        print(f"left out: {reason}")
 
 
-def accuracy_against_state(found: Runs, path: Path) -> None:
-    """Draws mean test accuracy (bars: standard deviation over seeds) against bits of state a neuron.
+def render_page(tasks: Mapping[str, Task]) -> tuple[str, list[str]]:
+    """The text of docs/evidence.md, and why parts of the words were left out."""
+    values = Values(tasks, "figures")
+    parts = [fill((HERE / f"{name}.md").read_text(), values) for name in ("page", *tasks)]
+    return "\n".join(text for text, _ in parts), [reason for _, reasons in parts for reason in reasons]
 
-    Args:
-        found: one a network and seed; each family of networks in ``DRAWN`` is a line.
-        path: of the PNG.
-    """
-    plt = figures.pyplot()
-    figure, axes = plt.subplots(figsize=(9.0, 4.6), layout="constrained")
-    figures.draw_accuracy(axes, [run for run in found if run["family"] in DRAWN], DRAWN)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+
+def render_readme(tasks: Mapping[str, Task]) -> tuple[str, list[str]]:
+    """The README's part, and why parts of the words were left out."""
+    text, reasons = fill((HERE / "readme.md").read_text(), Values(tasks, "docs/figures"))
+    return text.strip(), reasons
 
 
 def between(text: str, name: str, content: str) -> str:
@@ -96,79 +83,359 @@ def between(text: str, name: str, content: str) -> str:
     )
 
 
-def table(found: Runs, times: dict[str, float]) -> str:
-    """A row for each network, families together: accuracy over seeds, and the mean cost of an image."""
-    head = (
-        "network",
-        "accuracy, %",
-        "state, bits a neuron",
-        "bytes: parameters / with state",
-        "ms a training step",
-        "spikes",
-        "synaptic operations, thousands: at once / stream",
-        "energy estimate, nJ: at once / stream",
-    )
-    rows = []
-    families = list(dict.fromkeys(run["family"] for run in found))
-    ordered = sorted(found, key=lambda run: (families.index(run["family"]), run["state_bits"]))
-    for name, runs in tables.by_network(ordered).items():
-        mean = _mean_cost(runs)
-        rows.append(
-            (
-                runs[0]["label"] + ("" if len(runs) > 1 else " (one seed)"),
-                tables.spread_text([run["test_accuracy"] for run in runs]),
-                f"{mean('state_bits_per_neuron'):.3g}",
-                _pair(1, mean("weight_bytes"), _all_bytes(mean)),
-                f"{times[name]:.1f}" if name in times else "",
-                f"{mean('spikes'):,.0f}",
-                _pair(1e-3, mean("synaptic_operations"), mean("streaming_synaptic_operations")),
-                _pair(1e9, mean("energy_joules"), _streaming_joules(mean)),
+# --- figures ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What a figure shows, in words, and what draws it into a file."""
+
+    alt: str
+    draw: Callable[[Path], None]
+
+
+def figures_of(tasks: Mapping[str, Task]) -> dict[str, Figure]:
+    """All figures that the results suffice for, by name."""
+    shown = list(tasks.values())
+    figures = {}
+    for name, axis in (("bytes", draw.BYTES), ("energy", draw.ENERGY)):
+        if known := [task for task in shown if draw.points(task, axis)]:
+            figures[name] = Figure(
+                f"Test accuracy against {axis.label}, task by task", partial(draw.over_tasks, known, axis)
             )
+    strips = {
+        "accuracy": (
+            "Points of each family above the network with which the task compares all",
+            draw.leads(shown),
+        ),
+        "worst": (
+            "Points of memory-free networks above their rivals, the worst first",
+            draw.worst_cases(matches(shown)),
+        ),
+        "training": ("Time of a training step of each family, task by task", draw.training_times(shown)),
+    }
+    figures |= {name: Figure(alt, strips.draw) for name, (alt, strips) in strips.items() if strips.rows}
+    for name, task in tasks.items():
+        figures[name] = Figure(
+            f"Test accuracy against bytes and against energy: {task.title}", partial(draw.trade_offs, task)
         )
-    return tables.markdown(head, rows)
+    return figures
 
 
-def _pair(unit: float, first: float, second: float) -> str:
-    return f"{unit * first:,.0f} / {unit * second:,.0f}"
+# --- tables -----------------------------------------------------------------------------------------------
 
 
-def _all_bytes(mean: Callable[[str], float]) -> float:
-    """Parameters and state: all that a device keeps of a network and of a sample between two steps."""
-    return mean("weight_bytes") + mean("state_bits") / 8
-
-
-def _streaming_joules(mean: Callable[[str], float]) -> float:
-    """The estimate for a network that works step by step, where remembered spikes repeat operations."""
-    repeated = mean("streaming_synaptic_operations") - mean("synaptic_operations")
-    return mean("energy_joules") + AC_JOULES * repeated
-
-
-def short_table(last: Runs, chosen: Runs) -> str:
-    """Row by row, the networks of the README: accuracy with both read-outs."""
-    answers, averages = tables.by_network(last), tables.by_network(chosen)
-    rows = [
-        (
-            answers[name][0]["label"],
-            f"{_mean_cost(answers[name])('state_bits_per_neuron'):.3g}",
-            f"{_all_bytes(_mean_cost(answers[name])) / 1e3:,.0f}",
-            f"{_mean_cost(answers[name])('streaming_synaptic_operations') / 1e3:,.0f}",
-            f"{1e9 * _streaming_joules(_mean_cost(answers[name])):,.0f}",
-            tables.spread_text([run["test_accuracy"] for run in answers[name]]),
-            tables.spread_text([run["test_accuracy"] for run in averages.get(name, [])]),
-        )
-        for name in IN_README
+def table(task: Task) -> str:
+    """A row for each network, families together: accuracy over its runs, and the mean cost of a sample."""
+    most = max((len(network.runs) for network in task.networks.values()), default=0)
+    ordered = [
+        network
+        for networks in task.families().values()
+        for network in sorted(networks, key=lambda network: network.state_bits or 0.0)
     ]
     head = (
         "network",
+        "accuracy, %",
+        f"against {_name(task.reference)}, points (pairs)",
+        "answer",
         "state, bits a neuron",
-        "parameters and state, kB",
-        "operations of a stream, thousands",
-        "energy of a stream, nJ",
-        "last row, %",
-        "best read-out, %",
+        "bytes: parameters / with state",
+        "operations, thousands: at once / stream",
+        "energy, nJ: at once / stream",
+        "spikes",
+        "ms a training step",
     )
+    rows = [
+        (
+            network.label + ("" if len(network.runs) == most else f" ({runs_text(network)})"),
+            tables.spread_text(network.accuracies),
+            paired_text(network, task.reference),
+            readout_text(network),
+            _text(network.state_bits),
+            _two(1, network.weight_bytes, network.total_bytes),
+            _two(1e-3, network.operations, network.streaming_operations),
+            _two(1e9, network.energy, network.streaming_energy),
+            _number(network.spikes, ",.0f"),
+            _number(network.milliseconds, ".1f"),
+        )
+        for network in ordered
+    ]
     return tables.markdown(head, rows)
 
 
-def _mean_cost(runs: Runs) -> Callable[[str], float]:
-    return lambda key: statistics.fmean(run["costs"][key] for run in runs)
+def short_table(task: Task) -> str:
+    """The networks that have a short name, those of equal state together."""
+    shown = [network for network in task.networks.values() if network.short]
+    head = (
+        "network",
+        "accuracy, %",
+        f"against {_name(task.reference)}, points",
+        "state, bits a neuron",
+        "parameters and state, kB",
+        "energy of a sample in a stream, nJ",
+    )
+    rows = [
+        (
+            network.label,
+            tables.spread_text(network.accuracies),
+            paired_text(network, task.reference, count=False),
+            _text(network.state_bits),
+            _number(network.total_bytes, ",.1f", 1e-3),
+            _number(network.streaming_energy, ",.0f", 1e9),
+        )
+        for network in sorted(shown, key=lambda network: network.state_bits or 0.0)
+    ]
+    return tables.markdown(head, rows)
+
+
+def worst_table(tasks: Iterable[Task]) -> str:
+    """What memory-free networks are compared with, the worst comparison first."""
+    head = (
+        "task",
+        "compared",
+        "rival",
+        "memory-free",
+        "points (pairs)",
+        "its bytes, times",
+        "its stream's energy, times",
+    )
+    rows = [
+        (
+            pair.task.title,
+            pair.terms,
+            f"{pair.rival.label}: {pair.rival.accuracy:.1f} %",
+            "none" if pair.ours is None else f"{pair.ours.label}: {pair.ours.accuracy:.1f} %",
+            paired_text(pair.ours, pair.rival),
+            _ratio(pair, lambda network: network.total_bytes),
+            _ratio(pair, lambda network: network.streaming_energy),
+        )
+        for pair in matches(tasks)
+    ]
+    return tables.markdown(head, rows)
+
+
+def paired_text(network: Network | None, rival: Network | None, *, count: bool = True) -> str:
+    """Mean and spread of the paired differences, and how many there are; nothing beside itself."""
+    values = differences(network, rival) if network and rival and network is not rival else []
+    if not values:
+        return ""
+    mean, spread = tables.mean_and_spread(values)
+    return (
+        signed(mean)
+        + (f" ± {spread:.1f}" if len(values) > 1 else "")
+        + (f" ({len(values)})" if count else "")
+    )
+
+
+def readout_text(network: Network) -> str:
+    """Over how many last steps scores are averaged for an answer; several where the runs differ."""
+    steps = tables.readout_text(network.runs)
+    return "last step" if steps == "1" else f"mean of last {steps}"
+
+
+def runs_text(network: Network) -> str:
+    return "one run" if len(network.runs) == 1 else f"{len(network.runs)} runs"
+
+
+def _name(network: Network | None) -> str:
+    return "" if network is None else network.short or network.label
+
+
+def _number(value: float | None, form: str, unit: float = 1.0) -> str:
+    return "" if value is None else format(unit * value, form)
+
+
+def _text(value: float | None) -> str:
+    return "" if value is None else significant(value, 3)
+
+
+def _two(unit: float, first: float | None, second: float | None) -> str:
+    """Two values that are read together: neither without the other."""
+    return "" if first is None or second is None else f"{unit * first:,.0f} / {unit * second:,.0f}"
+
+
+def _ratio(pair: Match, cost: Cost) -> str:
+    """A cost of ours over the rival's."""
+    ours, rival = None if pair.ours is None else cost(pair.ours), cost(pair.rival)
+    return "" if ours is None or rival is None else significant(ours / rival, 2)
+
+
+# --- words ------------------------------------------------------------------------------------------------
+
+
+def fill(words: str, values: "Values") -> tuple[str, list[str]]:
+    """The paragraphs and bullets whose values the results have, and why the others were left out.
+
+    Raises:
+        ValueError, AttributeError: the words ask for what no results can have.
+    """
+    blocks, reasons = [], []
+    for block in re.split(r"\n\n+", words.strip()):
+        parts = []
+        for part in re.split(r"\n(?=- )", block):
+            try:
+                parts.append(string.Formatter().vformat(part, (), values))
+            except Absent as reason:
+                reasons.append(str(reason))
+        if parts:
+            blocks.append("\n".join(parts))
+    return "\n\n".join(_without_empty_sections(blocks)) + "\n", reasons
+
+
+def _without_empty_sections(blocks: Sequence[str]) -> list[str]:
+    """Blocks without those headings below which nothing is left."""
+    kept: list[str] = []
+    level_below = 1  # of the next heading, if nothing stands before it
+    for block in reversed(blocks):
+        heading = re.match("#+ ", block)
+        level = len(heading[0]) - 1 if heading else 0
+        if not level or not level_below or level < level_below:
+            kept.append(block)
+            level_below = level
+    return kept[::-1]
+
+
+class Values(dict[str, Any]):
+    """What words in braces stand for, by their first word."""
+
+    def __init__(self, tasks: Mapping[str, Task], folder: str) -> None:
+        """Takes the tasks that have results, and the folder of the figures as the page writes it."""
+        super().__init__({name: TaskValues(task) for name, task in tasks.items()})
+        self["figures"] = Figures(tasks, folder)
+        self["answers"] = Answers(tasks)
+        if main := main_task(tasks):
+            self["main"] = TaskValues(main)
+
+    def __missing__(self, name: str) -> Any:
+        if name not in (*TITLES, "main"):
+            accepted = ", ".join((*TITLES, "main", "figures", "answers"))
+            raise ValueError(f"{{{name}}} stands for nothing: give one of {accepted}")
+        raise Absent(f"{name} has no results")
+
+
+def main_task(tasks: Mapping[str, Task]) -> Task | None:
+    return next((tasks[name] for name in MAIN if name in tasks), None)
+
+
+class Figures:
+    """Each figure as Markdown, by the name of its task or question; ``main`` is the main task's."""
+
+    def __init__(self, tasks: Mapping[str, Task], folder: str) -> None:
+        self.figures, self.folder, self.main = figures_of(tasks), folder, main_task(tasks)
+
+    def __getitem__(self, name: str) -> str:
+        name = self.main.name if self.main and name == "main" else name
+        if name in self.figures:
+            return f"![{self.figures[name].alt}]({self.folder}/evidence_{name}.png)"
+        if name not in (*TITLES, *QUESTIONS, "main"):
+            raise ValueError(f"figures[{name}]: give one of {', '.join((*TITLES, *QUESTIONS, 'main'))}")
+        raise Absent(f"figures[{name}] has no results")
+
+
+class Answers:
+    """The answer to each question, by the name of its figure, and the table of the worst cases."""
+
+    def __init__(self, tasks: Mapping[str, Task]) -> None:
+        self.tasks, self.main = list(tasks.values()), main_task(tasks)
+
+    def __getitem__(self, name: str) -> str:
+        if name not in QUESTIONS:
+            raise ValueError(f"answers[{name}]: give one of {', '.join(QUESTIONS)}")
+        if self.main is None:
+            raise Absent(f"answers[{name}]: neither {' nor '.join(MAIN)} has results")
+        return QUESTIONS[name](self.main, self.tasks)
+
+    @property
+    def worst_table(self) -> str:
+        return worst_table(self.tasks)
+
+
+QUESTIONS: dict[str, Callable[[Task, Sequence[Task]], str]] = {
+    "accuracy": answers.accuracy,
+    "bytes": answers.memory,
+    "energy": answers.energy,
+    "worst": answers.rivals,
+    "training": answers.training,
+}
+
+
+@dataclass(frozen=True)
+class TaskValues:
+    """A task in the words of a page: its tables, and its networks by name, or two as "NAME against NAME"."""
+
+    task: Task
+
+    @property
+    def title(self) -> str:
+        return self.task.title
+
+    @property
+    def table(self) -> str:
+        return table(self.task)
+
+    @property
+    def short_table(self) -> str:
+        return short_table(self.task)
+
+    @property
+    def introduction(self) -> str:
+        """The first paragraph below the heading of the task's own words; it has no links, which the README
+        would not resolve."""
+        return (HERE / f"{self.task.name}.md").read_text().split("\n\n")[1]
+
+    def __getitem__(self, name: str) -> "NetworkValues | PairValues":
+        first, against, second = name.partition(" against ")
+        return (
+            PairValues(self._network(first), self._network(second))
+            if against
+            else NetworkValues(self._network(name))
+        )
+
+    def _network(self, name: str) -> Network:
+        if name not in self.task.networks:
+            raise Absent(f"{self.task.name}: no network {name!r}")
+        return self.task.networks[name]
+
+
+TEXTS: dict[str, Callable[[float], str]] = {
+    "accuracy": "{:.1f}".format,
+    "state_bits": lambda bits: significant(bits, 3),
+    "weight_bytes": kilobytes,
+    "total_bytes": kilobytes,
+    "operations": thousands,
+    "streaming_operations": thousands,
+    "energy": joules,
+    "streaming_energy": joules,
+    "spikes": "{:,.0f}".format,
+    "milliseconds": "{:.0f} ms".format,
+}
+
+
+@dataclass(frozen=True)
+class NetworkValues:
+    """Accuracy and costs of a network, as text with a unit."""
+
+    network: Network
+
+    def __getattr__(self, name: str) -> str:
+        value = _value(self.network, name)
+        return TEXTS[name](value)
+
+
+@dataclass(frozen=True)
+class PairValues:
+    """A network beside another: accuracy as points above or below it, a cost as how many times its own."""
+
+    first: Network
+    second: Network
+
+    def __getattr__(self, name: str) -> str:
+        if name == "accuracy":
+            return answers.points(self.first, self.second)
+        return answers.times(_value(self.first, name), _value(self.second, name))
+
+
+def _value(network: Network, name: str) -> float:
+    if name not in TEXTS:
+        raise AttributeError(f"{name!r} is no value of a network: give one of {', '.join(TEXTS)}")
+    return measured(getattr(network, name), network, name)

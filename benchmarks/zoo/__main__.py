@@ -3,6 +3,9 @@
 python -m benchmarks.zoo train fashion-mnist-rows            # trained, packed, measured: runs/zoo/NAME
 python -m benchmarks.zoo pack NAME RUN                       # a finished run of mfp-neurons train
 python -m benchmarks.zoo ship NAME FOLDER                    # into the package
+python -m benchmarks.zoo train NAME --original               # what it replaces: runs/zoo/NAME-original
+python -m benchmarks.zoo ship NAME FOLDER --original         # its numbers, on the card in the package
+python -m benchmarks.zoo validate NAME --rates 2e-3 4e-3     # which learning rate is best by validation
 python -m benchmarks.zoo table docs/zoo.md                   # the table of all cards
 """
 
@@ -10,17 +13,18 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mfp_neurons._checks import MissingDependency
 from mfp_neurons.train.checkpoint import CheckpointError
 from mfp_neurons.train.config import ConfigError, parse_override
 from mfp_neurons.zoo import catalog
-from mfp_neurons.zoo.cards import Card, CardError, table
+from mfp_neurons.zoo.cards import Card, CardError, UnknownNetwork, table
 
 from . import training
 
 MARK = "<!-- the zoo's cards -->"  # the table stands between two of these lines
-MISTAKES = CardError, CheckpointError, ConfigError, MissingDependency, OSError
+MISTAKES = CardError, CheckpointError, ConfigError, MissingDependency, OSError, UnknownNetwork
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.zoo", description="Trains, packs and ships the networks of the zoo."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_pack, _add_ship, _add_table):
+    for add in (_add_train, _add_validate, _add_pack, _add_ship, _add_table):
         add(commands)
     return parser
 
@@ -51,16 +55,36 @@ def _add_train(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         description="Trains a network from its config, packs it, measures it and writes its card.",
         epilog=f"Configs: {', '.join(training.configs())}.",
     )
-    parser.add_argument("name", metavar="NAME")
-    parser.add_argument("--out", type=Path, help="folder for checkpoints, network and card (runs/zoo/NAME)")
+    _add_run(parser)
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    parser.add_argument("--by", default="", metavar="WHO", help="who trained it, for the card")
+    parser.set_defaults(command=_train)
+
+
+def _add_validate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "validate",
+        help="compare learning rates by validation",
+        description="Trains a network with each learning rate and prints what validation says; finished runs "
+        "are not repeated, and one that was stopped goes on.",
+    )
+    _add_run(parser)
+    parser.add_argument("--rates", type=float, nargs="+", required=True, metavar="RATE")
+    parser.set_defaults(command=_validate)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    """What a command that trains takes."""
+    parser.add_argument("name", metavar="NAME")
+    parser.add_argument(
+        "--original", action="store_true", help="the network that it replaces: float weights, its own neurons"
+    )
+    parser.add_argument("--out", type=Path, help="folder for all that is written (one in runs/zoo)")
     parser.add_argument("--device", help="cpu, cuda, ...: short for --set training.device=DEVICE")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a setting: training.epochs=3"
     )
-    parser.add_argument("--by", default="", metavar="WHO", help="who trained it, for the card")
     _add_common(parser)
-    parser.set_defaults(command=_train)
 
 
 def _add_pack(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -89,6 +113,9 @@ def _add_ship(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     parser.add_argument("name", metavar="NAME")
     parser.add_argument("folder", type=Path, metavar="FOLDER", help="where train or pack wrote them")
+    parser.add_argument(
+        "--original", action="store_true", help="what train --original wrote, on the card in the package"
+    )
     parser.set_defaults(command=_ship)
 
 
@@ -105,14 +132,38 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> str:
+    out = _out(args)
+    options = {"resume": args.resume, "by": args.by, "bars": not args.quiet}
+    if args.original:
+        original = training.train_original(args.name, out, _overrides(args), **options)
+        return f"{original}\n\nwritten: {out / args.name}{training.ORIGINAL}"
+    return _written(training.train(args.name, out, _overrides(args), **options), out)
+
+
+def _validate(args: argparse.Namespace) -> str:
+    accuracies = training.validate(
+        args.name,
+        args.rates,
+        _out(args) / "rates",
+        _overrides(args),
+        original=args.original,
+        bars=not args.quiet,
+    )
+    return "\n".join(f"{rate:<10g}{accuracy:.2f} %" for rate, accuracy in accuracies.items())
+
+
+def _out(args: argparse.Namespace) -> Path:
+    folder: Path = args.out or Path("runs") / "zoo" / (args.name + ("-original" if args.original else ""))
+    return folder
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, Any]:
     overrides = dict(parse_override(s) for s in args.set)
     if args.device is not None:
         overrides["training.device"] = args.device
     if args.data_root is not None:
         overrides["data.root"] = args.data_root
-    out = args.out or Path("runs") / "zoo" / args.name
-    trained = training.train(args.name, out, overrides, resume=args.resume, by=args.by, bars=not args.quiet)
-    return _written(trained, out)
+    return overrides
 
 
 def _pack(args: argparse.Namespace) -> str:
@@ -130,6 +181,9 @@ def _pack(args: argparse.Namespace) -> str:
 
 
 def _ship(args: argparse.Namespace) -> str:
+    if args.original:
+        training.ship_original(args.name, args.folder)
+        return f"written: {catalog.NETWORKS / args.name}{catalog.CARD}"
     training.ship(args.name, args.folder)
     return f"written: {_files(args.name, catalog.NETWORKS)}"
 

@@ -1,8 +1,9 @@
 """How a network gets into the zoo: trained from its config, packed, measured, described on a card."""
 
+import dataclasses
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +19,22 @@ from mfp_neurons.deploy.file import to_bytes
 from mfp_neurons.history import quantize_taps
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train import checkpoint
-from mfp_neurons.train.config import Config, ConfigError, from_dict
+from mfp_neurons.train.config import Config, ConfigError, from_dict, read_toml
 from mfp_neurons.train.config import load as load_config
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.datasets.source import shuffled
 from mfp_neurons.train.deployment import Readout
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network
 from mfp_neurons.zoo import catalog, packed
-from mfp_neurons.zoo.cards import SAMPLE, Card
+from mfp_neurons.zoo.cards import SAMPLE, Card, Original
 from mfp_neurons.zoo.catalog import CARD, WEIGHTS, Runnable, Trained
 from mfp_neurons.zoo.evaluation import accuracies
 from mfp_neurons.zoo.packed import Facts
 
 CONFIGS = Path(__file__).parent / "configs"
+ORIGINALS = "originals.toml"  # beside CONFIGS: what the networks that ours replace have in other ways
 COUNTED = 100  # test samples on which operations are counted
+ORIGINAL = "-original.json"  # behind a network's name: the file on the network that it replaces
 MACHINE = "machine.json"  # in the folder of a run: what it was trained on
 _PACKAGES = ("mfp-neurons", "torch", "spikingjelly", "snntorch")
 
@@ -50,6 +53,18 @@ def config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
     if name not in configs():
         raise ConfigError(f"the zoo has no config {name!r}; it has {', '.join(configs())}")
     return load_config(str(CONFIGS / f"{name}.toml"), overrides)
+
+
+def original_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The training config of the network that the one of that name replaces: float weights, its own neurons.
+
+    Raises:
+        ConfigError: there is no such config, nothing says what its original is, or a value is not accepted.
+    """
+    originals = read_toml(str(CONFIGS.parent / ORIGINALS))
+    if name in configs() and name not in originals:
+        raise ConfigError(f"{ORIGINALS} has no original of {name!r}; it has those of {', '.join(originals)}")
+    return config(name, {"network.weight_bits": 32, **originals.get(name, {}), **(overrides or {})})
 
 
 def summary(name: str) -> str:
@@ -84,12 +99,80 @@ def train(
     Raises:
         ConfigError: there is no such config, a setting is not accepted, ``out`` holds another run.
     """
-    trainer = Trainer(config(name, overrides), out, bars=bars)
+    trainer = _run(config(name, overrides), out, resume, bars)
+    return pack(name, out, by=by, data=trainer.data, bars=bars)
+
+
+def _run(config: Config, out: Path, resume: bool, bars: bool) -> Trainer:
+    trainer = Trainer(config, out, bars=bars)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / LAST).exists():
         checkpoint.write_json(out / MACHINE, {"trained_on": _machine(trainer.device)})
     trainer.run(resume=resume)
-    return pack(name, out, by=by, data=trainer.data, bars=bars)
+    return trainer
+
+
+def train_original(
+    name: str,
+    out: Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    resume: bool = False,
+    by: str = "",
+    bars: bool = True,
+) -> Original:
+    """Trains the network that the one of that name replaces, and writes what it reaches and costs.
+
+    Args:
+        name: one of ``configs()`` that ``originals.toml`` has too.
+        out: folder for the run's checkpoints and ``NAME-original.json``.
+        overrides, resume, by, bars: as for :func:`train`.
+
+    Raises:
+        ConfigError: there is no such config, a setting is not accepted, ``out`` holds another run.
+    """
+    trainer = _run(original_config(name, overrides), out, resume, bars)
+    module, data, config, facts = load_network(out / BEST, data=trainer.data)
+    result = _result(out)
+    module = Readout(module.cpu(), facts["readout_steps"]).eval()
+    original = Original(
+        accuracy=result["test_accuracy"],
+        config=_as_read(config),
+        **counted(module, data.to(torch.device("cpu"))),
+        **_training(config, result, out, by, _trained_on(out, None)),
+    )
+    checkpoint.write_json(out / f"{name}{ORIGINAL}", dataclasses.asdict(original))
+    return original
+
+
+def validate(
+    name: str,
+    rates: Sequence[float],
+    out: Path,
+    overrides: dict[str, Any] | None = None,
+    *,
+    original: bool = False,
+    bars: bool = True,
+) -> dict[float, float]:
+    """Best validation accuracy, in percent, of a run with each learning rate; finished ones are not repeated.
+
+    Args:
+        name: one of ``configs()``.
+        rates: learning rates.
+        out: folder for the runs, each in one of its own.
+        overrides: settings other than the config's, by dotted keys: fewer epochs, say.
+        original: of the network that it replaces.
+        bars: whether to draw progress bars.
+    """
+    accuracies: dict[float, float] = {}
+    data = None
+    for rate in rates:
+        settings = {**(overrides or {}), "training.learning_rate": rate}
+        chosen = (original_config if original else config)(name, settings)
+        trainer = Trainer(chosen, out / f"{rate:g}", data, bars=bars)
+        data = trainer.data
+        accuracies[rate] = trainer.run(resume=True)["validation_accuracy"]
+    return accuracies
 
 
 def pack(
@@ -129,26 +212,21 @@ def pack(
         raise ConfigError(f"data.test_limit = {config.data.test_limit}: a card is about the whole test set")
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{name}{WEIGHTS}"
-    settings = json.loads(json.dumps(config.as_dict()))  # lists for tuples, as they will be read
-    described = Facts(settings, data.features, data.classes, data.steps, facts["readout_steps"], data.scale)
+    described = Facts(
+        _as_read(config), data.features, data.classes, data.steps, facts["readout_steps"], data.scale
+    )
     packed.save(weights, module, described)
     restored, _ = packed.load(weights)
     _check_equal(module, restored, data.sequence(data.test.samples[:8]))
     runnable = Runnable(Readout(restored, described.readout_steps).eval(), described)
-    training = {
-        "trained_on": where,
-        "seconds": result["seconds_per_epoch"] * config.training.epochs,
-        "epochs": config.training.epochs,
-        "date": _date(run / RESULT),
-        "by": by,
-    }
+    training = _training(config, result, run, by, where)
     card = _card(name, weights, runnable, data, training, bars)
     checkpoint.write_json(out / f"{name}{CARD}", card.as_dict())
     return Trained(runnable.model, described, card)
 
 
 def ship(name: str, folder: Path) -> None:
-    """Copies ``NAME.safetensors`` and ``NAME.json`` from a folder into the package.
+    """Copies ``NAME.safetensors`` and ``NAME.json`` from a folder into the package; the original stays.
 
     Raises:
         ConfigError: the network was not trained from the zoo's config of that name as it is now.
@@ -161,8 +239,29 @@ def ship(name: str, folder: Path) -> None:
             "make the config say what was done, or train again"
         )
     catalog.NETWORKS.mkdir(exist_ok=True)
-    for suffix in (WEIGHTS, CARD):
-        write_bytes(catalog.NETWORKS / f"{name}{suffix}", (folder / f"{name}{suffix}").read_bytes())
+    shipped = catalog.card(name).original if name in catalog.names() else None
+    # an original that was trained with another budget is none of the new network
+    kept = shipped is not None and same_training(from_dict(shipped.config), original_config(name))
+    card = replace(trained.card, original=shipped if kept else None)
+    write_bytes(catalog.NETWORKS / f"{name}{WEIGHTS}", (folder / f"{name}{WEIGHTS}").read_bytes())
+    checkpoint.write_json(catalog.NETWORKS / f"{name}{CARD}", card.as_dict())
+
+
+def ship_original(name: str, folder: Path) -> None:
+    """Puts what :func:`train_original` has left in a folder on the card in the package.
+
+    Raises:
+        ConfigError: it was trained with settings other than those of ``original_config(name)`` as it is now.
+        UnknownNetwork: the package has no such network.
+    """
+    card = catalog.card(name)
+    original = Original(**json.loads((folder / f"{name}{ORIGINAL}").read_text()))
+    if not same_training(from_dict(original.config), original_config(name)):
+        raise ConfigError(
+            f"{folder / name}{ORIGINAL}: trained with settings other than those of the original of {name!r}; "
+            f"make the zoo's config and {ORIGINALS} say what was done, or train again"
+        )
+    checkpoint.write_json(catalog.NETWORKS / f"{name}{CARD}", replace(card, original=original).as_dict())
 
 
 def same_training(one: Config, other: Config) -> bool:
@@ -216,9 +315,16 @@ def sample(images: int) -> Tensor:
 
 def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
     """The card's fields on bytes, bits and operations, counted from the network on the first test samples."""
-    found = report(runnable.model, data.sequence(data.test.samples[:COUNTED]))
     return dict(
         integer_bytes=None if runnable.refused else integer_bytes(runnable),
+        **counted(runnable.model, data),
+    )
+
+
+def counted(model: nn.Module, data: Data) -> dict[str, Any]:
+    """Bytes, bits and operations of any model, counted on the first test samples."""
+    found = report(model, data.sequence(data.test.samples[:COUNTED]))
+    return dict(
         float32_bytes=found.weight_bytes_stored,
         state_bits=found.state_bits,
         state_bits_per_neuron=found.state_bits_per_neuron,
@@ -227,6 +333,23 @@ def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
         macs=found.macs,
         energy_joules=found.energy_joules,
     )
+
+
+def _as_read(config: Config) -> dict[str, Any]:
+    """The config as it will be read from JSON, with lists for tuples."""
+    settings: dict[str, Any] = json.loads(json.dumps(config.as_dict()))
+    return settings
+
+
+def _training(config: Config, result: dict[str, Any], run: Path, by: str, where: str) -> dict[str, Any]:
+    """A card's fields on how a run went."""
+    return {
+        "trained_on": where,
+        "seconds": result["seconds_per_epoch"] * config.training.epochs,
+        "epochs": config.training.epochs,
+        "date": _date(run / RESULT),
+        "by": by,
+    }
 
 
 def integer_bytes(runnable: Runnable) -> int:

@@ -57,7 +57,8 @@ def _is_timeless(layer: nn.Module) -> bool:
     spec = describe_neuron(layer)
     if spec is not None:
         return spec.carried.what == "nothing" and not spec.carried.spikes
-    return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | nn.MaxPool2d)
+    pools = nn.MaxPool2d | nn.AvgPool2d
+    return isinstance(layer, nn.modules.conv._ConvNd | nn.modules.batchnorm._BatchNorm | pools)
 
 
 def conv(inputs: int, outputs: int, kernel_size: int = 3, stride: int = 1) -> PerStep:

@@ -40,17 +40,20 @@ def fashion_mnist_net(
     *,
     channels: int = 128,
     dropout: float = 0.5,
+    pool: str = "max",
 ) -> nn.Module:
     """FashionMNISTNet of ``parametric_lif_net``: images [1, 28, 28], ten classes.
 
+    ``pool`` "average" averages spikes where it takes their maximum.
+
     Raises:
-        ValueError: ``features`` or ``classes`` are others than these.
+        ValueError: ``features`` or ``classes`` are others than these, or ``pool`` is neither.
     """
     _check(
         features == (1, 28, 28) and classes == 10, "FashionMNISTNet", "[1, 28, 28] and 10", features, classes
     )
     net = _model("parametric_lif_net").FashionMNISTNet(channels, spiking_neuron=_lif())
-    swap(_with_dropout(net, dropout), neurons)
+    swap(_with_pool(_with_dropout(net, dropout), pool), neurons)
     net.conv_fc = StillImageSequential(*net.conv_fc)
     return FromRest(net)
 
@@ -63,15 +66,18 @@ def nmnist_net(
     *,
     channels: int = 128,
     dropout: float = 0.5,
+    pool: str = "max",
 ) -> nn.Module:
     """NMNISTNet of ``parametric_lif_net``: events [2, 34, 34], ten classes.
 
+    ``pool`` "average" averages spikes where it takes their maximum.
+
     Raises:
-        ValueError: ``features`` or ``classes`` are others than these.
+        ValueError: ``features`` or ``classes`` are others than these, or ``pool`` is neither.
     """
     _check(features == (2, 34, 34) and classes == 10, "NMNISTNet", "[2, 34, 34] and 10", features, classes)
     net = _model("parametric_lif_net").NMNISTNet(channels, spiking_neuron=_lif())
-    return FromRest(swap(_with_dropout(net, dropout), neurons))
+    return FromRest(swap(_with_pool(_with_dropout(net, dropout), pool), neurons))
 
 
 def spiking_vgg11_bn(features: tuple[int, ...], classes: int, time_steps: int, neurons: Neurons) -> nn.Module:
@@ -234,6 +240,16 @@ def _with_dropout(net: nn.Module, dropout: float) -> nn.Module:
     for module in net.modules():
         if isinstance(module, _jelly("layer").Dropout):
             module.p = dropout
+    return net
+
+
+def _with_pool(net: nn.Module, pool: str) -> nn.Module:
+    if pool not in ("max", "average"):
+        raise ValueError(f"pool must be 'max' or 'average', got {pool!r}")
+    layers: Any = _jelly("layer")
+    for path, module in list(net.named_modules()) if pool == "average" else []:
+        if isinstance(module, layers.MaxPool2d):
+            net.set_submodule(path, layers.AvgPool2d(module.kernel_size, module.stride, module.padding))
     return net
 
 

@@ -2,16 +2,19 @@
 
 The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
 
-    version    1; or 2, of a network with feedback; or 3, of one with anything that ``_version`` lists. A
-               program reads the versions it knows and refuses the others by their number
+    version    4. A program reads the versions it knows and refuses the others by their number
     sha256     of the whole file, with 64 zeros in place of these digits
-    network    the dataclasses of :mod:`.graph` by name and field; an array is ``{"array": name}``, one number
-               over and over ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": ..,
-               "shape": [..]}``: the planes of :mod:`.pack`, one after the other
+    network    the dataclasses of :mod:`.graph` by name and field, with those of :mod:`.parameters` in place
+               of arrays. An array of floats is ``{"array": name}``, one number over and over
+               ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": .., "shape": [..]}``:
+               the planes of :mod:`.pack`, one after the other. So are whole numbers, ``{"numbers": [shape],
+               "least": .., "bits": ..}``, which lie in one array, in the order in which they stand here.
+               Places that an earlier Gather has too are the number of that operation
 
-Fields that came later are left out where they hold their default. Whole numbers are stored in the smallest
-signed type that holds them. What a file says is believed only after it was measured against what the
-file holds, and only ``check`` knows whether the graph that comes of it is a network.
+Versions 1 to 3 have arrays of whole numbers in the smallest signed type that holds them, as ``{"array":
+name}``, and no forms of :mod:`.parameters`. Fields that came later are left out where they hold their
+default. What a file says is believed only after it was measured against what the file holds, and only
+``check`` knows whether the graph that comes of it is a network.
 """
 
 import hashlib
@@ -30,23 +33,34 @@ from .check import MAX_NUMBERS, brief
 from .errors import InvalidNetworkError
 from .graph import (
     CurrentPool,
-    Currents,
     Feedback,
     Gather,
     Graph,
     Input,
-    MatMul,
+    Ints,
     Neurons,
-    Ones,
     Op,
-    Product,
     Scores,
     Synapse,
     Window,
 )
+from .parameters import (
+    FORMS,
+    Line,
+    Palette,
+    Parameters,
+    Powers,
+    Rows,
+    numbers_of,
+    parameters,
+    repeated_places,
+    stored,
+    unpack,
+)
 
-VERSIONS = (1, 2, 3)
+VERSIONS = (1, 2, 3, 4)
 KEY = "mfp_neurons.network"
+NUMBERS = "numbers"  # the array of all whole numbers
 MAX_HEADER = 2**22  # bytes; a thousand layers take about one million
 _NO_DIGEST = "0" * 64
 _MAX_AXES = 4
@@ -59,7 +73,8 @@ _DTYPES: dict[str, Any] = {
     "F64": "<f8",
 }
 _KINDS = {
-    kind.__name__: kind for kind in (Graph, Input, Feedback, Synapse, Window, CurrentPool, *get_args(Op))
+    kind.__name__: kind
+    for kind in (Graph, Input, Feedback, Synapse, Window, CurrentPool, *get_args(Op), *FORMS)
 }
 # left out where they hold these: files without them are as they were before these fields
 _DEFAULTS: dict[str, dict[str, Any]] = {
@@ -68,7 +83,6 @@ _DEFAULTS: dict[str, dict[str, Any]] = {
     "Neurons": {"feedback": None, "recurrent": ()},
     "Scores": {"skip": 0, "taps": None},
 }
-_OLD_TOP = 2**15  # the largest of a map in versions 1 and 2
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -78,8 +92,9 @@ def to_bytes(graph: Graph) -> bytes:
     Raises:
         InvalidNetworkError: the description of ``graph`` is longer than a file may have it.
     """
-    arrays: Arrays = {}
-    header = {"version": _version(graph), "sha256": _NO_DIGEST, "network": _encode(graph, "", arrays)}
+    writer = _Writer()
+    header = {"version": VERSIONS[-1], "sha256": _NO_DIGEST, "network": writer.encode(graph)}
+    arrays = writer.arrays | ({NUMBERS: np.concatenate(writer.numbers)} if writer.numbers else {})
     # zeros are as long as the checksum that takes their place, so nothing else in the file moves
     unsigned = _serialize(header, arrays)
     return _serialize(header | {"sha256": _digest(unsigned, _NO_DIGEST)}, arrays)
@@ -97,31 +112,15 @@ def from_bytes(data: bytes) -> Graph:
     """
     try:
         text, arrays = _open(data)
-        graph = _decode(_verified(text, data), arrays)
+        reader = _Reader(arrays)
+        graph: Graph = reader.decode(_verified(text, data))
+        reader.finish()
     except RecursionError:
         raise InvalidNetworkError("the file's header is nested too deeply") from None
-    if arrays:
-        _refuse(f"has arrays that are not part of the network, such as {brief(min(arrays))}")
     return graph
 
 
 # --- the container
-
-
-def _version(graph: Graph) -> int:
-    """The first version that can say this network."""
-    neurons = [op for op in graph.body if isinstance(op, Neurons)]
-    later = (
-        (graph.input.low, graph.input.high) != (0.0, 1.0) or graph.input.top > 255,
-        len(graph.heads) > 1 or bool(graph.keys),
-        any(isinstance(op, Currents | Gather | Ones | Product | MatMul) for op in graph.body),
-        any(op.top > _OLD_TOP for op in graph.body),
-        any(op.recurrent for op in neurons),
-        any(head.reduce == "max" or head.skip or head.taps is not None for head in graph.heads),
-    )
-    if any(later):
-        return 3
-    return 2 if any(op.feedback is not None for op in neurons) else 1
 
 
 def _serialize(header: dict[str, Any], arrays: Arrays) -> bytes:
@@ -198,39 +197,90 @@ def _digest(data: bytes, written: str) -> str:
     return sha256.hexdigest()
 
 
-# --- the graph as plain JSON and named arrays
+# --- the graph as plain JSON and arrays
 
 
-def _encode(value: Any, path: str, arrays: Arrays) -> Any:
-    """Plain JSON of a value of the graph; its arrays go into ``arrays``."""
-    if isinstance(value, Synapse):
-        described = _fields(value, path, arrays, leave=("codes", "bits"))
-        planes = pack.code_planes(value.codes, value.bits)
-        arrays[f"{path}codes"] = pack.words(planes.reshape(-1), 8)
-        shape = list(value.codes.shape)
-        return described | {"codes": {"codes": f"{path}codes", "bits": value.bits, "shape": shape}}
-    if is_dataclass(value):
-        return _fields(value, path, arrays)
-    if isinstance(value, tuple):
-        return [_encode(item, f"{path}{i}.", arrays) for i, item in enumerate(value)]
-    if isinstance(value, np.ndarray):
+class _Writer:
+    """Plain JSON of the values of a graph.
+
+    Attributes:
+        arrays: codes and floats by the names that stand in their place.
+        numbers: whole numbers, in the order in which these stand in the JSON.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: Arrays = {}
+        self.numbers: list[NDArray[np.uint8]] = []
+
+    def encode(self, value: Any, path: str = "") -> Any:
+        match value:
+            case Graph():
+                return self._graph(value, path)
+            case Synapse():
+                return self._fields(value, path, leave=("codes", "bits")) | self._codes(value, path)
+            case Neurons():
+                return self._neurons(value, path)
+            case Palette():
+                # as they are: none of the two has a smaller form
+                both = {"values": self._numbers(value.values), "places": self._numbers(value.places)}
+                return {"type": "Palette"} | both
+            case np.ndarray():
+                return self._array(value, path)
+            case tuple():
+                return [self.encode(item, f"{path}{i}.") for i, item in enumerate(value)]
+        return self._fields(value, path) if is_dataclass(value) else value
+
+    def _fields(
+        self, value: Any, path: str, instead: dict[str, Any] | None = None, leave: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
+        """The fields of a dataclass but those to ``leave``, or what stands in a file ``instead`` of one."""
+        names = [field.name for field in fields(value) if field.init and field.name not in leave]
+        held = {name: getattr(value, name) for name in names} | (instead or {})
+        defaults = _DEFAULTS.get(type(value).__name__, {})
+        kept = [name for name in held if name not in defaults or not _equal(held[name], defaults[name])]
+        inner = {name: self.encode(held[name], f"{path}{name}.") for name in kept}
+        return {"type": type(value).__name__} | inner
+
+    def _graph(self, graph: Graph, path: str) -> dict[str, Any]:
+        earlier = repeated_places(graph)
+        described = self._fields(graph, path, leave=("ops",))
+        described["ops"] = [
+            self._fields(op, f"{path}ops.{i}.", {"places": earlier[i]})
+            if i in earlier
+            else self.encode(op, f"{path}ops.{i}.")
+            for i, op in enumerate(graph.ops)
+        ]
+        return described
+
+    def _neurons(self, op: Neurons, path: str) -> dict[str, Any]:
+        forms = parameters(op)
+        smaller = {"taps": forms.taps, "thresholds": forms.thresholds}
+        described = self._fields(op, path, smaller, leave=("feedback",))
+        if op.feedback is not None:
+            described["feedback"] = self._fields(op.feedback, f"{path}feedback.", {"taps": forms.own})
+        return described
+
+    def _codes(self, synapse: Synapse, path: str) -> dict[str, Any]:
+        name = f"{path}codes"
+        planes = pack.code_planes(synapse.codes, synapse.bits)
+        self.arrays[name] = pack.words(planes.reshape(-1), 8)
+        return {"codes": {"codes": name, "bits": synapse.bits, "shape": list(synapse.codes.shape)}}
+
+    def _array(self, array: NDArray[Any], path: str) -> Any:
+        if array.dtype.kind != "f":
+            form = stored(array)
+            return self.encode(form, path) if isinstance(form, Palette) else self._numbers(form)
         # units and errors are mostly one number; compared by bits, so that 0.0 and -0.0 stay what they are
-        if value.dtype.kind == "f" and np.unique(value.view(np.int64)).size == 1:
-            return {"repeat": float(value[0]), "times": len(value)}
+        if np.unique(array.view(np.int64)).size == 1:
+            return {"repeat": float(array[0]), "times": len(array)}
         name = path.removesuffix(".")
-        arrays[name] = np.ascontiguousarray(value if value.dtype.kind == "f" else pack.smallest(value))
+        self.arrays[name] = np.ascontiguousarray(array)
         return {"array": name}
-    return value
 
-
-def _fields(value: Any, path: str, arrays: Arrays, leave: tuple[str, ...] = ()) -> dict[str, Any]:
-    defaults = _DEFAULTS.get(type(value).__name__, {})
-    kept = [field.name for field in fields(value) if field.init and field.name not in leave]
-    kept = [name for name in kept if name not in defaults or not _equal(getattr(value, name), defaults[name])]
-    if isinstance(value, Scores) and len(value.offset) == 1:
-        value = replace(value, offset=value.offset[0])  # as it was when there was one row
-    described = {name: _encode(getattr(value, name), f"{path}{name}.", arrays) for name in kept}
-    return {"type": type(value).__name__} | described
+    def _numbers(self, numbers: Ints) -> dict[str, Any]:
+        packed = pack.pack_numbers(numbers)
+        self.numbers.append(packed.data)
+        return {"numbers": list(numbers.shape), "least": packed.least, "bits": packed.bits}
 
 
 def _equal(value: Any, default: Any) -> bool:
@@ -238,32 +288,130 @@ def _equal(value: Any, default: Any) -> bool:
     return type(value) is type(default) and value == default
 
 
-def _decode(value: Any, arrays: Arrays) -> Any:
-    """The inverse of :func:`_encode`; of wrong types and sizes ``check`` knows more."""
-    if isinstance(value, list):
-        return tuple(_decode(item, arrays) for item in value)
-    if not isinstance(value, dict):
-        return value
-    if set(value) == {"array"}:
-        numbers = _take(value["array"], arrays)
-        return numbers.astype(np.float64 if numbers.dtype.kind == "f" else np.int64)
-    if set(value) == {"repeat", "times"}:
-        return _repeat(value["repeat"], value["times"])
-    kind = value.get("type")
-    if not isinstance(kind, str) or kind not in _KINDS:
-        _refuse(f"has something of type {brief(kind)}, which no network has")
-    described = {name: item for name, item in value.items() if name != "type"}
-    if kind == "Synapse":
-        described |= _decode_codes(described.get("codes"), arrays)
-    described = _DEFAULTS.get(kind, {}) | described
-    # all fields and no others, so that a dataclass is made with nothing missing and nothing is ignored
-    wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
-    if set(described) != wanted:
-        _refuse(f"has {kind} with fields {brief(sorted(described))}, not {', '.join(sorted(wanted))}")
-    decoded = {name: _decode(item, arrays) for name, item in described.items()}
-    if kind == "Scores" and isinstance(decoded["offset"], np.ndarray) and decoded["offset"].ndim == 1:
-        decoded["offset"] = decoded["offset"][None]
-    return _KINDS[kind](**decoded)
+class _Reader:
+    """The inverse of :class:`_Writer`; of wrong types and sizes ``check`` knows more."""
+
+    def __init__(self, arrays: Arrays) -> None:
+        self._numbers = arrays.pop(NUMBERS, np.zeros(0, np.uint8))
+        self._read = 0
+        self._arrays = arrays
+        if self._numbers.dtype != np.uint8 or self._numbers.ndim != 1:
+            _refuse(f"has whole numbers as {self._numbers.dtype} {list(self._numbers.shape)}")
+
+    def finish(self) -> None:
+        """Refuses a file that holds more than was read."""
+        if self._arrays:
+            names = brief(min(self._arrays))
+            _refuse(f"has arrays that are not part of the network, such as {names}")
+        if self._read != self._numbers.size:
+            _refuse(f"has {self._numbers.size} bytes of whole numbers, of which {self._read} are part of it")
+
+    def decode(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return tuple(self.decode(item) for item in value)
+        if not isinstance(value, dict):
+            return value
+        if set(value) == {"array"}:
+            array = self._take(value["array"])
+            return array.astype(np.float64 if array.dtype.kind == "f" else np.int64)
+        if set(value) == {"numbers", "least", "bits"}:
+            return self._whole(value["numbers"], value["least"], value["bits"])
+        if set(value) == {"repeat", "times"}:
+            return _repeat(value["repeat"], value["times"])
+        kind = value.get("type")
+        if not isinstance(kind, str) or kind not in _KINDS:
+            _refuse(f"has something of type {brief(kind)}, which no network has")
+        described = {name: item for name, item in value.items() if name != "type"}
+        if kind == "Synapse":
+            described |= self._codes(described.get("codes"))
+        # in the order of the file, which is that of its whole numbers
+        described = {name: self.decode(item) for name, item in described.items()}
+        described = _DEFAULTS.get(kind, {}) | described
+        # all fields and no others, so that a dataclass is made with nothing missing and nothing is ignored
+        wanted = {field.name for field in fields(_KINDS[kind]) if field.init}
+        if set(described) != wanted:
+            _refuse(f"has {kind} with fields {brief(sorted(described))}, not {', '.join(sorted(wanted))}")
+        return _resolved(_KINDS[kind](**described))
+
+    def _take(self, name: Any) -> NDArray[Any]:
+        """An array, which belongs to one place alone: a small file cannot become large by naming it often."""
+        if not isinstance(name, str) or name not in self._arrays:
+            _refuse(f"lacks the array {brief(name)}, or uses it twice")
+        return self._arrays.pop(name)
+
+    def _whole(self, shape: Any, least: Any, bits: Any) -> Ints:
+        """The next whole numbers."""
+        known = type(least) is int and type(bits) is int and 1 <= bits <= 64
+        if not known or not -(2**63) <= least < 2**63:
+            _refuse(f"has numbers from {brief(least)} of {brief(bits)} bits")
+        shape = _shape(shape)
+        count = prod(shape)
+        begin, size = self._read, pack.number_bytes(count, bits)
+        self._read += size
+        if self._read > self._numbers.size:
+            _refuse(f"has {self._numbers.size} bytes of whole numbers, and its network more")
+        data = self._numbers[begin : self._read]
+        # one network has one file, as below
+        if count * bits % 8 and data[-1] >> (count * bits % 8):
+            _refuse(f"has a bit behind {count} numbers that belongs to none of them")
+        return pack.unpack_numbers(pack.Numbers(least, bits, data), count).reshape(shape)
+
+    def _codes(self, value: Any) -> dict[str, Any]:
+        """The fields ``codes`` and ``bits`` of a synapse."""
+        if not isinstance(value, dict) or set(value) != {"codes", "bits", "shape"}:
+            _refuse(f"has codes described by {brief(value)}")
+        bits, shape = value["bits"], list(_shape(value["shape"]))
+        if bits not in pack.BITS or isinstance(bits, bool):
+            _refuse(f"has codes of {brief(bits)} bits; 1, 1.58 and 2 to 8 are known")
+        packed = self._take(value["codes"])
+        planes = len(pack.plane_weights(bits)[0])
+        if packed.dtype != np.uint8 or packed.shape != (-(-planes * prod(shape) // 8),):
+            _refuse(
+                f"has {packed.dtype} {list(packed.shape)} for codes of {bits} bits and shape {brief(shape)}"
+            )
+        unpacked = pack.bits_of_words(packed, planes * prod(shape)).reshape(planes, *shape)
+        codes = pack.codes_of_planes(unpacked, bits)
+        # one network has one file: bits beyond the last code, or a 1.58-bit code of both signs, are refused
+        if not np.array_equal(pack.words(pack.code_planes(codes, bits).reshape(-1), 8), packed):
+            _refuse(f"has bits in {brief(value['codes'])} that belong to no code")
+        return {"codes": codes, "bits": bits}
+
+
+def _resolved(value: Any) -> Any:
+    """What was decoded with arrays in place of the forms that it holds."""
+    match value:
+        case Palette() | Powers():
+            return numbers_of(value)
+        case Scores(offset=np.ndarray(ndim=1)):  # of versions 1 to 3, of one row
+            return replace(value, offset=value.offset[None])
+        case Neurons(thresholds=Rows() | Line() as thresholds):
+            return _with_arrays(value, thresholds)
+        case Graph(ops=tuple() as ops):
+            return replace(value, ops=tuple(_with_places(op, i, ops) for i, op in enumerate(ops)))
+    return value
+
+
+def _with_arrays(op: Neurons, rows: Any) -> Neurons:
+    """Neurons with the numbers of their taps and thresholds, which were decoded as forms."""
+    feedback = op.feedback if isinstance(op.feedback, Feedback) else None
+    parts = [part for part in (op.synapses, op.recurrent) if isinstance(part, tuple)]
+    layers = [synapse for part in parts for synapse in part if isinstance(synapse, Synapse)]
+    forms = Parameters(op.taps, rows, None if feedback is None else feedback.taps)
+    taps, thresholds, own = unpack(forms, layers)
+    if feedback is not None:
+        op = replace(op, feedback=replace(feedback, taps=own))
+    return replace(op, taps=taps, thresholds=thresholds)
+
+
+def _with_places(op: Any, index: int, ops: tuple[Any, ...]) -> Any:
+    """Operation ``index``; one that has the places of an earlier one gets them."""
+    number: Any = op.places if isinstance(op, Gather) else None
+    if type(number) is not int:
+        return op
+    same = ops[number] if 0 <= number < index else None
+    if not isinstance(same, Gather):
+        _refuse(f"has a Gather with the places of operation {brief(number)}, which is no earlier one")
+    return replace(op, places=same.places)
 
 
 def _repeat(number: Any, times: Any) -> NDArray[np.float64]:
@@ -273,33 +421,11 @@ def _repeat(number: Any, times: Any) -> NDArray[np.float64]:
     return np.broadcast_to(np.float64(number), (times,))
 
 
-def _take(name: Any, arrays: Arrays) -> NDArray[Any]:
-    """An array, which belongs to one place alone: a small file cannot become large by naming it often."""
-    if not isinstance(name, str) or name not in arrays:
-        _refuse(f"lacks the array {brief(name)}, or uses it twice")
-    return arrays.pop(name)
-
-
-def _decode_codes(value: Any, arrays: Arrays) -> dict[str, Any]:
-    """The fields ``codes`` and ``bits`` of a synapse."""
-    if not isinstance(value, dict) or set(value) != {"codes", "bits", "shape"}:
-        _refuse(f"has codes described by {brief(value)}")
-    bits, shape = value["bits"], value["shape"]
-    if bits not in pack.BITS or isinstance(bits, bool):
-        _refuse(f"has codes of {brief(bits)} bits; 1, 1.58 and 2 to 8 are known")
+def _shape(shape: Any) -> tuple[int, ...]:
     lengths = isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
     if not lengths or len(shape) > _MAX_AXES:
-        _refuse(f"has codes of shape {brief(shape)}")
-    packed = _take(value["codes"], arrays)
-    planes = len(pack.plane_weights(bits)[0])
-    if packed.dtype != np.uint8 or packed.shape != (-(-planes * prod(shape) // 8),):
-        _refuse(f"has {packed.dtype} {list(packed.shape)} for codes of {bits} bits and shape {brief(shape)}")
-    unpacked = pack.bits_of_words(packed, planes * prod(shape)).reshape(planes, *shape)
-    codes = pack.codes_of_planes(unpacked, bits)
-    # one network has one file: bits beyond the last code, or a 1.58-bit code of both signs, are refused
-    if not np.array_equal(pack.words(pack.code_planes(codes, bits).reshape(-1), 8), packed):
-        _refuse(f"has bits in {brief(value['codes'])} that belong to no code")
-    return {"codes": codes, "bits": bits}
+        _refuse(f"has codes or numbers of shape {brief(shape)}")
+    return tuple(shape)
 
 
 def _refuse(what: str) -> NoReturn:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from .graph import (
     Concat,
@@ -21,7 +22,8 @@ from .graph import (
     planes,
     synapses,
 )
-from .pack import code_planes, smallest, words
+from .pack import code_planes, words
+from .parameters import parameters, repeated_places, stored_bytes
 from .plan import plan
 
 _HEAD = ("layer", "operation", "output", "weights", "bits", "bytes", "K", "state, bits")
@@ -33,8 +35,9 @@ class Memory:
 
     Attributes:
         weights: codes, packed into bits.
-        parameters: thresholds, taps, factors, offsets and places that numbers are gathered from, each array
-            in the smallest integer type for it; equal places once.
+        parameters: thresholds, taps, factors, offsets and places that numbers are gathered from, in the bits
+            in which a file has them (:mod:`mfp_neurons.deploy.parameters`); equal places once. Generated C
+            states its own tables, which are larger where that makes it faster.
         state_run: between the steps of ``run``, which keeps nothing.
         state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, or R of a neuron with
             feedback, or K of one with synapses from its own layer, if these are more; and one for each that
@@ -62,11 +65,11 @@ class Memory:
 
 def memory(graph: Graph, batch: int, steps: int) -> Memory:
     """Counts; see :class:`Memory`."""
-    maps = range(len(graph.body) + 1)
+    maps, repeated = range(len(graph.body) + 1), repeated_places(graph)
     sizes = [_map_bytes(graph, i, steps // graph.periods[i]) for i in maps]
     return Memory(
         weights=sum(_weight_bytes(s) for op in graph.ops for s in synapses(op)),
-        parameters=sum(map(_parameter_bytes, graph.ops)) - _repeated_places(graph),
+        parameters=sum(_parameter_bytes(op) for i, op in enumerate(graph.ops) if i not in repeated),
         state_run=0,
         state_stream=-(-graph.state_bits() // 8) * batch,
         peak_buffers=plan(graph, sizes).peak * batch,
@@ -111,25 +114,16 @@ def _weight_bytes(synapse: Synapse) -> int:
 
 def _parameter_bytes(op: Op) -> int:
     """Bytes of an operation's whole numbers besides its codes."""
-    arrays = [s.factor for s in synapses(op) if s.factor is not None]
+    forms: list[Any] = [s.factor for s in synapses(op) if s.factor is not None]
     if isinstance(op, Neurons):
-        arrays += [op.taps, op.thresholds]
-        if op.feedback is not None and op.feedback.taps is not None:
-            arrays += [op.feedback.taps]
+        forms += [parameters(op)]
     if isinstance(op, Currents | Scores):
-        arrays += [op.offset]
+        forms += [op.offset]
     if isinstance(op, Scores) and op.taps is not None:
-        arrays += [op.taps]
+        forms += [op.taps]
     if isinstance(op, Gather):
-        arrays += [op.places]
-    return sum(smallest(array).nbytes for array in arrays)
-
-
-def _repeated_places(graph: Graph) -> int:
-    """Bytes of places that another operation has too: they are kept once."""
-    moves = [op for op in graph.ops if isinstance(op, Gather)]
-    first = {(op.places.tobytes(), op.shape, graph.map_shape(op.source)): op for op in moves}
-    return sum(_parameter_bytes(op) for op in moves) - sum(_parameter_bytes(op) for op in first.values())
+        forms += [op.places]
+    return sum(map(stored_bytes, forms))
 
 
 def _map_bytes(graph: Graph, index: int, steps: int) -> int:

@@ -11,8 +11,12 @@ Codes are split into *planes* of single bits, so that with ``source`` a plane of
 
 A word holds consecutive channels of one place of a map, the first in its lowest bit; what is left over at the
 end is 0. Numbers above 1 have several planes of words, lowest bit first.
+
+Other whole numbers are their least one and how far each is above it, in planes too: n numbers of b bits take
+ceil(n b / 8) bytes.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -62,6 +66,52 @@ def bits_of_words(packed: NDArray[Any], count: int) -> NDArray[np.bool_]:
     """The inverse of :func:`words`: the first ``count`` bits of each row."""
     flat = np.ascontiguousarray(packed).view(np.uint8)
     return np.unpackbits(flat, axis=-1, count=count, bitorder="little").view(bool)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Whole numbers in the bits that they need.
+
+    Attributes:
+        least: the least of them.
+        bits: planes of how far each is above it, 1 or more.
+        data: uint8, the planes one after the other, the lowest bit first.
+    """
+
+    least: int
+    bits: int
+    data: NDArray[np.uint8]
+
+
+def number_bits(numbers: NDArray[np.int64]) -> int:
+    """Bits that each of the numbers takes in a file; there is at least one number."""
+    return max(1, (int(numbers.max()) - int(numbers.min())).bit_length())
+
+
+def number_bytes(count: int, bits: int) -> int:
+    """Bytes of so many numbers of so many bits."""
+    return -(-count * bits // 8)
+
+
+def pack_numbers(numbers: NDArray[np.int64]) -> Numbers:
+    """Whole numbers of any shape."""
+    least, bits = int(numbers.min()), number_bits(numbers)
+    # modulo 2**64, as the largest may be further from the least than a signed number says
+    above = numbers.reshape(-1).astype(np.uint64) - np.int64(least).astype(np.uint64)
+    planes = np.stack([(above >> np.uint64(i)) & np.uint64(1) != 0 for i in range(bits)])
+    return Numbers(least, bits, words(planes.reshape(-1), 8))
+
+
+def unpack_numbers(packed: Numbers, count: int) -> NDArray[np.int64]:
+    """The inverse of :func:`pack_numbers`: int64 [count]."""
+    numbers = np.full(count, packed.least, np.int64).view(np.uint64)
+    # plane by plane, as all bits at once would take a byte each
+    for i in range(packed.bits):
+        begin = i * count
+        part = packed.data[begin // 8 : -(-(begin + count) // 8)]
+        plane = np.unpackbits(part, bitorder="little")[begin % 8 :][:count]
+        np.add(numbers, np.uint64(1 << i), out=numbers, where=plane.view(bool))
+    return numbers.view(np.int64)
 
 
 def smallest(numbers: NDArray[Any]) -> NDArray[Any]:

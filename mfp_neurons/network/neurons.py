@@ -367,8 +367,9 @@ def _options(kernel: KernelParameters) -> dict[str, Any]:
         "stride": kernel.stride,
         "kernel_bits": kernel.kernel_bits,
         "num_channels": kernel.num_channels,
-        "decay_logit": getattr(kernel, "decay_logit", None),
     }
+    if hasattr(kernel, "decay_logit"):
+        named["decay_logit"] = kernel.over_channels(kernel.decay_logit)
     if kernel.kind == "exp":
         exponential = kernel.exponential()
         named["decay"], named["gain"] = as_row(exponential.decay), as_row(exponential.gain)

@@ -42,9 +42,12 @@ class QuantizedLayer(nn.Module):
     weight_step: Tensor
     weight_bits: Any  # 1, 1.58, or 2 to 8
     float_class: Any  # what the layer was, and is again after materialize
+    computes_in_floats = False  # use_float_weights
 
     def quantized_weight(self) -> Tensor:
         """``codes * scale``, what forward uses: the shape and dtype of ``weight``, differentiable."""
+        if self.computes_in_floats:
+            return self.weight
         self._refuse_mask()
         rows = fake_quantize(by_output(self, self.weight), self.learned_step(), self.weight_bits)
         return by_output(self, rows)
@@ -234,6 +237,16 @@ def become_quantized(module: nn.Module, bits: float, step: nn.Parameter | None) 
     if step is not None:
         module.register_parameter("weight_step", step)
     cast(QuantizedLayer, module).weight_bits = bits
+
+
+def use_float_weights(model: nn.Module, floats: bool) -> None:
+    """Lets the quantized layers of a model compute with their float weight, or with the quantized one again.
+
+    Parameters and state dict stay those of the quantized model.
+    """
+    for layer in model.modules():
+        if isinstance(layer, QuantizedLayer):
+            layer.computes_in_floats = floats
 
 
 def materialize(model: Model) -> Model:

@@ -10,6 +10,8 @@ from torch.utils._pytree import tree_iter
 from .._checks import check_module
 from .._undisturbed import undisturbed
 from . import synapses
+from .operations import OperationCount
+from .prices import REAL
 from .record import NeuronRow, Report, SynapseRow
 from .state import StateCount
 from .trace import Trace
@@ -75,10 +77,12 @@ def _total(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any, ...
     first = next((t for t in tree_iter(args) if isinstance(t, Tensor) and t.dim()), None)
     batch = layers[0].batch if layers else 1 if first is None else len(first)
     state = StateCount(watch, steps, batch)
+    counted = OperationCount(watch, state, batch)
     neurons = sum(neuron.features for neuron in layers)
     # Layers differ in size, so the mean is over neurons, not over layers.
     bits = sum(neuron.features * state.bits_a_neuron(neuron) for neuron in layers)
-    packed, stored = synapses.weight_bytes(model)
+    normed = _normed(watch)
+    packed, stored = synapses.weight_bytes(model, normed)
     return Report(
         steps=steps,
         batch=batch,
@@ -86,28 +90,28 @@ def _total(model: nn.Module, watch: Watch, peak_bytes: int, args: tuple[Any, ...
         weight_bytes_stored=stored,
         state_bits_per_neuron=bits / neurons if neurons else 0.0,
         peak_activation_bytes=peak_bytes,
-        synapses=[_synapse_row(synapse, watch, state, batch) for synapse in watch.synapses.values()],
-        neurons=[_neuron_row(neuron, state) for neuron in layers],
+        synapses=[_synapse_row(s, s.module in normed, counted) for s in watch.synapses.values()],
+        neurons=[_neuron_row(neuron, state, counted) for neuron in layers],
         state=state.rows,
         not_counted=dict(watch.not_counted),
     )
 
 
-def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) -> SynapseRow:
-    bits, packed, stored = synapses.packed_weight_bytes(synapse.module)
-    reached = torch.cat(synapse.reached)
+def _normed(watch: Watch) -> set[nn.Module]:
+    """The layers of synapses whose output is all that a batch norm of fixed averages gets."""
+    alone = {
+        name
+        for norm, sources in watch.norms.items()
+        for name in sources
+        if len(sources) == 1 and norm.running_var is not None
+    }
+    return {synapse.module for name, synapse in watch.synapses.items() if name in alone}
+
+
+def _synapse_row(synapse: Synapse, normed: bool, counted: OperationCount) -> SynapseRow:
+    bits, packed, stored = synapses.packed_weight_bytes(synapse.module, normed)
     spikes_in = synapse.values.signed
-    # The neurons behind the synapses decide how often a spike is used again: once for each of their taps.
-    readers = [
-        neuron
-        for neuron in watch.neurons.values()
-        if synapse.name in neuron.sources and neuron.spec.is_memory_free
-    ]
-    # Lag 0 is the spike itself, at its own step.
-    lags = {0}.union(*(state.lags(neuron) for neuron in readers))
-    samples = max(batch, 1)
-    operations = float(reached.sum()) / samples
-    repeated = _repeated(reached, state.steps_of(synapse) or 1, lags) / samples
+    at_once, stream = counted.synapses[synapse.name], counted.streaming_synapses[synapse.name]
     return SynapseRow(
         name=synapse.name,
         kind=type(synapse.module).__name__,
@@ -116,29 +120,19 @@ def _synapse_row(synapse: Synapse, watch: Watch, state: StateCount, batch: int) 
         packed_bytes=packed,
         stored_bytes=stored,
         spikes_in=spikes_in,
-        synaptic_operations=operations if spikes_in else 0.0,
-        streaming_synaptic_operations=repeated if spikes_in else 0.0,
-        macs=0.0 if spikes_in else synapse.products / samples,
+        input_bits=synapse.values.bits if synapse.input_bits == REAL else int(synapse.input_bits),
+        synaptic_operations=at_once.operations if spikes_in else 0.0,
+        streaming_synaptic_operations=stream.operations if spikes_in else 0.0,
+        macs=0.0 if spikes_in else at_once.operations,
+        streaming_macs=0.0 if spikes_in else stream.operations,
+        joules=at_once.joules,
+        streaming_joules=stream.joules,
     )
 
 
-def _repeated(reached: Tensor, steps: int, lags: set[int]) -> float:
-    """Operations if a spike goes through its synapses again ``lags`` steps after it.
-
-    Args:
-        reached: [steps * N], synapses that the spikes of a row reach; the rows of a step lie together.
-        steps: T.
-        lags: 0, and how many steps back the neurons behind the synapses have taps.
-    """
-    operations = reached.reshape(steps, -1).sum(1)  # of each step
-    # A spike near the end of the sequence is used less often, since the steps that would use it again do not
-    # come.
-    times = torch.tensor([sum(lag < steps - t for lag in lags) for t in range(steps)])
-    return float((operations * times.to(operations)).sum())
-
-
-def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:
+def _neuron_row(neuron: Neuron, state: StateCount, counted: OperationCount) -> NeuronRow:
     spikes = None if neuron.spikes is None else neuron.spikes / max(neuron.steps * neuron.batch, 1)
+    at_once, stream = counted.neurons[neuron.name], counted.streaming_neurons[neuron.name]
     return NeuronRow(
         name=neuron.name,
         kind=type(neuron.module).__name__,
@@ -151,4 +145,8 @@ def _neuron_row(neuron: Neuron, state: StateCount) -> NeuronRow:
         never_fires=neuron.spec.never_fires,
         feedback_bits=state.own_spikes_beside(neuron),
         feedback_additions=state.feedback_additions(neuron),
+        neuron_operations=at_once.operations,
+        streaming_neuron_operations=stream.operations,
+        joules=at_once.joules,
+        streaming_joules=stream.joules,
     )

@@ -4,28 +4,27 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-# 32-bit floating point in 45 nm: Horowitz, "Computing's energy problem (and what we can do about it)",
-# ISSCC 2014: 3.7 pJ a multiplication and 0.9 pJ an addition
-MAC_JOULES = 4.6e-12
-AC_JOULES = 0.9e-12
-
 HARDLY_FIRING = 0.02  # spikes a neuron and step below which a layer hardly fires
 
 
 @dataclass(frozen=True)
 class SynapseRow:
-    """A layer of synapses. Operations are those of one sample over all steps."""
+    """A layer of synapses. Operations, and their energy, are those of one sample over all steps."""
 
     name: str
     kind: str
     weights: int
     bits: float  # a weight
-    packed_bytes: int  # codes and scales
+    packed_bytes: int  # codes, and scales that no batch norm takes into its gain
     stored_bytes: int
     spikes_in: bool  # whether all it received were spikes (0, 1 or -1)
+    input_bits: int  # of a value that it received; 8 at most where all are multiples of one step
     synaptic_operations: float
     streaming_synaptic_operations: float
     macs: float
+    streaming_macs: float
+    joules: float
+    streaming_joules: float
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,11 @@ class NeuronRow:
     firing_rate: float | None
     never_fires: bool = False  # by design: its threshold is infinite, and its potential is read
     feedback_bits: float = 0.0  # of the state bits, own spikes that no other layer keeps
-    feedback_additions: float = 0.0  # over all steps
+    feedback_additions: float = 0.0  # over all steps, as all that follows
+    neuron_operations: float = 0.0
+    streaming_neuron_operations: float = 0.0
+    joules: float = 0.0
+    streaming_joules: float = 0.0
 
     @property
     def hardly_fires(self) -> bool:
@@ -74,7 +77,12 @@ class Report:
 
     Attributes:
         steps, batch: T and N, as the neurons saw them.
-        weight_bytes: Packed: codes, scales, and every other parameter and persistent buffer as stored.
+        weight_bytes: Packed, as a device needs them: quantized weights are codes, with 16 bits for a scale
+            and for a bias. Batch norms are folded: behind quantized weights a gain and an offset of 16 bits
+            for each channel, which take scale and bias into them; behind float weights one float bias.
+            Learned decays take 8 bits, thresholds 16, taps on a grid its bits; all else is as stored. What a
+            network that can be lowered really takes, thresholds of each step included, ``memory()`` of
+            :func:`mfp_neurons.deploy.lower` says.
         weight_bytes_stored: All parameters and persistent buffers as they lie in memory now.
         state_bits: What a device that runs step by step keeps between two steps (the rows of ``state``).
         state_bits_per_neuron: The mean over neurons of K-1 for a memory-free neuron of order K (T for an
@@ -88,17 +96,32 @@ class Report:
         hardly_fire: Names of the layers of neurons that fire at less than 2 % of their steps, so that little
             gets through them; those with an infinite threshold left out.
         synaptic_operations: One for each spike through each synapse of non-zero weight (accumulate: AC).
-        streaming_synaptic_operations: The same where nothing but past spikes is kept: a spike that a layer
-            of order K remembers goes through its synapses again at each of the K-1 steps that follow (of a
-            strided one, at those that have a tap).
-        feedback_additions: One for each own spike of a neuron with a reset or feedback and each tap that it
-            meets afterwards. They are no synaptic operations and not in the energy, as all that neurons
-            compute. A reset to zero adds nothing.
         macs: One for each real value, zeros included, through each synapse of non-zero weight. Padding does
             not count.
-        energy_joules: An estimate, for all steps at once: 4.6 pJ a MAC and 0.9 pJ a synaptic operation, the
-            45 nm prices of 32-bit floats, also where weights have few bits and additions cost less.
-            Normalization, neurons and memory access are not included.
+        streaming_synaptic_operations, streaming_macs: The same step by step, with nothing kept but what
+            ``state`` lists. Where that is spikes, one that a layer of order K remembers goes through its
+            synapses again at each of the K-1 steps that follow (of a strided one, at those that have a tap).
+            Where all neurons of a layer, or of each of G groups of its channels, have one tap set, a device
+            may add up the last spikes of each presynaptic neuron first, and send each such *trace* that is
+            not zero once; what takes less energy is counted. Real inputs that are kept repeat their products
+            likewise; where a neuron's own inputs are kept instead, nothing is repeated.
+        neuron_operations: What neurons compute: at each step a decay and an addition of a potential, or a
+            product for each tap; a comparison with the threshold; and ``feedback_additions`` of memory-free
+            neurons. What resets a potential is left out.
+        streaming_neuron_operations: The same step by step, where the neurons of a layer whose presynaptic
+            traces are added up have no taps of their own; adding up the traces counts here.
+        feedback_additions: One for each own spike of a neuron with a reset or feedback and each tap that it
+            meets afterwards. A reset to zero adds nothing.
+        energy_joules, streaming_energy_joules: An estimate, all steps at once and step by step: the
+            operations above, priced by their bits, at 45 nm and 0.9 V (Horowitz, ISSCC 2014; the figures are
+            in ``mfp_neurons.reporting.prices``). In pJ: a synaptic operation 0.1 with a weight of up to 8
+            bits, 0.9 with a float. A MAC 0.3 with weight and input of up to 8 bits, 4.6 with a float; with a
+            weight of less than 2 bits an addition, 0.1 or 0.9. A trace is an input of as many bits as its sum
+            takes.
+            A neuron and step: a float potential 5.5 (decay, addition, comparison), one of few bits 0.4; a tap
+            that is a power of two 0.1, one of n bits 0.3, a real one 4.6; a comparison, and an own spike that
+            comes back to a tap, 0.1, and 0.9 where the neuron adds floats. Memory access and normalization
+            are not included.
         synapses, neurons, state: The rows.
         not_counted: Name of each module that could not be counted, and the reason.
     """
@@ -147,8 +170,25 @@ class Report:
         return sum(row.macs for row in self.synapses)
 
     @property
+    def streaming_macs(self) -> float:
+        return sum(row.streaming_macs for row in self.synapses)
+
+    @property
+    def neuron_operations(self) -> float:
+        return sum(row.neuron_operations for row in self.neurons)
+
+    @property
+    def streaming_neuron_operations(self) -> float:
+        return sum(row.streaming_neuron_operations for row in self.neurons)
+
+    @property
     def energy_joules(self) -> float:
-        return MAC_JOULES * self.macs + AC_JOULES * self.synaptic_operations
+        return sum(row.joules for row in self.synapses) + sum(row.joules for row in self.neurons)
+
+    @property
+    def streaming_energy_joules(self) -> float:
+        neurons = sum(row.streaming_joules for row in self.neurons)
+        return sum(row.streaming_joules for row in self.synapses) + neurons
 
     def as_dict(self) -> dict[str, Any]:
         """Everything above as numbers, strings, lists and dicts: ready for JSON."""
@@ -168,9 +208,13 @@ class Report:
             "hardly_fire",
             "synaptic_operations",
             "streaming_synaptic_operations",
-            "feedback_additions",
             "macs",
+            "streaming_macs",
+            "neuron_operations",
+            "streaming_neuron_operations",
+            "feedback_additions",
             "energy_joules",
+            "streaming_energy_joules",
         )
         return fields | {name: getattr(self, name) for name in totals} | rows | {"not_counted": not_counted}
 
@@ -195,6 +239,10 @@ class Report:
 
 Columns = dict[str, Callable[[Any], str]]  # header: what stands in a row's cell
 
+_ENERGY: Columns = {
+    "energy": lambda row: _joules(row.joules),
+    "streaming": lambda row: _joules(row.streaming_joules),
+}
 _SYNAPSE_COLUMNS: Columns = {
     "synapses": lambda row: row.name,
     "kind": lambda row: row.kind,
@@ -205,6 +253,7 @@ _SYNAPSE_COLUMNS: Columns = {
     "input": lambda row: "spikes" if row.spikes_in else "real",
     "syn. ops": lambda row: _count(row.synaptic_operations),
     "MACs": lambda row: _count(row.macs),
+    **_ENERGY,
 }
 _NEURON_COLUMNS: Columns = {
     "neurons": lambda row: row.name,
@@ -213,6 +262,7 @@ _NEURON_COLUMNS: Columns = {
     "state bits each": lambda row: f"{row.state_bits_per_neuron:g}",
     "spikes a step": lambda row: "-" if row.spikes_per_step is None else _count(row.spikes_per_step),
     "firing rate": lambda row: "-" if row.firing_rate is None else f"{row.firing_rate:.4f}",
+    **_ENERGY,
 }
 _STATE_COLUMNS: Columns = {
     "kept between steps": lambda row: row.of,
@@ -244,7 +294,7 @@ def _grid(columns: Columns, rows: Sequence[Any]) -> str:
 
 
 def _totals(report: Report) -> list[tuple[str, str]]:
-    feedback = ("additions of own spikes", f"{_count(report.feedback_additions)} a sample")
+    feedback = ("  of own spikes", f"{_count(report.feedback_additions)} a sample")
     return [
         ("steps, batch", f"{report.steps}, {report.batch}"),
         ("weights, packed", _bytes(report.weight_bytes)),
@@ -256,9 +306,13 @@ def _totals(report: Report) -> list[tuple[str, str]]:
         ("spikes a step", _count(report.spikes_per_step)),
         ("synaptic operations", f"{_count(report.synaptic_operations)} a sample"),
         ("  when streaming", f"{_count(report.streaming_synaptic_operations)} a sample"),
-        *([feedback] if report.feedback_additions else []),
         ("MACs", f"{_count(report.macs)} a sample"),
-        ("energy, estimate (45 nm, float32)", f"{_joules(report.energy_joules)} a sample"),
+        ("  when streaming", f"{_count(report.streaming_macs)} a sample"),
+        ("operations of neurons", f"{_count(report.neuron_operations)} a sample"),
+        ("  when streaming", f"{_count(report.streaming_neuron_operations)} a sample"),
+        *([feedback] if report.feedback_additions else []),
+        ("energy, estimate (45 nm)", f"{_joules(report.energy_joules)} a sample"),
+        ("  when streaming", f"{_joules(report.streaming_energy_joules)} a sample"),
     ]
 
 

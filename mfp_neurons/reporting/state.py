@@ -21,6 +21,7 @@ class _Kept:
     bits: int  # of one value
     what: str
     once: bool = False  # whether one copy will do, however many steps back one looks
+    through: frozenset[str] = frozenset()  # synapses that lie between them and the neuron
 
     def cost(self, steps: int) -> int:
         return self.values * self.bits * (1 if self.once else steps)
@@ -45,6 +46,7 @@ class StateCount:
         self._watch, self._steps, self._batch = watch, steps, max(batch, 1)
         self._rows: dict[Any, StateRow] = {}
         self._beside: dict[str, int] = {}  # steps of own spikes that are kept for their own neuron alone
+        self._repeated: dict[str, frozenset[str]] = {}
         for neuron in watch.neurons.values():
             if neuron.spec.is_memory_free:
                 self._add_history(neuron)
@@ -77,6 +79,19 @@ class StateCount:
         """How many steps back the taps of a memory-free neuron lie."""
         assert neuron.spec.kernel is not None
         return range(0, self.history(neuron) + 1, neuron.spec.kernel.stride)
+
+    def repeated(self, neuron: Neuron) -> frozenset[str]:
+        """The synapses that a stream goes through again for the past inputs of a memory-free neuron.
+
+        None where those inputs themselves are kept, or their sum.
+        """
+        return self._repeated.get(neuron.name, frozenset())
+
+    def potentials(self, neuron: Neuron) -> int:
+        """How many potentials a neuron that keeps one has: snnTorch's Synaptic has two, say."""
+        if neuron.spec.is_memory_free:
+            return 1
+        return max(sum(row.what != "spk" for row in self._own_state(neuron)), 1)
 
     def own_spikes(self, neuron: Neuron) -> int:
         """R: how many of its own last spikes a memory-free neuron needs, T - 1 at most."""
@@ -138,7 +153,9 @@ class StateCount:
         past = self.history(neuron)
         if not past:
             return
-        for kept in self._cheapest(neuron, past):
+        cheapest = self._cheapest(neuron, past)
+        self._repeated[neuron.name] = frozenset[str]().union(*(kept.through for kept in cheapest))
+        for kept in cheapest:
             # own spikes that come back are in its inputs one step later than they were fired
             comes_back = kept.key == ("output", neuron.name)
             steps, needed_by = 1 if kept.once else past + comes_back, (neuron.name,)
@@ -206,7 +223,9 @@ class StateCount:
             values = None if name in visited else self._outputs(name, visited | {name})
             if values is None:
                 return None
-            origins |= {kept.key: kept for kept in values}
+            for kept in values:
+                through = origins[kept.key].through if kept.key in origins else frozenset()
+                origins[kept.key] = replace(kept, through=kept.through | through)
         return list(origins.values()) if sources else None
 
     def _outputs(self, name: str, visited: frozenset[str]) -> list[_Kept] | None:
@@ -228,9 +247,12 @@ class StateCount:
         values = synapse.inputs // (self._batch * (steps or 1))
         of = " + ".join(sorted(synapse.sources)) or f"input of {name}"
         # A synapse that has received its input outside of time has a constant one.
-        direct = [_Kept(self._key(synapse), of, values, bits, _words(bits), once=steps is None)]
+        constant = steps is None
+        direct = [_Kept(self._key(synapse), of, values, bits, _words(bits), once=constant)]
         origins = None if bits == 1 else self._origins(synapse.sources, visited)
-        return min((direct, origins or direct), key=lambda choice: sum(kept.cost(1) for kept in choice))
+        choice = min((direct, origins or direct), key=lambda choice: sum(kept.cost(1) for kept in choice))
+        # what comes from a constant does not change, so that nothing is computed again
+        return [kept if constant else replace(kept, through=kept.through | {name}) for kept in choice]
 
     def _key(self, synapse: Synapse) -> Any:
         """Spikes straight from a neuron are its own; what two layers read from a tensor is one thing."""

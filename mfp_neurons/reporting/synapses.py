@@ -1,11 +1,12 @@
 """Layers of synapses: which modules they are, how many synapses a value reaches, how many bytes they take."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import quantize
 from ..adapters import describe_neuron
@@ -16,19 +17,32 @@ from ..quantize.layers import FLOAT_LAYERS, TRANSPOSED, convolve_transposed
 
 KINDS = FLOAT_LAYERS
 
+# bytes of what a device keeps beside codes and float weights; a norm is a gain and an offset, or one float
+_NUMBER, _DECAY, _NORM = 2, 1, 4
+# what the neurons of the frameworks and of this package call their learned decays, and other single numbers
+_DECAYS = ("decay_logit", "w", "beta", "alpha")
+_NUMBERS = ("v_threshold", "threshold", "scale", "graded_spikes_factor")
+
 
 def feature_dims(layer: Any) -> int:
     """How many trailing dimensions of its input belong to one row: 1, or channels and space."""
     return 1 if isinstance(layer, nn.Linear) else 1 + len(layer.kernel_size)
 
 
-def fan_out(layer: Any, shape: torch.Size) -> Tensor:
+def fan_out(layer: Any, shape: torch.Size, channels: range | None = None) -> Tensor:
     """Synapses of non-zero weight that one input value reaches, for each value of a row. float64, ``shape``.
 
     The padding of a convolution, its stride and its groups are in it exactly: the layer is linear, so the
     gradient of its summed output, with ones for weights, is the number of outputs that a value reaches.
+
+    Args:
+        layer: of one of ``KINDS``.
+        shape: of a row of its input.
+        channels: the output channels whose synapses count, of a layer that is not transposed; None: all.
     """
     present = _weight_of(layer) != 0
+    if channels is not None:
+        present[: channels.start], present[channels.stop :] = False, False
     if isinstance(layer, nn.Linear):
         return present.sum(0).double()
     with torch.enable_grad():
@@ -57,15 +71,20 @@ def _weight_of(layer: Any) -> Tensor:
     return weight
 
 
-def packed_weight_bytes(layer: Any) -> tuple[float, int, int]:
-    """(bits a weight, bytes of the weight packed, scales included, bytes of it as stored)."""
+def packed_weight_bytes(layer: Any, normed: bool = False) -> tuple[float, int, int]:
+    """(bits a weight, bytes of the weight packed, bytes of it as stored).
+
+    Packed: codes, and a scale of 16 bits for each channel, which is the gain of a batch norm behind it if the
+    layer is ``normed``. Float weights are as stored.
+    """
     stored = _bytes(layer.weight)
     if not quantize.is_quantized(layer):
         return 8 * layer.weight.element_size(), stored, stored
     quantized = quantize.codes(layer)
     bits_of_a_code = math.ceil(quantized.bits)  # a ternary one takes two
     codes = math.ceil(quantized.codes.numel() * bits_of_a_code / 8)
-    return quantized.bits, codes + _bytes(quantized.scale), stored
+    scales = 0 if normed else _NUMBER * quantized.scale.numel()
+    return quantized.bits, codes + scales, stored
 
 
 def _quantized_taps(module: nn.Module) -> Iterator[tuple[Tensor, KernelBits]]:
@@ -100,25 +119,58 @@ def _packed_tap_bytes(taps: Tensor, bits: KernelBits) -> int:
     return math.ceil(taps.numel() * width / 8) + columns
 
 
-def weight_bytes(model: nn.Module) -> tuple[int, int]:
+def weight_bytes(model: nn.Module, normed: Container[nn.Module] = ()) -> tuple[int, int]:
     """(packed, stored) bytes of all parameters and persistent buffers, shared ones once.
 
-    Packed: a quantized weight is its codes and scales, and the quantizer's own parameters are gone; taps take
-    the bits of their grid; all else is as stored.
+    Packed is what is left for a device that computes with the trained network:
+
+    - Quantized weights are codes, with a scale of 16 bits for each output channel and a bias of 16 bits.
+    - A batch norm is 4 bytes a channel: a gain and an offset of 16 bits, which take the scales and the bias
+      of the layer in front of it into them. Behind float weights it is one float, an offset that takes the
+      bias into it, since the gain goes into the weights. Its averages and its counter are gone.
+    - A learned decay takes 8 bits; a threshold, and the scale of a potential of few bits, 16.
+    - Taps on a grid take its bits, and a byte a column.
+    - All else, float weights, their biases and real taps among them, is as stored.
+
+    Args:
+        model: the network.
+        normed: its layers of synapses behind which a batch norm stands, as a run of the network tells.
     """
     stored: dict[int, int] = {}
     packed: dict[int, int] = {}
-    dropped: set[int] = set()
     for module in model.modules():
-        if quantize.is_quantized(module):
-            packed[id(module.weight)] = packed_weight_bytes(module)[1]
-            # Steps and masks serve training alone: a device needs codes, scales and the bias.
-            dropped |= {id(t) for name, t in _tensors(module, recurse=True) if name not in ("weight", "bias")}
-        for taps, bits in _quantized_taps(module):
-            packed[id(taps)] = _packed_tap_bytes(taps, bits)
-        stored |= {id(t): _bytes(t) for _, t in _tensors(module, recurse=False)}
-    remaining = {key: size for key, size in stored.items() if key not in dropped}
-    return sum({**remaining, **packed}.values()), sum(stored.values())
+        own = _tensors(module, recurse=False)
+        stored |= {id(t): _bytes(t) for _, t in own}
+        if isinstance(module, KINDS):
+            packed |= _packed_synapses(module, module in normed)
+        elif isinstance(module, _BatchNorm) and module.running_var is not None:
+            packed |= {id(t): 0 for _, t in own} | {id(module.running_var): _NORM * module.num_features}
+        elif describe_neuron(module) is not None:
+            packed |= _packed_neuron(module)
+    return sum({**stored, **packed}.values()), sum(stored.values())
+
+
+def _packed_synapses(layer: Any, normed: bool) -> dict[int, int]:
+    """Bytes by the id of a tensor, where they are not as stored."""
+    packed = {}
+    if quantize.is_quantized(layer):
+        # steps and masks serve training alone
+        packed = {id(t): 0 for _, t in _tensors(layer, recurse=True)}
+        packed[id(layer.weight)] = packed_weight_bytes(layer, normed)[1]
+    if layer.bias is not None and (packed or normed):
+        packed[id(layer.bias)] = 0 if normed else _NUMBER * layer.bias.numel()
+    return packed
+
+
+def _packed_neuron(module: nn.Module) -> dict[int, int]:
+    """Bytes by the id of a tensor, where they are not as stored."""
+    sizes = dict.fromkeys(_DECAYS, _DECAY) | dict.fromkeys(_NUMBERS, _NUMBER)
+    packed = {
+        id(t): sizes[name.rpartition(".")[2]] * t.numel()
+        for name, t in _tensors(module, recurse=True)
+        if name.rpartition(".")[2] in sizes
+    }
+    return packed | {id(taps): _packed_tap_bytes(taps, bits) for taps, bits in _quantized_taps(module)}
 
 
 def _bytes(tensor: Tensor) -> int:

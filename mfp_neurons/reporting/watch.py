@@ -1,5 +1,6 @@
 """Watches one run of a model by hooks: what flows into every synapse, and what comes out of every neuron."""
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -8,13 +9,17 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import tree_iter
 
 from ..adapters import describe_neuron, describe_recurrence
 from ..pooling import TimePool
 from ..spec import NeuronSpec
 from . import synapses
+from .prices import REAL
 from .trace import Trace
+
+_FEW = 256  # values that 8 bits number
 
 
 @dataclass
@@ -53,8 +58,13 @@ class Synapse:
     # synapses that the non-zero values of each row reach, [rows]
     reached: list[Tensor] = field(default_factory=list)
     inputs: int = 0  # values received
+    outputs: int = 0  # values given
     rows: int = 0  # of inputs: T * N, or N if they do not change with time
     products: float = 0.0  # synapses that all values reach, zeros included
+    levels: Tensor | None = field(
+        default_factory=lambda: torch.empty(0)
+    )  # its values; None: more than 8 bits
+    trains: list[Tensor] | None = None  # its inputs, [rows, features], as long as they are spikes
 
     def receive(self, x: Tensor) -> None:
         shape = x.shape[-synapses.feature_dims(self.module) :]
@@ -63,10 +73,35 @@ class Synapse:
         fan_out = self.fan_out[shape]
         rows = x.reshape(-1, fan_out.numel())
         self.values.add(x)
+        self._add_levels(x)
+        if self.trains is not None:
+            self.trains.append(rows.to(torch.int8))
+        if not self.values.signed:
+            self.trains = None
         self.reached.append((rows != 0).double() @ fan_out)
         self.inputs += x.numel()
         self.rows += len(rows)
         self.products += len(rows) * float(fan_out.sum())
+
+    @property
+    def input_bits(self) -> float:
+        """Bits of an input as an operand: 1 of a spike; 2 to 8 of whole multiples of one step; else REAL."""
+        if self.values.signed:
+            return 1
+        return REAL if self.levels is None else max(_grid_bits(self.levels), 2)
+
+    def _add_levels(self, x: Tensor) -> None:
+        if self.levels is None or not x.numel():
+            return
+        # spikes are -1, 0 and 1, of which the least and the largest say enough; the first of many real values
+        # tell that they are too many, so that not all have to be sorted
+        parts = [torch.stack(x.aminmax())] if self.values.signed else [x.flatten()[:4096], x.flatten()]
+        for part in parts:
+            levels = torch.cat((self.levels, part.detach().cpu().float())).unique()
+            if len(levels) > _FEW:
+                self.levels = None
+                return
+        self.levels = levels
 
 
 @dataclass
@@ -114,6 +149,7 @@ class Watch:
         self.synapses: dict[str, Synapse] = {}
         self.neurons: dict[str, Neuron] = {}
         self.pools: dict[str, Pool] = {}
+        self.norms: dict[nn.Module, frozenset[str]] = {}  # what each batch norm was computed from
         self.not_counted: dict[str, str] = {}
         self._model, self._trace = model, trace
         self._specs: dict[nn.Module, NeuronSpec] = {}
@@ -121,6 +157,8 @@ class Watch:
             spec = describe_neuron(module)
             if spec is not None:
                 self._specs[module] = spec
+        # what a stream does that adds up the last spikes of each neuron first, only the trains tell
+        self._keeps_trains = any(spec.is_memory_free for spec in self._specs.values())
         returning = {module: describe_recurrence(module) for module in model.modules()}
         paths = {module: name for name, module in model.named_modules()}
         # neurons in containers that feed their last spikes back, by path
@@ -158,11 +196,13 @@ class Watch:
                 self._receive_by_synapse(name, module, _first_tensor(args, kwargs))
             elif module in self._specs:
                 self._receive_by_neuron(name, module, _first_tensor(args, kwargs))
+            elif isinstance(module, _BatchNorm):
+                self.norms[module] = self._trace.sources(_first_tensor(args, kwargs))
 
     def _after(self, name: str, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
         products = self._trace.products.pop()
         if isinstance(module, synapses.KINDS):
-            pass
+            self.synapses[name].outputs += _first_tensor((out,), {}).numel()
         elif module in self._specs:
             with self._trace.paused():
                 self.neurons[name].send(out[0] if isinstance(out, tuple) else out)
@@ -180,7 +220,9 @@ class Watch:
 
     def _receive_by_synapse(self, name: str, module: nn.Module, x: Tensor) -> None:
         if name not in self.synapses:
-            self.synapses[name] = Synapse(name, module, Values.like(x), self._trace.identity(x))
+            trains: list[Tensor] | None = [] if self._keeps_trains else None
+            values, identity = Values.like(x), self._trace.identity(x)
+            self.synapses[name] = Synapse(name, module, values, identity, trains=trains)
         synapse = self.synapses[name]
         synapse.sources |= self._trace.sources(x)
         synapse.receive(x)
@@ -200,6 +242,20 @@ class Watch:
     def _leave_out(self, name: str, module: nn.Module, reason: str) -> None:
         kind = type(module).__name__
         self.not_counted.setdefault(name, reason if name == kind else f"{kind}: {reason}")
+
+
+def _grid_bits(levels: Tensor) -> float:
+    """Bits, 8 at most, of the whole numbers by which the values are multiples of one step; else REAL."""
+    top, is_signed = float(levels.abs().max()), bool((levels < 0).any())
+    for largest in range(1, _FEW):
+        multiples = levels.double() * (largest / max(top, math.ulp(0.0)))
+        whole = multiples.round()
+        if float((multiples - whole).abs().max()) < 1e-4:  # what float32 rounds is less
+            # a number and its sign: -2**(b - 1) to 2**(b - 1) - 1
+            above, below = int(whole.max()), int(-whole.min()) - 1
+            bits = max(above.bit_length(), below.bit_length()) + 1 if is_signed else largest.bit_length()
+            return bits if bits <= 8 else REAL
+    return REAL
 
 
 def _first_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:

@@ -24,13 +24,14 @@ class BetaKernel(KernelParameters):
     num_channels: int | None
     learnable: bool
     stride: int = 1
+    groups: int | None = None
     kind: str = "exp"
     time_steps: None = None
 
     def exponential(self) -> Exponential:
         """The exponential with its decay and gain as they are now."""
-        gain = self.gain.reshape(-1) if isinstance(self.gain, Tensor) else self.gain
-        return Exponential(self.beta.clamp(0, 1).reshape(-1), gain, self.order)
+        gain = self.over_channels(self.gain.reshape(-1)) if isinstance(self.gain, Tensor) else self.gain
+        return Exponential(self.over_channels(self.beta.clamp(0, 1).reshape(-1)), gain, self.order)
 
     def __call__(self) -> Exponential | FIR:
         return self._quantized_exponential()
@@ -40,15 +41,22 @@ class BetaKernel(KernelParameters):
 
 
 def per_channel(beta: Any, options: KernelOptions) -> Any:
-    """beta with one value a channel where ``num_channels`` asks for that of an exponential."""
-    num_channels = options.get("num_channels")
-    if num_channels is None or options.get("kernel", "exp") != "exp":
+    """beta with one value a channel, or a group, where ``num_channels`` asks for that of an exponential."""
+    if options.get("num_channels") is None or options.get("kernel", "exp") != "exp":
         return beta
-    check_int("num_channels", num_channels, 1)
+    name, sets = _parameter_sets(options)
+    check_int(name, sets, 1)
     value = torch.as_tensor(beta)
-    if value.numel() not in (1, num_channels):
-        raise ValueError(f"beta must have 1 or {num_channels} (num_channels) values, got {list(value.shape)}")
-    return value.detach().reshape(-1).expand(num_channels).clone()
+    if value.numel() not in (1, sets):
+        raise ValueError(f"beta must have 1 or {sets} ({name}) values, got {list(value.shape)}")
+    return value.detach().reshape(-1).expand(sets).clone()
+
+
+def _parameter_sets(options: KernelOptions) -> tuple[str, Any]:
+    """The option that says how many values or tap sets there are, and what it says."""
+    if options.get("groups") is not None:
+        return "groups", options["groups"]
+    return "num_channels", options.get("num_channels")
 
 
 def checked_kernel(
@@ -64,7 +72,7 @@ def checked_kernel(
     if factor.numel() not in (1, start.numel()):
         raise ValueError(f"gain must be one number or have the shape of beta, got {describe(gain)}")
     pairs = list(zip(start.tolist(), factor.expand_as(start).tolist(), strict=True))
-    kind, num_channels = options.get("kernel", "exp"), options.get("num_channels")
+    kind = options.get("kernel", "exp")
     if kind == "exp":
         # only taps that are powers of two as they are need no order to be quantized: every beta is looked at
         is_looked_at = options.get("kernel_bits") is not None and options.get("order") is None
@@ -75,10 +83,10 @@ def checked_kernel(
         raise ValueError(
             f"learn_beta does not apply to kernel={kind!r}, whose free taps only start from beta"
         )
-    if len(start) > 1 and num_channels != len(start):
+    name, sets = _parameter_sets(options)
+    if len(start) > 1 and sets != len(start):
         raise ValueError(
-            f"kernel={kind!r} with {len(start)} values of beta needs num_channels={len(start)}, "
-            f"got {num_channels}"
+            f"kernel={kind!r} with {len(start)} values of beta needs {name}={len(start)}, got {sets}"
         )
     kernel = kernel_of(neuron, options, decay=pairs[0][0], gain=pairs[0][1])
     if len(start) > 1 and kernel.order is not None:

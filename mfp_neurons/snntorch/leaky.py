@@ -59,9 +59,9 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         learn_beta, learn_threshold, learn_graded_spikes_factor: make these Parameters.
         reset_mechanism: snn.Leaky's "subtract" (the threshold, whatever the gain), "zero" and "none", with
             which all steps are free of one another; "feedback": R learned taps, which weigh the neuron's last
-            own spikes, start at 0 and stand in ``feedback.taps`` [R] or, with ``num_channels``, [R, C].
-            kernel="matrix" takes "none" alone. It may be assigned, but not to or from "feedback", and a
-            loaded checkpoint sets it to its own.
+            own spikes, start at 0 and stand in ``feedback.taps`` [R], with ``num_channels`` [R, C], with
+            ``groups`` [R, G]. kernel="matrix" takes "none" alone. It may be assigned, but not to or from
+            "feedback", and a loaded checkpoint sets it to its own.
         state_quant: a function of ``snntorch.functional.quant`` that mem passes through at every step.
         output: return (spk, mem) also with ``init_hidden``.
         graded_spikes_factor: factor on the spikes.
@@ -73,6 +73,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
         order: K, how many steps an input is remembered; None for ever ("exp").
         time_steps: T, for "matrix" alone.
         num_channels: C, to give each channel (dim 1 of an input [N, C, \*]) a decay or taps of its own.
+        groups: G, a divisor of C, to give one to each group of C / G neighbouring channels instead.
         kernel_bits: None, "pow2" or 2..8: the grid that the taps are snapped to.
         gain: factor on the input, a number or of the shape of beta; snn.Lapicque has one.
         reset_order: R, for "subtract" and "feedback" with an ``order``; None is as far back as the kernel

@@ -92,7 +92,8 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         self.reset_delay = reset_delay
         self.feedback = feedback
         self.order, self.stride = kernel.order, kernel.stride
-        self.num_channels, self.kernel_bits = kernel.num_channels, kernel.kernel_bits
+        self.num_channels, self.groups = kernel.num_channels, kernel.groups
+        self.kernel_bits = kernel.kernel_bits
         # a buffer, which moves with the module; without a gain there is none, as in snn.Leaky's state dict
         if isinstance(gain, Tensor) or gain != 1.0:
             self.register_buffer("gain", torch.as_tensor(gain))
@@ -126,7 +127,14 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def _beta_kernel(self) -> BetaKernel:
         learnable = isinstance(self.beta, nn.Parameter)
         return BetaKernel(
-            self.beta, self.gain, self.order, self.kernel_bits, self.num_channels, learnable, self.stride
+            self.beta,
+            self.gain,
+            self.order,
+            self.kernel_bits,
+            self.num_channels,
+            learnable,
+            self.stride,
+            self.groups,
         )
 
     def neuron_spec(self) -> NeuronSpec:
@@ -344,9 +352,10 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
         beta, gain, reset = self.beta.clamp(0, 1), self.gain, self.feedback.kind
         if self.num_channels is not None:
-            spread = self._spread(x.dim())
-            beta = spread_over(beta, spread, x.dim())
-            gain = spread_over(gain, spread, x.dim()) if isinstance(gain, Tensor) else gain
+            spread, kernel = self._spread(x.dim()), self._beta_kernel()
+            beta = spread_over(kernel.over_channels(beta), spread, x.dim())
+            if isinstance(gain, Tensor):
+                gain = spread_over(kernel.over_channels(gain.reshape(-1)), spread, x.dim())
         if isinstance(gain, Tensor):
             x = gain * x.to(wide)
         amount = subtracted(self.threshold) if reset == "subtract" else self.threshold

@@ -83,6 +83,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         time_steps: T, for "matrix" alone.
         learnable: learn the decay of "exp".
         num_channels: C, for a decay or taps of each channel (dim 1 of a step [N, C, \*]); None shares them.
+        groups: G, a divisor of C, for those of each group of C / G neighbouring channels instead.
         kernel_bits: None, "pow2" or 2..8: the grid that the taps are snapped to.
         stride: steps from one of the ``order`` taps to the next.
 

@@ -24,6 +24,11 @@ __all__ = [
     "shipped",
 ]
 
+POTENTIALS = (
+    "lif",
+    "spikingjelly-lif",
+    "snntorch-leaky",
+)  # kinds of neurons that keep a potential and reset it
 BLOCKS = "blocks"  # the architecture that is made of channels and hidden
 
 
@@ -129,19 +134,24 @@ class NeuronConfig:
     "matrix" are the memory-free kernels, which see the last ``order`` inputs (0: all of them); "sliding-psn"
     is SpikingJelly's SlidingPSN of that order, which learns a threshold and one set of taps a layer. "exp"
     and "fir" also see their own last ``feedback`` spikes, through as many learned taps.
+
+    "spikingjelly-lif" and "snntorch-leaky" are the frameworks' own neurons, with one decay a layer and a
+    float potential: LIFNode, or ParametricLIFNode if ``learnable``, with tau = 1 / (1 - decay), and snn.Leaky
+    with beta = decay.
     """
 
-    kind: Any = option("fir", per_layer(choice("lif", "exp", "fir", "matrix", "sliding-psn")))
+    kind: Any = option("fir", per_layer(choice(*POTENTIALS, "exp", "fir", "matrix", "sliding-psn")))
     decay: Any = option(0.5, per_layer(number(0.0, 1.0, inclusive=True)))
     order: Any = option(0, per_layer(integer(0)))
     stride: Any = option(1, per_layer(integer(1)))  # steps from one of the taps to the next
     kernel_bits: Any = option(0, per_layer(choice(0, "pow2") | integer(2, 8)))  # 0: real taps
     potential_bits: Any = option(32, per_layer(integer(1, 8) | choice(32)))
     feedback: Any = option(0, per_layer(integer(0)))  # own last spikes that count; 0: none
-    reset: Any = option("subtract", per_layer(choice("subtract", "zero")))  # lif alone
+    reset: Any = option("subtract", per_layer(choice("subtract", "zero")))  # of a potential
     detach_reset: Any = option(True, per_layer(boolean))  # no gradient through the reset, or the feedback
     learnable: Any = option(True, per_layer(boolean))
     per_channel: Any = option(True, per_layer(boolean))
+    groups: Any = option(0, per_layer(integer(0)))  # of channels that share parameters; 0: one a channel
     threshold: Any = option(1.0, per_layer(number(0.0, inclusive=False)))
     surrogate_alpha: Any = option(2.0, per_layer(number(0.0, inclusive=False)))
 
@@ -210,6 +220,9 @@ class TrainingConfig:
     neuron keeps that many bits between steps, in the mean; ``late_tap_penalty`` times
     :func:`mfp_neurons.late_taps` is added to the loss until then.
 
+    In the first ``float_epochs`` epochs quantized layers compute with float weights; the best network is one
+    of a later epoch. In the first ``short_epochs`` training shows an image at one step, validation at all.
+
     Under ``torchrun``, ``batch_size`` is the batch of all processes together, and ``parallel`` says what each
     keeps: the whole network ("ddp"), or its part of the parameters ("fsdp").
     """
@@ -227,6 +240,8 @@ class TrainingConfig:
     fit_orders_epoch: int = option(1, integer(0))
     fit_orders_by: str = option("taps", choice("taps", "loss"))
     late_tap_penalty: float = option(0.0, number(0.0))
+    float_epochs: int = option(0, integer(0))
+    short_epochs: int = option(0, integer(0))
     seed: int = option(0, integer(0))
     device: str = option("auto", text)
     threads: int = option(0, integer(0))  # CPU threads of PyTorch; 0: as they are
@@ -268,6 +283,7 @@ def from_dict(settings: Mapping[str, Any]) -> Config:
     else:
         _check_no_blocks(config.network)
     _check_orders(config.training)
+    _check_float_epochs(config.training)
     return config
 
 
@@ -362,6 +378,14 @@ def _check_orders(training: TrainingConfig) -> None:
         )
 
 
+def _check_float_epochs(training: TrainingConfig) -> None:
+    if training.float_epochs >= training.epochs:
+        raise ConfigError(
+            f"training.float_epochs = {training.float_epochs} leaves none of the {training.epochs} epochs to "
+            "train the quantized weights: give fewer"
+        )
+
+
 def _check_no_blocks(network: NetworkConfig) -> None:
     """The settings of "blocks" mean nothing to another architecture, which alone knows its layers."""
     for name in ("channels", "hidden", "time_pool"):
@@ -393,12 +417,23 @@ def check_neuron(neuron: NeuronConfig, index: int) -> None:
             f"network.neuron.feedback = {neuron.feedback!r} {where}: only kind = 'exp' or 'fir' has taps for "
             f"its own spikes, not {neuron.kind!r}; give 0"
         )
+    if neuron.groups and not (neuron.per_channel and neuron.kind in ("exp", "fir")):
+        raise ConfigError(
+            f"network.neuron.groups = {neuron.groups!r} {where}: groups of channels share the parameters of "
+            f"kind = 'exp' or 'fir' with per_channel = true, not of {neuron.kind!r} with per_channel = "
+            f"{str(neuron.per_channel).lower()}; give 0"
+        )
+    if neuron.kind in POTENTIALS and (neuron.order or neuron.kernel_bits):
+        raise ConfigError(
+            f"network.neuron.order = {neuron.order!r}, kernel_bits = {neuron.kernel_bits!r} {where}: "
+            f"a {neuron.kind!r} neuron keeps its potential and has neither; give 0 and 0"
+        )
+    if neuron.kind == "snntorch-leaky" and not neuron.detach_reset:
+        raise ConfigError(
+            f"network.neuron.detach_reset = {neuron.detach_reset!r} {where}: snn.Leaky has no gradient "
+            "through its reset; give true"
+        )
     if neuron.kind == "lif":
-        if neuron.order or neuron.kernel_bits:
-            raise ConfigError(
-                f"network.neuron.order = {neuron.order!r}, kernel_bits = {neuron.kernel_bits!r} {where}: "
-                "a 'lif' neuron keeps its potential and has neither; give 0 and 0"
-            )
         return
     if neuron.kind == "sliding-psn" and neuron.kernel_bits:
         raise ConfigError(
@@ -408,5 +443,5 @@ def check_neuron(neuron: NeuronConfig, index: int) -> None:
     if neuron.potential_bits != 32:
         raise ConfigError(
             f"network.neuron.potential_bits = {neuron.potential_bits!r} {where}: a {neuron.kind!r} neuron "
-            "stores no potential; give 32, or kind = 'lif'"
+            "stores no potential of few bits; give 32, or kind = 'lif'"
         )

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from mfp_neurons.reporting import Report, report
-from mfp_neurons.reporting.record import AC_JOULES
 from mfp_neurons.train import config as config_module
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train import deployment, figures, tables
@@ -31,10 +30,10 @@ state      bits that a hidden neuron keeps from one step to the next, mean over 
 training   milliseconds for a step of {batch} digits, median; the networks take turns on one thread. A step
            with 1-bit weights also quantizes them, which in layers as small as these costs more time than the
            neurons save. docs/results/benchmarks.md has the neurons alone, and larger networks
-energy     an estimate for one digit, all steps at once / as a stream: 4.6 pJ a multiply-accumulate and 0.9 pJ
-           a synaptic operation, the usual prices (32-bit floats, 45 nm), for every network alike. With 1-bit
-           weights an operation adds integers, about 0.1 pJ, so both 1-bit networks need less than is printed.
-           In a stream a memory-free neuron repeats operations instead of keeping a potential"""
+energy     an estimate for one digit, all steps at once / as a stream, from published prices by bits (45 nm):
+           a synaptic operation costs 0.9 pJ with a float weight, 0.1 with one of 1 bit; what neurons compute
+           is in it, memory accesses are not. In a stream a memory-free neuron repeats operations instead of
+           keeping a potential"""
 
 
 @dataclass(frozen=True)
@@ -134,14 +133,8 @@ def _table(outcomes: list[Outcome]) -> str:
             f"{o.report.weight_bytes:,}",
             f"{o.report.state_bits_per_neuron:.3g}",
             f"{o.milliseconds:.1f}",
-            f"{1e9 * o.report.energy_joules:.1f} / {1e9 * _streaming_joules(o.report):.1f}",
+            f"{1e9 * o.report.energy_joules:.1f} / {1e9 * o.report.streaming_energy_joules:.1f}",
         )
         for o in outcomes
     ]
     return tables.markdown(head, rows)
-
-
-def _streaming_joules(costs: Report) -> float:
-    """The estimate of ``Report.energy_joules``, for a network that works step by step."""
-    repeated = costs.streaming_synaptic_operations - costs.synaptic_operations
-    return costs.energy_joules + AC_JOULES * repeated

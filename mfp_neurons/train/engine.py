@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mfp_neurons import __version__
 from mfp_neurons._checks import require
 from mfp_neurons.orders import fit_orders, late_taps, truncate
+from mfp_neurons.quantize.layers import use_float_weights
 from mfp_neurons.reporting import report
 from mfp_neurons.train import checkpoint, distributed, network
 from mfp_neurons.train import data as data_module
@@ -82,7 +83,7 @@ class Trainer:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.training.amp == "float16")
         self.progress = Progress()
         self.batches = math.ceil(len(self.data.train) / config.training.batch_size)
-        _check_can_vary(config, self.data)
+        _check_images(config, self.data)
         distributed.check_batches(len(self.data.train), config.training.batch_size, self.processes)
 
     def _parallel(self) -> nn.Module:
@@ -127,6 +128,7 @@ class Trainer:
     def _epoch(self) -> None:
         progress, settings = self.progress, self.config.training
         self.network.train()
+        use_float_weights(self.network, self._is_in_floats)
         # a run that was stopped within an epoch skips the batches that it had trained on
         with bar(self.batches, f"epoch {progress.epoch + 1}/{settings.epochs}", self.bars) as shown:
             shown.update(progress.batch)
@@ -142,6 +144,10 @@ class Trainer:
                 if settings.checkpoint_steps and progress.batch % settings.checkpoint_steps == 0:
                     self._save_last()
         self._end_epoch()
+
+    @property
+    def _is_in_floats(self) -> bool:
+        return self.progress.epoch < self.config.training.float_epochs
 
     def _fit_orders_when_due(self) -> None:
         progress, settings = self.progress, self.config.training
@@ -177,6 +183,8 @@ class Trainer:
     def step(self, picked: Tensor) -> float:
         """One optimizer step on the training samples with these indices; returns the loss."""
         settings, split = self.config.training, self.data.train
+        short = self.progress.epoch < settings.short_epochs
+        data = replace(self.data, time_steps=1) if short else self.data
         # the rate follows from the number of the step alone, so a resumed run needs no state of a scheduler
         step, steps = self.progress.epoch * self.batches + self.progress.batch, settings.epochs * self.batches
         for group in self.optimizer.param_groups:
@@ -188,7 +196,7 @@ class Trainer:
             autocast(self.device, settings.amp),
             self.processes.own_randomness(settings.seed, step, self.device),
         ):
-            scores = self.model(self.data.sequence(self.processes.share(samples)))
+            scores = self.model(data.sequence(self.processes.share(samples)))
         # the mean over the processes, which DDP and FSDP take of gradients, is then that over the batch
         weight = len(own) * self.processes.count / len(picked)
         loss = weight * self.loss(scores, split.labels[own])
@@ -212,8 +220,9 @@ class Trainer:
         progress.history.append(
             {"epoch": progress.epoch, "loss": loss, "validation_accuracy": accuracy, "readout_steps": steps}
         )
-        improved = accuracy > progress.best_accuracy
-        progress.best_accuracy = max(accuracy, progress.best_accuracy)
+        improved = accuracy > progress.best_accuracy and not self._is_in_floats
+        if improved:
+            progress.best_accuracy = accuracy
         progress.epoch, progress.batch, progress.loss_sum = progress.epoch + 1, 0, 0.0
         if improved:  # before LAST: a kill in between repeats the epoch and writes the same file again
             self._save_best({**progress.history[-1], "orders": progress.orders})
@@ -336,8 +345,13 @@ def schedule(done: float, warmup: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - warmup) / (1 - warmup)))
 
 
-def _check_can_vary(config: Config, data: Data) -> None:
+def _check_images(config: Config, data: Data) -> None:
     shift, flip = config.training.shift, config.training.flip
+    if config.training.short_epochs and data.reading != "repeat":
+        raise ConfigError(
+            f"training.short_epochs = {config.training.short_epochs}: only images that are shown at every "
+            f"step can be shown at one, and data.reading is {data.reading!r}; give 0"
+        )
     if (shift or flip) and data.reading != "repeat":
         raise ConfigError(
             f"training.shift = {shift!r}, flip = {flip!r}: only images that are shown at every step can be "

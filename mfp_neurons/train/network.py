@@ -5,7 +5,9 @@ import itertools
 import math
 from collections.abc import Callable
 from importlib import import_module
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mfp_neurons._checks import require
@@ -199,14 +201,16 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
             num_channels=channels,
             surrogate=surrogate,
         )
+    if config.kind == "spikingjelly-lif":
+        return SequenceFromRest(_spikingjelly_lif(config))
+    if config.kind == "snntorch-leaky":
+        return StepByStep(_snntorch_leaky(config))
     # a tap that reaches back beyond the first step would never see an input, but would cost state
     reached = (time_steps - 1) // config.stride + 1  # taps that lie within the sequence
     order = min(config.order or reached, reached)
     if config.kind == "sliding-psn":  # SpikingJelly's neuron for whole sequences; arXiv 2304.12760
-        jelly = require("spikingjelly.activation_based.neuron", "spikingjelly")
-        surrogates = require("spikingjelly.activation_based.surrogate", "spikingjelly")
-        psn: nn.Module = jelly.SlidingPSN(
-            order, surrogate_function=surrogates.ATan(alpha=config.surrogate_alpha), step_mode="m"
+        psn: nn.Module = _jelly("neuron").SlidingPSN(
+            order, surrogate_function=_jelly("surrogate").ATan(alpha=config.surrogate_alpha), step_mode="m"
         )
         return psn
     feedback = min(config.feedback, time_steps - 1)  # the first step has no spike behind it
@@ -218,6 +222,7 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
         time_steps=time_steps if config.kind == "matrix" else None,
         learnable=config.learnable and config.kind == "exp" and order != 1,  # one tap has no decay
         num_channels=channels,
+        groups=config.groups or None,
         kernel_bits=config.kernel_bits or None,
         stride=config.stride,
         reset="feedback" if feedback else None,
@@ -225,3 +230,61 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
         detach_reset=config.detach_reset if feedback else False,
         surrogate=surrogate,
     )
+
+
+class SequenceFromRest(nn.Module):
+    """A neuron of SpikingJelly that takes sequences, [T, N, *] in and out, and starts each without a past."""
+
+    def __init__(self, neuron: nn.Module) -> None:
+        super().__init__()
+        self.neuron: Any = neuron
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        spikes: Tensor = self.neuron(x_seq)
+        self.neuron.reset()
+        return spikes
+
+
+class StepByStep(nn.Module):
+    """A neuron of snnTorch, which takes a step a call, for sequences [T, N, *], each from rest."""
+
+    def __init__(self, neuron: nn.Module) -> None:
+        super().__init__()
+        self.neuron: Any = neuron
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        spikes = [self.neuron(x)[0] for x in x_seq]
+        self.neuron.mem = self.neuron.mem.new_zeros(0)  # as it is built: the next batch may have another size
+        return torch.stack(spikes)
+
+
+def _spikingjelly_lif(config: NeuronConfig) -> nn.Module:
+    neurons = _jelly("neuron")
+    if config.decay == 0:  # tau = 1, which LIFNode refuses
+        raise ValueError("neuron.decay = 0: SpikingJelly's LIFNode needs a decay above 0")
+    learned, tau = config.learnable, 1 / (1 - config.decay)
+    neuron: nn.Module = (neurons.ParametricLIFNode if learned else neurons.LIFNode)(
+        tau,
+        v_threshold=config.threshold,
+        v_reset=0.0 if config.reset == "zero" else None,
+        surrogate_function=_jelly("surrogate").ATan(alpha=config.surrogate_alpha),
+        detach_reset=config.detach_reset,
+        step_mode="m",
+    )
+    return neuron
+
+
+def _snntorch_leaky(config: NeuronConfig) -> nn.Module:
+    snntorch = require("snntorch", "snntorch")
+    neuron: nn.Module = snntorch.Leaky(
+        config.decay,
+        threshold=config.threshold,
+        spike_grad=snntorch.surrogate.atan(alpha=config.surrogate_alpha),
+        learn_beta=config.learnable,
+        reset_mechanism=config.reset,
+    )
+    return neuron
+
+
+def _jelly(module: str) -> Any:
+    return require(f"spikingjelly.activation_based.{module}", "spikingjelly")

@@ -38,6 +38,55 @@ class Accuracy:
 
 
 @dataclass(frozen=True)
+class Original:
+    """The network that one of the zoo replaces: the same layers as the framework has them, trained alike.
+
+    Float weights and the framework's own neurons; the same data, epochs, batches and augmentation. The
+    learning rate was chosen by validation.
+
+    Attributes:
+        accuracy: percent of the whole test set, in PyTorch.
+        float32_bytes, state_bits, state_bits_per_neuron, synaptic_operations, streaming_synaptic_operations,
+            macs, energy_joules: as on the card itself; state is a float potential a neuron.
+        trained_on, seconds, epochs, date, by: as on the card itself.
+        config: the training config, which differs from the card's in the network and the learning rate.
+    """
+
+    accuracy: float
+    float32_bytes: int
+    state_bits: int
+    state_bits_per_neuron: float
+    synaptic_operations: float
+    streaming_synaptic_operations: float
+    macs: float
+    energy_joules: float
+    trained_on: str
+    seconds: float
+    epochs: int
+    date: str
+    by: str
+    config: dict[str, Any]
+
+    @property
+    def neuron(self) -> str:
+        """Class of its neurons, in the framework."""
+        neuron = self.config["network"]["neuron"]
+        if neuron["kind"] == "snntorch-leaky":
+            return "snn.Leaky"
+        return "ParametricLIFNode" if neuron["learnable"] else "LIFNode"
+
+    def __str__(self) -> str:
+        lines = [
+            ("original", f"{self.neuron} and float weights, trained alike"),
+            ("accuracy", f"{self.accuracy:.2f} % in PyTorch, on all test images"),
+            ("weights", f"{self.float32_bytes:,} bytes in float32"),
+            *_costs(self),
+            *_training(self),
+        ]
+        return _lines(lines)
+
+
+@dataclass(frozen=True)
 class Card:
     """Everything that was measured of a shipped network, and everything needed to train it again.
 
@@ -58,6 +107,7 @@ class Card:
             it was done, ``by`` whom (empty: not said).
         commit: of the code that packed and measured; ``versions`` of the packages that it used.
         config: the training config; its ``training.seed`` is the seed.
+        original: the network that this one replaces. None: it was not trained.
     """
 
     name: str
@@ -85,6 +135,7 @@ class Card:
     commit: str | None
     versions: dict[str, str]
     config: dict[str, Any]
+    original: Original | None = None
 
     @property
     def seed(self) -> int:
@@ -113,26 +164,43 @@ class Card:
             *([] if few.images == all_.images else [("", f"{few}, on {few.images:,} of them")]),
             ("weights", f"{self.file_bytes:,} bytes packed; {self.float32_bytes:,} in float32"),
             ("integers", integers),
-            (
-                "state",
-                f"{self.state_bits:,} bits between steps, "
-                f"{self.state_bits_per_neuron:.3g} a neuron on average",
-            ),
-            (
-                "operations",
-                f"{self.synaptic_operations:,.0f} synaptic operations and {self.macs:,.0f} MACs a sample; "
-                f"{self.streaming_synaptic_operations:,.0f} synaptic operations when streaming",
-            ),
-            ("energy", f"{1e6 * self.energy_joules:.3g} µJ a sample, an estimate (45 nm, float32)"),
-            (
-                "trained",
-                f"{self.date}, {duration(self.seconds)}, {self.epochs} epochs, seed {self.seed}, "
-                f"on {self.trained_on}" + (f", by {self.by}" if self.by else ""),
-            ),
+            *_costs(self),
+            *_training(self),
             ("code", f"{self.commit or 'not from a checkout'}; {versions}"),
             ("sha256", self.sha256),
         ]
-        return "\n".join(f"{name:<12}{value}" for name, value in lines)
+        beside = "" if self.original is None else f"\n\n{self.original}"
+        return _lines(lines) + beside
+
+
+def _costs(costs: "Card | Original") -> list[tuple[str, str]]:
+    return [
+        (
+            "state",
+            f"{costs.state_bits:,} bits between steps, {costs.state_bits_per_neuron:.3g} a neuron on average",
+        ),
+        (
+            "operations",
+            f"{costs.synaptic_operations:,.0f} synaptic operations and {costs.macs:,.0f} MACs a sample; "
+            f"{costs.streaming_synaptic_operations:,.0f} synaptic operations when streaming",
+        ),
+        ("energy", f"{1e6 * costs.energy_joules:.3g} µJ a sample, an estimate (45 nm, float32)"),
+    ]
+
+
+def _training(run: "Card | Original") -> list[tuple[str, str]]:
+    settings = run.config["training"]
+    return [
+        (
+            "trained",
+            f"{run.date}, {duration(run.seconds)}, {run.epochs} epochs, seed {settings['seed']}, "
+            f"on {run.trained_on}" + (f", by {run.by}" if run.by else ""),
+        )
+    ]
+
+
+def _lines(lines: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"{name:<12}{value}" for name, value in lines)
 
 
 def read(path: Path) -> Card:
@@ -143,8 +211,9 @@ def read(path: Path) -> Card:
     """
     try:
         values = json.loads(path.read_text())
-        accuracies = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_sample")}
-        return Card(**{**values, **accuracies})
+        parts = {name: Accuracy(**values[name]) for name in ("accuracy", "accuracy_sample")}
+        original = values.get("original")
+        return Card(**{**values, **parts, "original": None if original is None else Original(**original)})
     except json.JSONDecodeError as error:
         raise CardError(f"{path}: {error}") from error
     except (KeyError, TypeError) as error:
@@ -171,8 +240,22 @@ _HEAD = (
 
 
 def table(shipped: Iterable[Card]) -> str:
-    """One row a network, in Markdown."""
-    return markdown(_HEAD, [_row(card) for card in shipped])
+    """One row a network, and under it one for the original, in Markdown."""
+    return markdown(_HEAD, [row for card in shipped for row in _rows(card)])
+
+
+def _rows(card: Card) -> list[tuple[str, ...]]:
+    return [_row(card)] if card.original is None else [_row(card), _row_of_original(card.original)]
+
+
+def _row_of_original(original: Original) -> tuple[str, ...]:
+    return (
+        f"its original, `{original.neuron}`",
+        "",
+        f"{original.accuracy:.2f}",
+        f"{original.float32_bytes:,}",
+        *_costs_in_cells(original),
+    )
 
 
 def _row(card: Card) -> tuple[str, ...]:
@@ -182,8 +265,14 @@ def _row(card: Card) -> tuple[str, ...]:
         card.dataset,
         f"{card.accuracy.torch:.2f} / " + ("not lowered" if integer is None else f"{integer:.2f}"),
         f"{card.file_bytes:,} / {card.float32_bytes:,}",
-        f"{card.state_bits_per_neuron:.3g}",
-        f"{card.synaptic_operations:,.0f}",
-        f"{1e6 * card.energy_joules:.3g} µJ",
-        f"{duration(card.seconds)}, {card.trained_on}",
+        *_costs_in_cells(card),
+    )
+
+
+def _costs_in_cells(costs: Card | Original) -> tuple[str, ...]:
+    return (
+        f"{costs.state_bits_per_neuron:.3g}",
+        f"{costs.synaptic_operations:,.0f}",
+        f"{1e6 * costs.energy_joules:.3g} µJ",
+        f"{duration(costs.seconds)}, {costs.trained_on}",
     )

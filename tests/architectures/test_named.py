@@ -42,6 +42,30 @@ def example(name: str, batch: int = 2) -> Tensor:
     return torch.randint(0, 2, (T, batch, *SMALL[name][1])).float()
 
 
+@pytest.mark.parametrize("name", ["fashion-mnist-net", "nmnist-net"])
+def test_maps_can_be_averaged_in_place_of_their_maximum(name: str) -> None:
+    options, features, *_ = SMALL[name]
+    settings = NeuronConfig(kernel_bits="pow2", order=2, threshold=0.2)
+    nets = []
+    for pool in ("max", "average"):
+        config = NetworkConfig(architecture=name, options={**options, "pool": pool}, neuron=settings)
+        torch.manual_seed(0)
+        nets.append(network.build(config, features, 10, T).double())
+    pools = [[type(m) for m in net.modules() if isinstance(m, nn.MaxPool2d | nn.AvgPool2d)] for net in nets]
+    assert len(pools[0]) == len(pools[1]) > 0
+    assert all(issubclass(one, nn.MaxPool2d) for one in pools[0])
+    assert all(issubclass(one, nn.AvgPool2d) for one in pools[1])
+    x = example(name).double()
+    average = Readout(nets[1], T).eval()
+    with torch.no_grad():
+        expected = average(x)
+        assert not torch.equal(Readout(nets[0], T).eval()(x), expected)
+    torch.testing.assert_close(torch.as_tensor(deploy.lower(average, x, levels=1).run(x)), expected)
+    options = {**options, "pool": "median"}
+    with pytest.raises(ConfigError, match="pool must be 'max' or 'average', got 'median'"):
+        network.build(NetworkConfig(architecture=name, options=options, neuron=settings), features, 10, T)
+
+
 def test_every_architecture_in_the_table_is_tested_here() -> None:
     assert {*SMALL, "spiking-vgg11-bn"} == set(BUILDERS)  # that one has 128 million weights at any size
 

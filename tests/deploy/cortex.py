@@ -37,8 +37,9 @@ class Found:
     Attributes:
         run: int64 [N, scores].
         step: int64 [N, T, classes], T being the scores' own steps.
-        run_instructions, step_instructions: of the last sample's run and last step, to some 100; None if not
+        run_instructions, step_instructions: of a run and of a step, in the mean, to some 100; None if not
             counted.
+        last_step_instructions: of the last sample's last step, in which every layer computes.
         stack: bytes of stack that were used, those of the printing program included.
     """
 
@@ -46,6 +47,7 @@ class Found:
     step: NDArray[np.int64]
     run_instructions: int | None
     step_instructions: int | None
+    last_step_instructions: int | None
     stack: int
 
 
@@ -75,7 +77,13 @@ def footprint(
     """What the linker says of the smallest program that runs, or streams, a network."""
     write_c(graph, folder, name="net")
     flags = ("-DSTREAM",) if stream else ()
-    told = compile_for(machine, folder, "footprint.c", "net.c", "mfp_int.c", optimize=optimize, flags=flags)
+    return linked(
+        compile_for(machine, folder, "footprint.c", "net.c", "mfp_int.c", optimize=optimize, flags=flags)
+    )
+
+
+def linked(told: str) -> Footprint:
+    """From what the linker prints."""
     used = dict(re.findall(r"(FLASH|RAM): +(\d+) B", told))
     return Footprint(int(used["FLASH"]), int(used["RAM"]))
 
@@ -109,23 +117,29 @@ def score(
         f"[NET_INPUT_BYTES / {graph.input.dtype.itemsize}] = {{\n{rows}}};\n"
     )
     compile_for(machine, folder, "scores.c", "net.c", "mfp_int.c", optimize=optimize)
+    return _read(emulate(machine, folder, count), graph, len(samples), machine if count else None)
+
+
+def emulate(machine: Machine, folder: Path, count: bool) -> NDArray[np.uint64]:
+    """The numbers that ``program.elf`` prints; with ``count`` a nanosecond is an instruction."""
     command = [tool("qemu-system-arm"), "-M", machine.board, "-display", "none", "-monitor", "none"]
     command += ["-serial", "none", "-chardev", "stdio,id=out", "-kernel", "program.elf"]
     command += ["-semihosting-config", "enable=on,target=native,chardev=out"]
     printed = run(command + (["-icount", "shift=0"] if count else []), folder)
-    return _read(printed, machine, graph, len(samples), count)
+    return np.array([int(line, 16) for line in printed.split()], np.uint64)
 
 
-def _read(printed: bytes, machine: Machine, graph: Graph, samples: int, count: bool) -> Found:
-    numbers = np.array([int(line, 16) for line in printed.split()], np.uint64).view(np.int64)
-    each, took = numbers[:-3].reshape(samples, -1), numbers[-3:]
+def instructions(machine: Machine, ticks: int, calls: int) -> int:
+    """Of one of so many calls that took so many ticks together, where a nanosecond was an instruction."""
+    return ticks * 1_000_000_000 // machine.clock // calls
+
+
+def _read(printed: NDArray[np.uint64], graph: Graph, samples: int, counted: Machine | None) -> Found:
+    numbers = printed.view(np.int64)
+    each, took = numbers[:-4].reshape(samples, -1), [int(n) for n in numbers[-4:]]
     whole, steps = np.split(each, [written(graph)], axis=1)
-    # -icount shift=0 takes a nanosecond for an instruction
-    ticks = [int(n) * 1_000_000_000 // machine.clock for n in took[:2]]
-    return Found(
-        whole,
-        steps.reshape(samples, -1, classes(graph)),
-        ticks[0] if count else None,
-        ticks[1] if count else None,
-        int(took[2]),
-    )
+    calls = (samples, samples * graph.steps, 1)
+    counts = [
+        None if counted is None else instructions(counted, *one) for one in zip(took, calls, strict=False)
+    ]
+    return Found(whole, steps.reshape(samples, -1, classes(graph)), *counts, took[3])

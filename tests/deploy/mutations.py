@@ -116,7 +116,8 @@ _WORDS = [
     "x" * 2000,
 ]
 _OBJECTS = [{}, {"type": "Window"}, {"repeat": 0.5, "times": 1}, {"array": "input"}]
-_OBJECTS += [{"codes": 1, "bits": 1, "shape": [1]}]
+_OBJECTS += [{"codes": 1, "bits": 1, "shape": [1]}, {"numbers": [1], "least": 0, "bits": 1}]
+_OBJECTS += [{"type": "Rows", "values": {"numbers": [1, 1, 1], "least": 1, "bits": 8}, "steps": 2**20}]
 _VALUES: list[Any] = [*_NUMBERS, *_FLOATS, *_WORDS, *_OBJECTS, True, False, None, [], [[]], [1, 1], [1, 1, 1]]
 
 

@@ -22,7 +22,10 @@ from mfp_neurons.deploy.file import KEY, MAX_HEADER, from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Graph
 from tests.deploy.graphs import BITS, Case, cases, dense, fires, readout, vectors
 from tests.deploy.mutations import Arrays, parts, signed, signed_again, version_of
-from tests.deploy.test_check import CONCAT, FIRE, SCORES, attention, network, of, with_ops
+from tests.deploy.test_check import attention, network
+from tests.deploy.test_feedback import fed_back
+
+FILES = Path(__file__).parent / "old_files"
 
 
 def read(data: bytes) -> Graph:
@@ -60,31 +63,22 @@ def test_a_file_is_safetensors_that_others_can_read(tmp_path: Path) -> None:
     IntegerNetwork(network()).save(tmp_path / "net.safetensors")
     assert_same(IntegerNetwork.load(str(tmp_path / "net.safetensors")).graph, network())
     with safetensors.safe_open(tmp_path / "net.safetensors", "numpy") as opened:
-        assert json.loads(opened.metadata()[KEY])["version"] == 1
-        taps = next(name for name in opened.keys() if name.endswith("taps"))  # noqa: SIM118 (not a dict)
-        assert opened.get_tensor(taps).tolist() == network().ops[0].taps.tolist()
+        assert json.loads(opened.metadata()[KEY])["version"] == 4
+        assert opened.get_tensor("numbers").dtype == np.uint8
 
 
-NEW: dict[str, Graph] = {
-    "operations": attention(),
-    "keys": replace(network(), keys=("logits",)),
-    "skip": of(SCORES, skip=1),
-    "taps": of(SCORES, taps=np.ones((1, 2, 1), np.int64)),
-    "max": of(SCORES, reduce="max"),
-    "a large number": of(CONCAT, weights=(1, 2**13), top=9 * 2**13),
-    "heads": with_ops(lambda ops: (*ops, ops[-1])),
-    "recurrent": of(FIRE, recurrent=(replace(dense(1, np.ones((2, 2))), shape=(2, 2, 2)),)),
-}
+OLD = {version: (FILES / f"version_{version}.safetensors").read_bytes() for version in (1, 2, 3)}
 
 
-@pytest.mark.parametrize("what", NEW)
-def test_a_file_says_by_its_version_what_earlier_releases_do_not_know(what: str) -> None:
-    data = to_bytes(NEW[what])
-    assert version_of(data) == 3
-    assert_same(read(data), NEW[what])
+@pytest.mark.parametrize("version", OLD)
+def test_files_of_earlier_releases_load_as_the_networks_that_they_were(version: int) -> None:
+    graphs = {1: network(), 2: fed_back().graph, 3: attention()}
+    assert version_of(OLD[version]) == version
+    assert_same(read(OLD[version]), graphs[version])
+    assert_same(read(to_bytes(graphs[version])), graphs[version])
 
 
-def test_a_file_without_them_has_none_of_the_later_fields() -> None:
+def test_a_file_leaves_out_later_fields_that_hold_their_default() -> None:
     described, _ = parts(to_bytes(network()))
     assert "keys" not in described
     assert "recurrent" not in described["ops"][0]
@@ -105,12 +99,16 @@ def test_a_code_takes_its_bits_in_the_file(bits: float) -> None:
     assert len(to_bytes(graph)) <= codes * (2 if bits == 1.58 else bits) / 8 + 8000
 
 
-def test_whole_numbers_take_the_smallest_type() -> None:
-    sizes = {127: 1, -128: 1, 128: 2, 2**15: 4, -(2**31): 4, 2**31: 8, 2**62: 8}
-    for value, size in sizes.items():
-        layer = fires(dense(0, [[1]]), [1], [value])
-        _, arrays = parts(to_bytes(vectors(1, layer, readout(dense(1, [[1]])), steps=1)))
-        assert arrays["ops.0.thresholds"].itemsize == size
+@given(st.lists(st.integers(1 - 2**62, 2**62 - 1), min_size=1, max_size=40))
+def test_whole_numbers_take_the_bits_that_they_differ_by(values: list[int]) -> None:
+    layer = fires(dense(0, np.ones((len(values), 1))), [1], [values])
+    graph = vectors(1, layer, readout(dense(1, np.ones((1, len(values))))), steps=1)
+    data = to_bytes(graph)
+    assert_same(from_bytes(data), graph)
+    bits = max(1, (max(values) - min(values)).bit_length())
+    _, arrays = parts(data)
+    # the one tap and the one offset take a byte each
+    assert arrays["numbers"].size - 2 <= -(-len(values) * bits // 8)
 
 
 def test_a_convolutional_network_takes_a_28th_of_its_float_state() -> None:
@@ -140,25 +138,40 @@ def test_other_bytes_are_not_a_network(data: bytes) -> None:
 
 
 def changed(change: Callable[[Any, Arrays], Any]) -> bytes:
-    """The network's file after a change of its JSON or arrays, with the right checksum."""
-    described, arrays = parts(to_bytes(network()))
+    """The network's file of version 1 after a change of its JSON or arrays, with the right checksum."""
+    described, arrays = parts(OLD[1])
     change(described, arrays)
     return signed(described, arrays)
 
 
 def with_text(change: Callable[[bytes], bytes]) -> bytes:
     """The same after a change of the header's bytes."""
-    data = to_bytes(network())
+    data = OLD[1]
     end = 8 + int.from_bytes(data[:8], "little")
     header = change(data[8:end])
     return signed_again(len(header).to_bytes(8, "little") + header + data[end:])
 
 
 def altered(change: Callable[[Any, Arrays], Any]) -> bytes:
-    """The same of the network of numbers."""
-    described, arrays = parts(to_bytes(attention()))
+    """The same of the network of numbers, of version 3."""
+    described, arrays = parts(OLD[3])
     change(described, arrays)
     return signed(described, arrays, version=3)
+
+
+def forms() -> Graph:
+    """Neurons with taps of powers of two in groups, and thresholds that follow from two numbers."""
+    taps = np.array([[2**j for j in range(8)], [-(2**j) for j in range(8)]]).T.repeat(32, 1)
+    reached = taps.cumsum(axis=0)
+    layer = fires(dense(0, np.ones((64, 8))), [1], (1000 * np.arange(64) - 3 * reached) >> 2)
+    return vectors(8, replace(layer, taps=taps[None]), readout(dense(1, np.ones((3, 64)))), steps=9)
+
+
+def rewritten(change: Callable[[Any, Arrays], Any]) -> bytes:
+    """The same of these, of version 4."""
+    described, arrays = parts(to_bytes(forms()))
+    change(described, arrays)
+    return signed(described, arrays, version=4)
 
 
 def first(described: Any) -> Any:
@@ -182,7 +195,7 @@ def both_signs(described: Any, arrays: Arrays) -> None:
 
 
 HOSTILE: dict[str, bytes] = {
-    "has version 4; this release of mfp-neurons reads versions 1, 2 and 3": signed({}, {}, version=4),
+    "has version 5; this release of mfp-neurons reads versions 1, 2, 3 and 4": signed({}, {}, version=5),
     "has version True": signed({}, {}, version=True),
     "has version 1.0": signed({}, {}, version=1.0),
     "has version None": signed({}, {}, version=None),
@@ -227,8 +240,10 @@ HOSTILE: dict[str, bytes] = {
     "has codes described by": changed(lambda d, a: synapse(d)["codes"].pop("bits")),
     "has codes of 9 bits; 1, 1.58": changed(lambda d, a: synapse(d)["codes"].update(bits=9)),
     "has codes of True bits": changed(lambda d, a: synapse(d)["codes"].update(bits=True)),
-    "has codes of shape [2, -2, 3, 3]": changed(lambda d, a: synapse(d)["codes"].update(shape=[2, -2, 3, 3])),
-    "has codes of shape 4": changed(lambda d, a: synapse(d)["codes"].update(shape=4)),
+    "has codes or numbers of shape [2, -2, 3, 3]": changed(
+        lambda d, a: synapse(d)["codes"].update(shape=[2, -2, 3, 3])
+    ),
+    "has codes or numbers of shape 4": changed(lambda d, a: synapse(d)["codes"].update(shape=4)),
     "for codes of 1 bits and shape [1048576, 1048576, 3, 3]": changed(
         lambda d, a: synapse(d)["codes"].update(shape=[2**20, 2**20, 3, 3])
     ),
@@ -262,6 +277,69 @@ HOSTILE: dict[str, bytes] = {
     ),
     "got (2, 67108864, 67108864)": changed(lambda d, a: d["input"].update(shape=[2, 2**26, 2**26])),
 }
+
+
+FORMS: dict[str, Callable[[Any, Arrays], Any]] = {
+    "has numbers from": lambda d, a: first(d)["taps"]["sets"]["codes"].update(bits=65),
+    "has numbers from 9223372036854775808 of": lambda d, a: slope(d).update(least=2**63),
+    "has numbers from True of": lambda d, a: slope(d).update(least=True),
+    "bytes of whole numbers, and its network more": lambda d, a: slope(d).update(numbers=[2**50]),
+    "numbers of shape [0]": lambda d, a: slope(d).update(numbers=[0]),
+    "of which": lambda d, a: a.update(numbers=np.append(a["numbers"], np.uint8(0))),
+    "has whole numbers as int8": lambda d, a: a.update(numbers=a["numbers"].astype(np.int8)),
+    "has a bit behind": lambda d, a: a["numbers"].__setitem__(-1, 255),
+    "more taps than belong to its size": lambda d, a: first(d)["taps"].update(channels=2**40),
+    "taps of groups of channels that are none": lambda d, a: first(d)["taps"].update(channels=65),
+    "thresholds that follow from no taps": lambda d, a: first(d)["thresholds"].update(steps=9),
+    "thresholds of no steps": lambda d, a: first(d)["thresholds"].update(steps=True),
+    "thresholds of no shift": lambda d, a: first(d)["thresholds"].update(shift=63),
+    "more thresholds than belong to its size": lambda d, a: first(d).update(
+        thresholds={"type": "Rows", "values": {"numbers": [1, 1, 1], "least": 0, "bits": 1}, "steps": 2**40}
+    ),
+    "powers of two that are none": lambda d, a: first(d)["taps"]["sets"]["absent"].update(least=60),
+    "powers of two of other columns": lambda d, a: first(d)["taps"]["sets"]["absent"].update(numbers=[4]),
+    "something else where whole numbers belong": lambda d, a: first(d)["taps"].update(sets=[1, 2]),
+    "has Line with fields": lambda d, a: first(d)["thresholds"].pop("shift"),
+    "a palette without one of its places": lambda d, a: first(d).update(
+        taps={
+            "type": "Palette",
+            "values": {"numbers": [1], "least": 5, "bits": 8},
+            "places": {"numbers": [1, 8, 1], "least": 1, "bits": 8},
+        }
+    ),
+}
+
+
+def slope(described: Any) -> Any:
+    return first(described)["thresholds"]["slope"]
+
+
+def test_the_network_of_the_forms_has_them() -> None:
+    data = to_bytes(forms())
+    described, _ = parts(data)
+    assert first(described)["taps"]["type"] == "Shared"
+    assert first(described)["taps"]["sets"]["type"] == "Powers"
+    assert first(described)["thresholds"]["type"] == "Line"
+    assert_same(read(data), forms())
+
+
+@pytest.mark.parametrize("words", FORMS)
+def test_forms_that_say_no_numbers_are_refused(words: str) -> None:
+    data = rewritten(FORMS[words])
+    with pytest.raises(InvalidNetworkError) as caught:
+        read(data)
+    assert words in str(caught.value)
+    assert peak(data) < 1_000_000 + 8 * len(data)
+
+
+def test_places_of_an_operation_that_is_no_gather_before_are_refused() -> None:
+    for number in (3, 0, 99, -1):
+        with pytest.raises(InvalidNetworkError, match="places of operation"):
+            read(
+                altered(
+                    lambda d, a, number=number: (a.pop("ops.3.places"), d["ops"][3].update(places=number))
+                )
+            )
 
 
 def peak(data: bytes) -> int:
@@ -336,4 +414,4 @@ def test_a_header_of_small_things_takes_a_bounded_multiple() -> None:
 def test_the_signature_of_the_tests_is_that_of_the_file() -> None:
     data = to_bytes(network())
     assert signed_again(data) == data
-    assert signed(*parts(data)) == data
+    assert signed(*parts(data), version=4) == data

@@ -300,13 +300,18 @@ def test_a_recurrent_network_is_reported_saved_and_described(tmp_path):
     )
 
 
+def remembered(spikes: Tensor, order: int) -> int:
+    """At how many steps and places there was a spike within the last ``order`` steps."""
+    return sum(int(spikes[max(t - order + 1, 0) : t + 1].amax(0).sum()) for t in range(len(spikes)))
+
+
 def memory_free(order: int) -> nn.Module:
     return MFPNode(tau=2.0, decay_input=False, v_threshold=0.4, reset=None, order=order)
 
 
 @pytest.mark.parametrize("order", [1, 3])
 def test_operations_of_a_linear_container_counted_by_hand(order):
-    """Every spike of the input and every last spike reaches each neuron, once for each tap that it meets."""
+    """Every spike of the input and every last spike reaches each neuron; in a stream, every trace does."""
     torch.manual_seed(0)
     container = layer.LinearRecurrentContainer(memory_free(order), FEATURES, FEATURES, step_mode="m")
     model = quantize_weights(container, 1, first=1, last=1)  # no weight of 0
@@ -314,11 +319,10 @@ def test_operations_of_a_linear_container_counted_by_hand(order):
     with torch.no_grad():
         spikes = model(x)
     functional.reset_net(model)
-    arrived = [int(x[t].sum() + (spikes[t - 1].sum() if t else 0)) for t in range(T)]
+    arrived = torch.cat((x, torch.cat((torch.zeros_like(x[:1]), spikes[:-1]))), -1)
     costs = report(model, x)
-    assert costs.synaptic_operations == FEATURES * sum(arrived)
-    again = sum(n * min(order, T - t) for t, n in enumerate(arrived))
-    assert costs.streaming_synaptic_operations == FEATURES * again
+    assert costs.synaptic_operations == FEATURES * arrived.sum()
+    assert costs.streaming_synaptic_operations == FEATURES * remembered(arrived, order)
     # K - 1 of both, and the spikes of the step before
     assert costs.state_bits == 2 * FEATURES * (order - 1) + FEATURES
     assert costs.state_bits == deploy.lower(model, x).graph.state_bits()
@@ -367,10 +371,8 @@ def test_attention_is_counted_up_to_its_products_which_are_listed():
     )
     x = events(T, 1, 5, 4)
     costs = report(model, x)
-    spikes = x.reshape(T, -1).sum(1)
-    assert costs.synaptic_operations == 3 * 4 * float(spikes.sum())  # each reaches 4 neurons, three times
-    again = sum(float(n) * min(3, T - t) for t, n in enumerate(spikes))
-    assert costs.streaming_synaptic_operations == 3 * 4 * again
+    assert costs.synaptic_operations == 3 * 4 * x.sum()  # each reaches 4 neurons, three times
+    assert costs.streaming_synaptic_operations == 3 * 4 * remembered(x, 3)
     # the input of two steps, which the three share, and the spikes of one step of each
     assert costs.state_bits == 2 * 20 + 3 * 20
     assert costs.not_counted == {"Do": "a matrix product outside of the layers that are counted"}

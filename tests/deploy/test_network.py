@@ -190,20 +190,21 @@ def test_a_stream_of_a_matrix_kernel_ends() -> None:
 def test_memory_counts_bits_and_nothing_is_kept_between_the_steps_of_a_run() -> None:
     memory = IntegerNetwork(small()).memory(batch=2)
     assert memory.weights == 2 + 4  # 12 codes of 1 bit, 8 of 4 bits
-    assert memory.parameters == 3 + 12 + 2  # taps, thresholds and offsets of a byte
+    # 3 taps from 1 to 4 take 2 bits each, 12 thresholds from -3 to 3 three, 2 offsets of -1 and 1 two
+    assert memory.parameters == 1 + 5 + 1
     assert memory.state_run == 0
     assert memory.state_stream == 2 * 1  # 6 bits a sample
     assert memory.peak_buffers == 2 * 5 * (8 + 8)  # input and spikes: a word a step each
 
 
 def test_memory_counts_what_numbers_and_potentials_take() -> None:
-    """A current of 3 bits that a score looks two steps back at, and places of a byte each."""
+    """A current of 3 bits that a score looks two steps back at, and places that are all the same."""
     signed = Currents("signed", (dense(0, [[1, -1, 1]]),), np.array([1]), (1, 1, 1), 5, 1)
     places = Gather("places", 1, np.zeros(4, np.int64), (4, 1, 1), 5)
     last = readout(dense(2, np.ones((2, 4))), taps=np.ones((1, 3, 1), np.int64), reduce="max")
     memory = IntegerNetwork(vectors(3, signed, places, last, steps=5)).memory()
     assert memory.weights == 1 + 1
-    assert memory.parameters == 1 + 4 + 3 + 2  # an offset, places, taps and the scores' offsets
+    assert memory.parameters == 1 + 1 + 1 + 1  # an offset, places, taps and the scores' offsets: a bit each
     assert memory.state_stream == -(-2 * 3 * 4 // 8)  # two steps of four numbers
     # the input and the current, and later the current and what is gathered of it: a word for each bit
     assert memory.peak_buffers == 5 * 8 * (3 + 3)

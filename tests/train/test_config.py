@@ -32,6 +32,10 @@ def test_every_config_survives_a_round_trip(config: Config) -> None:
             {"training": {"epochs": 3, "fit_orders_bits": 2, "fit_orders_epoch": 3}},
             "fit_orders_epoch = 3 leaves none of the 3 epochs",
         ),
+        (
+            {"training": {"epochs": 3, "float_epochs": 3}},
+            "training.float_epochs = 3 leaves none of the 3 epochs",
+        ),
         ({"training": 3}, "training = 3 is not accepted: give a table"),
         ({"network": {"weight_bits": 9}}, "network.weight_bits = 9 is not accepted"),
         ({"network": {"weight_bits": True}}, "network.weight_bits = True is not accepted"),
@@ -63,6 +67,18 @@ def test_every_config_survives_a_round_trip(config: Config) -> None:
         (
             {"network": {"neuron": {"kind": "sliding-psn", "kernel_bits": "pow2"}}},
             "'sliding-psn' neuron has real taps; give 0",
+        ),
+        *(
+            ({"network": {"neuron": {"kind": kind, "order": 3}}}, f"a '{kind}' neuron keeps its potential")
+            for kind in ("spikingjelly-lif", "snntorch-leaky")
+        ),
+        (
+            {"network": {"neuron": {"kind": "snntorch-leaky", "potential_bits": 2}}},
+            "'snntorch-leaky' neuron stores no potential of few bits; give 32",
+        ),
+        (
+            {"network": {"neuron": {"kind": "snntorch-leaky", "detach_reset": False}}},
+            "snn.Leaky has no gradient through its reset; give true",
         ),
     ],
 )
@@ -114,7 +130,7 @@ def test_an_override_cannot_reach_into_a_value() -> None:
 
 @given(st.integers(-3, 40), st.sampled_from([f.name for f in dataclasses.fields(Config().training)]))
 def test_a_number_is_stored_as_given_or_refused_with_its_key(value: int, key: str) -> None:
-    settings = {"training": {key: value}}
+    settings = {"training": {"epochs": 99, key: value}}
     try:
         stored = getattr(from_dict(settings).training, key)
     except ConfigError:

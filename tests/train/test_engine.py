@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import Tensor, nn
 
+from mfp_neurons.quantize import is_quantized
 from mfp_neurons.train import checkpoint, engine
-from mfp_neurons.train.config import Config, load
+from mfp_neurons.train.config import Config, ConfigError, load
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer
 
 from .conftest import SMALL
@@ -110,6 +112,45 @@ def test_an_epoch_sees_every_sample_once_at_the_rates_of_the_schedule(tmp_path: 
     assert len(decayed) + len(spared) == len(list(trainer.network.parameters()))
 
 
+def test_weights_are_floats_in_the_first_epochs_which_are_never_the_best(tmp_path: Path) -> None:
+    settings = {**SMALL, "training.epochs": 4, "training.float_epochs": 2}
+    trainer = Trainer(load("digits-mfp", settings), tmp_path, bars=False)
+    used = []
+
+    def record(module: nn.Module, args: object, out: Tensor) -> None:
+        layer = trainer.network.blocks()[1].synapse
+        floats = torch.nn.functional.linear(args[0], layer.weight)
+        used.append((trainer.progress.epoch, module.training, torch.equal(out, floats)))
+
+    trainer.network.blocks()[1].synapse.register_forward_hook(record)
+    result = trainer.run()
+    for epoch, training, is_float in used:
+        # an epoch's validation comes before the next one begins; testing comes last
+        assert is_float == (epoch < 2), (epoch, training)
+    assert result["best_epoch"] >= 2
+    late = [entry["validation_accuracy"] for entry in result["history"][2:]]
+    assert result["validation_accuracy"] == max(late)
+    best, *_ = engine.load_network(tmp_path / BEST)
+    assert [m.weight_bits for m in best.modules() if is_quantized(m)] == [8, 1, 1, 8]
+
+
+def test_the_first_epochs_show_an_image_at_one_step_and_validation_at_all(tmp_path: Path) -> None:
+    settings = {"data.reading": "repeat", "data.time_steps": 3, "training.short_epochs": 1}
+    trainer = Trainer(load("digits-mfp", {**SMALL, **settings}), tmp_path, bars=False)
+    steps = []
+    hook = lambda module, args, out: steps.append((trainer.progress.epoch, module.training, len(out)))  # noqa: E731
+    trainer.network.register_forward_hook(hook)
+    trainer.run()
+    seen = set(steps)
+    assert {(0, True, 1), (0, False, 3), (1, True, 3), (1, False, 3)} <= seen
+    assert not {(0, True, 3), (1, True, 1)} & seen
+
+
+def test_a_sequence_cannot_be_made_short(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training.short_epochs = 1.*data.reading is 'rows'; give 0"):
+        Trainer(load("digits-mfp", {**SMALL, "training.short_epochs": 1}), tmp_path, bars=False)
+
+
 def test_compiling_is_asked_for_with_the_mode_of_the_config(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,6 +191,13 @@ def test_squared_distance_is_that_from_one_hot_labels() -> None:
         {"network.weight_bits": 1.58},
         {"readout.train": 0},
         {"training.loss": "mse"},
+        {"training.float_epochs": 1, "training.epochs": 3},
+        {
+            "training.short_epochs": 1,
+            "data.reading": "repeat",
+            "network.neuron.order": 3,
+            "network.hidden": [8],
+        },
     ],
     ids=[
         "amp",
@@ -161,6 +209,8 @@ def test_squared_distance_is_that_from_one_hot_labels() -> None:
         "ternary",
         "all steps",
         "squared distance",
+        "float weights first",
+        "one step first",
     ],
 )
 def test_every_option_trains_and_is_repeatable(tmp_path: Path, settings: dict[str, Any]) -> None:

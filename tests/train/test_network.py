@@ -22,6 +22,10 @@ KINDS = {
     "fir, a stride apart": NeuronConfig(kind="fir", stride=2),
     "exp, a stride apart": NeuronConfig(kind="exp", stride=3),
     "sliding PSN": NeuronConfig(kind="sliding-psn", order=3),
+    "SpikingJelly's LIF": NeuronConfig(kind="spikingjelly-lif", learnable=False, reset="zero"),
+    "SpikingJelly's LIF, learned": NeuronConfig(kind="spikingjelly-lif", detach_reset=False),
+    "snnTorch's Leaky": NeuronConfig(kind="snntorch-leaky", learnable=False),
+    "snnTorch's Leaky, learned": NeuronConfig(kind="snntorch-leaky", reset="zero"),
     "feedback": NeuronConfig(kernel_bits="pow2", order=(1, 1, 3), feedback=(0, 2, 9), detach_reset=False),
     "feedback without a history, one set a layer": NeuronConfig(
         "exp", order=1, feedback=1, per_channel=False
@@ -42,6 +46,49 @@ def test_every_kind_of_neuron_gives_scores_at_every_step_and_gradients_everywher
     scores.square().mean().backward()
     missing = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.isfinite().all()]
     assert not missing
+
+
+@given(
+    decay=st.floats(0.1, 0.95),
+    threshold=st.floats(0.2, 2.0),
+    reset=st.sampled_from(["zero", "subtract"]),
+    learnable=st.booleans(),
+    seed=st.integers(0, 2**32),
+)
+def test_the_frameworks_own_neurons_follow_their_equations_from_rest(
+    decay: float, threshold: float, reset: str, learnable: bool, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for kind in ("spikingjelly-lif", "snntorch-leaky"):
+        settings = NeuronConfig(kind, decay=decay, threshold=threshold, reset=reset, learnable=learnable)
+        neuron = network.build_neuron(settings, 3, 6).double()
+        for size in (2, 4):  # the second batch, of another size, knows nothing of the first
+            x = torch.randn(6, size, 3, generator=generator, dtype=torch.float64) * 2
+            potential, spike, expected, nearest = torch.zeros_like(x[0]), torch.zeros_like(x[0]), [], 1.0
+            for step in x:
+                if kind == "spikingjelly-lif":  # the input is weighed by 1 - decay, and the reset is at once
+                    potential = decay * potential + (1 - decay) * step
+                else:  # the reset comes a step later: to zero before the leak, by the threshold after it
+                    kept = potential * (1 - spike) if reset == "zero" else potential
+                    potential = decay * kept + step - (spike * threshold if reset == "subtract" else 0)
+                spike = (potential >= threshold).double()
+                nearest = min(nearest, float((potential - threshold).abs().min()))
+                expected.append(spike)
+                if kind == "spikingjelly-lif":
+                    potential = potential * (1 - spike) if reset == "zero" else potential - spike * threshold
+            if nearest > 1e-5:  # beta and tau are kept in float32
+                assert torch.equal(neuron(x), torch.stack(expected))
+
+
+@pytest.mark.parametrize("kind", ["spikingjelly-lif", "snntorch-leaky"])
+def test_the_report_counts_the_float_potential_of_the_frameworks_own_neurons(kind: str) -> None:
+    neuron = NeuronConfig(kind, learnable=False)
+    net = network.build(NetworkConfig(hidden=(5, 4), weight_bits=32, neuron=neuron), (6,), 4, 7)
+    costs = report(net.eval(), torch.rand(7, 2, 6) * 9)
+    assert costs.state_bits == 32 * 9
+    assert [row.steps for row in costs.neurons] == [7, 7]
+    assert costs.macs == 7 * 6 * 5
+    assert costs.synaptic_operations == costs.streaming_synaptic_operations > 0
 
 
 @pytest.mark.parametrize(("order", "taps"), [(0, 3), (2, 2), (9, 3)])

@@ -82,16 +82,22 @@ def stop_and_resume(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatc
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Config, Path]]:
     """A finished run of a config as it is, and one that fits orders on the way."""
     small = load("digits-mfp", SMALL)
-    configs = {"plain": changed(small, checkpoint_steps=2), "orders": fitted(small, fit_orders_by="loss")}
+    phases = {"data.reading": "repeat", "network.neuron.order": 3, "network.hidden": [8, 8]}
+    configs = {
+        "plain": changed(small, checkpoint_steps=2),
+        "orders": fitted(small, fit_orders_by="loss"),
+        "phases": changed(
+            load("digits-mfp", SMALL | phases), epochs=3, checkpoint_steps=2, float_epochs=1, short_epochs=2
+        ),
+    }
     folder = tmp_path_factory.mktemp("uninterrupted")
     for name, config in configs.items():
         Trainer(config, folder / name, bars=False).run()
     return {name: (config, folder / name) for name, config in configs.items()}
 
 
-MOMENTS = [("plain", moment) for moment in range(0, 26, 3)] + [
-    ("orders", moment) for moment in range(4, 26, 4)
-]
+MOMENTS = [("plain", moment) for moment in range(0, 26, 3)]
+MOMENTS += [(kind, moment) for kind in ("orders", "phases") for moment in range(4, 26, 4)]
 
 
 @pytest.mark.parametrize(("kind", "moment"), MOMENTS)

@@ -15,11 +15,14 @@ CONFIGS = Path(train.__path__[0]) / "configs"
 
 @pytest.fixture
 def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of a zoo with the config "tiny" and no network yet."""
+    """The folder of a zoo with the config "tiny", its original, and no network yet."""
     for module, name, folder in ((training, "CONFIGS", "configs"), (catalog, "NETWORKS", "networks")):
         (tmp_path / folder).mkdir()
         monkeypatch.setattr(module, name, tmp_path / folder)
     shutil.copy(CONFIGS / "digits-mfp.toml", tmp_path / "configs" / "tiny.toml")
+    (tmp_path / training.ORIGINALS).write_text(
+        '[tiny]\n"network.neuron" = { kind = "spikingjelly-lif", learnable = false }\n'
+    )
     return tmp_path
 
 

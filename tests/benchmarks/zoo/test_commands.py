@@ -29,6 +29,21 @@ def test_train_writes_a_network_and_its_card(zoo: Path, capsys: pytest.CaptureFi
     assert not list((zoo / "networks").iterdir())
 
 
+def test_originals_and_learning_rates_are_trained_by_command(
+    zoo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = zoo / "original"
+    assert main(["train", "tiny", "--original", "--quiet", "--out", str(run), *SETS]) == 0
+    said = capsys.readouterr().out
+    assert "LIFNode and float weights" in said
+    assert f"written: {run / 'tiny-original.json'}" in said
+    rates = ["--rates", "0.01", "0.001"]
+    assert main(["validate", "tiny", "--quiet", "--out", str(zoo / "out"), *rates, *SETS]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["0.01", "0.001"]
+    assert all(line.endswith("%") for line in lines)
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -37,6 +52,7 @@ def test_train_writes_a_network_and_its_card(zoo: Path, capsys: pytest.CaptureFi
         (["train", "tiny", "--device", "toaster"], "training.device = 'toaster' is not usable here"),
         (["ship", "tiny", "gone"], "No such file"),
         (["pack", "tiny", "gone", "--trained-on", "x"], "no such file"),
+        (["ship", "tiny", "gone", "--original"], "no network 'tiny'"),
     ],
 )
 def test_a_mistake_is_one_line_on_standard_error_and_status_2(

@@ -12,9 +12,19 @@ from mfp_neurons import deploy, report
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.engine import BEST, RESULT, Trainer, load_network
 from mfp_neurons.zoo import catalog, evaluation, packed
+from mfp_neurons.zoo.cards import UnknownNetwork, table
 from tests.train.conftest import SMALL
 
 from .conftest import CONFIGS
+
+HERE = {"training.threads": 1, "training.device": "cpu"}
+
+
+def honest_config(zoo: Path) -> None:
+    """Makes the small settings those of the config itself."""
+    path = zoo / "configs" / "tiny.toml"
+    text = path.read_text().replace("hidden = [128, 128, 128]", "hidden = [12, 10, 8]")
+    path.write_text(text.replace("epochs = 25", "epochs = 1"))
 
 
 def test_the_packed_network_answers_as_the_best_checkpoint_does(trained: catalog.Trained, zoo: Path) -> None:
@@ -92,11 +102,8 @@ def test_shipping_puts_both_files_into_the_package_if_the_config_made_them(
     with pytest.raises(ConfigError, match="settings other than"):
         training.ship("tiny", zoo / "run")
     assert catalog.names() == []
-    # now the small settings are those of the config itself
-    path = zoo / "configs" / "tiny.toml"
-    text = path.read_text().replace("hidden = [128, 128, 128]", "hidden = [12, 10, 8]")
-    path.write_text(text.replace("epochs = 25", "epochs = 1"))
-    training.train("tiny", zoo / "honest", {"training.threads": 1, "training.device": "cpu"}, bars=False)
+    honest_config(zoo)
+    training.train("tiny", zoo / "honest", HERE, bars=False)
     training.ship("tiny", zoo / "honest")
     assert catalog.names() == ["tiny"]
     assert catalog.load("tiny").card == catalog.card("tiny")
@@ -138,3 +145,61 @@ def test_a_network_that_cannot_be_lowered_says_why_on_its_card(zoo: Path) -> Non
         _ = made.network
     assert "refused" in str(made.card)
     assert "none (not lowered)" in evaluation.evaluate(made)
+
+
+def test_an_original_is_trained_alike_and_its_numbers_go_onto_the_card(zoo: Path) -> None:
+    honest_config(zoo)
+    training.train("tiny", zoo / "run", HERE, bars=False)
+    training.train_original("tiny", zoo / "original", HERE, by="me", bars=False)
+    with pytest.raises(UnknownNetwork):
+        training.ship_original("tiny", zoo / "original")
+    training.ship("tiny", zoo / "run")
+    assert catalog.card("tiny").original is None
+    training.ship_original("tiny", zoo / "original")
+    card = catalog.card("tiny")
+    original = card.original
+    assert original is not None
+    result = json.loads((zoo / "original" / RESULT).read_text())
+    assert original.accuracy == result["test_accuracy"]
+    assert (original.neuron, original.by, original.epochs) == ("LIFNode", "me", 1)
+    assert original.state_bits == 32 * (12 + 10 + 8)
+    assert original.float32_bytes > 4 * (8 * 12 + 12 * 10 + 10 * 8 + 8 * 10)
+    shown = str(card)
+    assert all(word in shown for word in ("LIFNode", f"{original.accuracy:.2f} %", "32 a neuron"))
+    assert "its original, `LIFNode`" in table([card])
+    # a network that is shipped again keeps it, one that was trained longer does not
+    training.ship("tiny", zoo / "run")
+    assert catalog.card("tiny").original == original
+    path = zoo / "configs" / "tiny.toml"
+    path.write_text(path.read_text().replace("epochs = 1", "epochs = 2"))
+    with pytest.raises(ConfigError, match="settings other than those of the original"):
+        training.ship_original("tiny", zoo / "original")
+    training.train("tiny", zoo / "longer", HERE, bars=False)
+    training.ship("tiny", zoo / "longer")
+    assert catalog.card("tiny").original is None
+
+
+def test_an_original_that_nothing_is_said_of_is_asked_for_in_vain(zoo: Path) -> None:
+    (zoo / training.ORIGINALS).write_text("[other]\n")
+    with pytest.raises(ConfigError, match="has no original of 'tiny'; it has those of other"):
+        training.original_config("tiny")
+    with pytest.raises(ConfigError, match="no config 'other'; it has tiny"):
+        training.original_config("other")
+
+
+@pytest.mark.parametrize("original", [False, True])
+def test_learning_rates_are_compared_by_validation_and_no_run_is_made_twice(
+    original: bool, zoo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accuracies = training.validate("tiny", [1e-2, 1e-6], zoo / "rates", SMALL, original=original, bars=False)
+    assert list(accuracies) == [1e-2, 1e-6]
+    result = json.loads((zoo / "rates" / "0.01" / RESULT).read_text())
+    assert accuracies[1e-2] == result["validation_accuracy"]
+    assert result["config"]["network"]["weight_bits"] == (32 if original else 1)
+
+    def refuse(self: Trainer, picked: torch.Tensor) -> float:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(Trainer, "step", refuse)
+    again = training.validate("tiny", [1e-6, 1e-2], zoo / "rates", SMALL, original=original, bars=False)
+    assert again == accuracies

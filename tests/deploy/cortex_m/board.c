@@ -7,6 +7,7 @@ enum { SYS_WRITE0 = 0x04, SYS_EXIT = 0x18 };
 enum { APPLICATION_EXIT = 0x20026, RUN_TIME_ERROR = 0x20023 };
 
 #define UNUSED_STACK UINT32_C(0xdeadbeef)
+#define COPROCESSORS (*(volatile uint32_t *)0xe000ed88)
 #define TIMER_CONTROL (*(volatile uint32_t *)0xe000e010)
 #define TIMER_RELOAD (*(volatile uint32_t *)0xe000e014)
 #define TIMER_VALUE (*(volatile uint32_t *)0xe000e018)
@@ -56,6 +57,9 @@ static void fail(void)
 void reset(void)
 {
     volatile uint32_t here;
+#ifdef __ARM_FP
+    COPROCESSORS |= 0xfu << 20; /* the floating-point unit is off after a reset */
+#endif
     for (uint32_t *to = data_begin, *from = data_source; to < data_end; to++, from++) *to = *from;
     for (uint32_t *to = bss_begin; to < bss_end; to++) *to = 0;
     for (uint32_t *to = bss_end; to < (uint32_t *)&here; to++) *to = UNUSED_STACK;

@@ -1,5 +1,5 @@
-/* Prints, for every sample, the scores of a run and of each step of a stream that has any, in hexadecimal; then what
- * one took. */
+/* Prints, for every sample, the scores of a run and of each step of a stream that has any, in hexadecimal; then the
+ * ticks that all runs, all steps and the last step took, and the stack that was used. */
 #include "board.h"
 #include "net.h"
 #include "samples.h" /* SAMPLES, samples */
@@ -22,21 +22,22 @@ static void print_scores(const int64_t *scores, uint32_t count)
 int main(void)
 {
     const uint32_t stride = NET_INPUT_BYTES > NET_STEP_INPUT_BYTES ? NET_STEP_INPUT_BYTES / sizeof samples[0][0] : 0;
-    int64_t took[3];
+    int64_t took[4] = {0, 0, 0, 0};
     for (uint32_t i = 0; i < SAMPLES; i++) {
         timer_start();
         net_run(samples[i], whole);
-        took[0] = timer_ticks();
+        took[0] += timer_ticks();
         print_scores(whole, NET_SCORES);
         net_reset();
         for (uint32_t t = 0; t < NET_STEPS; t++) {
             timer_start();
             const int scored = net_step(samples[i] + t * stride, step);
-            took[1] = timer_ticks();
+            took[2] = timer_ticks();
+            took[1] += took[2];
             if (scored) print_scores(step, NET_CLASSES);
         }
     }
-    took[2] = stack_used();
-    print_scores(took, 3);
+    took[3] = stack_used();
+    print_scores(took, 4);
     return 0;
 }
