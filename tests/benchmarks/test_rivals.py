@@ -10,7 +10,9 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor, nn
 
+from benchmarks import sweep
 from benchmarks.evidence import costs, rivals
+from benchmarks.evidence.__main__ import HERE, TASKS
 from benchmarks.evidence.rivals.codes import ReLUCodes, round_to_codes
 from benchmarks.evidence.rivals.convolution import CausalLayer
 from benchmarks.evidence.rivals.gated import ByteGRU
@@ -427,6 +429,17 @@ def test_every_rival_has_the_keys_of_the_evidence() -> None:
     x = torch.rand(STEPS, 2, *FEATURES)
     for model in causal_networks().values():
         assert set(model.costs(x)) == {"weight_bytes", "spikes", *costs.COUNTED}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_rivals_of_a_task_can_be_built(task: str) -> None:
+    plan = sweep.load(str(HERE / f"{task}.toml"))
+    for entry in plan.entries:
+        for choice in sweep.choices(entry)[:1]:
+            settings = config.load(plan.base, {**plan.common, **entry.settings, **choice}).network
+            if settings.architecture.startswith(OF):
+                features = (1, 8, 8) if settings.architecture.endswith("cnn") else (13,)
+                assert network.build(settings, features, 10, 28)
 
 
 def test_a_trained_rival_is_counted_from_its_checkpoint(tmp_path: Path) -> None:
