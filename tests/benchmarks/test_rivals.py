@@ -375,7 +375,7 @@ def test_the_costs_of_an_image_network_are_those_by_hand() -> None:
 
 @pytest.mark.parametrize("potential_bits", [32, 4])
 def test_the_costs_of_the_spiking_rivals_are_those_by_hand(potential_bits: int) -> None:
-    x = (torch.rand(STEPS, 6, *FEATURES) * 255).round() / 255 + 1 / 510  # no zeros
+    x = torch.randint(1, 256, (STEPS, 6, *FEATURES)) / 255  # bytes, no zeros
     neuron = {"kind": "lif", "potential_bits": potential_bits}
     few = potential_bits < 32
     # 3 inputs to 4 neurons in bytes, 4 x 4 in bits, 4 x 2 in bytes; gains and biases of 16 bits

@@ -25,20 +25,16 @@ INPUT_BITS = 8  # the data sets hold bytes
 class CausalLayer(nn.Module):
     """A dilated convolution over the last steps, batch norm and ReLU: [N, C, T] in and out."""
 
-    def __init__(
-        self, inputs: int, width: int, kernel: int, dilation: int, bits: int, dropout: float
-    ) -> None:
+    def __init__(self, inputs: int, width: int, kernel: int, dilation: int, bits: int) -> None:
         super().__init__()
         self.past = (kernel - 1) * dilation  # steps back to the first tap
         self.synapse = nn.Conv1d(inputs, width, kernel, dilation=dilation, bias=False)
         self.norm = nn.BatchNorm1d(width)
         self.activation = ReLUCodes(bits)
-        self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = self.norm(self.synapse(nn.functional.pad(x, (self.past, 0))))
-        outputs: Tensor = self.dropout(self.activation(y))
-        return outputs
+        y: Tensor = self.activation(self.norm(self.synapse(nn.functional.pad(x, (self.past, 0)))))
+        return y
 
     def macs(self, steps: int) -> int:
         """Over so many steps from rest: what lies before the first one is known to be zero."""
@@ -61,16 +57,12 @@ class TemporalConvolutions(nn.Module):
         kernel: int,
         dilations: Sequence[int],
         bits: int,
-        dropout: float,
     ):
         super().__init__()
         self.bits = bits
         widths = [inputs, *[width] * len(dilations)]
         self.layers = nn.Sequential(
-            *(
-                CausalLayer(a, width, kernel, d, bits, dropout)
-                for a, d in zip(widths, dilations, strict=False)
-            )
+            *(CausalLayer(a, width, kernel, d, bits) for a, d in zip(widths, dilations, strict=False))
         )
         self.readout = nn.Linear(width, classes)
 
@@ -114,7 +106,6 @@ def conv(
     kernel: int = 4,
     layers: int = 3,
     bits: int = FLOAT_BITS,
-    dropout: float = 0.0,
 ) -> TemporalConvolutions:
     """Causal convolutions over time and a read-out at every step.
 
@@ -129,13 +120,12 @@ def conv(
         kernel: taps of a layer.
         layers: 1 or more.
         bits: of activations: 32, which goes with float weights, or 8.
-        dropout: share of the activations of each layer left out in training.
     """
     check_bits(bits)
     if kernel < 2 or layers < 1:
         raise ValueError(f"kernel = {kernel!r}, layers = {layers!r}: give 2 or more and 1 or more")
     dilations = dilations_over(time_steps, kernel, layers)
-    return TemporalConvolutions(prod(features), classes, width, kernel, dilations, bits, dropout)
+    return TemporalConvolutions(prod(features), classes, width, kernel, dilations, bits)
 
 
 def dilations_over(time_steps: int, kernel: int, layers: int) -> list[int]:

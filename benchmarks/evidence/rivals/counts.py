@@ -2,7 +2,7 @@
 
 Parameters are what a device needs, in favour of the rival: batch norms are folded into the weights or scales
 in front of them, the table of a sigmoid takes no bytes, and bringing sums of 32 bits back to codes of 8 bits
-takes no energy. Energy is in 45 nm at 0.9 V (Horowitz, ISSCC 2014, figure 1.1.9), without memory accesses.
+takes no energy.
 """
 
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mfp_neurons.quantize import is_quantized
+from mfp_neurons.reporting.prices import REAL, accumulation, addition, multiplication
 
 SCALE_BITS = 16  # of the codes of an output channel, with a batch norm's gain in it
 GRADED_BIAS_BITS, SPIKING_BIAS_BITS = 32, 16
@@ -19,44 +20,31 @@ FLOAT_BITS = 32
 
 
 @dataclass(frozen=True)
-class Prices:
-    """Picojoules an operation."""
-
-    addition: float
-    multiplication: float
-    mac: float
-    look_up: float = 0.2  # of a sigmoid or tanh, in a table of bytes: one 8-bit multiplication
-
-
-FLOATS = Prices(addition=0.9, multiplication=3.7, mac=4.6)
-INTEGERS = Prices(addition=0.1, multiplication=0.2, mac=0.3)
-
-
-@dataclass(frozen=True)
 class Operations:
-    """What a layer of neurons computes beside its synapses, in number."""
+    """What layers of neurons compute beside their synapses, in number."""
 
     additions: float = 0.0  # and comparisons
     multiplications: float = 0.0
-    look_ups: float = 0.0
+    look_ups: float = (
+        0.0  # of a sigmoid or tanh in a table of bytes, each priced as a multiplication of bytes
+    )
 
     @property
     def number(self) -> float:
         return self.additions + self.multiplications + self.look_ups
 
-    def picojoules(self, bits: int) -> float:
+    def joules(self, bits: float) -> float:
         """With values of so many bits."""
-        prices = prices_of(bits)
+        operand = _operand(bits)
         return (
-            prices.addition * self.additions
-            + prices.multiplication * self.multiplications
-            + prices.look_up * self.look_ups
+            self.additions * addition(operand)
+            + self.multiplications * multiplication(operand, operand)
+            + self.look_ups * multiplication(8, 8)
         )
 
 
-def prices_of(bits: float) -> Prices:
-    """Of operations whose widest operand has so many bits."""
-    return INTEGERS if bits <= 8 else FLOATS
+def _operand(bits: float) -> float:
+    return REAL if bits == FLOAT_BITS else bits
 
 
 def check_bits(bits: int) -> None:
@@ -112,8 +100,9 @@ def graded_costs(
         state: bits that are kept between two steps.
         neurons: over which the state's mean is taken.
     """
-    picojoules = sum(prices_of(max(bits, weight_bits(layer))).mac * macs for layer, macs in layers)
-    joules = 1e-12 * (picojoules + operations.picojoules(bits))
+    joules = operations.joules(bits) + sum(
+        macs * accumulation(_operand(weight_bits(layer)), _operand(bits)) for layer, macs in layers
+    )
     macs = sum(macs for _, macs in layers)
     return {
         "weight_bytes": -(-parameters // 8),

@@ -20,7 +20,6 @@ from benchmarks.evidence.rivals.counts import (
     SPIKING_BIAS_BITS,
     Operations,
     parameter_bits,
-    prices_of,
 )
 from mfp_neurons import report
 from mfp_neurons.baseline import QuantizedMembraneLIF
@@ -241,32 +240,28 @@ class SpikingRival(SequenceClassifier):
         Nothing is remembered but potentials, so that a stream computes what all steps at once compute.
         """
         counts = report(self, x_seq)
-        parameters = parameter_bits(self.readout, SPIKING_BIAS_BITS)
-        operations = picojoules = 0.0
         rows = {row.name: row for row in counts.neurons}
+        operations, joules = 0.0, sum(row.joules for row in counts.synapses)
+        parameters = sum(parameter_bits(block.synapse, SPIKING_BIAS_BITS) for block in self.blocks())
+        parameters += parameter_bits(self.readout, SPIKING_BIAS_BITS)
         for name, neuron in self.named_modules():
-            if not isinstance(neuron, StoredLIF):
-                continue
-            number = rows[name].neurons * rows[name].steps
-            operations += number * neuron.operations().number
-            picojoules += number * neuron.operations().picojoules(neuron.bits or FLOAT_BITS)
-            parameters += neuron.parameter_bits()
-        parameters += sum(parameter_bits(block.synapse, SPIKING_BIAS_BITS) for block in self.blocks())
-        for row in counts.synapses:
-            prices = prices_of(row.bits)
-            picojoules += prices.addition * row.synaptic_operations + prices.mac * row.macs
+            if isinstance(neuron, StoredLIF):
+                number = rows[name].neurons * rows[name].steps
+                operations += number * neuron.operations().number
+                joules += number * neuron.operations().joules(neuron.bits or FLOAT_BITS)
+                parameters += neuron.parameter_bits()
         return {
             "weight_bytes": -(-parameters // 8),
             "state_bits": counts.state_bits,
             "state_bits_per_neuron": counts.state_bits_per_neuron,
-            "spikes": counts.spikes_per_step * counts.steps,
+            "spikes": sum((row.spikes_per_step or 0.0) * row.steps for row in counts.neurons),
             "synaptic_operations": counts.synaptic_operations,
             "streaming_synaptic_operations": counts.synaptic_operations,
             "macs": counts.macs,
             "streaming_macs": counts.macs,
             "neuron_operations": operations,
-            "energy_joules": 1e-12 * picojoules,
-            "streaming_energy_joules": 1e-12 * picojoules,
+            "energy_joules": joules,
+            "streaming_energy_joules": joules,
         }
 
 
