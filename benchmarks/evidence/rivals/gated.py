@@ -66,7 +66,7 @@ class GRUClassifier(nn.Module):
     Floats run in torch's ``nn.GRU``, behind a batch norm of the inputs that a device folds into its weights.
     """
 
-    def __init__(self, inputs: int, classes: int, width: int, layers: int, bits: int, dropout: float) -> None:
+    def __init__(self, inputs: int, classes: int, width: int, layers: int, bits: int) -> None:
         super().__init__()
         self.inputs, self.width, self.layers, self.bits = inputs, width, layers, bits
         self.norm = nn.BatchNorm1d(inputs) if bits == FLOAT_BITS else None
@@ -75,7 +75,6 @@ class GRUClassifier(nn.Module):
         else:
             widths = [inputs, *[width] * layers]
             self.recurrent = nn.Sequential(*(ByteGRU(a, width) for a in widths[:-1]))
-        self.dropout = nn.Dropout(dropout)
         self.readout = nn.Linear(width, classes)
 
     def forward(self, x_seq: Tensor) -> Tensor:
@@ -85,7 +84,7 @@ class GRUClassifier(nn.Module):
         else:
             x_seq = self.norm(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
             states, _ = self.recurrent(x_seq)
-        scores: Tensor = self.readout(self.dropout(states))
+        scores: Tensor = self.readout(states)
         return scores
 
     def costs(self, x_seq: Tensor) -> dict[str, float]:
@@ -126,7 +125,6 @@ def gru(
     width: int,
     layers: int = 1,
     bits: int = FLOAT_BITS,
-    dropout: float = 0.0,
 ) -> GRUClassifier:
     """A GRU and a read-out at every step.
 
@@ -137,7 +135,6 @@ def gru(
         width: units of a layer.
         layers: 1 or more.
         bits: of gates and state: 32, which goes with float weights, or 8.
-        dropout: share of the last layer's states left out in training.
     """
     check_bits(bits)
-    return GRUClassifier(prod(features), classes, width, layers, bits, dropout)
+    return GRUClassifier(prod(features), classes, width, layers, bits)
