@@ -6,7 +6,7 @@ Each is a builder for ``network.architecture``, with ``network.options`` as keyw
     architecture = "benchmarks.evidence.rivals:gru"
     options = { width = 24, bits = 8 }
     weight_bits = 8
-    neuron = { kind = "lif" }       # where the base config has a list of orders, which a GRU has no layers for
+    neuron = { kind = "lif" }    # where the base config has a list of orders, which a GRU has no layers for
 
 ``alif`` and ``recurrent_lif`` take their decay, threshold and ``potential_bits`` from ``network.neuron``
 (``kind = "lif"``), and weights of any bits. ``gru``, ``conv`` and ``cnn`` have no spikes: their ``bits`` are
