@@ -1,4 +1,4 @@
-"""The evidence: three tasks, the methods that compete, three seeds; tables, figures, docs/evidence.md.
+"""The evidence: tasks, the methods that compete, several seeds; tables, figures, docs/evidence.md.
 
     python -m benchmarks.evidence --out runs/evidence              # train what is missing, write the page
     python -m benchmarks.evidence --out runs/evidence --only rows  # one task
@@ -8,7 +8,9 @@
     python -m benchmarks.evidence --show --costs                   # time the methods, train nothing
 
 Start it once a core, on one folder: the processes share the work. Stop it any time: the next start goes on.
-Each task is a TOML file here: networks, what is tuned, and the budget, which is the same for all. Networks
+Each task is a TOML file here: networks, what is tuned, and the budget, which is the same for all. Its
+``reference`` is the network that the others are compared with; networks with a ``short`` name are labelled in
+the figure, and are the README's if the task is. A Markdown file beside it has the words of the page. Networks
 whose runs are not in the folder keep the results that benchmarks/results has of them.
 """
 
@@ -20,12 +22,12 @@ from typing import Any
 
 from benchmarks import sweep
 from benchmarks.evidence import costs, page
+from benchmarks.evidence.results import HERE, TITLES
 from mfp_neurons.train import checkpoint, config
 
-HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results"
 Result = dict[str, Any]
-TASKS = ("spoken", "spoken_stream", "spoken_hard", "smartwatch", "rows", "rows_readout", "still", "events")
+TASKS = tuple(TITLES)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ python -m benchmarks.zoo ship NAME FOLDER                    # into the package
 python -m benchmarks.zoo train NAME --original               # what it replaces: runs/zoo/NAME-original
 python -m benchmarks.zoo ship NAME FOLDER --original         # its numbers, on the card in the package
 python -m benchmarks.zoo validate NAME --rates 2e-3 4e-3     # which learning rate is best by validation
+python -m benchmarks.zoo measure NAME ..                     # what shipped networks cost, on their cards
 python -m benchmarks.zoo table docs/zoo.md                   # the table of all cards
 """
 
@@ -43,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks.zoo", description="Trains, packs and ships the networks of the zoo."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for add in (_add_train, _add_validate, _add_pack, _add_ship, _add_table):
+    for add in (_add_train, _add_validate, _add_pack, _add_ship, _add_measure, _add_table):
         add(commands)
     return parser
 
@@ -119,6 +120,18 @@ def _add_ship(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     parser.set_defaults(command=_ship)
 
 
+def _add_measure(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    parser = commands.add_parser(
+        "measure",
+        help="count anew what shipped networks cost",
+        description="Counts bytes, state, operations and energy of shipped networks, and puts them on their "
+        "cards; accuracies stay.",
+    )
+    parser.add_argument("names", nargs="+", metavar="NAME")
+    parser.add_argument("--data-root", help="folder that holds the data set now")
+    parser.set_defaults(command=_measure)
+
+
 def _add_table(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     words = "put the table of all shipped networks into a page"
     parser = commands.add_parser("table", help=words, description=f"Puts the table between two lines {MARK}.")
@@ -186,6 +199,10 @@ def _ship(args: argparse.Namespace) -> str:
         return f"written: {catalog.NETWORKS / args.name}{catalog.CARD}"
     training.ship(args.name, args.folder)
     return f"written: {_files(args.name, catalog.NETWORKS)}"
+
+
+def _measure(args: argparse.Namespace) -> str:
+    return "\n\n".join(str(training.measure(name, args.data_root)) for name in args.names)
 
 
 def _written(trained: catalog.Trained, out: Path) -> str:

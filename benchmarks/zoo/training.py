@@ -25,10 +25,10 @@ from mfp_neurons.train.data import Data
 from mfp_neurons.train.datasets.source import shuffled
 from mfp_neurons.train.deployment import Readout
 from mfp_neurons.train.engine import BEST, LAST, RESULT, Trainer, load_network
-from mfp_neurons.zoo import catalog, packed
+from mfp_neurons.zoo import cards, catalog, packed
 from mfp_neurons.zoo.cards import SAMPLE, Card, Original
 from mfp_neurons.zoo.catalog import CARD, WEIGHTS, Runnable, Trained
-from mfp_neurons.zoo.evaluation import accuracies
+from mfp_neurons.zoo.evaluation import accuracies, load_test
 from mfp_neurons.zoo.packed import Facts
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -332,7 +332,29 @@ def counted(model: nn.Module, data: Data) -> dict[str, Any]:
         streaming_synaptic_operations=found.streaming_synaptic_operations,
         macs=found.macs,
         energy_joules=found.energy_joules,
+        streaming_energy_joules=found.streaming_energy_joules,
     )
+
+
+def measure(name: str, data_root: str | None = None) -> Card:
+    """Counts anew what a shipped network costs, and puts that on its card; its accuracy stays what it was.
+
+    Args:
+        name: of the network in the zoo.
+        data_root: where the data set is now, if not where it was in training.
+
+    Raises:
+        ConfigError: the data set is not there.
+        OSError: the package has no such network.
+    """
+    path = catalog.NETWORKS / f"{name}{CARD}"
+    values = json.loads(path.read_text())  # a card may lack what is counted here
+    module, facts = packed.load(path.with_suffix(WEIGHTS))
+    runnable = Runnable(Readout(module, facts.readout_steps).eval(), facts)
+    checkpoint.write_json(path, values | cost(runnable, load_test(runnable, data_root)))
+    card = cards.read(path)
+    checkpoint.write_json(path, card.as_dict())  # again, in the order of a card's fields
+    return card
 
 
 def _as_read(config: Config) -> dict[str, Any]:

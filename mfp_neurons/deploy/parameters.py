@@ -20,7 +20,7 @@ What is taken is what takes the fewest bytes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import count
 from math import inf
 from typing import Any
@@ -174,7 +174,7 @@ def parameters(op: Neurons) -> Parameters:
     own = None if op.feedback is None else op.feedback.taps
     table = op.thresholds.reshape(-1, op.choices, op.shape[0])
     thresholds: Rows | Line = Rows(op.threshold_table, len(table))
-    line = _line(table, _reached(op.taps))
+    line = threshold_line(op)
     if line is not None and stored_bytes(line) < stored_bytes(thresholds):
         thresholds = line
     form = Parameters(_taps(op.taps), thresholds, None if own is None else _taps(own))
@@ -218,25 +218,24 @@ def _reached(taps: Ints) -> Ints:
 
 def _taps(taps: Ints) -> Taps:
     """The smallest form of taps [.., 1 or C]."""
-    channels = taps.shape[-1]
-    sets = taps[..., :: channels // _sets(taps)]
-    powers = _powers(sets)
-    smallest: Ints | Palette | Powers = np.ascontiguousarray(sets)
-    if powers is not None and stored_bytes(powers) < stored_bytes(smallest):
+    sets = tap_sets(taps)
+    powers = powers_of(sets)
+    smallest: Ints | Powers = sets
+    if powers is not None and stored_bytes(powers) < stored_bytes(sets):
         smallest = powers
-    return smallest if sets.shape[-1] == channels else Shared(smallest, channels)
+    return smallest if sets.shape == taps.shape else Shared(smallest, taps.shape[-1])
 
 
-def _sets(taps: Ints) -> int:
-    """The fewest groups of neighbouring channels, all as large, each of which has one set of taps."""
+def tap_sets(taps: Ints) -> Ints:
+    """Taps [.., G] of the fewest groups of neighbouring channels, all as large, which have the same ones."""
     channels = taps.shape[-1]
     # channels at which taps change: each has to be the first one of a group
     changes = (taps[..., 1:] != taps[..., :-1]).any(axis=tuple(range(taps.ndim - 1)))
     group = int(np.gcd.reduce([channels, *(np.flatnonzero(changes) + 1).tolist()]))
-    return channels // group
+    return np.ascontiguousarray(taps[..., ::group])
 
 
-def _powers(taps: Ints) -> Powers | None:
+def powers_of(taps: Ints) -> Powers | None:
     """Taps as powers of two, if they are any and each column can do without one of the 17 numbers."""
     sizes = np.abs(taps).reshape(-1, taps.shape[-1])
     if (sizes & (sizes - 1)).any():
@@ -268,31 +267,35 @@ def _absent(places: Ints) -> Ints | None:
 # --- thresholds
 
 
-def _line(table: Ints, reached: Ints) -> Line | None:
-    """What thresholds [steps, choices, C] follow from, if there is such a thing."""
+def threshold_line(op: Neurons, limit: int = _LIMIT >> 1) -> Line | None:
+    """What the thresholds of all steps follow from, also behind their rows, in numbers below a limit."""
+    table, reached = op.thresholds.reshape(-1, op.choices, op.shape[0]), _reached(op.taps)
     steps, _, channels = table.shape
     largest = int(np.abs(table).max())
-    if steps == 1 or largest >= _LIMIT >> 1:
+    if steps == 1 or largest >= limit:
         return None
-    sums = np.broadcast_to(reached[:steps], (steps, channels))
-    low, high = _slopes(table, sums)
+    # the last row holds for the steps that follow, in which more taps are reached
+    every = table[np.minimum(np.arange(len(reached)), steps - 1)]
+    sums = np.broadcast_to(reached, (len(reached), channels))
+    low, high = _slopes(every, sums)
     best: Line | None = None
     first = inf
     for shift in count():
         least, most = np.floor(low * 2.0**shift) + 1, np.ceil(high * 2.0**shift) - 1
         sizes = max(np.abs(least).max(), np.abs(most).max()) * (1 + int(np.abs(sums).max()))
-        # also true of the infinite slopes of channels that need none of a finite one
-        if shift > first + _FINER or not (largest << shift) + sizes < _LIMIT >> 1:
+        # also true of the infinite slopes of channels that have none
+        if shift > first + _FINER or not (largest + 1 << shift) + sizes < limit:
             break
         if (least > most).any():
             continue
         first = min(first, shift)
-        line = _line_of(table, sums, shift, least.astype(np.int64), most.astype(np.int64))
+        line = _line_of(every, sums, shift, least.astype(np.int64), most.astype(np.int64))
         if line is not None and (best is None or stored_bytes(line) < stored_bytes(best)):
-            best = line
-    if best is None or not np.array_equal(_thresholds(best, reached), table.reshape(-1, channels)):
+            best = replace(line, steps=steps)
+    if best is None or not np.array_equal(_thresholds(best, reached), op.thresholds):
         return None
-    return best
+    whole = _thresholds(replace(best, steps=len(every)), reached)
+    return best if np.array_equal(whole, every.reshape(-1, channels)) else None
 
 
 def _slopes(table: Ints, sums: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -47,7 +47,8 @@ class Original:
     Attributes:
         accuracy: percent of the whole test set, in PyTorch.
         float32_bytes, state_bits, state_bits_per_neuron, synaptic_operations, streaming_synaptic_operations,
-            macs, energy_joules: as on the card itself; state is a float potential a neuron.
+            macs, energy_joules, streaming_energy_joules: as on the card itself; state is a float potential a
+            neuron.
         trained_on, seconds, epochs, date, by: as on the card itself.
         config: the training config, which differs from the card's in the network and the learning rate.
     """
@@ -60,6 +61,7 @@ class Original:
     streaming_synaptic_operations: float
     macs: float
     energy_joules: float
+    streaming_energy_joules: float
     trained_on: str
     seconds: float
     epochs: int
@@ -101,11 +103,12 @@ class Card:
             over neurons (:func:`mfp_neurons.report`).
         synaptic_operations: one for each spike through each synapse, one sample, all steps;
             ``streaming_synaptic_operations`` where only past spikes are kept; ``macs`` of real inputs.
-        energy_joules: an estimate: 45 nm figures for 32-bit floats.
+        energy_joules: an estimate, priced by bits at 45 nm, for all steps at once;
+            ``streaming_energy_joules`` step by step (:func:`mfp_neurons.report`).
         refused: why the network cannot be lowered to integers, None if it can.
         trained_on: the machine; ``seconds`` of training on it, evaluation left out, ``epochs``, ``date`` when
             it was done, ``by`` whom (empty: not said).
-        commit: of the code that packed and measured; ``versions`` of the packages that it used.
+        commit: of the code that packed and measured the accuracy; ``versions`` of the packages that it used.
         config: the training config; its ``training.seed`` is the seed.
         original: the network that this one replaces. None: it was not trained.
     """
@@ -126,6 +129,7 @@ class Card:
     streaming_synaptic_operations: float
     macs: float
     energy_joules: float
+    streaming_energy_joules: float
     refused: str | None
     trained_on: str
     seconds: float
@@ -184,7 +188,11 @@ def _costs(costs: "Card | Original") -> list[tuple[str, str]]:
             f"{costs.synaptic_operations:,.0f} synaptic operations and {costs.macs:,.0f} MACs a sample; "
             f"{costs.streaming_synaptic_operations:,.0f} synaptic operations when streaming",
         ),
-        ("energy", f"{1e6 * costs.energy_joules:.3g} µJ a sample, an estimate (45 nm, float32)"),
+        (
+            "energy",
+            f"{1e6 * costs.energy_joules:.3g} µJ a sample, {1e6 * costs.streaming_energy_joules:.3g} when "
+            "streaming, an estimate (45 nm)",
+        ),
     ]
 
 
@@ -234,7 +242,7 @@ _HEAD = (
     "bytes packed / float32",
     "state, bits a neuron",
     "synaptic operations",
-    "energy, estimate",
+    "energy estimate, µJ: at once / stream",
     "trained",
 )
 
@@ -273,6 +281,6 @@ def _costs_in_cells(costs: Card | Original) -> tuple[str, ...]:
     return (
         f"{costs.state_bits_per_neuron:.3g}",
         f"{costs.synaptic_operations:,.0f}",
-        f"{1e6 * costs.energy_joules:.3g} µJ",
+        f"{1e6 * costs.energy_joules:.3g} / {1e6 * costs.streaming_energy_joules:.3g}",
         f"{duration(costs.seconds)}, {costs.trained_on}",
     )

@@ -174,7 +174,8 @@ def fill(words: str, *tasks: Task) -> tuple[str, list[str]]:
 
 def test_words_name_values_of_the_results() -> None:
     words = (
-        "{spoken_stream[lif].accuracy} %, {main[ours against lif].accuracy}, {main[ours against lif].total_bytes}, "
+        "{spoken_stream[lif].accuracy} %, "
+        "{main[ours against lif].accuracy}, {main[ours against lif].total_bytes}, "
         "{main[lif].streaming_energy}, {main[lif].streaming_operations}, {main[lif against lif].accuracy}"
     )
     text, reasons = fill(words, task(LIF, OURS))

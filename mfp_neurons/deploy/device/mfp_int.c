@@ -264,29 +264,58 @@ static uint32_t row_of(uint32_t step, uint32_t rows)
     return step < rows ? step : rows - 1u;
 }
 
-/* Potential at step t of those in `current`, weighted with the taps of `row`; only here does a potential exist. */
-static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps)
+/* Potential at step t of those in `current`, weighted with `taps`, which are added up in `sum`; only here does a
+ * potential exist. */
+static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps,
+                                int32_t *sum)
 {
     const uint32_t reach = t < layer->order ? t + 1u : layer->order;
-    int32_t potential = 0;
-    for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
+    int32_t potential = 0, reached = 0;
+    for (uint32_t j = 0; j < reach; j++) {
+        potential += taps[j] * current[t - j];
+        reached += taps[j];
+    }
+    *sum = reached;
     return potential;
 }
 
-static int64_t wide_potential(const mfp_neurons *layer, uint32_t t, const int64_t *current, const int64_t *taps)
+static int64_t wide_potential(const mfp_neurons *layer, uint32_t t, const int64_t *current, const int64_t *taps,
+                              int64_t *sum)
 {
     const uint32_t reach = t < layer->order ? t + 1u : layer->order;
-    int64_t potential = 0;
-    for (uint32_t j = 0; j < reach; j++) potential += taps[j] * current[t - j];
+    int64_t potential = 0, reached = 0;
+    for (uint32_t j = 0; j < reach; j++) {
+        potential += taps[j] * current[t - j];
+        reached += taps[j];
+    }
+    *sum = reached;
     return potential;
+}
+
+/* The first `count` taps of a column of powers of two. */
+static void load_powers(const uint8_t *column, uint32_t count, int32_t *taps)
+{
+    static const int16_t powers[17] = {-128, -64, -32, -16, -8, -4, -2, -1, 0, 1, 2, 4, 8, 16, 32, 64, 128};
+    const uint32_t absent = *column & 31u;
+    const int32_t unit = INT32_C(1) << (*column >> 5);
+    for (uint32_t j = 0; j < count; j += 2u) {
+        const uint32_t codes = *++column, first = codes & 15u, second = codes >> 4;
+        taps[j] = powers[first + (first >= absent)] * unit;
+        if (j + 1u < count) taps[j + 1u] = powers[second + (second >= absent)] * unit;
+    }
 }
 
 /* The taps of channel c that `steps` steps can reach, behind the currents. */
 static void load_taps(const mfp_neurons *layer, uint32_t row, uint32_t c, uint32_t steps, const mfp_scratch *scratch)
 {
-    const uint32_t reach = steps < layer->order ? steps : layer->order;
-    uint32_t at = row * layer->order * layer->tap_columns + (layer->tap_columns > 1u ? c : 0u);
-    for (uint32_t j = 0; j < reach; j++, at += layer->tap_columns) {
+    const uint32_t reach = steps < layer->order ? steps : layer->order, columns = layer->tap_columns;
+    const uint32_t column = columns == 1u ? 0u : layer->tap_group > 1u ? c / layer->tap_group : c;
+    if (layer->powers) {
+        load_powers(layer->powers + column * (1u + (layer->order + 1u) / 2u), reach, scratch->narrow + steps);
+        return;
+    }
+    uint32_t at = row * layer->order * columns + column;
+    for (uint32_t j = 0; j < reach; j++, at += columns) {
         if (layer->currents.wide)
             scratch->wide[steps + j] = table_number(&layer->taps, at);
         else
@@ -294,26 +323,65 @@ static void load_taps(const mfp_neurons *layer, uint32_t row, uint32_t c, uint32
     }
 }
 
+/* Two numbers of a channel from which its threshold at every step follows. */
+typedef struct {
+    int64_t start, slope;
+} line;
+
+/* That of channel c, for the own spikes of `choice`. */
+static line line_of(const mfp_neurons *layer, uint32_t choice, uint32_t c)
+{
+    const int64_t start = table_number(&layer->thresholds, choice * layer->currents.channels + c);
+    line of_channel = {0, table_number(&layer->slopes, c)};
+    if (layer->currents.wide)
+        of_channel.start = start * (INT64_C(1) << layer->coarse);
+    else
+        of_channel.start = (int32_t)start * (INT32_C(1) << layer->coarse);
+    return of_channel;
+}
+
+/* The threshold of a step that reaches taps of this sum; of a negative number C leaves open what it shifts to. */
+static int32_t narrow_threshold(line of_channel, int32_t sum, uint32_t shift)
+{
+    const int32_t number = (int32_t)of_channel.start - (int32_t)of_channel.slope * sum;
+    return number < 0 ? ~(~number >> shift) : number >> shift;
+}
+
+static int64_t wide_threshold(line of_channel, int64_t sum, uint32_t shift)
+{
+    const int64_t number = of_channel.start - of_channel.slope * sum;
+    return number < 0 ? ~(~number >> shift) : number >> shift;
+}
+
 void mfp_fire(const mfp_neurons *layer, const mfp_view *sources, uint32_t first, uint32_t steps, uint32_t from,
               uint32_t *out, const mfp_scratch *scratch)
 {
     const mfp_currents *currents = &layer->currents;
     const uint32_t size = currents->channels * currents->height * currents->width;
-    const uint32_t words = (size + WORD - 1u) / WORD;
+    const uint32_t words = (size + WORD - 1u) / WORD, rows = layer->threshold_rows;
     mfp_clear(out, words * (steps - from));
     share_scratch(currents, sources, steps, scratch);
     for (uint32_t n = 0; n < size; n++) {
         const uint32_t c = n % currents->channels, place = n / currents->channels;
+        line of_channel = {0, 0};
+        if (!rows) of_channel = line_of(layer, 0, c);
         add_up(currents, sources, steps, place / currents->width, place % currents->width, c, scratch);
         for (uint32_t t = from; t < steps; t++) {
+            int64_t potential, threshold;
             if (t == from || layer->tap_rows > 1u)
                 load_taps(layer, row_of(first + t, layer->tap_rows), c, steps, scratch);
-            const int64_t potential = currents->wide
-                                          ? wide_potential(layer, t, scratch->wide, scratch->wide + steps)
-                                          : narrow_potential(layer, t, scratch->narrow, scratch->narrow + steps);
-            const uint32_t row = row_of(first + t, layer->threshold_rows);
-            if (potential >= table_number(&layer->thresholds, row * currents->channels + c))
-                flip_bits(out + (t - from) * words, n, 1, 1);
+            if (currents->wide) {
+                int64_t sum;
+                potential = wide_potential(layer, t, scratch->wide, scratch->wide + steps, &sum);
+                threshold = rows ? 0 : wide_threshold(of_channel, sum, layer->shift);
+            } else {
+                int32_t sum;
+                potential = narrow_potential(layer, t, scratch->narrow, scratch->narrow + steps, &sum);
+                threshold = rows ? 0 : narrow_threshold(of_channel, sum, layer->shift);
+            }
+            if (rows)
+                threshold = table_number(&layer->thresholds, row_of(first + t, rows) * currents->channels + c);
+            if (potential >= threshold) flip_bits(out + (t - from) * words, n, 1, 1);
         }
     }
 }
@@ -340,8 +408,8 @@ static int64_t own_sum(const mfp_feedback *layer, uint32_t n, uint32_t words, ui
     return sum;
 }
 
-/* Whether neuron n fires at step t of those whose currents are in scratch, step `number` since the start. */
-static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_t t, uint32_t words,
+/* Whether neuron n fires at step t of the `steps` whose currents are in scratch, step `number` since the start. */
+static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_t t, uint32_t steps, uint32_t words,
                  const uint32_t *out, const mfp_scratch *scratch)
 {
     const mfp_neurons *neurons = &layer->neurons;
@@ -350,20 +418,25 @@ static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_
     const uint32_t since = layer->kind == MFP_OWN_AGE ? steps_since(n, words, most, out) : number;
     const uint32_t reach = since < t ? row_of(since, neurons->order) : row_of(t, neurons->order);
     const int64_t own = layer->kind == MFP_OWN_AGE ? 0 : own_sum(layer, n, words, most, out);
-    uint32_t at = neurons->tap_columns > 1u ? c : 0u;
-    int64_t potential = 0;
-    for (uint32_t j = 0; j <= reach; j++, at += neurons->tap_columns) {
-        const int64_t tap = table_number(&neurons->taps, at);
+    const int64_t *wide = scratch->wide + t;
+    const int32_t *narrow = scratch->narrow + t;
+    int64_t potential = 0, sum = 0;
+    for (uint32_t j = 0; j <= reach; j++) {
+        const int64_t tap = neurons->currents.wide ? scratch->wide[steps + j] : scratch->narrow[steps + j];
+        sum += tap;
         if (neurons->currents.wide)
-            potential += tap * scratch->wide[t - j];
+            potential += tap * *wide--;
         else
-            potential += (int32_t)tap * scratch->narrow[t - j];
+            potential += (int32_t)tap * *narrow--;
     }
-    uint32_t row = row_of(since, neurons->threshold_rows) * layer->choices + layer->start;
+    uint32_t choice = layer->start;
     if (layer->kind == MFP_OWN_TABLE)
-        row += (uint32_t)own; /* a negative one wraps around */
+        choice += (uint32_t)own; /* a negative one wraps around */
     else
         potential = potential * layer->unit + own;
+    if (!neurons->threshold_rows)
+        return potential >= wide_threshold(line_of(neurons, choice, c), sum, neurons->shift);
+    const uint32_t row = row_of(since, neurons->threshold_rows) * layer->choices + choice;
     return potential >= table_number(&neurons->thresholds, row * channels + c);
 }
 
@@ -378,9 +451,10 @@ void mfp_fire_feedback(const mfp_feedback *layer, const mfp_view *sources, uint3
     for (uint32_t n = 0; n < size; n++) {
         const uint32_t c = n % currents->channels, place = n / currents->channels;
         add_up(currents, sources, steps, place / currents->width, place % currents->width, c, scratch);
+        load_taps(&layer->neurons, 0, c, steps, scratch);
         for (uint32_t t = from; t < steps; t++) {
             uint32_t *now = out + (t - from) * words;
-            if (fires(layer, n, first + t, t, words, now, scratch)) flip_bits(now, n, 1, 1);
+            if (fires(layer, n, first + t, t, steps, words, now, scratch)) flip_bits(now, n, 1, 1);
         }
     }
 }

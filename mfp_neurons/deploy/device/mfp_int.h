@@ -70,14 +70,26 @@ typedef struct {
     uint8_t wide; /* 1: currents and potentials need 64 bits */
 } mfp_currents;
 
-/* spikes[t] = 1 where sum over j = 0 .. min(t, order - 1) of taps[j] * current[t - j] >= threshold[t]. */
+/* spikes[t] = 1 where sum over j = 0 .. min(t, order - 1) of taps[j] * current[t - j] >= threshold[t].
+ *
+ * Taps are a table [tap_rows][order][tap_columns], of which step t has row min(t, tap_rows - 1), and of so many
+ * channels side by side, tap_group, each has the same column. Or they are powers of two, `powers`, with one row: for
+ * each column a byte, exponent * 32 + absent, and then half a byte for each tap, the lower half first. It says which
+ * of 17 numbers the tap is, -2**(exponent + 7) .. -2**exponent, 0, 2**exponent .. 2**(exponent + 7), of which the one
+ * at place `absent` does not count.
+ *
+ * Thresholds are a table [threshold_rows][channels], the same way. Or, if threshold_rows is 0, they are
+ *     threshold[t] = (thresholds[channel] * 2**coarse - slopes[channel] * sum of the taps) >> shift
+ * with the taps that step t reaches, those in its sum. */
 typedef struct {
     mfp_currents currents;
     uint32_t order;
-    uint32_t tap_rows, tap_columns; /* taps [tap_rows][order][tap_columns]; step t has row min(t, tap_rows - 1) */
-    mfp_table taps;
-    uint32_t threshold_rows; /* thresholds [threshold_rows][channels], the same */
-    mfp_table thresholds;
+    uint32_t tap_rows, tap_columns, tap_group;
+    mfp_table taps;        /* or */
+    const uint8_t *powers;
+    uint32_t threshold_rows;
+    mfp_table thresholds, slopes;
+    uint8_t coarse, shift;
 } mfp_neurons;
 
 /* What the spikes of a layer's own last steps do: they add up, times taps, to its potential; or to the number of a
@@ -85,7 +97,7 @@ typedef struct {
 enum { MFP_OWN_SUM, MFP_OWN_TABLE, MFP_OWN_AGE };
 
 typedef struct {
-    mfp_neurons neurons; /* thresholds [threshold_rows][choices][channels] */
+    mfp_neurons neurons; /* thresholds [threshold_rows][choices][channels], or [choices][channels] */
     uint8_t kind;
     uint32_t steps;          /* of own spikes that are looked back at */
     uint32_t choices, start; /* of a table; else 1 and 0 */

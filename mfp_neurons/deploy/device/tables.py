@@ -29,6 +29,7 @@ from ..graph import (
 )
 from ..memory import own_words, rounding
 from ..pack import code_planes, plane_weights, smallest, words
+from ..parameters import powers_of, tap_sets, threshold_line
 from .buffers import WORD, in_bytes, is_tapped, is_whole, is_wide, plane_words, row_words
 
 _WIDTH = 112
@@ -77,15 +78,11 @@ class Tables:
 
     def _neurons(self, index: int, op: Neurons) -> None:
         currents = self._currents(index, op)
-        rows, order, columns = op.taps.shape
-        taps = self._parameters("taps", f"{index}", op.taps)
-        kept = op.threshold_table  # the C takes the last row for all later steps
-        thresholds = self._parameters("thresholds", f"{index}", kept if op.choices > 1 else kept[:, 0])
         neurons = [
             f"    .currents = {currents},",
-            f"    .order = {order},",
-            f"    .tap_rows = {rows}, .tap_columns = {columns}, .taps = {taps},",
-            f"    .threshold_rows = {len(kept)}, .thresholds = {thresholds},",
+            f"    .order = {op.order},",
+            *self._taps(index, op),
+            *self._thresholds(index, op),
         ]
         if op.feedback is None:
             self.lines += [f"static const mfp_neurons layer{index} = {{", *neurons, "};"]
@@ -101,6 +98,41 @@ class Tables:
             f"    .choices = {op.choices}, .start = {op.feedback.start}, .unit = {1 << op.feedback.shift},",
             f"    .columns = {1 if own is None else own.shape[1]}, .taps = {own_taps},",
             "};",
+        ]
+
+    def _taps(self, index: int, op: Neurons) -> list[str]:
+        """Writes the taps of neurons; returns the lines of them."""
+        sets = tap_sets(op.taps)
+        rows, _, columns = sets.shape
+        table, small = "{0, 1}", smallest(sets)
+        packed = None if rows > 1 or is_wide(self._graph, op) else _packed_powers(sets[0])
+        if packed is not None and packed.nbytes < small.nbytes:
+            axes = f"[{op.order}][{columns}], half a byte each, behind a byte for each column"
+            self._table(f"powers{index}", f"taps {axes}", packed)
+            self.parameter_bytes += packed.nbytes
+            powers = f"powers{index}"
+        else:
+            powers, table = "0", self._parameters("taps", f"{index}", sets)
+        return [
+            f"    .tap_rows = {rows}, .tap_columns = {columns}, .tap_group = {op.shape[0] // columns},",
+            f"    .taps = {table}, .powers = {powers},",
+        ]
+
+    def _thresholds(self, index: int, op: Neurons) -> list[str]:
+        """Writes the thresholds of neurons, or what they follow from; returns the lines of them."""
+        rows, slopes, shifts = op.threshold_table, "{0, 1}", (0, 0)
+        numbers, steps = rows if op.choices > 1 else rows[:, 0], len(rows)
+        # of a layer that computes in 32 bits its thresholds do too
+        line = threshold_line(op, 2 ** (61 if is_wide(self._graph, op) else 31))
+        if line is not None:
+            start = line.start if op.choices > 1 else line.start[0]
+            if smallest(start).nbytes + smallest(line.slope).nbytes < smallest(numbers).nbytes:
+                numbers, steps, shifts = start, 0, (line.coarse, line.shift)
+                slopes = self._parameters("slopes", f"{index}", line.slope)
+        thresholds = self._parameters("thresholds", f"{index}", numbers)
+        return [
+            f"    .threshold_rows = {steps}, .thresholds = {thresholds},",
+            f"    .slopes = {slopes}, .coarse = {shifts[0]}, .shift = {shifts[1]},",
         ]
 
     def _tapped(self, index: int, op: Scores) -> None:
@@ -253,6 +285,17 @@ def _packed_codes(graph: Graph, synapse: Synapse) -> NDArray[Any]:
     if in_bytes(graph, synapse):
         return rows
     return words(np.moveaxis(code_planes(rows, synapse.bits), 0, 1), WORD).astype(np.uint32)
+
+
+def _packed_powers(taps: Ints) -> NDArray[np.uint8] | None:
+    """Taps [K, columns] as mfp_neurons has powers of two, if they are any."""
+    powers = powers_of(taps)
+    if powers is None or powers.exponents.max() >= 8:
+        return None
+    halves = np.zeros((len(taps) + len(taps) % 2, taps.shape[1]), np.int64)
+    halves[: len(taps)] = powers.codes
+    header = 32 * powers.exponents + powers.absent
+    return np.concatenate([header[None], halves[::2] + 16 * halves[1::2]]).T.astype(np.uint8)
 
 
 def _window(window: Window) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,7 @@ def test_the_card_says_what_was_measured(trained: catalog.Trained, zoo: Path) ->
     found = report(trained.model, data.sequence(data.test.samples[: training.COUNTED]))
     assert card.state_bits == found.state_bits
     assert card.energy_joules == found.energy_joules
+    assert card.streaming_energy_joules == found.streaming_energy_joules
     scores = trained.network.run(data.sequence(data.test.samples)).argmax(1)
     assert card.accuracy.integer == pytest.approx(100 * (scores == data.test.labels.numpy()).mean())
 
@@ -107,6 +109,21 @@ def test_shipping_puts_both_files_into_the_package_if_the_config_made_them(
     training.ship("tiny", zoo / "honest")
     assert catalog.names() == ["tiny"]
     assert catalog.load("tiny").card == catalog.card("tiny")
+
+
+def test_costs_are_counted_anew_and_nothing_else_on_the_card_changes(
+    trained: catalog.Trained, zoo: Path
+) -> None:
+    for suffix in (catalog.WEIGHTS, catalog.CARD):
+        shutil.copy(zoo / "run" / f"tiny{suffix}", catalog.NETWORKS / f"tiny{suffix}")
+    path = catalog.NETWORKS / f"tiny{catalog.CARD}"
+    values = json.loads(path.read_text())
+    del values["streaming_energy_joules"]  # as on a card of an earlier version
+    path.write_text(json.dumps(values | {"energy_joules": 1.0, "seconds": 5.0}))
+    assert training.measure("tiny") == replace(trained.card, seconds=5.0)
+    assert catalog.card("tiny") == replace(trained.card, seconds=5.0)
+    with pytest.raises(OSError, match=r"none\.json"):
+        training.measure("none")
 
 
 def test_a_packing_that_changed_the_network_is_noticed(

@@ -1,0 +1,71 @@
+"""What the evidence says that a trained network costs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.evidence import costs
+from mfp_neurons import report
+from mfp_neurons.train import config, deployment
+from mfp_neurons.train.engine import BEST, Trainer, load_network
+from tests.train.conftest import SMALL
+
+
+@pytest.mark.parametrize(("name", "lowered"), [("digits-mfp", True), ("digits-lif-2bit", False)])
+def test_bytes_are_those_of_the_integers_where_there_are_some(
+    name: str, lowered: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    Trainer(config.load(name, SMALL), run, bars=False).run()
+    measured = costs.of_run(run.with_suffix(".json"))
+    assert measured.keys() == {
+        "weight_bytes",
+        "state_bits",
+        "state_bits_per_neuron",
+        "spikes",
+        "synaptic_operations",
+        "streaming_synaptic_operations",
+        "macs",
+        "streaming_macs",
+        "neuron_operations",
+        "energy_joules",
+        "streaming_energy_joules",
+    }
+    module, data, *_ = load_network(run / BEST)
+    counted = report(module, data.sequence(data.test.samples[: costs.IMAGES]))
+    assert measured["streaming_energy_joules"] == counted.streaming_energy_joules
+    assert ("bytes as packed" in capsys.readouterr().out) != lowered
+    if lowered:
+        memory = deployment.lower_checkpoint(run / BEST).network.memory()
+        assert measured["weight_bytes"] == memory.weights + memory.parameters
+    else:
+        assert measured["weight_bytes"] == counted.weight_bytes
+
+
+def test_costs_of_an_earlier_way_to_count_are_measured_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir()
+    kept = tmp_path / "run" / "costs.json"
+    kept.write_text(json.dumps({"weight_bytes": 1, "spikes": 2.0}))
+    now = dict.fromkeys(("weight_bytes", "spikes", *costs.COUNTED), 3.0)
+    monkeypatch.setattr(costs, "measure", lambda checkpoint: now)
+    assert costs.of_run(tmp_path / "run.json") == now == json.loads(kept.read_text())
+    monkeypatch.setattr(costs, "measure", lambda checkpoint: {})
+    assert costs.of_run(tmp_path / "run.json") == now
+
+
+def test_spikes_behind_a_pooling_over_time_are_those_of_its_own_steps(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = {**SMALL, "network.time_pool": [1, 2, 2]}
+    Trainer(config.load("digits-mfp", settings), run, bars=False).run()
+    module, data, *_ = load_network(run / BEST)
+    fired = []
+    for block in module.blocks():  # type: ignore[operator]
+        block.neuron.register_forward_hook(lambda *args: fired.append(float(args[-1].sum())))
+    samples = data.test.samples[: costs.IMAGES]
+    with torch.no_grad():
+        module(data.sequence(samples))
+    assert costs.measure(run / BEST)["spikes"] == pytest.approx(sum(fired) / len(samples))
