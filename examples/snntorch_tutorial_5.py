@@ -1,7 +1,8 @@
-"""snnTorch's tutorial 5, a fully connected network: MFPLeaky step by step, MFPLeakyParallel without the loop.
+"""snnTorch's tutorial 5, fully connected: as it is, MFPLeaky step by step, MFPLeakyParallel without the loop.
 
 It uses Fashion-MNIST, not MNIST, which config.DataConfig("torchvision:MNIST", download=True) would read."""
 
+import snntorch as snn
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
@@ -17,10 +18,10 @@ options = dict(beta=0.95, order=8, kernel_bits="pow2", reset_mechanism="none")
 
 # %% The tutorial's network. Its output is what the loss reads: the potential of the last layer
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, lif1: nn.Module, lif2: nn.Module) -> None:
         super().__init__()
-        self.fc1, self.lif1 = nn.Linear(784, 1000), MFPLeaky(**options)
-        self.fc2, self.lif2 = nn.Linear(1000, 10), MFPLeaky(beta=0.95, order=1, reset_mechanism="none")
+        self.fc1, self.lif1 = nn.Linear(784, 1000), lif1
+        self.fc2, self.lif2 = nn.Linear(1000, 10), lif2
 
     def forward(self, x: Tensor) -> Tensor:  # [T, N, 1, 28, 28] -> [T, N, 10]
         mem1, mem2, mem2_rec = self.lif1.reset_mem(), self.lif2.reset_mem(), []
@@ -31,7 +32,7 @@ class Net(nn.Module):
         return torch.stack(mem2_rec)
 
 
-def train(net: nn.Module) -> None:
+def train(net: nn.Module, name: str) -> None:
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-4)
     for epoch in range(EPOCHS):
         for batch in tqdm(torch.randperm(len(fashion.train)).split(128), f"epoch {epoch + 1}/{EPOCHS}"):
@@ -40,21 +41,20 @@ def train(net: nn.Module) -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+    print(f"{name}: {loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
 
 
 torch.manual_seed(0)
+train(Net(snn.Leaky(beta=0.95), snn.Leaky(beta=0.95)), "snn.Leaky")
 print("the swap: snn.Leaky(beta=0.95) -> MFPLeaky, with", options)
-train(net := Net())
-print(f"step by step: {loop.accuracy(net, fashion, images=IMAGES):.1f} % of the test images")
+net = Net(MFPLeaky(**options), MFPLeaky(beta=0.95, order=1, reset_mechanism="none"))
+train(net, "MFPLeaky, step by step")
 # %% Without the loop, with 1-bit weights. At order 1 a potential is its input: lif2 is not needed
-lif = MFPLeakyParallel(**options, init_hidden=True)
-parallel = nn.Sequential(nn.Flatten(2), net.fc1, lif, net.fc2)
+parallel = nn.Sequential(nn.Flatten(2), net.fc1, MFPLeakyParallel(**options, init_hidden=True), net.fc2)
 print(f"all steps at once: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
-train(quantize_weights(parallel, bits=1, first=1))  # the last layer keeps 8 bits
-print(f"trained on with 1-bit weights: {loop.accuracy(parallel, fashion, images=IMAGES):.1f} %")
+train(quantize_weights(parallel, bits=1, first=1), "with 1-bit weights")  # the last layer keeps 8 bits
 # %% What it costs; then the integer network, which save() stores and to_c() writes as C99
 print(report(parallel, fashion.sequence(fashion.test.samples[:1])))
 network = deploy.lower(parallel, fashion.sequence(fashion.test.samples[:1]))
-scores = network.run(fashion.sequence(fashion.test.samples[:IMAGES])).mean(0)
-right = (scores.argmax(1) == fashion.test.labels[:IMAGES].numpy()).mean()
-print(f"as integers: {100 * right:.1f} % of the test images")
+answers = network.run(fashion.sequence(fashion.test.samples[:IMAGES])).mean(0).argmax(1)
+print(f"as integers: {100 * (answers == fashion.test.labels[:IMAGES].numpy()).mean():.1f} %")

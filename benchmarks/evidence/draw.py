@@ -144,6 +144,18 @@ def _ticks(axis: Any, limits: tuple[float, float], most: int) -> None:
 Box = tuple[float, float, float, float]  # left, bottom, right, top; pixels
 ALIGN = {-1: ("right", "top"), 0: ("center", "center"), 1: ("left", "bottom")}  # across, up
 DIRECTIONS = ((1, 0), (0, 1), (0, -1), (-1, 0), (1, 1), (1, -1), (-1, 1), (-1, -1))
+DISTANCES = (8, 18, 30, 44, 60, 80)  # from a point to its name, in points
+ROUNDS = 3  # in which each name may move again, now that the others have a place
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a name may stand."""
+
+    offset: tuple[float, float]  # from its point, in points
+    across: int
+    up: int
+    boxes: tuple[Box, ...]  # what the name and the line to its point cover
 
 
 def _label_points(axes: Any, task: Task, axis: Axis) -> None:
@@ -155,34 +167,55 @@ def _label_points(axes: Any, task: Task, axis: Axis) -> None:
 
     axes.figure.draw_without_rendering()
     pixels = axes.figure.dpi / 72
-    frame = axes.get_window_extent()
+    frame = axes.get_window_extent().extents
     shown = points(task, axis)
-    places = [axes.transData.transform((cost, network.accuracy)) for network, cost in shown]
-    taken: list[Box] = [_around(x, y, 0, 0, 9 * pixels, 9 * pixels) for x, y in places]
-    for (network, cost), (x, y) in zip(shown, places, strict=True):
-        if not network.short:
-            continue
-        probe = axes.text(0, 0, network.short, fontsize=FONT)
-        extent = probe.get_window_extent()
-        probe.remove()
-        options = []
-        for distance in (8, 18, 30, 44, 60, 80):
-            for across, up in DIRECTIONS:
-                offset = distance * across, distance * up
-                box = _around(
-                    x + offset[0] * pixels, y + offset[1] * pixels, across, up, extent.width, extent.height
-                )
-                outside = extent.width * extent.height - _overlap(box, frame.extents)
-                covered = sum(_overlap(box, other) for other in taken) + 2 * outside
-                options.append((covered + 2 * distance, offset, across, up, box))
-        _, offset, across, up, box = min(options)
+    markers = [axes.transData.transform((cost, network.accuracy)) for network, cost in shown]
+    occupied = [_around(x, y, 0, 0, 9 * pixels, 9 * pixels) for x, y in markers]
+    options = {}
+    for (network, cost), marker in zip(shown, markers, strict=True):
+        if network.short:
+            probe = axes.text(0, 0, network.short, fontsize=FONT)
+            options[network.short, cost, network.accuracy] = _places(
+                marker, probe.get_window_extent(), pixels
+            )
+            probe.remove()
+    chosen: dict[tuple[str, float, float], Place] = {}
+    for _ in range(ROUNDS):
+        for name, places in options.items():
+            others = [box for other, place in chosen.items() if other != name for box in place.boxes]
+            chosen[name] = min(places, key=lambda place: _badness(place, [*occupied, *others], frame))
+    for (text, cost, accuracy), place in chosen.items():
         axes.annotate(
-            network.short, (cost, network.accuracy), offset, textcoords="offset points", fontsize=FONT,
-            ha=ALIGN[across][0], va=ALIGN[up][1], zorder=4,
+            text, (cost, accuracy), place.offset, textcoords="offset points", fontsize=FONT,
+            ha=ALIGN[place.across][0], va=ALIGN[place.up][1], zorder=4,
             path_effects=[withStroke(linewidth=2, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": "0.5", "linewidth": 0.6, "shrinkA": 0, "shrinkB": 5},
         )  # fmt: skip
-        taken.append(box)
+
+
+def _places(marker: tuple[float, float], extent: Any, pixels: float) -> list[Place]:
+    """Places for a name of this extent around its point, the nearest first."""
+    places = []
+    for distance in DISTANCES:
+        for across, up in DIRECTIONS:
+            x, y = (
+                start + distance * pixels * step for start, step in zip(marker, (across, up), strict=True)
+            )
+            line = [
+                _around(x - share * (x - marker[0]), y - share * (y - marker[1]), 0, 0, 6, 6)
+                for share in (0.0, 0.2, 0.4, 0.6)  # not up to the point, which has others beside it
+            ]
+            boxes = (_around(x, y, across, up, extent.width, extent.height), *line)
+            places.append(Place((distance * across, distance * up), across, up, boxes))
+    return places
+
+
+def _badness(place: Place, occupied: Sequence[Box], frame: Sequence[float]) -> float:
+    """Area that is covered or outside of the frame, and a little for the distance."""
+    name = place.boxes[0]
+    outside = (name[2] - name[0]) * (name[3] - name[1]) - _overlap(name, frame)
+    covered = sum(_overlap(box, other) for box in place.boxes for other in occupied)
+    return covered + 2 * outside + 2 * max(abs(place.offset[0]), abs(place.offset[1]))
 
 
 def _around(x: float, y: float, across: int, up: int, width: float, height: float) -> Box:

@@ -254,14 +254,15 @@ def ship_original(name: str, folder: Path) -> None:
         ConfigError: it was trained with settings other than those of ``original_config(name)`` as it is now.
         UnknownNetwork: the package has no such network.
     """
-    card = catalog.card(name)
+    path = catalog.path_of(name, CARD)
+    values = json.loads(path.read_text())  # its numbers may be those of an earlier original
     original = Original(**json.loads((folder / f"{name}{ORIGINAL}").read_text()))
     if not same_training(from_dict(original.config), original_config(name)):
         raise ConfigError(
             f"{folder / name}{ORIGINAL}: trained with settings other than those of the original of {name!r}; "
             f"make the zoo's config and {ORIGINALS} say what was done, or train again"
         )
-    checkpoint.write_json(catalog.NETWORKS / f"{name}{CARD}", replace(card, original=original).as_dict())
+    checkpoint.write_json(path, values | {"original": dataclasses.asdict(original)})
 
 
 def same_training(one: Config, other: Config) -> bool:
@@ -345,9 +346,9 @@ def measure(name: str, data_root: str | None = None) -> Card:
 
     Raises:
         ConfigError: the data set is not there.
-        OSError: the package has no such network.
+        UnknownNetwork: the package has no such network.
     """
-    path = catalog.NETWORKS / f"{name}{CARD}"
+    path = catalog.path_of(name, CARD)
     values = json.loads(path.read_text())  # a card may lack what is counted here
     module, facts = packed.load(path.with_suffix(WEIGHTS))
     runnable = Runnable(Readout(module, facts.readout_steps).eval(), facts)

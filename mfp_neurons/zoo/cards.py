@@ -42,15 +42,12 @@ class Original:
     """The network that one of the zoo replaces: the same layers as the framework has them, trained alike.
 
     Float weights and the framework's own neurons; the same data, epochs, batches and augmentation. The
-    learning rate was chosen by validation.
+    learning rate was chosen by validation. What is not listed here is as on the card itself.
 
     Attributes:
         accuracy: percent of the whole test set, in PyTorch.
-        float32_bytes, state_bits, state_bits_per_neuron, synaptic_operations, streaming_synaptic_operations,
-            macs, energy_joules, streaming_energy_joules: as on the card itself; state is a float potential a
-            neuron.
-        trained_on, seconds, epochs, date, by: as on the card itself.
-        config: the training config, which differs from the card's in the network and the learning rate.
+        config: the training config, which differs from the card's in the network, the learning rate and the
+            read-out.
     """
 
     accuracy: float

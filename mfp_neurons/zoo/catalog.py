@@ -110,7 +110,7 @@ def card(name: str) -> Card:
     >>> zoo.card("digits-rows").accuracy.images
     364
     """
-    return cards.read(_file(name, CARD))
+    return cards.read(path_of(name, CARD))
 
 
 def load(name: str) -> Trained:
@@ -135,7 +135,7 @@ def load(name: str) -> Trained:
     >>> digits.network.run(torch.zeros(8, 1, 8)).shape
     (1, 10)
     """
-    return load_files(_file(name, WEIGHTS), _file(name, CARD))
+    return load_files(path_of(name, WEIGHTS), path_of(name, CARD))
 
 
 def load_files(weights: Path, card_file: Path) -> Trained:
@@ -157,7 +157,12 @@ def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _file(name: str, suffix: str) -> Path:
+def path_of(name: str, suffix: str) -> Path:
+    """The file of a shipped network, ``suffix`` WEIGHTS or CARD.
+
+    Raises:
+        UnknownNetwork: there is no such network; the message lists those there are.
+    """
     if name not in names():
         raise UnknownNetwork(f"the zoo has no network {name!r}; it has {', '.join(names()) or 'none yet'}")
     return NETWORKS / f"{name}{suffix}"

@@ -1,8 +1,11 @@
 """Parameters take the bits that they need, and memory counts what the file has."""
 
+import re
 from dataclasses import replace
 from fractions import Fraction
+from itertools import pairwise
 from math import ceil, floor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mfp_neurons.deploy import IntegerNetwork
+from mfp_neurons.deploy import IntegerNetwork, interpret
+from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.file import from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Feedback, Gather, Graph, Neurons
 from mfp_neurons.history import quantize_taps
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 from tests.deploy.mutations import parts
+from tests.deploy.native import SANITIZED, check_scores
 from tests.deploy.test_file import assert_same
 
 
@@ -152,7 +157,7 @@ def test_a_table_of_thresholds_follows_from_a_start_for_each_choice() -> None:
     assert stored(graph) < 64 * (3 * 2 + 2) + 8  # instead of 8 * 3 numbers a channel
 
 
-def test_neurons_of_a_matrix_kernel_come_back() -> None:
+def test_neurons_of_a_matrix_kernel_come_back_and_run_in_c() -> None:
     matrix = np.tril(np.random.default_rng(0).integers(-9, 9, (6, 6)))
     taps = np.array([[row[t - j] if j <= t else 0 for j in range(6)] for t, row in enumerate(matrix)])
     rows = (5 - 3 * taps.sum(axis=1))[:, None] + np.arange(4)
@@ -161,3 +166,68 @@ def test_neurons_of_a_matrix_kernel_come_back() -> None:
     assert isinstance(fire, Neurons)
     graph = replace(graph, ops=(fire, *graph.ops[1:]), steps=6, fixed=True)
     assert stored(graph) == IntegerNetwork(graph).memory().parameters
+    levels = np.random.default_rng(1).integers(0, 2, (6, 3, 100, 1, 1)).astype(np.uint8)
+    check_scores([Case(graph, levels, 6)], "gcc", *SANITIZED["gcc"])
+
+
+# and the generated C, which reads them as they are stored
+
+
+def on_a_line(taps: Any, channels: int, choices: int, seed: int, *, shift: int = 6) -> Any:
+    """Thresholds [K * choices, C] that follow from a start and a slope, near potentials that occur."""
+    rng = np.random.default_rng(seed)
+    reached = np.cumsum(taps, axis=0)[:, None]
+    starts = rng.integers(-(2**10), 2**10, (choices, channels))
+    return ((starts - rng.integers(-90, 90, channels) * reached) >> shift).reshape(-1, channels)
+
+
+def lines(seed: int) -> Case:
+    """Taps of powers of two in groups, own spikes of each kind, and thresholds that follow from lines."""
+    rng = np.random.default_rng(seed)
+    sizes, layers = [6, 24, 40, 9, 12], []
+    for i, (inner, channels) in enumerate(pairwise(sizes)):
+        groups = [channels, channels // 4, channels, 1][i]
+        powers = 2 ** rng.integers(0, 8, (7, groups)) * rng.choice([-1, 0, 1, 1], (7, groups))
+        powers[0] = 128  # so that columns without it are not divided
+        taps = powers.repeat(channels // groups, axis=1)
+        feedback = [
+            None,
+            Feedback("sum", rng.integers(-90, 40, (3, 1))),
+            Feedback("table", np.array([[2], [-1]])),
+            Feedback("age"),
+        ][i]
+        rows = on_a_line(taps, channels, 4 if i == 2 else 1, seed + i)
+        fire = fires(dense(i, rng.choice([-1, 1], (channels, inner))), [1], rows)
+        layers.append(replace(fire, name=f"layer{i}", taps=taps[None], feedback=feedback))
+    last = readout(dense(4, rng.choice([-1, 1], (3, sizes[-1]))), reduce="none")
+    graph = vectors(sizes[0], *layers, last, steps=12)
+    return Case(graph, rng.integers(0, 2, (12, 4, sizes[0], 1, 1)).astype(np.uint8), 12)
+
+
+def test_c_reads_powers_of_two_and_thresholds_on_a_line_as_the_interpreter_does(tmp_path: Path) -> None:
+    networks = [lines(seed) for seed in range(4)]
+    text = write_c(networks[0].graph, tmp_path)[1].read_text()
+    for index in range(1, 5):
+        assert f".powers = powers{index}" in text
+        assert re.search(
+            rf"\.threshold_rows = 0, .*thresholds{index}, .*\n +\.slopes = {{slopes{index}", text
+        )
+    for case in networks:
+        _, maps = interpret.run(case.graph, case.levels.astype(np.int64), case.steps)
+        assert all(0 < layer.mean() < 1 for layer in maps[1:])  # some fire, some do not
+    check_scores(networks, "gcc", *SANITIZED["gcc"])
+
+
+def wide(bits: int) -> Case:
+    """Thresholds of so many bits that follow from lines, of potentials that meet them."""
+    taps = np.array([[4], [2], [1], [-1]]) << (bits - 8)
+    rows = on_a_line(taps >> (bits - 8), 16, 1, bits, shift=4) << (bits - 8)
+    fire = fires(dense(0, np.random.default_rng(bits).choice([-1, 1], (16, 5))), [1], rows)
+    last = readout(dense(1, np.ones((2, 16))), reduce="none")
+    graph = vectors(5, replace(fire, taps=taps[None]), last, steps=9)
+    levels = np.random.default_rng(1).integers(0, 2, (9, 3, 5, 1, 1)).astype(np.uint8)
+    return Case(graph, levels, 9)
+
+
+def test_c_computes_thresholds_in_as_many_bits_as_potentials() -> None:
+    check_scores([wide(bits) for bits in (12, 24, 28, 30, 34, 50, 58)], "gcc", *SANITIZED["gcc"])

@@ -163,6 +163,10 @@ def test_a_window_in_front_of_a_layer_makes_its_steps_fewer() -> None:
         (NetworkConfig(channels=(4,)), r"network.channels: a convolution needs steps of \[C, H, W\]"),
         # one matrix for all channels, asked for one a channel
         (NetworkConfig(neuron=NeuronConfig(kind="matrix")), "network: kernel='matrix'"),
+        (
+            NetworkConfig(neuron=NeuronConfig(kind="spikingjelly-lif", decay=0)),
+            "network: neuron.decay = 0: SpikingJelly's LIFNode needs a decay above 0",
+        ),
         *(
             (NetworkConfig(hidden=(6, 5), time_pool=windows), r"time_pool.*product divides T = 8")
             for windows in ((1, 3), (1, 1, 2), 3)

@@ -81,10 +81,8 @@ ORIGINAL_NOT_TRAINED = {
     "fashion-mnist-net",
     "fashion-mnist-rows",
     "mfp-qsnn-resnet19-16ch",
-    "smartwatch",
     "snntorch-csnn",
     "snntorch-fcn",
-    "spoken-digits",
 }
 
 
