@@ -20,6 +20,7 @@ from mfp_neurons.quantize import codes, quantize_weights
 from mfp_neurons.reporting import Report
 
 PICO = 1e-12
+HAS_GROUPS = "groups" in inspect.signature(HistoryKernel).parameters
 
 
 def synapses(weights: list[list[float]], bits: float | None = 1) -> nn.Module:
@@ -212,6 +213,96 @@ def test_a_pooling_behind_the_synapses_keeps_them_from_sending_traces() -> None:
     assert costs.streaming_synaptic_operations == (2 + 2) * 2  # each spike again, though the taps are shared
 
 
+@pytest.mark.parametrize("weight_bits", [1, 8])
+def test_traces_of_real_inputs_are_wider_and_sent_where_that_is_cheaper(weight_bits: int) -> None:
+    levels = torch.arange(256).float().reshape(64, 1, 4) / 255
+    neuron = MFP(0.5, kernel="fir", order=3, kernel_bits="pow2")
+    layer = quantize_weights(nn.Linear(4, 6, bias=False), weight_bits)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([1.0, -1.0]).repeat(6, 2))
+    costs = report(nn.Sequential(layer, neuron), levels)
+    remembered = 1 + 2 + 3 * 62
+    assert (costs.state[0].what, costs.macs) == ("real values", 64 * 4 * 6)
+    if weight_bits == 1:  # shifts and additions of four inputs, then additions through the synapses
+        assert costs.streaming_macs == costs.macs
+        assert costs.streaming_neuron_operations == 4 * remembered + 6 * 64
+        assert energies(costs)[1] == pytest.approx(0.1 * (64 * 24 + 4 * remembered + 6 * 64))
+    else:  # 8 bits times a trace of 11, 3.2 pJ, are more than three products of 0.3
+        assert costs.streaming_macs == remembered * 24
+        assert energies(costs)[1] == pytest.approx(0.3 * remembered * 24 + 0.1 * (6 * remembered + 6 * 64))
+
+
+@st.composite
+def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor, int]:
+    """A convolution of 1-bit weights, spikes for it [T, N, C, H, W], and how many tap sets are behind it."""
+    torch.manual_seed(draw(st.integers(0, 2**16)))
+    groups, sets = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2, 4] if HAS_GROUPS else [1]))
+    options = {"stride": draw(st.integers(1, 2)), "padding": draw(st.integers(0, 1)), "groups": groups}
+    layer = quantize_weights(nn.Conv2d(2, 4, 3, bias=False, **options), 1)
+    return layer, (torch.rand(draw(st.integers(2, 5)), 2, 2, 5, 4) < 0.2).float(), sets
+
+
+class Convolved(nn.Module):
+    """A convolution and neurons, all steps in one call or one step a call."""
+
+    def __init__(self, layer: nn.Module, neuron: nn.Module) -> None:
+        super().__init__()
+        self.layer, self.neuron = layer, neuron
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return self.neuron(self.layer(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(convolutions())
+def test_traces_of_maps_are_sent_as_a_convolution_with_ones_for_weights_says(
+    case: tuple[nn.Module, Tensor, int],
+) -> None:
+    layer, spikes, sets = case
+    options: dict[str, Any] = {"num_channels": 4, "groups": sets} if sets > 1 else {}
+    neuron = MFP(0.5, kernel="fir", order=3, kernel_bits="pow2", **options)
+    with torch.no_grad():
+        neuron.kernel.taps.copy_(torch.randint(-2, 3, neuron.kernel.taps.shape) / 2)
+    costs = report(Convolved(layer, neuron), spikes)
+    ones = nn.Conv2d(2, 4, 3, bias=False, stride=layer.stride, padding=layer.padding, groups=layer.groups)
+    nn.init.ones_(ones.weight)
+    taps = neuron.kernel().taps.detach().reshape(3, -1).expand(-1, 4)
+    steps, neurons = len(spikes), costs.neurons[0].neurons
+    traced = added = again = 0.0
+    for channel, t in itertools.product(range(4), range(steps)):
+        lags = range(min(t + 1, 3))
+        with torch.no_grad():
+            trace = sum(taps[lag, channel] * spikes[t - lag] for lag in lags)
+            traced += float(ones((trace != 0).float())[:, channel].sum())
+            again += sum(float(ones(spikes[t - lag])[:, channel].sum()) for lag in lags)
+        # the channels of a group share what is added up
+        added += sum(float(spikes[t - lag].sum()) for lag in lags if taps[lag, channel]) / (4 // sets)
+    with_traces, without = (traced + added) / 2, again / 2 + neurons * (3 * steps - 3)
+    assert energies(costs)[1] == pytest.approx(0.1 * (min(with_traces, without) + neurons * steps))
+
+
+def test_one_step_a_call_counts_as_all_steps_in_one() -> None:
+    jelly = pytest.importorskip("spikingjelly.activation_based")
+    from spikingjelly.activation_based import functional, layer
+
+    from mfp_neurons import MFPNode
+
+    net = nn.Sequential(
+        quantize_weights(layer.Linear(5, 6, bias=False), 1),
+        MFPNode(2.0, decay_input=False, reset=None, v_threshold=0.3, order=3, kernel_bits="pow2"),
+        quantize_weights(layer.Linear(6, 4, bias=False), 1),
+        MFPNode(2.0, decay_input=False, reset=None, order=2, kernel="fir", num_channels=4),
+    )
+    assert jelly
+    x_seq = (torch.rand(7, 3, 5) < 0.4).float()
+    steps = report(net, x_seq, run=lambda net, x_seq: [net(x) for x in x_seq])
+    functional.set_step_mode(net, "m")
+    at_once = report(net, x_seq)
+    assert steps.synapses == at_once.synapses
+    for one, other in zip(steps.neurons, at_once.neurons, strict=True):
+        assert (one.joules, one.streaming_joules) == (other.joules, other.streaming_joules)
+
+
 # --- counted one by one -------------------------------------------------------------------------------------
 
 
@@ -309,9 +400,6 @@ def prices_of_a_layer(
         "tap": shift if kernel_bits == "pow2" else real if floats else 0.3,
         "compare": 0.9 if floats else 0.1,
     }
-
-
-HAS_GROUPS = "groups" in inspect.signature(HistoryKernel).parameters
 
 
 @settings(deadline=None, max_examples=80)
