@@ -278,6 +278,8 @@ def threshold_line(op: Neurons, limit: int = _LIMIT >> 1) -> Line | None:
     every = table[np.minimum(np.arange(len(reached)), steps - 1)]
     sums = np.broadcast_to(reached, (len(reached), channels))
     low, high = _slopes(every, sums)
+    if (low >= high).any():
+        return None
     best: Line | None = None
     first = inf
     for shift in count():
@@ -299,7 +301,7 @@ def threshold_line(op: Neurons, limit: int = _LIMIT >> 1) -> Line | None:
 
 
 def _slopes(table: Ints, sums: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Between which two numbers [C] the slope of each channel lies; they are empty where it has none.
+    """Between which two numbers [C] the slope of each channel lies: the first is not below where it has none.
 
     Thresholds are a line rounded down: two of them differ by what the line does, or by less than one more or
     less, so that each pair of steps bounds the slope from both sides.
@@ -314,6 +316,8 @@ def _slopes(table: Ints, sums: Ints) -> tuple[NDArray[np.float64], NDArray[np.fl
         lower = np.where(run == 0, np.where(rise == 0, -inf, inf), np.minimum(*ends))
         upper = np.where(run == 0, inf, np.maximum(*ends))
         low, high = np.maximum(low, lower.max(axis=(0, 1))), np.minimum(high, upper.min(axis=(0, 1)))
+        if (low >= high).any():
+            break
     free = np.isinf(low) & np.isinf(high) & (low < high)
     return np.where(free, -1.0, low), np.where(free, 1.0, high)
 

@@ -23,7 +23,17 @@ from tests.deploy.test_feedback import fed_back
 from tests.deploy.toolchain import STRICT, run, tool
 
 # of the compiler's own library: products, quotients and shifts of whole numbers; loops that copy or clear
-HELPERS = {"__aeabi_llsr", "__aeabi_lmul", "__aeabi_uidiv", "__aeabi_uidivmod", "memset", "memcpy", "memmove"}
+HELPERS = {
+    "__aeabi_lasr",
+    "__aeabi_llsl",
+    "__aeabi_llsr",
+    "__aeabi_lmul",
+    "__aeabi_uidiv",
+    "__aeabi_uidivmod",
+    "memset",
+    "memcpy",
+    "memmove",
+}
 
 
 @pytest.fixture(scope="module")

@@ -231,3 +231,17 @@ def wide(bits: int) -> Case:
 
 def test_c_computes_thresholds_in_as_many_bits_as_potentials() -> None:
     check_scores([wide(bits) for bits in (12, 24, 28, 30, 34, 50, 58)], "gcc", *SANITIZED["gcc"])
+
+
+def test_taps_whose_sum_fits_nowhere_run_where_no_code_reaches_them() -> None:
+    networks = []
+    for bits, feedback in [(30, None), (30, Feedback("age")), (61, None), (61, Feedback("age"))]:
+        taps = np.full((1, 6, 8), 2**bits)
+        codes = np.zeros((8, 5))
+        fire = fires(dense(0, codes, 2), [1], np.arange(-24, 24).reshape(6, 8))
+        fire = replace(fire, taps=taps, feedback=feedback)
+        graph = vectors(5, fire, readout(dense(1, np.ones((2, 8))), reduce="none"), steps=9)
+        networks.append(Case(graph, np.ones((9, 2, 5, 1, 1), np.uint8), 9))
+    for case in networks:
+        assert stored(case.graph) == IntegerNetwork(case.graph).memory().parameters
+    check_scores(networks, "gcc", *SANITIZED["gcc"])

@@ -265,17 +265,18 @@ static uint32_t row_of(uint32_t step, uint32_t rows)
 }
 
 /* Potential at step t of those in `current`, weighted with `taps`, which are added up in `sum`; only here does a
- * potential exist. */
+ * potential exist. Sums wrap around: where one does not fit, no threshold is computed from it. */
 static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps,
                                 int32_t *sum)
 {
     const uint32_t reach = t < layer->order ? t + 1u : layer->order;
-    int32_t potential = 0, reached = 0;
+    int32_t potential = 0;
+    uint32_t reached = 0;
     for (uint32_t j = 0; j < reach; j++) {
         potential += taps[j] * current[t - j];
-        reached += taps[j];
+        reached += (uint32_t)taps[j];
     }
-    *sum = reached;
+    *sum = (int32_t)reached;
     return potential;
 }
 
@@ -283,12 +284,13 @@ static int64_t wide_potential(const mfp_neurons *layer, uint32_t t, const int64_
                               int64_t *sum)
 {
     const uint32_t reach = t < layer->order ? t + 1u : layer->order;
-    int64_t potential = 0, reached = 0;
+    int64_t potential = 0;
+    uint64_t reached = 0;
     for (uint32_t j = 0; j < reach; j++) {
         potential += taps[j] * current[t - j];
-        reached += taps[j];
+        reached += (uint64_t)taps[j];
     }
-    *sum = reached;
+    *sum = (int64_t)reached;
     return potential;
 }
 
@@ -420,10 +422,11 @@ static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_
     const int64_t own = layer->kind == MFP_OWN_AGE ? 0 : own_sum(layer, n, words, most, out);
     const int64_t *wide = scratch->wide + t;
     const int32_t *narrow = scratch->narrow + t;
-    int64_t potential = 0, sum = 0;
+    int64_t potential = 0;
+    uint64_t sum = 0;
     for (uint32_t j = 0; j <= reach; j++) {
         const int64_t tap = neurons->currents.wide ? scratch->wide[steps + j] : scratch->narrow[steps + j];
-        sum += tap;
+        sum += (uint64_t)tap;
         if (neurons->currents.wide)
             potential += tap * *wide--;
         else
@@ -435,7 +438,7 @@ static int fires(const mfp_feedback *layer, uint32_t n, uint32_t number, uint32_
     else
         potential = potential * layer->unit + own;
     if (!neurons->threshold_rows)
-        return potential >= wide_threshold(line_of(neurons, choice, c), sum, neurons->shift);
+        return potential >= wide_threshold(line_of(neurons, choice, c), (int64_t)sum, neurons->shift);
     const uint32_t row = row_of(since, neurons->threshold_rows) * layer->choices + choice;
     return potential >= table_number(&neurons->thresholds, row * channels + c);
 }
