@@ -11,7 +11,7 @@ import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,19 +96,7 @@ def load(path: str) -> Sweep:
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise ConfigError(f"sweep {path!r}: two networks have one name in {names}")
-    known = {
-        "base",
-        "networks",
-        "seeds",
-        "common",
-        "with_seed",
-        "tune",
-        "extend",
-        "tuning_budget",
-        "reference",
-        "network",
-    }
-    unknown = set(table) - known
+    unknown = set(table) - ({field.name for field in fields(Sweep)} - {"entries"} | {"network", "networks"})
     if unknown:
         raise ConfigError(f"sweep {path!r}: unknown keys {sorted(unknown)}")
     sweep = Sweep(
@@ -147,8 +135,7 @@ def _check(sweep: Sweep, path: str) -> None:
 
 
 def _entry(raw: Mapping[str, Any], tune: dict[str, list[Any]]) -> Entry:
-    unknown = set(raw) - {"name", "label", "short", "family", "set", "tune"}
-    if unknown or "name" not in raw:
+    if set(raw) - {"name", "label", "short", "family", "set", "tune"} or "name" not in raw:
         raise ConfigError(
             f"[[network]] {dict(raw)!r}: give name, and optionally label, short, family, set, tune"
         )
@@ -260,11 +247,11 @@ def _tuned(sweep: Sweep, entry: Entry, common: Settings, out: Path, bars: bool) 
                 tried.append({"choice": choice, "validation_accuracy": result["validation_accuracy"]})
             best = max(tried, key=lambda t: t["validation_accuracy"])
             pending = beyond([t["choice"] for t in tried], best["choice"], sweep.extend)
-        if not sweep.tuning_budget:
-            folder = out / f"{entry.name}-tuning-{tried.index(best)}"
-            folder.rename(result_paths(entry, [seed], out)[0].with_suffix(""))
         answer = {"best": best["choice"], "tried": tried}
         checkpoint.write_json(path, answer)
+        if not sweep.tuning_budget:  # after the answer: a kill in between costs a run, not all of tuning
+            folder = out / f"{entry.name}-tuning-{tried.index(best)}"
+            folder.rename(result_paths(entry, [seed], out)[0].with_suffix(""))
         return answer
 
 
@@ -274,18 +261,20 @@ def beyond(tried: Sequence[Settings], best: Settings, keys: Sequence[str]) -> li
     Args:
         tried: choices.
         best: one of them.
-        keys: settings whose values make a geometric row, of two or more.
+        keys: settings whose values make a geometric row, of two or more; it goes on in six significant
+            digits, so that no rounding error of a float becomes a setting.
 
     >>> beyond([{"rate": 1.0}, {"rate": 4.0}, {"rate": 16.0}], {"rate": 16.0}, ["rate"])
     [{'rate': 64.0}]
     >>> beyond([{"rate": 1.0}, {"rate": 4.0}, {"rate": 16.0}], {"rate": 4.0}, ["rate"])
     []
+    >>> beyond([{"rate": 0.006}, {"rate": 0.018}], {"rate": 0.018}, ["rate"])
+    [{'rate': 0.054}]
     """
     choices = []
     for key in keys:
         row = sorted({choice[key] for choice in tried})
-        if best[key] == row[0]:
-            choices.append({**best, key: row[0] * row[0] / row[1]})
-        elif best[key] == row[-1]:
-            choices.append({**best, key: row[-1] * row[-1] / row[-2]})
+        for edge, inner in ((row[0], row[1]), (row[-1], row[-2])):
+            if best[key] == edge:
+                choices.append({**best, key: float(f"{edge * edge / inner:.6g}")})
     return choices

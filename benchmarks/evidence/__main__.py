@@ -11,7 +11,8 @@ Start it once a core, on one folder: the processes share the work. Stop it any t
 Each task is a TOML file here: networks, what is tuned, and the budget, which is the same for all. Its
 ``reference`` is the network that the others are compared with; networks with a ``short`` name are labelled in
 the figure, and are the README's if the task is. A Markdown file beside it has the words of the page. Networks
-whose runs are not in the folder keep the results that benchmarks/results has of them.
+whose runs are not in the folder keep the results that benchmarks/results has of them, while the plan has the
+settings of those.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import Any
 from benchmarks import sweep
 from benchmarks.evidence import costs, page
 from benchmarks.evidence.results import HERE, TITLES
+from benchmarks.zoo.training import same_training
 from mfp_neurons.train import checkpoint, config
 
 RESULTS = HERE.parent / "results"
@@ -55,7 +57,7 @@ def main() -> None:
         results = json.loads(path.read_text()) if path.exists() else []
         if not args.show:
             sweep.run(sweep.only(plan, args.network), args.out / task, overrides)
-            results = collect(plan, args.out / task, results)
+            results = collect(plan, args.out / task, results, overrides)
             checkpoint.write_json(path, results)
         if args.costs:
             path = RESULTS / f"evidence_{task}_time.json"
@@ -63,13 +65,19 @@ def main() -> None:
     page.write(RESULTS)
 
 
-def collect(plan: sweep.Sweep, out: Path, kept: Sequence[Result]) -> list[Result]:
+def collect(
+    plan: sweep.Sweep, out: Path, kept: Sequence[Result], overrides: sweep.Settings | None = None
+) -> list[Result]:
     """The results of all finished runs of a task, with what each network costs.
+
+    Those that were trained with other settings than the plan's, of an earlier budget say, are left out: they
+    would stand beside networks that had another chance.
 
     Args:
         plan: networks and seeds, in whose order the results are returned.
         out: folder of the runs.
         kept: results of earlier runs, which stand in for those that are not in the folder.
+        overrides: settings over those of the plan, by dotted key.
     """
     earlier = {(result["name"], result["seed"]): result for result in kept}
     results = []
@@ -79,9 +87,17 @@ def collect(plan: sweep.Sweep, out: Path, kept: Sequence[Result]) -> list[Result
             if path.exists():
                 result = json.loads(path.read_text())
                 del result["history"]
-                results.append(result | words | {"costs": costs.of_run(path)})
             elif (entry.name, seed) in earlier:
-                results.append(earlier[entry.name, seed] | words)
+                result = earlier[entry.name, seed]
+            else:
+                continue
+            settings = plan.settings(
+                entry, {**plan.common, **(overrides or {})}, result["tuned"]["best"], seed
+            )
+            if not same_training(config.from_dict(result["config"]), config.load(plan.base, settings)):
+                print(f"left out: {entry.name}, seed {seed}: trained with other settings than the plan's")
+                continue
+            results.append(result | words | ({"costs": costs.of_run(path)} if path.exists() else {}))
     return results
 
 

@@ -1,6 +1,7 @@
 """What a trained network costs: bytes, bits of state, operations and energy an image, time to train."""
 
 import functools
+import hashlib
 import json
 import statistics
 import tempfile
@@ -10,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import sweep
+from benchmarks.evidence import rivals
 from benchmarks.machine import facts
-from mfp_neurons import report
+from mfp_neurons import deploy, report, reporting
 from mfp_neurons.train import config, deployment
 from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import ConfigError
@@ -29,22 +31,35 @@ COUNTED = (  # what a report counts of a sample, all its steps
     "energy_joules",
     "streaming_energy_joules",
 )
+# folders of the code that counts: a change of it makes costs that are kept beside a run stale
+COUNTING = (Path(reporting.__file__).parent, Path(deploy.__file__).parent, Path(rivals.__file__).parent)
 ROUNDS = 15
 
 
 def of_run(result: Path) -> dict[str, float]:
-    """Costs of the network that a finished run left; kept beside it, since the network does not change.
+    """Costs of the network that a finished run left, kept beside it until it or the counting changes.
 
     Returns:
         The numbers of ``report`` that ``COUNTED`` names; ``spikes`` of a sample, all layers and steps; and
         ``weight_bytes``, all parameters.
     """
-    kept = result.with_suffix("") / "costs.json"
-    costs: dict[str, float] = json.loads(kept.read_text()) if kept.exists() else {}
-    if costs.keys() != {"weight_bytes", "spikes", *COUNTED}:  # none, or of an earlier way to count
-        costs = measure(result.with_suffix("") / BEST)
-        kept.write_text(json.dumps(costs))
+    folder = result.with_suffix("")
+    kept, digest = folder / "costs.json", _digest(folder / BEST)
+    if kept.exists():
+        known = json.loads(kept.read_text())
+        if known.get("digest") == digest:
+            return known["costs"]  # type: ignore[no-any-return]
+    costs = measure(folder / BEST)
+    kept.write_text(json.dumps({"digest": digest, "costs": costs}))
     return costs
+
+
+def _digest(checkpoint: Path) -> str:
+    """Of a network and of the code that counts what it costs."""
+    digest = hashlib.sha256(checkpoint.read_bytes())
+    for path in (Path(__file__), *sorted(path for folder in COUNTING for path in folder.rglob("*.py"))):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
 
 
 def measure(checkpoint: Path) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,20 +36,35 @@ def test_results_of_networks_that_are_not_trained_again_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = sweep.load(str(HERE / "rows.toml"))
-    first, second, third = (entry.name for entry in plan.entries[:3])
+    first, second, third = plan.entries[:3]
     monkeypatch.setattr(costs, "of_run", lambda path: {"spikes": 5.0})
+
+    def result(entry: sweep.Entry, seed: int, accuracy: float, **changes: Any) -> dict[str, Any]:
+        best = sweep.choices(entry)[-1]
+        settings = plan.settings(entry, plan.common, best, seed) | changes
+        trained = config.load(plan.base, settings).as_dict()
+        tuned = {"best": best, "tried": []}
+        return {
+            "name": entry.name, "seed": seed, "label": "old", "test_accuracy": accuracy, "tuned": tuned,
+            "config": json.loads(json.dumps(trained)),
+        }  # fmt: skip
+
     for seed in plan.seeds[:2]:
-        found = {"name": second, "seed": seed, "test_accuracy": 90.0, "history": []}
-        (tmp_path / f"{second}-seed{seed}.json").write_text(json.dumps(found))
-    names = [(third, 0), (second, 0), (second, 2), (first, 1), ("gone", 0)]
-    kept = [{"name": name, "seed": seed, "label": "old", "test_accuracy": 80.0} for name, seed in names]
+        path = tmp_path / f"{second.name}-seed{seed}.json"
+        path.write_text(
+            json.dumps(result(second, seed, 90.0, **{"data.root": "elsewhere"}) | {"history": []})
+        )
+    rows = [(third, 0), (second, 0), (second, 2), (first, 1)]
+    kept = [result(*row, 80.0) for row in rows]
+    kept += [result(third, 1, 80.0, **{"training.epochs": 1})]  # of another budget
+    kept += [result(first, 2, 80.0) | {"name": "gone"}]
     merged = collect(plan, tmp_path, kept)
     assert [(r["name"], r["seed"], r["test_accuracy"]) for r in merged] == [
-        (first, 1, 80.0),
-        (second, 0, 90.0),
-        (second, 1, 90.0),
-        (second, 2, 80.0),
-        (third, 0, 80.0),
+        (first.name, 1, 80.0),
+        (second.name, 0, 90.0),
+        (second.name, 1, 90.0),
+        (second.name, 2, 80.0),
+        (third.name, 0, 80.0),
     ]
     assert [r["label"] for r in merged] == [plan.entries[i].label for i in (0, 1, 1, 1, 2)]
     assert collect(plan, tmp_path, merged) == merged

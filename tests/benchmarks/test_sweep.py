@@ -90,6 +90,32 @@ set = { "network.neuron" = { kind = "fir", order = [1, 1, 4] }, "training.epochs
     assert len(folders) == len(rates) - 1 + 2
 
 
+def test_a_row_of_rates_goes_on_without_rounding_errors() -> None:
+    tried = [{"rate": 0.002}, {"rate": 0.006}, {"rate": 0.018}]
+    (up,) = sweep.beyond(tried, tried[2], ["rate"])
+    assert up == {"rate": 0.054}  # 0.018 * 0.018 / 0.006 is 0.05399999999999999
+    (further,) = sweep.beyond([*tried, up], up, ["rate"])
+    assert further == {"rate": 0.162}
+
+
+def test_a_stop_behind_tuning_costs_no_more_than_the_first_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, out = tmp_path / "sweep.toml", tmp_path / "out"
+    path.write_text(f'{BASE}[tune]\n"network.neuron.decay" = [0.5, 0.9]\n{NETWORK}')
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sweep.run(sweep.load(str(path)), out, SMALL, bars=False)
+    (result,) = sweep.run(sweep.load(str(path)), out, SMALL, bars=False)
+    tried = {t["choice"]["network.neuron.decay"]: t["validation_accuracy"] for t in result["tuned"]["tried"]}
+    assert result["validation_accuracy"] == max(tried.values())
+
+
 def test_networks_may_be_those_of_another_file(plan: sweep.Sweep, tmp_path: Path) -> None:
     path = tmp_path / "two.toml"
     path.write_text(f'{BASE}networks = "sweep.toml"\n[tune]\n"training.clip" = [0.0, 1.0]\n{NETWORK}')
