@@ -18,7 +18,7 @@ _PACKAGE = "spikingjelly.activation_based"
 
 
 class FromRest(nn.Module):
-    """A SpikingJelly network over whole sequences that starts every call without a past."""
+    """A network or neuron of SpikingJelly over whole sequences that starts every call without a past."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -26,10 +26,10 @@ class FromRest(nn.Module):
         _jelly("functional").set_step_mode(network, "m")
 
     def forward(self, x_seq: Tensor) -> Tensor:
-        """Scores [T, N, classes] of a sequence [T, N, *]; [1, N, classes] if the network averages itself."""
-        scores: Tensor = self.network(x_seq)
+        """What the network makes of a sequence [T, N, *]; of one that averages over time, [1, N, classes]."""
+        out: Tensor = self.network(x_seq)
         _jelly("functional").reset_net(self.network)
-        return scores if scores.dim() == 3 else scores.unsqueeze(0)
+        return out if out.dim() > 2 else out.unsqueeze(0)
 
 
 def fashion_mnist_net(

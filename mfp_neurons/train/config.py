@@ -24,11 +24,8 @@ __all__ = [
     "shipped",
 ]
 
-POTENTIALS = (
-    "lif",
-    "spikingjelly-lif",
-    "snntorch-leaky",
-)  # kinds of neurons that keep a potential and reset it
+# kinds of neurons that keep a potential and reset it
+POTENTIALS = ("lif", "spikingjelly-lif", "snntorch-leaky")
 BLOCKS = "blocks"  # the architecture that is made of channels and hidden
 
 

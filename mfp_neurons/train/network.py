@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mfp_neurons._checks import require
 from mfp_neurons.architectures import BUILDERS
+from mfp_neurons.architectures.spikingjelly_models import FromRest
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.neuron import MFP
 from mfp_neurons.pooling import TimePool
@@ -202,7 +203,7 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
             surrogate=surrogate,
         )
     if config.kind == "spikingjelly-lif":
-        return SequenceFromRest(_spikingjelly_lif(config))
+        return FromRest(_spikingjelly_lif(config))
     if config.kind == "snntorch-leaky":
         return StepByStep(_snntorch_leaky(config))
     # a tap that reaches back beyond the first step would never see an input, but would cost state
@@ -232,19 +233,6 @@ def build_neuron(config: NeuronConfig, width: int | None, time_steps: int) -> nn
     )
 
 
-class SequenceFromRest(nn.Module):
-    """A neuron of SpikingJelly that takes sequences, [T, N, *] in and out, and starts each without a past."""
-
-    def __init__(self, neuron: nn.Module) -> None:
-        super().__init__()
-        self.neuron: Any = neuron
-
-    def forward(self, x_seq: Tensor) -> Tensor:
-        spikes: Tensor = self.neuron(x_seq)
-        self.neuron.reset()
-        return spikes
-
-
 class StepByStep(nn.Module):
     """A neuron of snnTorch, which takes a step a call, for sequences [T, N, *], each from rest."""
 
@@ -269,7 +257,6 @@ def _spikingjelly_lif(config: NeuronConfig) -> nn.Module:
         v_reset=0.0 if config.reset == "zero" else None,
         surrogate_function=_jelly("surrogate").ATan(alpha=config.surrogate_alpha),
         detach_reset=config.detach_reset,
-        step_mode="m",
     )
     return neuron
 
