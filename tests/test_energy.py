@@ -281,6 +281,19 @@ def test_traces_of_maps_are_sent_as_a_convolution_with_ones_for_weights_says(
     assert energies(costs)[1] == pytest.approx(0.1 * (min(with_traces, without) + neurons * steps))
 
 
+def test_steps_that_a_function_of_the_model_drops_are_no_error() -> None:
+    class Shortened(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.neuron = synapses([[1.0]]), MFP(0.5, order=2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.neuron(self.layer(x)[:2])
+
+    costs = report(Shortened(), train([1], [1], [1], [0], [0]))
+    assert costs.synaptic_operations == costs.streaming_synaptic_operations == 3
+
+
 def test_one_step_a_call_counts_as_all_steps_in_one() -> None:
     jelly = pytest.importorskip("spikingjelly.activation_based")
     from spikingjelly.activation_based import functional, layer

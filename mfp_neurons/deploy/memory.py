@@ -36,7 +36,7 @@ class Memory:
     Attributes:
         weights: codes, packed into bits.
         parameters: thresholds, taps, factors, offsets and places that numbers are gathered from, in the bits
-            in which a file has them (:mod:`mfp_neurons.deploy.parameters`); equal places once. Generated C
+            in which a file has them (``mfp_neurons.deploy.parameters``); equal places once. Generated C
             states its own tables, which are larger where that makes it faster.
         state_run: between the steps of ``run``, which keeps nothing.
         state_stream: between the steps of ``stream``: K - 1 bits a presynaptic neuron, or R of a neuron with

@@ -88,6 +88,8 @@ class OperationCount:
         """Each value at its own step, and at each later one at which a neuron behind has a tap for it."""
         readers = self._readers[synapse.name]
         steps = readers[0].steps
+        if synapse.rows % steps:  # whatever lies in between makes other steps of them
+            steps = self._state.steps_of(synapse) or 1
         lags = {0}.union(*(self._state.lags(neuron) for neuron in readers))
         if synapse.values.signed:
             values = torch.cat(synapse.reached).reshape(steps, -1).sum(1).cpu()

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass
 from math import prod
 
+import numpy as np
+
 from ..graph import (
     Currents,
     Graph,
@@ -247,12 +249,12 @@ def is_tapped(head: Scores) -> bool:
 
 
 def is_wide(graph: Graph, op: Neurons | Currents | Scores) -> bool:
-    """Whether currents, taps, potentials or thresholds need more than 32 bits."""
+    """Whether currents, sums of taps, potentials or thresholds need more than 32 bits."""
     if isinstance(op, Scores) and is_tapped(op):
         return True
     largest = max(current_bound(graph, synapses(op)))
     if isinstance(op, Neurons):
-        largest = max(
-            largest, *potential_bound(graph, op), int(abs(op.taps).max()), int(abs(op.thresholds).max())
-        )
+        # taps of codes that are all 0 can be of any size, and are still added up
+        taps = max(map(sum, np.abs(op.taps).swapaxes(1, 2).reshape(-1, op.order).tolist()))
+        largest = max(largest, *potential_bound(graph, op), taps, int(abs(op.thresholds).max()))
     return largest >= 2**31

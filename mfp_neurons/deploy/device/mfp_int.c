@@ -265,18 +265,17 @@ static uint32_t row_of(uint32_t step, uint32_t rows)
 }
 
 /* Potential at step t of those in `current`, weighted with `taps`, which are added up in `sum`; only here does a
- * potential exist. Sums wrap around: where one does not fit, no threshold is computed from it. */
+ * potential exist. A wide sum may wrap around: where it does not fit, no threshold is computed from it. */
 static int32_t narrow_potential(const mfp_neurons *layer, uint32_t t, const int32_t *current, const int32_t *taps,
                                 int32_t *sum)
 {
     const uint32_t reach = t < layer->order ? t + 1u : layer->order;
-    int32_t potential = 0;
-    uint32_t reached = 0;
+    int32_t potential = 0, reached = 0;
     for (uint32_t j = 0; j < reach; j++) {
         potential += taps[j] * current[t - j];
-        reached += (uint32_t)taps[j];
+        reached += taps[j];
     }
-    *sum = (int32_t)reached;
+    *sum = reached;
     return potential;
 }
 
