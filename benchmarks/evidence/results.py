@@ -23,7 +23,7 @@ TITLES = {  # of the tasks, in the page's order
     "events": "simulated events",
 }
 OURS = ("memory-free", "memory-free, pooled over time", "memory-free with feedback")
-RIVALS = (
+FAMILIES = (  # in the order of tables and figures
     "LIF, float weights",
     "LIF, 1-bit weights",
     "LIF, pooled over time",
@@ -31,6 +31,7 @@ RIVALS = (
     "SlidingPSN",
     "GRU",
     "convolution over time",
+    *OURS,
 )
 Run = dict[str, Any]  # of one network with one seed, as the sweep writes it
 
@@ -145,7 +146,7 @@ class Task:
 
     def families(self) -> dict[str, list[Network]]:
         """Networks by family, in the order in which the figures name the families."""
-        groups: dict[str, list[Network]] = {family: [] for family in (*RIVALS, *OURS)}
+        groups: dict[str, list[Network]] = {family: [] for family in FAMILIES}
         for network in self.networks.values():
             groups[network.family].append(network)
         return {family: networks for family, networks in groups.items() if networks}
@@ -197,10 +198,10 @@ def join(name: str, plan: sweep.Sweep, results: Sequence[Run], times: Mapping[st
     runs = tables.by_network(results)
     networks = {}
     for entry in plan.entries:
-        if entry.family not in (*RIVALS, *OURS):
+        if entry.family not in FAMILIES:
+            accepted = "; ".join(FAMILIES)
             raise ValueError(
-                f"{name}: network {entry.name!r}: family = {entry.family!r}: give one of "
-                + "; ".join((*RIVALS, *OURS))
+                f"{name}: network {entry.name!r}: family = {entry.family!r}: give one of {accepted}"
             )
         if entry.name in runs:
             networks[entry.name] = Network(

@@ -6,10 +6,10 @@ The metadata has one key, ``mfp_neurons.network``, and there one JSON object:
     sha256     of the whole file, with 64 zeros in place of these digits
     network    the dataclasses of :mod:`.graph` by name and field, with those of :mod:`.parameters` in place
                of arrays. An array of floats is ``{"array": name}``, one number over and over
-               ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": .., "shape": [..]}``:
-               the planes of :mod:`.pack`, one after the other. So are whole numbers, ``{"numbers": [shape],
-               "least": .., "bits": ..}``, which lie in one array, in the order in which they stand here.
-               Places that an earlier Gather has too are the number of that operation
+               ``{"repeat": number, "times": ..}``, codes are ``{"codes": name, "bits": .., "shape": [..]}``
+               and whole numbers ``{"numbers": [shape], "least": .., "bits": ..}``: both are planes of
+               :mod:`.pack`, one after the other. All whole numbers lie in one array, in the order in which
+               they stand here. Places that an earlier Gather has too are the number of that operation
 
 Versions 1 to 3 have arrays of whole numbers in the smallest signed type that holds them, as ``{"array":
 name}``, and no forms of :mod:`.parameters`. Fields that came later are left out where they hold their

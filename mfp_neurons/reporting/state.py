@@ -83,7 +83,7 @@ class StateCount:
     def repeated(self, neuron: Neuron) -> frozenset[str]:
         """The synapses that a stream goes through again for the past inputs of a memory-free neuron.
 
-        None where those inputs themselves are kept, or their sum.
+        There are none where those inputs themselves are kept, or their sum.
         """
         return self._repeated.get(neuron.name, frozenset())
 

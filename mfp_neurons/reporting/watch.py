@@ -61,9 +61,8 @@ class Synapse:
     outputs: int = 0  # values given
     rows: int = 0  # of inputs: T * N, or N if they do not change with time
     products: float = 0.0  # synapses that all values reach, zeros included
-    levels: Tensor | None = field(
-        default_factory=lambda: torch.empty(0)
-    )  # its values; None: more than 8 bits
+    # the different values received; None: more of them than 8 bits number
+    levels: Tensor | None = field(default_factory=lambda: torch.empty(0))
     trains: list[Tensor] | None = None  # its inputs, [rows, features], as long as they are spikes
 
     def receive(self, x: Tensor) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from benchmarks.evidence import answers, draw, page
 from benchmarks.evidence.__main__ import RESULTS
 from benchmarks.evidence.results import (
+    FAMILIES,
     TITLES,
     Network,
     Task,
@@ -275,6 +276,7 @@ def test_every_figure_that_the_results_suffice_for_is_drawn(tmp_path: Path) -> N
 
 
 def test_families_differ_in_gray_and_our_networks_are_filled() -> None:
+    assert tuple(draw.COLORS) == FAMILIES
     assert len({marker for _, marker in draw.COLORS.values()}) == len(draw.COLORS)
     assert {family for family in draw.COLORS if draw.style(family)["markerfacecolor"] != "white"} == {
         family for family in draw.COLORS if family.startswith("memory-free")

@@ -21,13 +21,17 @@ FLOAT_BITS = 32
 
 @dataclass(frozen=True)
 class Operations:
-    """What layers of neurons compute beside their synapses, in number."""
+    """What layers of neurons compute beside their synapses, in number.
 
-    additions: float = 0.0  # and comparisons
+    Attributes:
+        additions: and comparisons.
+        multiplications: of two values.
+        look_ups: of a sigmoid or tanh in a table of bytes, each at the price of a multiplication of bytes.
+    """
+
+    additions: float = 0.0
     multiplications: float = 0.0
-    look_ups: float = (
-        0.0  # of a sigmoid or tanh in a table of bytes, each priced as a multiplication of bytes
-    )
+    look_ups: float = 0.0
 
     @property
     def number(self) -> float:
