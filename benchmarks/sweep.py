@@ -22,7 +22,7 @@ from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import Trainer
 
-__all__ = ["Entry", "Sweep", "choices", "load", "only", "run"]
+__all__ = ["Entry", "Sweep", "choices", "load", "load_data", "only", "run"]
 
 Settings = dict[str, Any]  # dotted keys
 
@@ -220,12 +220,13 @@ def _run_one(sweep: Sweep, entry: Entry, seed: int, common: Settings, path: Path
 
 def _train(sweep: Sweep, settings: Settings, folder: Path, bars: bool) -> dict[str, Any]:
     config = config_module.load(sweep.base, settings)
-    data = _loaded(json.dumps(config.as_dict()["data"]))
+    data = load_data(json.dumps(config.as_dict()["data"]))
     return Trainer(config, folder, data, bars=bars).run(resume=True)
 
 
 @functools.lru_cache(maxsize=1)  # runs on the same data follow one another
-def _loaded(settings: str) -> Data:
+def load_data(settings: str) -> Data:
+    """The data of a config, whose table ``data`` is given as JSON."""
     return data_module.load(config_module.from_dict({"data": json.loads(settings)}).data)
 
 

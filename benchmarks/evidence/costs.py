@@ -1,6 +1,5 @@
 """What a trained network costs: bytes, bits of state, operations and energy an image, time to train."""
 
-import functools
 import hashlib
 import json
 import statistics
@@ -15,8 +14,8 @@ from benchmarks.evidence import rivals
 from benchmarks.machine import facts
 from mfp_neurons import deploy, report, reporting
 from mfp_neurons.train import config, deployment
-from mfp_neurons.train import data as data_module
 from mfp_neurons.train.config import ConfigError
+from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import BEST, Trainer, load_network
 
 IMAGES = 200  # of the test split, over which spikes and operations are averaged
@@ -65,7 +64,7 @@ def _digest(checkpoint: Path) -> str:
 def measure(checkpoint: Path) -> dict[str, float]:
     """Costs of a checkpoint in the folder of its run; see :func:`of_run`. A rival counts its own."""
     settings = json.loads((checkpoint.parent / "result.json").read_text())["config"]["data"]
-    data = _loaded(json.dumps(settings))
+    data = sweep.load_data(json.dumps(settings))
     module, *_ = load_network(checkpoint, data=data)
     x_seq = data.sequence(data.test.samples[:IMAGES])
     if hasattr(module, "costs"):
@@ -76,7 +75,7 @@ def measure(checkpoint: Path) -> dict[str, float]:
     return {"weight_bytes": _weight_bytes(checkpoint, data, counted.weight_bytes), "spikes": spikes} | numbers
 
 
-def _weight_bytes(checkpoint: Path, data: data_module.Data, packed: int) -> int:
+def _weight_bytes(checkpoint: Path, data: Data, packed: int) -> int:
     """All parameters on a device: those of the integer network; of one that has no integers, as packed."""
     try:
         memory = deployment.lower_checkpoint(checkpoint, data=data).network.memory()
@@ -84,11 +83,6 @@ def _weight_bytes(checkpoint: Path, data: data_module.Data, packed: int) -> int:
         print(f"bytes as packed, not as deployed: {error}")
         return packed
     return memory.weights + memory.parameters
-
-
-@functools.lru_cache(maxsize=1)  # all networks of a task read the same data
-def _loaded(settings: str) -> data_module.Data:
-    return data_module.load(config.from_dict({"data": json.loads(settings)}).data)
 
 
 def times(plan: sweep.Sweep, results: Sequence[dict[str, Any]], overrides: sweep.Settings) -> dict[str, Any]:
@@ -101,7 +95,7 @@ def times(plan: sweep.Sweep, results: Sequence[dict[str, Any]], overrides: sweep
     """
     tuned = {result["name"]: result["tuned"]["best"] for result in results}
     trainers: dict[str, Trainer] = {}
-    data: data_module.Data | None = None
+    data: Data | None = None
     for entry in plan.entries:
         if entry.name not in tuned:
             continue

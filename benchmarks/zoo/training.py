@@ -324,16 +324,16 @@ def cost(runnable: Runnable, data: Data) -> dict[str, Any]:
 
 def counted(model: nn.Module, data: Data) -> dict[str, Any]:
     """Bytes, bits and operations of any model, counted on the first test samples."""
-    found = report(model, data.sequence(data.test.samples[:COUNTED]))
+    costs = report(model, data.sequence(data.test.samples[:COUNTED]))
     return dict(
-        float32_bytes=found.weight_bytes_stored,
-        state_bits=found.state_bits,
-        state_bits_per_neuron=found.state_bits_per_neuron,
-        synaptic_operations=found.synaptic_operations,
-        streaming_synaptic_operations=found.streaming_synaptic_operations,
-        macs=found.macs,
-        energy_joules=found.energy_joules,
-        streaming_energy_joules=found.streaming_energy_joules,
+        float32_bytes=costs.weight_bytes_stored,
+        state_bits=costs.state_bits,
+        state_bits_per_neuron=costs.state_bits_per_neuron,
+        synaptic_operations=costs.synaptic_operations,
+        streaming_synaptic_operations=costs.streaming_synaptic_operations,
+        macs=costs.macs,
+        energy_joules=costs.energy_joules,
+        streaming_energy_joules=costs.streaming_energy_joules,
     )
 
 

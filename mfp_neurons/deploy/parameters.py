@@ -296,8 +296,8 @@ def threshold_line(op: Neurons, limit: int = _LIMIT >> 1) -> Line | None:
             best = replace(line, steps=steps)
     if best is None or not np.array_equal(_thresholds(best, reached), op.thresholds):
         return None
-    whole = _thresholds(replace(best, steps=len(every)), reached)
-    return best if np.array_equal(whole, every.reshape(-1, channels)) else None
+    later = _thresholds(replace(best, steps=len(every)), reached)  # behind the rows as well
+    return best if np.array_equal(later, every.reshape(-1, channels)) else None
 
 
 def _slopes(table: Ints, sums: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -135,10 +135,10 @@ class OperationCount:
         kernel = neuron.spec.kernel
         assert kernel is not None
         taps = tap_sets(kernel, neuron.steps)
-        given = neuron.features * neuron.steps * self._batch
+        currents = neuron.features * neuron.steps * self._batch
         for synapse in read:
             # Others may need the past inputs themselves, and a pooling in between is not linear.
-            alone = len(self._readers[synapse.name]) == 1 and synapse.outputs == given
+            alone = len(self._readers[synapse.name]) == 1 and synapse.outputs == currents
             if taps is None or not alone or len(synapse.fan_out) > 1 or synapse.rows % neuron.steps:
                 return None
             by_rows = not isinstance(synapse.module, TRANSPOSED)  # whether a row of the weight is an output
@@ -175,7 +175,7 @@ class OperationCount:
         return Cost(compared + own, (compared + own) * joules)
 
     def _current_bits(self, neuron: Neuron) -> float:
-        """Bits of what a neuron receives: REAL if a weight or an input before it is; else, in whole, 8."""
+        """Bits of what a neuron receives: REAL if a weight or an input before it is, else 8."""
         before = [self._watch.synapses[name] for name in neuron.sources if name in self._watch.synapses]
         widths = [bits for synapse in before for bits in (_weight_bits(synapse), synapse.input_bits)]
         return REAL if REAL in widths else 8
