@@ -1,6 +1,5 @@
 """What a report says of operations and energy, beside hand counts and a simulation that counts one by one."""
 
-import inspect
 import itertools
 from dataclasses import dataclass
 from fractions import Fraction
@@ -14,13 +13,11 @@ from torch import Tensor, nn
 
 from mfp_neurons import MFP, report
 from mfp_neurons.baseline import QuantizedMembraneLIF
-from mfp_neurons.neuron import HistoryKernel
 from mfp_neurons.pooling import TimePool
 from mfp_neurons.quantize import codes, quantize_weights
 from mfp_neurons.reporting import Report
 
 PICO = 1e-12
-HAS_GROUPS = "groups" in inspect.signature(HistoryKernel).parameters
 
 
 def synapses(weights: list[list[float]], bits: float | None = 1) -> nn.Module:
@@ -236,7 +233,7 @@ def test_traces_of_real_inputs_are_wider_and_sent_where_that_is_cheaper(weight_b
 def convolutions(draw: st.DrawFn) -> tuple[nn.Module, Tensor, int]:
     """A convolution of 1-bit weights, spikes for it [T, N, C, H, W], and how many tap sets are behind it."""
     torch.manual_seed(draw(st.integers(0, 2**16)))
-    groups, sets = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2, 4] if HAS_GROUPS else [1]))
+    groups, sets = draw(st.sampled_from([1, 2])), draw(st.sampled_from([1, 2, 4]))
     options = {"stride": draw(st.integers(1, 2)), "padding": draw(st.integers(0, 1)), "groups": groups}
     layer = quantize_weights(nn.Conv2d(2, 4, 3, bias=False, **options), 1)
     return layer, (torch.rand(draw(st.integers(2, 5)), 2, 2, 5, 4) < 0.2).float(), sets
@@ -417,7 +414,7 @@ def prices_of_a_layer(
 
 @settings(deadline=None, max_examples=80)
 @given(
-    sharing=st.sampled_from(["layer", "channel", *(["groups"] if HAS_GROUPS else [])]),
+    sharing=st.sampled_from(["layer", "channel", "groups"]),
     weight_bits=st.sampled_from([1, 1.58, 4, None]),
     kernel_bits=st.sampled_from(["pow2", 3, None]),
     order=st.integers(2, 4),

@@ -28,11 +28,11 @@ def tap_sets(kernel: KernelParameters, steps: int) -> Tensor | None:
     """Taps [L, G] of each of G groups of channels; None where every channel, or every step, has its own."""
     if isinstance(kernel(), Matrix):
         return None
-    taps, groups = taps_of(kernel, steps), getattr(kernel, "groups", None)
+    taps = taps_of(kernel, steps)
     channels = taps.shape[1]
     if channels == 1:
         return taps
-    return None if groups is None else taps[:, :: channels // groups]
+    return None if kernel.groups is None else taps[:, :: channels // kernel.groups]
 
 
 def tap_bits(kernel: KernelParameters, steps: int) -> float:
