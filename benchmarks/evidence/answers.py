@@ -22,7 +22,8 @@ def accuracy(main: Task, tasks: Sequence[Task]) -> str:
     leads = {
         task.title: lead(_most_accurate(task.ours, task), _most_accurate(task.rivals, task)) for task in tasks
     }
-    return f"{first} Over all tasks, the second lead {_over_tasks(leads, signed)} points."
+    over_tasks = _over_tasks(leads, signed)
+    return f"{first} Over all tasks, the lead over the most accurate other network {over_tasks} points."
 
 
 def memory(main: Task, _: Sequence[Task]) -> str:
@@ -68,7 +69,7 @@ def training(main: Task, tasks: Sequence[Task]) -> str:
     ours, lif = _timed(main)
     first = (
         f"On {main.title}, a training step of the most accurate memory-free network takes {ours:.0f} ms, and "
-        f"one of the fastest LIF {lif:.0f} ms, in turns on one machine."
+        f"a step of the fastest LIF {lif:.0f} ms, in turns on one machine."
     )
     ratios = {}
     for task in tasks:
@@ -76,7 +77,7 @@ def training(main: Task, tasks: Sequence[Task]) -> str:
             ratios[task.title] = _timed(task)[0] / _timed(task)[1]
         except Absent:
             continue  # no steps were timed
-    return f"{first} Over all tasks, the first divided by the second {_over_tasks(ratios, '{:.2f}'.format)}."
+    return f"{first} Over all tasks, the ratio of the two {_over_tasks(ratios, '{:.2f}'.format)}."
 
 
 def _timed(task: Task) -> tuple[float, float]:
