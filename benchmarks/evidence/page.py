@@ -366,10 +366,6 @@ class TaskValues:
     task: Task
 
     @property
-    def title(self) -> str:
-        return self.task.title
-
-    @property
     def table(self) -> str:
         return table(self.task)
 
