@@ -144,11 +144,15 @@ def test_places_of_several_maps_stand_once_in_memory_and_in_the_tables():
     graph = network(shape, [*moves, turned])
     agree(Case(graph, levels(shape, 4), 4))
     apart = network(shape, [moves[0]])
-    assert memory(graph, 1, 4).parameters - memory(apart, 1, 4).parameters == 60
-    with tempfile.TemporaryDirectory() as folder:
-        header, source, *_ = write_c(graph, folder)
-        assert len(re.findall(r"int8_t places\d+\[60\]", source.read_text())) == 2
-        assert f"PARAMETER_BYTES {memory(graph, 1, 4).parameters}\n" in header.read_text()
+    # the turned places alone are new: 60 numbers below 64, of 6 bits each in a file, and a byte each in C
+    assert memory(graph, 1, 4).parameters - memory(apart, 1, 4).parameters == 60 * 6 // 8
+    stated = []
+    for written, tables in ((graph, 2), (apart, 1)):
+        with tempfile.TemporaryDirectory() as folder:
+            header, source, *_ = write_c(written, folder)
+            assert len(re.findall(r"int8_t places\d+\[60\]", source.read_text())) == tables
+            stated += map(int, re.findall(r"PARAMETER_BYTES (\d+)\n", header.read_text()))
+    assert stated[0] - stated[1] == 60
 
 
 def test_ones_are_one_everywhere_and_beyond_the_end_of_a_map_nothing_is():
