@@ -154,7 +154,7 @@ def table(task: Task) -> str:
             _text(network.state_bits),
             _two(1, network.weight_bytes, network.total_bytes),
             _two(1e-3, network.operations, network.streaming_operations),
-            _two(1e9, network.energy, network.streaming_energy),
+            _significant_two(1e9, network.energy, network.streaming_energy),
             _number(network.spikes, ",.0f"),
             _number(network.milliseconds, ".1f"),
         )
@@ -252,6 +252,11 @@ def _text(value: float | None) -> str:
 def _two(unit: float, first: float | None, second: float | None) -> str:
     """Two values that are read together: neither without the other."""
     return "" if first is None or second is None else f"{unit * first:,.0f} / {unit * second:,.0f}"
+
+
+def _significant_two(unit: float, first: float | None, second: float | None) -> str:
+    """The same in three digits."""
+    return "" if first is None or second is None else " / ".join(_text(unit * v) for v in (first, second))
 
 
 def _ratio(pair: Match, cost: Cost) -> str:
