@@ -154,7 +154,7 @@ def table(task: Task) -> str:
             _text(network.state_bits),
             _two(1, network.weight_bytes, network.total_bytes),
             _two(1e-3, network.operations, network.streaming_operations),
-            _significant_two(1e9, network.energy, network.streaming_energy),
+            _two(1e9, network.energy, network.streaming_energy, _text),
             _number(network.spikes, ",.0f"),
             _number(network.milliseconds, ".1f"),
         )
@@ -249,14 +249,11 @@ def _text(value: float | None) -> str:
     return "" if value is None else significant(value, 3)
 
 
-def _two(unit: float, first: float | None, second: float | None) -> str:
+def _two(
+    unit: float, first: float | None, second: float | None, text: Callable[[float], str] = "{:,.0f}".format
+) -> str:
     """Two values that are read together: neither without the other."""
-    return "" if first is None or second is None else f"{unit * first:,.0f} / {unit * second:,.0f}"
-
-
-def _significant_two(unit: float, first: float | None, second: float | None) -> str:
-    """The same in three digits."""
-    return "" if first is None or second is None else " / ".join(_text(unit * v) for v in (first, second))
+    return "" if first is None or second is None else f"{text(unit * first)} / {text(unit * second)}"
 
 
 def _ratio(pair: Match, cost: Cost) -> str:
