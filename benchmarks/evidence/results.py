@@ -13,9 +13,8 @@ from mfp_neurons.train import tables
 
 HERE = Path(__file__).parent
 TITLES = {  # of the tasks, in the page's order
-    "spoken": "spoken digits",
-    "spoken_stream": "spoken digits in a stream",
-    "spoken_hard": "spoken digits in noise",
+    "spoken_hard": "spoken digits in a stream",
+    "spoken": "spoken digits, whole words",
     "smartwatch": "smartwatch exercises",
     "rows": "Fashion-MNIST by rows",
     "rows_readout": "Fashion-MNIST by rows, free read-out",

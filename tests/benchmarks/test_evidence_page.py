@@ -65,7 +65,7 @@ def network(
     return Network(name, name.capitalize(), family, "", runs, milliseconds)
 
 
-def task(*networks: Network, name: str = "spoken_stream", reference: str = "lif") -> Task:
+def task(*networks: Network, name: str = "spoken_hard", reference: str = "lif") -> Task:
     return Task(name, {network.name: network for network in networks}, reference)
 
 
@@ -175,7 +175,7 @@ def fill(words: str, *tasks: Task) -> tuple[str, list[str]]:
 
 def test_words_name_values_of_the_results() -> None:
     words = (
-        "{spoken_stream[lif].accuracy} %, "
+        "{spoken_hard[lif].accuracy} %, "
         "{main[ours against lif].accuracy}, {main[ours against lif].total_bytes}, "
         "{main[lif].streaming_energy}, {main[lif].streaming_operations}, {main[lif against lif].accuracy}"
     )
@@ -185,11 +185,11 @@ def test_words_name_values_of_the_results() -> None:
 
 
 def test_paragraphs_bullets_and_sections_without_their_values_are_left_out() -> None:
-    words = "# One\n\nA {spoken_stream[gone].accuracy}\n\n- b\n- c {rows[lif].accuracy}\n  more\n- d\n\n"
+    words = "# One\n\nA {spoken_hard[gone].accuracy}\n\n- b\n- c {rows[lif].accuracy}\n  more\n- d\n\n"
     words += "## Two\n\n{figures[energy]}\n"
     text, reasons = fill(words, task(network("lif", [80.0], "GRU", streaming_energy_joules=1e-6)))
     assert text.startswith("# One\n\n- b\n- d\n\n## Two\n\n![")
-    assert reasons == ["spoken_stream: no network 'gone'", "rows has no results"]
+    assert reasons == ["spoken_hard: no network 'gone'", "rows has no results"]
     old = Network("lif", "Lif", "GRU", "", (run(0, 80.0, costs=OLD_COSTS),))
     text, reasons = fill(words, task(old))
     assert text == "# One\n\n- b\n- d\n"
@@ -200,8 +200,8 @@ def test_paragraphs_bullets_and_sections_without_their_values_are_left_out() -> 
     ("words", "error"),
     [
         ("{sponken[lif].accuracy}", ValueError),
-        ("{spoken_stream[lif].acuracy}", AttributeError),
-        ("{spoken_stream[ours against lif].acuracy}", AttributeError),
+        ("{spoken_hard[lif].acuracy}", AttributeError),
+        ("{spoken_hard[ours against lif].acuracy}", AttributeError),
         ("{figures[byte]}", ValueError),
         ("{answers[byte]}", ValueError),
     ],
@@ -240,7 +240,7 @@ def test_the_introduction_of_a_task_has_no_links_since_it_stands_in_two_folders(
     assert "](" not in introduction
 
 
-@pytest.mark.parametrize("name", ["spoken_stream", "rows"])
+@pytest.mark.parametrize("name", ["spoken_hard", "rows"])
 def test_the_readme_shows_speech_or_else_rows(name: str) -> None:
     tasks = {other: task(LIF, OURS, name=other) for other in ("rows", "still", *[name])}
     text, _ = page.render_readme(tasks)
@@ -254,7 +254,7 @@ def test_the_readme_shows_speech_or_else_rows(name: str) -> None:
 def test_every_figure_that_the_results_suffice_for_is_drawn(tmp_path: Path) -> None:
     old = Network("lif", "Lif", "LIF, 1-bit weights", "two words", (run(0, 80.0, costs=OLD_COSTS),))
     tasks = {
-        "spoken_stream": task(LIF, OURS),
+        "spoken_hard": task(LIF, OURS),
         "rows": task(old, name="rows"),
         "still": task(OURS, name="still"),
     }
@@ -265,7 +265,7 @@ def test_every_figure_that_the_results_suffice_for_is_drawn(tmp_path: Path) -> N
         "accuracy",
         "worst",
         "training",
-        "spoken_stream",
+        "spoken_hard",
         "rows",
         "still",
     ]
