@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks import gru
+from benchmarks.evidence.rivals.gated import GRUClassifier
 from benchmarks.zoo import training
 from mfp_neurons import report, zoo
 from mfp_neurons.deploy import IntegerNetwork
@@ -164,7 +165,7 @@ def measure_gru(name: str, data_root: str | None) -> dict[str, Any]:
     trainer = Trainer(settings, folder)
     result = trainer.run(resume=True)
     module, data, *_ = load_network(folder / BEST, data=trainer.data)
-    assert isinstance(module, gru.GRUClassifier)
+    assert isinstance(module, GRUClassifier)
     costs = report(module, data.sequence(data.test.samples[:100]))
     return {
         "width": GRU_WIDTH,
@@ -178,9 +179,7 @@ def measure_gru(name: str, data_root: str | None) -> dict[str, Any]:
     }
 
 
-def build_gru(
-    machine: Machine, flags: tuple[str, ...], module: gru.GRUClassifier, data: Data
-) -> dict[str, Any]:
+def build_gru(machine: Machine, flags: tuple[str, ...], module: GRUClassifier, data: Data) -> dict[str, Any]:
     """One machine.
 
     Raises:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import kl_div
 
+from benchmarks.evidence.results import read_runs
 from mfp_neurons.train import config, data
 from mfp_neurons.train.checkpoint import write_json
 from mfp_neurons.train.config import Config
@@ -61,7 +62,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="folder for the runs")
     out = parser.parse_args().out
-    evidence = json.loads((RESULTS / "evidence_still.json").read_text())
+    evidence = read_runs(RESULTS / "evidence_still.json")
     settings = {(one["name"], one["seed"]): config.from_dict(one["config"]) for one in evidence}
     plain = {one["seed"]: one["test_accuracy"] for one in evidence if one["name"] == STUDENT}
     shared = data.load(settings[TEACHER, 0].data)

@@ -16,19 +16,20 @@ settings of those.
 """
 
 import argparse
+import copy
+import functools
 import json
+import operator
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from benchmarks import sweep
 from benchmarks.evidence import costs, page
-from benchmarks.evidence.results import HERE, TITLES
+from benchmarks.evidence.results import HERE, TITLES, Run, read_runs, write_runs
 from benchmarks.zoo.training import same_training
 from mfp_neurons.train import checkpoint, config
 
 RESULTS = HERE.parent / "results"
-Result = dict[str, Any]
 TASKS = tuple(TITLES)
 
 
@@ -54,11 +55,11 @@ def main() -> None:
         set_by_hand = dict(config.parse_override(s) for s in args.set)
         overrides = {"data.root": args.data_root, **set_by_hand}
         path = RESULTS / f"evidence_{task}.json"
-        results = json.loads(path.read_text()) if path.exists() else []
+        results = read_runs(path) if path.exists() else []
         if not args.show:
             sweep.run(sweep.only(plan, args.network), args.out / task, overrides)
             results = collect(plan, args.out / task, results, overrides)
-            checkpoint.write_json(path, results)
+            write_runs(path, results)
         if args.costs:
             path = RESULTS / f"evidence_{task}_time.json"
             checkpoint.write_json(path, costs.times(plan, results, overrides))
@@ -66,8 +67,8 @@ def main() -> None:
 
 
 def collect(
-    plan: sweep.Sweep, out: Path, kept: Sequence[Result], overrides: sweep.Settings | None = None
-) -> list[Result]:
+    plan: sweep.Sweep, out: Path, kept: Sequence[Run], overrides: sweep.Settings | None = None
+) -> list[Run]:
     """The results of all finished runs of a task, with what each network costs.
 
     Those that were trained with other settings than the plan's, of an earlier budget say, are left out: they
@@ -91,6 +92,7 @@ def collect(
                 result = earlier[entry.name, seed]
             else:
                 continue
+            result = _with_rounded(result, plan.extend)
             settings = plan.settings(
                 entry, {**plan.common, **(overrides or {})}, result["tuned"]["best"], seed
             )
@@ -99,6 +101,20 @@ def collect(
                 continue
             results.append(result | words | ({"costs": costs.of_run(path)} if path.exists() else {}))
     return results
+
+
+def _with_rounded(result: Run, keys: Sequence[str]) -> Run:
+    """A result in which these settings, which tuning may have moved beyond their rows, have the six
+    significant digits of :func:`benchmarks.sweep.beyond`: earlier runs had 0.05399999999999999."""
+    result = copy.deepcopy(result)
+    tuned = result["tuned"]
+    for key in keys:
+        *path, name = key.split(".")
+        table = functools.reduce(operator.getitem, path, result["config"])
+        table[name] = float(f"{table[name]:.6g}")
+        for choice in (tuned["best"], *(tried["choice"] for tried in tuned["tried"])):
+            choice[key] = float(f"{choice[key]:.6g}")
+    return result
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
 """What the committed results say: costs of networks, paired differences, frontiers, who is compared."""
 
+import copy
 import json
 import math
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from benchmarks import sweep
-from mfp_neurons.train import tables
+from mfp_neurons.train import checkpoint, tables
+from mfp_neurons.train.config import assign
 
 HERE = Path(__file__).parent
 TITLES = {  # of the tasks, in the page's order
@@ -32,6 +34,7 @@ FAMILIES = (  # in the order of tables and figures
     "convolution over time",
     *OURS,
 )
+SHARED = ("name", "label", "family", "tuned")  # by the runs of a network, beside most of their settings
 Run = dict[str, Any]  # of one network with one seed, as the sweep writes it
 
 
@@ -188,8 +191,73 @@ def read(folder: Path, plans: Path = HERE) -> dict[str, Task]:
         if path.exists():
             times = json.loads(timed.read_text())["milliseconds_per_step"] if timed.exists() else {}
             plan = sweep.load(str(plans / f"{name}.toml"))
-            tasks[name] = join(name, plan, json.loads(path.read_text()), times)
+            tasks[name] = join(name, plan, read_runs(path), times)
     return tasks
+
+
+def write_runs(path: Path, runs: Iterable[Run]) -> None:
+    """Writes a file of results, in which what the runs of a network share is said once.
+
+        [{"name": .., "label": .., "family": .., "tuned": .., "config": ..,
+          "runs": [{"seed": 0, "settings": {"training.seed": 0}, "test_accuracy": .., ..}, ..]}, ..]
+
+    ``config`` has the settings that are the same in all runs of the network, and ``settings`` of a run has
+    the others, by dotted key.
+    """
+    networks: dict[str, list[Run]] = {}
+    for run in runs:
+        networks.setdefault(json.dumps([run[key] for key in SHARED]), []).append(run)
+    checkpoint.write_json(path, [_network(group) for group in networks.values()])
+
+
+def _network(runs: Sequence[Run]) -> dict[str, Any]:
+    settings = [dict(_settings(run["config"])) for run in runs]
+    common = {
+        key: value for key, value in settings[0].items() if all((key, value) in s.items() for s in settings)
+    }
+    return {
+        **{key: runs[0][key] for key in SHARED},
+        "config": _with_settings({}, common),
+        "runs": [
+            {
+                "seed": run["seed"],
+                "settings": {key: value for key, value in own.items() if key not in common},
+                **{key: value for key, value in run.items() if key not in (*SHARED, "seed", "config")},
+            }
+            for run, own in zip(runs, settings, strict=True)
+        ],
+    }
+
+
+def read_runs(path: Path) -> list[Run]:
+    """The runs of a file that :func:`write_runs` has written, each with all its settings."""
+    runs = []
+    for network in json.loads(path.read_text()):
+        if "runs" not in network:  # an entry for each run, in a file from before networks were entries
+            runs.append(network)
+            continue
+        shared = {key: network[key] for key in SHARED}
+        for run in network["runs"]:
+            settings = _with_settings(network["config"], run["settings"])
+            own = {key: value for key, value in run.items() if key != "settings"}
+            runs.append({**shared, "config": settings, **own})
+    return runs
+
+
+def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """By dotted key; an empty table is a value."""
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _settings(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _with_settings(config: dict[str, Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    config = copy.deepcopy(config)
+    for key, value in settings.items():
+        assign(config, key, value)
+    return config
 
 
 def join(name: str, plan: sweep.Sweep, results: Sequence[Run], times: Mapping[str, float]) -> Task:

@@ -2,31 +2,13 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
+from benchmarks.evidence.rivals.gated import GRUClassifier
 from mfp_neurons.train.config import Config, from_dict
 
 SOURCES = Path(__file__).parent
-
-
-class GRUClassifier(nn.Module):
-    """nn.GRU and a linear layer on its state: [T, N, features] to scores [T, N, classes]."""
-
-    def __init__(self, features: int, width: int, classes: int) -> None:
-        super().__init__()
-        self.gru = nn.GRU(features, width)
-        self.readout = nn.Linear(width, classes)
-
-    def forward(self, x_seq: Tensor) -> Tensor:
-        scores: Tensor = self.readout(self.gru(x_seq)[0])
-        return scores
-
-
-def gru(features: tuple[int, ...], classes: int, time_steps: int, neurons: Any, *, width: int) -> nn.Module:
-    """A builder for ``network.architecture``; it takes no neurons of the config."""
-    return GRUClassifier(features[0], width, classes)
 
 
 def config(beside: Config, width: int, epochs: int, learning_rate: float) -> Config:
@@ -35,8 +17,8 @@ def config(beside: Config, width: int, epochs: int, learning_rate: float) -> Con
         {
             "data": asdict(beside.data),
             "network": {
-                "architecture": f"{__name__}:gru",
-                "options": {"width": width},
+                "architecture": "benchmarks.evidence.rivals:gru",
+                "options": {"width": width, "norm": False},
                 "weight_bits": 32,
             },
             "readout": {"train": 1, "candidates": [1]},
@@ -47,8 +29,14 @@ def config(beside: Config, width: int, epochs: int, learning_rate: float) -> Con
 
 
 def write_weights(module: GRUClassifier, scale: float, path: Path) -> None:
-    """The weights as C tables in float32, for ``gru.c``; its inputs are those of torch times ``scale``."""
-    unit, width = module.gru, module.gru.hidden_size
+    """The weights as C tables in float32, for ``gru.c``; its inputs are those of torch times ``scale``.
+
+    Raises:
+        ValueError: the network is none of one layer in floats without a batch norm, which ``gru.c`` runs.
+    """
+    unit, width = module.recurrent, module.width
+    if not isinstance(unit, nn.GRU) or unit.num_layers > 1 or module.norm is not None:
+        raise ValueError(f"module = {module!r}: give one layer of a GRU in floats, without a batch norm")
     weights = {name: parameter.detach() for name, parameter in unit.named_parameters()}
     input_bias, state_bias = weights["bias_ih_l0"].clone(), weights["bias_hh_l0"]
     input_bias[: 2 * width] += state_bias[: 2 * width]  # r and z add both; of n, r weighs the second

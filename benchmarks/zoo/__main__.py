@@ -145,12 +145,14 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _train(args: argparse.Namespace) -> str:
-    out = _out(args)
-    options = {"resume": args.resume, "by": args.by, "bars": not args.quiet}
+    out, bars = _out(args), not args.quiet
+    data = training.train(
+        args.name, out, _overrides(args), original=args.original, resume=args.resume, bars=bars
+    )
     if args.original:
-        original = training.train_original(args.name, out, _overrides(args), **options)
+        original = training.describe_original(args.name, out, by=args.by, data=data)
         return f"{original}\n\nwritten: {out / args.name}{training.ORIGINAL}"
-    return _written(training.train(args.name, out, _overrides(args), **options), out)
+    return _written(training.pack(args.name, out, by=args.by, data=data, bars=bars), out)
 
 
 def _validate(args: argparse.Namespace) -> str:

@@ -44,27 +44,27 @@ def configs() -> list[str]:
     return sorted(path.stem for path in CONFIGS.glob("*.toml"))
 
 
-def config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
+def config(name: str, overrides: Mapping[str, Any] | None = None, *, original: bool = False) -> Config:
     """The training config of that name; ``overrides`` are dotted keys.
 
-    Raises:
-        ConfigError: there is no such config, or a value is not accepted.
-    """
-    if name not in configs():
-        raise ConfigError(f"the zoo has no config {name!r}; it has {', '.join(configs())}")
-    return load_config(str(CONFIGS / f"{name}.toml"), overrides)
-
-
-def original_config(name: str, overrides: Mapping[str, Any] | None = None) -> Config:
-    """The training config of the network that the one of that name replaces: float weights, its own neurons.
+    Args:
+        name: one of ``configs()``.
+        overrides: settings other than the config's, by dotted keys.
+        original: of the network that it replaces, with float weights and its own neurons.
 
     Raises:
         ConfigError: there is no such config, nothing says what its original is, or a value is not accepted.
     """
-    originals = read_toml(str(CONFIGS.parent / ORIGINALS))
-    if name in configs() and name not in originals:
-        raise ConfigError(f"{ORIGINALS} has no original of {name!r}; it has those of {', '.join(originals)}")
-    return config(name, {"network.weight_bits": 32, **originals.get(name, {}), **(overrides or {})})
+    if name not in configs():
+        raise ConfigError(f"the zoo has no config {name!r}; it has {', '.join(configs())}")
+    settings: dict[str, Any] = {}
+    if original:
+        originals = read_toml(str(CONFIGS.parent / ORIGINALS))
+        if name not in originals:
+            known = ", ".join(originals)
+            raise ConfigError(f"{ORIGINALS} has no original of {name!r}; it has those of {known}")
+        settings = {"network.weight_bits": 32, **originals[name]}
+    return load_config(str(CONFIGS / f"{name}.toml"), {**settings, **(overrides or {})})
 
 
 def summary(name: str) -> str:
@@ -80,76 +80,39 @@ def summary(name: str) -> str:
 def train(
     name: str,
     out: Path,
-    overrides: dict[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     *,
+    original: bool = False,
     resume: bool = False,
-    by: str = "",
     bars: bool = True,
-) -> Trained:
-    """Trains the config of that name in the folder ``out``, then packs it there (:func:`pack`).
+) -> Data:
+    """Trains the config of that name in the folder ``out``, for :func:`pack` or :func:`describe_original`.
 
     Args:
-        name: one of ``configs()``.
-        out: folder for the run's checkpoints, ``NAME.safetensors`` and ``NAME.json``.
-        overrides: settings other than the config's, by dotted keys; the card tells them.
+        name, overrides, original: as for :func:`config`.
+        out: folder for the run's checkpoints.
         resume: go on where the run in ``out`` stopped.
-        by: who trains it, for the card.
         bars: whether to draw progress bars.
 
+    Returns:
+        The data set, which need not be loaded again.
+
     Raises:
-        ConfigError: there is no such config, a setting is not accepted, ``out`` holds another run.
+        ConfigError: the config is refused, or ``out`` holds another run.
     """
-    trainer = _run(config(name, overrides), out, resume, bars)
-    return pack(name, out, by=by, data=trainer.data, bars=bars)
-
-
-def _run(config: Config, out: Path, resume: bool, bars: bool) -> Trainer:
-    trainer = Trainer(config, out, bars=bars)
+    trainer = Trainer(config(name, overrides, original=original), out, bars=bars)
     out.mkdir(parents=True, exist_ok=True)
     if not (out / LAST).exists():
         checkpoint.write_json(out / MACHINE, {"trained_on": _machine(trainer.device)})
     trainer.run(resume=resume)
-    return trainer
-
-
-def train_original(
-    name: str,
-    out: Path,
-    overrides: dict[str, Any] | None = None,
-    *,
-    resume: bool = False,
-    by: str = "",
-    bars: bool = True,
-) -> Original:
-    """Trains the network that the one of that name replaces, and writes what it reaches and costs.
-
-    Args:
-        name: one of ``configs()`` that ``originals.toml`` has too.
-        out: folder for the run's checkpoints and ``NAME-original.json``.
-        overrides, resume, by, bars: as for :func:`train`.
-
-    Raises:
-        ConfigError: there is no such config, a setting is not accepted, ``out`` holds another run.
-    """
-    trainer = _run(original_config(name, overrides), out, resume, bars)
-    module, data, config, facts = load_network(out / BEST, data=trainer.data)
-    result = _result(out)
-    module = Readout(module.cpu(), facts["readout_steps"]).eval()
-    original = Original(
-        accuracy=result["test_accuracy"],
-        config=_as_read(config),
-        **counted(module, data.to(torch.device("cpu"))),
-        **_training(config, result, out, by, _trained_on(out, None)),
-    )
-    checkpoint.write_json(out / f"{name}{ORIGINAL}", dataclasses.asdict(original))
-    return original
+    return trainer.data
 
 
 def validate(
     name: str,
     rates: Sequence[float],
     out: Path,
-    overrides: dict[str, Any] | None = None,
+    overrides: Mapping[str, Any] | None = None,
     *,
     original: bool = False,
     bars: bool = True,
@@ -157,19 +120,16 @@ def validate(
     """Best validation accuracy, in percent, of a run with each learning rate; finished ones are not repeated.
 
     Args:
-        name: one of ``configs()``.
+        name, overrides, original: as for :func:`config`.
         rates: learning rates.
         out: folder for the runs, each in one of its own.
-        overrides: settings other than the config's, by dotted keys: fewer epochs, say.
-        original: of the network that it replaces.
         bars: whether to draw progress bars.
     """
     accuracies: dict[float, float] = {}
     data = None
     for rate in rates:
         settings = {**(overrides or {}), "training.learning_rate": rate}
-        chosen = (original_config if original else config)(name, settings)
-        trainer = Trainer(chosen, out / f"{rate:g}", data, bars=bars)
+        trainer = Trainer(config(name, settings, original=original), out / f"{rate:g}", data, bars=bars)
         data = trainer.data
         accuracies[rate] = trainer.run(resume=True)["validation_accuracy"]
     return accuracies
@@ -225,6 +185,33 @@ def pack(
     return Trained(runnable.model, described, card)
 
 
+def describe_original(name: str, run: Path, *, by: str = "", data: Data | None = None) -> Original:
+    """Writes what the original of a network reaches and costs, as ``NAME-original.json`` into its run.
+
+    Args:
+        name: of the network that replaces it.
+        run: the folder of a finished run.
+        by: who trained it.
+        data: the run's data set, if it is loaded already.
+
+    Raises:
+        ConfigError: the run is not finished, or does not say where it was trained.
+        CheckpointError: ``run`` holds no trained network.
+    """
+    where = _trained_on(run, None)
+    module, data, config, facts = load_network(run / BEST, data=data)
+    result = _result(run)
+    module = Readout(module.cpu(), facts["readout_steps"]).eval()
+    original = Original(
+        accuracy=result["test_accuracy"],
+        config=_as_read(config),
+        **counted(module, data.to(torch.device("cpu"))),
+        **_training(config, result, run, by, where),
+    )
+    checkpoint.write_json(run / f"{name}{ORIGINAL}", dataclasses.asdict(original))
+    return original
+
+
 def ship(name: str, folder: Path) -> None:
     """Copies ``NAME.safetensors`` and ``NAME.json`` from a folder into the package; the original stays.
 
@@ -241,23 +228,23 @@ def ship(name: str, folder: Path) -> None:
     catalog.NETWORKS.mkdir(exist_ok=True)
     shipped = catalog.card(name).original if name in catalog.names() else None
     # an original that was trained with another budget is none of the new network
-    kept = shipped is not None and same_training(from_dict(shipped.config), original_config(name))
+    kept = shipped is not None and same_training(from_dict(shipped.config), config(name, original=True))
     card = replace(trained.card, original=shipped if kept else None)
     write_bytes(catalog.NETWORKS / f"{name}{WEIGHTS}", (folder / f"{name}{WEIGHTS}").read_bytes())
     checkpoint.write_json(catalog.NETWORKS / f"{name}{CARD}", card.as_dict())
 
 
 def ship_original(name: str, folder: Path) -> None:
-    """Puts what :func:`train_original` has left in a folder on the card in the package.
+    """Puts what :func:`describe_original` has left in a folder on the card in the package.
 
     Raises:
-        ConfigError: it was trained with settings other than those of ``original_config(name)`` as it is now.
+        ConfigError: it was trained with settings other than those of ``config(name, original=True)`` now.
         UnknownNetwork: the package has no such network.
     """
     path = catalog.path_of(name, CARD)
     values = json.loads(path.read_text())  # its numbers may be those of an earlier original
     original = Original(**json.loads((folder / f"{name}{ORIGINAL}").read_text()))
-    if not same_training(from_dict(original.config), original_config(name)):
+    if not same_training(from_dict(original.config), config(name, original=True)):
         raise ConfigError(
             f"{folder / name}{ORIGINAL}: trained with settings other than those of the original of {name!r}; "
             f"make the zoo's config and {ORIGINALS} say what was done, or train again"

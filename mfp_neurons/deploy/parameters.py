@@ -109,6 +109,7 @@ class Line:
     steps: int
 
 
+Floats = NDArray[np.float64]
 FORMS = (Palette, Powers, Shared, Rows, Line)
 Taps = Ints | Palette | Powers | Shared
 
@@ -300,36 +301,61 @@ def threshold_line(op: Neurons, limit: int = _LIMIT >> 1) -> Line | None:
     return best if np.array_equal(later, every.reshape(-1, channels)) else None
 
 
-def _slopes(table: Ints, sums: Ints) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _slopes(table: Ints, sums: Ints) -> tuple[Floats, Floats]:
     """Between which two numbers [C] the slope of each channel lies: the first is not below where it has none.
 
-    Thresholds are a line rounded down: two of them differ by what the line does, or by less than one more or
-    less, so that each pair of steps bounds the slope from both sides.
+    Thresholds are a line rounded down: with B the slope, all of ``table + B sums`` lie within less than 1.
     """
-    low, high = np.full(sums.shape[1], -inf), np.full(sums.shape[1], inf)
-    for lag in range(1, len(table)):
-        run = (sums[:-lag] - sums[lag:])[:, None].astype(np.float64)
-        rise = (table[lag:] - table[:-lag]).astype(np.float64)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            ends = (rise - 1) / run, (rise + 1) / run
-        # where the sums are alike, so have to be the thresholds, whatever the slope
-        lower = np.where(run == 0, np.where(rise == 0, -inf, inf), np.minimum(*ends))
-        upper = np.where(run == 0, inf, np.maximum(*ends))
-        low, high = np.maximum(low, lower.max(axis=(0, 1))), np.minimum(high, upper.min(axis=(0, 1)))
-        if (low >= high).any():
-            break
+    rise = (table - table[:1]).astype(np.float64)
+    run = (sums - sums[:1]).astype(np.float64)[:, None]
+    low, high = -_largest_slope(rise, -run), _largest_slope(rise, run)
     free = np.isinf(low) & np.isinf(high) & (low < high)
     return np.where(free, -1.0, low), np.where(free, 1.0, high)
+
+
+def _largest_slope(rise: Floats, run: Floats) -> Floats:
+    """Below which number [C] the slopes B lie with which ``rise + B run`` spreads over less than 1.
+
+    inf where there is no bound, and -inf where there is no such slope. Each pair of steps bounds B. The
+    spread is a convex function of B: at a B that is too large, the two steps that are farthest apart have its
+    tangent, and their bound is nearer, which is Newton's method.
+
+    Args:
+        rise: [K, choices, C].
+        run: [K, 1, C].
+    """
+
+    def apart(values: Floats) -> tuple[Floats, Floats]:
+        """How far apart the steps of the largest and of the smallest value are, [choices, C] each."""
+        pair = values.argmax(axis=0, keepdims=True), values.argmin(axis=0, keepdims=True)
+        return tuple(
+            (np.take_along_axis(each, pair[0], 0) - np.take_along_axis(each, pair[1], 0))[0]
+            for each in np.broadcast_arrays(rise, run)
+        )
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        over, across = apart(np.broadcast_to(run, rise.shape))
+        slope = np.where(across > 0, (1 - over) / across, inf).min(axis=0)
+        while True:
+            at = np.where(np.isinf(slope), 0, slope)
+            over, across = apart(rise + at * run)
+            too_far = over + at * across >= 1  # and, if it does not grow with B, at all smaller B
+            bound = np.where(across > 0, (1 - over) / across, np.where(too_far, -inf, inf)).min(axis=0)
+            if not (bound < slope).any():
+                return slope
+            slope = np.minimum(slope, bound)
 
 
 def _line_of(table: Ints, sums: Ints, shift: int, least: Ints, most: Ints) -> Line | None:
     """The line of slopes from ``least`` to ``most`` [C] whose start needs the fewest bits."""
     channels = table.shape[2]
     middle = (least + most) // 2
+    shifted, moved = table << shift, np.empty_like(table)
     tried, starts = [], []
     for step in sorted(range(-_TRIED, _TRIED + 1), key=abs):
         slope = np.clip(middle + step, least, most)
-        moved = (table << shift) + (slope * sums)[:, None]
+        np.multiply(slope, sums[:, None], out=moved)  # to all choices
+        moved += shifted
         tried.append(slope)
         starts.append((moved.max(axis=0), moved.min(axis=0) + (1 << shift) - 1))
     slopes, lower, upper = np.stack(tried), *map(np.stack, zip(*starts, strict=True))

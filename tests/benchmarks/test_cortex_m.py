@@ -3,6 +3,7 @@
 import ctypes
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks import cortex_m, gru
+from benchmarks.evidence import rivals
+from benchmarks.evidence.rivals.gated import GRUClassifier
 from mfp_neurons import zoo
 from mfp_neurons.train.config import from_dict
 from mfp_neurons.train.data import Data, Split
@@ -20,10 +23,10 @@ from tests.deploy.toolchain import STRICT, run, tool
 FRAMES = 7
 
 
-def drawn(inputs: int, width: int, classes: int, seed: int) -> tuple[gru.GRUClassifier, torch.Tensor]:
+def drawn(inputs: int, width: int, classes: int, seed: int) -> tuple[GRUClassifier, torch.Tensor]:
     """A network with large weights, so that gates saturate, and bytes [N, FRAMES, inputs]."""
     torch.manual_seed(seed)
-    module = gru.GRUClassifier(inputs, width, classes).eval()
+    module = rivals.gru((inputs,), classes, FRAMES, None, width=width, norm=False).eval()
     with torch.no_grad():
         for parameter in module.parameters():
             parameter.copy_(torch.randn_like(parameter) * 2)
@@ -51,6 +54,13 @@ def test_the_gru_in_c_is_pytorchs(inputs: int, width: int, classes: int, seed: i
                 library.gru_step(np.ascontiguousarray(frame).ctypes)
             library.gru_scores(scores.ctypes)
             np.testing.assert_allclose(scores, right, atol=2e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"bits": 8}, {"layers": 2, "norm": False}], ids=str)
+def test_a_gru_that_the_c_does_not_run_is_refused(options: dict[str, Any], tmp_path: Path) -> None:
+    module = rivals.gru((3,), 2, FRAMES, None, width=4, **options)
+    with pytest.raises(ValueError, match="give one layer of a GRU in floats, without a batch norm"):
+        gru.write_weights(module, 255.0, tmp_path / "weights.h")
 
 
 @pytest.mark.parametrize("flags", [cortex_m.FPU, ()], ids=["unit", "library"])

@@ -5,10 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from benchmarks import sweep
 from benchmarks.evidence import costs
-from benchmarks.evidence.__main__ import HERE, TASKS, collect
+from benchmarks.evidence.__main__ import HERE, RESULTS, TASKS, collect
+from benchmarks.evidence.results import read_runs, write_runs
 from mfp_neurons.train import config
 
 
@@ -68,3 +71,97 @@ def test_results_of_networks_that_are_not_trained_again_are_kept(
     ]
     assert [r["label"] for r in merged] == [plan.entries[i].label for i in (0, 1, 1, 1, 2)]
     assert collect(plan, tmp_path, merged) == merged
+
+
+def test_a_rate_beyond_the_row_is_the_one_that_was_meant(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = sweep.load(str(HERE / "spoken_hard.toml"))
+    monkeypatch.setattr(costs, "of_run", lambda path: {"spikes": 5.0})
+    entry, rate = plan.entries[0], 0.018 * 0.018 / 0.006
+    assert rate != 0.054 and "training.learning_rate" in plan.extend
+    best = {**sweep.choices(entry)[0], "training.learning_rate": rate}
+    tuned = {"best": best, "tried": [{"choice": best, "validation_accuracy": 80.0}]}
+    settings = plan.settings(entry, plan.common, best, 0)
+    run = {"name": entry.name, "seed": 0, "tuned": tuned}
+    run["config"] = json.loads(json.dumps(config.load(plan.base, settings).as_dict()))
+    (tmp_path / f"{entry.name}-seed0.json").write_text(json.dumps(run | {"history": []}))
+    for result in (*collect(plan, tmp_path, []), *collect(plan, tmp_path / "none", [run])):
+        assert result["tuned"]["best"]["training.learning_rate"] == 0.054
+        assert result["tuned"]["tried"][0]["choice"]["training.learning_rate"] == 0.054
+        assert result["config"]["training"]["learning_rate"] == 0.054
+    run["config"]["training"]["learning_rate"] = 0.5  # not what tuning chose
+    assert collect(plan, tmp_path / "none", [run]) == []
+
+
+TABLES = st.recursive(
+    st.integers(0, 2) | st.lists(st.integers(0, 1)),
+    lambda values: st.dictionaries(st.sampled_from("abc"), values, max_size=3),
+    max_leaves=6,
+)
+
+
+@st.composite
+def runs_of_networks(draw: st.DrawFn) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": name,
+            "label": name.upper(),
+            "family": "LIF",
+            "tuned": {"best": {"a.b": number}},
+            "config": {"data": draw(TABLES), "training": {"seed": seed, "epochs": number}},
+            "seed": seed,
+            "test_accuracy": draw(st.floats(0, 100)),
+        }
+        for name in draw(st.lists(st.sampled_from("xyz"), unique=True))
+        for number in draw(st.lists(st.integers(0, 2), unique=True, min_size=1))
+        for seed in draw(st.lists(st.integers(0, 4), unique=True, min_size=1))
+    ]
+
+
+@given(runs_of_networks())
+def test_runs_are_read_as_they_were_written(
+    tmp_path_factory: pytest.TempPathFactory, runs: list[dict[str, Any]]
+) -> None:
+    path = tmp_path_factory.mktemp("runs") / "runs.json"
+    write_runs(path, runs)
+    assert read_runs(path) == runs
+
+
+def test_what_the_runs_of_a_network_have_in_common_is_said_once(tmp_path: Path) -> None:
+    def run(seed: int) -> dict[str, Any]:
+        data = {"name": "spoken", "options": {"fold": seed, "noise": 1}}
+        settings = {"data": data, "training": {"seed": seed, "epochs": 9}}
+        words = {"name": "a", "label": "A", "family": "LIF", "tuned": {"best": {}, "tried": []}}
+        return words | {"seed": seed, "config": settings, "test_accuracy": 80.0}
+
+    write_runs(tmp_path / "runs.json", [run(0), run(1)])
+    assert json.loads((tmp_path / "runs.json").read_text()) == [
+        {
+            "name": "a",
+            "label": "A",
+            "family": "LIF",
+            "tuned": {"best": {}, "tried": []},
+            "config": {"data": {"name": "spoken", "options": {"noise": 1}}, "training": {"epochs": 9}},
+            "runs": [
+                {
+                    "seed": seed,
+                    "settings": {"data.options.fold": seed, "training.seed": seed},
+                    "test_accuracy": 80.0,
+                }
+                for seed in (0, 1)
+            ],
+        }
+    ]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_committed_results_are_read_as_runs(task: str, tmp_path: Path) -> None:
+    path = RESULTS / f"evidence_{task}.json"
+    if not path.exists():
+        pytest.skip("not trained yet")
+    runs = read_runs(path)
+    for run in runs:
+        assert config.from_dict(run["config"]).training.seed == run["seed"]
+    write_runs(tmp_path / path.name, runs)
+    assert read_runs(tmp_path / path.name) == runs

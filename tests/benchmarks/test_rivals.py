@@ -27,12 +27,12 @@ FEATURES, CLASSES, STEPS = (1, 3), 2, 5
 OF = "benchmarks.evidence.rivals:"
 
 
-def built(rival: str, bits: float, options: dict[str, Any], **settings: Any) -> nn.Module:
+def built(rival: str, bits: float, options: dict[str, Any], steps: int = STEPS, **settings: Any) -> nn.Module:
     """A rival as a config asks for it, in eval mode."""
     neuron = {"kind": "lif"} if rival.endswith("lif") else {}
     table = {"architecture": OF + rival, "options": options, "weight_bits": bits, "neuron": neuron} | settings
     torch.manual_seed(0)
-    model = network.build(config.from_dict({"network": table}).network, FEATURES, CLASSES, STEPS)
+    model = network.build(config.from_dict({"network": table}).network, FEATURES, CLASSES, steps)
     return without_zeros(model).eval()
 
 
@@ -403,6 +403,35 @@ def test_the_costs_of_the_spiking_rivals_are_those_by_hand(potential_bits: int) 
         assert counted["energy_joules"] == pytest.approx(1e-12 * picojoules)
 
 
+@pytest.mark.parametrize("rival", ["alif", "recurrent_lif"])
+def test_layers_that_are_pooled_over_time_are_counted_by_their_own_steps(rival: str) -> None:
+    steps, batch, window = 12, 3, 3
+    x = torch.randint(1, 256, (steps, batch, *FEATURES)) / 255
+    neuron = {"kind": "lif", "potential_bits": 4}
+    model = built(rival, 1, {"hidden": [4, 5], "time_pool": [1, window]}, steps, neuron=neuron)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            nn.init.constant_(module.bias, 0.5)  # so that the second layer fires
+    counted = model.costs(x)
+    first, second = spikes_of(model, x)
+    assert first.shape == (steps, batch, 4) and second.shape == (steps // window, batch, 5)
+    assert first.any() and second.any()
+    assert counted["spikes"] == pytest.approx(float(first.sum() + second.sum()) / batch)
+    pooled = first.unflatten(0, (-1, window)).amax(1)
+    operations = 5 * float(pooled.sum()) + 2 * float(second.sum())
+    if rival == "recurrent_lif":  # those of the last step come back no more
+        operations += 4 * float(first[:-1].sum()) + 5 * float(second[:-1].sum())
+    assert counted["synaptic_operations"] == pytest.approx(operations / batch)
+    assert counted["macs"] == steps * 3 * 4
+    updates = steps * 4 + steps // window * 5  # of a neuron
+    additions, products = (3, 2) if rival == "alif" else (2, 1)
+    assert counted["neuron_operations"] == updates * (additions + products)
+    picojoules = (
+        0.3 * counted["macs"] + 0.1 * operations / batch + updates * (additions * 0.1 + products * 0.2)
+    )
+    assert counted["energy_joules"] == counted["streaming_energy_joules"] == pytest.approx(1e-12 * picojoules)
+
+
 def spikes_of(model: nn.Module, x: Tensor) -> list[Tensor]:
     outputs: list[Tensor] = []
     handles = [
@@ -460,6 +489,7 @@ def test_a_trained_rival_is_counted_from_its_checkpoint(tmp_path: Path) -> None:
     ("rival", "options", "words"),
     [
         ("gru", {"width": 4, "bits": 4}, "bits = 4 is not accepted"),
+        ("gru", {"width": 4, "bits": 8, "norm": False}, "norm = False with bits = 8"),
         ("conv", {"width": 4, "kernel": 1}, "kernel = 1"),
         ("conv", {"width": 4, "layers": 1}, "all steps"),
         ("cnn", {}, "reads images"),

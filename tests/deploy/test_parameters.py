@@ -1,10 +1,11 @@
 """Parameters take the bits that they need, and memory counts what the file has."""
 
 import re
+import time
 from dataclasses import replace
 from fractions import Fraction
-from itertools import pairwise
-from math import ceil, floor
+from itertools import combinations, pairwise
+from math import ceil, floor, inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from mfp_neurons.deploy import IntegerNetwork, interpret
 from mfp_neurons.deploy.device.codegen import write_c
 from mfp_neurons.deploy.file import from_bytes, to_bytes
 from mfp_neurons.deploy.graph import Feedback, Gather, Graph, Neurons
+from mfp_neurons.deploy.parameters import Line, parameters, threshold_line
 from mfp_neurons.history import quantize_taps
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 from tests.deploy.mutations import parts
@@ -86,6 +88,48 @@ def test_thresholds_of_a_batch_norm_come_back_from_two_numbers_a_channel(
     if order == 28 and channels > 1 and not negative:
         # 14 to 20 bits each for start and slope, instead of 28 numbers of 16 bits or more
         assert taken <= channels * (order / 2 + 1 + 7) + 2
+
+
+def has_slope(thresholds: list[int], sums: list[int]) -> bool:
+    """Whether thresholds are floor(A - B sum) for some A and B: each pair of steps bounds B."""
+    low, high = -inf, inf
+    for t, u in combinations(range(len(sums)), 2):
+        rise, run = thresholds[u] - thresholds[t], sums[t] - sums[u]
+        if run < 0:
+            rise, run = -rise, -run
+        if run == 0 and rise:
+            return False
+        if run:
+            low, high = max(low, Fraction(rise - 1, run)), min(high, Fraction(rise + 1, run))
+    return low < high
+
+
+@settings(max_examples=200)
+@given(st.data())
+def test_a_line_is_found_if_and_only_if_there_is_one(data: st.DataObject) -> None:
+    order, channels = data.draw(st.integers(2, 8)), data.draw(st.integers(1, 2))
+    numbers = st.lists(st.integers(-3, 3), min_size=order * channels, max_size=order * channels)
+    taps = np.array(data.draw(numbers)).reshape(order, channels)
+    slope, start = data.draw(st.integers(-20, 20)), data.draw(st.integers(-99, 99))
+    off = np.array(data.draw(st.just([0] * order * channels) | numbers)).reshape(order, channels)
+    thresholds = ((start - slope * taps.cumsum(axis=0)) >> 3) + off // 3
+    fire = layer(taps, thresholds).ops[0]
+    assert isinstance(fire, Neurons)
+    line = threshold_line(fire)
+    columns = zip(thresholds.T.tolist(), taps.cumsum(axis=0).T.tolist(), strict=True)
+    assert (line is not None) == all(has_slope(*column) for column in columns)
+
+
+def test_the_line_of_thousands_of_steps_is_found_at_once() -> None:
+    rng = np.random.default_rng(0)
+    taps = rng.integers(-127, 128, (3000, 64))
+    slopes, starts = rng.uniform(-20, 20, 64), rng.uniform(-50, 99, 64)
+    fire = layer(taps, np.ceil(starts - slopes * taps.cumsum(axis=0))).ops[0]
+    assert isinstance(fire, Neurons)
+    start = time.process_time()
+    form = parameters(fire)
+    assert time.process_time() - start < 2  # a look at every pair of steps takes several times as long
+    assert isinstance(form.thresholds, Line)
 
 
 def test_thresholds_that_follow_from_nothing_are_stored_as_they_are() -> None:

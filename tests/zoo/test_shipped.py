@@ -93,7 +93,7 @@ def test_its_original_is_trained_alike_and_on_its_card(name: str) -> None:
     assert (original is None) == (name in ORIGINAL_NOT_TRAINED)
     if original is None:
         return
-    assert training.same_training(from_dict(original.config), training.original_config(name))
+    assert training.same_training(from_dict(original.config), training.config(name, original=True))
     assert original.epochs == card.epochs
     assert original.config["data"]["name"] == card.dataset
     assert original.state_bits_per_neuron == 32

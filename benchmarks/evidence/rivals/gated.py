@@ -63,13 +63,14 @@ class ByteGRU(nn.Module):
 class GRUClassifier(nn.Module):
     """Layers of a GRU and a linear read-out; [T, N, *features] to scores [T, N, classes].
 
-    Floats run in torch's ``nn.GRU``, behind a batch norm of the inputs that a device folds into its weights.
+    Floats run in torch's ``nn.GRU``, mostly behind a batch norm of the inputs that a device folds into its
+    weights.
     """
 
-    def __init__(self, inputs: int, classes: int, width: int, layers: int, bits: int) -> None:
+    def __init__(self, inputs: int, classes: int, width: int, layers: int, bits: int, norm: bool) -> None:
         super().__init__()
         self.inputs, self.width, self.layers, self.bits = inputs, width, layers, bits
-        self.norm = nn.BatchNorm1d(inputs) if bits == FLOAT_BITS else None
+        self.norm = nn.BatchNorm1d(inputs) if norm and bits == FLOAT_BITS else None
         if bits == FLOAT_BITS:
             self.recurrent: nn.Module = nn.GRU(inputs, width, layers)
         else:
@@ -79,11 +80,11 @@ class GRUClassifier(nn.Module):
 
     def forward(self, x_seq: Tensor) -> Tensor:
         x_seq = x_seq.flatten(2)
-        if self.norm is None:
-            states = self.recurrent(x_seq)
-        else:
+        if self.norm is not None:
             x_seq = self.norm(x_seq.flatten(0, 1)).unflatten(0, x_seq.shape[:2])
-            states, _ = self.recurrent(x_seq)
+        states = self.recurrent(x_seq)
+        if isinstance(self.recurrent, nn.GRU):
+            states, _ = states
         scores: Tensor = self.readout(states)
         return scores
 
@@ -125,6 +126,7 @@ def gru(
     width: int,
     layers: int = 1,
     bits: int = FLOAT_BITS,
+    norm: bool = True,
 ) -> GRUClassifier:
     """A GRU and a read-out at every step.
 
@@ -135,6 +137,9 @@ def gru(
         width: units of a layer.
         layers: 1 or more.
         bits: of gates and state: 32, which goes with float weights, or 8.
+        norm: whether inputs are normalized over batch and time; bytes need it.
     """
     check_bits(bits)
-    return GRUClassifier(prod(features), classes, width, layers, bits)
+    if bits != FLOAT_BITS and not norm:
+        raise ValueError(f"norm = False with bits = {bits!r} is not accepted: give norm = True, or 32 bits")
+    return GRUClassifier(prod(features), classes, width, layers, bits, norm)

@@ -1,7 +1,9 @@
 """A zoo of one small network, trained in a moment, in a folder of its own."""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +28,14 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def train_and_pack(
+    out: Path, overrides: Mapping[str, Any], name: str = "tiny", *, by: str = "", **options: bool
+) -> catalog.Trained:
+    data = training.train(name, out, overrides, bars=False, **options)
+    return training.pack(name, out, by=by, data=data, bars=False)
+
+
 @pytest.fixture
 def trained(zoo: Path) -> catalog.Trained:
     """The network of that config, at a smaller size, trained in ``zoo / "run"``."""
-    return training.train("tiny", zoo / "run", SMALL, by="somebody", bars=False)
+    return train_and_pack(zoo / "run", SMALL, by="somebody")

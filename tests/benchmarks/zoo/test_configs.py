@@ -64,7 +64,7 @@ def test_a_config_makes_a_quantized_network_for_its_data(name: str) -> None:
 
 @pytest.mark.parametrize("name", originals())
 def test_an_original_is_the_same_network_of_floats_with_its_frameworks_neurons(name: str) -> None:
-    ours, original = training.config(name), training.original_config(name)
+    ours, original = training.config(name), training.config(name, original=True)
     assert original.data == ours.data
     rate = ours.training.learning_rate
     assert replace(original.training, learning_rate=rate) == ours.training

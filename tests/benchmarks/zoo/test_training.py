@@ -16,7 +16,7 @@ from mfp_neurons.zoo import catalog, evaluation, packed
 from mfp_neurons.zoo.cards import UnknownNetwork, table
 from tests.train.conftest import SMALL
 
-from .conftest import CONFIGS
+from .conftest import CONFIGS, train_and_pack
 
 HERE = {"training.threads": 1, "training.device": "cpu"}
 
@@ -75,7 +75,7 @@ def test_a_finished_run_on_the_whole_test_set_is_packed_where_its_machine_is_tol
     with pytest.raises(ConfigError, match="no finished run"):
         training.pack("mine", plain, trained_on="a toaster", bars=False)
     with pytest.raises(ConfigError, match="whole test set"):
-        training.train("tiny", zoo / "part", SMALL | {"data.test_limit": 50}, bars=False)
+        train_and_pack(zoo / "part", SMALL | {"data.test_limit": 50})
 
 
 def test_training_goes_on_where_it_stopped_and_ends_with_the_same_file(
@@ -91,10 +91,10 @@ def test_training_goes_on_where_it_stopped_and_ends_with_the_same_file(
     with monkeypatch.context() as patch:
         patch.setattr(Trainer, "step", stop_in_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
-            training.train("tiny", zoo / "again", SMALL, bars=False)
+            train_and_pack(zoo / "again", SMALL)
     with pytest.raises(ConfigError, match="--resume"):
-        training.train("tiny", zoo / "again", SMALL, bars=False)
-    again = training.train("tiny", zoo / "again", SMALL, resume=True, bars=False)
+        train_and_pack(zoo / "again", SMALL)
+    again = train_and_pack(zoo / "again", SMALL, resume=True)
     assert again.card.sha256 == trained.card.sha256
 
 
@@ -105,7 +105,7 @@ def test_shipping_puts_both_files_into_the_package_if_the_config_made_them(
         training.ship("tiny", zoo / "run")
     assert catalog.names() == []
     honest_config(zoo)
-    training.train("tiny", zoo / "honest", HERE, bars=False)
+    train_and_pack(zoo / "honest", HERE)
     training.ship("tiny", zoo / "honest")
     assert catalog.names() == ["tiny"]
     assert catalog.load("tiny").card == catalog.card("tiny")
@@ -144,7 +144,7 @@ def test_a_packing_that_changed_the_network_is_noticed(
 
 def test_a_quick_check_is_on_the_same_images_as_the_cards(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SAMPLE", 50)
-    made = training.train("tiny", zoo / "run", SMALL, bars=False)
+    made = train_and_pack(zoo / "run", SMALL)
     assert made.card.accuracy_sample.images == 50
     monkeypatch.setattr(evaluation, "TOLERANCE", 0.0)
     assert "on 50 test images" in evaluation.evaluate(made, 50)
@@ -153,7 +153,7 @@ def test_a_quick_check_is_on_the_same_images_as_the_cards(zoo: Path, monkeypatch
 def test_a_network_that_cannot_be_lowered_says_why_on_its_card(zoo: Path) -> None:
     path = zoo / "configs" / "lif.toml"
     shutil.copy(CONFIGS / "digits-lif-2bit.toml", path)
-    made = training.train("lif", zoo / "lif", SMALL, bars=False)
+    made = train_and_pack(zoo / "lif", SMALL, "lif")
     assert made.card.accuracy.integer is None
     assert made.card.integer_bytes is None
     assert made.card.refused is not None
@@ -166,8 +166,9 @@ def test_a_network_that_cannot_be_lowered_says_why_on_its_card(zoo: Path) -> Non
 
 def test_an_original_is_trained_alike_and_its_numbers_go_onto_the_card(zoo: Path) -> None:
     honest_config(zoo)
-    training.train("tiny", zoo / "run", HERE, bars=False)
-    training.train_original("tiny", zoo / "original", HERE, by="me", bars=False)
+    train_and_pack(zoo / "run", HERE)
+    data = training.train("tiny", zoo / "original", HERE, original=True, bars=False)
+    training.describe_original("tiny", zoo / "original", by="me", data=data)
     with pytest.raises(UnknownNetwork):
         training.ship_original("tiny", zoo / "original")
     training.ship("tiny", zoo / "run")
@@ -191,7 +192,7 @@ def test_an_original_is_trained_alike_and_its_numbers_go_onto_the_card(zoo: Path
     path.write_text(path.read_text().replace("epochs = 1", "epochs = 2"))
     with pytest.raises(ConfigError, match="settings other than those of the original"):
         training.ship_original("tiny", zoo / "original")
-    training.train("tiny", zoo / "longer", HERE, bars=False)
+    train_and_pack(zoo / "longer", HERE)
     training.ship("tiny", zoo / "longer")
     assert catalog.card("tiny").original is None
 
@@ -199,9 +200,9 @@ def test_an_original_is_trained_alike_and_its_numbers_go_onto_the_card(zoo: Path
 def test_an_original_that_nothing_is_said_of_is_asked_for_in_vain(zoo: Path) -> None:
     (zoo / training.ORIGINALS).write_text("[other]\n")
     with pytest.raises(ConfigError, match="has no original of 'tiny'; it has those of other"):
-        training.original_config("tiny")
+        training.config("tiny", original=True)
     with pytest.raises(ConfigError, match="no config 'other'; it has tiny"):
-        training.original_config("other")
+        training.config("other", original=True)
 
 
 @pytest.mark.parametrize("original", [False, True])
