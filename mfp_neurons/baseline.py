@@ -174,6 +174,8 @@ class QuantizedMembraneLIF(nn.Module):
             threshold=self.v_threshold,
             surrogate=self.surrogate,
             strict=self.strict if isinstance(self.surrogate, Surrogate) else None,
+            decays=() if self.decay_logit is None else (self.decay_logit,),
+            numbers=() if self.scale is None else (self.scale,),
         )
 
     def _operands(self, x_seq: Tensor) -> tuple[Tensor, float | Tensor, Tensor | None]:

@@ -89,6 +89,11 @@ class HistoryKernel(nn.Module, KernelParameters):
             logit = math.log(decay / (1 - decay))
             self.decay_logit = nn.Parameter(torch.full((sets or 1,), logit, dtype=torch.float32))
 
+    @property
+    def decay_parameters(self) -> tuple[Tensor, ...]:
+        """The parameter that learned decays follow from, if there is one."""
+        return (self.decay_logit,) if self.kind == "exp" and self.learnable else ()
+
     def _check(self, decay: float, gain: Literal["decay_input"] | float | None) -> None:
         """Raises unless the options and the start of an exponential fit together."""
         kind, order, time_steps, bits = self.kind, self.order, self.time_steps, self.kernel_bits
@@ -322,6 +327,7 @@ class MFP(nn.Module):
             threshold=self.v_threshold,
             surrogate=self.surrogate,
             strict=self.strict if isinstance(self.surrogate, Surrogate) else None,
+            decays=self.kernel.decay_parameters,
         )
 
     def extra_repr(self) -> str:

@@ -172,6 +172,21 @@ class ResetSpec:
     rest: float = 0.0
 
 
+@dataclass(frozen=True)
+class StepOperations:
+    """What one neuron computes in a step, beside its synapses; what a spike takes away is left out.
+
+    Attributes:
+        additions: of potentials, and comparisons.
+        multiplications: of potentials by decays.
+        bits: of a potential; None for floats.
+    """
+
+    additions: int
+    multiplications: int
+    bits: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class NeuronSpec:
     r"""What a layer of neurons computes and keeps, as it is now.
@@ -199,6 +214,12 @@ class NeuronSpec:
         stores_potential: it is one of a framework's own, which stores its potential whatever would give it.
         recurrent: the layer inside of it that adds its own spikes of the step before to its input.
         leaves_reset: the potential that it shows is what a reset left of it, not what met the threshold.
+        decays: parameters and buffers of the module that a device keeps in 8 bits each: learned decays, or
+            what they follow from.
+        numbers: those that it keeps in 16 bits each, beside ``threshold`` and ``spike_factor``: scales of
+            codes. All that is not named, but taps on a grid, counts as it is stored.
+        operations: of a step, where ``kernel`` is None and they are not a decay, an addition and a comparison
+            for a carried potential.
     """
 
     kernel: KernelParameters | None
@@ -221,6 +242,9 @@ class NeuronSpec:
     stores_potential: bool = False
     recurrent: nn.Module | None = None
     leaves_reset: bool = False
+    decays: tuple[Tensor, ...] = ()
+    numbers: tuple[Tensor, ...] = ()
+    operations: StepOperations | None = None
 
     @property
     def keeps_potential(self) -> bool:

@@ -18,6 +18,7 @@ from mfp_neurons import MFP, deploy, report
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.quantize import quantize_weights
 from mfp_neurons.reporting import Report
+from mfp_neurons.spec import Carried, NeuronSpec, StepOperations
 
 
 class Model(nn.Module):
@@ -343,6 +344,68 @@ def test_a_batch_norm_takes_the_bias_and_the_scales_in_front_of_it():
     assert report(net, x).weight_bytes == 2 * math.ceil(9 / 2) + 3 * 4 + 3 * (2 + 2 + 4) + neuron
     (first, second) = report(net, x).synapses
     assert (first.packed_bytes, second.packed_bytes) == (5, 5 + 3 * 2)
+
+
+class Adapting(nn.Module):
+    """A neuron of one's own, whose names say nothing, or something else than elsewhere."""
+
+    def __init__(self, bits: int | None) -> None:
+        super().__init__()
+        self.bits = bits
+        self.leak, self.level, self.unit = (nn.Parameter(torch.full((6,), 0.5)) for _ in range(3))
+        self.beta = nn.Parameter(torch.ones(6))
+
+    def forward(self, x_seq: Tensor) -> Tensor:
+        return (x_seq > self.level).to(x_seq)
+
+    def neuron_spec(self) -> NeuronSpec:
+        return NeuronSpec(
+            kernel=None,
+            carried=Carried("potential", bits=2 * (self.bits or 32)),
+            threshold=self.level,
+            surrogate=None,
+            decays=(self.leak,),
+            numbers=(self.unit,),
+            operations=StepOperations(additions=3, multiplications=2, bits=self.bits),
+        )
+
+
+@pytest.mark.parametrize(("bits", "picojoules"), [(8, 3 * 0.1 + 2 * 0.2), (None, 3 * 0.9 + 2 * 3.7)])
+def test_a_neuron_of_ones_own_says_what_it_keeps_and_computes(bits, picojoules):
+    synapse = quantize_weights(nn.Linear(3, 6, bias=False), 1)
+    costs = report(nn.Sequential(synapse, Adapting(bits)), (torch.rand(5, 2, 3) < 0.5).float())
+    assert costs.weight_bytes == math.ceil(18 / 8) + 6 * 2 + 6 * (1 + 2 + 2 + 4)
+    assert costs.state_bits == 6 * 2 * (bits or 32)
+    (neuron,) = costs.neurons
+    assert neuron.neuron_operations == neuron.streaming_neuron_operations == 5 * 6 * 5
+    assert neuron.joules == neuron.streaming_joules == pytest.approx(1e-12 * 5 * 6 * picojoules)
+
+
+def test_learned_decays_and_thresholds_take_8_and_16_bits():
+    for expected, neuron in (
+        (4 * (1 + 2), MFP(learnable=True, learn_threshold=True, num_channels=4)),
+        (4 * (1 + 2), QuantizedMembraneLIF(bits=2, learnable=True, num_channels=4)),
+        (0, MFP()),
+    ):
+        assert report(nn.Sequential(neuron), torch.rand(5, 2, 4)).weight_bytes == expected
+
+
+def test_the_frameworks_learned_decays_and_thresholds_take_8_and_16_bits(sj):
+    from mfp_neurons.snntorch import MFPLeaky
+    from mfp_neurons.spikingjelly import MFPNode
+
+    snn = pytest.importorskip("snntorch")
+    x_seq = torch.rand(5, 2, 4)
+    for node in (sj.neuron.ParametricLIFNode(), MFPNode(learnable=True)):
+        assert report(node, x_seq, run=step_by_step).weight_bytes == 1
+    beta = torch.full((4,), 0.5)
+    numbers = 2 + 2 + 8  # threshold, factor of spikes; the number of its reset as stored
+    for leaky, decays in (
+        (snn.Leaky(beta, learn_beta=True, init_hidden=True), 4),
+        (MFPLeaky(beta, learn_beta=True, init_hidden=True), 4),
+        (snn.Synaptic(0.5, beta, learn_alpha=True, init_hidden=True), 4 + 1),
+    ):
+        assert report(leaky, x_seq, run=step_by_step).weight_bytes == decays + numbers
 
 
 def test_a_weight_used_twice_is_stored_once():

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor, nn
+
 from benchmarks import sweep
 from benchmarks.evidence import rivals
 from benchmarks.machine import facts
@@ -62,17 +64,24 @@ def _digest(checkpoint: Path) -> str:
 
 
 def measure(checkpoint: Path) -> dict[str, float]:
-    """Costs of a checkpoint in the folder of its run; see :func:`of_run`. A rival counts its own."""
+    """Costs of a checkpoint in the folder of its run; see :func:`of_run`."""
     settings = json.loads((checkpoint.parent / "result.json").read_text())["config"]["data"]
     data = sweep.load_data(json.dumps(settings))
     module, *_ = load_network(checkpoint, data=data)
-    x_seq = data.sequence(data.test.samples[:IMAGES])
+    costs = counted(module, data.sequence(data.test.samples[:IMAGES]))
+    if not hasattr(module, "costs"):
+        costs["weight_bytes"] = _weight_bytes(checkpoint, data, int(costs["weight_bytes"]))
+    return costs
+
+
+def counted(module: nn.Module, x_seq: Tensor) -> dict[str, float]:
+    """Costs of a network on [T, N, *features], parameters as packed. One without spikes counts its own."""
     if hasattr(module, "costs"):
         return module.costs(x_seq)  # type: ignore[no-any-return, operator]
-    counted = report(module, x_seq)
-    spikes = sum((row.spikes_per_step or 0.0) * row.steps for row in counted.neurons)
-    numbers = {name: getattr(counted, name) for name in COUNTED}
-    return {"weight_bytes": _weight_bytes(checkpoint, data, counted.weight_bytes), "spikes": spikes} | numbers
+    costs = report(module, x_seq)
+    spikes = sum((row.spikes_per_step or 0.0) * row.steps for row in costs.neurons)
+    numbers = {name: getattr(costs, name) for name in COUNTED}
+    return {"weight_bytes": costs.weight_bytes, "spikes": spikes} | numbers
 
 
 def _weight_bytes(checkpoint: Path, data: Data, packed: int) -> int:

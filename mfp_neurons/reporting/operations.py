@@ -50,9 +50,7 @@ class OperationCount:
             for name in state.repeated(neuron):
                 self._readers[name].append(neuron)
         self.synapses = {synapse.name: self._once(synapse) for synapse in watch.synapses.values()}
-        self.neurons = {
-            neuron.name: self._potential(neuron) + self._firing(neuron) for neuron in watch.neurons.values()
-        }
+        self.neurons = {neuron.name: self._neuron(neuron) for neuron in watch.neurons.values()}
         self.streaming_synapses, self.streaming_neurons = dict(self.synapses), dict(self.neurons)
         for neuron in watch.neurons.values():
             if state.repeated(neuron):
@@ -147,6 +145,16 @@ class OperationCount:
         return taps
 
     # --- neurons
+
+    def _neuron(self, neuron: Neuron) -> Cost:
+        """All steps at once: what the neuron says that it computes, or what follows from what it keeps."""
+        step = neuron.spec.operations
+        if step is None:
+            return self._potential(neuron) + self._firing(neuron)
+        updates = neuron.features * neuron.steps
+        bits = REAL if step.bits is None or self._current_bits(neuron) == REAL else step.bits
+        joules = step.additions * addition(bits) + step.multiplications * multiplication(_DECAY_BITS, bits)
+        return Cost(updates * (step.additions + step.multiplications), updates * joules)
 
     def _potential(self, neuron: Neuron) -> Cost:
         """All steps at once: a decay and an addition at each step of a kept potential, else the taps."""

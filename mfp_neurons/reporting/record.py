@@ -107,7 +107,8 @@ class Report:
             likewise; where a neuron's own inputs are kept instead, nothing is repeated.
         neuron_operations: What neurons compute: at each step a decay and an addition of a potential, or a
             product for each tap; a comparison with the threshold; and ``feedback_additions`` of memory-free
-            neurons. What resets a potential is left out.
+            neurons; or what a neuron of another kind says in its ``neuron_spec().operations``. What resets a
+            potential is left out.
         streaming_neuron_operations: The same step by step, where the neurons of a layer whose presynaptic
             traces are added up have no taps of their own; adding up the traces counts here.
         feedback_additions: One for each own spike of a neuron with a reset or feedback and each tap that it

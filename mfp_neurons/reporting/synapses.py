@@ -14,14 +14,12 @@ from ..feedback import Feedback
 from ..history import KernelBits, quantize_taps
 from ..neuron import HistoryKernel
 from ..quantize.layers import FLOAT_LAYERS, TRANSPOSED, convolve_transposed
+from ..spec import KernelParameters, NeuronSpec
 
 KINDS = FLOAT_LAYERS
 
 # bytes of what a device keeps beside codes and float weights; a norm is a gain and an offset, or one float
 _NUMBER, _DECAY, _NORM = 2, 1, 4
-# what the neurons of the frameworks and of this package call their learned decays, and other single numbers
-_DECAYS = ("decay_logit", "w", "beta", "alpha")
-_NUMBERS = ("v_threshold", "threshold", "scale", "graded_spikes_factor")
 
 
 def feature_dims(layer: Any) -> int:
@@ -87,10 +85,10 @@ def packed_weight_bytes(layer: Any, normed: bool = False) -> tuple[float, int, i
     return quantized.bits, codes + scales, stored
 
 
-def _quantized_taps(module: nn.Module) -> Iterator[tuple[Tensor, KernelBits]]:
+def _quantized_taps(
+    module: nn.Module, kernel: KernelParameters | None
+) -> Iterator[tuple[Tensor, KernelBits]]:
     """Parameters of a neuron that are taps on a grid, and the bits of the grid."""
-    spec = describe_neuron(module)
-    kernel = None if spec is None else spec.kernel
     if kernel is None or kernel.kernel_bits is None:
         return
     if isinstance(kernel, HistoryKernel) and kernel.kind == "fir":
@@ -145,8 +143,8 @@ def weight_bytes(model: nn.Module, normed: Container[nn.Module] = ()) -> tuple[i
             packed |= _packed_synapses(module, module in normed)
         elif isinstance(module, _BatchNorm) and module.running_var is not None:
             packed |= {id(t): 0 for _, t in own} | {id(module.running_var): _NORM * module.num_features}
-        elif describe_neuron(module) is not None:
-            packed |= _packed_neuron(module)
+        elif (spec := describe_neuron(module)) is not None:
+            packed |= _packed_neuron(module, spec)
     return sum({**stored, **packed}.values()), sum(stored.values())
 
 
@@ -162,15 +160,16 @@ def _packed_synapses(layer: Any, normed: bool) -> dict[int, int]:
     return packed
 
 
-def _packed_neuron(module: nn.Module) -> dict[int, int]:
+def _packed_neuron(module: nn.Module, spec: NeuronSpec) -> dict[int, int]:
     """Bytes by the id of a tensor, where they are not as stored."""
-    sizes = dict.fromkeys(_DECAYS, _DECAY) | dict.fromkeys(_NUMBERS, _NUMBER)
-    packed = {
-        id(t): sizes[name.rpartition(".")[2]] * t.numel()
-        for name, t in _tensors(module, recurse=True)
-        if name.rpartition(".")[2] in sizes
-    }
-    return packed | {id(taps): _packed_tap_bytes(taps, bits) for taps, bits in _quantized_taps(module)}
+    sizes = [(t, _DECAY) for t in spec.decays]
+    sizes += [
+        (t, _NUMBER) for t in (spec.threshold, spec.spike_factor, *spec.numbers) if isinstance(t, Tensor)
+    ]
+    stored = {id(t) for _, t in _tensors(module, recurse=True)}
+    packed = {id(t): size * t.numel() for t, size in sizes if id(t) in stored}
+    taps = _quantized_taps(module, spec.kernel)
+    return packed | {id(values): _packed_tap_bytes(values, bits) for values, bits in taps}
 
 
 def _bytes(tensor: Tensor) -> int:

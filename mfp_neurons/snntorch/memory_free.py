@@ -156,6 +156,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             spike_factor=self.graded_spikes_factor,
             rounds_potential=bool(self.state_quant),
             inhibition=bool(self.inhibition),
+            decays=(self.beta,),
         )
 
     @property

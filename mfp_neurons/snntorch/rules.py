@@ -27,6 +27,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
     threshold = getattr(neuron, "threshold", None)
     takes_sequences = hasattr(snn, "StateLeaky") and isinstance(neuron, snn.StateLeaky)
     names = tuple(name for name in STATES if hasattr(neuron, name))
+    decays = (getattr(neuron, name, None) for name in ("alpha", "beta"))
     kernel = _kernel_of(neuron)
     return NeuronSpec(
         kernel=kernel,
@@ -46,6 +47,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         inhibition=bool(getattr(neuron, "inhibition", False)),
         stores_potential=True,
         recurrent=neuron.recurrent if type(neuron) is snn.RLeaky else None,
+        decays=tuple(value for value in decays if isinstance(value, Tensor)),
     )
 
 

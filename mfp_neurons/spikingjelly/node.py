@@ -236,6 +236,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
                 last_spikes="last_spikes" if "last_spikes" in self._past else None,
             ),
             leaves_reset=True,
+            decays=self.kernel.decay_parameters,
         )
 
     @property

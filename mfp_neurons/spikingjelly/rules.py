@@ -97,6 +97,7 @@ def neuron_spec(module: nn.Module) -> NeuronSpec | None:
         ),
         stores_potential=True,
         leaves_reset=True,
+        decays=(old.w,) if isinstance(old, neuron.ParametricLIFNode) else (),
     )
 
 

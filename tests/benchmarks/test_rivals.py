@@ -385,7 +385,7 @@ def test_the_costs_of_the_spiking_rivals_are_those_by_hand(potential_bits: int) 
         ("recurrent_lif", potential_bits + 1, 8 * (8 + 16 * few) + 2 * (16 + 4 * 16)),
     ):
         model = built(rival, 1, {"hidden": [4, 4]}, neuron=neuron)
-        counted = model.costs(x)
+        counted = costs.counted(model, x)
         assert counted["weight_bytes"] == math.ceil((shared + own) / 8)
         assert counted["state_bits"] == 8 * state and counted["state_bits_per_neuron"] == state
         assert report(model, x).state_bits == 8 * state
@@ -412,7 +412,7 @@ def test_layers_that_are_pooled_over_time_are_counted_by_their_own_steps(rival: 
     for module in model.modules():
         if isinstance(module, nn.BatchNorm1d):
             nn.init.constant_(module.bias, 0.5)  # so that the second layer fires
-    counted = model.costs(x)
+    counted = costs.counted(model, x)
     first, second = spikes_of(model, x)
     assert first.shape == (steps, batch, 4) and second.shape == (steps // window, batch, 5)
     assert first.any() and second.any()
@@ -457,7 +457,7 @@ def test_the_weights_within_a_layer_have_the_bits_of_those_between_layers() -> N
 def test_every_rival_has_the_keys_of_the_evidence() -> None:
     x = torch.rand(STEPS, 2, *FEATURES)
     for model in causal_networks().values():
-        assert set(model.costs(x)) == {"weight_bytes", "spikes", *costs.COUNTED}
+        assert set(costs.counted(model, x)) == {"weight_bytes", "spikes", *costs.COUNTED}
 
 
 @pytest.mark.parametrize("task", TASKS)

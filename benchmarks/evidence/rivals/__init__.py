@@ -12,8 +12,9 @@ Each is a builder for ``network.architecture``, with ``network.options`` as keyw
 (``kind = "lif"``), and weights of any bits. ``gru``, ``conv`` and ``cnn`` have no spikes: their ``bits`` are
 those of activations and state, 32 (floats, with ``network.weight_bits = 32``) or 8 (with 8).
 
-Every network has ``costs(x_seq)``, which counts as docs/evidence.md says. ``python -m
-benchmarks.evidence.rivals`` prints the bytes of GRUs and convolutions by width.
+Those without spikes have ``costs(x_seq)``, which counts as docs/evidence.md says; the others are counted by
+``mfp_neurons.report``. ``python -m benchmarks.evidence.rivals`` prints the bytes of GRUs and convolutions by
+width.
 """
 
 from .convolution import cnn as cnn

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from benchmarks.evidence.rivals.codes import ReLUCodes
 from benchmarks.evidence.rivals.counts import (
     FLOAT_BITS,
-    GRADED_BIAS_BITS,
     Operations,
     check_bits,
     graded_costs,
@@ -88,8 +87,7 @@ class TemporalConvolutions(nn.Module):
             Operations(additions=steps * sum(layer.synapse.out_channels for layer in layers)),
             bits=self.bits,
             parameters=sum(
-                parameter_bits(layer, GRADED_BIAS_BITS)
-                for layer in (*(one.synapse for one in layers), self.readout)
+                parameter_bits(layer) for layer in (*(one.synapse for one in layers), self.readout)
             ),
             state=sum(values * bits for values, bits in zip(kept, value_bits, strict=True)),
             neurons=sum(layer.synapse.out_channels for layer in layers),
@@ -204,7 +202,7 @@ class ImageClassifier(nn.Module):
             products,
             Operations(additions=steps * activations),
             bits=self.bits,
-            parameters=sum(parameter_bits(layer, GRADED_BIAS_BITS) for layer, _ in products),
+            parameters=sum(parameter_bits(layer) for layer, _ in products),
             state=0,
             neurons=activations,
         )

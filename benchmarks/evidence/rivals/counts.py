@@ -15,7 +15,7 @@ from mfp_neurons.quantize import is_quantized
 from mfp_neurons.reporting.prices import REAL, accumulation, addition, multiplication
 
 SCALE_BITS = 16  # of the codes of an output channel, with a batch norm's gain in it
-GRADED_BIAS_BITS, SPIKING_BIAS_BITS = 32, 16
+BIAS_BITS = 32  # beside codes
 FLOAT_BITS = 32
 
 
@@ -69,12 +69,11 @@ def present(layer: Any) -> Tensor:
     return weight != 0
 
 
-def parameter_bits(layer: Any, bias_bits: int, biases: int | None = None) -> int:
+def parameter_bits(layer: Any, biases: int | None = None) -> int:
     """Bits of a layer's parameters: weights, a scale for each output channel if they are codes, biases.
 
     Args:
         layer: a convolution or linear layer, whose batch norm is folded.
-        bias_bits: of one bias beside codes; beside float weights it is a float.
         biases: how many; None for one an output channel.
     """
     weights, channels = layer.weight.numel(), len(layer.weight)
@@ -82,7 +81,7 @@ def parameter_bits(layer: Any, bias_bits: int, biases: int | None = None) -> int
     if not is_quantized(layer):
         return FLOAT_BITS * (weights + biases)
     code_bits = 2 if layer.weight_bits == 1.58 else int(layer.weight_bits)
-    return weights * code_bits + channels * SCALE_BITS + biases * bias_bits
+    return weights * code_bits + channels * SCALE_BITS + biases * BIAS_BITS
 
 
 def graded_costs(

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from benchmarks.evidence.rivals.codes import round_to_codes
 from benchmarks.evidence.rivals.counts import (
     FLOAT_BITS,
-    GRADED_BIAS_BITS,
     Operations,
     check_bits,
     graded_costs,
@@ -97,7 +96,7 @@ class GRUClassifier(nn.Module):
         steps, width = len(x_seq), self.width
         units = steps * self.layers * width
         products: list[tuple[nn.Module, float]] = [(self.readout, int(present(self.readout).sum()))]
-        parameters = parameter_bits(self.readout, GRADED_BIAS_BITS)
+        parameters = parameter_bits(self.readout)
         if isinstance(self.recurrent, nn.GRU):
             weights = sum(p.numel() for name, p in self.recurrent.named_parameters() if "weight" in name)
             products.append((self.recurrent, weights))
@@ -106,7 +105,7 @@ class GRUClassifier(nn.Module):
             assert isinstance(layer, ByteGRU)
             for synapse, biases in ((layer.project, 3 * width), (layer.recur, width)):
                 products.append((synapse, int(present(synapse).sum())))
-                parameters += parameter_bits(synapse, GRADED_BIAS_BITS, biases)
+                parameters += parameter_bits(synapse, biases)
         return graded_costs(
             [(layer, steps * macs) for layer, macs in products],
             Operations(additions=3 * units, multiplications=2 * units, look_ups=3 * units),

@@ -15,21 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.evidence.rivals.codes import round_to_codes
-from benchmarks.evidence.rivals.counts import (
-    FLOAT_BITS,
-    SPIKING_BIAS_BITS,
-    Operations,
-    parameter_bits,
-)
-from mfp_neurons import report
+from benchmarks.evidence.rivals.counts import FLOAT_BITS
 from mfp_neurons.baseline import QuantizedMembraneLIF
 from mfp_neurons.quantize import is_quantized
-from mfp_neurons.spec import Carried, NeuronSpec
+from mfp_neurons.spec import Carried, NeuronSpec, StepOperations
 from mfp_neurons.surrogate import ATan, Surrogate
 from mfp_neurons.train.config import from_dict
 from mfp_neurons.train.network import Neurons, SequenceClassifier
-
-DECAY_BITS, GAIN_BITS = 8, 16
 
 
 class StoredLIF(nn.Module):
@@ -75,25 +67,19 @@ class StoredLIF(nn.Module):
         return _positive(self.size, axes) * (self.v_threshold / 2 ** (self.bits - 1))
 
     def neuron_spec(self) -> NeuronSpec:
-        """What a neuron keeps between two steps."""
+        """What a neuron keeps between two steps, and computes in one."""
         return NeuronSpec(
             kernel=None,
             carried=Carried("potential", bits=self.state_bits()),
             threshold=self.v_threshold,
             surrogate=self.surrogate,
             strict=False,
+            decays=(self.decay_logit,),
+            numbers=() if self.size is None else (self.size,),
         )
 
     def state_bits(self) -> int:
         """Bits that a neuron keeps between two steps."""
-        raise NotImplementedError
-
-    def parameter_bits(self) -> int:
-        """Bits of the layer's own parameters."""
-        raise NotImplementedError
-
-    def operations(self) -> Operations:
-        """Of a neuron and step, beside its synapses; what a spike subtracts or adds is left out."""
         raise NotImplementedError
 
     def extra_repr(self) -> str:
@@ -153,17 +139,18 @@ class AdaptiveLIF(StoredLIF):
                 a = round_to_codes(a, step, 0, highest)
         return torch.stack(spikes).to(dtype)
 
+    def neuron_spec(self) -> NeuronSpec:
+        """As a LIF; and a second decay, an addition for the threshold, and beta, which is part of a."""
+        spec, size = super().neuron_spec(), self.adaptation_size
+        return replace(
+            spec,
+            decays=(*spec.decays, self.adaptation_logit),
+            numbers=(*spec.numbers, self.adaptation, *(() if size is None else (size,))),
+            operations=StepOperations(additions=3, multiplications=2, bits=self.bits),
+        )
+
     def state_bits(self) -> int:
         return 2 * (self.bits or FLOAT_BITS)
-
-    def parameter_bits(self) -> int:
-        """Two decays and beta a channel, and the scales of both codes."""
-        scales = 0 if self.bits is None else 2 * GAIN_BITS
-        return (2 * DECAY_BITS + GAIN_BITS + scales) * self.num_channels
-
-    def operations(self) -> Operations:
-        """Two decays; an addition to each of potential and threshold, and a comparison. beta is part of a."""
-        return Operations(additions=3, multiplications=2)
 
 
 class RecurrentLIF(StoredLIF):
@@ -207,20 +194,13 @@ class RecurrentLIF(StoredLIF):
         return partial(nn.functional.linear, weight=layer.quantized_weight())
 
     def neuron_spec(self) -> NeuronSpec:
-        return replace(super().neuron_spec(), recurrent=self.recurrent)
+        """As a LIF, which has a decay, an addition and a comparison; and the synapses within the layer."""
+        operations = StepOperations(additions=2, multiplications=1, bits=self.bits)
+        return replace(super().neuron_spec(), recurrent=self.recurrent, operations=operations)
 
     def state_bits(self) -> int:
         """A potential, and the last spike, which the synapses read at the next step."""
         return (self.bits or FLOAT_BITS) + 1
-
-    def parameter_bits(self) -> int:
-        """The recurrent weights, a decay a channel, and the scale of codes."""
-        scale = 0 if self.bits is None else GAIN_BITS
-        return parameter_bits(self.recurrent, 0, biases=0) + (DECAY_BITS + scale) * self.num_channels
-
-    def operations(self) -> Operations:
-        """A decay, an addition, a comparison."""
-        return Operations(additions=2, multiplications=1)
 
 
 def _logits(number: int, decay: float) -> nn.Parameter:
@@ -234,40 +214,6 @@ def _positive(size: Tensor, axes: tuple[int, ...]) -> Tensor:
     return size.abs().clamp_min(1e-3).reshape(-1, *axes)
 
 
-class SpikingRival(SequenceClassifier):
-    """The network of the architecture "blocks" whose neurons ``neuron_of(block's width)`` makes."""
-
-    def costs(self, x_seq: Tensor) -> dict[str, float]:
-        """Of one sample, the mean of [T, N, *features]; the keys of the evidence.
-
-        Nothing is remembered but potentials, so that a stream computes what all steps at once compute.
-        """
-        counts = report(self, x_seq)
-        rows = {row.name: row for row in counts.neurons}
-        operations, joules = 0.0, sum(row.joules for row in counts.synapses)
-        parameters = sum(parameter_bits(block.synapse, SPIKING_BIAS_BITS) for block in self.blocks())
-        parameters += parameter_bits(self.readout, SPIKING_BIAS_BITS)
-        for name, neuron in self.named_modules():
-            if isinstance(neuron, StoredLIF):
-                number = rows[name].neurons * rows[name].steps
-                operations += number * neuron.operations().number
-                joules += number * neuron.operations().joules(neuron.bits or FLOAT_BITS)
-                parameters += neuron.parameter_bits()
-        return {
-            "weight_bytes": -(-parameters // 8),
-            "state_bits": counts.state_bits,
-            "state_bits_per_neuron": counts.state_bits_per_neuron,
-            "spikes": sum((row.spikes_per_step or 0.0) * row.steps for row in counts.neurons),
-            "synaptic_operations": counts.synaptic_operations,
-            "streaming_synaptic_operations": counts.synaptic_operations,
-            "macs": counts.macs,
-            "streaming_macs": counts.macs,
-            "neuron_operations": operations,
-            "energy_joules": joules,
-            "streaming_energy_joules": joules,
-        }
-
-
 def _network(
     kind: Callable[..., StoredLIF],
     features: Sequence[int],
@@ -275,10 +221,10 @@ def _network(
     time_steps: int,
     neurons: Neurons,
     layers: dict[str, Any],
-) -> SpikingRival:
+) -> SequenceClassifier:
     """Blocks with neurons of a kind, which has the settings of ``network.neuron``."""
     config = from_dict({"network": {"neuron": {"kind": "lif"}, **layers}}).network
-    network = SpikingRival(config, tuple(features), classes, time_steps)
+    network = SequenceClassifier(config, tuple(features), classes, time_steps)
     for block, width in zip(network.blocks(), (*config.channels, *config.hidden), strict=True):
         lif = neurons(width)
         if not isinstance(lif, QuantizedMembraneLIF) or lif.v_reset is not None or not lif.learnable:
@@ -308,7 +254,7 @@ def alif(
     time_pool: int | Sequence[int] = 1,
     adaptation: float = 1.8,
     adaptation_decay: float = 0.9,
-) -> SpikingRival:
+) -> SequenceClassifier:
     """A network of :class:`AdaptiveLIF`; decay, threshold and bits are those of ``network.neuron``.
 
     Args:
@@ -332,7 +278,7 @@ def recurrent_lif(
     *,
     hidden: Sequence[int] = (64, 64, 64),
     time_pool: int | Sequence[int] = 1,
-) -> SpikingRival:
+) -> SequenceClassifier:
     """A network of :class:`RecurrentLIF`; the arguments are those of :func:`alif`."""
     layers = {"hidden": hidden, "time_pool": time_pool}
     return _network(RecurrentLIF, features, classes, time_steps, neurons, layers)
