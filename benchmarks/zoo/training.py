@@ -173,7 +173,7 @@ def pack(
     out.mkdir(parents=True, exist_ok=True)
     weights = out / f"{name}{WEIGHTS}"
     described = Facts(
-        _as_read(config), data.features, data.classes, data.steps, facts["readout_steps"], data.scale
+        _published(config), data.features, data.classes, data.steps, facts["readout_steps"], data.scale
     )
     packed.save(weights, module, described)
     restored, _ = packed.load(weights)
@@ -204,7 +204,7 @@ def describe_original(name: str, run: Path, *, by: str = "", data: Data | None =
     module = Readout(module.cpu(), facts["readout_steps"]).eval()
     original = Original(
         accuracy=result["test_accuracy"],
-        config=_as_read(config),
+        config=_published(config),
         **counted(module, data.to(torch.device("cpu"))),
         **_training(config, result, run, by, where),
     )
@@ -345,9 +345,10 @@ def measure(name: str, data_root: str | None = None) -> Card:
     return card
 
 
-def _as_read(config: Config) -> dict[str, Any]:
-    """The config as it will be read from JSON, with lists for tuples."""
-    settings: dict[str, Any] = json.loads(json.dumps(config.as_dict()))
+def _published(config: Config) -> dict[str, Any]:
+    """The config as it will be read from JSON, with lists for tuples, and without folders of this machine."""
+    anywhere = replace(config, data=replace(config.data, root=type(config.data)().root))
+    settings: dict[str, Any] = json.loads(json.dumps(anywhere.as_dict()))
     return settings
 
 

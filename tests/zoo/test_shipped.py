@@ -79,7 +79,6 @@ def test_its_card_tells_everything_and_its_config_trains_it(name: str) -> None:
 ORIGINAL_NOT_TRAINED = {
     "fashion-mnist-events-net-16ch",
     "fashion-mnist-net",
-    "fashion-mnist-rows",
     "mfp-qsnn-resnet19-16ch",
     "snntorch-csnn",
     "snntorch-fcn",

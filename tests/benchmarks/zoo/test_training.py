@@ -111,6 +111,16 @@ def test_shipping_puts_both_files_into_the_package_if_the_config_made_them(
     assert catalog.load("tiny").card == catalog.card("tiny")
 
 
+def test_what_is_shipped_names_no_folder_of_the_machine_that_trained_it(zoo: Path) -> None:
+    settings = SMALL | {"data.root": str(zoo / "somewhere")}
+    card = train_and_pack(zoo / "run", settings).card
+    original = training.train("tiny", zoo / "original", settings, original=True, bars=False)
+    described = training.describe_original("tiny", zoo / "original", data=original)
+    assert card.config["data"]["root"] == described.config["data"]["root"] == "data"
+    for file in ("run/tiny.safetensors", "run/tiny.json", "original/tiny-original.json"):
+        assert b"somewhere" not in (zoo / file).read_bytes()
+
+
 def test_costs_are_counted_anew_and_nothing_else_on_the_card_changes(
     trained: catalog.Trained, zoo: Path
 ) -> None:
