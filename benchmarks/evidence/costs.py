@@ -11,10 +11,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+import mfp_neurons
 from benchmarks import sweep
 from benchmarks.evidence import rivals
 from benchmarks.machine import facts
-from mfp_neurons import deploy, report, reporting
+from mfp_neurons import report
 from mfp_neurons.train import config, deployment
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.data import Data
@@ -33,7 +34,7 @@ COUNTED = (  # what a report counts of a sample, all its steps
     "streaming_energy_joules",
 )
 # folders of the code that counts: a change of it makes costs that are kept beside a run stale
-COUNTING = (Path(reporting.__file__).parent, Path(deploy.__file__).parent, Path(rivals.__file__).parent)
+COUNTING = (Path(mfp_neurons.__file__).parent, Path(rivals.__file__).parent)  # neurons say what they compute
 ROUNDS = 15
 
 
