@@ -78,7 +78,8 @@ class Sweep:
 def load(path: str) -> Sweep:
     """Reads a sweep from TOML: the fields of :class:`Sweep`, and a ``[[network]]`` for each entry.
 
-    ``networks`` names another file in the same folder whose ``[[network]]`` come first.
+    ``networks`` names another file in the same folder whose ``[[network]]`` come first; ``only`` is a list of
+    the names of those that take part, where not all of them do.
 
     Every network is checked here, so that a mistake shows before the first hour is spent.
 
@@ -96,7 +97,8 @@ def load(path: str) -> Sweep:
     names = [entry.name for entry in entries]
     if len(set(names)) < len(names):
         raise ConfigError(f"sweep {path!r}: two networks have one name in {names}")
-    unknown = set(table) - ({field.name for field in fields(Sweep)} - {"entries"} | {"network", "networks"})
+    keys = {field.name for field in fields(Sweep)} - {"entries"} | {"network", "networks", "only"}
+    unknown = set(table) - keys
     if unknown:
         raise ConfigError(f"sweep {path!r}: unknown keys {sorted(unknown)}")
     sweep = Sweep(
@@ -110,6 +112,7 @@ def load(path: str) -> Sweep:
         table.get("reference", ""),
         entries,
     )
+    sweep = only(sweep, table.get("only", []))
     _check(sweep, path)
     return sweep
 

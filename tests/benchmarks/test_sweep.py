@@ -124,6 +124,15 @@ def test_networks_may_be_those_of_another_file(plan: sweep.Sweep, tmp_path: Path
     assert names == {"lif": own, "free": {*own, "readout.train"}, "x": own}
 
 
+def test_some_networks_of_another_file_take_part(plan: sweep.Sweep, tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text(f'{BASE}networks = "sweep.toml"\nonly = ["free", "x"]\n{NETWORK}')
+    assert [entry.name for entry in sweep.load(str(path)).entries] == ["free", "x"]
+    path.write_text(f'{BASE}networks = "sweep.toml"\nonly = ["fre"]\n{NETWORK}')
+    with pytest.raises(ConfigError, match="'fre' is not in the sweep: give one of lif, free, x"):
+        sweep.load(str(path))
+
+
 def test_some_networks_of_a_sweep_by_name(plan: sweep.Sweep, tmp_path: Path) -> None:
     results = sweep.run(sweep.only(plan, ["free"]), tmp_path / "out", SMALL, bars=False)
     assert [(r["name"], r["seed"]) for r in results] == [("free", 0), ("free", 1)]
