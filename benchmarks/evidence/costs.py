@@ -33,8 +33,8 @@ COUNTED = (  # what a report counts of a sample, all its steps
     "energy_joules",
     "streaming_energy_joules",
 )
-# folders of the code that counts: a change of it makes costs that are kept beside a run stale
-COUNTING = (Path(mfp_neurons.__file__).parent, Path(rivals.__file__).parent)  # neurons say what they compute
+# folders of the code that counts, and of neurons, which say what they compute: a change makes old costs stale
+COUNTING = (Path(mfp_neurons.__file__).parent, Path(rivals.__file__).parent)
 ROUNDS = 15
 
 

@@ -19,7 +19,7 @@ from mfp_neurons.deploy.file import to_bytes
 from mfp_neurons.history import quantize_taps
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train import checkpoint
-from mfp_neurons.train.config import Config, ConfigError, from_dict, read_toml
+from mfp_neurons.train.config import Config, ConfigError, DataConfig, from_dict, read_toml
 from mfp_neurons.train.config import load as load_config
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.datasets.source import shuffled
@@ -347,7 +347,7 @@ def measure(name: str, data_root: str | None = None) -> Card:
 
 def _published(config: Config) -> dict[str, Any]:
     """The config as it will be read from JSON, with lists for tuples, and without folders of this machine."""
-    anywhere = replace(config, data=replace(config.data, root=type(config.data)().root))
+    anywhere = replace(config, data=replace(config.data, root=DataConfig().root))
     settings: dict[str, Any] = json.loads(json.dumps(anywhere.as_dict()))
     return settings
 
