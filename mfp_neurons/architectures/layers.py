@@ -103,12 +103,3 @@ def check_maps(name: str, features: tuple[int, ...], smallest: int, what: str = 
         raise ValueError(
             f"{name} reads {what} [C, H, W] of {smallest} x {smallest} or more, got {list(features)}"
         )
-
-
-def refuse_feedback(neuron: MFP, framework: str) -> None:
-    """Raises ValueError if a neuron that a framework's class is to take the place of sees its own spikes."""
-    if neuron.feedback.kind is not None:
-        raise ValueError(
-            f"the neurons of {framework}'s networks are built without feedback, got {neuron.feedback}; give "
-            "feedback = 0, or an architecture of this package"
-        )

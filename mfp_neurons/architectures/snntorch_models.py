@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import describe, require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, PerStep, check_maps, refuse_feedback
+from .layers import Neurons, PerStep, check_maps
 
 
 def fully_connected(
@@ -81,12 +81,17 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
     """An MFP as the MFPLeakyParallel that snnTorch's users know, spikes out; any other neuron as it is.
 
     Raises:
-        ValueError: it learns its threshold, which snnTorch's networks keep fixed here.
+        ValueError: it learns its threshold, which snnTorch's networks keep fixed here, or has a reset, which
+            is not snnTorch's.
     """
     if not isinstance(neuron, MFP):
         return neuron
-    refuse_feedback(neuron, "snnTorch")
-    kernel = neuron.kernel
+    kernel, feedback = neuron.kernel, neuron.feedback
+    if feedback.kind not in (None, "feedback") or feedback.detached:
+        raise ValueError(
+            "a neuron in the place of snnTorch's has feedback with gradients through it, or no reset, got "
+            f"{feedback}, detach_reset={feedback.detached}"
+        )
     if not isinstance(neuron.v_threshold, float):
         raise ValueError(f"v_threshold must be fixed, got {describe(neuron.v_threshold)}")
     decay = (
@@ -98,7 +103,8 @@ def as_leaky(neuron: nn.Module) -> nn.Module:
         neuron.surrogate,
         init_hidden=True,
         learn_beta=kernel.learnable,
-        reset_mechanism="none",
+        reset_mechanism=feedback.kind or "none",
+        reset_order=feedback.order(kernel) or None,
         kernel=kernel.kind,
         **kernel.options(),
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mfp_neurons._checks import require
 from mfp_neurons.neuron import MFP
 
-from .layers import Neurons, StillImageSequential, check_maps, refuse_feedback
+from .layers import Neurons, StillImageSequential, check_maps
 
 _PACKAGE = "spikingjelly.activation_based"
 
@@ -218,20 +218,22 @@ def as_node(neuron: nn.Module) -> nn.Module:
     """An MFP as the MFPNode that SpikingJelly's users know; any other neuron as it is."""
     if not isinstance(neuron, MFP):
         return neuron
-    refuse_feedback(neuron, "SpikingJelly")
     node_class = require("mfp_neurons.spikingjelly", "spikingjelly").MFPNode
-    kernel = neuron.kernel
+    kernel, feedback = neuron.kernel, neuron.feedback
+    own_steps = feedback.order(kernel) if feedback.kind in ("subtract", "feedback") else None
     node: Any = node_class(
         decay_input=False,
         v_threshold=1.0,
         surrogate_function=neuron.surrogate,
+        detach_reset=feedback.detached,
         step_mode="m",
         kernel=kernel.kind,
-        reset=None,
+        reset=feedback.kind,
+        reset_order=own_steps,
         **kernel.options(),
     )
-    # the parameters of the MFP themselves (decay, channels, grid), in place of those that were just made
-    node.kernel = kernel
+    # the parameters of the MFP themselves (decay, taps, channels, grid), in place of those just made
+    node.kernel, node.feedback = kernel, feedback
     node.v_threshold = neuron.v_threshold
     return node  # type: ignore[no-any-return]
 

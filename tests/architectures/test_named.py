@@ -6,6 +6,8 @@ from torch import Tensor, nn
 
 from mfp_neurons import MFP, MFPNode, deploy
 from mfp_neurons.architectures import BUILDERS
+from mfp_neurons.architectures.snntorch_models import as_leaky
+from mfp_neurons.architectures.spikingjelly_models import as_node
 from mfp_neurons.snntorch import MFPLeakyParallel
 from mfp_neurons.train import network
 from mfp_neurons.train.config import ConfigError, NetworkConfig, NeuronConfig, from_dict
@@ -170,11 +172,57 @@ def test_settings_that_an_architecture_does_not_take_are_refused() -> None:
         network.build(NetworkConfig(architecture="resnet19", options={"depth": 3}), (1, 8, 8), 10, T)
 
 
-@pytest.mark.parametrize("name", ["fashion-mnist-net", "snntorch-csnn"])
-def test_feedback_that_a_frameworks_network_would_lose_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"without feedback, got Feedback\(reset='feedback', order=2\)"):
-        build(name, feedback=2)
-    assert "feedback" in dict(build("resnet19", feedback=2).named_modules())["stem_neuron"]._modules
+def drawn(neuron: MFP) -> MFP:
+    """The neuron with taps of its history and of its own spikes drawn at random."""
+    with torch.no_grad():
+        for parameter in neuron.parameters():
+            parameter.copy_(
+                2.0 ** torch.randint(-3, 1, parameter.shape) * torch.randn(parameter.shape).sign()
+            )
+    return neuron
+
+
+@pytest.mark.parametrize("convert", [as_node, as_leaky])
+def test_a_neuron_of_a_framework_sees_the_own_spikes_that_the_mfp_sees(convert) -> None:
+    torch.manual_seed(0)
+    mfp = MFP(kernel="fir", order=3, num_channels=4, kernel_bits="pow2", reset="feedback", reset_order=2)
+    x = torch.randn(12, 5, 4)
+    neuron = convert(drawn(mfp))
+    if convert is as_leaky:  # which has taps of its own, that start alike
+        with torch.no_grad():
+            neuron.kernel.taps.copy_(mfp.kernel.taps)
+            neuron.feedback.taps.copy_(mfp.feedback.taps)
+    spikes = mfp(x)
+    assert torch.equal(neuron(x), spikes)
+    assert not torch.equal(MFP(kernel="fir", order=3, num_channels=4)(x), spikes)
+
+
+@pytest.mark.parametrize("reset", ["subtract", "zero"])
+def test_a_node_has_the_reset_of_its_mfp_and_a_leaky_neuron_refuses_it(reset: str) -> None:
+    torch.manual_seed(0)
+    mfp = MFP(kernel="exp", order=4, decay=0.5, reset=reset)
+    x = 2 * torch.rand(12, 5, 4)
+    assert torch.equal(as_node(mfp)(x), mfp(x))
+    with pytest.raises(ValueError, match=f"got .*{reset}.*detach_reset=False"):
+        as_leaky(mfp)
+
+
+@pytest.mark.parametrize("name", ["fashion-mnist-net", "snntorch-csnn", "resnet19"])
+def test_networks_whose_neurons_see_their_own_spikes_are_lowered(name: str) -> None:
+    net = build(name, feedback=2, detach_reset=False)
+    with torch.no_grad():
+        for path, parameter in net.named_parameters():
+            if path.endswith("feedback.taps"):
+                parameter.fill_(-0.5)
+    x = example(name)
+    model = Readout(net, T).eval()
+    scores = deploy.lower(model, x, levels=1).run(x)
+    torch.testing.assert_close(torch.as_tensor(scores, dtype=torch.float32), model(x).detach())
+
+
+def test_feedback_without_gradients_is_refused_in_the_place_of_snntorchs_neurons() -> None:
+    with pytest.raises(ConfigError, match="detach_reset=True"):
+        build("snntorch-csnn", feedback=2, detach_reset=True)
 
 
 def linear(features, classes, time_steps, neurons):  # a builder as a user writes one
