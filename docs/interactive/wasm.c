@@ -7,6 +7,8 @@
 
 static uint8_t input[DIGITS_INPUT_BYTES];
 static int64_t scores[DIGITS_SCORES];
+static digits_buffers buffers;
+static digits_stream stream;
 static uint32_t spikes[SPIKE_WORDS]; /* [layer][step][word], in the order in which the layers fire */
 static uint32_t used;
 
@@ -31,16 +33,16 @@ EXPORT("spikes") const uint32_t *spike_words(void) { return spikes; }
 EXPORT("run") uint32_t run(void)
 {
     used = 0;
-    digits_run(input, scores);
+    digits_run(&buffers, input, scores);
     return digits_argmax(scores);
 }
 
-EXPORT("reset") void reset(void) { digits_reset(); }
+EXPORT("reset") void reset(void) { digits_reset(&stream); }
 
 /* The first row of `input` as the next step of a stream. */
 EXPORT("step") uint32_t step(void)
 {
     used = 0;
-    digits_step(input, scores);
+    digits_step(&stream, input, scores);
     return digits_argmax(scores);
 }

@@ -14,6 +14,7 @@ from .._files import write_bytes
 from . import events, file, interpret
 from .check import check
 from .device.codegen import write_c
+from .device.layouts import Layout
 from .events import Events
 from .graph import Graph, Ints, Neurons, Scores
 from .host.compiled import Compiled, unavailable
@@ -184,20 +185,25 @@ class IntegerNetwork:
         """
         return cls(file.from_bytes(Path(path).read_bytes()))
 
-    def to_c(self, directory: str | PathLike[str], *, name: str = "mfp_net") -> list[Path]:
+    def to_c(
+        self, directory: str | PathLike[str], *, name: str = "mfp_net", layout: Layout = "plain"
+    ) -> list[Path]:
         """Writes C99 for one sample at a time, without floating point, allocation or dependencies.
 
         Args:
             directory: made if need be.
             name: of the files and the prefix of every C name.
+            layout: "plain" for four files in the directory; or a library, its sources in src/, with an
+                example that compares its scores with those here: "arduino" (library.properties, a sketch),
+                "platformio" (library.json), "cmake" (CMakeLists.txt) or "zephyr" (a module and a sample).
 
         Returns:
-            The files written.
+            The files written: NAME.h, NAME.c, mfp_int.h, mfp_int.c, then those of the layout.
 
         Raises:
-            ValueError: ``name`` is no C identifier.
+            ValueError: ``name`` is no C identifier, or ``layout`` none of these.
         """
-        return write_c(self.graph, directory, name=name)
+        return write_c(self.graph, directory, name=name, layout=layout)
 
     def __str__(self) -> str:
         return describe(self.graph)

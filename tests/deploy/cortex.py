@@ -84,8 +84,12 @@ def footprint(
 
 def linked(told: str) -> Footprint:
     """From what the linker prints."""
-    used = dict(re.findall(r"(FLASH|RAM): +(\d+) B", told))
-    return Footprint(int(used["FLASH"]), int(used["RAM"]))
+    units = {"B": 1, "KB": 1024, "MB": 1024**2}  # it takes the largest that says it exactly
+    used = {
+        region: int(number) * units[unit]
+        for region, number, unit in re.findall(r"(FLASH|RAM): +(\d+) (B|KB|MB)", told)
+    }
+    return Footprint(used["FLASH"], used["RAM"])
 
 
 def score(

@@ -23,11 +23,13 @@ SANITIZED = {
     "clang": ("-O1", "-g", "-fsanitize=undefined", "-fsanitize-trap=undefined"),
 }
 
-# of every sample: a stream with a run of the whole sequence in its middle, as neither may disturb the other;
-# what a step leaves untouched is UNTOUCHED
+# All samples of all networks at once, each with a stream of its own: step by step they take turns, and a run
+# of the whole sequence comes in the middle, as none may disturb another. What a step leaves untouched is
+# UNTOUCHED. Memory holds other numbers than 0 at first, as nothing but NAME_reset may be needed.
 _PROGRAM = """\
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 {includes}
 
 /* heap buffers of the exact size, so that a sanitizer sees a byte too many */
@@ -35,43 +37,91 @@ static void *room(size_t bytes)
 {{
     void *found = malloc(bytes ? bytes : 1);
     if (!found) exit(2);
+    memset(found, 0xa5, bytes);
     return found;
 }}
 
-static void get(uint8_t *to, size_t bytes) {{ if (fread(to, 1, bytes, stdin) != bytes) exit(3); }}
+static void *get(size_t bytes)
+{{
+    uint8_t *found = room(bytes);
+    if (fread(found, 1, bytes, stdin) != bytes) exit(3);
+    return found;
+}}
+
 static void put(const int64_t *from, size_t count) {{ if (fwrite(from, 8, count, stdout) != count) exit(4); }}
 
 /* levels are of one byte or two */
-typedef int call(const void *, int64_t *);
+typedef int call(void *, const void *, int64_t *);
 {wrapped}
 
-static void sample(call *run, call *step, void (*reset)(void), uint32_t (*argmax)(const int64_t *),
-                   size_t input, size_t step_input, size_t scores, size_t classes, size_t steps)
+typedef struct {{
+    call *run, *step;
+    void (*reset)(void *);
+    uint32_t (*argmax)(const int64_t *);
+    size_t stream, buffers, input, step_input, scores, classes, steps;
+}} network;
+
+static const network networks[] = {{
+{networks}
+}};
+static const int samples[] = {{{samples}}};
+
+typedef struct {{
+    const network *of;
+    void *stream;
+    uint8_t *input, **rows;
+    int64_t *now; /* [step][classes, argmax, returned] */
+    int64_t *whole, ran;
+}} instance;
+
+static instance begin(const network *of)
 {{
-    uint8_t *given = room(input), *one = room(step_input);
-    int64_t *found = room(8 * scores), *now = room(8 * classes), ran = 0;
-    get(given, input);
-    reset();
-    for (size_t t = 0; t < steps; t++) {{
-        get(one, step_input);
-        for (size_t c = 0; c < classes; c++) now[c] = {untouched};
-        const int64_t stepped = step(one, now);
-        put(now, classes);
-        put(&(const int64_t){{argmax(now)}}, 1);
-        put(&stepped, 1);
-        if (t == steps / 2) {{
-            for (size_t i = 0; i < scores; i++) found[i] = {untouched};
-            ran = run(given, found);
-        }}
+    instance new = {{of, room(of->stream), get(of->input), room(of->steps * sizeof(uint8_t *)),
+                     room(8 * of->steps * (of->classes + 2)), room(8 * of->scores), 0}};
+    for (size_t t = 0; t < of->steps; t++) new.rows[t] = get(of->step_input);
+    of->reset(new.stream);
+    return new;
+}}
+
+static void advance(instance *one, size_t t)
+{{
+    const network *of = one->of;
+    if (t >= of->steps) return;
+    int64_t *scores = room(8 * of->classes), *now = one->now + t * (of->classes + 2);
+    for (size_t c = 0; c < of->classes; c++) scores[c] = {untouched};
+    now[of->classes + 1] = of->step(one->stream, one->rows[t], scores);
+    now[of->classes] = of->argmax(scores);
+    memcpy(now, scores, 8 * of->classes);
+    free(scores);
+    if (t == of->steps / 2) {{
+        void *buffers = room(of->buffers);
+        for (size_t i = 0; i < of->scores; i++) one->whole[i] = {untouched};
+        one->ran = of->run(buffers, one->input, one->whole);
+        free(buffers);
     }}
-    put(found, scores);
-    put(&ran, 1);
-    free(given), free(one), free(found), free(now);
+}}
+
+static void end(const instance *one)
+{{
+    const network *of = one->of;
+    put(one->now, of->steps * (of->classes + 2));
+    put(one->whole, of->scores);
+    put(&one->ran, 1);
+    for (size_t t = 0; t < of->steps; t++) free(one->rows[t]);
+    free(one->stream), free(one->input), free(one->rows), free(one->now), free(one->whole);
 }}
 
 int main(void)
 {{
-{calls}
+    size_t count = 0, longest = 0;
+    static instance instances[{count}];
+    for (size_t i = 0; i < sizeof samples / sizeof *samples; i++) {{
+        for (int n = 0; n < samples[i]; n++) instances[count++] = begin(&networks[i]);
+        if (networks[i].steps > longest) longest = networks[i].steps;
+    }}
+    for (size_t t = 0; t < longest; t++)
+        for (size_t i = 0; i < count; i++) advance(&instances[i], t);
+    for (size_t i = 0; i < count; i++) end(&instances[i]);
     return 0;
 }}
 """
@@ -158,20 +208,28 @@ def score(
     names = [f"net{i}" for i in range(len(cases))]
     for name, case in zip(names, cases, strict=True):
         write_c(case.graph, folder, name=name)
-    calls = [
-        f"    for (int i = 0; i < {stream.shape[1]}; i++)\n"
-        f"        sample(run_{name}, step_{name}, {name}_reset, {name}_argmax, {name.upper()}_INPUT_BYTES, "
-        f"{name.upper()}_STEP_INPUT_BYTES, {name.upper()}_SCORES, {name.upper()}_CLASSES, {len(stream)});"
+    sizes = ("INPUT_BYTES", "STEP_INPUT_BYTES", "SCORES", "CLASSES")
+    networks = [
+        f"    {{run_{name}, step_{name}, reset_{name}, {name}_argmax, "
+        f"sizeof({name}_stream), sizeof({name}_buffers), "
+        f"{', '.join(f'{name.upper()}_{size}' for size in sizes)}, {len(stream)}}},"
         for name, stream in zip(names, streams, strict=True)
     ]
-    includes = "\n".join(f'#include "{name}.h"' for name in names)
-    wrapped = "\n".join(
-        f"static int {call}_{name}(const void *in, int64_t *out) {{ return {name}_{call}(in, out); }}"
+    wrapped = [
+        f"static int {call}_{name}(void *at, const void *in, int64_t *out) "
+        f"{{ return {name}_{call}(at, in, out); }}"
         for name in names
         for call in ("run", "step")
-    )
+    ]
+    wrapped += [f"static void reset_{name}(void *net) {{ {name}_reset(net); }}" for name in names]
+    samples = [stream.shape[1] for stream in streams]
     text = _PROGRAM.format(
-        includes=includes, wrapped=wrapped, calls="\n".join(calls), untouched=f"INT64_C({UNTOUCHED})"
+        includes="\n".join(f'#include "{name}.h"' for name in names),
+        wrapped="\n".join(wrapped),
+        networks="\n".join(networks),
+        samples=", ".join(map(str, samples)),
+        count=sum(samples),
+        untouched=f"INT64_C({UNTOUCHED})",
     )
     (folder / "main.c").write_text(text)
     sources = [f"{name}.c" for name in (*names, "mfp_int", "main")]

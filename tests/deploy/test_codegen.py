@@ -138,7 +138,7 @@ def test_the_primitives_compile_without_a_warning(compiler, level, tmp_path):
 def test_the_header_is_also_one_for_cpp(tmp_path):
     write_c(small(), tmp_path, name="net")
     (tmp_path / "main.cpp").write_text(
-        '#include "net.h"\nint main() { net_reset(); return NET_STEPS != 4; }\n'
+        '#include "net.h"\nint main() { net_stream s; net_reset(&s); return NET_STEPS != 4; }\n'
     )
     run([tool("gcc"), *STRICT[1:], "-std=c99", "-c", "net.c", "mfp_int.c"], tmp_path)
     run([tool("g++"), *STRICT[1:], "-std=c++11", "main.cpp", "net.o", "mfp_int.o", "-o", "main"], tmp_path)
@@ -150,20 +150,86 @@ def test_the_header_is_also_one_for_cpp(tmp_path):
 def test_the_macros_say_how_many_bytes_the_arrays_take(graph):
     with tempfile.TemporaryDirectory() as folder:
         write_c(graph, folder, name="net")
-        run([tool("gcc"), "-std=c99", "-fno-pie", "-c", "net.c"], Path(folder))
-        symbols = run([tool("nm"), "-S", "net.o"], Path(folder)).decode()
-        said = dict(re.findall(r"#define NET_(\w+) (\d+)", (Path(folder) / "net.h").read_text()))
+        (Path(folder) / "sizes.c").write_text(
+            '#include "net.h"\n'
+            "const char buffers[sizeof(net_buffers)] = {1}, stream[sizeof(net_stream)] = {1};\n"
+        )
+        run([tool("gcc"), "-std=c99", "-fno-pie", "-c", "net.c", "sizes.c"], Path(folder))
+        symbols = run([tool("nm"), "-S", "net.o", "sizes.o"], Path(folder)).decode()
+        header = (Path(folder) / "net.h").read_text()
+    said = dict(re.findall(r"#define NET_(\w+) (\d+)", header))
     sized = re.findall(r"^\w+ (\w+) (\w) (\w+)", symbols, re.MULTILINE)
-    variables = sum(int(size, 16) for size, kind, _ in sized if kind in "bBdD")
-    named = dict.fromkeys(("codes", "taps", "feedback", "thresholds", "factor", "offset", "places"), 0)
+    structs = {name: int(size, 16) for size, _, name in sized if name in ("buffers", "stream")}
+    tables = ("codes", "taps", "powers", "feedback", "thresholds", "slopes", "factor", "offset", "places")
+    named = dict.fromkeys(tables, 0)
     for size, kind, name in sized:
         family = re.match("[a-z]*", name)[0]
         if kind in "rR" and family in named:
             named[family] += int(size, 16)
-    buffers = ("RUN_BUFFER_BYTES", "STEP_BUFFER_BYTES", "STATE_BYTES")
-    assert variables == sum(int(said[buffer]) for buffer in buffers)
+    stated = [int(number.replace(",", "")) for number in re.findall(r"It takes ([\d,]+) bytes", header)]
+    assert [structs["buffers"], structs["stream"]] == stated
+    assert int(said["STATE_BYTES"]) <= structs["stream"]
     assert named.pop("codes") == int(said["WEIGHT_BYTES"])
     assert sum(named.values()) == int(said["PARAMETER_BYTES"])
+
+
+@settings(max_examples=10)
+@given(graph=graphs())
+def test_the_c_has_no_variables_of_its_own(graph):
+    with tempfile.TemporaryDirectory() as folder:
+        write_c(graph, folder, name="net")
+        run([tool("gcc"), "-std=c99", "-fno-pie", "-c", "net.c", "mfp_int.c"], Path(folder))
+        symbols = run([tool("nm"), "net.o", "mfp_int.o"], Path(folder)).decode()
+    assert not re.findall(r" [bBdDsSC] (\w+)", symbols)
+
+
+INTERLEAVED = """\
+#include "first.h"
+#include "second.h"
+
+/* Scores of two streams of one network and one of another, step by step in turns, and of each on its own. */
+int main(void)
+{
+    static const uint8_t a[6][2] = {{3, 0}, {1, 2}, {0, 3}, {2, 2}, {3, 1}, {0, 0}};
+    static const uint8_t b[6][2] = {{0, 3}, {3, 3}};
+    static first_stream left, right, alone;
+    static second_stream other, other_alone;
+    int64_t scores[6][3][2], now[2];
+    for (int t = 0; t < 6; t++) {
+        first_step(&left, a[t], scores[t][0]);
+        first_step(&right, b[t], scores[t][1]);
+        second_step(&other, a[t], scores[t][2]);
+    }
+    for (int t = 0; t < 6; t++) {
+        first_step(&alone, a[t], now);
+        if (now[0] != scores[t][0][0] || now[1] != scores[t][0][1]) return 1;
+        second_step(&other_alone, a[t], now);
+        if (now[0] != scores[t][2][0] || now[1] != scores[t][2][1]) return 2;
+    }
+    first_reset(&alone);
+    for (int t = 0; t < 6; t++) {
+        const first_stream before = alone; /* a copy goes on as the original does */
+        first_step(&alone, b[t], now);
+        if (now[0] != scores[t][1][0] || now[1] != scores[t][1][1]) return 3;
+        alone = before;
+        first_step(&alone, b[t], now);
+        if (now[0] != scores[t][1][0] || now[1] != scores[t][1][1]) return 4;
+    }
+    return 0;
+}
+"""
+
+
+def test_streams_in_turns_give_what_each_gives_alone(tmp_path):
+    for name, taps in (("first", [4, 2, 1]), ("second", [1, 2, 4, 8])):
+        fire = fires(dense(0, CODES), taps, [3, 5])
+        write_c(
+            vectors(2, fire, readout(dense(1, CODES), reduce="none"), steps=4, top=3), tmp_path, name=name
+        )
+    (tmp_path / "main.c").write_text(INTERLEAVED)
+    sources = ["first.c", "second.c", "mfp_int.c", "main.c"]
+    run([tool("gcc"), *STRICT, *SANITIZED["gcc"], *sources, "-o", "main"], tmp_path)
+    run([tmp_path / "main"], tmp_path)
 
 
 @settings(max_examples=20)

@@ -1,4 +1,4 @@
-"""The static buffers of the generated C: the places of its maps, and room for the layer at work.
+"""The memory that the generated C computes in: the places of its maps, and room for the layer at work.
 
 Words are of 32 bits. Each bit of the numbers of a C x H x W map takes ceil(C * H * W / 32) words a step.
 """
@@ -34,8 +34,8 @@ class Scratch:
     Attributes:
         patches, totals: words for what windows see, and for how much that adds up to; for matrices, words of
             rows and a column.
-        sums: integers of 32 bits for what one neuron gets from one synapse.
-        seen: synapses.
+        sums: integers of 32 bits for what one neuron gets from one synapse, where these are not its currents.
+        seen: synapses; it is on the stack.
         narrow, wide: integers of 32 and 64 bits for currents and taps.
     """
 
@@ -46,10 +46,6 @@ class Scratch:
     narrow: int = 0
     wide: int = 0
 
-    @property
-    def bytes(self) -> int:
-        return 4 * (self.patches + self.totals + self.sums + 4 * self.seen + self.narrow) + 8 * self.wide
-
 
 @dataclass(frozen=True)
 class Buffers:
@@ -58,14 +54,34 @@ class Buffers:
     Attributes:
         maps: the places of all maps in one array, in words.
         scratch: shared by its layers.
+        counted: whether the number of the step is kept with them.
     """
 
     maps: Plan
     scratch: Scratch
+    counted: bool = False
+
+    @property
+    def arrays(self) -> dict[str, tuple[str, int]]:
+        """Type and length of each array of the struct that holds them; C knows no empty ones."""
+        scratch = self.scratch
+        # the largest type comes first, so that there are no gaps
+        arrays = {
+            "wide": ("int64_t", scratch.wide),
+            "maps": ("uint32_t", self.maps.size),
+            "patches": ("uint32_t", scratch.patches),
+            "totals": ("uint32_t", scratch.totals),
+            "sums": ("int32_t", scratch.sums),
+            "narrow": ("int32_t", scratch.narrow),
+        }
+        return {name: (kind, length) for name, (kind, length) in arrays.items() if length}
 
     @property
     def bytes(self) -> int:
-        return 4 * self.maps.size + self.scratch.bytes
+        """Of the struct, where integers of 64 bits are aligned to 8 bytes."""
+        words = sum((2 if name == "wide" else 1) * length for name, (_, length) in self.arrays.items())
+        words += self.counted
+        return 4 * (words + words % 2 if self.scratch.wide else words)
 
 
 def run_buffers(graph: Graph) -> Buffers:
@@ -101,9 +117,8 @@ def step_buffers(graph: Graph) -> Buffers:
     # past steps are moved up before each step, so that what a layer looks at lies side by side, oldest first
     slots = [1 + history.get(index, 0) for index in range(1 + len(graph.body))]
     layers = ((op, op.order if isinstance(op, Neurons | Scores) else 1) for op in graph.ops)
-    return Buffers(
-        _plan(graph, slots, graph.kept()), _most(_scratch(graph, op, n, set()) for op, n in layers)
-    )
+    scratch = _most(_scratch(graph, op, n, set()) for op, n in layers)
+    return Buffers(_plan(graph, slots, graph.kept()), scratch, counts_steps(graph))
 
 
 def _plan(graph: Graph, slots: list[int], permanent: Collection[int]) -> Plan:
@@ -119,6 +134,7 @@ def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
     if not isinstance(op, Neurons | Currents | Scores):
         return Scratch()
     patches = totals = sums = 0
+    wide, count = is_wide(graph, op), len(synapses(op))
     for synapse in synapses(op):
         # before a pool one output needs what is accumulated at every place of the pool's window
         windows = prod(synapse.pool.window.size) if synapse.pool else 1
@@ -126,19 +142,19 @@ def _scratch(graph: Graph, op: Op, steps: int, constant: set[int]) -> Scratch:
         seen = windows * (1 if synapse.source in constant else steps)
         patches += 0 if is_whole(graph, synapse) else seen * _patch_words(graph, synapse)
         totals += seen
-        sums = max(sums, seen)
+        # what a synapse accumulates can be the currents as they are, as add_up of mfp_int.c has it
+        alone = count == 1 and not wide and synapse.factor is None and seen == steps and not synapse.pool
+        sums = max(sums, 0 if alone else seen)
     # the currents of one neuron at all steps; behind them the taps that these can reach, or scores with taps
     numbers = steps + (min(op.order, steps) if isinstance(op, Neurons) else 0)
     if isinstance(op, Scores) and is_tapped(op):
         numbers += steps
-    wide = is_wide(graph, op)
-    count = len(synapses(op))
     return Scratch(patches, totals, sums, count, 0 if wide else numbers, numbers if wide else 0)
 
 
 def _most(layers: Iterable[Scratch]) -> Scratch:
-    """The most of each; at least one of each, as C knows no empty arrays."""
-    return Scratch(*(max(1, *numbers) for numbers in zip(*map(astuple, layers), strict=True)))
+    """The most of each."""
+    return Scratch(*(max(numbers) for numbers in zip(*map(astuple, layers), strict=True)))
 
 
 def kept_words(graph: Graph) -> int:

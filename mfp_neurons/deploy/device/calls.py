@@ -1,7 +1,7 @@
 """What the generated NAME_run and NAME_step do: one call of a primitive for each operation."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from math import prod
 
 from ..graph import (
@@ -50,14 +50,12 @@ class Time:
         steps: how many are looked at.
         start: the first of them whose result is wanted.
         place: where in its window the first lies, of a TimePool.
-        constant: whether the sources lie at the same place in every call.
     """
 
     first: str
     steps: str
     start: str
     place: str = "0"
-    constant: bool = True
 
 
 def run_body(graph: Graph, buffers: Buffers) -> list[str]:
@@ -71,7 +69,7 @@ def run_body(graph: Graph, buffers: Buffers) -> list[str]:
     ]
 
     # levels are refused before anything is written, so that a refused call changes nothing
-    lines = [*_memory(buffers), *_refuse(graph, steps[0])]
+    lines = [*_refuse(graph, steps[0]), *_memory("buffers", buffers), ""]
     lines += _pack(graph, f"maps + {starts[0]}", steps[0])
     begin = 0
     for index, op in enumerate(graph.ops, start=1):
@@ -105,7 +103,6 @@ def _run_recurrent(
         views.append(f"{{maps + {starts[i] - lag * strides[i]}{moved}, {strides[i]}}}")
     yield f"mfp_clear(maps + {starts[index] - words}, {words});"
     yield f"for (uint32_t t = 0; t < {run_steps(graph)[index]}; t++) {{"
-    time = replace(time, constant=False)
     for line in _call(graph, index, views, time, f"maps + {starts[index]} + t * {words}"):
         yield f"    {line}"
     yield "}"
@@ -117,7 +114,10 @@ def step_body(graph: Graph, buffers: Buffers) -> list[str]:
     Behind a pooling over time that is so in steps that end one of the layer's own.
     """
     offsets, history, periods = buffers.maps.offsets, graph.history(), graph.periods
-    lines = [*_memory(buffers), *_refuse(graph, 1)]
+    lines = [*_refuse(graph, 1), *_memory("stream", buffers)]
+    if buffers.counted:
+        lines += ["    const uint32_t now = stream->now;"]
+    lines += [""]
     # first of all, so that each map has a free place behind its past when its layer runs
     lines += [
         f"    {_when_new(graph, i)}mfp_shift(maps + {offsets[i]}, {step_words(graph, i)}, {past});"
@@ -165,10 +165,9 @@ def _next_step(graph: Graph) -> list[str]:
     alike, period, of_scores = remembered(graph), graph.period, graph.periods[-1]
     if period == 1:
         # it stops where nothing depends on it any more, so that no stream is too long for 32 bits
-        return [*([f"    if (now < {alike}) now++;"] if alike else []), "    return 1;"]
-    lines = [f"    now = now < {alike + period - 1} ? now + 1 : {alike};"]
-    # counted, the step is the first of the next period
-    return [*lines, f"    return now % {of_scores} == 0;" if of_scores > 1 else "    return 1;"]
+        return [*([f"    if (now < {alike}) stream->now++;"] if alike else []), "    return 1;"]
+    lines = [f"    stream->now = now < {alike + period - 1} ? now + 1 : {alike};"]
+    return [*lines, f"    return (now + 1) % {of_scores} == 0;" if of_scores > 1 else "    return 1;"]
 
 
 def _when_ends(period: int) -> str:
@@ -191,21 +190,19 @@ def _time(graph: Graph, op: Op, own: str) -> Time:
     if isinstance(op, Neurons | Scores) and op.order > 1:
         # as many steps as there are; in C, where ``steps`` is the name of that many
         steps = f"{own} < {op.order - 1} ? {own} + 1 : {op.order}"
-        return Time(f"{own} + 1 - steps", steps, "steps - 1", constant=False)
+        return Time(f"{own} + 1 - steps", steps, "steps - 1")
     return Time(own if remembered(graph) else "0", "1", "0")
 
 
-def _memory(buffers: Buffers) -> list[str]:
-    """The static buffers of a function."""
-    scratch = buffers.scratch
+def _memory(struct: str, buffers: Buffers) -> list[str]:
+    """Names for what is in a struct."""
+    arrays, scratch = buffers.arrays, buffers.scratch
+    pointers = [f"{struct}->{name}" if name in arrays else "0" for name in ("patches", "totals", "sums")]
+    pointers += ["seen", *(f"{struct}->{name}" if name in arrays else "0" for name in ("narrow", "wide"))]
     return [
-        f"    static uint32_t maps[{buffers.maps.size}];",
-        f"    static uint32_t patches[{scratch.patches}], totals[{scratch.totals}];",
-        f"    static int32_t sums[{scratch.sums}], narrow[{scratch.narrow}];",
-        f"    static mfp_seen seen[{scratch.seen}];",
-        f"    static int64_t wide[{scratch.wide}];",
-        "    static const mfp_scratch scratch = {patches, totals, sums, seen, narrow, wide};",
-        "",
+        f"    uint32_t *const maps = {struct}->maps;",
+        f"    mfp_seen seen[{scratch.seen}];",
+        f"    const mfp_scratch scratch = {{{', '.join(pointers)}}};",
     ]
 
 
@@ -243,9 +240,7 @@ def _call(graph: Graph, index: int, views: list[str], time: Time, out: str) -> I
         yield f"const uint32_t steps = {steps};"
         steps = "steps"
     if not isinstance(op, Ones):
-        # where the sources are: constant, so in flash, unless that depends on how many steps there were
-        kind = "static const" if time.constant else "const"
-        yield f"{kind} mfp_view from[] = {{{', '.join(views)}}};"
+        yield f"const mfp_view from[] = {{{', '.join(views)}}};"
     match op:
         case Neurons():
             arguments = f"{time.first}, {steps}, {time.start}, {out}, &scratch"

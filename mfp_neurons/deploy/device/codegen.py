@@ -9,21 +9,20 @@ import re
 from math import prod
 from pathlib import Path
 
-from ..._checks import describe
+from ..._checks import check_choice, describe
 from ..._files import write_bytes
 from ..graph import Gather, Graph, Neurons, Scores
 from ..memory import own_words, rounding
 from .buffers import (
     Buffers,
-    counts_steps,
     kept_words,
-    remembered,
     run_buffers,
     scored_steps,
     scores_of_run,
     step_buffers,
 )
 from .calls import run_body, step_body
+from .layouts import LAYOUTS, Layout, lay_out
 from .tables import Tables, comment
 
 _PRIMITIVES = Path(__file__).parent
@@ -31,20 +30,24 @@ _TAKEN = ("mfp_int", "stdint")
 _MOST_BYTES = 2**31 - 1  # the C counts in 32 bits
 
 
-def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp_net") -> list[Path]:
+def write_c(
+    graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp_net", layout: Layout = "plain"
+) -> list[Path]:
     """Writes a network as C99 that needs ``<stdint.h>`` alone; its header says how to use it.
 
     Args:
         graph: a valid network.
         directory: made if need be; files of the same names in it are replaced.
         name: of the two generated files, and the prefix of what they define: a C identifier.
+        layout: "plain" for the sources alone, or the library of a build system around them, with an
+            example: "arduino", "platformio", "cmake" or "zephyr".
 
     Returns:
-        The files: NAME.h, NAME.c, mfp_int.h, mfp_int.c.
+        The files: NAME.h, NAME.c, mfp_int.h, mfp_int.c, then those of the layout.
 
     Raises:
-        ValueError: ``name`` can't be used, or tables or buffers are too large for the C. Nothing has been
-            written then.
+        ValueError: ``name`` or ``layout`` can't be used, or tables or buffers are too large for the C.
+            Nothing has been written then.
 
     >>> import tempfile
     >>> import numpy as np
@@ -58,22 +61,23 @@ def write_c(graph: Graph, directory: str | os.PathLike[str], *, name: str = "mfp
     ['tiny.h', 'tiny.c', 'mfp_int.h', 'mfp_int.c']
     """
     _check_name(name)
+    check_choice("layout", layout, LAYOUTS)
     run, step = run_buffers(graph), step_buffers(graph)
     _check_bytes("the buffers of a run", run.bytes)
-    _check_bytes("the buffers of a step", step.bytes + _counter_bytes(graph))
+    _check_bytes("a stream", step.bytes)
     tables = Tables(graph)
     _check_bytes("the tables", tables.weight_bytes + tables.parameter_bytes)
     texts = {
         f"{name}.h": _header(graph, name, tables, run, step),
         f"{name}.c": _source(graph, name, tables, run, step),
     }
-    # all text exists before the first file is written, so that a refusal leaves nothing behind
     texts |= {file: (_PRIMITIVES / file).read_text() for file in ("mfp_int.h", "mfp_int.c")}
-    folder = Path(directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file, text in texts.items():
-        write_bytes(folder / file, text.encode("ascii"))
-    return [folder / file for file in texts]
+    # all text exists before the first file is written, so that a refusal leaves nothing behind
+    files = {Path(directory, file): text for file, text in lay_out(layout, graph, name, texts).items()}
+    for file, text in files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(file, text.encode("ascii"))
+    return list(files)
 
 
 def _check_name(name: str) -> None:
@@ -89,11 +93,6 @@ def _check_name(name: str) -> None:
 def _check_bytes(what: str, count: int) -> None:
     if count > _MOST_BYTES:
         raise ValueError(f"{what} would take {count:,} bytes; the C counts up to {_MOST_BYTES:,}")
-
-
-def _counter_bytes(graph: Graph) -> int:
-    """Bytes of the number of the step, where a stream has to know it."""
-    return 4 if counts_steps(graph) else 0
 
 
 def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers) -> str:
@@ -112,10 +111,11 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
     return f"""\
 /* {name}: an integer spiking network for one sample at a time. Written by mfp_neurons; do not edit.
  *
- * Compile {name}.c and mfp_int.c with any C99 compiler. Tables are const (flash), buffers static (RAM);
- * nothing is allocated, and no function may be called while another runs. With -ffunction-sections and
- * -fdata-sections when compiling and -Wl,--gc-sections when linking, only what you call takes memory: a
- * device that streams has no buffers for runs.{_feedback_text(graph)} */
+ * Compile {name}.c and mfp_int.c with any C99 compiler; several networks share one mfp_int.c. Tables are
+ * const (flash). All that is written to is the struct that the caller passes (RAM), and the stack: nothing
+ * is allocated, there are no static variables, and calls with different structs may run at the same time.
+ * With -ffunction-sections and -fdata-sections when compiling and -Wl,--gc-sections when linking, only what
+ * you call takes flash.{_feedback_text(graph)} */
 #ifndef {big}_H
 #define {big}_H
 
@@ -128,13 +128,18 @@ def _header(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
 #define {big}_SCORES {scores} /* that {name}_run writes{_all_heads(graph)} */
 #define {big}_TOP {inputs.top} /* the largest level of the input */
 {_period_macro(big, period)}{_head_macros(graph, big)}
-/* Memory in bytes. Flash: weights; {_parameter_words(graph)}. RAM: what a run uses and keeps
- * nothing of; what a step uses; and what a stream keeps between steps. */
+/* Bytes: weights, and {_parameter_words(graph)}, in flash; and those of a
+ * {name}_stream that outlive a step. */
 #define {big}_WEIGHT_BYTES {tables.weight_bytes}
 #define {big}_PARAMETER_BYTES {tables.parameter_bytes}
-#define {big}_RUN_BUFFER_BYTES {run.bytes}
-#define {big}_STEP_BUFFER_BYTES {step.bytes - kept}
-#define {big}_STATE_BYTES {kept + _counter_bytes(graph)}
+#define {big}_STATE_BYTES {kept + 4 * step.counted}
+
+/* What a run computes in; nothing of it outlives the call. It takes {run.bytes:,} bytes. */
+{_struct(f"{name}_buffers", run)}
+
+/* A stream of its own: what it keeps between steps, and what a step computes in. All zeros stand for one that
+ * has been reset. It takes {step.bytes:,} bytes. */
+{_struct(f"{name}_stream", step)}
 
 #ifdef __cplusplus
 extern "C" {{
@@ -145,17 +150,17 @@ extern "C" {{
  * input: {sequence}, row-major {order}.
  * scores: {_scores_text(graph, big)}
  * returns: 1{refused} */
-int {name}_run(const {kind} *input, int64_t scores[]);
+int {name}_run({name}_buffers *buffers, const {kind} *input, int64_t scores[]);
 
 /* One more step of a stream{_end_text(graph, name)}.
  *
  * input: {levels}, row-major {order}.
  * scores: {_step_scores_text(graph, big)}
  * returns: {_returned_text(big, period)}{refused} */
-int {name}_step(const {kind} *input, int64_t scores[]);
+int {name}_step({name}_stream *stream, const {kind} *input, int64_t scores[]);
 
-/* Begins a new stream. */
-void {name}_reset(void);
+/* The next step is the first one. A struct that is not static, and so not 0, needs this before it. */
+void {name}_reset({name}_stream *stream);
 
 {_argmax_text(graph, big)}
 uint32_t {name}_argmax(const int64_t scores[]);
@@ -166,6 +171,13 @@ uint32_t {name}_argmax(const int64_t scores[]);
 
 #endif
 """
+
+
+def _struct(name: str, buffers: Buffers) -> str:
+    fields = [f"    {kind} {array}[{length}];" for array, (kind, length) in buffers.arrays.items()]
+    if buffers.counted:
+        fields.append("    uint32_t now; /* the number of the step, as far as it matters */")
+    return "\n".join(["typedef struct {", *fields, f"}} {name};"])
 
 
 def _feedback_text(graph: Graph) -> str:
@@ -279,21 +291,10 @@ def _end_text(graph: Graph, name: str) -> str:
     return f" of {graph.fixed_steps()}, no more: the network is for these alone. Call {name}_reset then"
 
 
-def _counted_text(graph: Graph) -> str:
-    if graph.period == 1:
-        return "up to where all later steps are alike"
-    alike = remembered(graph)
-    return (
-        f"with {alike} again behind {alike + graph.period - 1}, as all later steps are alike but for their\n"
-        " * place in windows"
-    )
-
-
 def _source(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers) -> str:
     """NAME.c: the tables, then the functions."""
-    body = "\n".join
-    counted = counts_steps(graph)
-    number = f"\n/* The number of the step, {_counted_text(graph)}. */\nstatic uint32_t now;\n"
+    body, kind = "\n".join, f"{graph.input.dtype}_t"
+    reset = "stream->now = 0;" if step.counted else "(void)stream; /* every step stands for itself */"
     return f"""\
 /* {name}: see {name}.h. Written by mfp_neurons; do not edit. Descriptors are explained in mfp_int.h. */
 #include "{name}.h"
@@ -301,21 +302,19 @@ def _source(graph: Graph, name: str, tables: Tables, run: Buffers, step: Buffers
 #include "mfp_int.h"
 {body(tables.lines)}
 
-/* Buffers: {4 * run.maps.size:,} bytes for maps, {run.scratch.bytes:,} for the layer at work. */
-int {name}_run(const {graph.input.dtype}_t *input, int64_t scores[])
+int {name}_run({name}_buffers *buffers, const {kind} *input, int64_t scores[])
 {{
 {body(run_body(graph, run))}
 }}
-{number if counted else ""}
-/* Buffers: {4 * step.maps.size:,} bytes for maps, {step.scratch.bytes:,} for the layer at work. */
-int {name}_step(const {graph.input.dtype}_t *input, int64_t scores[])
+
+int {name}_step({name}_stream *stream, const {kind} *input, int64_t scores[])
 {{
 {body(step_body(graph, step))}
 }}
 
-void {name}_reset(void)
+void {name}_reset({name}_stream *stream)
 {{
-{"    now = 0;" if counted else "    /* every step stands for itself */"}
+    {reset}
 }}
 
 uint32_t {name}_argmax(const int64_t scores[])

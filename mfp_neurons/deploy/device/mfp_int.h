@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /* Integer spiking networks for small devices: what the generated NAME.c calls. C99 and <stdint.h>, nothing else: no
- * allocation, no floating point, no recursion; every buffer is the caller's. No membrane potential is stored: the
- * currents of one neuron are added up, weighted over time, compared with its thresholds, and gone. */
+ * allocation, no floating point, no recursion, no static variables; every buffer is the caller's. No membrane potential
+ * is stored: the currents of one neuron are added up, weighted over time, compared with its thresholds, and gone. */
 #ifndef MFP_INT_H
 #define MFP_INT_H
 
@@ -124,18 +124,22 @@ typedef struct {
 /* What becomes of the scores of several steps. */
 enum { MFP_EVERY_STEP, MFP_SUM_OF_STEPS, MFP_MAX_OF_STEPS };
 
-/* Where the patches of one synapse are: what the windows of one output place see, [window][step]. */
+/* What the windows of one output place see of one synapse: patches, [window][step], for one group of channels. */
 typedef struct {
     uint32_t windows, steps;
-    uint32_t patches; /* first word in scratch.patches */
-    uint32_t totals;  /* first number in scratch.totals */
+    uint32_t next;           /* the first channel of the next group */
+    uint8_t alone;           /* 1: what it accumulates are the currents as they are */
+    uint32_t *gathered;      /* where patches are put, */
+    const uint32_t *patches; /* and where they are: there, or in the source */
+    uint32_t stride;         /* from one to the next */
+    uint32_t *totals;        /* of each, base times the sum of its numbers */
 } mfp_seen;
 
-/* Memory for one layer at a time; NAME.c has as much of it as its largest layer needs. */
+/* Memory for one layer at a time; the structs of NAME.h have as much of it as the largest layer needs. */
 typedef struct {
     uint32_t *patches;
     uint32_t *totals;
-    int32_t *sums; /* what one neuron gets from one synapse */
+    int32_t *sums; /* what one neuron gets from one synapse, where these are not its currents as they are */
     mfp_seen *seen;
     int32_t *narrow; /* currents of one neuron at all steps, then its taps, or its scores with taps; */
     int64_t *wide;   /* here if they need 64 bits */

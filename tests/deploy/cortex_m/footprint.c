@@ -4,17 +4,19 @@
 #ifdef STREAM
 uint8_t input[NET_STEP_INPUT_BYTES]; /* a driver fills it */
 int64_t scores[NET_CLASSES];
+net_stream stream;
 #else
 uint8_t input[NET_INPUT_BYTES];
 int64_t scores[NET_SCORES];
+net_buffers buffers;
 #endif
 
 int main(void)
 {
 #ifdef STREAM
-    net_step(input, scores);
+    net_step(&stream, input, scores);
 #else
-    net_run(input, scores);
+    net_run(&buffers, input, scores);
 #endif
     return (int)net_argmax(scores);
 }

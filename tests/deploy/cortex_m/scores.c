@@ -5,6 +5,8 @@
 #include "samples.h" /* SAMPLES, samples */
 
 static int64_t whole[NET_SCORES], step[NET_CLASSES];
+static net_buffers buffers;
+static net_stream stream;
 
 static void print_scores(const int64_t *scores, uint32_t count)
 {
@@ -25,13 +27,13 @@ int main(void)
     int64_t took[4] = {0, 0, 0, 0};
     for (uint32_t i = 0; i < SAMPLES; i++) {
         timer_start();
-        net_run(samples[i], whole);
+        net_run(&buffers, samples[i], whole);
         took[0] += timer_ticks();
         print_scores(whole, NET_SCORES);
-        net_reset();
+        net_reset(&stream);
         for (uint32_t t = 0; t < NET_STEPS; t++) {
             timer_start();
-            const int scored = net_step(samples[i] + t * stride, step);
+            const int scored = net_step(&stream, samples[i] + t * stride, step);
             took[2] = timer_ticks();
             took[1] += took[2];
             if (scored) print_scores(step, NET_CLASSES);
