@@ -132,7 +132,7 @@ def _add_deploy(commands: Commands) -> None:
         commands,
         "deploy",
         _deploy,
-        "a checkpoint as an integer network and as C",
+        "a checkpoint as an integer network, as C and as Verilog",
         description="Turns the network of a checkpoint into integers, tries it on the test split, writes it.",
     )
     _add_checkpoint(parser)
@@ -140,6 +140,19 @@ def _add_deploy(commands: Commands) -> None:
         "--out", type=Path, metavar="FILE", help="the integer network (beside the checkpoint)"
     )
     parser.add_argument("--c", type=Path, metavar="DIR", help="write C99 for small devices there")
+    parser.add_argument(
+        "--layout",
+        default="plain",
+        choices=("plain", "arduino", "platformio", "cmake", "zephyr"),
+        help="what --c writes: the sources alone, or a library of a build system (%(default)s)",
+    )
+    parser.add_argument("--verilog", type=Path, metavar="DIR", help="write Verilog for FPGAs there")
+    parser.add_argument(
+        "--lanes",
+        type=positive,
+        metavar="N",
+        help="bits of inputs that a layer of the Verilog adds up in a cycle: more are faster and larger (64)",
+    )
 
 
 def _add_zoo(commands: Commands) -> None:
@@ -242,9 +255,13 @@ def _report(args: argparse.Namespace) -> str:
 def _deploy(args: argparse.Namespace) -> str:
     from mfp_neurons.train import deployment
 
+    if args.lanes is not None and args.verilog is None:
+        raise ConfigError(f"--lanes {args.lanes} is about Verilog: give --verilog DIR too")
     deployed = deployment.lower_checkpoint(args.checkpoint, args.data_root)
     out = args.out or args.checkpoint.with_name(deployment.INTEGERS)
-    return f"{deployed.network}\n\n{deployment.measured_and_written(deployed, out, args.c)}"
+    written = deployment.measured_and_written(deployed, out, args.c, args.layout)
+    verilog = "" if args.verilog is None else deployment.write_verilog(deployed, args.verilog, args.lanes)
+    return f"{deployed.network}\n\n{written}{verilog}"
 
 
 def _doctor(args: argparse.Namespace) -> str:

@@ -20,6 +20,7 @@ from .graph import Graph, Ints, Neurons, Scores
 from .host.compiled import Compiled, unavailable
 from .inputs import read, read_events, read_step, why_fixed
 from .memory import Memory, describe, memory
+from .verilog.generate import write_verilog
 
 # a float64 array, or a tuple of them if the model returns several tensors, or a dict if it returns one
 Outputs = Any
@@ -204,6 +205,28 @@ class IntegerNetwork:
             ValueError: ``name`` is no C identifier, or ``layout`` none of these.
         """
         return write_c(self.graph, directory, name=name, layout=layout)
+
+    def to_verilog(
+        self, directory: str | PathLike[str], *, name: str = "mfp_net", lanes: int = 64
+    ) -> list[Path]:
+        """Writes Verilog-2005, to be synthesized, that computes the same scores without a multiplier.
+
+        All networks have a form in Verilog. Layers work at the same time, each on another step; a step comes
+        in number by number. The head of NAME.v says how it is used, and how many clock cycles a step takes.
+
+        Args:
+            directory: made if need be.
+            name: of the module and its file.
+            lanes: bits of inputs that a synapse adds up in one cycle: more are faster and take more logic.
+
+        Returns:
+            The files written: NAME.v, mfp_primitives.v, mfp_streams.v, and memories for ``$readmemh``,
+            NAME_*.hex.
+
+        Raises:
+            ValueError: ``name`` or ``lanes`` can't be used.
+        """
+        return write_verilog(self.graph, directory, name=name, lanes=lanes)
 
     def __str__(self) -> str:
         return describe(self.graph)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from mfp_neurons.train import tables
 from mfp_neurons.train.config import ConfigError
 from mfp_neurons.train.data import Data
 from mfp_neurons.train.engine import batches, load_network
+
+if TYPE_CHECKING:
+    from mfp_neurons.deploy.device.layouts import Layout
 
 INTEGERS = "integer.safetensors"  # the file beside a checkpoint
 COMPARED = 500  # samples of the test split, at most, that go through a stream and event by event
@@ -79,9 +82,11 @@ def _check_levels(data: Data) -> None:
         )
 
 
-def measured_and_written(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
+def measured_and_written(
+    deployed: Deployed, out: Path, c_directory: Path | None, layout: "Layout" = "plain"
+) -> str:
     """What the integer network costs, whether its executions agree, and the files that were written."""
-    return "\n\n".join([costs(deployed), agreement(deployed), write(deployed, out, c_directory)])
+    return "\n\n".join([costs(deployed), agreement(deployed), write(deployed, out, c_directory, layout)])
 
 
 def agreement(deployed: Deployed) -> str:
@@ -183,7 +188,7 @@ def _microseconds(*calls: Callable[[], object]) -> list[float]:
     return [statistics.median(durations) for durations in times]
 
 
-def write(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
+def write(deployed: Deployed, out: Path, c_directory: Path | None, layout: "Layout") -> str:
     """Saves the integer network, and its C if asked; says what to do with them."""
     out.parent.mkdir(parents=True, exist_ok=True)
     deployed.network.save(out)
@@ -192,13 +197,34 @@ def write(deployed: Deployed, out: Path, c_directory: Path | None) -> str:
         f"            deploy.IntegerNetwork.load({str(out)!r}).run(x)",
     ]
     if c_directory is not None:
-        files = deployed.network.to_c(c_directory)
+        files = deployed.network.to_c(c_directory, layout=layout)
         sources = " ".join(str(file) for file in files if file.suffix == ".c")
         small = "-Os -ffunction-sections -fdata-sections"  # what is not called can be dropped in linking
-        lines += [
-            f"C           {', '.join(str(file) for file in files)}",
-            f"            cc -std=c99 -O2 -c {sources}",
-            f"            arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -std=c99 {small} -c {sources}",
-            "            call mfp_net_run or mfp_net_step: docs/deployment.md has a program that does",
-        ]
+        uses = {
+            "plain": [
+                f"cc -std=c99 -O2 -c {sources}",
+                f"arm-none-eabi-gcc -mcpu=cortex-m4 -mthumb -std=c99 {small} -c {sources}",
+            ],
+            "arduino": [f"copy {c_directory} into the folder libraries of your sketches, as mfp_net"],
+            "platformio": [f"lib_deps = symlink://{c_directory.resolve()}"],
+            "cmake": [f"cmake -S {c_directory} -B build && cmake --build build && ctest --test-dir build"],
+            "zephyr": [f"west build -b BOARD {c_directory / 'samples' / 'check'}"],
+        }
+        use = "call mfp_net_run or mfp_net_step: docs/deployment.md has a program that does"
+        lines += [f"C           {', '.join(str(file) for file in files)}"]
+        lines += [f"            {line}" for line in (*uses[layout], use)]
     return "\n".join(lines)
+
+
+def write_verilog(deployed: Deployed, directory: Path, lanes: int | None = None) -> str:
+    """Writes the Verilog of the integer network; says which files these are and how they are synthesized."""
+    options: dict[str, Any] = {} if lanes is None else {"lanes": lanes}
+    files = deployed.network.to_verilog(directory, **options)
+    module, *parts = (file.name for file in files if file.suffix == ".v")
+    name = Path(module).stem
+    return (
+        f"\nVerilog     {files[0]}, with {' and '.join(parts)}; {len(files) - 1 - len(parts)} memories, "
+        f"{name}_*.hex\n"
+        f"            cd {directory} && yosys -p 'synth_ice40 -top {name}' {' '.join([module, *parts])}\n"
+        "            docs/howto/fpga.md goes on to a bitstream"
+    )

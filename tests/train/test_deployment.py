@@ -15,6 +15,7 @@ from mfp_neurons.train import deployment
 from mfp_neurons.train.config import load
 from mfp_neurons.train.data import Data, Split
 from mfp_neurons.train.engine import BEST, Trainer
+from tests.deploy.toolchain import run, tool
 
 from .conftest import SMALL, write_fashion_mnist
 
@@ -34,6 +35,36 @@ def test_the_command_says_what_it_costs_whether_it_agrees_and_what_to_do_next(
     assert all(Path(file).is_file() for file in named)
     network = deploy.IntegerNetwork.load(checkpoint.with_name("integer.safetensors"))
     assert str(network) in said
+
+
+def test_the_command_writes_verilog_and_says_how_to_synthesize_it(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = Path(shutil.copy(trained / BEST, tmp_path))
+    monkeypatch.setattr(deployment, "TIMED", 3)
+    folder = tmp_path / "verilog"
+    assert main(["deploy", str(checkpoint), "--verilog", str(folder), "--lanes", "4"]) == 0
+    said = capsys.readouterr().out
+    network = deploy.IntegerNetwork.load(checkpoint.with_name("integer.safetensors"))
+    assert str(network) in said and "the same scores to the last bit" in said
+    network.to_verilog(tmp_path / "expected", lanes=4)
+    expected = {file.name: file.read_bytes() for file in (tmp_path / "expected").iterdir()}
+    assert {file.name: file.read_bytes() for file in folder.iterdir()} == expected
+    assert f"{sum(name.endswith('.hex') for name in expected)} memories" in said
+    (command,) = re.findall(r"cd .* && (yosys .*)", said)
+    # that all modules and memories are there; to synthesize them takes longer
+    checked = command.replace("synth_ice40", "hierarchy -check").replace("yosys", f"{tool('yosys')} -q")
+    run(["sh", "-c", checked], folder)
+
+
+@pytest.mark.parametrize("lanes", ["0", "-3", "2.5", "many"])
+def test_lanes_that_are_no_count_are_refused_with_what_came(
+    lanes: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["deploy", str(trained / BEST), "--verilog", str(tmp_path), f"--lanes={lanes}"])
+    assert stopped.value.code == 2
+    assert f"{lanes}: give an integer of 1 or more" in capsys.readouterr().err
 
 
 def test_the_integer_network_answers_as_the_checkpoint_does(trained: Path) -> None:
