@@ -290,6 +290,57 @@ def order_of(title: str, below: str, c: Colors, mark: Callable[[int, int], str])
     return figure
 
 
+def data_path(c: Colors) -> Figure:
+    """A layer in hardware: the memories that it reads, and what a word of inputs goes through."""
+    figure, axes = plain(9.2, 3.5)
+    axes.text(4.6, 3.4, "a layer in hardware", ha="center", va="top", color=c.ink, fontsize=12, weight="bold")
+    memories = (
+        (0.95, 1.62, "history", "RAM: inputs of\nK + 1 steps", c.ours),
+        (0.95, 0.35, "codes", "ROM: weights,\n1 to 8 bits", c.third),
+        (5.25, 0.35, "coefficients", "ROM: powers\nof two", c.third),
+        (6.85, 0.35, "starts", "ROM: minus\nthresholds", c.third),
+    )
+    for x, y, name, holds, color in memories:
+        box(axes, x, y, 1.35, 0.92, "", color, c.fill)
+        axes.text(x + 0.675, y + 0.68, name, ha="center", va="center", color=color, fontsize=10.5)
+        axes.text(x + 0.675, y + 0.28, holds, ha="center", va="center", color=c.ink, fontsize=9)
+    for x, w, does in (
+        (2.75, 0.62, "AND"),
+        (3.72, 0.92, "count\nof ones"),
+        (4.99, 0.62, "× 2, +"),
+        (5.96, 0.72, "shift"),
+        (7.03, 0.62, "±, +"),
+        (8.0, 0.55, "sign"),
+    ):
+        box(axes, x, 1.8, w, 0.56, does, c.ink)
+    for start, end in ((0.55, 0.93), (2.32, 2.73), (3.39, 3.7), (4.66, 4.97), (5.63, 5.94), (6.7, 7.01)):
+        arrow(axes, (start, 2.08), (end, 2.08), c.ink)
+    for start, end in ((7.67, 7.98), (8.57, 8.77)):
+        arrow(axes, (start, 2.08), (end, 2.08), c.ink)
+    corner = "angle,angleA=0,angleB=90,rad=6"
+    arrow(axes, (2.32, 0.81), (3.06, 1.78), c.third, connectionstyle=corner)
+    arrow(axes, (6.32, 1.29), (6.32, 1.78), c.third)
+    arrow(axes, (7.34, 1.29), (7.34, 1.78), c.third)
+    # what comes back within a step: partial sums, one register each
+    for x in (5.3, 7.34):
+        arrow(axes, (x + 0.18, 2.38), (x - 0.18, 2.38), c.faint, connectionstyle="arc3,rad=0.9")
+    axes.text(5.3, 2.66, "over planes", ha="center", color=c.faint, fontsize=9)
+    axes.text(7.34, 2.66, "over taps", ha="center", color=c.faint, fontsize=9)
+    axes.text(3.06, 2.5, "LANES bits\na cycle", ha="center", color=c.faint, fontsize=9)
+    axes.text(0.0, 2.08, "stream\nin", ha="left", va="center", color=c.faint, fontsize=10)
+    axes.text(9.2, 2.08, "spike", ha="right", va="center", color=c.faint, fontsize=10)
+    axes.text(
+        3.9,
+        0.81,
+        "kept between steps:\nthe history alone",
+        ha="center",
+        va="center",
+        color=c.ours,
+        fontsize=9.5,
+    )
+    return figure
+
+
 def architecture(c: Colors) -> Figure:
     """Which part of the package hands what to which: training above, what leaves PyTorch below."""
     figure, axes = plain(8.98, 5.2)
@@ -365,6 +416,7 @@ def legend(axes: Axes, c: Colors) -> None:
 
 FIGURES: tuple[Callable[[Colors], Figure], ...] = (
     lif, memory_free, forgetting, exponential, free, powers, register, feedback, run, stream, events,
+    data_path,
 )  # fmt: skip
 
 
