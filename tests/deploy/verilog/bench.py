@@ -183,3 +183,24 @@ def checks(case: Case) -> int:
     graph, samples = case.graph, case.levels.shape[1]
     maps = [prod(graph.map_shape(i)) * case.own_steps[i] for i in _inner(graph)]
     return samples * sum([*maps, *(prod(head.shape) * case.own_steps[-1] for head in graph.heads)])
+
+
+_SYNTHESIS = """\
+read_verilog net.v {parts}
+hierarchy -check -top net
+proc
+flatten
+opt
+select -assert-none t:$mul t:$div t:$mod t:$pow
+select -assert-none t:$dlatch t:$adlatch t:$dlatchsr t:$sr
+synth_ice40 -top net
+select -assert-none t:SB_MAC16 t:$_DLATCH_*
+select -assert-min {rams} t:SB_RAM40_4K
+"""
+
+
+def synthesize(graph: Graph, folder: Path, lanes: int, *, rams: int) -> None:
+    """Fails where Yosys finds a latch, a multiplier, or fewer than ``rams`` block RAMs."""
+    write_verilog(graph, folder, name="net", lanes=lanes)
+    (folder / "script.ys").write_text(_SYNTHESIS.format(parts=f"{PRIMITIVES} {STREAMS}", rams=rams))
+    run([tool("yosys"), "-q", "script.ys"], folder)

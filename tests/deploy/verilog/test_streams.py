@@ -33,9 +33,9 @@ from mfp_neurons.deploy.verilog import generate
 from mfp_neurons.deploy.verilog.streams import ways
 from tests.deploy.graphs import Case, cases, dense, fires, readout, vectors
 from tests.deploy.lowering import Do, Each, events, neuron, norm, prepared
-from tests.deploy.toolchain import run, tool
+from tests.deploy.toolchain import tool
 
-from .bench import icarus, lint, verilator, write_bench
+from .bench import icarus, lint, synthesize, verilator, write_bench
 from .test_verilog import simulate
 
 LIMIT = 3_000_000
@@ -182,26 +182,10 @@ def everything() -> Graph:
     return Graph(Input(image, image, 1), tuple(ops), 2)
 
 
-YOSYS = """\
-read_verilog net.v mfp_primitives.v mfp_streams.v
-hierarchy -check -top net
-proc
-flatten
-opt
-select -assert-none t:$mul t:$div t:$mod t:$pow
-select -assert-none t:$dlatch t:$adlatch t:$dlatchsr t:$sr
-synth_ice40 -top net
-select -assert-none t:SB_MAC16 t:$_DLATCH_*
-select -assert-min 8 t:SB_RAM40_4K
-"""
-
-
 def test_yosys_finds_neither_a_latch_nor_a_multiplier_and_block_ram_in_all_parts(tmp_path):
     graph = everything()
     check(graph)
-    IntegerNetwork(graph).to_verilog(tmp_path, name="net", lanes=16)
-    (tmp_path / "script.ys").write_text(YOSYS)
-    run([tool("yosys"), "-q", "script.ys"], tmp_path)
+    synthesize(graph, tmp_path, 16, rams=8)
 
 
 def test_all_parts_at_once_are_the_interpreters():

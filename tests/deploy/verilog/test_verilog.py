@@ -27,9 +27,9 @@ from mfp_neurons.deploy.verilog.layers import signed_powers
 from mfp_neurons.train.engine import batches
 from mfp_neurons.zoo.evaluation import load_test
 from tests.deploy.graphs import Case, dense, fires, readout, vectors
-from tests.deploy.toolchain import run, tool
+from tests.deploy.toolchain import tool
 
-from .bench import checks, icarus, lint, verilator, write_bench
+from .bench import checks, icarus, lint, synthesize, verilator, write_bench
 from .chains import chains, cycles
 
 
@@ -148,20 +148,6 @@ def test_signed_powers_add_up_and_are_few(number):
     assert all(b - a >= 2 for a, b in pairwise(exponents))
 
 
-YOSYS = """\
-read_verilog net.v mfp_primitives.v mfp_streams.v
-hierarchy -check -top net
-proc
-flatten
-opt
-select -assert-none t:$mul t:$div t:$mod t:$pow
-select -assert-none t:$dlatch t:$adlatch t:$dlatchsr t:$sr
-synth_ice40 -top net
-select -assert-none t:SB_MAC16 t:$_DLATCH_*
-select -assert-min 1 t:SB_RAM40_4K
-"""
-
-
 def test_yosys_finds_neither_a_latch_nor_a_multiplier_and_uses_block_ram(tmp_path):
     """A padded convolution, pooled; own spikes in all ways; taps of several powers of two; a factor."""
     rng = np.random.default_rng(0)
@@ -188,6 +174,4 @@ def test_yosys_finds_neither_a_latch_nor_a_multiplier_and_uses_block_ram(tmp_pat
     scores = readout(dense(3, codes(5, 8, bits=1.58), 1.58, factor=rng.integers(1, 1000, 5)))
     graph = Graph(Input((1, 9, 6), (9, 6), 255), (first, second, third, scores), 4)
     check(graph)
-    IntegerNetwork(graph).to_verilog(tmp_path, name="net", lanes=32)
-    (tmp_path / "script.ys").write_text(YOSYS)
-    run([tool("yosys"), "-q", "script.ys"], tmp_path)
+    synthesize(graph, tmp_path, 32, rams=1)
