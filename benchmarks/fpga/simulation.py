@@ -2,10 +2,11 @@
 
 import resource
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,44 @@ from mfp_neurons.deploy.verilog.streams import ways
 
 from .tools import call
 
+Ints = NDArray[np.int64]
 HERE = Path(__file__).parent
 PART = 100  # samples that are compared at once: the numbers of all layers are kept as 64 bits each
+
+
+class Design(Protocol):
+    """What is measured.
+
+    Attributes:
+        graph: its layers.
+    """
+
+    @property
+    def graph(self) -> Graph: ...
+
+    def run(self, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
+        """Scores and all maps [T, N, C, H, W], the input first, of inputs [T, N, C, H, W]."""
+
+    def to_verilog(self, folder: Path, *, name: str, lanes: int) -> list[Path]:
+        """Writes it; returns the files, NAME.v first."""
+
+
+@dataclass(frozen=True)
+class MemoryFree:
+    """A network of neurons without a potential, as it is."""
+
+    network: IntegerNetwork
+
+    @property
+    def graph(self) -> Graph:
+        return self.network.graph
+
+    def run(self, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
+        (scores,), maps = interpret.run(self.graph, levels, steps)
+        return scores, maps
+
+    def to_verilog(self, folder: Path, *, name: str, lanes: int) -> list[Path]:
+        return self.network.to_verilog(folder, name=name, lanes=lanes)
 
 
 @dataclass(frozen=True)
@@ -41,16 +78,16 @@ class Simulated:
 
 
 def simulate(
-    network: IntegerNetwork, levels: NDArray[np.integer], steps: int, folder: Path, *, lanes: int
+    design: Design, levels: NDArray[np.integer], steps: int, folder: Path, *, lanes: int
 ) -> Simulated:
     """Writes a network into ``folder`` and runs it there on inputs [T, N, C, H, W].
 
     Raises:
-        RuntimeError: a spike or a score is not the interpreter's, or the network does not come to an end.
+        RuntimeError: a spike or a score is not that of ``design.run``, or the network does not come to an end.
     """
-    graph = network.graph
-    network.to_verilog(folder, name="net", lanes=lanes)
-    program = _build(graph, folder)
+    graph = design.graph
+    files = design.to_verilog(folder, name="net", lanes=lanes)
+    program = _build(graph, [file.name for file in files if file.suffix == ".v"], folder)
     samples = levels.shape[1]
     own_steps = [steps // period for period in graph.periods]
     sizes = [own_steps[i] * prod(graph.map_shape(i)) for i in _inner(graph)]
@@ -59,14 +96,14 @@ def simulate(
     different = cycles = spread = 0
     seconds = 0.0
     for part in _parts(levels):
-        _write_numbers(graph, part, steps, folder)
+        _write_numbers(design, part, steps, folder)
         before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         said = call([program, str(part.shape[1]), str(inputs), *map(str, sizes)], folder)
         seconds += resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
         counted = [int(number) for number in said.split()]
         different, cycles, spread = (a + b for a, b in zip((different, cycles, spread), counted, strict=True))
     if different:
-        raise RuntimeError(f"{different:,} of {samples * sum(sizes):,} numbers are not the interpreter's")
+        raise RuntimeError(f"{different:,} of {samples * sum(sizes):,} numbers are not those expected")
     # the first step of scores comes after as many steps of inputs as pooling over time makes one of
     between = steps - graph.periods[-1]
     return Simulated(
@@ -79,13 +116,13 @@ def simulate(
     )
 
 
-def _build(graph: Graph, folder: Path) -> str:
-    """Compiles net.v with its probe; returns the program."""
+def _build(graph: Graph, modules: Sequence[str], folder: Path) -> str:
+    """Compiles net.v and its parts with their probe; returns the program."""
     (folder / "probe.v").write_text(_probe(graph))
     shutil.copy(HERE / "simulation.cpp", folder)
     classes = prod(graph.scores.shape)
     flags = ["--cc", "--exe", "--build", "-O3", "-Wno-lint", "-Wno-style", "--top-module", "probe"]
-    sources = ["probe.v", "net.v", "-v", "mfp_primitives.v", "-v", "mfp_streams.v", "simulation.cpp"]
+    sources = ["probe.v", *modules, "simulation.cpp"]
     call(["verilator", *flags, "-CFLAGS", f"-O2 -DSCORES={classes}", *sources], folder)
     return str(folder / "obj_dir" / "Vprobe")
 
@@ -118,8 +155,9 @@ def _parts(levels: NDArray[np.integer]) -> Iterator[NDArray[np.integer]]:
     return (levels[:, start : start + PART] for start in range(0, levels.shape[1], PART))
 
 
-def _write_numbers(graph: Graph, levels: NDArray[np.integer], steps: int, folder: Path) -> None:
-    (scores,), maps = interpret.run(graph, levels.astype(np.int64), steps)
+def _write_numbers(design: Design, levels: NDArray[np.integer], steps: int, folder: Path) -> None:
+    graph = design.graph
+    scores, maps = design.run(levels.astype(np.int64), steps)
     frames = np.broadcast_to(levels, (steps, *levels.shape[1:]))
     _write(folder / "inputs.bin", frames)
     streams = [(maps[i], graph.periods[i]) for i in _inner(graph)] + [(scores, graph.periods[-1])]

@@ -66,11 +66,11 @@ def synthesize(family: str, parameters: dict[str, int], folder: Path) -> dict[st
     Args:
         family: what ``synth_*`` is called.
         parameters: of ``top``.
-        folder: that holds top.v and the network.
+        folder: that holds top.v and the network, and no other Verilog.
     """
     settings = " ".join(f"-set {key} {value}" for key, value in parameters.items())
     script = (
-        f"read_verilog top.v mfp_net.v mfp_primitives.v mfp_streams.v; chparam {settings} top; "
+        f"read_verilog {' '.join(sorted(file.name for file in folder.glob('*.v')))}; chparam {settings} top; "
         f"synth_{family} -top top -json {family}.json"
     )
     call(["yosys", "-q", "-p", script], folder)
