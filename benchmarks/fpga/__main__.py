@@ -1,16 +1,19 @@
 """What networks of the zoo take on FPGAs, how fast they are there, and whether they compute the same.
 
-    python -m benchmarks.fpga                                   # all; a quarter of an hour on a free machine
+    python -m benchmarks.fpga                                   # all; an hour on a free machine
     python -m benchmarks.fpga digits-rows --lanes 8             # one, with other parameters
-    python -m benchmarks.fpga --show                            # the table from the results alone
+    python -m benchmarks.fpga fashion-mnist-rows --simulate     # what was synthesized before stays
+    python -m benchmarks.fpga --show                            # the tables from the results alone
 
-Each network is written as Verilog twice, with few and with many lanes, and put behind examples/fpga/top.v,
-which sends the scores through one pin. Verilator counts cycles and compares every spike of every layer and
-every score with the interpreter's, on the samples of the test split: all of them, or 1,000, with many lanes,
-and a few with few. Yosys synthesizes for iCE40 and ECP5, nextpnr-ice40 places and routes for an UP5K and, if
-that is too small, for an HX8K. Debian has no nextpnr-ecp5: there is no clock of an ECP5 here.
+Each network is written as Verilog with few and with many lanes, and beside it the same layers as LIF neurons
+with potentials of 8 bits (lif_neurons.v). Both are put behind examples/fpga/top.v, which sends the scores
+through one pin. Verilator counts cycles and compares every spike of every layer and every score with the
+interpreter's, on the samples of the test split: all of them, or 1,000, with many lanes, and 10 with few or of
+LIF neurons. Yosys synthesizes for iCE40 and ECP5, nextpnr-ice40 places and routes for an UP5K and an HX8K.
+Debian has no nextpnr-ecp5: there is no clock of an ECP5 here. A convolutional network, too large for these
+chips, is simulated alone.
 
-Results of networks and lanes that are not named stay in the file. Writes the table in docs/howto/fpga.md.
+Results of networks and lanes that are not named stay in the file. Writes the tables in docs/howto/fpga.md.
 """
 
 import argparse
@@ -18,10 +21,9 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from itertools import product
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,13 @@ from numpy.typing import NDArray
 from benchmarks.evidence.page import between
 from mfp_neurons import zoo
 from mfp_neurons.deploy import IntegerNetwork
-from mfp_neurons.deploy.graph import Neurons
 from mfp_neurons.deploy.inputs import read
 from mfp_neurons.train import tables
 from mfp_neurons.train.checkpoint import write_json
 from mfp_neurons.zoo.evaluation import load_test
 
-from .simulation import simulate
+from .lif import LIFNetwork
+from .simulation import Design, MemoryFree, simulate
 from .tools import CHIPS, Chip, place, synthesize, versions
 
 ROOT = Path(__file__).parents[2]
@@ -45,86 +47,99 @@ RESULTS = ROOT / "benchmarks" / "results" / "fpga.json"
 PAGE = ROOT / "docs" / "howto" / "fpga.md"
 TOP = ROOT / "examples" / "fpga" / "top.v"
 NETWORKS = ("digits-rows", "spoken-digits", "fashion-mnist-rows")
-LANES = {16: 10, 64: 1000}  # and how many samples are simulated with so many, which are slow with few
-FEW = 10  # samples with other lanes
-LIF_BITS = 8
+SIMULATED = {"snntorch-csnn": 200}  # simulated alone, and how many samples
+LANES = (16, 64)
+MOST = 1000  # samples that are simulated with the most lanes
+FEW = 10  # and with fewer, which takes long, or of LIF neurons
+MEMORY_FREE, LIF = DESIGNS = ("memory-free", "LIF, 8-bit potentials")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("networks", nargs="*", metavar="NAME", help=f"of the zoo ({' '.join(NETWORKS)})")
-    parser.add_argument(
-        "--lanes", type=int, nargs="+", default=list(LANES), help="bits of inputs a cycle (%(default)s)"
-    )
-    parser.add_argument("--samples", type=int, help=f"simulated at most (by lanes: {LANES}, else {FEW})")
+    names = (*NETWORKS, *SIMULATED)
+    parser.add_argument("networks", nargs="*", metavar="NAME", help=f"of the zoo ({' '.join(names)})")
+    parser.add_argument("--lanes", type=int, nargs="+", help=f"bits of inputs a cycle ({LANES})")
+    parser.add_argument("--samples", type=int, help=f"simulated at most ({MOST}, or {FEW})")
+    parser.add_argument("--simulate", action="store_true", help="networks as they are, nothing synthesized")
     parser.add_argument("--data-root", help="folder that holds the data sets")
     parser.add_argument("--out", type=Path, default=RESULTS)
     parser.add_argument("--show", action="store_true", help="measure nothing")
     args = parser.parse_args()
-    results = json.loads(args.out.read_text()) if args.out.exists() else {}
-    for name in () if args.show else args.networks or NETWORKS:
+    for name in () if args.show else args.networks or names:
+        alone = args.simulate or name in SIMULATED
         trained = zoo.load(name)
         data = load_test(trained, args.data_root)
-        entry = results.setdefault(name, {"builds": []})
-        entry |= facts(trained.network)
-        for (design, network), lanes in product(designs(trained.network).items(), args.lanes):
-            samples = data.test.samples[: args.samples or LANES.get(lanes, FEW)]
-            levels, steps = read(network.graph, data.integer_input(samples))
-            built = {"design": design, "lanes": lanes, **build(network, levels, steps, lanes)}
-            others = [one for one in entry["builds"] if (one["design"], one["lanes"]) != (design, lanes)]
-            entry["builds"] = sorted([*others, built], key=lambda one: (one["design"], one["lanes"]))
+        measured = (MEMORY_FREE,) if alone else DESIGNS
+        for kind, lanes in product(measured, args.lanes or (LANES[-1:] if alone else LANES)):
+            most = SIMULATED.get(name, MOST) if kind == MEMORY_FREE and lanes == LANES[-1] else FEW
+            samples = data.test.samples[: args.samples or most]
+            levels, steps = read(trained.network.graph, data.integer_input(samples))
+            one = design(trained.network, kind)
+            build: dict[str, Any] = {"design": kind, "lanes": lanes}
+            build["simulated"] = simulated(one, levels, steps, lanes)
+            if not alone:
+                build |= synthesized(one, lanes)
+            # read again: another run may have written meanwhile
+            results = read_results(args.out)
+            keep(results.setdefault(name, {"builds": []})["builds"], build)
             write_json(args.out, results)
+    results = read_results(args.out)
     print(table(results))
+    print(proof_table(results))
     if args.out == RESULTS:
         page = between(PAGE.read_text(), "fpga", table(results))
         PAGE.write_text(between(page, "fpga-proof", proof_table(results)))
 
 
-def facts(network: IntegerNetwork) -> dict[str, Any]:
-    """What holds of all builds of a network, ready for JSON."""
-    neurons = sum(prod(op.shape) for op in network.graph.body if isinstance(op, Neurons))
-    return {
-        "steps": network.graph.steps,
-        "neurons": neurons,
-        "lif_state_bits": LIF_BITS * neurons,
-    }
+def read_results(path: Path) -> dict[str, Any]:
+    results: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return results
 
 
-def designs(network: IntegerNetwork) -> dict[str, IntegerNetwork]:
-    """What is measured, one beside the other, by name: the network, and the same layers of other neurons.
+def keep(builds: list[dict[str, Any]], build: Mapping[str, Any]) -> None:
+    """Puts a build among those of its network; what it does not say anew stays."""
 
-    No integer network stores a potential, so a LIF with one of few bits is not among them yet.
-    """
-    return {"memory-free": network}
+    def order(one: Mapping[str, Any]) -> tuple[int, int]:
+        return one["lanes"], DESIGNS.index(one["design"])
+
+    for one in builds:
+        if order(one) == order(build):
+            one |= build
+            return
+    builds.append(dict(build))
+    builds.sort(key=order)
 
 
-def build(network: IntegerNetwork, levels: NDArray[np.integer], steps: int, lanes: int) -> dict[str, Any]:
-    """One network with one number of lanes.
+def design(network: IntegerNetwork, kind: str) -> Design:
+    """One of ``DESIGNS``: the network as it is, or its layers with other neurons."""
+    return MemoryFree(network) if kind == MEMORY_FREE else LIFNetwork(network.graph)
+
+
+def simulated(design: Design, levels: NDArray[np.integer], steps: int, lanes: int) -> dict[str, Any]:
+    """What a simulation says of inputs [T, N, C, H, W], ready for JSON.
 
     Raises:
-        RuntimeError: a spike or a score of it is another than the interpreter's.
+        RuntimeError: a spike or a score is another than that of ``design.run``.
     """
-    with tempfile.TemporaryDirectory() as name:
-        simulated = simulate(network, levels, steps, Path(name), lanes=lanes)
+    with tempfile.TemporaryDirectory() as folder:
+        return asdict(simulate(design, levels, steps, Path(folder), lanes=lanes))
+
+
+def synthesized(design: Design, lanes: int) -> dict[str, Any]:
+    """What the tools for chips say, ready for JSON."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        module, *_ = network.to_verilog(folder, lanes=lanes)
+        module, *_ = design.to_verilog(folder, name="mfp_net", lanes=lanes)
         shutil.copy(TOP, folder)
         text = " ".join(module.read_text().replace("//", "").split())
         widths = port_widths(text)
         cells = {family: synthesize(family, widths, folder) for family in ("ice40", "ecp5")}
-        placed = []
-        for chip in CHIPS:
-            placed.append(place(chip, folder))
-            if placed[-1]["mhz"] is not None:
-                break
+        placed = [place(chip, folder) for chip in CHIPS]
     return {
         "tools": versions(),
         "state_bits": stated(text, r"([\d,]+) bits are kept between steps"),
-        "rom_bits": stated(text, r"Read-only memories take ([\d,]+) bits"),
-        "simulated": asdict(simulated),
         "cells": cells,
         "placed": placed,
     }
@@ -149,52 +164,58 @@ def stated(module: str, pattern: str) -> int:
 
 
 def table(results: Mapping[str, Any]) -> str:
-    """A row for each build."""
+    """A row for each build that was synthesized."""
     head = (
         "network, lanes",
+        "neurons",
         "iCE40: LUTs / flip-flops / RAM blocks",
         "fits",
-        "MHz",
+        "MHz: {}".format(" / ".join(chip.name for chip in CHIPS)),
         "cycles a step",
         "steps a second",
         "ECP5: LUTs / flip-flops / RAM blocks",
         "state, bits",
-        "as 8-bit potentials",
     )
-    rows = [_row(name, network, one) for name, network in results.items() for one in network["builds"]]
-    return tables.markdown(head, rows)
+    builds = [(name, one) for name, network in results.items() for one in network["builds"]]
+    return tables.markdown(head, [_row(name, one) for name, one in builds if "cells" in one])
 
 
 def proof_table(results: Mapping[str, Any]) -> str:
-    """What was compared in simulation, a row for each build."""
+    """What was compared in simulation, a row for each build of a network as it is."""
     head = ("network, lanes", "test samples", "spikes and scores, all equal", "cycles", "seconds")
     rows = []
     for name, network in results.items():
         for one in network["builds"]:
+            if one["design"] != MEMORY_FREE:
+                continue
             simulated = one["simulated"]
             counts = [f"{simulated[kind]:,}" for kind in ("samples", "numbers", "cycles")]
             rows.append([f"`{name}`, {one['lanes']}", *counts, f"{simulated['seconds']:,.0f}"])
     return tables.markdown(head, rows)
 
 
-def _row(name: str, network: Mapping[str, Any], one: Mapping[str, Any]) -> list[str]:
-    ice40, ecp5, placed = one["cells"]["ice40"], one["cells"]["ecp5"], one["placed"][-1]
+def _row(name: str, one: Mapping[str, Any]) -> list[str]:
+    ice40, ecp5 = one["cells"]["ice40"], one["cells"]["ecp5"]
     cycles = one["simulated"]["cycles_a_step"]
-    fits, clock, speed = lacks(CHIPS[-1], placed), "", ""
-    if placed["mhz"] is not None:
-        fits, clock = placed["chip"], f"{placed['mhz']:.1f}"
-        speed = f"{placed['mhz'] * 1e6 / cycles:,.0f}"
+    clocks = [placed["mhz"] for placed in one["placed"]]
+    fits = [placed["chip"] for placed in one["placed"] if placed["mhz"] is not None]
     return [
         f"`{name}`, {one['lanes']}",
+        one["design"],
         f"{ice40['SB_LUT4']:,} / {flip_flops(ice40):,} / {ice40['SB_RAM40_4K']}",
-        fits,
-        clock,
+        fits[0] if fits else lacks(CHIPS[-1], one["placed"][-1]),
+        _on_chips(clocks, "{:.1f}"),
         f"{cycles:,.0f}",
-        speed,
+        _on_chips([mhz and mhz * 1e6 / cycles for mhz in clocks], "{:,.0f}"),
         f"{ecp5_luts(ecp5):,} / {flip_flops(ecp5):,} / {ecp5['DP16KD']}",
         f"{one['state_bits']:,}",
-        f"{network['lif_state_bits']:,}",
     ]
+
+
+def _on_chips(numbers: Sequence[float | None], form: str) -> str:
+    """A number for each chip that a network fits; nothing if there is none."""
+    texts = ["-" if number is None else form.format(number) for number in numbers]
+    return " / ".join(texts) if set(texts) != {"-"} else ""
 
 
 def lacks(chip: Chip, placed: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from mfp_neurons.deploy.verilog.modules import instance
 
 PART = Path(__file__).parent / "lif_neurons.v"
 BITS = 8  # of a potential
-LEAK = 3  # a potential loses an eighth of itself in a step: the 0.9 that snnTorch's documentation uses, in a shift
+LEAK = 3  # a potential loses an eighth of itself in a step, as near as a shift comes to a factor of 0.9
 
 Ints = NDArray[np.int64]
 
@@ -79,9 +79,9 @@ class LIFNetwork:
         """Bits that are kept between steps: potentials, and what is pooled over time."""
         return BITS * sum(len(one.biases) for one in self.neurons.values()) + self.graph.state_bits()
 
-    def run(self, levels: NDArray[np.integer], steps: int) -> tuple[Ints, list[Ints]]:
-        """The scores and all maps, the input first, as :func:`mfp_neurons.deploy.interpret.run` gives them."""
-        maps, periods = [np.broadcast_to(levels.astype(np.int64), (steps, *levels.shape[1:]))], self.graph.periods
+    def run(self, levels: Ints, steps: int) -> tuple[Ints, list[Ints]]:
+        """Scores and all maps, the input first, as :func:`mfp_neurons.deploy.interpret.run` gives them."""
+        maps, periods = [np.broadcast_to(levels, (steps, *levels.shape[1:]))], self.graph.periods
         for index, op in enumerate(self.graph.body, start=1):
             if isinstance(op, Neurons):
                 (synapse,) = op.synapses
@@ -90,11 +90,12 @@ class LIFNetwork:
                 maps.append(interpret.evaluate(op, maps, steps // periods[index]))
         head = self.graph.scores
         currents = [interpret.accumulate(synapse, maps[synapse.source]) for synapse in head.synapses]
-        scores = [interpret.score(head, [one[: t + 1] for one in currents], t) for t in range(len(currents[0]))]
+        own_steps = range(steps // periods[-1])
+        scores = [interpret.score(head, [one[: t + 1] for one in currents], t) for t in own_steps]
         return np.stack(scores), maps
 
     def to_verilog(self, folder: Path, *, name: str, lanes: int) -> list[Path]:
-        """Writes the network as :meth:`mfp_neurons.deploy.IntegerNetwork.to_verilog` does, with other neurons."""
+        """Writes it as :meth:`mfp_neurons.deploy.IntegerNetwork.to_verilog` does, with other neurons."""
         module, *others = IntegerNetwork(self.graph).to_verilog(folder, name=name, lanes=lanes)
         text = module.read_text()
         # the head is about a network without potentials
@@ -116,9 +117,11 @@ def _without_history(op: object) -> object:
         return op
     (synapse, *rest), channels = op.synapses, op.shape[0]
     if rest or op.recurrent or op.feedback or synapse.factor is not None or op.shape[1:] != (1, 1):
-        raise ValueError(f"{op.name}: an LIF layer is linear, with one synapse and nothing else that it hears")
+        raise ValueError(
+            f"{op.name}: an LIF layer must be linear, of one synapse without factors or feedback"
+        )
     if channels < 3:
-        raise ValueError(f"{op.name}: an LIF layer has 3 neurons at least, got {channels}")
+        raise ValueError(f"{op.name}: an LIF layer must have 3 neurons or more, got {channels}")
     return replace(op, taps=np.ones((1, 1, 1), np.int64), thresholds=np.zeros((1, channels), np.int64))
 
 

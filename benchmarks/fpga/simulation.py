@@ -83,7 +83,7 @@ def simulate(
     """Writes a network into ``folder`` and runs it there on inputs [T, N, C, H, W].
 
     Raises:
-        RuntimeError: a spike or a score is not that of ``design.run``, or the network does not come to an end.
+        RuntimeError: a spike or a score is not that of ``design.run``, or there is no end.
     """
     graph = design.graph
     files = design.to_verilog(folder, name="net", lanes=lanes)
