@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mfp_neurons.deploy import IntegerNetwork, interpret
-from mfp_neurons.deploy.graph import Graph, Neurons, synapse_bound
+from mfp_neurons.deploy.graph import Graph, Neurons, Op, synapse_bound
 from mfp_neurons.deploy.verilog.layers import Memory
 from mfp_neurons.deploy.verilog.modules import instance
 
@@ -111,7 +111,7 @@ class LIFNetwork:
         return [module, *others, folder / PART.name]
 
 
-def _without_history(op: object) -> object:
+def _without_history(op: Op) -> Op:
     """An operation at order 1."""
     if not isinstance(op, Neurons):
         return op
