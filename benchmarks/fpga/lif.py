@@ -53,7 +53,7 @@ class LIFNeurons:
 
 
 class LIFNetwork:
-    """The layers of a network, each neuron an LIF.
+    """The layers of a network, each neuron a LIF.
 
     Codes are those of the network. They are not trained for these neurons, whose biases and thresholds are
     drawn at random: neither area nor cycles nor the clock depend on what they are.
@@ -117,11 +117,9 @@ def _without_history(op: Op) -> Op:
         return op
     (synapse, *rest), channels = op.synapses, op.shape[0]
     if rest or op.recurrent or op.feedback or synapse.factor is not None or op.shape[1:] != (1, 1):
-        raise ValueError(
-            f"{op.name}: an LIF layer must be linear, of one synapse without factors or feedback"
-        )
+        raise ValueError(f"{op.name}: a LIF layer must be linear, of one synapse without factors or feedback")
     if channels < 3:
-        raise ValueError(f"{op.name}: an LIF layer must have 3 neurons or more, got {channels}")
+        raise ValueError(f"{op.name}: a LIF layer must have 3 neurons or more, got {channels}")
     return replace(op, taps=np.ones((1, 1, 1), np.int64), thresholds=np.zeros((1, channels), np.int64))
 
 

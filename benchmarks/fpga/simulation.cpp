@@ -1,8 +1,9 @@
 // Runs samples through a network in Verilator and compares every number of every stream with those expected.
 //
-//     Vprobe SAMPLES INPUTS NUMBERS_1 NUMBERS_2 ..
+//     Vprobe FOLDER SAMPLES INPUTS NUMBERS_1 NUMBERS_2 ..
 //
-// INPUTS and NUMBERS_i are those of a sample; the numbers stand in inputs.bin and expected_i.bin, 64 bits each.
+// INPUTS and NUMBERS_i are those of a sample; the numbers stand in FOLDER/inputs.bin and FOLDER/expected_i.bin,
+// 64 bits each.
 // The last stream is the scores. Inputs are offered and scores taken in every cycle; each sample follows a reset.
 // Prints: how many numbers differ, cycles of all samples with their resets, and cycles from the first step of
 // scores of a sample to its last one, over all samples.
@@ -32,15 +33,17 @@ int main(int argc, char **argv)
 {
     // a sample that has not ended after so many cycles for each of its numbers hangs
     const uint64_t patience = 1000000;
-    const size_t samples = std::strtoull(argv[1], nullptr, 10);
-    const size_t inputs = std::strtoull(argv[2], nullptr, 10);
+    const std::string folder = argv[1];
+    const size_t samples = std::strtoull(argv[2], nullptr, 10);
+    const size_t inputs = std::strtoull(argv[3], nullptr, 10);
     std::vector<size_t> counts;
     std::vector<std::vector<int64_t>> expected;
-    for (int i = 3; i < argc; i++) {
+    for (int i = 4; i < argc; i++) {
         counts.push_back(std::strtoull(argv[i], nullptr, 10));
-        expected.push_back(read_numbers("expected_" + std::to_string(i - 2) + ".bin", samples * counts.back()));
+        const std::string name = folder + "/expected_" + std::to_string(i - 3) + ".bin";
+        expected.push_back(read_numbers(name, samples * counts.back()));
     }
-    const std::vector<int64_t> offered = read_numbers("inputs.bin", samples * inputs);
+    const std::vector<int64_t> offered = read_numbers(folder + "/inputs.bin", samples * inputs);
     const size_t streams = counts.size();
 
     Vprobe network;

@@ -1,8 +1,11 @@
 """A network's Verilog in Verilator: every spike of every layer and every score beside the interpreter's."""
 
+import os
 import resource
 import shutil
+import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -19,7 +22,7 @@ from .tools import call
 
 Ints = NDArray[np.int64]
 HERE = Path(__file__).parent
-PART = 100  # samples that are compared at once: the numbers of all layers are kept as 64 bits each
+PART = 100  # samples that a program compares: the numbers of all layers are kept as 64 bits each
 
 
 class Design(Protocol):
@@ -93,15 +96,18 @@ def simulate(
     sizes = [own_steps[i] * prod(graph.map_shape(i)) for i in _inner(graph)]
     sizes.append(own_steps[-1] * prod(graph.scores.shape))
     inputs = prod(graph.input.shape) * steps
-    different = cycles = spread = 0
-    seconds = 0.0
-    for part in _parts(levels):
-        _write_numbers(design, part, steps, folder)
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        said = call([program, str(part.shape[1]), str(inputs), *map(str, sizes)], folder)
-        seconds += resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
-        counted = [int(number) for number in said.split()]
-        different, cycles, spread = (a + b for a, b in zip((different, cycles, spread), counted, strict=True))
+
+    def compare(part: NDArray[np.integer]) -> list[int]:
+        with tempfile.TemporaryDirectory(dir=folder) as name:
+            _write_numbers(design, part, steps, Path(name))
+            said = call([program, name, str(part.shape[1]), str(inputs), *map(str, sizes)], folder)
+        return [int(number) for number in said.split()]
+
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        counted = list(pool.map(compare, _parts(levels)))
+    seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
+    different, cycles, spread = (sum(numbers) for numbers in zip(*counted, strict=True))
     if different:
         raise RuntimeError(f"{different:,} of {samples * sum(sizes):,} numbers are not those expected")
     # the first step of scores comes after as many steps of inputs as pooling over time makes one of
