@@ -56,7 +56,7 @@ class LIFNetwork:
     """The layers of a network, each neuron a LIF.
 
     Codes are those of the network. They are not trained for these neurons, whose biases and thresholds are
-    drawn at random: neither area nor cycles nor the clock depend on what they are.
+    drawn at random: cycles do not depend on what they are, and area and clock hardly do.
 
     Attributes:
         graph: the layers at order 1, which is what their synapses compute.
