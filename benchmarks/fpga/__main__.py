@@ -1,6 +1,6 @@
 """What networks of the zoo take on FPGAs, how fast they are there, and whether they compute the same.
 
-    python -m benchmarks.fpga                                   # all; an hour on a free machine
+    python -m benchmarks.fpga                                   # all; half an hour on a free machine
     python -m benchmarks.fpga digits-rows --lanes 8             # one, with other parameters
     python -m benchmarks.fpga fashion-mnist-rows --simulate     # what was synthesized before stays
     python -m benchmarks.fpga --show                            # the tables from the results alone

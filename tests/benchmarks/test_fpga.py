@@ -275,7 +275,7 @@ def test_the_digits_fit_the_small_chip():
 
 @pytest.mark.parametrize(
     ("name", "samples"),
-    [("digits-rows", 364), ("spoken-digits", 600)],
+    [("digits-rows", 364), ("spoken-digits", 600), ("fashion-mnist-rows", 1000), ("snntorch-csnn", 200)],
 )
 def test_all_samples_or_many_were_compared(name, samples):
     assert build_of(name, fpga.MEMORY_FREE, 64)["simulated"]["samples"] == samples
