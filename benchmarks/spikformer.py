@@ -202,6 +202,10 @@ def in_c(deployed: Deployed) -> dict[str, Any]:
         if not (getattr(scored, what) == numbers).all():
             raise RuntimeError(f"the C gives other scores than the integer network ({what})")
     sizes = {name.lower(): int(size) for name, size in re.findall(r"NET0_(\w+_BYTES) (\d+)", header)}
+    # of the struct that a run computes in, and of a stream's, which has what it keeps too
+    structs = re.findall(r"It takes ([\d,]+) bytes", header)
+    for name, size in zip(("buffers_bytes", "stream_bytes"), structs, strict=True):
+        sizes[name] = int(size.replace(",", ""))
     return {"images_in_c": IN_C, "bytes_in_c": sizes}
 
 
@@ -276,8 +280,7 @@ def score_table(one: dict[str, Any]) -> str:
         "potentials that LIFNodes keep in float32, kB": kilo(one["bytes_of_float_potentials"]),
         "what a stream keeps between steps instead, kB": kilo(one["bytes_kept_between_steps"]),
         "C: tables in flash, kB": kilo(flash),
-        "C: RAM of a run; of a stream, kB": f"{kilo(in_c['run_buffer_bytes'])}; "
-        f"{kilo(in_c['step_buffer_bytes'] + in_c['state_bytes'])}",
+        "C: RAM of a run; of a stream, kB": f"{kilo(in_c['buffers_bytes'])}; {kilo(in_c['stream_bytes'])}",
     }
     return tables.markdown(("a Spikformer on Fashion-MNIST", ""), rows.items())
 

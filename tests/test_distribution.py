@@ -109,7 +109,7 @@ def test_the_wheel_holds_the_package_its_type_marker_and_its_configs_and_the_sdi
 ) -> None:
     (wheel,) = dist.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    kinds = (".py", ".toml", ".h", ".c", ".cpp", ".cu", ".cuh", ".json", ".safetensors")
+    kinds = (".py", ".toml", ".h", ".c", ".cpp", ".cu", ".cuh", ".v", ".json", ".safetensors")
     files = [path for path in (ROOT / "mfp_neurons").rglob("*") if path.suffix in kinds]
     expected = {str(path.relative_to(ROOT)) for path in files} | {"mfp_neurons/py.typed"}
     assert expected == {name for name in names if name.startswith("mfp_neurons/")}
