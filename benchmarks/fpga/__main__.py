@@ -21,7 +21,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
@@ -86,11 +86,12 @@ def main() -> None:
             keep(results.setdefault(name, {"builds": []})["builds"], build)
             write_json(args.out, results)
     results = read_results(args.out)
-    print(table(results))
-    print(proof_table(results))
+    page = PAGE.read_text()
+    for name, table in TABLES.items():
+        print(table(results))
+        page = between(page, name, table(results))
     if args.out == RESULTS:
-        page = between(PAGE.read_text(), "fpga", table(results))
-        PAGE.write_text(between(page, "fpga-proof", proof_table(results)))
+        PAGE.write_text(page)
 
 
 def read_results(path: Path) -> dict[str, Any]:
@@ -164,21 +165,44 @@ def stated(module: str, pattern: str) -> int:
 # --- the table --------------------------------------------------------------------------------------------
 
 
-def table(results: Mapping[str, Any]) -> str:
-    """A row for each build that was synthesized."""
-    head = (
-        "network, lanes",
-        "neurons",
-        "iCE40: LUTs / flip-flops / RAM blocks",
-        "fits",
-        "MHz: {}".format(" / ".join(chip.name for chip in CHIPS)),
-        "cycles a step",
-        "steps a second",
-        "ECP5: LUTs / flip-flops / RAM blocks",
-        "state, bits",
-    )
-    builds = [(name, one) for name, network in results.items() for one in network["builds"]]
-    return tables.markdown(head, [_row(name, one) for name, one in builds if "cells" in one])
+def size_table(results: Mapping[str, Any]) -> str:
+    """What each build that was synthesized takes."""
+    what = "LUTs / flip-flops / RAM blocks"
+    rows = []
+    for name, one in _synthesized(results):
+        ice40, ecp5 = one["cells"]["ice40"], one["cells"]["ecp5"]
+        of_ice40 = (ice40["SB_LUT4"], flip_flops(ice40), ice40["SB_RAM40_4K"])
+        of_ecp5 = (ecp5_luts(ecp5), flip_flops(ecp5), ecp5["DP16KD"])
+        texts = [" / ".join(f"{count:,}" for count in counts) for counts in (of_ice40, of_ecp5)]
+        rows.append([*_names(name, one), *texts, f"{one['state_bits']:,}"])
+    return tables.markdown((*NAMES, f"iCE40: {what}", f"ECP5: {what}", "state, bits"), rows)
+
+
+def speed_table(results: Mapping[str, Any]) -> str:
+    """How fast each build that was synthesized is on each chip, or why it does not fit."""
+    rows = []
+    for name, one in _synthesized(results):
+        cycles = one["simulated"]["cycles_a_step"]
+        on_chips = [
+            lacks(chip, placed)
+            if placed["mhz"] is None
+            else f"{placed['mhz'] * 1e6 / cycles:,.0f} ({placed['mhz']:.0f} MHz)"
+            for chip, placed in zip(CHIPS, one["placed"], strict=True)
+        ]
+        rows.append([*_names(name, one), f"{cycles:,.0f}", *on_chips])
+    return tables.markdown((*NAMES, "cycles a step", *(f"steps a second: {c.name}" for c in CHIPS)), rows)
+
+
+NAMES = ("network, lanes", "neurons")
+
+
+def _names(name: str, one: Mapping[str, Any]) -> list[str]:
+    return [f"`{name}`, {one['lanes']}", "LIF" if one["design"] == LIF else one["design"]]
+
+
+def _synthesized(results: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for name, network in results.items():
+        yield from ((name, one) for one in network["builds"] if "cells" in one)
 
 
 def proof_table(results: Mapping[str, Any]) -> str:
@@ -195,35 +219,11 @@ def proof_table(results: Mapping[str, Any]) -> str:
     return tables.markdown(head, rows)
 
 
-def _row(name: str, one: Mapping[str, Any]) -> list[str]:
-    ice40, ecp5 = one["cells"]["ice40"], one["cells"]["ecp5"]
-    cycles = one["simulated"]["cycles_a_step"]
-    clocks = [placed["mhz"] for placed in one["placed"]]
-    fits = [placed["chip"] for placed in one["placed"] if placed["mhz"] is not None]
-    return [
-        f"`{name}`, {one['lanes']}",
-        one["design"],
-        f"{ice40['SB_LUT4']:,} / {flip_flops(ice40):,} / {ice40['SB_RAM40_4K']}",
-        fits[0] if fits else lacks(CHIPS[-1], one["placed"][-1]),
-        _on_chips(clocks, "{:.1f}"),
-        f"{cycles:,.0f}",
-        _on_chips([mhz and mhz * 1e6 / cycles for mhz in clocks], "{:,.0f}"),
-        f"{ecp5_luts(ecp5):,} / {flip_flops(ecp5):,} / {ecp5['DP16KD']}",
-        f"{one['state_bits']:,}",
-    ]
-
-
-def _on_chips(numbers: Sequence[float | None], form: str) -> str:
-    """A number for each chip that a network fits; nothing if there is none."""
-    texts = ["-" if number is None else form.format(number) for number in numbers]
-    return " / ".join(texts) if set(texts) != {"-"} else ""
-
-
 def lacks(chip: Chip, placed: Mapping[str, Any]) -> str:
-    """By how much a network does not fit."""
+    """What a network needs more of than a chip has."""
     needs = {"cells": (placed["cells"], chip.cells), "RAM blocks": (placed["rams"], chip.rams)}
-    over = [f"{need:,} {kind} for {has:,}" for kind, (need, has) in needs.items() if need > has]
-    return f"no: {' and '.join(over)} of {chip.name}"
+    over = [f"{need:,} {kind}" for kind, (need, has) in needs.items() if need > has]
+    return f"too large: {' and '.join(over)}"
 
 
 def flip_flops(cells: Mapping[str, int]) -> int:
@@ -234,6 +234,8 @@ def ecp5_luts(cells: Mapping[str, int]) -> int:
     """LUTs of four inputs; a carry cell has two, a memory of 16 by 4 bits takes the place of four."""
     return cells["LUT4"] + 2 * cells.get("CCU2C", 0) + 4 * cells.get("TRELLIS_DPR16X4", 0)
 
+
+TABLES = {"fpga-size": size_table, "fpga-speed": speed_table, "fpga-proof": proof_table}  # of the page
 
 if __name__ == "__main__":
     main()
