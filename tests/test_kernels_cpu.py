@@ -5,6 +5,7 @@ what was logged once.
 """
 
 import dataclasses
+import math
 import os
 import stat
 import subprocess
@@ -20,6 +21,7 @@ from mfp_neurons import backends, functional, reference
 from mfp_neurons.backends import cpu
 from mfp_neurons.history import FIR, Exponential, Matrix
 from mfp_neurons.kernels import host
+from mfp_neurons.norm import Norm
 from tests.neurons_with_reset import (
     NEURONS,
     STEPS,
@@ -352,3 +354,26 @@ def test_the_sources_compile_without_a_warning():
     command = ["c++", "-std=c++17", "-O1", "-fopenmp", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
     done = subprocess.run([*command, str(host.SOURCE.entry)], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("kernel", "reset"),
+    [(Exponential(decay=0.5), None), (Exponential(decay=0.5), "subtract"), (FIR(torch.ones(2)), None)],
+)
+def test_a_backward_writes_nothing_past_the_sums_of_its_channels(monkeypatch, kernel, reset):
+    margin, buffers, zeros = 4096, [], torch.zeros
+
+    def roomy_zeros(shape, **options):
+        size = math.prod(shape)
+        buffer = torch.full((size + margin,), -0.0, **options)  # whatever is added to a -0.0 changes it
+        buffers.append(buffer[size:])
+        return buffer[:size].zero_().reshape(shape)
+
+    x = torch.rand(4, 2, 16, 3, requires_grad=True)
+    weight = torch.ones(16, requires_grad=True)
+    spikes = functional.norm_fire(x, Norm(weight=weight, training=True), kernel, reset=reset, backend="cpu")
+    monkeypatch.setattr(torch, "zeros", roomy_zeros)
+    spikes.sum().backward()
+    monkeypatch.setattr(torch, "zeros", zeros)
+    assert buffers
+    assert all(torch.signbit(buffer).all() for buffer in buffers)

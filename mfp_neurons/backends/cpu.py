@@ -64,7 +64,8 @@ def backward(
     # the sums of each channel: of the kernel first, then of threshold, scale, shift and feedback
     channels = struct.rows.channels
     of_kernel = call.kernel.numel() if call.kind == "matrix" else len(call.kernel) * channels
-    of_feedback = 0 if call.feedback is None else len(call.feedback)
+    # the kernels of the exponential add up a row of feedback, of zeros if there is none
+    of_feedback = int(call.kind == "exp") if call.feedback is None else len(call.feedback)
     sums = torch.empty(0)
     if need_kernel or need_threshold or need_scale or need_shift or need_feedback:
         sums = struct.sums(of_kernel + (3 + of_feedback) * channels)
