@@ -32,6 +32,7 @@ from benchmarks.speed.timing import TOTAL, Effort, Sample, alternate, sample_of,
 from mfp_neurons import convert, report
 from mfp_neurons.architectures.layers import Neurons
 from mfp_neurons.architectures.spikingjelly_models import FromRest
+from mfp_neurons.deploy.device.buffers import run_buffers, step_buffers
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train import config, tables
 from mfp_neurons.train.checkpoint import write_json
@@ -202,10 +203,7 @@ def in_c(deployed: Deployed) -> dict[str, Any]:
         if not (getattr(scored, what) == numbers).all():
             raise RuntimeError(f"the C gives other scores than the integer network ({what})")
     sizes = {name.lower(): int(size) for name, size in re.findall(r"NET0_(\w+_BYTES) (\d+)", header)}
-    # of the struct that a run computes in, and of a stream's, which has what it keeps too
-    structs = re.findall(r"It takes ([\d,]+) bytes", header)
-    for name, size in zip(("buffers_bytes", "stream_bytes"), structs, strict=True):
-        sizes[name] = int(size.replace(",", ""))
+    sizes |= {"buffers_bytes": run_buffers(graph).bytes, "stream_bytes": step_buffers(graph).bytes}
     return {"images_in_c": IN_C, "bytes_in_c": sizes}
 
 

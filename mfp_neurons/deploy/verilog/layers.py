@@ -211,9 +211,7 @@ def _geometry(graph: Graph, synapse: Synapse, order: int, lanes: int) -> dict[st
         "ROWS": window.size[0],
         "COLUMNS": window.size[1],
     }
-    for name in ("stride", "dilation", "padding"):
-        rows, columns = getattr(window, name)
-        parameters |= {f"ROW_{name.upper()}": rows, f"COLUMN_{name.upper()}": columns}
+    parameters |= _moves(window)
     if synapse.pool is not None:
         parameters |= _pool(synapse.pool, synapse.shape)
     return parameters | {
@@ -230,16 +228,22 @@ def _geometry(graph: Graph, synapse: Synapse, order: int, lanes: int) -> dict[st
 
 def _pool(pool: CurrentPool, shape: Shape) -> dict[str, int | str]:
     """The parameters that say what is pooled of what a synapse adds up, which has a shape."""
-    parameters: dict[str, int | str] = {
+    return {
         "POOL": 1 if pool.kind == "max" else 2,
         "DOT_ROWS": shape[1],
         "DOT_COLUMNS": shape[2],
         "POOL_ROWS": pool.window.size[0],
         "POOL_COLUMNS": pool.window.size[1],
+        **_moves(pool.window, "POOL_"),
     }
+
+
+def _moves(window: Window, prefix: str = "") -> dict[str, int]:
+    """The parameters that say how a window moves and what it leaves out."""
+    parameters: dict[str, int] = {}
     for name in ("stride", "dilation", "padding"):
-        rows, columns = getattr(pool.window, name)
-        parameters |= {f"POOL_ROW_{name.upper()}": rows, f"POOL_COLUMN_{name.upper()}": columns}
+        rows, columns = getattr(window, name)
+        parameters |= {f"{prefix}ROW_{name.upper()}": rows, f"{prefix}COLUMN_{name.upper()}": columns}
     return parameters
 
 
@@ -476,22 +480,22 @@ def _neurons(
 def _feedback(op: Neurons, choices: int) -> dict[str, int | str]:
     """The parameters that say what own spikes do."""
     assert op.feedback is not None
-    bits = max(1, (choices - 1).bit_length())
+    bits = address_bits(choices)
     parameters: dict[str, int | str] = {
         "FEEDBACK": _FEEDBACK[op.feedback.kind],
         "OWN_STEPS": op.own_steps,
         "CHOICE_BITS": bits,
     }
     if op.feedback.kind == "table" and op.feedback.taps is not None:
-        counts = [f"{bits}'d{int(tap) % (1 << bits)}" for tap in reversed(op.feedback.taps[:, 0])]
-        parameters |= {"NO_CHOICE": op.feedback.start, "OWN_TAPS": "{" + ", ".join(counts) + "}"}
+        counts = [int(tap) % (1 << bits) for tap in op.feedback.taps[:, 0]]
+        parameters |= {"NO_CHOICE": op.feedback.start, "OWN_TAPS": packed(counts, bits)}
     return parameters
 
 
 def _start_words(starts: _Starts) -> list[int]:
     """Rows one behind the other; choices, which are part of an address, are padded to a power of two."""
     outputs = len(starts.biases)
-    padding = (1 << max(1, (outputs - 1).bit_length())) - outputs if len(starts.rows[0]) > 1 else 0
+    padding = (1 << address_bits(outputs)) - outputs if len(starts.rows[0]) > 1 else 0
     return [number for row in starts.rows for choice in row for number in [*choice, *[0] * padding]]
 
 
@@ -499,3 +503,13 @@ def _term_words(powers: Sequence[tuple[int, int]], terms: int, exponent_bits: in
     """{is 0, is negative, exponent} of each power, and of those that are missing."""
     zero, negative = 2 << exponent_bits, 1 << exponent_bits
     return [(negative if sign < 0 else 0) + e for e, sign in powers] + [zero] * (terms - len(powers))
+
+
+def address_bits(count: int) -> int:
+    """Bits that count to ``count`` - 1, one at least."""
+    return max(1, (count - 1).bit_length())
+
+
+def packed(numbers: Sequence[int], bits: int) -> str:
+    """A Verilog vector, the first number in the lowest bits."""
+    return "{" + ", ".join(f"{bits}'d{number}" for number in reversed(numbers)) + "}"

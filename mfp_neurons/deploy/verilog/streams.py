@@ -25,7 +25,7 @@ from ..graph import (
     planes,
     sources,
 )
-from .layers import Memory
+from .layers import Memory, address_bits, packed
 
 Joint = Pool | TimePool | Sum | Concat | Gather | Ones | Product | MatMul
 
@@ -201,20 +201,15 @@ def _join(graph: Graph, op: Sum | Concat) -> Part:
         "PLANES": max(planes(graph.map_top(source)) for source in op.sources),
         "OUT_PLANES": planes(op.top),
         "WEIGHT_BITS": weight_bits,
-        "WEIGHTS": _packed(op.weights, weight_bits),
+        "WEIGHTS": packed(op.weights, weight_bits),
     }
     # one source side by side with nothing is its sum
     if isinstance(op, Sum) or len(op.sources) == 1:
         return Part("mfp_sum", parameters, f"the sum, {_times(op.shape)}", prod(op.shape))
     channels = [graph.map_shape(source)[0] for source in op.sources]
     bits = address_bits(max(channels))
-    parameters |= {"CHANNEL_BITS": bits, "LAST_CHANNELS": _packed([n - 1 for n in channels], bits)}
+    parameters |= {"CHANNEL_BITS": bits, "LAST_CHANNELS": packed([n - 1 for n in channels], bits)}
     return Part("mfp_concat", parameters, f"side by side, {_times(op.shape)}", prod(op.shape))
-
-
-def _packed(numbers: Sequence[int], bits: int) -> str:
-    """A Verilog vector, the first number in the lowest bits."""
-    return "{" + ", ".join(f"{bits}'d{number}" for number in reversed(numbers)) + "}"
 
 
 def _gather(graph: Graph, op: Gather) -> Part:
@@ -260,11 +255,6 @@ def _matmul(graph: Graph, op: MatMul) -> Part:
 def channels_last(numbers: Ints) -> Ints:
     """Numbers [C, H, W] in the order in which a step of them comes."""
     return numbers.transpose(1, 2, 0).reshape(-1)
-
-
-def address_bits(count: int) -> int:
-    """Bits that count to ``count`` - 1, one at least."""
-    return max(1, (count - 1).bit_length())
 
 
 def _times(lengths: Sequence[int] | Shape) -> str:
