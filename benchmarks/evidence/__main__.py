@@ -16,10 +16,7 @@ settings of those.
 """
 
 import argparse
-import copy
-import functools
 import json
-import operator
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,7 +89,6 @@ def collect(
                 result = earlier[entry.name, seed]
             else:
                 continue
-            result = _with_rounded(result, plan.extend)
             settings = plan.settings(
                 entry, {**plan.common, **(overrides or {})}, result["tuned"]["best"], seed
             )
@@ -101,20 +97,6 @@ def collect(
                 continue
             results.append(result | words | ({"costs": costs.of_run(path)} if path.exists() else {}))
     return results
-
-
-def _with_rounded(result: Run, keys: Sequence[str]) -> Run:
-    """A result in which these settings, which tuning may have moved beyond their rows, have the six
-    significant digits of :func:`benchmarks.sweep.beyond`: earlier runs had 0.05399999999999999."""
-    result = copy.deepcopy(result)
-    tuned = result["tuned"]
-    for key in keys:
-        *path, name = key.split(".")
-        table = functools.reduce(operator.getitem, path, result["config"])
-        table[name] = float(f"{table[name]:.6g}")
-        for choice in (tuned["best"], *(tried["choice"] for tried in tuned["tried"])):
-            choice[key] = float(f"{choice[key]:.6g}")
-    return result
 
 
 if __name__ == "__main__":

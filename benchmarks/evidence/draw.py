@@ -27,6 +27,7 @@ COLORS = {
     "SlidingPSN": ("#666666", "<"),
     "GRU": ("#009E73", "P"),
     "convolution over time": ("#009E73", "h"),
+    "ReLUs without time": ("#000000", "X"),
     "memory-free": ("#D55E00", "s"),
     "memory-free, pooled over time": ("#E69F00", "^"),
     "memory-free with feedback": ("#CC79A7", "*"),

@@ -19,7 +19,6 @@ TITLES = {  # of the tasks, in the page's order
     "spoken": "spoken digits, whole words",
     "smartwatch": "smartwatch exercises",
     "rows": "Fashion-MNIST by rows",
-    "rows_readout": "Fashion-MNIST by rows, free read-out",
     "still": "still images",
     "events": "simulated events",
 }
@@ -32,6 +31,7 @@ FAMILIES = (  # in the order of tables and figures
     "SlidingPSN",
     "GRU",
     "convolution over time",
+    "ReLUs without time",
     *OURS,
 )
 SHARED = ("name", "label", "family", "tuned")  # by the runs of a network, beside most of their settings
@@ -233,9 +233,6 @@ def read_runs(path: Path) -> list[Run]:
     """The runs of a file that :func:`write_runs` has written, each with all its settings."""
     runs = []
     for network in json.loads(path.read_text()):
-        if "runs" not in network:  # an entry for each run, in a file from before networks were entries
-            runs.append(network)
-            continue
         shared = {key: network[key] for key in SHARED}
         for run in network["runs"]:
             settings = _with_settings(network["config"], run["settings"])
