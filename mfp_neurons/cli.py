@@ -142,9 +142,8 @@ def _add_deploy(commands: Commands) -> None:
     parser.add_argument("--c", type=Path, metavar="DIR", help="write C99 for small devices there")
     parser.add_argument(
         "--layout",
-        default="plain",
         choices=("plain", "arduino", "platformio", "cmake", "zephyr"),
-        help="what --c writes: the sources alone, or a library of a build system (%(default)s)",
+        help="what --c writes: the sources alone, or a library of a build system (plain)",
     )
     parser.add_argument("--verilog", type=Path, metavar="DIR", help="write Verilog for FPGAs there")
     parser.add_argument(
@@ -255,11 +254,13 @@ def _report(args: argparse.Namespace) -> str:
 def _deploy(args: argparse.Namespace) -> str:
     from mfp_neurons.train import deployment
 
+    if args.layout is not None and args.c is None:
+        raise ConfigError(f"--layout {args.layout} is about C: give --c DIR too")
     if args.lanes is not None and args.verilog is None:
         raise ConfigError(f"--lanes {args.lanes} is about Verilog: give --verilog DIR too")
     deployed = deployment.lower_checkpoint(args.checkpoint, args.data_root)
     out = args.out or args.checkpoint.with_name(deployment.INTEGERS)
-    written = deployment.measured_and_written(deployed, out, args.c, args.layout)
+    written = deployment.measured_and_written(deployed, out, args.c, args.layout or "plain")
     verilog = "" if args.verilog is None else deployment.write_verilog(deployed, args.verilog, args.lanes)
     return f"{deployed.network}\n\n{written}{verilog}"
 

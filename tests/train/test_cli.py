@@ -78,6 +78,7 @@ def test_train_resume_evaluate_and_report_follow_one_another(
         (["evaluate", HERE], f"{HERE!r} is a folder: give the best.safetensors in it"),
         (["report", HERE], f"{HERE!r} is a folder: give the best.safetensors in it"),
         (["deploy", HERE], f"{HERE!r} is a folder: give the best.safetensors in it"),
+        (["deploy", __file__, "--layout", "cmake"], "--layout cmake is about C: give --c DIR too"),
         (["deploy", __file__, "--lanes", "8"], "--lanes 8 is about Verilog: give --verilog DIR too"),
     ],
 )
