@@ -73,27 +73,6 @@ def test_results_of_networks_that_are_not_trained_again_are_kept(
     assert collect(plan, tmp_path, merged) == merged
 
 
-def test_a_rate_beyond_the_row_is_the_one_that_was_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = sweep.load(str(HERE / "spoken_hard.toml"))
-    monkeypatch.setattr(costs, "of_run", lambda path: {"spikes": 5.0})
-    entry, rate = plan.entries[0], 0.018 * 0.018 / 0.006
-    assert rate != 0.054 and "training.learning_rate" in plan.extend
-    best = {**sweep.choices(entry)[0], "training.learning_rate": rate}
-    tuned = {"best": best, "tried": [{"choice": best, "validation_accuracy": 80.0}]}
-    settings = plan.settings(entry, plan.common, best, 0)
-    run = {"name": entry.name, "seed": 0, "tuned": tuned}
-    run["config"] = json.loads(json.dumps(config.load(plan.base, settings).as_dict()))
-    (tmp_path / f"{entry.name}-seed0.json").write_text(json.dumps(run | {"history": []}))
-    for result in (*collect(plan, tmp_path, []), *collect(plan, tmp_path / "none", [run])):
-        assert result["tuned"]["best"]["training.learning_rate"] == 0.054
-        assert result["tuned"]["tried"][0]["choice"]["training.learning_rate"] == 0.054
-        assert result["config"]["training"]["learning_rate"] == 0.054
-    run["config"]["training"]["learning_rate"] = 0.5  # not what tuning chose
-    assert collect(plan, tmp_path / "none", [run]) == []
-
-
 TABLES = st.recursive(
     st.integers(0, 2) | st.lists(st.integers(0, 1)),
     lambda values: st.dictionaries(st.sampled_from("abc"), values, max_size=3),
