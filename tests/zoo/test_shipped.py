@@ -18,7 +18,7 @@ from mfp_neurons.zoo import catalog, evaluation, packed
 from mfp_neurons.zoo.cards import SAMPLE
 
 SHIPPED = zoo.list()
-MOST_BYTES = 2_700_000  # of all networks together; 1.87 MB are the 13 million weights of one at full size
+MOST_BYTES = 3_000_000  # of all networks together; 1.87 MB are the 13 million weights of one at full size
 load = cache(zoo.load)  # no test changes a network
 
 each = pytest.mark.parametrize("name", SHIPPED)
