@@ -8,7 +8,6 @@ All T steps are computed at once; the derivation is in docs/neuron.md. Twin: :mo
 """
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor
 from . import ops
 from ._arguments import Carry, ResetOptions, as_norm, check_norm, prepare
 from ._checks import is_exporting, log_once
-from .backends import Call
+from .backends import Call, in_full_precision
 from .history import Kernel
 from .norm import Norm
 from .surrogate import ATan, Surrogate
@@ -286,7 +285,7 @@ def _run(
         potential: False where nobody reads the potential, which may then be empty.
         carry: whether this is a stretch of a longer sequence, so that a state comes out.
     """
-    with _full_precision(x_seq):
+    with in_full_precision(x_seq):
         call, held = prepare(
             x_seq, kernel, v_threshold, state, feedback, own_spikes, fires=fires, surrogate=surrogate,
             strict=strict, record=record, potential=potential, carry=carry, backend=backend,
@@ -308,21 +307,13 @@ def _run(
         return Chunk(spikes, u, _next_state(call, held, inputs, u), own)
 
 
-def _full_precision(x_seq: Any) -> AbstractContextManager[Any]:
-    """Autocast would narrow, or refuse to join, the tensors that go around the operators."""
-    device = x_seq.device.type if isinstance(x_seq, Tensor) else "cpu"
-    if not torch.compiler.is_compiling() and not torch.amp.is_autocast_available(device):
-        return nullcontext()  # the meta device, for one; asking breaks a graph on torch 2.6
-    return torch.autocast(device, enabled=False)
-
-
 def _is_fused(surrogate: Any) -> bool:
     return surrogate is None or isinstance(surrogate, Surrogate)
 
 
 def _fire(call: Call) -> tuple[Tensor, Tensor]:
     if _is_fused(call.surrogate):
-        return ops.fire(*call.arguments())  # type: ignore[no-any-return]
+        return ops.fire(call)
     if call.reset:
         return _fire_step_by_step(call)
     surrogate = call.surrogate
@@ -335,7 +326,7 @@ def _fire(call: Call) -> tuple[Tensor, Tensor]:
     assert call.threshold is not None
     # decided outside the operator, the spikes need the potential of every step, also for their gradient
     alone = call._replace(threshold=None, surrogate=None, record=True, potential=True)
-    _, u = ops.fire(*alone.arguments())
+    _, u = ops.fire(alone)
     # The user's function is differentiated by autograd itself, from here to the operator's potential.
     spikes = surrogate(u - ops.along_channels(call.threshold, u.dim()))
     return spikes.to(call.x.dtype), (u if call.record else u[-1].clone())
@@ -417,7 +408,7 @@ def _normalize_and_fire(call: Call, norm: Norm, last: int) -> tuple[Tensor, Tens
         return *_fire(call._replace(x=y)), y
     if norm.training:
         weighted = call._replace(scale=norm.weight, shift=norm.bias)
-        spikes, u, inputs, mean, variance = ops.norm_fire(*weighted.arguments(), norm.eps, last)
+        spikes, u, inputs, mean, variance = ops.norm_fire(weighted, norm.eps, last)
         _update_averages(norm, mean, variance, call.x.numel() // call.x.shape[2])
         return spikes, u, inputs
     assert norm.running_mean is not None and norm.running_var is not None

@@ -1,13 +1,18 @@
-"""The neuron as ``torch.library`` operators: opaque to torch.compile, with fake and autograd rules.
+"""The neuron as operators that autograd knows, and that torch.compile and its like see as one each.
 
-mfp_neurons::fire         input -> spikes and potential of all time steps at once; without a threshold, the
-                          potential alone, for spikes decided outside
-mfp_neurons::norm_fire    the same behind a batch normalization with the input's own moments, for training
+fire         input -> spikes and potential of all time steps at once; without a threshold, the potential
+             alone, for spikes decided outside
+norm_fire    the same behind a batch normalization with the input's own moments, for training
 
-Both take the fields of a :class:`~mfp_neurons.backends.Call` one by one, tensors first, because operators
-take no other values. For backward they keep their input and parameters, of the input's size nothing else:
-potential and normalized input are computed again. (A normalization in evaluation is a fixed affine map, which
-``fire`` takes as scale and shift.)
+For backward they keep their input and parameters, of the input's size nothing else: potential and normalized
+input are computed again. (A normalization in evaluation is a fixed affine map, which ``fire`` takes as scale
+and shift.)
+
+There are two ways in, to the same functions. Whatever traces or transforms a program gets an operator of
+``torch.library``, with fake and autograd rules. It takes the fields of a
+:class:`~mfp_neurons.backends.Call` one by one, tensors first, because operators take no other values. All
+others get a :class:`torch.autograd.Function`, since in a small layer the way through an operator takes longer
+than the neurons do.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
-from .backends import Call, Gradients, accumulate_dtype, choose
+from ._checks import is_traced
+from .backends import Call, Gradients, accumulate_dtype, choose, in_full_precision
 
 # The fields of a Call as every operator takes them (Call.arguments makes them, Call.of reads them).
 _TENSORS = (
@@ -37,47 +43,81 @@ def _operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
     return torch.library.custom_op(f"mfp_neurons::{name}", mutates_args=(), schema=schema)
 
 
-@_operator("fire", f"({_CALL}) -> (Tensor, Tensor)")
-def fire(*arguments: Any) -> tuple[Tensor, Tensor]:
+def fire(call: Call) -> tuple[Tensor, Tensor]:
     """Spikes, and the potential of every step (``record``), of the last, or none (not ``potential``)."""
-    call = Call.of(*arguments)
-    with torch.autocast(call.x.device.type, enabled=False):
+    if is_traced(call.tensors):
+        return _fire_operator(*call.arguments())  # type: ignore[no-any-return]
+    return _Fire.apply(*call) if _is_differentiated(call) else _fire(call)
+
+
+def _is_differentiated(call: Call) -> bool:
+    return torch.is_grad_enabled() and any(one is not None and one.requires_grad for one in call.tensors)
+
+
+def _fire(call: Call) -> tuple[Tensor, Tensor]:
+    with in_full_precision(call.x):
         spikes, u = choose(call.backend, call.x.device).forward(call)
-    return _or_empty(spikes, call.x), u
+    return call.x.new_empty(0) if spikes is None else spikes, u
 
 
-@_operator("fire_backward", f"(Tensor? grad_spikes, Tensor? grad_u, bool[] needs, {_CALL}) -> {_GRADIENTS}")
-def fire_backward(
-    grad_spikes: Tensor | None, grad_u: Tensor | None, needs: list[bool], *arguments: Any
-) -> tuple[Tensor, ...]:
-    """Gradients of the call's tensors where ``needs`` asks, elsewhere empty."""
-    call = Call.of(*arguments)
-    with torch.autocast(call.x.device.type, enabled=False):
-        grads = choose(call.backend, call.x.device).backward(call, grad_spikes, grad_u, tuple(needs))
+def _fire_backward(
+    call: Call, grad_spikes: Tensor | None, grad_u: Tensor | None, needs: tuple[bool, ...]
+) -> Gradients:
+    with in_full_precision(call.x):
+        grads: Gradients = choose(call.backend, call.x.device).backward(call, grad_spikes, grad_u, needs)
     return _in_dtypes_of(call, grads)
 
 
-def _setup_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    x, _, threshold, state, scale, *_ = inputs
+def _remember_fire(ctx: Any, call: Call, outputs: tuple[Tensor, Tensor]) -> None:
     # An output that nobody has used gets None for its gradient, rather than zeros of the input's size.
     ctx.set_materialize_grads(False)
+    x, kernel, threshold, state, scale, *others = call.tensors
     _remember_before(ctx, state)
     if threshold is None:
-        ctx.mark_non_differentiable(output[0])
+        ctx.mark_non_differentiable(outputs[0])
         if scale is None and not ctx.needs_input_grad[1]:
             # the potential is linear in x: only the kernel's gradient reads the values of x
             x = x.new_empty(()).expand(x.shape)
-    ctx.save_for_backward(x, *inputs[1:_TENSOR_COUNT])
-    ctx.options = inputs[_TENSOR_COUNT:]
+    ctx.save_for_backward(x, kernel, threshold, state, scale, *others)
+    ctx.options = call.options
 
 
-def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) -> tuple[Any, ...]:
+def _backward_of_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) -> tuple[Any, ...]:
     if grad_spikes is None and grad_u is None:
-        return (None,) * _COUNT
-    needs = list(ctx.needs_input_grad[:_TENSOR_COUNT])
-    tensors = _saved(ctx, continues=needs[3] or needs[7])
-    grads = fire_backward(grad_spikes, grad_u, needs, *tensors, *ctx.options)
-    return (*_or_none(grads, needs), *[None] * (_COUNT - _TENSOR_COUNT))
+        return (None,) * len(ctx.needs_input_grad)
+    needs = ctx.needs_input_grad[:_TENSOR_COUNT]
+    call = Call(*_saved(ctx, continues=needs[3] or needs[7]), *ctx.options)
+    # with a graph of the backward pass itself, it is the operator that refuses second derivatives
+    if torch.is_grad_enabled() or is_traced((grad_spikes, grad_u, *call.tensors)):
+        grads = _or_none(_fire_backward_operator(grad_spikes, grad_u, needs, *call.arguments()), needs)
+    else:
+        grads = _fire_backward(call, grad_spikes, grad_u, needs)
+    return (*grads, *[None] * (len(ctx.needs_input_grad) - _TENSOR_COUNT))
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *fields: Any) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        call = Call._make(fields)
+        outputs = _fire(call)
+        _remember_fire(ctx, call, outputs)
+        return outputs
+
+    backward = staticmethod(_backward_of_fire)  # type: ignore[assignment]
+
+
+@_operator("fire", f"({_CALL}) -> (Tensor, Tensor)")
+def _fire_operator(*arguments: Any) -> tuple[Tensor, Tensor]:
+    return _fire(Call.of(*arguments))
+
+
+@_operator("fire_backward", f"(Tensor? grad_spikes, Tensor? grad_u, bool[] needs, {_CALL}) -> {_GRADIENTS}")
+def _fire_backward_operator(
+    grad_spikes: Tensor | None, grad_u: Tensor | None, needs: Sequence[bool], *arguments: Any
+) -> tuple[Tensor, ...]:
+    """Gradients of the call's tensors where ``needs`` asks, elsewhere empty."""
+    call = Call.of(*arguments)
+    return _or_empty(_fire_backward(call, grad_spikes, grad_u, tuple(needs)), call.x)
 
 
 # --- with a batch normalization -------------------------------------------------------------------------
@@ -89,48 +129,44 @@ def _backward_fire(ctx: Any, grad_spikes: Tensor | None, grad_u: Tensor | None) 
 #     dL/dx = scale * (dL/dy - dbias / M - (x - mean) * rstd * dweight / M)
 
 
-@_operator("norm_fire", f"({_CALL}, float eps, int last) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
-def norm_fire(*arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def norm_fire(call: Call, eps: float, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Spikes, potential, what the neuron got in the ``last`` steps, mean and biased variance [C].
 
     The normalization's weight and bias stand where :func:`fire` has scale and shift.
     """
-    *fields, eps, last = arguments
-    call = Call.of(*fields)
+    if is_traced(call.tensors):
+        return _norm_fire_operator(*call.arguments(), eps, last)  # type: ignore[no-any-return]
+    return _NormFire.apply(*call, eps, last) if _is_differentiated(call) else _norm_fire(call, eps, last)
+
+
+def _norm_fire(call: Call, eps: float, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, chosen = call.x, choose(call.backend, call.x.device)
-    with torch.autocast(x.device.type, enabled=False):
+    with in_full_precision(x):
         mean, variance = chosen.channel_moments(x)
         map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
         spikes, u = chosen.forward(call._replace(scale=map_.scale, shift=map_.shift))
         inputs = mapped_end(x, last, map_.scale, map_.shift)
-    # The strides have to be those that the fake of this operator promises.
+    # The strides have to be those that the fake of the operator promises.
     return spikes, u, inputs.contiguous(), mean, variance
 
 
-@_operator(
-    "norm_fire_backward",
-    "(Tensor? grad_spikes, Tensor? grad_u, Tensor? grad_inputs, bool[] needs, Tensor mean, Tensor variance, "
-    f"{_CALL}, float eps) -> {_GRADIENTS}",
-)
-def norm_fire_backward(
-    grad_spikes: Tensor | None,
-    grad_u: Tensor | None,
-    grad_inputs: Tensor | None,
-    needs: list[bool],
+def _norm_fire_backward(
+    call: Call,
+    eps: float,
     mean: Tensor,
     variance: Tensor,
-    *arguments: Any,
-) -> tuple[Tensor, ...]:
+    grads_of_outputs: Sequence[Tensor | None],
+    needs: tuple[bool, ...],
+) -> Gradients:
     """Gradients of the call's tensors, weight and bias for scale and shift, where ``needs`` asks."""
-    *fields, eps = arguments
-    call = Call.of(*fields)
+    grad_spikes, grad_u, grad_inputs = grads_of_outputs
     x, chosen = call.x, choose(call.backend, call.x.device)
     need_x, need_weight, need_bias = needs[0], needs[4], needs[5]
     normalizes = need_x or need_weight or need_bias
     if grad_spikes is None and grad_u is None:
         # Only what the neuron got has a gradient, and backends want one of the spikes or of the potential.
         grad_spikes = torch.zeros_like(x)
-    with torch.autocast(x.device.type, enabled=False):
+    with in_full_precision(x):
         map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
         mapped = call._replace(scale=map_.scale, shift=map_.shift)
         grads = chosen.backward(mapped, grad_spikes, grad_u, (*needs[:4], normalizes, normalizes, *needs[6:]))
@@ -148,24 +184,58 @@ def norm_fire_backward(
     return _in_dtypes_of(call, grads)
 
 
-def _setup_norm_fire(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    mean, variance = output[3:]
+def _remember_norm_fire(ctx: Any, call: Call, eps: float, outputs: tuple[Tensor, ...]) -> None:
+    mean, variance = outputs[3:]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(mean, variance)
-    ctx.save_for_backward(mean, variance, *inputs[:_TENSOR_COUNT])
-    _remember_before(ctx, inputs[3])
-    ctx.options = inputs[_TENSOR_COUNT:-1]
+    _remember_before(ctx, call.state)
+    ctx.save_for_backward(mean, variance, *call.tensors)
+    ctx.options, ctx.eps = call.options, eps
 
 
-def _backward_norm_fire(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-    argument_count = _COUNT + 2  # eps and last
+def _backward_of_norm_fire(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
     outputs = grads[:3]
     if all(grad is None for grad in outputs):
-        return (None,) * argument_count
-    needs = list(ctx.needs_input_grad[:_TENSOR_COUNT])
-    tensors = _saved(ctx, continues=needs[3] or needs[7])
-    inputs = norm_fire_backward(*outputs, needs, *tensors, *ctx.options)
-    return (*_or_none(inputs, needs), *[None] * (argument_count - _TENSOR_COUNT))
+        return (None,) * len(ctx.needs_input_grad)
+    needs = ctx.needs_input_grad[:_TENSOR_COUNT]
+    mean, variance, *tensors = _saved(ctx, continues=needs[3] or needs[7])
+    call = Call(*tensors, *ctx.options)
+    if torch.is_grad_enabled() or is_traced((*outputs, *tensors)):
+        arguments = (*outputs, needs, mean, variance, *call.arguments(), ctx.eps)
+        gradients = _or_none(_norm_fire_backward_operator(*arguments), needs)
+    else:
+        gradients = _norm_fire_backward(call, ctx.eps, mean, variance, outputs, needs)
+    return (*gradients, *[None] * (len(ctx.needs_input_grad) - _TENSOR_COUNT))
+
+
+class _NormFire(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, *fields: Any) -> tuple[Tensor, ...]:  # type: ignore[override]
+        *of_call, eps, last = fields
+        call = Call._make(of_call)
+        outputs = _norm_fire(call, eps, last)
+        _remember_norm_fire(ctx, call, eps, outputs)
+        return outputs
+
+    backward = staticmethod(_backward_of_norm_fire)  # type: ignore[assignment]
+
+
+@_operator("norm_fire", f"({_CALL}, float eps, int last) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
+def _norm_fire_operator(*arguments: Any) -> tuple[Tensor, ...]:
+    *fields, eps, last = arguments
+    return _norm_fire(Call.of(*fields), eps, last)
+
+
+@_operator(
+    "norm_fire_backward",
+    "(Tensor? grad_spikes, Tensor? grad_u, Tensor? grad_inputs, bool[] needs, Tensor mean, Tensor variance, "
+    f"{_CALL}, float eps) -> {_GRADIENTS}",
+)
+def _norm_fire_backward_operator(*arguments: Any) -> tuple[Tensor, ...]:
+    *outputs, needs, mean, variance = arguments[:6]
+    *fields, eps = arguments[6:]
+    call = Call.of(*fields)
+    return _or_empty(_norm_fire_backward(call, eps, mean, variance, outputs, tuple(needs)), call.x)
 
 
 class _Map(NamedTuple):
@@ -213,32 +283,32 @@ def along_channels(value: Tensor, dims: int) -> Tensor:
     return value.reshape(-1, *[1] * (dims - 3)) if value.numel() > 1 else value
 
 
-# --- what both need: operators return tensors, never None -----------------------------------------------
+# --- what both need ---------------------------------------------------------------------------------------
 
 
-def _or_empty(tensor: Tensor | None, x: Tensor) -> Tensor:
-    """A tensor; an empty one says that nobody asked."""
-    return x.new_empty(0) if tensor is None else tensor
-
-
-def _or_none(gradients: Sequence[Tensor], needs: list[bool]) -> list[Tensor | None]:
-    """What autograd is told of the gradients of an operator."""
-    return [gradient if need else None for gradient, need in zip(gradients, needs, strict=True)]
-
-
-def _in_dtypes_of(call: Call, grads: Gradients) -> Any:
-    """All gradients, empty where nobody asked; those of scale and shift in the dtypes of the two."""
+def _in_dtypes_of(call: Call, grads: Gradients) -> Gradients:
+    """The gradients of scale and shift, which may be wider, in the dtypes of the two."""
     if grads.scale is not None and call.scale is not None:
         grads = grads._replace(scale=grads.scale.to(call.scale.dtype))
     if grads.shift is not None and call.shift is not None:
         grads = grads._replace(shift=grads.shift.to(call.shift.dtype))
-    return tuple(_or_empty(gradient, call.x) for gradient in grads)
+    return grads
+
+
+def _or_empty(gradients: Gradients, x: Tensor) -> tuple[Tensor, ...]:
+    """What an operator returns, which can be no None: an empty tensor says that nobody asked."""
+    return tuple(x.new_empty(0) if gradient is None else gradient for gradient in gradients)
+
+
+def _or_none(gradients: Sequence[Tensor], needs: Sequence[bool]) -> Gradients:
+    """What autograd is told of the gradients of an operator."""
+    return Gradients(*(one if need else None for one, need in zip(gradients, needs, strict=True)))
 
 
 def _fake_outputs(*arguments: Any) -> tuple[Tensor, Tensor]:
     call = Call.of(*arguments)
     spikes, u = call.empty_outputs()
-    return _or_empty(spikes, call.x), u
+    return call.x.new_empty(0) if spikes is None else spikes, u
 
 
 def _fake_norm_outputs(*arguments: Any) -> tuple[Tensor, ...]:
@@ -268,7 +338,7 @@ def _remember_before(ctx: Any, state: Tensor | None) -> None:
     ctx.before = node
 
 
-def _saved(ctx: Any, continues: bool) -> tuple[Tensor, ...]:
+def _saved(ctx: Any, continues: bool) -> tuple[Any, ...]:
     """What forward saved; if backward ``continues`` into the sequence before, says so to its operator.
 
     Raises:
@@ -276,7 +346,7 @@ def _saved(ctx: Any, continues: bool) -> tuple[Tensor, ...]:
             sequence after it, so that a reset was forgotten. Any other error of torch's passes as it is.
     """
     try:
-        tensors: tuple[Tensor, ...] = ctx.saved_tensors
+        tensors: tuple[Any, ...] = ctx.saved_tensors
     except RuntimeError as error:
         if "backward through the graph a second time" in str(error) and getattr(ctx, "continued", False):
             raise RuntimeError(
@@ -303,12 +373,19 @@ def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> Any:
     )
 
 
-fire.register_fake(_fake_outputs)
-norm_fire.register_fake(_fake_norm_outputs)
+_fire_operator.register_fake(_fake_outputs)
+_norm_fire_operator.register_fake(_fake_norm_outputs)
 # in front of a call's tensors: two gradients and needs; with a norm three, needs, mean and variance
-fire_backward.register_fake(lambda *a: _fake_gradients(a[2], a[3 : 3 + _TENSOR_COUNT]))
-norm_fire_backward.register_fake(lambda *a: _fake_gradients(a[3], a[6 : 6 + _TENSOR_COUNT]))
-fire.register_autograd(_backward_fire, setup_context=_setup_fire)
-norm_fire.register_autograd(_backward_norm_fire, setup_context=_setup_norm_fire)
-fire_backward.register_autograd(_refuse_double_backward)
-norm_fire_backward.register_autograd(_refuse_double_backward)
+_fire_backward_operator.register_fake(lambda *a: _fake_gradients(a[2], a[3 : 3 + _TENSOR_COUNT]))
+_norm_fire_backward_operator.register_fake(lambda *a: _fake_gradients(a[3], a[6 : 6 + _TENSOR_COUNT]))
+_fire_operator.register_autograd(
+    _backward_of_fire, setup_context=lambda ctx, inputs, output: _remember_fire(ctx, Call.of(*inputs), output)
+)
+_norm_fire_operator.register_autograd(
+    _backward_of_norm_fire,
+    setup_context=lambda ctx, inputs, output: _remember_norm_fire(
+        ctx, Call.of(*inputs[:_COUNT]), inputs[_COUNT], output
+    ),
+)
+_fire_backward_operator.register_autograd(_refuse_double_backward)
+_norm_fire_backward_operator.register_autograd(_refuse_double_backward)

@@ -13,6 +13,7 @@ cupy  the same arithmetic in CUDA, by CuPy    CUDA tensors, with CuPy
 
 import functools
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -66,6 +67,15 @@ class Call(NamedTuple):
     reset: str = ""  #: what the neuron's own spikes change; see above
     detach: bool = False  #: no gradient passes through what the own spikes change
     backend: str = "auto"
+
+    @property
+    def tensors(self) -> tuple[Any, ...]:
+        return self[:_TENSORS]
+
+    @property
+    def options(self) -> tuple[Any, ...]:
+        """What is no tensor."""
+        return self[_TENSORS:]
 
     @property
     def per_channel(self) -> bool:
@@ -133,6 +143,17 @@ _TENSORS = len(Gradients._fields)
 def accumulate_dtype(dtype: _torch.dtype) -> _torch.dtype:
     """The dtype of potentials and sums: float64 for float64, else float32."""
     return _torch.float64 if dtype == _torch.float64 else _torch.float32
+
+
+def in_full_precision(x: Any) -> AbstractContextManager[Any]:
+    """Without autocast, which would narrow, or refuse to join, the tensors around a kernel."""
+    device = x.device.type if isinstance(x, Tensor) else "cpu"
+    if _torch.compiler.is_compiling():
+        return _torch.autocast(device, enabled=False)
+    # the meta device, for one, has no autocast; asking breaks a graph on torch 2.6
+    if _torch.amp.is_autocast_available(device) and _torch.is_autocast_enabled(device):
+        return _torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 def check_name(name: str) -> None:
