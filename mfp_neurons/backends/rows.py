@@ -6,7 +6,7 @@ transposed batch gives several. Channels repeat along a run: neuron b belongs to
 
 from collections.abc import Sequence
 from math import prod
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -22,6 +22,20 @@ class RowView(NamedTuple):
 
 class Rows:
     """The [T, A, B] view that all tensors of one call on ``x`` [T, N, *] share."""
+
+    _seen: ClassVar[dict[Any, "Rows"]] = {}
+    _MOST_SEEN: ClassVar[int] = 4096  # shapes of one run may be many
+
+    @classmethod
+    def of(cls, x: Tensor, channels: int = 1) -> "Rows":
+        """The view of x, made once for all tensors of its shape and strides."""
+        key = x.shape, x.stride(), channels
+        rows = cls._seen.get(key)
+        if rows is None:
+            if len(cls._seen) >= cls._MOST_SEEN:
+                cls._seen.clear()
+            rows = cls._seen[key] = cls(x, channels)
+        return rows
 
     def __init__(self, x: Tensor, channels: int = 1) -> None:
         self.steps, self.channels = x.shape[0], channels
