@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ._checks import check_choice, check_finite, check_int, check_threshold, describe, is_exporting
 from .backends import Call, accumulate_dtype, check_name
-from .history import FIR, Exponential, Kernel, Matrix, as_row
+from .history import FIR, Exponential, Kernel, Matrix, as_dtype, as_row, constant
 from .norm import Norm
 
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -76,7 +76,9 @@ def prepare(
     spikes_held = _own_spikes_held(feedback, kernel)
     starts = state is None and own_spikes is None and _reaches_all(feedback, spikes_held, x_seq)
     kind, tensor, inputs_held = _kernel_tensor(kernel, x_seq, starts, state, carry)
-    threshold = _parameter("v_threshold", v_threshold, x_seq, check_threshold).to(wide) if fires else None
+    threshold = None
+    if fires:
+        threshold = as_dtype(_parameter("v_threshold", v_threshold, x_seq, check_threshold), wide)
     _check_channels("kernel", tensor.shape[1] if kind != "matrix" else 1, x_seq)
     if threshold is not None:
         _check_channels("v_threshold", threshold.numel(), x_seq)
@@ -85,18 +87,20 @@ def prepare(
         _check_state(kind, tensor, state, x_seq)
     if fires:
         check_surrogate(surrogate)
-    call = Call(
-        x_seq, tensor.to(wide), threshold, state, kind=kind, surrogate=surrogate, strict=strict,
-        record=record, potential=potential, backend=backend,
-    )  # fmt: skip
+    tensor = as_dtype(tensor, wide)
+    taps, reset = None, ""
     if feedback is not None:
-        call = _with_feedback(call, feedback, spikes_held, kernel, carry)
+        thresholds = v_threshold, threshold
+        taps, reset = _fed_back(feedback, kernel, kind, tensor, thresholds, spikes_held, x_seq, carry)
     if own_spikes is not None:
         if feedback is None:
             raise ValueError("last_spikes are for a neuron with a reset; give reset, or last_spikes=None")
         _check_own_spikes(own_spikes, spikes_held, x_seq)
-        if call.reset:
-            call = call._replace(own_spikes=own_spikes.to(x_seq.dtype))
+        own_spikes = as_dtype(own_spikes, x_seq.dtype) if reset else None
+    call = Call(
+        x_seq, tensor, threshold, state, None, None, taps, own_spikes, kind, surrogate, strict, record,
+        potential, reset, bool(reset) and feedback is not None and feedback.detach, backend,
+    )  # fmt: skip
     return call, Carry(inputs_held, None if feedback is None else spikes_held)
 
 
@@ -170,29 +174,51 @@ def _reaches_all(feedback: ResetOptions | None, spikes_held: int, x_seq: Tensor)
     return feedback.reset == "subtract" and covers(spikes_held + 1, x_seq)
 
 
-def _with_feedback(call: Call, feedback: ResetOptions, spikes_held: int, kernel: Kernel, carry: bool) -> Call:
-    """The call with what its own spikes change, if they change anything."""
+def _fed_back(
+    feedback: ResetOptions,
+    kernel: Kernel,
+    kind: str,
+    tensor: Tensor,
+    thresholds: tuple[Tensor | float, Tensor | None],
+    spikes_held: int,
+    x_seq: Tensor,
+    carry: bool,
+) -> tuple[Tensor | None, str]:
+    """The taps of the own spikes, if they have any, and what a :class:`Call` calls the reset; "" for none.
+
+    ``thresholds``: as it was given, and as a call takes it.
+    """
+    v_threshold, threshold = thresholds
     taps, reset = feedback.taps, "zero" if feedback.reset == "zero" else "taps"
-    wide = accumulate_dtype(call.x.dtype)
+    wide = accumulate_dtype(x_seq.dtype)
     if taps is not None:
-        _check_device("reset_taps", taps, call.x)
-        taps = (taps if taps.dim() == 2 else taps.unsqueeze(1)).to(wide)
-        _check_channels("reset_taps", taps.shape[1], call.x)
+        _check_device("reset_taps", taps, x_seq)
+        taps = as_dtype(taps if taps.dim() == 2 else taps.unsqueeze(1), wide)
+        _check_channels("reset_taps", taps.shape[1], x_seq)
     elif feedback.reset == "subtract":
-        assert isinstance(kernel, Exponential) and call.threshold is not None
-        decay, amount = _parameter("decay", kernel.decay, call.x).to(wide), subtracted(call.threshold)
-        if call.kind == "exp":  # one tap, which the recursion makes decay
+        assert isinstance(kernel, Exponential)
+        decay = kernel.decay
+        if kind == "exp":  # one tap, which the recursion makes decay
             reset = "decaying"
-            taps = -(amount if feedback.delay else amount * decay).unsqueeze(0)
+
+        def subtracting(_: Any) -> Tensor:
+            amount, rate = subtracted(threshold), as_dtype(_parameter("decay", decay, x_seq), wide)
+            if kind == "exp":
+                return -(amount if feedback.delay else amount * rate).unsqueeze(0)
+            lags = torch.arange(spikes_held, device=rate.device, dtype=wide).unsqueeze(1)
+            return -amount * rate ** (lags if feedback.delay else lags + 1)
+
+        if isinstance(v_threshold, Tensor) or isinstance(decay, Tensor):
+            taps = subtracting(None)
         else:
-            lags = torch.arange(spikes_held, device=decay.device, dtype=wide).unsqueeze(1)
-            taps = -amount * decay ** (lags if feedback.delay else lags + 1)
-    if call.kind == "fir":
-        if taps is not None and not carry and covers(len(taps) + 1, call.x):
-            taps = taps[: call.x.shape[0] - 1]  # as the kernel's own taps that reach back too far
-        if (len(call.kernel) == 1) if taps is None else (len(taps) == 0):
-            return call  # nothing is fed back
-    return call._replace(feedback=taps, reset=reset, detach=feedback.detach)
+            numbers = ("subtract", v_threshold, decay, kind, spikes_held, feedback.delay)
+            taps = constant(numbers, x_seq, wide, subtracting)
+    if kind == "fir":
+        if taps is not None and not carry and covers(len(taps) + 1, x_seq):
+            taps = taps[: x_seq.shape[0] - 1]  # as the kernel's own taps that reach back too far
+        if (len(tensor) == 1) if taps is None else (len(taps) == 0):
+            return None, ""  # nothing is fed back
+    return taps, reset
 
 
 def subtracted(threshold: Any) -> Any:
@@ -228,10 +254,7 @@ def _kernel_tensor(
         inputs_held = None if kernel.order is None else kernel.order - 1
         if kernel.order is None or (starts and covers(kernel.order, x_seq)):
             # from rest, a truncation that no step of this sequence reaches is the recursion, which is cheaper
-            rows = torch.broadcast_tensors(
-                *(_parameter(n, getattr(kernel, n), x_seq) for n in ("decay", "gain"))
-            )
-            return "exp", torch.stack(rows), inputs_held
+            return "exp", _recursion(kernel, x_seq), inputs_held
         # From here on an exponential of finite order is a row of taps like any other.
         kernel = kernel.truncated()
     if isinstance(kernel, FIR):
@@ -248,6 +271,18 @@ def _kernel_tensor(
     raise TypeError(
         f"kernel must be an Exponential, FIR or Matrix of mfp_neurons.history, got {describe(kernel)}"
     )
+
+
+def _recursion(kernel: Exponential, x_seq: Tensor) -> Tensor:
+    """Decay and gain, [2, 1] or [2, C]."""
+
+    def rows(_: Any) -> Tensor:
+        pair = (_parameter(name, getattr(kernel, name), x_seq) for name in ("decay", "gain"))
+        return torch.stack(torch.broadcast_tensors(*pair))
+
+    if isinstance(kernel.decay, Tensor) or isinstance(kernel.gain, Tensor):
+        return rows(None)
+    return constant(("exp", kernel.decay, kernel.gain), x_seq, accumulate_dtype(x_seq.dtype), rows)
 
 
 def covers(order: int, x_seq: Tensor) -> bool:
@@ -284,7 +319,10 @@ def _parameter(
         raise TypeError(f"{name} must be a number or a tensor [1] or [C], got {describe(value)}")
     check(name, value)
     # The number is rounded to the dtype of the sums, not to the 16 bits that the input may have.
-    return torch.full((1,), float(value), dtype=accumulate_dtype(x_seq.dtype), device=x_seq.device)
+    number, wide = float(value), accumulate_dtype(x_seq.dtype)
+    return constant(
+        ("number", number), x_seq, wide, lambda device: torch.full((1,), number, dtype=wide, device=device)
+    )
 
 
 def as_real(name: str, x: Any) -> Tensor:
@@ -296,7 +334,7 @@ def as_real(name: str, x: Any) -> Tensor:
         )
     if x.layout != torch.strided:
         raise TypeError(f"{name} must be a dense (strided) tensor, got layout {x.layout}")
-    return x.to(real_dtype(x))
+    return as_dtype(x, real_dtype(x))
 
 
 def real_dtype(x: Tensor) -> torch.dtype:

@@ -7,13 +7,14 @@ A kernel is a plain value here, a few tensors and no state. :class:`mfp_neurons.
 module that holds its parameters.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_int, describe
+from ._checks import check_finite, check_int, describe, is_traced
 
 KernelBits = int | Literal["pow2"] | None
 
@@ -86,18 +87,13 @@ class FIR:
 
     def taps_for(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """The taps [K, 1] or [K, C] in ``dtype``, to be used with ``x``."""
-        return (self.taps if self.taps.dim() == 2 else self.taps.unsqueeze(1)).to(dtype)
+        return as_dtype(self.taps if self.taps.dim() == 2 else self.taps.unsqueeze(1), dtype)
 
 
 class FixedTaps(FIR):
-    """Taps that follow from numbers alone and so belong to no device: they go where the input is.
-
-    Each device keeps a copy, so that no call but the first copies anything from the host.
-    """
+    """Taps that follow from numbers alone and so belong to no device: they go where the input is."""
 
     _of: tuple[Exponential, int, int, KernelBits]
-    _copies: ClassVar[dict[Any, Tensor]] = {}  # of all instances, by the numbers they follow from
-    _MOST_COPIES: ClassVar[int] = 4096  # a sweep over decays must not fill the memory
 
     def __init__(self, exponential: Exponential, stride: int, bits: KernelBits) -> None:
         assert exponential.order is not None
@@ -117,17 +113,7 @@ class FixedTaps(FIR):
         return exponential.lagged_taps(order, stride, bits, device)
 
     def taps_for(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        is_traced = torch.compiler.is_compiling() or type(x) not in (Tensor, torch.nn.Parameter)
-        key = (*self._of, x.device, dtype)
-        if not is_traced and key in self._copies:
-            return self._copies[key]
-        if is_traced or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
-            return self._computed(x.device).to(dtype)  # belongs to the graph that is being made
-        if len(self._copies) >= self._MOST_COPIES:
-            self._copies.clear()
-        with torch.inference_mode(False):  # training may use it later
-            self._copies[key] = self.taps.to(x.device, dtype)
-        return self._copies[key]
+        return constant(self._of, x, dtype, self._computed)
 
 
 @dataclass(frozen=True)
@@ -145,6 +131,39 @@ class Matrix:
 
 
 Kernel = Exponential | FIR | Matrix
+
+_constants: dict[Any, Tensor] = {}
+_MOST_CONSTANTS = 4096  # a sweep over decays must not fill the memory
+
+
+def constant(
+    key: tuple[Any, ...], x: Tensor, dtype: torch.dtype, compute: Callable[[torch.device | str], Tensor]
+) -> Tensor:
+    """A tensor in ``dtype``, where x is, that follows from the numbers in ``key`` alone: computed once.
+
+    Each device keeps a copy, so that no call but the first copies anything from the host.
+
+    Args:
+        key: the numbers, and a name for what is computed from them.
+        x: the input that the tensor is used with.
+        dtype: that of the tensor.
+        compute: gives it on a device.
+    """
+    if is_traced((x,)) or (x.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return as_dtype(compute(x.device), dtype)  # belongs to the graph that is being made
+    place = (key, x.device, dtype)
+    found = _constants.get(place)
+    if found is None:
+        if len(_constants) >= _MOST_CONSTANTS:
+            _constants.clear()
+        with torch.inference_mode(False):  # training may use it later
+            found = _constants[place] = compute("cpu").to(x.device, dtype)
+    return found
+
+
+def as_dtype(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """``tensor.to(dtype)``, which takes as long as a small layer's arithmetic even where nothing changes."""
+    return tensor if tensor.dtype == dtype else tensor.to(dtype)
 
 
 def as_row(value: Tensor | float) -> Tensor:

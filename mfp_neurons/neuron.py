@@ -1,5 +1,6 @@
 """The neuron as torch modules: :class:`HistoryKernel` holds the parameters, :class:`MFP` fires."""
 
+import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -164,11 +165,16 @@ class HistoryKernel(nn.Module, KernelParameters):
     def exponential(self) -> Exponential:
         """The exponential with its decay and gain as they are now; for "fir" and "matrix" their start."""
         decay = self.decay  # once: a trained one has a sigmoid, whose gradient would be summed in two parts
-        decay = self.over_channels(decay) if isinstance(decay, Tensor) else decay
+        order = self.order if self.kind == "exp" else None
+        if isinstance(decay, Tensor):
+            decay = self.over_channels(decay)
+            return Exponential(decay, self._gain_of(decay), order)
+        return _exponential(decay, self._gain_of(decay), order)
+
+    def _gain_of(self, decay: Any) -> Any:
         if self._gain == "decay_input":
-            return Exponential(decay, 1 - decay, self.order if self.kind == "exp" else None)
-        gain = 1.0 if self._gain is None else float(self._gain)
-        return Exponential(decay, gain, self.order if self.kind == "exp" else None)
+            return 1 - decay
+        return 1.0 if self._gain is None else float(self._gain)
 
     @property
     def decay(self) -> Tensor | float:
@@ -224,6 +230,9 @@ class HistoryKernel(nn.Module, KernelParameters):
             "stride": None if self.stride == 1 else self.stride,
         }
         return ", ".join([self.kind, *(f"{k}={v}" for k, v in named.items() if v is not None)])
+
+
+_exponential = functools.lru_cache(maxsize=1024)(Exponential)  # of numbers: a value that never changes
 
 
 def kernel_of(neuron: nn.Module, options: KernelOptions, **start: Any) -> HistoryKernel:

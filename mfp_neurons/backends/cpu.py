@@ -149,7 +149,7 @@ def add_channel_affine_(gx: Tensor, x: Tensor, factor: Tensor, offset: Tensor) -
 
 # --- the C struct of kernels/host/call.h, field by field ------------------------------------------------
 
-_NUMBERS = dict.fromkeys(
+_NUMBERS: dict[str, float] = dict.fromkeys(
     (
         "steps", "outer", "run", "channels", "repeat", "before", "order", "held",
         "dtype", "strict", "surrogate", "threads", "all_steps", "reset", "detach",
