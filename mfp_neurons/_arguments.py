@@ -28,6 +28,18 @@ class ResetOptions(NamedTuple):
     delay: bool
     detach: bool
 
+    @classmethod
+    def of(
+        cls,
+        reset: str | None = None,
+        reset_order: int | None = None,
+        reset_taps: Tensor | None = None,
+        reset_delay: bool = False,
+        detach_reset: bool = False,
+    ) -> "ResetOptions":
+        """By the names that the functions have for them."""
+        return cls(reset, reset_order, reset_taps, reset_delay, detach_reset)
+
 
 class Carry(NamedTuple):
     """What the state after a call holds."""

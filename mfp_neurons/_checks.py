@@ -1,13 +1,14 @@
 """Checks and their wording: what was asked, what came, what is accepted."""
 
+import functools
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 from numbers import Real
 from reprlib import Repr
 from types import ModuleType
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from torch.autograd import forward_ad
 
 logger = logging.getLogger("mfp_neurons")
 _said: set[str] = set()
+P = ParamSpec("P")
+T = TypeVar("T")
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
 
@@ -106,6 +109,17 @@ def is_traced(tensors: Iterable[Any]) -> bool:
         or forward_ad._current_level >= 0
         or any(one is not None and (type(one) not in _PLAIN or one.is_meta) for one in tensors)
     )
+
+
+def cached(make: Callable[P, T]) -> Callable[P, T]:
+    """``functools.lru_cache``, around which torch.compile goes."""
+    remembered = functools.lru_cache(maxsize=1024)(make)
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> T:
+        return make(*args, **kwargs) if torch.compiler.is_compiling() else remembered(*args, **kwargs)
+
+    return made
 
 
 def is_readable(value: Tensor) -> bool:

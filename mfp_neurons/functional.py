@@ -92,7 +92,7 @@ def fire(
     tensor([0., 0., 0., 1.])
     """
     feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
-    return _run(
+    return run(
         x_seq, kernel, v_threshold, feedback=feedback, surrogate=surrogate, strict=strict, potential=False,
         backend=backend,
     ).spikes  # fmt: skip
@@ -144,7 +144,7 @@ def fire_chunk(
     tensor([1.1875])
     """
     feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
-    return _run(
+    return run(
         x_seq, kernel, v_threshold, state, last_spikes, feedback=feedback, surrogate=surrogate, strict=strict,
         record=record, carry=True, backend=backend,
     )  # fmt: skip
@@ -190,7 +190,7 @@ def norm_fire(
     tensor([0., 0., 0., 1.])
     """
     feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
-    return _run(
+    return run(
         x_seq, kernel, v_threshold, feedback=feedback, norm=as_norm(norm), surrogate=surrogate,
         strict=strict, backend=backend,
     ).spikes  # fmt: skip
@@ -234,7 +234,7 @@ def norm_fire_chunk(
     tensor([[1.1250]])
     """
     feedback = ResetOptions(reset, reset_order, reset_taps, reset_delay, detach_reset)
-    return _run(
+    return run(
         x_seq, kernel, v_threshold, state, last_spikes, feedback=feedback, norm=as_norm(norm),
         surrogate=surrogate, strict=strict, record=record, carry=True, backend=backend,
     )  # fmt: skip
@@ -258,10 +258,10 @@ def potential(x_seq: Tensor, kernel: Kernel, state: Tensor | None = None, *, bac
     tensor([0.5000, 0.2500, 0.0000])
     """
     carry = state is not None
-    return _run(x_seq, kernel, 1.0, state, fires=False, record=True, carry=carry, backend=backend).potential
+    return run(x_seq, kernel, 1.0, state, fires=False, record=True, carry=carry, backend=backend).potential
 
 
-def _run(
+def run(
     x_seq: Tensor,
     kernel: Kernel,
     v_threshold: Tensor | float,
@@ -276,6 +276,7 @@ def _run(
     record: bool = False,
     potential: bool = True,
     carry: bool = False,
+    carry_spikes: bool = True,
     backend: str = "auto",
 ) -> Chunk:
     """All of the above: checks, one operator, and the state after it.
@@ -284,6 +285,7 @@ def _run(
         fires: False asks for the potential alone; then there are no spikes, and no state is made.
         potential: False where nobody reads the potential, which may then be empty.
         carry: whether this is a stretch of a longer sequence, so that a state comes out.
+        carry_spikes: False where nobody reads ``last_spikes``, which are then None.
     """
     with in_full_precision(x_seq):
         call, held = prepare(
@@ -303,7 +305,9 @@ def _run(
             inputs = call.x
         if not (carry and fires):  # nothing is carried on, and making a state would copy inputs
             return Chunk(spikes, u, u)
-        own = None if held.spikes is None else _newest(spikes, call.own_spikes, held.spikes)
+        own = None
+        if carry_spikes and held.spikes is not None:
+            own = _newest(spikes, call.own_spikes, held.spikes)
         return Chunk(spikes, u, _next_state(call, held, inputs, u), own)
 
 

@@ -1,6 +1,5 @@
 """The neuron as torch modules: :class:`HistoryKernel` holds the parameters, :class:`MFP` fires."""
 
-import functools
 import inspect
 import math
 from collections.abc import Callable
@@ -9,7 +8,7 @@ from typing import Any, Literal, ParamSpec, Unpack
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_choice, check_finite, check_int, check_threshold, describe, refuse_tracers
+from ._checks import cached, check_choice, check_finite, check_int, check_threshold, describe, refuse_tracers
 from .backends import check_name
 from .feedback import Feedback
 from .functional import SpikeFunction, fire
@@ -232,7 +231,9 @@ class HistoryKernel(nn.Module, KernelParameters):
         return ", ".join([self.kind, *(f"{k}={v}" for k, v in named.items() if v is not None)])
 
 
-_exponential = functools.lru_cache(maxsize=1024)(Exponential)  # of numbers: a value that never changes
+@cached
+def _exponential(decay: float, gain: float, order: int | None) -> Exponential:
+    return Exponential(decay, gain, order)
 
 
 def kernel_of(neuron: nn.Module, options: KernelOptions, **start: Any) -> HistoryKernel:

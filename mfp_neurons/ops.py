@@ -44,7 +44,10 @@ def _operator(name: str, schema: str) -> Callable[[Callable[..., Any]], Any]:
 
 
 def fire(call: Call) -> tuple[Tensor, Tensor]:
-    """Spikes, and the potential of every step (``record``), of the last, or none (not ``potential``)."""
+    """Spikes, and the potential of every step (``record``), of the last, or none (not ``potential``).
+
+    To be called where autocast is off; what is called from elsewhere, operators and backward, turns it off.
+    """
     if is_traced(call.tensors):
         return _fire_operator(*call.arguments())  # type: ignore[no-any-return]
     return _Fire.apply(*call) if _is_differentiated(call) else _fire(call)
@@ -55,8 +58,7 @@ def _is_differentiated(call: Call) -> bool:
 
 
 def _fire(call: Call) -> tuple[Tensor, Tensor]:
-    with in_full_precision(call.x):
-        spikes, u = choose(call.backend, call.x.device).forward(call)
+    spikes, u = choose(call.backend, call.x.device).forward(call)
     return call.x.new_empty(0) if spikes is None else spikes, u
 
 
@@ -108,7 +110,9 @@ class _Fire(torch.autograd.Function):
 
 @_operator("fire", f"({_CALL}) -> (Tensor, Tensor)")
 def _fire_operator(*arguments: Any) -> tuple[Tensor, Tensor]:
-    return _fire(Call.of(*arguments))
+    call = Call.of(*arguments)
+    with in_full_precision(call.x):
+        return _fire(call)
 
 
 @_operator("fire_backward", f"(Tensor? grad_spikes, Tensor? grad_u, bool[] needs, {_CALL}) -> {_GRADIENTS}")
@@ -141,11 +145,10 @@ def norm_fire(call: Call, eps: float, last: int) -> tuple[Tensor, Tensor, Tensor
 
 def _norm_fire(call: Call, eps: float, last: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, chosen = call.x, choose(call.backend, call.x.device)
-    with in_full_precision(x):
-        mean, variance = chosen.channel_moments(x)
-        map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
-        spikes, u = chosen.forward(call._replace(scale=map_.scale, shift=map_.shift))
-        inputs = mapped_end(x, last, map_.scale, map_.shift)
+    mean, variance = chosen.channel_moments(x)
+    map_ = affine_map(mean, variance, call.scale, call.shift, eps, accumulate_dtype(x.dtype))
+    spikes, u = chosen.forward(call._replace(scale=map_.scale, shift=map_.shift))
+    inputs = mapped_end(x, last, map_.scale, map_.shift)
     # The strides have to be those that the fake of the operator promises.
     return spikes, u, inputs.contiguous(), mean, variance
 
@@ -223,7 +226,9 @@ class _NormFire(torch.autograd.Function):
 @_operator("norm_fire", f"({_CALL}, float eps, int last) -> (Tensor, Tensor, Tensor, Tensor, Tensor)")
 def _norm_fire_operator(*arguments: Any) -> tuple[Tensor, ...]:
     *fields, eps, last = arguments
-    return _norm_fire(Call.of(*fields), eps, last)
+    call = Call.of(*fields)
+    with in_full_precision(call.x):
+        return _norm_fire(call, eps, last)
 
 
 @_operator(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from .. import functional
-from .._arguments import RESETS, subtracted
+from .._arguments import RESETS, ResetOptions, subtracted
 from .._checks import (
     NO_BACKWARD,
     backward_pass,
@@ -193,7 +193,8 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
     @property
     def _goes_on_from_v(self) -> bool:
         """Whether the potential is a recursion, as LIFNode's."""
-        return self.kernel.kind == "exp" and self.kernel.state_steps is None
+        kernel: Any = self._modules["kernel"]
+        return kernel.kind == "exp" and kernel.order is None
 
     @property
     def _past(self) -> dict[str, int | None]:
@@ -483,6 +484,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         self._note_reading()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("_calls", "_set_in", "_reading"):
+            self.__dict__[name] = value  # torch would look first whether it is a parameter, at every call
+            return
         if name == "v_reset" and self._is_another_reset(value):
             raise ValueError(
                 f"v_reset of a neuron with reset={self.feedback.kind!r} stays {self.v_reset}, got {value}; "
@@ -608,22 +612,18 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         record: bool,
         norm: Norm | None,
     ) -> functional.Chunk:
-        kernel, threshold, per_element = self.kernel(), self._threshold, self._is_per_element
+        kernel, threshold = self.kernel(), self._threshold
         options: dict[str, Any] = {
             "surrogate": fused_surrogate(self.surrogate_function),
             "record": record,
             "backend": self.backend,
         }
-        if norm is not None:
+        if norm is not None or not self._is_per_element:
             fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
-            return functional.norm_fire_chunk(
-                x_seq, norm, kernel, threshold, state, last_spikes=last_spikes, **fed_back, **options
-            )
-        if not per_element:
-            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
-            return functional.fire_chunk(
-                x_seq, kernel, threshold, state, last_spikes=last_spikes, **fed_back, **options
-            )
+            return functional.run(
+                x_seq, kernel, threshold, state, last_spikes, feedback=ResetOptions.of(**fed_back),
+                norm=norm, carry=True, carry_spikes=not self._goes_on_from_v, **options,
+            )  # fmt: skip
         if self.feedback.kind is not None:
             return self._fire_elements(x_seq, kernel, state, last_spikes, options)
         # A threshold for each element is none that the operator takes: it gives the potential, and the spikes
@@ -747,7 +747,7 @@ def _kind_of_reset(reset: Any, v_reset: Any, kernel: str) -> str | None:
 
 def _is_counted() -> bool:
     """Whether one of SpikingJelly's counters looks at every operation: they look for a state at rest too."""
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() == 0:
         return False
     return any(
         type(mode).__module__.startswith("spikingjelly.") for mode in _get_current_dispatch_mode_stack()

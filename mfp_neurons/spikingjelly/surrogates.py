@@ -7,7 +7,7 @@ from spikingjelly.activation_based import surrogate
 from torch import Tensor
 
 from .. import surrogate as fused
-from .._checks import describe
+from .._checks import cached, describe
 
 DEFAULT_SURROGATE = surrogate.Sigmoid()
 
@@ -40,4 +40,9 @@ def fused_surrogate(function: Any) -> Any:
     alpha = function.alpha
     if not function.spiking or not isinstance(alpha, (int, float)) or alpha <= 0:
         return function
-    return _FUSED[kind.__name__](float(alpha))
+    return _fused(kind.__name__, float(alpha))
+
+
+@cached
+def _fused(name: str, alpha: float) -> fused.Surrogate:
+    return _FUSED[name](alpha)
