@@ -8,7 +8,7 @@ from importlib import import_module
 from numbers import Real
 from reprlib import Repr
 from types import ModuleType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,6 @@ from torch.autograd import forward_ad
 
 logger = logging.getLogger("mfp_neurons")
 _said: set[str] = set()
-P = ParamSpec("P")
 T = TypeVar("T")
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 100
@@ -111,13 +110,13 @@ def is_traced(tensors: Iterable[Any]) -> bool:
     )
 
 
-def cached(make: Callable[P, T]) -> Callable[P, T]:
+def cached(make: Callable[..., T]) -> Callable[..., T]:
     """``functools.lru_cache``, around which torch.compile goes."""
     remembered = functools.lru_cache(maxsize=1024)(make)
 
     @functools.wraps(make)
-    def made(*args: P.args, **kwargs: P.kwargs) -> T:
-        return make(*args, **kwargs) if torch.compiler.is_compiling() else remembered(*args, **kwargs)
+    def made(*args: Any) -> T:
+        return make(*args) if torch.compiler.is_compiling() else remembered(*args)
 
     return made
 

@@ -80,9 +80,13 @@ class Call(NamedTuple):
     @property
     def per_channel(self) -> bool:
         """Whether any parameter differs between channels."""
-        by_channel = self.kind != "matrix" and self.kernel.shape[1] > 1
-        by_channel = by_channel or (self.feedback is not None and self.feedback.shape[1] > 1)
-        return by_channel or any(row is not None and row.numel() > 1 for row in (self.threshold, self.scale))
+        kernel, threshold, feedback = self.kernel, self.threshold, self.feedback
+        return (
+            (self.kind != "matrix" and kernel.shape[1] > 1)
+            or (feedback is not None and feedback.shape[1] > 1)
+            or (threshold is not None and threshold.numel() > 1)
+            or (self.scale is not None and self.scale.numel() > 1)
+        )
 
     @property
     def spikes_held(self) -> int:

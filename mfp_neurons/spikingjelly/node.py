@@ -25,7 +25,7 @@ from .._checks import (
 from .._reset import check_samples, refuse_matrix, sample_mask
 from ..backends import NAMES, check_name, unavailable
 from ..feedback import Feedback
-from ..history import FIR, Exponential, Kernel
+from ..history import FIR, Exponential, Kernel, as_dtype
 from ..neuron import HistoryKernel, kernel_of, shows_kernel_options
 from ..norm import Norm
 from ..ops import along_channels
@@ -204,10 +204,11 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         """
         if self._goes_on_from_v:
             return {}
-        kernel = self.kernel
-        held = {"history": None if kernel.kind == "matrix" else kernel.state_steps}
-        held["last_spikes"] = self.feedback.order(kernel)
-        return {name: steps for name, steps in held.items() if steps != 0}
+        kernel: Any = self._modules["kernel"]
+        feedback: Any = self._modules["feedback"]
+        inputs, spikes = None if kernel.kind == "matrix" else kernel.state_steps, feedback.order(kernel)
+        past = {} if inputs == 0 else {"history": inputs}
+        return past if spikes == 0 else past | {"last_spikes": spikes}
 
     @property
     def _rest(self) -> float:
@@ -403,12 +404,12 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         """The states that a call starts from, None at rest, and whether the memories move on with it."""
         x, _ = take(x)
         step = step_shape(x, step_mode)
-        recomputes = self._recomputes()
+        recomputes, past = self._recomputes(), self._past
         states: tuple[Any, ...]
         if recomputes:  # the call that is run again started from rest, and its end is in the memories already
-            states = (None,) * len(self._state_names)
-        elif self._past:
-            states = (self.v, *self._own_past(x, step))
+            states = (None,) * (1 + len(past))
+        elif past:
+            states = (self.v, *self._own_past(x, step, past))
         else:
             states = (fit_potential(self.v, x, step, self._rest),)
         if not (recomputes or torch.compiler.is_compiling()):
@@ -418,9 +419,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             return self.materialize_states((x,), states, step_mode), not recomputes
         return states, not recomputes
 
-    def _own_past(self, x: Tensor, step: torch.Size) -> list[Tensor | None]:
+    def _own_past(self, x: Tensor, step: torch.Size, past: dict[str, int | None]) -> list[Tensor | None]:
         """The inputs and spikes that a finite kernel goes on from, as long as ``v`` is what it left there."""
-        v, past = self.v, self._past
+        v = self.v
         at_rest: list[Tensor | None] = [None] * len(past)
         if isinstance(v, Tensor) and v.shape != step:
             return at_rest
@@ -450,7 +451,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
 
     def _note_reading(self) -> None:
         """Takes v as it is for the potential that goes with ``history`` and ``last_spikes``."""
-        if self._past:
+        if not self._goes_on_from_v:
             v = self._memories["v"]
             self._reading = (v, None if torch.compiler.is_compiling() else _version(v))
 
@@ -476,11 +477,11 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         )
 
     def _keep(self, states: tuple[Tensor, ...]) -> None:
-        if self._past and not torch.compiler.is_compiling() and states[0].is_inference():
+        names = self._state_names
+        if len(names) > 1 and not torch.compiler.is_compiling() and states[0].is_inference():
             with torch.inference_mode(False):  # an inference tensor does not tell that it was written into
                 states = (states[0].clone(), *states[1:])
-        for name, value in zip(self._state_names, states, strict=True):
-            self._memories[name] = value
+        self._memories.update(zip(names, states, strict=True))
         self._note_reading()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -676,17 +677,29 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         kind = self.feedback.kind
         if kind == "feedback":
             return u  # what is fed back changes the steps to come
-        own = (spikes.detach() if self.detach_reset else spikes).to(u.dtype)
+        own = as_dtype(spikes.detach() if self.detach_reset else spikes, u.dtype)
         if kind == "subtract":
             amount = subtracted(self._threshold)
             if isinstance(amount, Tensor):
                 amount = (amount if self._is_per_element else along_channels(amount, dims)).to(u.dtype)
             return u - amount * own
-        is_graded = not isinstance(fused_surrogate(self.surrogate_function), Surrogate)
-        if own.requires_grad or is_graded:
-            # 0 times infinity is NaN, and a potential that fired is forgotten however large it was
-            return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
-        return u.masked_fill(own > 0, 0) + self._rest
+        if isinstance(fused_surrogate(self.surrogate_function), Surrogate):
+            return _HardReset.apply(u, own, self._rest)  # type: ignore[no-any-return]
+        return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
+
+
+class _HardReset(torch.autograd.Function):
+    """rest + (1 - own) * u, of spikes 0 or 1: a potential that fired is forgotten, infinite or not."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, own: Tensor, rest: float) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(u, own)
+        return u.masked_fill(own > 0, 0) + rest
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        u, own = ctx.saved_tensors
+        return (1 - own) * grad, -u.clamp(max=torch.finfo(u.dtype).max) * grad, None
 
 
 # the methods of step mode "s" and of "m" that a subclass overrides together
