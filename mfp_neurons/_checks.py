@@ -160,7 +160,7 @@ _FEW = 64  # numbers up to which Python looks at them in less time than it takes
 
 def _check_range(name: str, value: Tensor | float, accepted: str, below: float | None) -> None:
     if not isinstance(value, Tensor):
-        if isinstance(value, bool) or not isinstance(value, Real):
+        if type(value) is not float and (isinstance(value, bool) or not isinstance(value, Real)):
             raise TypeError(f"{name} must be a number, got {describe(value)}")
         if not (value > -math.inf and (below is None or value < below)):
             raise ValueError(f"{name} must be {accepted}, got {value}")

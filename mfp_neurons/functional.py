@@ -17,7 +17,7 @@ from . import ops
 from ._arguments import Carry, ResetOptions, as_norm, check_norm, prepare
 from ._checks import is_exporting, log_once
 from .backends import Call, in_full_precision
-from .history import Kernel
+from .history import Exponential, Kernel, as_dtype
 from .norm import Norm
 from .surrogate import ATan, Surrogate
 
@@ -298,8 +298,8 @@ def run(
             last = min(len(call.x), held.inputs or 0) if carry else 0
             spikes, u, inputs = _normalize_and_fire(call, norm, last)
         elif carry and _is_one_short_step(call):  # what a framework's loop over time asks for
-            spikes, u = _one_step(call)
-            inputs = call.x
+            spike, u = _one_step(call, call.x[0])
+            spikes, u, inputs = spike.unsqueeze(0), u.unsqueeze(0).clone() if record else u, call.x
         else:
             spikes, u = _fire(call)
             inputs = call.x
@@ -309,6 +309,31 @@ def run(
         if carry_spikes and held.spikes is not None:
             own = _newest(spikes, call.own_spikes, held.spikes)
         return Chunk(spikes, u, _next_state(call, held, inputs, u), own)
+
+
+def step(
+    x: Tensor,
+    kernel: Exponential,
+    v_threshold: Tensor | float,
+    state: Tensor | None,
+    *,
+    surrogate: SpikeFunction,
+    backend: str,
+) -> tuple[Tensor, Tensor]:
+    r"""Spikes and potential of one step [N, \*] of a recursion, from the potential before it.
+
+    What :func:`fire_chunk` gives of a sequence of one step, without the views that make one of a step: in a
+    small layer they take as long as the neurons.
+    """
+    with in_full_precision(x):
+        call, _ = prepare(
+            x.unsqueeze(0), kernel, v_threshold, state, fires=True, surrogate=surrogate, strict=False,
+            record=False, potential=True, carry=True, backend=backend,
+        )  # fmt: skip
+        if _is_one_short_step(call):
+            return _one_step(call, as_dtype(x, call.x.dtype))
+        spikes, u = _fire(call)
+        return spikes.squeeze(0), u
 
 
 def _is_fused(surrogate: Any) -> bool:
@@ -345,22 +370,21 @@ def _is_one_short_step(call: Call) -> bool:
     return call.backend == "torch" or (call.backend == "auto" and call.x.numel() <= _SHORT)
 
 
-def _one_step(call: Call) -> tuple[Tensor, Tensor]:
+def _one_step(call: Call, x: Tensor) -> tuple[Tensor, Tensor]:
     """One step of the recursion. With no time to run in parallel, plain operators have the least overhead."""
     own = None if call.own_spikes is None else call.own_spikes[0]
-    u = _recursion_step(call, call.x[0].to(call.kernel.dtype), call.state, own)
-    spikes = _spikes_of(call, u)
-    return spikes.to(call.x.dtype).unsqueeze(0), u.unsqueeze(0).clone() if call.record else u
+    u = _recursion_step(call, as_dtype(x, call.kernel.dtype), call.state, own)
+    return as_dtype(_spikes_of(call, u), x.dtype), u
 
 
 def _recursion_step(call: Call, x: Tensor, before: Tensor | None, own: Tensor | None) -> Tensor:
     """The potential of an exponential after x, from the one before and the spikes fired on that."""
-    decay, gain = (ops.along_channels(row, call.x.dim()) for row in call.kernel)
+    decay, gain = (ops.along_channels(row, call.x.dim()) for row in call.kernel.unbind(0))
     own = None if own is None or not call.reset else own.detach() if call.detach else own
     if before is not None and own is not None and call.reset == "zero":
         differs = own.requires_grad or not _is_fused(call.surrogate)  # a user's spikes may be graded
         before = before * (1 - own) if differs else before.masked_fill(own > 0, 0)
-    u = x * gain if before is None else torch.addcmul(x * gain, before.to(x.dtype), decay)
+    u = x * gain if before is None else torch.addcmul(x * gain, as_dtype(before, x.dtype), decay)
     if call.feedback is None or own is None:
         return u
     return torch.addcmul(u, own.to(x.dtype), ops.along_channels(call.feedback[0], call.x.dim()))

@@ -58,7 +58,7 @@ class Surrogate:
 
     def spike(self, x: Tensor, strict: bool = False) -> Tensor:
         """heaviside(x), which is 0 at 0 if ``strict``, else 1; its gradient is :meth:`derivative`."""
-        return _Spike.apply(x, self, strict)
+        return _Spike.apply(x, self, strict) if torch.is_grad_enabled() else _fire(x, strict)
 
     def __call__(self, x: Tensor) -> Tensor:
         return self.spike(x)
@@ -69,12 +69,16 @@ class _Spike(torch.autograd.Function):
     def forward(ctx, x, surrogate, strict):  # type: ignore[no-untyped-def, override]
         ctx.save_for_backward(x)
         ctx.surrogate = surrogate
-        return (x > 0 if strict else x >= 0).to(x.dtype)
+        return _fire(x, strict)
 
     @staticmethod
     def backward(ctx, grad):  # type: ignore[no-untyped-def, override]
         (x,) = ctx.saved_tensors
         return grad * ctx.surrogate.derivative(x), None, None
+
+
+def _fire(x: Tensor, strict: bool) -> Tensor:
+    return (x > 0 if strict else x >= 0).to(x.dtype)
 
 
 @dataclass(frozen=True)

@@ -304,7 +304,10 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         """
         x, norm = take(inputs[0])
         x = x if norm is None else norm.normalized(x)
-        spikes, _, states = self._run(x.unsqueeze(0), *self._before(states))
+        before = self._before(states)
+        if self._goes_on_from_v and x.dim() > 1 and not self._is_per_element:
+            return self._step(x, before[0])
+        spikes, _, states = self._run(x.unsqueeze(0), *before)
         return (spikes.squeeze(0),), states
 
     def multi_step_functional_forward(
@@ -605,6 +608,15 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         past = {"history": chunk.state, "last_spikes": chunk.last_spikes}
         return chunk.spikes, v, (last, *(past[name] for name in self._past))  # type: ignore[arg-type]
 
+    def _step(self, x: Tensor, state: Tensor | None) -> tuple[tuple[Tensor], tuple[Tensor]]:
+        """Spikes and potential [N, *] of a recursion, whose state is what a reset has left: no spikes."""
+        surrogate: Any = fused_surrogate(self.surrogate_function)
+        kernel: Any = self.kernel()
+        spikes, u = functional.step(
+            x, kernel, self._threshold, state, surrogate=surrogate, backend=self.backend
+        )
+        return (spikes,), (u if self.feedback.kind is None else self._after_reset(u, spikes, x.dim() + 1),)
+
     def _fire(
         self,
         x_seq: Tensor,
@@ -684,8 +696,13 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
                 amount = (amount if self._is_per_element else along_channels(amount, dims)).to(u.dtype)
             return u - amount * own
         if isinstance(fused_surrogate(self.surrogate_function), Surrogate):
-            return _HardReset.apply(u, own, self._rest)  # type: ignore[no-any-return]
+            reset: Any = _HardReset.apply if torch.is_grad_enabled() else _reset
+            return reset(u, own, self._rest)  # type: ignore[no-any-return]
         return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
+
+
+def _reset(u: Tensor, own: Tensor, rest: float) -> Tensor:
+    return u.masked_fill(own > 0, 0) + rest
 
 
 class _HardReset(torch.autograd.Function):
@@ -694,7 +711,7 @@ class _HardReset(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, u: Tensor, own: Tensor, rest: float) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(u, own)
-        return u.masked_fill(own > 0, 0) + rest
+        return _reset(u, own, rest)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
