@@ -7,7 +7,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_choice, check_finite, check_int, check_threshold, describe, is_exporting
+from ._checks import (
+    check_choice,
+    check_finite,
+    check_int,
+    check_threshold,
+    describe,
+    is_exporting,
+    is_readable,
+)
 from .backends import Call, accumulate_dtype, check_name
 from .history import FIR, Exponential, Kernel, Matrix, as_dtype, as_row, constant
 from .norm import Norm
@@ -236,6 +244,8 @@ def _fed_back(
 def subtracted(threshold: Any) -> Any:
     """What a soft reset subtracts of a number or a tensor: nothing where inf keeps the neuron from firing."""
     if isinstance(threshold, Tensor):
+        if threshold.numel() == 1 and is_readable(threshold) and threshold.item() < math.inf:
+            return threshold
         return threshold.masked_fill(threshold.isinf(), 0)
     return 0.0 if math.isinf(threshold) else threshold
 

@@ -150,7 +150,7 @@ class MFPLeaky(MemoryFree, snn.Leaky):  # type: ignore[misc, name-defined]
 
     def _keep(self, mem: Tensor, history: Tensor | None = None, last_spikes: Tensor | None = None) -> None:
         """Sets the state: a potential, and the inputs and own spikes it stands for; None for the start."""
-        super().__setattr__("mem", mem)
+        self._buffers["mem"] = mem
         if self.is_finite:
             self.history = torch.zeros(0, device=mem.device) if history is None else history
             self.last_spikes = torch.zeros(0, device=mem.device) if last_spikes is None else last_spikes

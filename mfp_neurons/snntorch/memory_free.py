@@ -8,18 +8,27 @@ from typing import Any, Unpack
 import snntorch as snn
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import functional
 from .._arguments import subtracted
-from .._checks import check_choice, check_finite, check_threshold, describe, is_readable, log_once
+from .._checks import (
+    check_choice,
+    check_finite,
+    check_threshold,
+    describe,
+    is_readable,
+    is_traced,
+    log_once,
+)
 from .._reset import check_samples, sample_mask
 from ..feedback import Feedback, ResetArguments
-from ..history import Exponential, Matrix
+from ..history import Exponential, Matrix, as_dtype
 from ..neuron import HistoryKernel, shows_kernel_options
 from ..spec import Carried, KernelOptions, KernelParameters, NeuronSpec, ResetSpec, StateNames
 from .kernel import BetaKernel, Operands, checked_kernel, operands, per_channel, spread_over
 from .network import unlist
-from .surrogates import own_spike_grad
+from .surrogates import StrictSpike, own_spike_grad
 
 MECHANISMS = ("none", "subtract", "zero", "feedback")
 _NO_RESET = snn.SpikingNeuron.reset_dict["none"]
@@ -350,7 +359,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         # the operations of snn.Leaky in its order, so that all is equal bit for bit
         wide = torch.promote_types(x.dtype, torch.float32)
         fits = mem.shape == x.shape
-        before = mem.to(torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
+        before = (
+            as_dtype(mem, torch.promote_types(mem.dtype, wide)) if fits else torch.zeros_like(x, dtype=wide)
+        )
         beta, gain, reset = self.beta.clamp(0, 1), self.gain, self.feedback.kind
         if self.num_channels is not None:
             spread, kernel = self._spread(x.dim()), self._beta_kernel()
@@ -360,7 +371,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         if isinstance(gain, Tensor):
             x = gain * x.to(wide)
         amount = subtracted(self.threshold) if reset == "subtract" else self.threshold
-        fired = before if reset is None else self.mem_reset(before)
+        fired = before if reset is None else self._fired(before)
         if reset == "zero":
             before = (1 - fired) * before
         new = beta * before + x
@@ -421,8 +432,19 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         # a state_quant may return a view, which detach_hidden cannot detach
         return self.state_quant(mem).clone() if self.state_quant else mem
 
+    def _fired(self, mem: Tensor) -> Tensor:
+        """snnTorch's mem_reset: where mem is above the threshold, without a gradient."""
+        if isinstance(self.spike_grad, StrictSpike):
+            with torch.no_grad():
+                return (mem > self.threshold).float()
+        return self.mem_reset(mem)  # type: ignore[no-any-return]
+
     def _spikes(self, mem: Tensor) -> Tensor:
-        return self.fire_inhibition(mem.size(0), mem) if self.inhibition else self.fire(mem)
+        if self.inhibition:
+            return self.fire_inhibition(mem.size(0), mem)  # type: ignore[no-any-return]
+        if self.state_quant or not is_one(self.graded_spikes_factor):
+            return self.fire(mem)  # type: ignore[no-any-return]
+        return self.spike_grad(mem - self.threshold)  # type: ignore[no-any-return]
 
     def _in_normal_mode(self) -> AbstractContextManager[Any]:
         """Around what computes a state: the tensors of inference mode can't be trained from, or watched."""
@@ -440,6 +462,28 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def _returned(self, spk: Tensor, mem: Tensor) -> Any:
         """snnTorch's return rule."""
         return spk if self.init_hidden and not self.output else (spk, mem)
+
+
+_KNOWN_FACTORS = WeakTensorKeyDictionary()  # factor: (its version when it was read, whether it was 1)
+
+
+def is_one(factor: Tensor) -> bool:
+    """Whether multiplying by ``factor`` changes nothing.
+
+    A pass over all spikes is saved. On a GPU reading waits for the device, so a factor is read again only
+    where it may have changed, and not at all while the call is traced or captured.
+    """
+    if factor.requires_grad or is_traced((factor,)):
+        return False
+    if factor.is_cpu and factor.numel() == 1:
+        return factor.item() == 1
+    if factor.is_inference() or (factor.is_cuda and torch.cuda.is_current_stream_capturing()):
+        return False
+    version, known = _KNOWN_FACTORS.get(factor, (None, False))
+    if version != factor._version:
+        known = bool((factor == 1).all())
+        _KNOWN_FACTORS[factor] = factor._version, known
+    return bool(known)
 
 
 def _feedback(mechanism: str, kernel: KernelParameters, order: int | None) -> Feedback:

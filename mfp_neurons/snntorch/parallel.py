@@ -4,38 +4,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakTensorKeyDictionary
 
 from .. import functional
 from .. import surrogate as fused
 from .._arguments import as_real
 from .._checks import describe, is_exporting, log_once, refuse_tracers
-from .memory_free import MemoryFree
+from .memory_free import MemoryFree, is_one
 from .surrogates import StrictSpike
 
 _NO_INHIBITION = "MFPLeakyParallel has no inhibition; MFPLeaky has, step by step"
-
-_KNOWN_FACTORS = WeakTensorKeyDictionary()  # factor: (its version when it was read, whether it was 1)
-
-
-def _is_one(factor: Tensor) -> bool:
-    """Whether multiplying by ``factor`` changes nothing. Read again only where it may have changed.
-
-    A pass over all spikes is saved; on a GPU reading waits for the device, so it happens once, and not at all
-    while the call is traced or captured.
-    """
-    if factor.requires_grad or torch.compiler.is_compiling() or factor.is_inference():
-        return False
-    if type(factor) not in (Tensor, torch.nn.Parameter) or factor.device.type == "meta":
-        return False
-    version, is_one = _KNOWN_FACTORS.get(factor, (None, False))
-    if version == factor._version:
-        return bool(is_one)
-    if factor.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    is_one = bool((factor == 1).all())
-    _KNOWN_FACTORS[factor] = factor._version, is_one
-    return is_one
 
 
 class MFPLeakyParallel(MemoryFree):
@@ -136,7 +113,7 @@ class MFPLeakyParallel(MemoryFree):
         potential = chunk.potential.reshape(x.shape if record else (1, *x.shape[1:]))
         if self.feedback.kind == "zero" and not self.reset_delay:
             potential = potential - spk[-len(potential) :] * potential
-        if not _is_one(self.graded_spikes_factor):
+        if not is_one(self.graded_spikes_factor):
             spk = spk * self.graded_spikes_factor
         return spk, potential
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
 
+import torch
 from snntorch import surrogate as snn_surrogate
 from torch import Tensor
 
@@ -19,7 +20,8 @@ class StrictSpike:
     surrogate: fused.Surrogate
 
     def __call__(self, x: Tensor) -> Tensor:
-        return self.surrogate.spike(x, strict=True).float()
+        spikes = self.surrogate.spike(x, strict=True)
+        return spikes if spikes.dtype == torch.float32 else spikes.float()
 
 
 # the name of one of snnTorch's factories, that of its parameter, and the fused form of what it makes

@@ -696,13 +696,10 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
                 amount = (amount if self._is_per_element else along_channels(amount, dims)).to(u.dtype)
             return u - amount * own
         if isinstance(fused_surrogate(self.surrogate_function), Surrogate):
-            reset: Any = _HardReset.apply if torch.is_grad_enabled() else _reset
-            return reset(u, own, self._rest)  # type: ignore[no-any-return]
+            if not torch.is_grad_enabled():
+                return u.masked_fill(own > 0, 0) + self._rest
+            return _HardReset.apply(u, own, self._rest)  # type: ignore[no-any-return]
         return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
-
-
-def _reset(u: Tensor, own: Tensor, rest: float) -> Tensor:
-    return u.masked_fill(own > 0, 0) + rest
 
 
 class _HardReset(torch.autograd.Function):
@@ -710,13 +707,19 @@ class _HardReset(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, own: Tensor, rest: float) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(u, own)
-        return _reset(u, own, rest)
+        fired = own > 0  # kept for backward, since own is a view of the spikes of all steps
+        ctx.save_for_backward(u, fired)
+        return torch.where(fired, 0, u) + rest
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
-        u, own = ctx.saved_tensors
-        return (1 - own) * grad, -u.clamp(max=torch.finfo(u.dtype).max) * grad, None
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        u, fired = ctx.saved_tensors
+        g_u = g_own = None
+        if ctx.needs_input_grad[0]:
+            g_u = grad * fired.logical_not()
+        if ctx.needs_input_grad[1]:
+            g_own = -u.clamp(max=torch.finfo(u.dtype).max) * grad
+        return g_u, g_own, None
 
 
 # the methods of step mode "s" and of "m" that a subclass overrides together
