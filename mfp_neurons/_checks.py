@@ -98,16 +98,16 @@ def is_traced(tensors: Iterable[Any]) -> bool:
     The compiler and its like, the transforms of torch.func, forward derivatives, modes, tensors that stand
     for others: all of them need operators that they know.
     """
-    if torch.compiler.is_compiling():
-        return True
-    return (
-        torch._C._len_torch_dispatch_stack() > 0
+    if (
+        torch.compiler.is_compiling()
+        or torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
         or forward_ad._current_level >= 0
-        or any(one is not None and (type(one) not in _PLAIN or one.is_meta) for one in tensors)
-    )
+    ):
+        return True
+    return any(one is not None and (type(one) not in _PLAIN or one.is_meta) for one in tensors)
 
 
 def cached(make: Callable[..., T]) -> Callable[..., T]:
@@ -167,7 +167,7 @@ def _check_range(name: str, value: Tensor | float, accepted: str, below: float |
     elif is_readable(value):
         values = value.detach()
         if values.numel() <= _FEW and all(
-            number > -math.inf and (below is None or number < below) for number in values.reshape(-1).tolist()
+            number > -math.inf and (below is None or number < below) for number in values.flatten().tolist()
         ):
             return
         # compared with infinities, because the largest float64 is one in float32

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from .._checks import log_once
+from ..history import as_dtype
 from ..kernels import host
 from ..surrogate import kernel_number
 from . import RESETS, Call, Gradients, accumulate_dtype
@@ -32,9 +33,10 @@ def forward(call: Call) -> tuple[Tensor | None, Tensor]:
     arguments = _Arguments.of_call(call)
     spikes, u = call.empty_outputs()
     arguments.write("spikes", spikes)
-    arguments.write("u", call.as_steps(u) if call.potential else None)
+    if call.potential:
+        arguments.write("u", u, is_step=not call.record)
     arguments.run(_NAMES[call.kind] + "_forward")
-    return None if spikes is None else spikes.to(x_dtype), u
+    return None if spikes is None else as_dtype(spikes, x_dtype), u
 
 
 def backward(
@@ -48,16 +50,16 @@ def backward(
     x, arguments = call.x, _Arguments.of_call(call)
     wide, has_potential_state = accumulate_dtype(x.dtype), call.kind == "exp"
     if grad_spikes is not None:
-        arguments.read("grad_spikes", grad_spikes.to(x.dtype))
+        arguments.read("grad_spikes", as_dtype(grad_spikes, x.dtype))
     if grad_u is not None:
-        arguments.read("grad_u", call.as_steps(grad_u.to(wide)))
+        arguments.read("grad_u", as_dtype(grad_u, wide), is_step=not call.record)
     gx = torch.empty_like(x) if need_x else None
     arguments.write("grad_x", gx)
     g_state = None
     if need_state and state is not None:
         # The gradient has the dtype of what the kernel reads as its state: a potential, or inputs.
         g_state = torch.empty(state.shape, dtype=wide if has_potential_state else x.dtype)
-        arguments.write("grad_state", g_state.unsqueeze(0) if has_potential_state else g_state)
+        arguments.write("grad_state", g_state, is_step=has_potential_state)
     g_own = None
     if need_own and call.own_spikes is not None:
         g_own = torch.empty(call.own_spikes.shape, dtype=x.dtype)
@@ -74,15 +76,18 @@ def backward(
         sums = arguments.sums(of_kernel + (3 + of_feedback) * channels)
     arguments.run(_NAMES[call.kind] + "_backward")
     gradients = Gradients(
-        x=None if gx is None else gx.to(x_dtype),
-        state=None if g_state is None or state is None else g_state.to(state.dtype),
+        x=None if gx is None else as_dtype(gx, x_dtype),
+        state=None if g_state is None or state is None else as_dtype(g_state, state.dtype),
         own_spikes=None if g_own is None or call.own_spikes is None else g_own.to(call.own_spikes.dtype),
     )
     if sums is None:
         return gradients
+    g_kernel = _kernel_gradient(call, sums[:of_kernel], channels) if need_kernel else None
+    if not (need_threshold or need_scale or need_shift or need_feedback):
+        return gradients._replace(kernel=g_kernel)
     rows = sums[of_kernel:].reshape(-1, channels)
     return gradients._replace(
-        kernel=_kernel_gradient(call, sums[:of_kernel], channels) if need_kernel else None,
+        kernel=g_kernel,
         threshold=_like(rows[0], call.threshold) if need_threshold else None,
         scale=_like(rows[1], call.scale) if need_scale else None,
         shift=_like(rows[2], call.shift) if need_shift else None,
@@ -193,7 +198,7 @@ class _Arguments:
             arguments.parameter("decay", kernel, row=0)
             arguments.parameter("gain", kernel, row=1)
             if state is not None:
-                arguments.read("state", state.to(accumulate_dtype(x.dtype)).unsqueeze(0))
+                arguments.read("state", as_dtype(state, accumulate_dtype(x.dtype)), is_step=True)
         else:
             # the kernels tell a matrix, whose rows are the taps, by an order of 0
             arguments.parameter("taps", kernel if call.kind == "fir" else kernel.reshape(-1, 1))
@@ -207,24 +212,24 @@ class _Arguments:
             numbers["reset"], numbers["detach"] = RESETS.index(call.reset), call.detach
             numbers["held"] = call.spikes_held
         if call.own_spikes is not None:
-            arguments.read("own_spikes", call.own_spikes.to(x.dtype))
+            arguments.read("own_spikes", as_dtype(call.own_spikes, x.dtype))
         if call.surrogate is not None:
             numbers["surrogate"] = kernel_number(call.surrogate)
             numbers["surrogate_a"], numbers["surrogate_b"] = call.surrogate.kernel_constants
         return arguments
 
-    def read(self, name: str, tensor: Tensor) -> None:
-        """A tensor [S, N, *] that the kernel reads; where there are no steps it gets a null pointer."""
-        if tensor.shape[0] > 0:
-            self._point(name, self.rows.view_rows(tensor))
+    def read(self, name: str, tensor: Tensor, is_step: bool = False) -> None:
+        """A tensor [S, N, *] that the kernel reads, or a step [N, *]; a null pointer for no steps."""
+        if is_step or tensor.shape[0] > 0:
+            self._point(name, self.rows.view_rows(tensor, is_step))
 
-    def write(self, name: str, tensor: Tensor | None) -> None:
-        """A tensor [S, N, *] that the kernel fills; a null pointer where nobody wants it."""
-        if tensor is not None and tensor.shape[0] > 0:
-            view = self.rows.view_rows(tensor)
+    def write(self, name: str, tensor: Tensor | None, is_step: bool = False) -> None:
+        """A tensor [S, N, *] that the kernel fills, or a step [N, *]; a null pointer for nothing."""
+        if tensor is not None and (is_step or tensor.shape[0] > 0):
+            view = self.rows.view_rows(tensor, is_step)
             self._point(name, view)
             if view.copied:
-                self._copies.append((view, tensor))
+                self._copies.append((view, tensor.unsqueeze(0) if is_step else tensor))
 
     def _point(self, name: str, view: RowView) -> None:
         # an address does not keep its tensor alive, and a view may be of a copy that nobody else holds

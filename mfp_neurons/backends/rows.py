@@ -64,12 +64,13 @@ class Rows:
         joined = _joined_stride(self._sizes[:first], strides[:first]) is not None
         return first if joined and first < len(strides) else 0
 
-    def view_rows(self, tensor: Tensor) -> RowView:
-        """A tensor [S, N, *], S any number of steps; copied only if its strides allow no such view."""
+    def view_rows(self, tensor: Tensor, is_step: bool = False) -> RowView:
+        """A tensor [S, N, *], S any number of steps, or a step [N, *]; copied only if its strides allow no
+        such view."""
         # The usual case needs no look at the strides.
         if self._in_order and tensor.is_contiguous():
             return RowView(tensor, self.run, self.run, False)
-        moved = self._moved(tensor)
+        moved = self._moved(tensor.unsqueeze(0) if is_step else tensor)
         strides = moved.stride()[1:]
         apart = _joined_stride(self._sizes[: self._split], strides[: self._split])
         inner = _joined_stride(self._sizes[self._split :], strides[self._split :])

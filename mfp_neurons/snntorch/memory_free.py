@@ -18,7 +18,6 @@ from .._checks import (
     check_threshold,
     describe,
     is_readable,
-    is_traced,
     log_once,
 )
 from .._reset import check_samples, sample_mask
@@ -473,17 +472,20 @@ def is_one(factor: Tensor) -> bool:
     A pass over all spikes is saved. On a GPU reading waits for the device, so a factor is read again only
     where it may have changed, and not at all while the call is traced or captured.
     """
-    if factor.requires_grad or is_traced((factor,)):
+    if factor.requires_grad or torch.compiler.is_compiling() or factor.is_meta:
         return False
-    if factor.is_cpu and factor.numel() == 1:
+    if is_readable(factor) and factor.numel() == 1:
         return factor.item() == 1
-    if factor.is_inference() or (factor.is_cuda and torch.cuda.is_current_stream_capturing()):
+    if type(factor) not in (Tensor, nn.Parameter) or factor.is_inference():
         return False
     version, known = _KNOWN_FACTORS.get(factor, (None, False))
-    if version != factor._version:
-        known = bool((factor == 1).all())
-        _KNOWN_FACTORS[factor] = factor._version, known
-    return bool(known)
+    if version == factor._version:
+        return bool(known)
+    if factor.is_cuda and torch.cuda.is_current_stream_capturing():
+        return False
+    known = bool((factor == 1).all())
+    _KNOWN_FACTORS[factor] = factor._version, known
+    return known
 
 
 def _feedback(mechanism: str, kernel: KernelParameters, order: int | None) -> Feedback:

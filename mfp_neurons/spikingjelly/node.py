@@ -601,7 +601,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         chunk = self._fire(x_seq, state, last_spikes, record, norm)
         v = chunk.potential
         if self.feedback.kind is not None:
-            v = self._after_reset(v, chunk.spikes if record else chunk.spikes[-1], x_seq.dim())
+            v = self._after_reset(v, chunk.spikes, x_seq.dim(), is_last=not record)
         elif self._goes_on_from_v:
             return chunk.spikes, v, (chunk.state,)
         last = v[-1].clone() if record else v  # detach_() wants no view
@@ -625,19 +625,20 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         record: bool,
         norm: Norm | None,
     ) -> functional.Chunk:
-        kernel, threshold = self.kernel(), self._threshold
+        feedback, history, threshold = self.feedback, self.kernel, self._threshold
+        kernel = history()
         options: dict[str, Any] = {
             "surrogate": fused_surrogate(self.surrogate_function),
             "record": record,
             "backend": self.backend,
         }
         if norm is not None or not self._is_per_element:
-            fed_back = self.feedback.arguments(self.kernel, kernel, threshold, x_seq.device)
+            fed_back = feedback.arguments(history, kernel, threshold, x_seq.device)
             return functional.run(
                 x_seq, kernel, threshold, state, last_spikes, feedback=ResetOptions.of(**fed_back),
                 norm=norm, carry=True, carry_spikes=not self._goes_on_from_v, **options,
             )  # fmt: skip
-        if self.feedback.kind is not None:
+        if feedback.kind is not None:
             return self._fire_elements(x_seq, kernel, state, last_spikes, options)
         # A threshold for each element is none that the operator takes: it gives the potential, and the spikes
         # are those of the surrogate called on it.
@@ -684,42 +685,54 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
             threshold = threshold.reshape(1)
         return threshold if self._rest == 0 else threshold - self._rest
 
-    def _after_reset(self, u: Tensor, spikes: Tensor, dims: int) -> Tensor:
-        """LIFNode's v: what a reset leaves of a potential. ``dims``: those of an input [T, N, *]."""
+    def _after_reset(self, u: Tensor, spikes: Tensor, dims: int, is_last: bool = False) -> Tensor:
+        """LIFNode's v: what a reset leaves of a potential.
+
+        Args:
+            u: the potential.
+            spikes: those that were fired on it, or ``is_last``: of all steps up to it.
+            dims: those of an input [T, N, *].
+            is_last: see ``spikes``.
+        """
         kind = self.feedback.kind
         if kind == "feedback":
             return u  # what is fed back changes the steps to come
-        own = as_dtype(spikes.detach() if self.detach_reset else spikes, u.dtype)
-        if kind == "subtract":
-            amount = subtracted(self._threshold)
-            if isinstance(amount, Tensor):
-                amount = (amount if self._is_per_element else along_channels(amount, dims)).to(u.dtype)
-            return u - amount * own
-        if isinstance(fused_surrogate(self.surrogate_function), Surrogate):
-            if not torch.is_grad_enabled():
-                return u.masked_fill(own > 0, 0) + self._rest
-            return _HardReset.apply(u, own, self._rest)  # type: ignore[no-any-return]
-        return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
+        spikes = spikes.detach() if self.detach_reset else spikes
+        if kind == "zero" and isinstance(fused_surrogate(self.surrogate_function), Surrogate):
+            if torch.is_grad_enabled():
+                return _HardReset.apply(u, spikes, self._rest, is_last)  # type: ignore[no-any-return]
+            return u.masked_fill((spikes[-1] if is_last else spikes) > 0, 0).add_(self._rest)
+        own = as_dtype(spikes[-1] if is_last else spikes, u.dtype)
+        if kind == "zero":
+            return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
+        amount = subtracted(self._threshold)
+        if isinstance(amount, Tensor):
+            amount = (amount if self._is_per_element else along_channels(amount, dims)).to(u.dtype)
+        return u - amount * own
 
 
 class _HardReset(torch.autograd.Function):
     """rest + (1 - own) * u, of spikes 0 or 1: a potential that fired is forgotten, infinite or not."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, own: Tensor, rest: float) -> Tensor:  # type: ignore[override]
-        fired = own > 0  # kept for backward, since own is a view of the spikes of all steps
+    def forward(ctx: Any, u: Tensor, spikes: Tensor, rest: float, is_last: bool) -> Tensor:  # type: ignore[override]
+        fired = (spikes[-1] if is_last else spikes) > 0  # kept, rather than the spikes of all steps
         ctx.save_for_backward(u, fired)
-        return torch.where(fired, 0, u) + rest
+        ctx.shape, ctx.dtype, ctx.is_last = spikes.shape, spikes.dtype, is_last
+        return u.masked_fill(fired, 0).add_(rest)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         u, fired = ctx.saved_tensors
-        g_u = g_own = None
+        g_u = g_spikes = None
         if ctx.needs_input_grad[0]:
             g_u = grad * fired.logical_not()
         if ctx.needs_input_grad[1]:
-            g_own = -u.clamp(max=torch.finfo(u.dtype).max) * grad
-        return g_u, g_own, None
+            g_spikes = -(grad * u.clamp(max=torch.finfo(u.dtype).max)).to(ctx.dtype)
+            if ctx.is_last:
+                last, g_spikes = g_spikes, g_spikes.new_zeros(ctx.shape)
+                g_spikes[-1] = last
+        return g_u, g_spikes, None, None
 
 
 # the methods of step mode "s" and of "m" that a subclass overrides together
