@@ -8,7 +8,7 @@ import functools
 import math
 import os
 from collections.abc import Callable
-from itertools import chain
+from itertools import accumulate
 from struct import Struct
 
 import torch
@@ -64,8 +64,7 @@ def backward(
     if need_own and call.own_spikes is not None:
         g_own = torch.empty(call.own_spikes.shape, dtype=x.dtype)
         arguments.write("grad_own_spikes", g_own)
-    arguments.numbers["sum_kernel"], arguments.numbers["sum_threshold"] = need_kernel, need_threshold
-    arguments.numbers["sum_norm"], arguments.numbers["sum_feedback"] = need_scale or need_shift, need_feedback
+    arguments.set("sum_kernel", need_kernel, need_threshold, need_scale or need_shift, need_feedback)
     # the sums of each channel: of the kernel first, then of threshold, scale, shift and feedback
     channels = arguments.rows.channels
     of_kernel = call.kernel.numel() if call.kind == "matrix" else len(call.kernel) * channels
@@ -154,24 +153,21 @@ def add_channel_affine_(gx: Tensor, x: Tensor, factor: Tensor, offset: Tensor) -
 
 # --- the C struct of kernels/host/call.h, field by field ------------------------------------------------
 
-_NUMBERS: dict[str, float] = dict.fromkeys(
-    (
-        "steps", "outer", "run", "channels", "repeat", "before", "order", "held",
-        "dtype", "strict", "surrogate", "threads", "all_steps", "reset", "detach",
-        "sum_kernel", "sum_threshold", "sum_norm", "sum_feedback",
-        "surrogate_a", "surrogate_b",
-    ), 0
-)  # fmt: skip
-_PARAMETERS = dict.fromkeys(
-    ("decay", "gain", "taps", "threshold", "scale", "shift", "feedback"), (0, 0)
-)  # address, count
-_TENSORS = dict.fromkeys(
-    (
-        "x", "state", "own_spikes", "spikes", "u", "grad_spikes", "grad_u", "grad_x", "grad_state",
-        "grad_own_spikes",
-    ), (0, 0, 0)
-)  # fmt: skip  # address, time_stride, run_stride
-_LAYOUT = Struct(f"@8q11i2d{'Pq' * len(_PARAMETERS)}{'Pqq' * len(_TENSORS)}P")
+_FIELDS = {  # each by the kinds of its values, in the letters of the module struct
+    **dict.fromkeys(("steps", "outer", "run", "channels", "repeat", "before", "order", "held"), "q"),
+    **dict.fromkeys(("dtype", "strict", "surrogate", "threads", "all_steps", "reset", "detach"), "i"),
+    **dict.fromkeys(("sum_kernel", "sum_threshold", "sum_norm", "sum_feedback"), "i"),
+    **dict.fromkeys(("surrogate_a", "surrogate_b"), "d"),
+    # a parameter: address, count
+    **dict.fromkeys(("decay", "gain", "taps", "threshold", "scale", "shift", "feedback"), "Pq"),
+    # a tensor: address, time_stride, run_stride
+    **dict.fromkeys(("x", "state", "own_spikes", "spikes", "u", "grad_spikes", "grad_u"), "Pqq"),
+    **dict.fromkeys(("grad_x", "grad_state", "grad_own_spikes"), "Pqq"),
+    "sums": "P",
+}
+_LAYOUT = Struct("@" + "".join(_FIELDS.values()))
+_PLACES = dict(zip(_FIELDS, accumulate(map(len, _FIELDS.values()), initial=0), strict=False))
+_NOTHING: list[float] = [0] * sum(map(len, _FIELDS.values()))
 
 
 class _Arguments:
@@ -180,20 +176,24 @@ class _Arguments:
     def __init__(self, rows: Rows, x: Tensor) -> None:
         self.rows, self._alive = rows, [x]
         self._copies: list[tuple[RowView, Tensor]] = []
-        self.numbers: dict[str, float] = _NUMBERS | {
-            "steps": rows.steps, "outer": rows.outer, "run": rows.run, "channels": rows.channels,
-            "repeat": rows.repeat, "dtype": _DTYPES[x.dtype], "threads": _threads(x.numel()),
-        }  # fmt: skip
-        self._parameters, self._tensors, self._sums = _PARAMETERS.copy(), _TENSORS.copy(), 0
+        self._values: list[float] = _NOTHING.copy()
+        self.set("steps", rows.steps, rows.outer, rows.run, rows.channels, rows.repeat)
+        self.set("dtype", _DTYPES[x.dtype])
+        self.set("threads", _threads(x.numel()))
         self.read("x", x)
+
+    def set(self, name: str, *values: float) -> None:
+        """The values of a field, and of those behind it."""
+        place = _PLACES[name]
+        self._values[place : place + len(values)] = values
 
     @classmethod
     def of_call(cls, call: Call) -> "_Arguments":
         """With all that a forward and a backward of a call share."""
         x, kernel, state = call.x, call.kernel, call.state
         arguments = cls(Rows.of(x, x.shape[2] if call.per_channel else 1), x)
-        numbers = arguments.numbers
-        numbers["strict"], numbers["all_steps"] = call.strict, call.record
+        arguments.set("strict", call.strict)
+        arguments.set("all_steps", call.record)
         if call.kind == "exp":
             arguments.parameter("decay", kernel, row=0)
             arguments.parameter("gain", kernel, row=1)
@@ -202,20 +202,22 @@ class _Arguments:
         else:
             # the kernels tell a matrix, whose rows are the taps, by an order of 0
             arguments.parameter("taps", kernel if call.kind == "fir" else kernel.reshape(-1, 1))
-            numbers["order"] = len(kernel) if call.kind == "fir" else 0
+            arguments.set("order", len(kernel) if call.kind == "fir" else 0)
             if state is not None:
-                numbers["before"] = len(state)
+                arguments.set("before", len(state))
                 arguments.read("state", state)
-        for name in ("threshold", "scale", "shift", "feedback"):
-            arguments.parameter(name, getattr(call, name))
+        arguments.parameter("threshold", call.threshold)
+        arguments.parameter("scale", call.scale)
+        arguments.parameter("shift", call.shift)
+        arguments.parameter("feedback", call.feedback)
         if call.reset:
-            numbers["reset"], numbers["detach"] = RESETS.index(call.reset), call.detach
-            numbers["held"] = call.spikes_held
+            arguments.set("reset", RESETS.index(call.reset), call.detach)
+            arguments.set("held", call.spikes_held)
         if call.own_spikes is not None:
             arguments.read("own_spikes", as_dtype(call.own_spikes, x.dtype))
         if call.surrogate is not None:
-            numbers["surrogate"] = kernel_number(call.surrogate)
-            numbers["surrogate_a"], numbers["surrogate_b"] = call.surrogate.kernel_constants
+            arguments.set("surrogate", kernel_number(call.surrogate))
+            arguments.set("surrogate_a", *call.surrogate.kernel_constants)
         return arguments
 
     def read(self, name: str, tensor: Tensor, is_step: bool = False) -> None:
@@ -234,7 +236,7 @@ class _Arguments:
     def _point(self, name: str, view: RowView) -> None:
         # an address does not keep its tensor alive, and a view may be of a copy that nobody else holds
         self._alive.append(view.tensor)
-        self._tensors[name] = view.tensor.data_ptr(), view.time_stride, view.run_stride
+        self.set(name, view.tensor.data_ptr(), view.time_stride, view.run_stride)
 
     def parameter(self, name: str, values: Tensor | None, row: int = 0) -> None:
         """A parameter [1] or [C], or from a ``row`` on taps [K, 1] or [K, C]."""
@@ -242,19 +244,18 @@ class _Arguments:
             values = values.contiguous()
             self._alive.append(values)
             count = values.shape[-1]
-            self._parameters[name] = values.data_ptr() + row * count * values.element_size(), count
+            self.set(name, values.data_ptr() + row * count * values.element_size(), count)
 
     def sums(self, *shape: int) -> Tensor:
         """Zeros in float64 that the kernel adds its sums to."""
         sums = torch.zeros(shape, dtype=torch.float64)
         self._alive.append(sums)
-        self._sums = sums.data_ptr()
+        self.set("sums", sums.data_ptr())
         return sums
 
     def run(self, name: str) -> None:
         """Calls the kernel of that name in kernels/host/mfp.cpp."""
-        of_pointers = chain(*self._parameters.values(), *self._tensors.values())
-        _kernel(name)(_LAYOUT.pack(*self.numbers.values(), *of_pointers, self._sums))
+        _kernel(name)(_LAYOUT.pack(*self._values))
         for view, tensor in self._copies:
             self.rows.copy_back(view, tensor)
 
