@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 logger = logging.getLogger("mfp_neurons")
 _said: set[str] = set()
@@ -95,8 +94,8 @@ _PLAIN = (Tensor, nn.Parameter)
 def is_traced(tensors: Iterable[Any]) -> bool:
     """Whether anybody but autograd sees, or changes, what is computed from these tensors (or None).
 
-    The compiler and its like, the transforms of torch.func, forward derivatives, modes, tensors that stand
-    for others: all of them need operators that they know.
+    The compiler and its like, the transforms of torch.func, modes, tensors that stand for others: all of them
+    need operators that they know.
     """
     if (
         torch.compiler.is_compiling()
@@ -104,7 +103,6 @@ def is_traced(tensors: Iterable[Any]) -> bool:
         or torch._C._len_torch_function_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
-        or forward_ad._current_level >= 0
     ):
         return True
     return any(one is not None and (type(one) not in _PLAIN or one.is_meta) for one in tensors)
