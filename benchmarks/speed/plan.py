@@ -25,7 +25,8 @@ class Row(Protocol):
     def run(self, effort: Effort, worker: Worker) -> dict[str, Any]: ...
 
 
-_CPU_SIZES = ((4, 1_600_000), (64, 100_000), (1024, 4096), (16, 400_000), (16_384, 1024))
+_SMALL = (4, 3200)  # steps, neurons of a small layer, where calling costs more than computing
+_CPU_SIZES = (_SMALL, (4, 1_600_000), (64, 100_000), (1024, 4096), (16, 400_000), (16_384, 1024))
 _QUICK_SIZES = ((4, 640), (16, 320), (64, 320))
 _LONG_AND_THIN = (16_384, 1024)
 _MOST_IN_BFLOAT16 = 64  # steps

@@ -131,6 +131,11 @@ FEEDBACK = "4 taps and 4 of feedback"
 
 
 def _cpu() -> Iterator[Target]:
+    work, row = "CPU, T = 4, N = 3200, a small layer", "neuron/T=4,N=3200/float32/training"
+    yield Target(work, "cpu", row, "speed", 1, peer="PSN")
+    yield Target(work, "cpu", row, "speed", 1 / 0.6, peer="LIFNode")
+    row = "reset/T=4,N=3200/float32/*"
+    yield Target(work, "cpu", row, "speed", 1 / 0.6, ours="hard reset", peer="LIFNode, hard reset")
     work, row = "CPU, T = 4, N = 1.6 million", "neuron/T=4,N=1600000/float32/training"
     yield Target(work, "cpu", row, "speed", 8, peer="LIFNode")
     yield Target(work, "cpu", row, "speed", 6, peer="PSN")
