@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import ops
-from ._arguments import Carry, ResetOptions, as_norm, check_norm, prepare
+from ._arguments import Carry, ResetOptions, as_norm, as_real, check_norm, prepare
 from ._checks import is_exporting, log_once
 from .backends import Call, in_full_precision
 from .history import Exponential, Kernel, as_dtype
@@ -327,12 +327,12 @@ def step(
     """
     with in_full_precision(x):
         call, _ = prepare(
-            x.unsqueeze(0), kernel, v_threshold, state, fires=True, surrogate=surrogate, strict=False,
-            record=False, potential=True, carry=True, backend=backend,
+            x.detach().unsqueeze(0), kernel, v_threshold, state, fires=True, surrogate=surrogate,
+            strict=False, record=False, potential=True, carry=True, backend=backend,
         )  # fmt: skip
         if _is_one_short_step(call):
             return _one_step(call, as_dtype(x, call.x.dtype))
-        spikes, u = _fire(call)
+        spikes, u = _fire(call._replace(x=as_real("x", x).unsqueeze(0)))
         return spikes.squeeze(0), u
 
 
@@ -392,9 +392,12 @@ def _recursion_step(call: Call, x: Tensor, before: Tensor | None, own: Tensor | 
 
 def _spikes_of(call: Call, u: Tensor) -> Tensor:
     assert call.threshold is not None
-    above = u - ops.along_channels(call.threshold, call.x.dim())
-    fused = isinstance(call.surrogate, Surrogate)
-    return call.surrogate.spike(above, call.strict) if fused else call.surrogate(above)  # type: ignore[no-any-return]
+    threshold = ops.along_channels(call.threshold, call.x.dim())
+    if not isinstance(call.surrogate, Surrogate):
+        return call.surrogate(u - threshold)  # type: ignore[no-any-return]
+    if torch.is_grad_enabled():
+        return call.surrogate.spike(u - threshold, call.strict)
+    return (u > threshold if call.strict else u >= threshold).to(u.dtype)
 
 
 def _fire_step_by_step(call: Call) -> tuple[Tensor, Tensor]:

@@ -625,8 +625,9 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         record: bool,
         norm: Norm | None,
     ) -> functional.Chunk:
-        feedback, history, threshold = self.feedback, self.kernel, self._threshold
-        kernel = history()
+        history: Any = self._modules["kernel"]  # what self.kernel is, several calls later
+        feedback: Any = self._modules["feedback"]
+        kernel, threshold = history(), self._threshold
         options: dict[str, Any] = {
             "surrogate": fused_surrogate(self.surrogate_function),
             "record": record,
@@ -701,7 +702,7 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         if kind == "zero" and isinstance(fused_surrogate(self.surrogate_function), Surrogate):
             if torch.is_grad_enabled():
                 return _HardReset.apply(u, spikes, self._rest, is_last)  # type: ignore[no-any-return]
-            return u.masked_fill((spikes[-1] if is_last else spikes) > 0, 0).add_(self._rest)
+            return _at_rest_where(spikes[-1] if is_last else spikes, u, self._rest)[0]
         own = as_dtype(spikes[-1] if is_last else spikes, u.dtype)
         if kind == "zero":
             return self._rest + (1 - own) * u.clamp(max=torch.finfo(u.dtype).max)
@@ -711,15 +712,22 @@ class MFPNode(neuron.BaseNode):  # type: ignore[misc]
         return u - amount * own
 
 
+def _at_rest_where(own: Tensor, u: Tensor, rest: float) -> tuple[Tensor, Tensor]:
+    """The potential that a hard reset leaves, counted from 0, and where it has fired."""
+    fired = own.bool()
+    v = u.masked_fill(fired, 0)
+    return v + rest if rest else v, fired
+
+
 class _HardReset(torch.autograd.Function):
     """rest + (1 - own) * u, of spikes 0 or 1: a potential that fired is forgotten, infinite or not."""
 
     @staticmethod
     def forward(ctx: Any, u: Tensor, spikes: Tensor, rest: float, is_last: bool) -> Tensor:  # type: ignore[override]
-        fired = (spikes[-1] if is_last else spikes) > 0  # kept, rather than the spikes of all steps
-        ctx.save_for_backward(u, fired)
+        v, fired = _at_rest_where(spikes[-1] if is_last else spikes, u, rest)
+        ctx.save_for_backward(u, fired)  # rather than the spikes of all steps
         ctx.shape, ctx.dtype, ctx.is_last = spikes.shape, spikes.dtype, is_last
-        return u.masked_fill(fired, 0).add_(rest)
+        return v
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
@@ -728,7 +736,7 @@ class _HardReset(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             g_u = grad * fired.logical_not()
         if ctx.needs_input_grad[1]:
-            g_spikes = -(grad * u.clamp(max=torch.finfo(u.dtype).max)).to(ctx.dtype)
+            g_spikes = as_dtype((grad * u.clamp(max=torch.finfo(u.dtype).max)).neg_(), ctx.dtype)
             if ctx.is_last:
                 last, g_spikes = g_spikes, g_spikes.new_zeros(ctx.shape)
                 g_spikes[-1] = last
