@@ -374,7 +374,9 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
         if reset == "zero":
             before = (1 - fired) * before
         new = beta * before + x
-        if reset == "subtract":
+        if reset == "subtract" and amount.dtype == new.dtype and not amount.requires_grad:
+            new = torch.addcmul(new, fired, amount, value=-1)  # the product of a spike is exact
+        elif reset == "subtract":
             new = new - fired * amount
         if new.shape != x.shape:  # at the next step snn.Leaky would take it for another batch, and start anew
             shapes = f"beta {list(beta.shape)}" + (
@@ -434,8 +436,7 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     def _fired(self, mem: Tensor) -> Tensor:
         """snnTorch's mem_reset: where mem is above the threshold, without a gradient."""
         if isinstance(self.spike_grad, StrictSpike):
-            with torch.no_grad():
-                return (mem > self.threshold).float()
+            return (mem > self.threshold).float()
         return self.mem_reset(mem)  # type: ignore[no-any-return]
 
     def _spikes(self, mem: Tensor) -> Tensor:
@@ -443,6 +444,8 @@ class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
             return self.fire_inhibition(mem.size(0), mem)  # type: ignore[no-any-return]
         if self.state_quant or not is_one(self.graded_spikes_factor):
             return self.fire(mem)  # type: ignore[no-any-return]
+        if not torch.is_grad_enabled():
+            return self._fired(mem)
         return self.spike_grad(mem - self.threshold)  # type: ignore[no-any-return]
 
     def _in_normal_mode(self) -> AbstractContextManager[Any]:
