@@ -15,10 +15,12 @@ from ._checks import (
     describe,
     is_exporting,
     is_readable,
+    is_traced,
 )
 from .backends import Call, accumulate_dtype, check_name
 from .history import FIR, Exponential, Kernel, Matrix, as_dtype, as_row, constant
 from .norm import Norm
+from .surrogate import Surrogate
 
 _REAL = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
@@ -56,7 +58,53 @@ class Carry(NamedTuple):
     spikes: int | None  #: so many of the neuron's own last spikes; None without a reset
 
 
+_prepared: dict[Any, tuple[Call, Carry]] = {}
+_MOST_PREPARED = 1024  # shapes and numbers of one run may be many
+
+
 def prepare(
+    x_seq: Tensor,
+    kernel: Kernel,
+    v_threshold: Tensor | float,
+    state: Tensor | None,
+    feedback: ResetOptions | None = None,
+    own_spikes: Tensor | None = None,
+    **options: Any,
+) -> tuple[Call, Carry]:
+    """The call that the arguments of :mod:`mfp_neurons.functional` ask for, and what its state holds.
+
+    Where all but input and state are numbers and words, it is worked out once for all inputs of a shape: in a
+    small layer that takes longer than the neurons do. The arguments are those of :func:`_prepare`.
+    """
+    is_known = (
+        type(kernel) is Exponential
+        and type(kernel.decay) is type(kernel.gain) is type(v_threshold) is float
+        and (feedback is None or feedback.taps is None)
+        and own_spikes is None
+        and isinstance(options["surrogate"], Surrogate)
+        and isinstance(x_seq, Tensor)
+        and x_seq.is_floating_point()
+        and not is_traced((x_seq, state))
+        and not (x_seq.is_cuda and torch.cuda.is_current_stream_capturing())
+    )
+    if not is_known:
+        return _prepare(x_seq, kernel, v_threshold, state, feedback, own_spikes, **options)
+    of_input = x_seq.shape, x_seq.dtype, x_seq.device, x_seq.layout, state is None
+    key = (of_input, kernel, v_threshold, feedback, *options.values())
+    known = _prepared.get(key)
+    if known is None:
+        known = _prepare(x_seq, kernel, v_threshold, state, feedback, **options)
+        if len(_prepared) >= _MOST_PREPARED:
+            _prepared.clear()
+        _prepared[key] = known[0]._replace(x=None, state=None), known[1]  # type: ignore[arg-type]
+        return known
+    call, carry = known
+    if state is not None:
+        _check_state(call.kind, call.kernel, state, x_seq)
+    return Call(x_seq, call.kernel, call.threshold, state, *call[4:]), carry
+
+
+def _prepare(
     x_seq: Tensor,
     kernel: Kernel,
     v_threshold: Tensor | float,
@@ -72,7 +120,7 @@ def prepare(
     carry: bool,
     backend: str,
 ) -> tuple[Call, Carry]:
-    """The call that the arguments of :mod:`mfp_neurons.functional` ask for.
+    """:func:`prepare`, with every check.
 
     Args:
         feedback: what the own spikes change; None for nothing.

@@ -338,6 +338,21 @@ def test_a_changed_number_counts_from_the_next_call_on():
         assert torch.equal(node(x), fresh(x)) and torch.equal(node.v, fresh.v)
 
 
+def test_a_shape_that_was_seen_before_is_checked_all_the_same():
+    x, kernel = torch.rand(4, 2, 3), Exponential(0.5)
+    state = functional.fire_chunk(x, kernel, reset="zero").state
+    functional.fire_chunk(x, kernel, 1.0, state, reset="zero")
+    for wrong, error in ((state[:1], ValueError), (state.long(), TypeError), ("rest", TypeError)):
+        with pytest.raises(error, match="state must"):
+            functional.fire_chunk(x, kernel, 1.0, wrong, reset="zero")
+    with pytest.raises(TypeError, match="dense"):
+        functional.fire_chunk(x.to_sparse(), kernel, 1.0, reset="zero")
+    with pytest.raises(TypeError, match="got True"):
+        functional.fire_chunk(x, kernel, True, reset="zero")
+    with pytest.raises(ValueError, match="backend"):
+        functional.fire_chunk(x, kernel, 1.0, reset="zero", backend="cuda")
+
+
 @pytest.mark.parametrize("options", NODES)
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda node: pickle.loads(pickle.dumps(node))])
 def test_copies_and_other_dtypes_go_their_own_way(options, copied):
