@@ -1,7 +1,8 @@
 """Builds this package's C and C++ with the system's compiler, once, and loads them through ctypes.
 
-A library is built for this machine's processor and kept in a cache folder (``MFP_NEURONS_CACHE``, else
-``mfp_neurons`` in the user's cache folder) under a name made of the sources, the flags and the processor.
+A library is built for this machine's processor, or in parts for several, of which one is chosen when it is
+loaded. It is kept in a cache folder (``MFP_NEURONS_CACHE``, else ``mfp_neurons`` in the user's cache folder)
+under a name made of the sources, the flags and the processor.
 """
 
 import ctypes
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from ._checks import log_once
 
 _SHARED = ("-O3", "-shared", "-fPIC")
 _NATIVE = "-march=native"
+_Done = subprocess.CompletedProcess[str]
 
 
 class Unavailable(RuntimeError):
@@ -64,13 +67,22 @@ CPP = Language("C++", "CXX", ("c++", "g++", "clang++"), "-std=c++17")
 
 
 @dataclass(frozen=True)
+class Part:
+    """A file that is compiled with ``flags`` of its own; it is left out if the compiler does not know them."""
+
+    entry: Path
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Source:
     """One library: how it is called, what it is to a reader, where it is, what it takes.
 
     Attributes:
         name: what file names and log keys begin with.
         what: in words, for messages.
-        entry: the file that is compiled.
+        parts: the files that are compiled. One is made for this machine's processor alone; several say by
+            their flags for which processors they are, and the library runs on all machines of a kind.
         files: all that it is made of.
         flags: beside those for every library.
         wanted: flags that a compiler need not know, the most important first.
@@ -79,15 +91,22 @@ class Source:
     name: str
     what: str
     language: Language
-    entry: Path
+    parts: tuple[Part, ...]
     files: tuple[Path, ...]
     flags: tuple[str, ...] = ()
     wanted: tuple[str, ...] = ()
 
     def fingerprint(self) -> str:
         """What a built library depends on: the sources, the flags, the processor."""
-        flags = (self.language.standard, _SHARED, self.flags, self._choices())
-        found = hashlib.sha256(repr((flags, _processor())).encode())
+        flags = (
+            self.language.standard,
+            _SHARED,
+            self.flags,
+            self._choices(),
+            [part.flags for part in self.parts],
+        )
+        processor = _processor() if self._is_native() else platform.machine()
+        found = hashlib.sha256(repr((flags, processor)).encode())
         for file in self.files:
             found.update(file.read_bytes())
         return found.hexdigest()[:16]
@@ -115,9 +134,15 @@ class Source:
             f"that takes -fopenmp (GCC, or Clang with libomp), named in {language.variable}, gives them all.",
         )
 
+    def _is_native(self) -> bool:
+        """Whether the library is for the processor of this machine alone."""
+        return len(self.parts) == 1
+
     def _choices(self) -> tuple[tuple[str, ...], ...]:
         """Sets of flags, the best first; the first that the compiler takes is used."""
         known = [self.wanted[:count] for count in range(len(self.wanted), -1, -1)]
+        if not self._is_native():
+            return tuple(known)
         return tuple(flags for wanted in known for flags in ((_NATIVE, *wanted), wanted))
 
     def _build(self, path: Path) -> Path:
@@ -130,20 +155,37 @@ class Source:
         handle, made = tempfile.mkstemp(suffix=".so", dir=folder)
         os.close(handle)
         try:
-            self._compile(compiler, made)
+            with tempfile.TemporaryDirectory(dir=folder) as objects:
+                self._compile(compiler, Path(objects), made)
             os.replace(made, folder / path.name)  # whole or not at all, if several processes build at once
         finally:
             Path(made).unlink(missing_ok=True)
         return folder / path.name
 
-    def _compile(self, compiler: list[str], made: str) -> None:
+    def _compile(self, compiler: list[str], folder: Path, made: str) -> None:
+        """Makes the library ``made`` by way of one object for each part, in an empty folder."""
+        fixed = [*compiler, self.language.standard, *_SHARED, *self.flags]
+        empty = folder / "empty.c"
+        empty.touch()
+
+        def knows(part: Part) -> bool:
+            command = [*fixed, *part.flags, "-c", "-o", str(folder / "empty.o"), str(empty)]
+            return not part.flags or _call(command).returncode == 0
+
+        objects = {part: str(folder / f"{part.entry.stem}.o") for part in self.parts if knows(part)}
         for flags in self._choices():
-            fixed = [self.language.standard, *_SHARED, *self.flags]
-            command = [*compiler, *fixed, *flags, "-o", made, str(self.entry)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode == 0:
+
+            def compile_part(part: Part, flags: tuple[str, ...] = flags) -> _Done:
+                return _call([*fixed, *part.flags, *flags, "-c", "-o", objects[part], str(part.entry)])
+
+            with ThreadPoolExecutor() as pool:
+                calls = list(pool.map(compile_part, objects))
+            if all(call.returncode == 0 for call in calls):
+                calls.append(_call([*fixed, *flags, "-o", made, *objects.values()]))
+            failed = [call for call in calls if call.returncode != 0]
+            if not failed:
                 return
-        raise Unavailable(f"{shlex.join(command)} failed: {done.stderr.strip()[-2000:]}")
+        raise Unavailable(f"{shlex.join(failed[0].args)} failed: {failed[0].stderr.strip()[-2000:]}")
 
     def _writable(self, folder: Path) -> Path:
         """``folder``, or one for this process alone where that cannot be written."""
@@ -158,6 +200,10 @@ class Source:
                 "anew. MFP_NEURONS_CACHE can name another folder.",
             )
             return _process_folder()
+
+
+def _call(command: list[str]) -> _Done:
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def why_not(library: Callable[[], object]) -> str | None:

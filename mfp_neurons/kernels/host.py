@@ -14,7 +14,7 @@ SOURCE = _build.Source(
     name="host",
     what="the CPU kernels",
     language=_build.CPP,
-    entry=_FOLDER / "host" / "mfp.cpp",
+    parts=(_build.Part(_FOLDER / "host" / "mfp.cpp"),),
     files=(_FOLDER / "arithmetic.h", *sorted((_FOLDER / "host").iterdir())),
     # errno and traps are all that these two give up; every result stays what IEEE arithmetic says
     flags=("-fno-math-errno", "-fno-trapping-math"),

@@ -22,7 +22,7 @@ def test_without_a_compiler_it_says_so(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("CC", "no-such-compiler")
     words = "the C compiler that CC names, 'no-such-compiler', is not there"
     with pytest.raises(_build.Unavailable, match=words):
-        structs.library.__wrapped__()  # built anew, not what this process has loaded already
+        structs.libraries.__wrapped__()  # built anew, not what this process has loaded already
 
 
 @pytest.mark.parametrize("compiler", ["gcc", "clang"])

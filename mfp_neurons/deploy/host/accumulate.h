@@ -1,38 +1,13 @@
-/* Codes times what a place sees, for a block of channels: the loops in which the time goes. */
+/* Codes times what a place sees, for a block of channels. The loops in which the time goes are COUNT_WORDS and MULTIPLY_BYTES, the
+ * kernels of an instruction set. */
 #ifndef MFP_ACCUMULATE_H
 #define MFP_ACCUMULATE_H
 
 #include "rows.h"
 
-/* `steps` is a constant wherever these are called, and they are part of the caller: so the sums of all steps stay in
- * registers while ROWS rows of weights pass. */
-#define UNROLLED static inline __attribute__((always_inline)) void
-
-/* acc[step][channel] += scale * popcount(weights & values). Numbers wrap around; only their total is below 2**31. */
-UNROLLED count_steps(const RowView *view, const word *weights, int64_t lanes, uint32_t scale, uint32_t *acc,
-                     const int steps)
-{
-    const word *values = view->values;
-    word sum[TOGETHER][BLOCK];
-    memset(sum, 0, (size_t)steps * sizeof *sum);
-    for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * steps) {
-        const word *row[ROWS];
-        for (int i = 0; i < ROWS; i++) row[i] = weights + view->row[r + i] * lanes;
-        for (int s = 0; s < steps; s++) {
-#pragma omp simd
-            for (int64_t c = 0; c < lanes; c++) {
-                word bits = 0;
-                for (int i = 0; i < ROWS; i++) bits += popcount(row[i][c] & values[i * steps + s]);
-                sum[s][c] += bits;
-            }
-        }
-    }
-    for (int s = 0; s < steps; s++)
-        for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += scale * (uint32_t)sum[s][c];
-}
-
-/* acc[step][channel] += weights * values. Blocks are whole: a vector of bytes holds many channels. */
-UNROLLED multiply_steps(const RowView *view, const int8_t *weights, uint32_t *acc, const int steps)
+/* acc[step][channel] += weights * values, which may be too large for a byte. Blocks are whole: a vector of bytes holds
+ * many channels. */
+UNROLLED void multiply_steps(const RowView *view, const int8_t *weights, uint32_t *acc, const int steps)
 {
     const int32_t *values = view->values;
     for (int64_t r = 0; r < view->rows; r += ROWS, values += ROWS * steps) {
@@ -52,18 +27,28 @@ UNROLLED multiply_steps(const RowView *view, const int8_t *weights, uint32_t *ac
 static void count(const Synapse *synapse, const RowView *view, const word *weights, int64_t lanes, int plane,
                   uint32_t *acc)
 {
-    for (int s = 0; s < view->steps; s++) {
+    for (int s = 0; synapse->base && s < view->steps; s++) {
         const uint32_t start = (uint32_t)synapse->base * (uint32_t)view->ones[s] << plane;
         for (int64_t c = 0; c < lanes; c++) acc[s * BLOCK + c] += start;
     }
     for (int64_t p = 0; p < synapse->planes; p++, weights += synapse->rows * lanes) {
         const uint32_t scale = (uint32_t)synapse->plane_weight[p] << plane;
         switch (view->steps) {
-        case 1: count_steps(view, weights, lanes, scale, acc, 1); break;
-        case 2: count_steps(view, weights, lanes, scale, acc, 2); break;
-        case 3: count_steps(view, weights, lanes, scale, acc, 3); break;
-        default: count_steps(view, weights, lanes, scale, acc, TOGETHER); break;
+        case 1: COUNT_WORDS(view, weights, lanes, scale, acc, 1); break;
+        case 2: COUNT_WORDS(view, weights, lanes, scale, acc, 2); break;
+        case 3: COUNT_WORDS(view, weights, lanes, scale, acc, 3); break;
+        default: COUNT_WORDS(view, weights, lanes, scale, acc, TOGETHER); break;
         }
+    }
+}
+
+static void multiply_bytes(const RowView *view, const int8_t *weights, int64_t lanes, uint32_t *acc)
+{
+    switch (view->steps) {
+    case 1: MULTIPLY_BYTES(view, weights, lanes, acc, 1); break;
+    case 2: MULTIPLY_BYTES(view, weights, lanes, acc, 2); break;
+    case 3: MULTIPLY_BYTES(view, weights, lanes, acc, 3); break;
+    default: MULTIPLY_BYTES(view, weights, lanes, acc, TOGETHER); break;
     }
 }
 
@@ -104,18 +89,19 @@ static inline int64_t lanes_of(int64_t channels, int64_t block)
     return left >= BLOCK ? BLOCK : (left + VECTOR - 1) / VECTOR * VECTOR;
 }
 
-/* acc[step][channel of the block], from what was gathered of `steps` steps. */
+/* Adds to acc[step][channel of the block], from what was gathered of `steps` steps. */
 static void accumulate(const Synapse *synapse, const Map *source, RowView **views, int64_t steps, int64_t block,
                        uint32_t *acc)
 {
     const int64_t planes = view_planes(synapse, source), lanes = lanes_of(synapse->channels, block);
-    memset(acc, 0, (size_t)(steps * BLOCK) * sizeof *acc);
     for (int64_t done = 0; done < steps; done += TOGETHER, acc += TOGETHER * BLOCK) {
         for (int plane = 0; plane < planes; plane++) {
             const RowView *view = *views++;
             const int64_t first = block * BLOCK * synapse->rows;
             if (synapse->kind == COUNT)
                 count(synapse, view, (const word *)synapse->weights + first * synapse->planes, lanes, plane, acc);
+            else if (synapse->kind == BYTES)
+                multiply_bytes(view, (const int8_t *)synapse->weights + first * QUAD, lanes, acc);
             else if (synapse->kind == MULTIPLY)
                 multiply(view, (const int8_t *)synapse->weights + first, acc);
             else

@@ -20,7 +20,7 @@ from ..events import Events, Reached
 from ..graph import Graph, Ints, Neurons, Scores, Synapse, TimePool, planes
 from ..inputs import Levels
 from ..plan import plan
-from .structs import BLOCK, STRUCTS, Layout, library, window_struct
+from .structs import BLOCK, STRUCTS, Layout, Library, library, window_struct
 
 _ALIGNED = 64  # bytes: a cache line
 
@@ -106,7 +106,7 @@ class Compiled:
         call.first, call.words_a_thread = first, self.words_a_thread
         call.levels, call.scores = levels.ctypes.data, scores.ctypes.data
         call.past = None if past is None else past.ctypes.data
-        self._library.mfp_network_run(ctypes.byref(call))
+        self._library.run(ctypes.byref(call))
         self._buffers[size.stream] = buffers
         ends = np.cumsum([scored * size.samples * prod(shape) for shape in self._scores])
         heads = zip(np.split(scores, ends[:-1]), self._scores, strict=True)
@@ -127,7 +127,7 @@ class Compiled:
         call.inner, call.outputs = synapse.codes.shape[1], channels // synapse.groups
         call.codes, call.nonzero, call.by_level = codes.ctypes.data, nonzero.ctypes.data, by_level
         call.acc, call.reached = acc.ctypes.data, reached.ctypes.data
-        operations = self._library.mfp_network_scatter(ctypes.byref(call))
+        operations = self._library.scatter(ctypes.byref(call))
         places = np.flatnonzero(reached)
         return Reached(places, acc[places].astype(np.int64)), operations
 
@@ -144,7 +144,7 @@ class Compiled:
     def threads(self, threads: int | None) -> int:
         """How many share the work of a call; None is as many as PyTorch uses now."""
         threads = torch.get_num_threads() if threads is None else threads
-        return min(threads, self._library.mfp_network_max_threads())
+        return min(threads, self._library.max_threads())
 
 
 class Stream:
@@ -193,7 +193,7 @@ class _Size:
 class _Buffers:
     """Maps and scratch for calls of one size, and the call that knows where they are."""
 
-    def __init__(self, layout: Layout, library: ctypes.CDLL, size: _Size) -> None:
+    def __init__(self, layout: Layout, library: Library, size: _Size) -> None:
         self.size = size
         graph = layout.graph
         self._structs = maps = _map_structs(layout, size)  # kept, as the call only holds its address
@@ -209,7 +209,7 @@ class _Buffers:
         if size.stream:  # it needs most when there is a whole past
             layers = zip(graph.ops, graph.periods[1:], strict=True)
             call.first = max(op.order * every for op, every in layers if isinstance(op, Neurons | Scores))
-        needed = library.mfp_network_scratch(ctypes.byref(call))
+        needed = library.scratch(ctypes.byref(call))
         call.scratch_bytes = -(-needed // _ALIGNED) * _ALIGNED
         self.scratch = aligned(size.threads * call.scratch_bytes)
         call.scratch = self.scratch.ctypes.data
@@ -251,7 +251,7 @@ def _places_of_past(graph: Graph, samples: int) -> tuple[dict[int, tuple[int, in
 
 
 def aligned(size: int) -> NDArray[np.uint8]:
-    """Memory that begins where a cache line does."""
-    raw = np.empty(size + _ALIGNED, np.uint8)
+    """Memory that begins where a cache line does; the C may read a few bytes behind it."""
+    raw = np.empty(size + 2 * _ALIGNED, np.uint8)
     start = -raw.ctypes.data % _ALIGNED
     return raw[start : start + size]

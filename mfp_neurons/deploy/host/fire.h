@@ -28,32 +28,34 @@ static inline __attribute__((always_inline)) void NAMED(weigh)(const NUMBER *tap
         for (int c = 0; c < lanes; c++) potential[c] += tap * current[c];
 }
 
-/* The spikes of step t, a word of them, from total[step - start][channel]. What is the same at every step is weighed
- * by the sum of the taps that are reached. `lanes` is a constant wherever this is called. */
+/* The spikes of step t of `lanes` channels of a block, from total[step - start][channel]. What is the same at every step is
+ * weighed by the sum of the taps that are reached. Potentials stay in a register, so many channels at a time as it holds. */
 static inline __attribute__((always_inline)) word NAMED(fire_lanes)(const Op *op, int64_t t, int64_t block,
                                                                     const UNSIGNED *total, int64_t start, int64_t same,
                                                                     const int lanes)
 {
+    typedef UNSIGNED vector __attribute__((vector_size(REGISTER), aligned(sizeof(UNSIGNED)), may_alias));
     const int64_t channels = (op->channels + BLOCK - 1) / BLOCK * BLOCK, first = block * BLOCK;
-    const int64_t width = op->taps_per_channel ? channels : 1, offset = op->taps_per_channel ? first : 0;
+    const int64_t each = op->taps_per_channel != 0, width = each ? channels : 1, offset = each ? first : 0;
     const int64_t threshold_row = t < op->threshold_rows ? t : op->threshold_rows - 1;
     const NUMBER *threshold = (const NUMBER *)op->thresholds + threshold_row * channels + first;
-    UNSIGNED potential[BLOCK] = {0};
-    if (same) {
-        const int64_t row = t < op->sums_rows ? t : op->sums_rows - 1;
-        NAMED(weigh)((const NUMBER *)op->sums + row * width + offset, op->taps_per_channel, total, potential, lanes);
-    } else {
-        const int64_t reach = t + 1 < op->order ? t + 1 : op->order;
-        const int64_t row = t < op->taps_rows ? t : op->taps_rows - 1;
-        const NUMBER *taps = (const NUMBER *)op->taps + row * op->order * width + offset;
-        const UNSIGNED *current = total + (t - start) * BLOCK;
-        for (int64_t j = 0; j < reach; j++, taps += width, current -= BLOCK)
-            NAMED(weigh)(taps, op->taps_per_channel, current, potential, lanes);
+    const int64_t rows = same ? op->sums_rows : op->taps_rows, row = t < rows ? t : rows - 1;
+    const int64_t order = same ? 1 : op->order, reach = t + 1 < order ? t + 1 : order;
+    const NUMBER *taps = (const NUMBER *)(same ? op->sums : op->taps) + row * order * width + offset;
+    const UNSIGNED *current = total + (same ? 0 : (t - start) * BLOCK);
+    _Alignas(64) UNSIGNED potentials[BLOCK];
+    for (int c = 0; c < lanes; c += REGISTER / (int)sizeof(UNSIGNED)) {
+        vector potential = {0};
+        for (int64_t j = 0; j < reach; j++) {
+            const vector numbers = *(const vector *)(const void *)(current - j * BLOCK + c);
+            if (each)
+                potential += *(const vector *)(const void *)(taps + j * width + c) * numbers;
+            else
+                potential += (UNSIGNED)taps[j] * numbers;
+        }
+        *(vector *)(void *)(potentials + c) = potential;
     }
-    uint8_t hit[BLOCK];
-#pragma omp simd
-    for (int c = 0; c < lanes; c++) hit[c] = (NUMBER)potential[c] >= threshold[c];
-    return pack_some(hit, lanes);
+    return NAMED(fired)(potentials, threshold, lanes);
 }
 
 /* The same; of few channels, no more than a vector of them. */

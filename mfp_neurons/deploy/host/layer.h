@@ -7,6 +7,19 @@
 #include "accumulate.h"
 #include "threads.h"
 
+UNROLLED word fired_narrow(const uint32_t *potential, const int32_t *threshold, const int lanes)
+{
+    return FIRED(potential, threshold, lanes);
+}
+
+UNROLLED word fired_wide(const uint64_t *potential, const int64_t *threshold, const int lanes)
+{
+    uint8_t hit[BLOCK];
+#pragma omp simd
+    for (int c = 0; c < lanes; c++) hit[c] = (int64_t)potential[c] >= threshold[c];
+    return pack_some(hit, lanes);
+}
+
 #define NUMBER int32_t
 #define UNSIGNED uint32_t
 #define NAMED(x) x##_narrow
@@ -90,16 +103,19 @@ static const uint32_t *currents(const Place *place, const Synapse *synapse, int6
 {
     const Window *window = pooling(synapse);
     const Map *source = place->call->maps + synapse->source;
+    const int64_t count = steps * BLOCK;
+    const size_t size = (size_t)count * sizeof *place->acc;
     if (synapse->pool == NONE) {
+        memset(place->acc, 0, size);
         accumulate(synapse, source, *views, steps, block, place->acc);
         return place->acc;
     }
-    const int64_t count = steps * BLOCK;
     for (int64_t c = 0; c < count; c++) place->pooled[c] = synapse->pool == MAX ? UINT32_C(0x80000000) : 0;
     for (int64_t i = 0; i < window->size[0]; i++) {
         for (int64_t j = 0; j < window->size[1]; j++, views++) {
             Patch patch;
             if (!patch_of(place, synapse, i, j, &patch)) continue;
+            memset(place->acc, 0, size);
             accumulate(synapse, source, *views, steps, block, place->acc);
             pool_into(synapse, count, place->acc, place->pooled);
         }
@@ -127,6 +143,12 @@ static void add_tapped(const Place *place, int64_t s, int64_t first, int64_t ste
     }
 }
 
+/* Whether what a synapse accumulates is what it adds to the total. */
+static int is_plain(const Op *op, const Synapse *synapse)
+{
+    return !op->wide && synapse->pool == NONE && synapse->factor == NULL;
+}
+
 /* total[step] of a block for the `steps` steps of one chunk, which `done` others came before: the sum of the
  * synapses. */
 static void add_up(const Place *place, int64_t done, int64_t steps, int64_t block, int64_t lanes)
@@ -134,7 +156,12 @@ static void add_up(const Place *place, int64_t done, int64_t steps, int64_t bloc
     RowView ***views = place->views;
     for (int64_t s = 0; s < place->synapse_count; s++) {
         const Synapse *synapse = place->synapses + s;
-        const int64_t computed = steps_of(place->call->maps + synapse->source, steps);
+        const Map *source = place->call->maps + synapse->source;
+        const int64_t computed = steps_of(source, steps);
+        if (is_plain(place->op, synapse) && computed == steps) {
+            accumulate(synapse, source, *views++, steps, block, (uint32_t *)place->total + done * BLOCK);
+            continue;
+        }
         const uint32_t *current = currents(place, synapse, computed, block, views);
         views += places(pooling(synapse));
         for (int64_t t = 0; t < steps; t += computed) { /* what is the same at every step counts for each */

@@ -11,6 +11,7 @@ enum {
     BLOCK = 64, /* channels computed together: those of one word */
     VECTOR = 16, /* the last block of words has a multiple of it; blocks of bytes are whole */
     ROWS = 4, /* of weights that share one pass over the sums of a block */
+    QUAD = 4, /* bytes that are multiplied together */
     TOGETHER = 4, /* steps that share one pass over the weights */
     CHUNK = 64, /* steps gathered at one time */
 };
@@ -34,7 +35,7 @@ typedef struct {
     int64_t size[2], stride[2], padding[2], dilation[2];
 } Window;
 
-enum SynapseKind { COUNT, MULTIPLY, GROUPED };
+enum SynapseKind { COUNT, BYTES, MULTIPLY, GROUPED };
 enum PoolKind { NONE, MAX, ADD };
 
 typedef struct {
@@ -45,13 +46,14 @@ typedef struct {
     int64_t pool;
     Window pooling;
     int64_t channels; /* out */
-    int64_t rows; /* of weights: places of the window times words (COUNT), channels, or channels of a group */
+    int64_t rows; /* of weights: places of the window times words (COUNT), channels, or channels of a group. Of BYTES
+                   * four of these channels, which may be of several places, are a row */
     int64_t joined; /* COUNT: places of the window that share a word, as they have few channels; rows are fewer then */
     int64_t inner; /* GROUPED: channels of a group */
     int64_t aligned; /* GROUPED: every channel reads the one of its own number */
     int64_t planes, base; /* COUNT: of the codes; see pack.plane_weights */
     int32_t plane_weight[8];
-    const void *weights; /* [block][plane][row][lane]: words (COUNT) or int8 */
+    const void *weights; /* [block][plane][row][lane]: words (COUNT), QUAD int8 (BYTES) or int8 */
     const int32_t *index; /* GROUPED: [inner][channel], the source channel */
     const int64_t *factor; /* [channel], or NULL: 1 */
 } Synapse;

@@ -2,8 +2,11 @@
 
 import ctypes
 import functools
+import os
+import platform
 import re
 import sys
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -37,25 +40,42 @@ from ..graph import (
 )
 from ..pack import code_planes, plane_weights, words
 
-BLOCK, VECTOR = 64, 16  # as in network.h
+BLOCK, VECTOR, QUAD = 64, 16, 4  # as in network.h
 
-_COUNT, _MULTIPLY, _GROUPED = range(3)  # enum SynapseKind
+_COUNT, _BYTES, _MULTIPLY, _GROUPED = range(4)  # enum SynapseKind
 _POOLS = {None: 0, "max": 1, "sum": 2}  # enum PoolKind
 _FEEDBACK = {"sum": 1, "table": 2, "age": 3}  # enum FeedbackKind
 # enum OpKind
 _OPS = (Neurons, Currents, Pool, TimePool, Sum, Concat, Gather, Ones, Product, MatMul, Scores)
 
 _FOLDER = Path(__file__).parent
-SOURCE = _build.Source(
-    name="network",
-    what="integer networks",
-    language=_build.C,
-    entry=_FOLDER / "network.c",
-    files=tuple(sorted(_FOLDER.glob("*.[ch]"))),
-    flags=("-pthread",),
-    # GCC takes half of an x86 processor's vectors where nobody asks for more
-    wanted=("-fopenmp-simd", "-mprefer-vector-width=512"),
-)
+
+# the runtime is compiled once for each; the flags of AVX-512 are those that processor.c asks for
+_AVX2 = ("-mavx2", "-mpopcnt")
+_EXTENSIONS = ("f", "bw", "dq", "vl", "vpopcntdq", "vnni")
+# GCC takes half of the vectors where nobody asks for more
+_AVX512 = (*_AVX2, *(f"-mavx512{name}" for name in _EXTENSIONS), "-mprefer-vector-width=512")
+_X86: dict[str, tuple[str, ...]] = {"avx512": _AVX512, "avx2": _AVX2}
+_ARM: dict[str, tuple[str, ...]] = {"neon": ()}
+_FLAGS = {"x86_64": _X86, "AMD64": _X86, "aarch64": _ARM, "arm64": _ARM}
+INSTRUCTIONS = "MFP_NEURONS_INSTRUCTIONS"  # a variable of the environment
+
+
+def source(machine: str) -> _build.Source:
+    """The library for all processors of a kind, by the name that ``platform.machine`` has for it."""
+    flags = {"processor": (), **_FLAGS.get(machine, {}), "baseline": ()}
+    return _build.Source(
+        name="network",
+        what="integer networks",
+        language=_build.C,
+        parts=tuple(_build.Part(_FOLDER / f"{name}.c", own) for name, own in flags.items()),
+        files=tuple(sorted(_FOLDER.glob("*.[ch]"))),
+        flags=("-pthread",),
+        wanted=("-fopenmp-simd",),
+    )
+
+
+SOURCE = source(platform.machine())
 
 
 def _read_structs(*headers: str) -> dict[str, Any]:
@@ -79,9 +99,24 @@ def _read_structs(*headers: str) -> dict[str, Any]:
 STRUCTS = _read_structs("network.h", "scatter.h")
 
 
+@dataclass(frozen=True)
+class Library:
+    """The functions of the runtime for one instruction set; runtime.h has them.
+
+    Attributes:
+        instructions: "avx512", "avx2", "neon" or "baseline".
+    """
+
+    instructions: str
+    run: Any
+    scatter: Any
+    scratch: Any
+    max_threads: Any
+
+
 @functools.cache
-def library() -> ctypes.CDLL:
-    """The loaded library.
+def libraries() -> dict[str, Library]:
+    """The runtime for each instruction set that this processor has and the compiler knew, the best first.
 
     Raises:
         Unavailable: there is no compiler, or it fails, or the machine is big-endian.
@@ -89,10 +124,39 @@ def library() -> ctypes.CDLL:
     if sys.byteorder != "little":
         raise Unavailable("the compiled runtime is for little-endian processors")
     loaded = SOURCE.load()
-    loaded.mfp_network_run.restype = None
-    for name in ("scatter", "scratch", "max_threads"):
-        getattr(loaded, f"mfp_network_{name}").restype = ctypes.c_int64
-    return loaded
+    loaded.mfp_network_instructions.restype = ctypes.c_char_p
+    names = loaded.mfp_network_instructions().decode().split()
+    return {name: _library(loaded, name) for name in names if hasattr(loaded, f"mfp_network_run_{name}")}
+
+
+def _library(loaded: ctypes.CDLL, name: str) -> Library:
+    functions = [
+        getattr(loaded, f"mfp_network_{function}_{name}")
+        for function in ("run", "scatter", "scratch", "max_threads")
+    ]
+    functions[0].restype = None
+    for function in functions[1:]:
+        function.restype = ctypes.c_int64
+    return Library(name, *functions)
+
+
+def library() -> Library:
+    """The runtime for the best instruction set, or for the one that MFP_NEURONS_INSTRUCTIONS names.
+
+    Raises:
+        ValueError: it names none that can run here.
+        Unavailable: as :func:`libraries`.
+    """
+    known = libraries()
+    named = os.environ.get(INSTRUCTIONS)
+    if not named:
+        return next(iter(known.values()))
+    if named not in known:
+        raise ValueError(
+            f"{INSTRUCTIONS} is {named!r}, but integer networks can run here with {', '.join(known)} alone. "
+            "Name one of these, or none to take the first."
+        )
+    return known[named]
 
 
 class Layout:
@@ -100,7 +164,7 @@ class Layout:
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self._arrays: list[Any] = []  # what the structs point to
+        self.arrays: list[Any] = []  # what the structs point to
         self.number_bytes = _number_bytes(graph)
         self.ops = (STRUCTS["Op"] * len(graph.ops))(*(self._op(i, op) for i, op in enumerate(graph.ops)))
 
@@ -191,7 +255,7 @@ class Layout:
     def _synapses(self, synapses: tuple[Synapse, ...]) -> int:
         """The address of their structs."""
         structs = (STRUCTS["Synapse"] * len(synapses))(*map(self._synapse, synapses))
-        self._arrays.append(structs)  # ctypes keeps no reference behind an address
+        self.arrays.append(structs)  # ctypes keeps no reference behind an address
         return ctypes.addressof(structs)
 
     def _synapse(self, synapse: Synapse) -> Any:
@@ -202,17 +266,22 @@ class Layout:
             struct.pool, struct.pooling = _POOLS[synapse.pool.kind], window_struct(synapse.pool.window)
         if synapse.factor is not None:
             struct.factor = self._address(_pad_channels(synapse.factor))
-        counts = struct.kind == _COUNT
-        weights = self._counted(struct, synapse) if counts else self._multiplied(struct, synapse)
+        weights = (
+            self._counted(struct, synapse) if struct.kind == _COUNT else self._multiplied(struct, synapse)
+        )
+        if struct.kind == _BYTES:
+            weights = _in_quads(weights)
         struct.rows = weights.shape[1]
-        struct.weights = self._address(_in_blocks(weights, VECTOR if counts else BLOCK))
+        vector = VECTOR if struct.kind in (_COUNT, _BYTES) else BLOCK
+        struct.weights = self._address(_in_blocks(weights, vector))
         return struct
 
     def _kind(self, synapse: Synapse) -> int:
         if synapse.groups > 1:
             return _GROUPED
-        counts = not self.number_bytes[synapse.source] and _is_counted(self.graph, synapse)
-        return _COUNT if counts else _MULTIPLY
+        if not self.number_bytes[synapse.source] and _is_counted(self.graph, synapse):
+            return _COUNT
+        return _BYTES if self.graph.map_top(synapse.source) < 2**8 else _MULTIPLY
 
     def _counted(self, struct: Any, synapse: Synapse) -> NDArray[Any]:
         """Words [plane, row, out]; a row is a word of a place of the window, or of several places."""
@@ -243,7 +312,7 @@ class Layout:
     def _address(self, array: NDArray[Any]) -> int:
         """The address of an array, which lives as long as this layout."""
         array = np.ascontiguousarray(array)
-        self._arrays.append(array)
+        self.arrays.append(array)
         return array.ctypes.data
 
 
@@ -292,6 +361,13 @@ def _sums_of_taps(taps: Ints) -> Ints:
     rows = np.arange(max(taps.shape[:2]))
     sums = np.cumsum(taps, axis=1)
     return sums[np.minimum(rows, taps.shape[0] - 1), np.minimum(rows, taps.shape[1] - 1)]
+
+
+def _in_quads(weights: NDArray[Any]) -> NDArray[Any]:
+    """int8 [1, row, out] as int32 [1, row / QUAD, out], each of QUAD bytes."""
+    padded = np.pad(weights[0], [(0, -weights.shape[1] % QUAD), (0, 0)])
+    quads = padded.reshape(-1, QUAD, padded.shape[1]).transpose(0, 2, 1)
+    return np.ascontiguousarray(quads).view("<i4")[None, ..., 0]
 
 
 def _in_blocks(weights: NDArray[Any], vector: int) -> NDArray[Any]:

@@ -1,4 +1,9 @@
-/* The compiled runtime of integer networks behind a plain C interface; deploy/host/compiled.py calls it. */
+/* The compiled runtime of integer networks behind a plain C interface; deploy/host/compiled.py calls it. Each file of
+ * an instruction set (avx512.c, avx2.c, neon.c, baseline.c) includes this once, behind its kernels and OWN(name), which
+ * makes the names of the functions its own. */
+#ifndef MFP_RUNTIME_H
+#define MFP_RUNTIME_H
+
 #include "layer.h"
 #include "maps.h"
 #include "matmul.h"
@@ -18,7 +23,7 @@ static Call of_sources(const Call *call, const Op *op)
 }
 
 /* Runs all operations for the steps of a call. */
-void mfp_network_run(const Call *call)
+void OWN(mfp_network_run)(const Call *call)
 {
     put_levels(call);
     if (call->past) recall(call);
@@ -37,7 +42,7 @@ void mfp_network_run(const Call *call)
 }
 
 /* Adds up what events reach; returns how many operations that took. */
-int64_t mfp_network_scatter(const Scatter *scatter)
+int64_t OWN(mfp_network_scatter)(const Scatter *scatter)
 {
     int64_t operations = 0;
     for (int64_t event = 0; event < scatter->count; event++) operations += scatter_event(scatter, event);
@@ -45,7 +50,7 @@ int64_t mfp_network_scatter(const Scatter *scatter)
 }
 
 /* Bytes of scratch that a call needs for each thread. */
-int64_t mfp_network_scratch(const Call *call)
+int64_t OWN(mfp_network_scratch)(const Call *call)
 {
     int64_t most = 64;
     for (int64_t i = 0; i < call->op_count; i++) {
@@ -60,4 +65,6 @@ int64_t mfp_network_scratch(const Call *call)
     return most;
 }
 
-int64_t mfp_network_max_threads(void) { return MAX_THREADS; }
+int64_t OWN(mfp_network_max_threads)(void) { return MAX_THREADS; }
+
+#endif
