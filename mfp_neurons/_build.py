@@ -68,7 +68,7 @@ CPP = Language("C++", "CXX", ("c++", "g++", "clang++"), "-std=c++17")
 
 @dataclass(frozen=True)
 class Part:
-    """A file that is compiled with ``flags`` of its own; it is left out if the compiler does not know them."""
+    """A file that is compiled with ``flags`` of its own; left out if the compiler does not know them."""
 
     entry: Path
     flags: tuple[str, ...] = ()

@@ -48,7 +48,7 @@ _FEEDBACK = {"sum": 1, "table": 2, "age": 3}  # enum FeedbackKind
 # enum OpKind
 _OPS = (Neurons, Currents, Pool, TimePool, Sum, Concat, Gather, Ones, Product, MatMul, Scores)
 
-_FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent
 
 # the runtime is compiled once for each; the flags of AVX-512 are those that processor.c asks for
 _AVX2 = ("-mavx2", "-mpopcnt")
@@ -68,8 +68,8 @@ def source(machine: str) -> _build.Source:
         name="network",
         what="integer networks",
         language=_build.C,
-        parts=tuple(_build.Part(_FOLDER / f"{name}.c", own) for name, own in flags.items()),
-        files=tuple(sorted(_FOLDER.glob("*.[ch]"))),
+        parts=tuple(_build.Part(FOLDER / f"{name}.c", own) for name, own in flags.items()),
+        files=tuple(sorted(FOLDER.glob("*.[ch]"))),
         flags=("-pthread",),
         wanted=("-fopenmp-simd",),
     )
@@ -85,7 +85,7 @@ def _read_structs(*headers: str) -> dict[str, Any]:
     """
     types: dict[str, Any] = {"int32_t": ctypes.c_int32, "int64_t": ctypes.c_int64}
     for header in headers:
-        text = re.sub(r"/\*.*?\*/", "", (_FOLDER / header).read_text(), flags=re.DOTALL)
+        text = re.sub(r"/\*.*?\*/", "", (FOLDER / header).read_text(), flags=re.DOTALL)
         for body, name in re.findall(r"typedef struct \{(.*?)\} (\w+);", text, re.DOTALL):
             fields: list[tuple[str, Any]] = []
             for kind, declarators in re.findall(r"(?:const )?(\w+) ([^;]+);", body):
