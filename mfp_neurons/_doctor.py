@@ -33,7 +33,7 @@ def _backends() -> Iterator[str]:
         chosen = backends.choose("auto", place).__name__.rpartition(".")[2]
         yield _row("auto", f"takes {chosen!r} for tensors on {place}")
     reason = _reason_against_deploy()
-    yield _row("deploy", "runs compiled" if reason is None else f"does not run compiled: {reason}")
+    yield _row("deploy", _runs_compiled() if reason is None else f"does not run compiled: {reason}")
 
 
 def _reason_against_deploy() -> str | None:
@@ -43,6 +43,12 @@ def _reason_against_deploy() -> str | None:
     except MissingDependency as error:
         return str(error)
     return unavailable()
+
+
+def _runs_compiled() -> str:
+    from .deploy.host.structs import library
+
+    return f"runs compiled, for {library().instructions}"
 
 
 def _machine() -> Iterator[str]:
