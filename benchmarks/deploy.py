@@ -5,8 +5,9 @@
 
 SpikingJelly's FashionMNISTNet with 128 channels, T = 4, random weights whose layers all fire. Ours: 1-bit
 weights (8 bits in the first and last layer), history kernels of order 4. Theirs: the same layers in float32
-with SpikingJelly's LIFNode, eager and under torch.compile. Each thread count and each peak of memory has a
-process of its own; in it the contestants take turns.
+with SpikingJelly's LIFNode, eager and under torch.compile. If onnx and onnxruntime are installed, networks of
+bytes too: the same one unrolled over its steps, and the same layers with ReLU, which have one step. Each
+thread count and each peak of memory has a process of its own; in it the contestants take turns.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +25,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from benchmarks import onnx_peers
 from benchmarks.machine import facts
 from benchmarks.speed.__main__ import write
 from benchmarks.speed.tables import bullets, number
 from benchmarks.speed.timing import TOTAL, Effort, Sample, alternate, sample_of, summary
 from mfp_neurons import MFPNode, deploy, quantize_weights
+from mfp_neurons.deploy.graph import Graph, synapses
+from mfp_neurons.deploy.pack import plane_weights
 from mfp_neurons.quantize import materialize
 from mfp_neurons.train.tables import markdown
 
 STEPS = 4
 OURS, EAGER, COMPILED = "integer network", "LIFNode, eager", "LIFNode, torch.compile"
+UNROLLED, RELU = "ONNX Runtime int8, unrolled", "ONNX Runtime int8, ReLU, one pass"
 TIMED = {"batch 1, 1 thread": (1, 1), "batch 64, 2 threads": (64, 2)}
 BARS = (
     ("batch 1, 1 thread", EAGER, 10.0),
     ("batch 1, 1 thread", COMPILED, 5.0),
+    ("batch 1, 1 thread", UNROLLED, 2.0),
     ("batch 64, 2 threads", EAGER, 5.0),
 )
 SMALLER = 28.0  # times, than the float32 state dict
@@ -124,6 +131,10 @@ def contestants(channels: int, batch: int) -> dict[str, Callable[[], Sample]]:
 
         return sample_of(call)
 
+    def onnx_call(spiking: bool) -> Sample:
+        threads = torch.get_num_threads()
+        return sample_of(onnx_peers.session(channels, batch, STEPS, threads, spiking=spiking))
+
     stream = streamed.stream()
     return {
         OURS: lambda: sample_of(lambda: network.run(given, backend="compiled")),
@@ -132,6 +143,8 @@ def contestants(channels: int, batch: int) -> dict[str, Callable[[], Sample]]:
         "MFPNode, eager": lambda: torch_call(materialize(memory_free(channels)), compiled=False),
         EAGER: lambda: torch_call(lif(channels), compiled=False),
         COMPILED: lambda: torch_call(lif(channels), compiled=True),
+        UNROLLED: lambda: onnx_call(spiking=True),
+        RELU: lambda: onnx_call(spiking=False),
     }
 
 
@@ -146,7 +159,21 @@ def measure_time(name: str, channels: int, effort: Effort) -> dict[str, Any]:
     maps = network.run_events(levels(1).numpy()).spikes
     sizes = [(op.name, int(np.prod(op.shape))) for op in network.graph.ops if op.name in maps]
     rates = {layer: len(maps[layer]) / (STEPS * size) for layer, size in sizes}
-    return {"entries": entries, "skipped": outcome.skipped, "rates": rates}
+    words = batch * counted_words(network.graph)
+    return {"entries": entries, "skipped": outcome.skipped, "rates": rates, "words": words}
+
+
+def counted_words(graph: Graph) -> int:
+    """Words of 64 bits that binary synapses combine by AND and count, for all steps of one image."""
+    return STEPS * sum(
+        prod(one.shape)
+        * prod(one.window.size)
+        * -(-one.codes.shape[1] // 64)
+        * len(plane_weights(one.bits)[0])
+        for op in graph.ops
+        for one in synapses(op)
+        if one.source > 0
+    )
 
 
 # --- memory and size --------------------------------------------------------------------------------------
@@ -231,7 +258,10 @@ def time_table(row: dict[str, Any]) -> str:
     rates = ", ".join(f"{layer} {100 * rate:.0f} %" for layer, rate in row["rates"].items())
     missing = [f"{who}: {why}" for who, why in row["skipped"].items()]
     table = markdown(["", "ms, median [quartiles]", "times ours"], lines)
-    return "\n\n".join([table, f"Firing: {rates}.", *([bullets(missing)] if missing else [])])
+    counted = (
+        f"AND and popcount of {row['words'] / 1e6:.2f} million words: {row['words'] / ours / 1e6:.2f} a ns."
+    )
+    return "\n\n".join([table, counted, f"Firing: {rates}.", *([bullets(missing)] if missing else [])])
 
 
 def size_table(result: dict[str, Any]) -> str:
@@ -261,6 +291,8 @@ def judged(result: dict[str, Any]) -> list[tuple[str, float, float]]:
     found = []
     for row, peer, bar in BARS:
         entries = result["time"][row]["entries"]
+        if peer == UNROLLED and peer not in entries:
+            continue  # not installed
         ratio = entries[peer]["ms"]["median"] / entries[OURS]["ms"]["median"] if peer in entries else 0.0
         found.append((f"{row}: faster than {peer}", bar, ratio))
     size = result["sizes"]
