@@ -29,7 +29,7 @@ static inline __attribute__((always_inline)) void NAMED(weigh)(const NUMBER *tap
 }
 
 /* The spikes of step t of `lanes` channels of a block, from total[step - start][channel]. What is the same at every step is
- * weighed by the sum of the taps that are reached. Potentials stay in a register, so many channels at a time as it holds. */
+ * weighed by the sum of the taps that are reached. Potentials stay in registers, so many channels at a time as HELD of them hold. */
 static inline __attribute__((always_inline)) word NAMED(fire_lanes)(const Op *op, int64_t t, int64_t block,
                                                                     const UNSIGNED *total, int64_t start, int64_t same,
                                                                     const int lanes)
@@ -43,17 +43,20 @@ static inline __attribute__((always_inline)) word NAMED(fire_lanes)(const Op *op
     const int64_t order = same ? 1 : op->order, reach = t + 1 < order ? t + 1 : order;
     const NUMBER *taps = (const NUMBER *)(same ? op->sums : op->taps) + row * order * width + offset;
     const UNSIGNED *current = total + (same ? 0 : (t - start) * BLOCK);
+    enum { PIECE = REGISTER / (int)sizeof(UNSIGNED), HELD = 4 };
     _Alignas(64) UNSIGNED potentials[BLOCK];
-    for (int c = 0; c < lanes; c += REGISTER / (int)sizeof(UNSIGNED)) {
-        vector potential = {0};
+    const int held = lanes / PIECE < HELD ? lanes / PIECE : HELD;
+    for (int c = 0; c < lanes; c += held * PIECE) {
+        vector sum[HELD] = {{0}};
         for (int64_t j = 0; j < reach; j++) {
-            const vector numbers = *(const vector *)(const void *)(current - j * BLOCK + c);
-            if (each)
-                potential += *(const vector *)(const void *)(taps + j * width + c) * numbers;
-            else
-                potential += (UNSIGNED)taps[j] * numbers;
+            const UNSIGNED *numbers = current - j * BLOCK + c;
+            const NUMBER *tap = taps + j * width + each * c;
+            for (int i = 0; i < held; i++) {
+                const vector one = *(const vector *)(const void *)(numbers + i * PIECE);
+                sum[i] += each ? *(const vector *)(const void *)(tap + i * PIECE) * one : (UNSIGNED)*tap * one;
+            }
         }
-        *(vector *)(void *)(potentials + c) = potential;
+        for (int i = 0; i < held; i++) *(vector *)(void *)(potentials + c + i * PIECE) = sum[i];
     }
     return NAMED(fired)(potentials, threshold, lanes);
 }
