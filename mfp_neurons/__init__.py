@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from . import functional as functional
 from ._convert import convert as convert
 from ._reset import reset_samples as reset_samples
+from ._saved_spikes import save_spikes_as_bits as save_spikes_as_bits
 from .baseline import QuantizedMembraneLIF as QuantizedMembraneLIF
 from .neuron import MFP as MFP
 from .orders import fit_orders as fit_orders

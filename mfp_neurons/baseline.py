@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from . import _serial
 from ._checks import check_finite, check_int, describe
+from ._saved_spikes import mark_spikes
 from .spec import Carried, NeuronSpec
 from .surrogate import ATan, Surrogate
 
@@ -123,7 +124,10 @@ class QuantizedMembraneLIF(nn.Module):
             ValueError: ``x_seq`` has fewer than two dimensions, or its dim 2 is not ``num_channels``; the
                 learned scale or decay holds NaN or infinity, and lies on the CPU.
         """
-        return _serial.fire(*self._operands(x_seq), self._rule()).to(x_seq.dtype)
+        spikes = _serial.fire(*self._operands(x_seq), self._rule()).to(x_seq.dtype)
+        if isinstance(self.surrogate, Surrogate):
+            mark_spikes(spikes)
+        return spikes
 
     @torch.no_grad()
     def potential(self, x_seq: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from . import ops
 from ._arguments import Carry, ResetOptions, as_norm, as_real, check_norm, prepare
 from ._checks import is_exporting, log_once
+from ._saved_spikes import mark_spikes
 from .backends import Call, in_full_precision
 from .history import Exponential, Kernel, as_dtype
 from .norm import Norm
@@ -303,6 +304,8 @@ def run(
         else:
             spikes, u = _fire(call)
             inputs = call.x
+        if fires and _is_fused(call.surrogate):
+            mark_spikes(spikes)
         if not (carry and fires):  # nothing is carried on, and making a state would copy inputs
             return Chunk(spikes, u, u)
         own = None
