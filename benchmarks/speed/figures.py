@@ -180,7 +180,8 @@ _MEMORY = {
 
 def _draw_memory(axes: Any, memory: Mapping[str, float], place: int, color: str) -> None:
     for key, (marker, _) in _MEMORY.items():
-        axes.plot(memory[key] / 1e6, place, marker, color=color, markersize=9, markeredgewidth=2)
+        if key in memory:
+            axes.plot(memory[key] / 1e6, place, marker, color=color, markersize=9, markeredgewidth=2)
 
 
 def _memory_key(axes: Any) -> tuple[list[Any], list[str]]:

@@ -7,6 +7,7 @@ seen). GPU peak: ``torch.cuda.max_memory_allocated``. Saved: ``saved_tensors_hoo
 import gc
 import os
 from collections.abc import Callable, Iterable
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ METHODS = {
     "peak on a CPU": "allocator events of torch.profiler, above what was allocated before the step",
     "peak on a GPU": "torch.cuda.max_memory_allocated, less what was allocated before the step",
     "saved": "saved_tensors_hooks: every storage once, parameters left out, the neuron's input counted",
+    "held": "what a forward allocated and is still there after it, in whatever form; found as the peaks are",
 }
 
 
@@ -45,7 +47,26 @@ def saved_bytes(forward: Callable[[], Any], parameters: Iterable[Tensor] = ()) -
 def peak_bytes(step: Callable[[], Any], device: torch.device) -> int:
     """The most bytes that ``step()`` holds at once, above what was held before it."""
     gc.collect()
-    return _device_peak(step, device) if device.type == "cuda" else _host_peak(step)
+    return _device_peak(step, device) if device.type == "cuda" else max(_host_bytes(step))
+
+
+def held_bytes(forward: Callable[[], Any], device: torch.device) -> int:
+    """Bytes that ``forward()`` leaves for backward: saved tensors in any form, states, and its output.
+
+    >>> x = torch.ones(10, requires_grad=True)
+    >>> held_bytes(lambda: (x * x).exp(), torch.device("cpu"))  # the output of exp, which it saves
+    40
+    """
+    gc.collect()
+    if device.type != "cuda":
+        return _host_bytes(forward)[-1]
+    torch.cuda.synchronize(device)
+    before = torch.cuda.memory_allocated(device)
+    output = forward()
+    torch.cuda.synchronize(device)
+    after = torch.cuda.memory_allocated(device)
+    del output
+    return after - before
 
 
 def _device_peak(step: Callable[[], Any], device: torch.device) -> int:
@@ -57,16 +78,14 @@ def _device_peak(step: Callable[[], Any], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device) - before
 
 
-def _host_peak(step: Callable[[], Any]) -> int:
+def _host_bytes(step: Callable[[], Any]) -> list[int]:
+    """Bytes held after each event of the allocator, the last while the result of ``step()`` still exists."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it writes of the GPU it did not find
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        step()
+        result = step()
     events: Any = profiler.profiler.kineto_results.events()  # type: ignore[union-attr]
+    del result
     changes = sorted((e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]")
-    held = peak = 0
-    for _, change in changes:
-        held += change
-        peak = max(peak, held)
-    return peak
+    return list(accumulate((change for _, change in changes), initial=0))

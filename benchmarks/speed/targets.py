@@ -126,7 +126,7 @@ def _text(target: Target, value: float, rows: list[dict[str, Any]]) -> str:
 
 # --- the targets ----------------------------------------------------------------------------------------
 
-LEAKY, FUSED = "MFPLeakyParallel", "MFPNode, fused"
+LEAKY, FUSED, BITS = "MFPLeakyParallel", "MFPNode, fused", "MFPNode, fused, spikes as bits"
 FEEDBACK = "4 taps and 4 of feedback"
 
 
@@ -150,6 +150,10 @@ def _cpu() -> Iterator[Target]:
     yield Target(work, "cpu", row, "speed", 1.5, ours=FUSED, peer="LIFNode")
     for quantity in ("activation_peak_bytes", "saved_bytes"):
         yield Target(work, "cpu", row, quantity, 0.6, ours=FUSED, peer="LIFNode")
+    for name in ("FashionMNISTNet-32", "VGG-11-BN"):
+        work, row = f"CPU, step of {name}, spikes as bits", f"network/{name}/T=4,*"
+        yield Target(work, "cpu", row, "held_bytes", 0.35, ours=BITS, peer="LIFNode")
+        yield Target(work, "cpu", row, "speed", 1 / 1.05, ours=BITS, peer=FUSED)
 
 
 def _gpu() -> Iterator[Target]:

@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.speed import __main__ as run
 from benchmarks.speed import plan, targets
-from benchmarks.speed.networks import FUSED, OURS, VARIANTS
+from benchmarks.speed.networks import BITS, FUSED, OURS, VARIANTS
 from benchmarks.speed.peers import RESET_PEERS
 
 CPU = torch.device("cpu")
@@ -72,7 +72,9 @@ def test_memory_of_a_training_step_is_in_order(found: dict[str, Any]) -> None:
     (row,) = [row for name, row in found["rows"].items() if name.startswith("network/")]
     ran = {entry["name"]: entry["memory"] for entry in row["entries"] if "ms" in entry}
     for memory in ran.values():
-        assert 0 < memory["saved_bytes"] <= memory["activation_peak_bytes"] < memory["peak_bytes"]
+        assert 0 < memory["held_bytes"] <= memory["activation_peak_bytes"] < memory["peak_bytes"]
+        assert memory.get("saved_bytes", 0) <= memory["held_bytes"]
+    assert ran[BITS]["held_bytes"] < ran[FUSED]["held_bytes"]
     assert ran[FUSED]["saved_bytes"] < ran[OURS]["saved_bytes"] < ran["LIFNode"]["saved_bytes"]
 
 
