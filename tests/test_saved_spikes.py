@@ -180,8 +180,13 @@ def test_gradients_are_the_same_bit_for_bit(
     for neuron in net.modules():
         if isinstance(neuron, MFPLeaky):
             neuron.reset_mem()
-    before = copy.deepcopy(net)
-    assert_equal(gradients(net, x, saving=True), gradients(before, x, saving=False))
+    try:
+        expected = gradients(copy.deepcopy(net), x, saving=False)
+    except RuntimeError:  # the surrogate of the user's saves its output, into which was written
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            gradients(net, x, saving=True)
+    else:
+        assert_equal(gradients(net, x, saving=True), expected)
 
 
 def convolutions(neuron: Callable[[], nn.Module], pool: type[nn.Module] = nn.MaxPool2d) -> nn.Module:
