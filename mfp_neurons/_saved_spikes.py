@@ -22,6 +22,7 @@ from ._checks import log_once, replaced_method
 _INT16_PLACES = 1 << 15  # so many places of a plane have numbers that int16 holds
 _ALIGNED = 64  # elements from which an unpacked view starts anew: as aligned as the tensor was, in any dtype
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
+_SHAPE_ALONE = ("cpu", "cuda")  # where a max pool needs no more than the shape of its input for backward
 _FRAMEWORKS = ("torch", "spikingjelly")  # whose classes of pools are known
 _COMPILED = (
     "save_spikes_as_bits has no effect inside of what torch.compile made, and such a module runs within it: "
@@ -35,8 +36,8 @@ def save_spikes_as_bits() -> Iterator[None]:
 
     Run the forward pass in it; backward may run outside. It also decorates a function. It knows as spikes the
     outputs of this package's neurons whose surrogate is known to them, views of those, and what
-    ``nn.MaxPool1d`` to ``nn.MaxPool3d`` make of them. The places of maxima that such a pool saves, of spikes
-    or of other numbers, are kept in 16 bits while the pooled maps have at most 2^15 places, else in 32.
+    ``nn.MaxPool1d`` to ``nn.MaxPool3d`` make of them. Such a pool keeps the shape of its spikes alone, and the
+    places of its maxima, of spikes or of other numbers, in 16 bits (in 32 where maps have over 2^15 places).
 
     What it does not know is saved as ever: spikes that were copied, added, dropped out or written into.
     Inside ``torch.compile`` the compiler chooses what is saved, and spikes stay what it makes of them; inside
@@ -131,6 +132,15 @@ class _SavedSpikes(NamedTuple):
     offset: Any  # an int; to mypy it might be a SymInt
 
 
+class _SavedShape(NamedTuple):
+    """A tensor of which backward reads no value."""
+
+    device: torch.device
+    dtype: torch.dtype
+    size: torch.Size
+    stride: tuple[int, ...]
+
+
 class _SavedPlaces(NamedTuple):
     """The places of maxima, as small integers."""
 
@@ -146,6 +156,8 @@ class _SavedAsItIs(NamedTuple):
 
 def _pack(tensor: Tensor) -> Any:
     mark = _mark_of(tensor)
+    if mark is not None and _here.pooled_places and tensor.device.type in _SHAPE_ALONE:
+        return _SavedShape(tensor.device, tensor.dtype, tensor.size(), tensor.stride())
     if mark is not None:
         bits = mark.bits(tensor.detach())
         return _SavedSpikes(bits, tensor.dtype, tensor.size(), tensor.stride(), tensor.storage_offset())
@@ -159,6 +171,8 @@ def _pack(tensor: Tensor) -> Any:
 def _unpack(saved: Any) -> Tensor:
     if isinstance(saved, _SavedSpikes):
         return _view_of_bits(saved)
+    if isinstance(saved, _SavedShape):
+        return torch.empty_strided(saved.size, saved.stride, dtype=saved.dtype, device=saved.device)
     if isinstance(saved, _SavedPlaces):
         return saved.places.to(torch.int64)
     tensor, version = saved
