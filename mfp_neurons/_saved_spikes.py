@@ -36,8 +36,8 @@ def save_spikes_as_bits() -> Iterator[None]:
 
     Run the forward pass in it; backward may run outside. It also decorates a function. It knows as spikes the
     outputs of this package's neurons whose surrogate is known to them, views of those, and what
-    ``nn.MaxPool1d`` to ``nn.MaxPool3d`` make of them. Such a pool keeps the shape of its spikes alone, and the
-    places of its maxima, of spikes or of other numbers, in 16 bits (in 32 where maps have over 2^15 places).
+    ``nn.MaxPool1d`` to ``nn.MaxPool3d`` make of them. Such a pool keeps the shape of its spikes alone, and
+    the places of its maxima, of spikes or other numbers, in 16 bits (in 32 where maps have over 2^15 places).
 
     What it does not know is saved as ever: spikes that were copied, added, dropped out or written into.
     Inside ``torch.compile`` the compiler chooses what is saved, and spikes stay what it makes of them; inside

@@ -21,7 +21,7 @@ ROOT = PACKAGE.parent
 # types or by a string. Files in one folder import each other. benchmarks/ knows all of them.
 LAYERS = [
     ["_checks", "_files"],
-    ["_build", "_reset", "_undisturbed"],
+    ["_build", "_reset", "_saved_spikes", "_undisturbed"],
     ["kernels"],
     ["history", "norm", "quantize", "surrogate"],
     ["backends", "reference", "spec"],
