@@ -334,9 +334,13 @@ def step(
             strict=False, record=False, potential=True, carry=True, backend=backend,
         )  # fmt: skip
         if _is_one_short_step(call):
-            return _one_step(call, as_dtype(x, call.x.dtype))
-        spikes, u = _fire(call._replace(x=as_real("x", x).unsqueeze(0)))
-        return spikes.squeeze(0), u
+            spikes, u = _one_step(call, as_dtype(x, call.x.dtype))
+        else:
+            spikes_seq, u = _fire(call._replace(x=as_real("x", x).unsqueeze(0)))
+            spikes = spikes_seq.squeeze(0)
+        if _is_fused(surrogate):
+            mark_spikes(spikes)
+        return spikes, u
 
 
 def _is_fused(surrogate: Any) -> bool:
