@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 logger = logging.getLogger("mfp_neurons")
 _said: set[str] = set()
@@ -94,18 +95,19 @@ _PLAIN = (Tensor, nn.Parameter)
 def is_traced(tensors: Iterable[Any]) -> bool:
     """Whether anybody but autograd sees, or changes, what is computed from these tensors (or None).
 
-    The compiler and its like, the transforms of torch.func, modes, tensors that stand for others: all of them
-    need operators that they know.
+    The compiler and its like, the transforms of torch.func, forward derivatives, modes, tensors that stand
+    for others: all of them need operators that they know.
     """
-    if (
-        torch.compiler.is_compiling()
-        or torch._C._len_torch_dispatch_stack() > 0
+    if torch.compiler.is_compiling():
+        return True
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
         or torch._C._len_torch_function_stack() > 0
         or torch._C._are_functorch_transforms_active()
         or torch._C._get_tracing_state() is not None
-    ):
-        return True
-    return any(one is not None and (type(one) not in _PLAIN or one.is_meta) for one in tensors)
+        or forward_ad._current_level >= 0
+        or any(one is not None and (type(one) not in _PLAIN or one.is_meta) for one in tensors)
+    )
 
 
 def cached(make: Callable[..., T]) -> Callable[..., T]:

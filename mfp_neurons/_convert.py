@@ -70,6 +70,7 @@ class Conversion:
         unnormalized: paths of the neurons that stand behind weights of at most 2 bits with no normalization
             between. They may hardly fire: ``report(model, example)`` measures it.
         fused, unfused: every batch norm, in one or the other, if fusing was asked for.
+        pools: paths of the max pools that became compact ones, if fusing was asked for.
     """
 
     swapped: tuple[Swap, ...]
@@ -78,12 +79,14 @@ class Conversion:
     fused: tuple[Fused, ...] = ()
     unfused: tuple[Left, ...] = ()
     unnormalized: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [(one.path or "(model)", one.was, "->", one.now + _cut_words(one)) for one in self.swapped]
         rows += [(one.path or "(model)", one.was, "left alone:", one.why) for one in self.left]
         rows += [(one.path, one.was, "fused into", one.into) for one in self.fused]
         rows += [(one.path or "(model)", one.was, "not fused:", one.why) for one in self.unfused]
+        rows += [(path, "MaxPool2d", "->", "CompactMaxPool2d") for path in self.pools]
         widths = [max((len(row[column]) for row in rows), default=0) for column in range(3)]
         lines = ["  ".join([*map(str.ljust, row[:3], widths), row[3]]) for row in rows]
         if self.weight_bits is not None:
@@ -150,7 +153,8 @@ def convert(
             where the batch norm's output goes to that neuron and nowhere else, as far as the module that
             holds both can be traced. Both keep their places and the keys of their state; the batch norm
             itself returns its input unchanged from then on, as its repr says. Replace or shard layers
-            before fusing.
+            before fusing. SpikingJelly's own MaxPool2d layers get a kernel on CPUs that computes the same,
+            bit for bit, and keeps a byte a window for backward.
         neuron_options: keyword arguments of the new neurons, such as ``kernel``, ``kernel_bits``, ``groups``,
             ``learnable`` or ``time_steps``; they override the old neuron's. ``num_channels="auto"`` gives
             each channel a kernel of its own, as many as the convolution, linear or normalization layer has
@@ -219,12 +223,13 @@ def convert(
     result = replaced.get(model, model)
     bits = None if weight_bits is None else str(weight_bits)
     pairs = _fused(result) if fuse else ((), ())
+    pools = _compact_pools(result) if fuse else ()
     _say_what_stays(left)
     _say_what_is_lost(swapped, dropped)
     unnormalized = tuple(one.path for one in neurons if bits is not None and _has_few_bits(one.weights))
     if unnormalized:
         log_once("convert.unnormalized", "convert: %s", _unnormalized_words(unnormalized))
-    conversion = Conversion(swapped, tuple(left), bits, *pairs, unnormalized)
+    conversion = Conversion(swapped, tuple(left), bits, *pairs, unnormalized, pools)
     result.mfp_conversion = conversion  # type: ignore[assignment]
     return result
 
@@ -475,6 +480,12 @@ def _fused(model: nn.Module) -> tuple[tuple[Fused, ...], tuple[Left, ...]]:
         tuple(Fused(path, was[path], into) for path, into in pairs.items()),
         tuple(Left(path, was[path], why) for path, why in reasons.items()),
     )
+
+
+def _compact_pools(model: nn.Module) -> tuple[str, ...]:
+    """Paths of SpikingJelly's max pools, which keep a byte a window from now on."""
+    adapter = sys.modules.get(f"{__package__}.spikingjelly")
+    return () if adapter is None else adapter.compact_pools(model)  # type: ignore[no-any-return]
 
 
 def _discard(neurons: Iterable[nn.Module]) -> None:

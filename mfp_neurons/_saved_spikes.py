@@ -23,7 +23,7 @@ _INT16_PLACES = 1 << 15  # so many places of a plane have numbers that int16 hol
 _ALIGNED = 64  # elements from which an unpacked view starts anew: as aligned as the tensor was, in any dtype
 _POOLS = (nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d)
 _SHAPE_ALONE = ("cpu", "cuda")  # where a max pool needs no more than the shape of its input for backward
-_FRAMEWORKS = ("torch", "spikingjelly")  # whose classes of pools are known
+_FRAMEWORKS = ("torch", "spikingjelly", "mfp_neurons")  # whose classes of pools are known
 _COMPILED = (
     "save_spikes_as_bits has no effect inside of what torch.compile made, and such a module runs within it: "
     "the compiler chooses what is saved there. Spikes of other modules are kept as bits."

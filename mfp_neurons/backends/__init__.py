@@ -144,6 +144,37 @@ class Gradients(NamedTuple):
 _TENSORS = len(Gradients._fields)
 
 
+class Pool(NamedTuple):
+    """Max pooling of images [N, C, height, width], as torch.nn.functional.max_pool2d takes it; pairs (y, x).
+
+    A backend that has a kernel for it has :func:`mfp_neurons.backends.cpu.max_pool` and its gradient.
+    """
+
+    image: tuple[int, int]
+    window: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+
+    @property
+    def out(self) -> tuple[int, int]:
+        """Height and width of what comes out."""
+        height, width = (
+            (size + 2 * padding - window) // stride + 1
+            for size, window, stride, padding in zip(*self, strict=True)
+        )
+        return height, width
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether torch takes it, and a byte can name each place of a window."""
+        return (
+            self.window[0] * self.window[1] <= 256
+            and min(*self.window, *self.stride) > 0
+            and min(self.out) > 0
+            and all(0 <= 2 * pad <= size for pad, size in zip(self.padding, self.window, strict=True))
+        )
+
+
 def accumulate_dtype(dtype: _torch.dtype) -> _torch.dtype:
     """The dtype of potentials and sums: float64 for float64, else float32."""
     return _torch.float64 if dtype == _torch.float64 else _torch.float32

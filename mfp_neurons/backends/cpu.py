@@ -18,7 +18,7 @@ from .._checks import log_once
 from ..history import as_dtype
 from ..kernels import host
 from ..surrogate import kernel_number
-from . import RESETS, Call, Gradients, accumulate_dtype
+from . import RESETS, Call, Gradients, Pool, accumulate_dtype
 from .rows import Rows, RowView
 
 _DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
@@ -149,6 +149,40 @@ def add_channel_affine_(gx: Tensor, x: Tensor, factor: Tensor, offset: Tensor) -
     arguments.parameter("shift", offset)
     arguments.write("grad_x", gx)
     arguments.run("mfp_add_affine")
+
+
+def max_pool(x: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+    """Max pooling of images, and the place of each maximum within its window, counted in reading order.
+
+    Args:
+        x: [N, C, height, width], contiguous; float32, float64, float16 or bfloat16.
+        pool: valid for these images.
+
+    Returns:
+        Both [N, C, out height, out width]: the first in the dtype of x, the second in uint8.
+    """
+    y = x.new_empty(*x.shape[:2], *pool.out)
+    places = torch.empty(y.shape, dtype=torch.uint8)
+    _library().mfp_max_pool_forward(_pool_numbers(pool, x), *map(_address, (x, y, places)))
+    return y, places
+
+
+def max_pool_gradient(grad: Tensor, places: Tensor, pool: Pool) -> Tensor:
+    """The gradient of the images, given that of the maxima, contiguous, and their places."""
+    grad_x = grad.new_empty(*grad.shape[:2], *pool.image)
+    _library().mfp_max_pool_backward(_pool_numbers(pool, grad_x), *map(_address, (grad, places, grad_x)))
+    return grad_x
+
+
+def _pool_numbers(pool: Pool, images: Tensor) -> ctypes.Array[ctypes.c_int64]:
+    """The struct Pool of kernels/host/pool.h."""
+    sizes = (*pool.image, *pool.out, *pool.window, *pool.stride, *pool.padding)
+    numbers = (images.shape[0] * images.shape[1], *sizes, _DTYPES[images.dtype], _threads(images.numel()))
+    return (ctypes.c_int64 * len(numbers))(*numbers)
+
+
+def _address(tensor: Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 # --- the C struct of kernels/host/call.h, field by field ------------------------------------------------

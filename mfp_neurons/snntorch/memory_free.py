@@ -33,28 +33,6 @@ from .surrogates import StrictSpike, own_spike_grad
 MECHANISMS = ("none", "subtract", "zero", "feedback")
 _NO_RESET = snn.SpikingNeuron.reset_dict["none"]
 
-_KNOWN_FACTORS = WeakTensorKeyDictionary()  # factor: (its version when it was read, whether it was 1)
-
-
-def is_one(factor: Tensor) -> bool:
-    """Whether multiplying by ``factor`` changes nothing. Read again only where it may have changed.
-
-    A pass over all spikes is saved; on a GPU reading waits for the device, so it happens once, and not at all
-    while the call is traced or captured.
-    """
-    if factor.requires_grad or torch.compiler.is_compiling() or factor.is_inference():
-        return False
-    if type(factor) not in (Tensor, torch.nn.Parameter) or factor.device.type == "meta":
-        return False
-    version, is_one = _KNOWN_FACTORS.get(factor, (None, False))
-    if version == factor._version:
-        return bool(is_one)
-    if factor.is_cuda and torch.cuda.is_current_stream_capturing():
-        return False
-    is_one = bool((factor == 1).all())
-    _KNOWN_FACTORS[factor] = factor._version, is_one
-    return is_one
-
 
 class MemoryFree(snn.LIF):  # type: ignore[misc, name-defined]
     """Arguments, kernel, step and checkpoint rules of both neurons; snnTorch's constructors do the rest."""

@@ -22,6 +22,7 @@ from .counters import MEMORY_RULES as MEMORY_RULES
 from .counters import STATE_RULES as STATE_RULES
 from .node import MFPNode as MFPNode
 from .pairs import fuse as fuse
+from .pools import compact_pools as compact_pools
 from .rules import RULES as RULES
 from .rules import neuron_spec as neuron_spec
 from .rules import recurrence_spec as recurrence_spec
@@ -31,7 +32,16 @@ from .rules import total_weight as total_weight
 from .rules import why_no_layer as why_no_layer
 from .surrogates import fused_surrogate as fused_surrogate
 
-__all__ = ["FLOP_RULES", "MEMORY_RULES", "RULES", "STATE_RULES", "MFPNode", "fuse", "fused_surrogate"]
+__all__ = [
+    "FLOP_RULES",
+    "MEMORY_RULES",
+    "RULES",
+    "STATE_RULES",
+    "MFPNode",
+    "compact_pools",
+    "fuse",
+    "fused_surrogate",
+]
 
 # 2.0.0 has a list of the neurons that a configuration file may name by their paths; other versions have none,
 # or lack something that the list needs as well.

@@ -3,6 +3,7 @@
 #include "exponential.h"
 #include "finite.h"
 #include "norm.h"
+#include "pool.h"
 
 extern "C" int64_t mfp_call_size() { return sizeof(mfp::Call); }
 
