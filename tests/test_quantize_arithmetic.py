@@ -1,12 +1,14 @@
 """Codes, scales and gradients of quantized weights against formulas written out another way, and back."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from mfp_neurons.quantize import Codes, codes, materialize, quantize_weights
 from mfp_neurons.quantize.latent import latent
@@ -279,3 +281,48 @@ def test_a_scale_that_no_mean_can_be_is_refused() -> None:
             break
     with pytest.raises(ValueError, match="no float32 weight"):
         latent(Codes(torch.ones(1, 3, dtype=torch.int8), scale.reshape(1, 1), 1))
+
+
+# --- large weights ----------------------------------------------------------------------------------------
+
+
+class Watch(TorchDispatchMode):
+    """Notes every operator; it has to see each one once, with the whole weight, as a compiler has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.seen.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def quantized_and_gradients(layer: Any, grad: Tensor) -> list[Tensor]:
+    layer.zero_grad()
+    value = layer.quantized_weight()
+    value.backward(grad)
+    return [value.detach(), *(parameter.grad for parameter in layer.parameters())]
+
+
+@given(
+    bits=st.sampled_from(BITS), dtype=st.sampled_from(DTYPES), columns=st.integers(1, 300_000), data=st.data()
+)
+def test_a_large_weight_a_block_of_rows_at_a_time_is_what_it_is_at_once(bits, dtype, columns, data):
+    rows = max(2, data.draw(st.integers(600_000, 1_200_000)) // columns)
+    torch.manual_seed(data.draw(st.integers(0, 1000)))
+    layer = layer_of(torch.randn(rows, columns).to(dtype), bits)
+    grad = torch.randn(rows, columns).to(dtype)
+    mine = quantized_and_gradients(layer, grad)
+    with Watch():
+        whole = quantized_and_gradients(layer, grad)
+    assert all(torch.equal(a, b) for a, b in zip(mine, whole, strict=True))
+
+
+def test_whoever_watches_operators_sees_a_large_weight_quantized_at_once():
+    seen = []
+    for rows in (2, 2000):
+        with Watch() as watch:
+            layer_of(torch.ones(rows, 600), 1).quantized_weight()
+        seen.append(watch.seen)
+    assert seen[0] == seen[1]

@@ -12,11 +12,14 @@ equations 3 and 5). XNOR-Net's own rule multiplies the first term by the scale a
 so that learning depends on the unit of the weights; with SGD it trained clearly worse.
 """
 
+from collections.abc import Callable
 from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from .._checks import is_traced
 
 TERNARY = 1.58
 OFFERED = (1, TERNARY, *range(2, 9))
@@ -151,8 +154,13 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def forward(weight: Tensor, step: Tensor | None, bits: float) -> Tensor:
-        codes, scale = encode(weight, step, bits)
-        return (codes * scale).to(weight.dtype)
+        def quantized(weight: Tensor, step: Tensor | None) -> tuple[Tensor]:
+            codes, scale = encode(weight, step, bits)
+            return ((codes * scale).to(weight.dtype),)
+
+        (value,) = _in_blocks(quantized, weight, step)
+        assert value is not None
+        return value
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor | None, float], output: Tensor) -> None:
@@ -161,15 +169,51 @@ class _StraightThrough(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor | None, None]:  # type: ignore[override]
-        weight, step = ctx.saved_tensors
-        codes, scale = encode(weight, step, ctx.bits)  # again, so that nothing else is kept for it
-        if step is None:
-            to_weight = _gradient_of_mean(_wide(grad), _wide(weight), codes, scale)
-            return to_weight.to(weight.dtype), None, None
-        to_weight, to_step = _gradients_of_step(
-            _wide(grad), _wide(weight), _wide(step), codes, scale, ctx.bits
-        )
-        return to_weight.to(weight.dtype), to_step.to(step.dtype), None
+        bits = ctx.bits
+
+        def gradients(weight: Tensor, step: Tensor | None, grad: Tensor) -> tuple[Tensor, Tensor | None]:
+            codes, scale = encode(weight, step, bits)  # again, so that nothing else is kept for it
+            if step is None:
+                return _gradient_of_mean(_wide(grad), _wide(weight), codes, scale).to(weight.dtype), None
+            to_weight, to_step = _gradients_of_step(
+                _wide(grad), _wide(weight), _wide(step), codes, scale, bits
+            )
+            return to_weight.to(weight.dtype), to_step.to(step.dtype)
+
+        to_weight, to_step = _in_blocks(gradients, *ctx.saved_tensors, grad)
+        return to_weight, to_step, None
+
+
+_BLOCK = 1 << 18  # numbers a thread: with all that is computed from them on the way, they fit the last cache
+
+
+def _in_blocks(
+    compute: Callable[..., tuple[Tensor | None, ...]], *tensors: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    """``compute(*tensors)``, a block of rows at a time on CPUs: large tensors would pass through memory.
+
+    No row depends on another, and sums over a row are the same in a block.
+    """
+    first = tensors[0]
+    assert first is not None
+    present = [tensor for tensor in tensors if tensor is not None]
+    if is_traced(present) or not (first.is_cpu and all(tensor.is_contiguous() for tensor in present)):
+        return compute(*tensors)
+    # torch adds up a lone row, on several threads, in an order of its own
+    rows_each = max(2, _BLOCK * torch.get_num_threads() * len(first) // max(1, first.numel()))
+    blocks = len(first) // rows_each
+    if blocks < 2:
+        return compute(*tensors)
+    wholes: list[Tensor | None] = []
+    for i in range(blocks):
+        rows = slice(len(first) * i // blocks, len(first) * (i + 1) // blocks)
+        parts = compute(*(None if tensor is None else tensor[rows] for tensor in tensors))
+        if i == 0:
+            wholes = [None if part is None else part.new_empty(len(first), *part.shape[1:]) for part in parts]
+        for whole, part in zip(wholes, parts, strict=True):
+            if whole is not None and part is not None:
+                whole[rows] = part
+    return tuple(wholes)
 
 
 def _gradient_of_mean(grad: Tensor, weight: Tensor, codes: Tensor, scale: Tensor) -> Tensor:
