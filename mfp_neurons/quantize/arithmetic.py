@@ -181,6 +181,7 @@ class _StraightThrough(torch.autograd.Function):
             return to_weight.to(weight.dtype), to_step.to(step.dtype)
 
         to_weight, to_step = _in_blocks(gradients, *ctx.saved_tensors, grad)
+        assert to_weight is not None
         return to_weight, to_step, None
 
 
