@@ -22,6 +22,8 @@ from .history import Exponential, Kernel, as_dtype
 from .norm import Norm
 from .surrogate import ATan, Surrogate
 
+__all__ = ["Chunk", "fire", "fire_chunk", "norm_fire", "norm_fire_chunk", "potential"]
+
 SpikeFunction = Surrogate | Callable[[Tensor], Tensor]
 
 

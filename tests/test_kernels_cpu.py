@@ -352,7 +352,8 @@ def test_without_a_compiler_the_stock_operators_run_and_the_log_says_so_once(els
 
 def test_the_sources_compile_without_a_warning():
     command = ["c++", "-std=c++17", "-O1", "-fopenmp", "-fsyntax-only", "-Wall", "-Wextra", "-Werror"]
-    done = subprocess.run([*command, str(host.SOURCE.entry)], capture_output=True, text=True, check=False)
+    entries = [str(part.entry) for part in host.SOURCE.parts]
+    done = subprocess.run([*command, *entries], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
